@@ -1,0 +1,1 @@
+"""Blending the predictions of several experiments."""

@@ -1,0 +1,219 @@
+"""The ``foldsmith`` command: one sub-command per stage, each a thin call of its function."""
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+from foldsmith import __version__
+from foldsmith.errors import FoldsmithError, one_line
+
+# The stages import torch and timm, which takes seconds: each command imports its own when it
+# runs, so that --help and a mistyped option answer at once.
+
+app = typer.Typer(
+    help="From a folder of photos and a CSV to a prediction, without pretrained weights.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", help="Project folder.", metavar="DIR", show_default="here")
+]
+ConfigOption = Annotated[
+    Path,
+    typer.Option(
+        "-cfg", "--config", help="Experiment file, as in exp_config/100.yml.", metavar="FILE"
+    ),
+]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Argument(
+        metavar="[PATH=VALUE]...",
+        help="Overrides, as in globals/max_epoch=2 model/base_name=resnet18d.",
+    ),
+]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Allow an existing output folder.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"foldsmith {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """From a folder of photos and a CSV to a prediction, without pretrained weights."""
+
+
+def _open(folder: Path) -> Any:
+    from foldsmith.config import Project
+
+    return Project.open(folder)
+
+
+@app.command()
+def preprocess(project: ProjectOption = Path(".")) -> None:
+    """Stage 1: measure the photos and split the labelled ones into folds."""
+    from foldsmith import stages
+
+    stages.preprocess(_open(project))
+
+
+@app.command()
+def pretrain(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    project: ProjectOption = Path("."),
+    force: Force = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest full snapshot.")
+    ] = False,
+) -> None:
+    """Stage 2: self-supervised pretraining on all photos.
+
+    foldsmith pretrain -cfg exp_config/000.yml
+    """
+    from foldsmith import stages
+
+    stages.pretrain(_open(project), config, overrides or (), force, resume)
+
+
+@app.command()
+def train(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    folds: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("-v", "--val-fold", help="Folds to train, as in 0,1,4.", show_default="all"),
+    ] = None,
+    project: ProjectOption = Path("."),
+    force: Force = False,
+) -> None:
+    """Stage 3: fine-tune one model per fold.
+
+    foldsmith train -cfg exp_config/100.yml -v 0,1
+    """
+    from foldsmith import stages
+
+    stages.train(_open(project), config, overrides or (), _fold_list(folds), force)
+
+
+@app.command()
+def infer(
+    experiment: Annotated[
+        Path,
+        typer.Option("-e", "--experiment", metavar="DIR", help="Output folder of a training."),
+    ],
+    overrides: Overrides = None,
+    criterion: Annotated[
+        Literal["metric", "loss", "last"],
+        typer.Option("-cri", "--criterion", help="Which snapshot of each fold."),
+    ] = "metric",
+    keep_snapshots: Annotated[
+        bool, typer.Option("--keep-snapshots", help="Keep the snapshots of the training.")
+    ] = False,
+    project: ProjectOption = Path("."),
+) -> None:
+    """Stage 4: predict labelled photos out of fold, and the test photos.
+
+    foldsmith infer -e output/100_resnet18d_cls
+    """
+    from foldsmith import stages
+
+    stages.infer(_open(project), experiment, criterion, keep_snapshots, overrides or ())
+
+
+@app.command()
+def ensemble(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    project: ProjectOption = Path("."),
+    force: Force = False,
+) -> None:
+    """Stage 5: average experiments and optimise their weights.
+
+    foldsmith ensemble -cfg exp_config/900.yml
+    """
+    from foldsmith import stages
+
+    stages.ensemble(_open(project), config, overrides or (), force)
+
+
+@app.command()
+def check(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    sheet: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--show-augmentations",
+            metavar="PNG",
+            help="Write a contact sheet of the training transforms instead.",
+        ),
+    ] = None,
+    project: ProjectOption = Path("."),
+) -> None:
+    """Check an experiment file and print it as it would be run.
+
+    foldsmith check -cfg exp_config/100.yml --show-augmentations sheet.png
+    """
+    from foldsmith import stages
+
+    if sheet is None:
+        typer.echo(stages.check(_open(project), config, overrides or ()), nl=False)
+    else:
+        written = stages.show_augmentations(_open(project), config, sheet, overrides or ())
+        typer.echo(f"wrote {written}")
+
+
+def _fold_list(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of folds such as 0,1,4") from None
+
+
+def main() -> None:
+    """Run the command; an error that is meant for people is one line and exit code 2."""
+    debug = "--debug" in sys.argv[1:]
+    # Wherever it stands, as in "foldsmith train ... --debug".
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="foldsmith")
+    except (FoldsmithError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        print(f"foldsmith: error: {_message(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("foldsmith: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, FoldsmithError):
+        return str(error)
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        remedy = (
+            "; free some space and run the command again" if error.errno == errno.ENOSPC else ""
+        )
+        return f"{name}{error.strerror or one_line(error)}{remedy}"
+    return f"out of memory {one_line(error)}".strip()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""What can be known to be wrong in an experiment before anything is built."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from foldsmith.config.project import Project, validation_message
+from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
+from foldsmith.config.settings import SECTIONS, EnsembleSettings
+from foldsmith.config.suggest import did_you_mean
+
+
+class _ExistingFile:
+    """Marks a parameter that takes the path of a file, relative to the project folder."""
+
+
+ExistingFile = typing.Annotated[str, _ExistingFile()]
+
+
+def check_tree(
+    tree: Mapping[str, Any],
+    types: Mapping[str, Callable[..., Any]],
+    project: Project,
+    context: Sequence[str],
+) -> list[str]:
+    """Return everything that is wrong with an experiment, one line each.
+
+    Args:
+        tree: The experiment after imports and overrides.
+        types: Every callable that a ``type:`` may name.
+        project: The project, for files and for references into it.
+        context: Names that exist beside the tree when it is built (``project``, ...).
+    """
+    task = tree["globals"]["task"]
+    problems = list(_check_sections(tree, task))
+    used: list[list[Key]] = [list(s.rstrip("/").split("/")) for s in SECTIONS[task] if s[-1] != "/"]
+    for path, node in _walk(tree, []):
+        if is_reference(node):
+            problem, target = _check_reference(node, path, tree, project, context)
+            if problem:
+                problems.append(f"{path_text(path)}: {problem}")
+            used.append(target)
+        elif isinstance(node, dict) and "type" in node:
+            problems += _check_call(node, path, types, project, tree)
+    if task == "ensemble":
+        try:
+            EnsembleSettings.model_validate(tree.get("ensemble", {}))
+        except ValidationError as error:
+            problems += validation_message("ensemble", error, EnsembleSettings).splitlines()
+    else:
+        problems += _check_unused(tree, used)
+    return problems
+
+
+def _walk(node: Any, path: list[Key]) -> Iterator[tuple[list[Key], Any]]:
+    yield path, node
+    if isinstance(node, dict):
+        children = list(node.items())
+    elif isinstance(node, list):
+        children = list(enumerate(node))
+    else:
+        children = []
+    for key, child in children:
+        yield from _walk(child, [*path, key])
+
+
+def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
+    accepted = {"globals"} | {section.split("/")[0] for section in SECTIONS[task]}
+    for name in tree:
+        if name not in accepted:
+            yield f"unknown section {name}{did_you_mean(str(name), accepted)}"
+    for section in SECTIONS[task]:
+        try:
+            walk_path(tree, section.rstrip("/").split("/"))
+        except KeyError:
+            yield (
+                f"the section {section.rstrip('/')} is missing; a {task} experiment starts with "
+                f"an import of a recipe, as in 'import: foldsmith:{task.replace('-', '_')}.yml'"
+            )
+
+
+def _check_reference(
+    text: str,
+    at: list[Key],
+    tree: Mapping[str, Any],
+    project: Project,
+    context: Sequence[str],
+) -> tuple[str | None, list[Key]]:
+    """Return what is wrong with a reference (or None) and the path that it means."""
+    try:
+        path, attributes = parse_reference(text, at)
+    except ValueError as error:
+        return f"broken reference {text}: {error}", []
+    if path and path[0] in context:
+        if path == ["project"] and attributes and not hasattr(project, attributes[0]):
+            known = [name for name in dir(project) if not name.startswith("_")]
+            return f"broken reference {text}{did_you_mean(attributes[0], known)}", path
+        return None, path
+    for depth in range(len(path)):
+        parent = walk_path(tree, path[:depth])
+        if is_reference(parent):
+            return None, path  # followed when it is built
+        try:
+            walk_path(parent, [path[depth]])
+        except KeyError:
+            names = [str(name) for name in parent] if isinstance(parent, dict) else []
+            where = path_text(path[:depth]) or "the file"
+            hint = did_you_mean(str(path[depth]), names)
+            return f"broken reference {text}: no {path[depth]} in {where}{hint}", path
+    return None, path
+
+
+@functools.cache
+def _signature(callable_: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(callable_)
+    except (TypeError, ValueError):  # a builtin without a signature: nothing can be said
+        return None
+
+
+def _check_call(
+    node: Mapping[str, Any],
+    path: list[Key],
+    types: Mapping[str, Callable[..., Any]],
+    project: Project,
+    tree: Mapping[str, Any],
+) -> Iterator[str]:
+    """Yield what is wrong with one ``{type: NAME, argument: ...}``."""
+    name = node["type"]
+    where = path_text(path)
+    if not isinstance(name, str) or name not in types:
+        yield f"{where}: unknown type {name}{did_you_mean(str(name), types)}"
+        return
+    signature = _signature(types[name])
+    if signature is None:
+        return
+    parameters = signature.parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    given = {key for key in node if key != "type"}
+    named = {
+        key
+        for key, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for key in sorted(given - named, key=str):
+            yield f"{where}: {name} has no argument {key}{did_you_mean(str(key), named)}"
+    for key in sorted(named - given):
+        if parameters[key].default is inspect.Parameter.empty:
+            accepted = ", ".join(sorted(named))
+            yield f"{where}: {name} needs the argument {key} (accepted: {accepted})"
+    for key in sorted(given & _file_parameters(types[name])):
+        value = node[key]
+        if is_reference(value):
+            target, attributes = parse_reference(value, [*path, key])
+            try:
+                value = None if attributes else walk_path(tree, target)
+            except KeyError:
+                value = None  # reported as a broken reference
+        if isinstance(value, str) and not project.path(value).is_file():
+            yield (
+                f"{where}/{key}: no such file: {project.path(value)}; "
+                "run the stage that makes it first, name another, or set it to null"
+            )
+
+
+@functools.cache
+def _file_parameters(callable_: Callable[..., Any]) -> frozenset[str]:
+    """Names of the parameters that are annotated with :data:`ExistingFile`."""
+    target = callable_.__init__ if inspect.isclass(callable_) else callable_
+    try:
+        hints = typing.get_type_hints(target, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # annotations that cannot be evaluated
+        return frozenset()
+    return frozenset(
+        name
+        for name, hint in hints.items()
+        for part in (hint, *typing.get_args(hint))
+        if any(isinstance(meta, _ExistingFile) for meta in getattr(part, "__metadata__", ()))
+    )
+
+
+def _check_unused(tree: Mapping[str, Any], used: list[list[Key]]) -> Iterator[str]:
+    """Yield the values that nothing reads: most often a misspelt key."""
+    node: Any
+    for path, node in _walk(tree, []):
+        if len(path) < 2 or path[0] == "globals":
+            continue
+        parents: list[Any] = [walk_path(tree, path[:depth]) for depth in range(len(path))]
+        in_a_part = any(isinstance(parent, dict) and "type" in parent for parent in parents[1:])
+        is_folder = isinstance(node, dict) and "type" not in node and node
+        if in_a_part or is_folder or isinstance(parents[-1], list):
+            continue
+        # Mixup is optional: the stage reads it where a file has it.
+        read: list[list[Key]] = [*used, ["dataset", "mixup"]]
+        if not any(path[: len(target)] == target or target[: len(path)] == path for target in read):
+            siblings = [str(key) for key in parents[-1] if key != path[-1]]
+            yield (f"nothing uses the key {path_text(path)}{did_you_mean(str(path[-1]), siblings)}")

@@ -1,0 +1,219 @@
+"""The experiment file: imports, overrides, the resolved tree, and building its parts.
+
+The syntax is the Config System of pytorch-pfn-extras: ``type:`` names a registered callable,
+``@/path`` and ``@../path.attribute`` refer to other values, ``import:`` takes another file,
+whose values the keys beside it replace. ``import: foldsmith:NAME.yml`` takes one of the
+recipes that come with the package (the folder ``recipes`` beside this module).
+"""
+
+import copy
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_pfn_extras as ppe
+from pydantic import ValidationError
+
+from foldsmith.config.check import check_tree
+from foldsmith.config.project import Project, validation_message
+from foldsmith.config.references import walk_path
+from foldsmith.config.settings import Globals
+from foldsmith.config.suggest import did_you_mean
+from foldsmith.config.yaml_io import dump_yaml, parse_yaml, read_yaml
+from foldsmith.errors import ConfigError, FoldsmithError, one_line
+
+RECIPES = Path(__file__).parent / "recipes"
+RECIPE_PREFIX = "foldsmith:"
+
+# What the stages put beside the file's own sections, for references such as @/project.n_classes.
+CONTEXT = ("project", "images", "runtime", "task")
+
+Types = Mapping[str, Callable[..., Any]]
+
+
+class Experiment:
+    """An experiment file after imports and overrides, not yet built.
+
+    Attributes:
+        project: The project it belongs to.
+        file: The experiment file.
+        tree: Plain dicts, lists and scalars; references are still references.
+        globals: The section ``globals``, checked, defaults filled in.
+        sources: The experiment file and every file it imports.
+    """
+
+    def __init__(self, project: Project, file: Path, tree: dict[str, Any]) -> None:
+        self.project = project
+        self.file = file
+        self.sources: list[Path] = [file]
+        section = tree.get("globals", {})
+        try:
+            self.globals = Globals.model_validate(section)
+        except ValidationError as error:
+            raise ConfigError(validation_message(f"{file}: globals", error, Globals)) from None
+        self.tree = {"globals": self.globals.model_dump()}
+        self.tree |= {key: value for key, value in tree.items() if key != "globals"}
+
+    @classmethod
+    def load(cls, project: Project, file: Path, overrides: Sequence[str] = ()) -> "Experiment":
+        """Read an experiment file.
+
+        Args:
+            project: The project.
+            file: Path of the file, absolute or relative to the project folder.
+            overrides: ``PATH=VALUE`` each, the value in YAML.
+
+        Raises:
+            ConfigError: A file is missing or wrong, or an override fits nothing.
+        """
+        path = project.path(file)
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such experiment file")
+        sources: list[Path] = []
+        tree = _load_with_imports(path, sources)
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{path}: must be a list of 'key: value' lines")
+        # Defaults first, so that an override may name a global that no file sets.
+        if isinstance(tree.get("globals"), dict):
+            defaults = {
+                name: copy.deepcopy(field.default)
+                for name, field in Globals.model_fields.items()
+                if not field.is_required()
+            }
+            tree["globals"] = defaults | tree["globals"]
+        for text in overrides:
+            apply_override(tree, text)
+        experiment = cls(project, path, tree)
+        experiment.sources = sources
+        return experiment
+
+    def with_values(self, values: Mapping[str, Any]) -> "Experiment":
+        """Return a copy with other values.
+
+        Args:
+            values: Path such as ``globals/val_fold`` -> value.
+        """
+        tree = copy.deepcopy(self.tree)
+        for path, value in values.items():
+            *parents, last = path.split("/")
+            walk_path(tree, parents)[last] = value
+        changed = Experiment(self.project, self.file, tree)
+        changed.sources = self.sources
+        return changed
+
+    def check(self, types: Types) -> None:
+        """Check everything that can be known before any work starts.
+
+        Raises:
+            ConfigError: One line per problem: unknown section, type, argument or key,
+                missing argument, broken reference, missing file.
+        """
+        problems = check_tree(self.tree, types, self.project, CONTEXT)
+        if problems:
+            raise ConfigError("\n".join(f"{self.file}: {problem}" for problem in problems))
+
+    def build(self, types: Types, context: Mapping[str, Any]) -> "Parts":
+        """Return the parts of the experiment, each built when it is first asked for.
+
+        Args:
+            types: Every callable that a ``type:`` may name.
+            context: The values of :data:`CONTEXT`.
+        """
+        return Parts(self.file, ppe.config.Config(self.tree | dict(context), dict(types)))
+
+    def dump(self) -> str:
+        """Return the resolved experiment as YAML, which :meth:`load` reads again."""
+        return dump_yaml(self.tree)
+
+
+class Parts:
+    """The parts of one experiment, built on demand and once each: ``parts["loader/train"]``."""
+
+    def __init__(self, file: Path, config: ppe.config.Config) -> None:
+        self._file = file
+        self._config = config
+
+    def __getitem__(self, path: str) -> Any:
+        try:
+            return self._config["/" + path]
+        except FoldsmithError as error:
+            raise type(error)(f"{self._file}: {path}: {error}") from error
+        except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+            # The Config System appends its own account to the arguments of the error.
+            reason, *trace = error.args or (type(error).__name__,)
+            where = f" [{one_line(trace[-1])}]" if trace else ""
+            raise ConfigError(f"{self._file}: {path}: {one_line(reason)}{where}") from error
+
+
+def apply_override(tree: dict[str, Any], text: str) -> None:
+    """Set the value of one ``PATH=VALUE`` in the tree.
+
+    The path must exist, except for the last key of a part with a ``type:``, which may be an
+    argument that the file leaves at its default (its name is checked with all others).
+
+    Raises:
+        ConfigError: The text has no ``=``, the value is not YAML, or the path fits nothing.
+    """
+    path, equals, value_text = text.partition("=")
+    keys = [key for key in path.strip().split("/") if key]
+    if not equals or not keys:
+        raise ConfigError(f"override {text!r}: must be PATH=VALUE, as in globals/max_epoch=2")
+    # "@" cannot start a plain YAML scalar, and a reference is the only thing it can be here.
+    reference = value_text.strip().startswith("@")
+    value = value_text.strip() if reference else parse_yaml(value_text, f"override {text!r}")
+    node: Any = tree
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        where = "/".join(keys[:depth]) or "the file"
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                raise ConfigError(
+                    f"override {text!r}: {where} is a list of {len(node)}, counted from 0"
+                )
+            index: Any = int(key)
+        elif isinstance(node, dict):
+            index = key
+            if key not in node and not (last and "type" in node):
+                raise ConfigError(
+                    f"override {text!r}: no key {key} in {where}"
+                    + did_you_mean(key, (str(name) for name in node))
+                )
+        else:
+            raise ConfigError(
+                f"override {text!r}: {where} is {reprlib.repr(node)}, which holds no keys"
+            )
+        if last:
+            node[index] = value
+        else:
+            node = node[index]
+
+
+def _load_with_imports(path: Path, sources: list[Path]) -> Any:
+    """Read a file through the Config System's ``import:``; collect the files in ``sources``."""
+
+    def loader(name: str) -> Any:
+        # An import is joined to the importing file's folder, recipes included.
+        recipe = Path(name).name
+        if recipe.startswith(RECIPE_PREFIX):
+            file = RECIPES / recipe.removeprefix(RECIPE_PREFIX)
+            if not file.is_file():
+                known = (RECIPE_PREFIX + found.name for found in RECIPES.glob("*.yml"))
+                raise ConfigError(
+                    f"{path}: import: no recipe {recipe}{did_you_mean(recipe, known)}"
+                )
+        else:
+            file = Path(name)
+            if not file.is_file() and sources:
+                raise ConfigError(f"{sources[-1]}: import: {file}: no such file")
+        sources.append(file)
+        return read_yaml(file)
+
+    try:
+        config = ppe.config.Config.load_path(str(path), loader=loader)
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: {' '.join(one_line(arg) for arg in error.args)}") from None
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        reason = one_line(error.args[-1]) if error.args else "a key beside it fits nothing"
+        raise ConfigError(f"{path}: import: {reason}") from None
+    return config["!/"]

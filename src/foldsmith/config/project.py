@@ -1,0 +1,232 @@
+"""The project: one folder, one file that says what the data is."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from foldsmith.config.suggest import did_you_mean
+from foldsmith.config.yaml_io import read_yaml
+from foldsmith.errors import ConfigError, one_line
+
+PROJECT_FILE = "project.yml"
+
+FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
+
+# The fold table is named after the method, as in train_sgkf-5fold.csv.
+FOLD_METHOD_SHORT: dict[str, str] = {
+    "StratifiedGroupKFold": "sgkf",
+    "GroupKFold": "gkf",
+    "StratifiedKFold": "skf",
+    "KFold": "kf",
+}
+
+
+class FoldSettings(BaseModel):
+    """How the labelled photos are split.
+
+    Attributes:
+        method: ``StratifiedGroupKFold``, ``GroupKFold``, ``StratifiedKFold`` or ``KFold``.
+        n_splits: Number of folds, at least 2.
+        seed: Seed of the shuffle before splitting.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: FoldMethod = "StratifiedGroupKFold"
+    n_splits: int = Field(default=5, ge=2)
+    seed: int = Field(default=0, ge=0)
+
+
+class ProjectSettings(BaseModel):
+    """The content of ``project.yml``.
+
+    Attributes:
+        name: Name of the project.
+        data_dir: Folder of the tables and photos, relative to the project folder.
+        train_csv: Table of the labelled photos, in ``data_dir``.
+        test_csv: Table of the photos to predict, in ``data_dir``.
+        image_path: Template of a photo's path in ``data_dir``; ``{column}`` stands for the
+            value of that column, as in ``photos/{object_id}.jpg``.
+        id_column: Column with the photo's unique id.
+        target_column: Column to predict.
+        group_column: Column whose equal values must stay in one fold, if there is one.
+        sample_submission: CSV in ``data_dir`` whose columns the submissions take; without
+            it they have the id and the target column.
+        target_range: Lowest and highest possible target; predictions are clipped to it.
+        n_classes: Number of classes when the target is treated as classes.
+        class_values: Target value of each class; evenly spaced over ``target_range`` if
+            not given.
+        folds: How to split.
+        python: Python files of the project itself, relative to its folder. Each has a
+            dict ``TYPES`` of names that the project's YAML may use as ``type:``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    data_dir: str = "input"
+    train_csv: str = "train.csv"
+    test_csv: str = "test.csv"
+    image_path: str
+    id_column: str
+    target_column: str
+    group_column: str | None = None
+    sample_submission: str | None = None
+    target_range: tuple[float, float]
+    n_classes: int = Field(ge=2)
+    class_values: tuple[float, ...] = ()
+    folds: FoldSettings = FoldSettings()
+    python: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ProjectSettings":
+        low, high = self.target_range
+        if not low < high:
+            raise ValueError(f"target_range: {low} is not below {high}")
+        if self.class_values and len(self.class_values) != self.n_classes:
+            raise ValueError(
+                f"class_values: {len(self.class_values)} values for n_classes: {self.n_classes}"
+            )
+        if self.group_column is None and "Group" in self.folds.method:
+            raise ValueError(f"group_column: folds/method {self.folds.method} needs one")
+        return self
+
+
+class Project:
+    """An opened project folder.
+
+    Attributes:
+        folder: Absolute path of the project folder.
+        settings: What ``project.yml`` says.
+        types: What the project's own Python offers as ``type:``, by name.
+        source_files: ``project.yml`` and the project's own Python files.
+    """
+
+    def __init__(self, folder: Path, settings: ProjectSettings) -> None:
+        self.folder = folder
+        self.settings = settings
+        own_python = [folder / name for name in settings.python]
+        self.source_files = [folder / PROJECT_FILE, *own_python]
+        self.types: dict[str, Callable[..., Any]] = {}
+        for path in own_python:
+            self.types.update(_load_types(path))
+
+    @classmethod
+    def open(cls, folder: Path | str = ".") -> "Project":
+        """Open the project in ``folder``.
+
+        Raises:
+            ConfigError: There is no project file, or it is wrong.
+        """
+        path = Path(folder).resolve() / PROJECT_FILE
+        if not path.is_file():
+            raise ConfigError(
+                f"{path}: no such file; run the command inside a project folder, "
+                "or name one with --project DIR"
+            )
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: must be a list of 'key: value' lines")
+        try:
+            settings = ProjectSettings.model_validate(content)
+        except ValidationError as error:
+            raise ConfigError(validation_message(str(path), error, ProjectSettings)) from None
+        return cls(path.parent, settings)
+
+    def path(self, relative: str | Path) -> Path:
+        """Return a path given in the project's YAML, relative to the project folder."""
+        return self.folder / relative
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder of the tables and photos."""
+        return self.path(self.settings.data_dir)
+
+    @property
+    def fold_table(self) -> Path:
+        """Where ``preprocess`` writes the train table with the column ``fold``."""
+        folds = self.settings.folds
+        stem = Path(self.settings.train_csv).stem
+        return self.data_dir / f"{stem}_{FOLD_METHOD_SHORT[folds.method]}-{folds.n_splits}fold.csv"
+
+    @property
+    def n_splits(self) -> int:
+        """Number of folds."""
+        return self.settings.folds.n_splits
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.settings.n_classes
+
+    @property
+    def class_values(self) -> list[float]:
+        """Target value of each class, in order."""
+        if self.settings.class_values:
+            return list(self.settings.class_values)
+        low, high = self.settings.target_range
+        step = (high - low) / (self.n_classes - 1)
+        return [low + step * k for k in range(self.n_classes)]
+
+    @property
+    def target_range(self) -> tuple[float, float]:
+        """Lowest and highest possible target."""
+        return self.settings.target_range
+
+
+def validation_message(origin: str, error: ValidationError, model: type[BaseModel]) -> str:
+    """Turn pydantic's report into one line per problem: file, key, what is wrong.
+
+    Args:
+        origin: File (and section) that was checked.
+        error: pydantic's report.
+        model: The class that was checked, for the accepted keys.
+    """
+    lines = []
+    for problem in error.errors():
+        key = "/".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            owner = _model_at(model, problem["loc"][:-1])
+            hint = did_you_mean(str(problem["loc"][-1]), owner.model_fields)
+            lines.append(f"{origin}: unknown key {key}{hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"{origin}: the key {key} is missing")
+        else:
+            text = one_line(problem["msg"]).removeprefix("Value error, ")
+            lines.append(f"{origin}: {key}: {text}" if key else f"{origin}: {text}")
+    return "\n".join(lines)
+
+
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return model
+        if issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return model
+
+
+def _load_types(path: Path) -> dict[str, Callable[..., Any]]:
+    """Import one of the project's own Python files and return its ``TYPES``."""
+    if not path.is_file():
+        raise ConfigError(f"{path.parent / PROJECT_FILE}: python: {path} does not exist")
+    # A name of its own, known to pickle, so that loader workers can find its classes.
+    name = f"foldsmith_project_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
+    types = getattr(module, "TYPES", None)
+    if not isinstance(types, dict):
+        raise ConfigError(f"{path}: must define TYPES, a dict of name -> class or function")
+    return types

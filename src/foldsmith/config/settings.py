@@ -1,0 +1,102 @@
+"""``globals`` of an experiment file, and what each kind of experiment must contain."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Task = Literal["self-supervised", "multi-class", "regression", "ensemble"]
+
+
+class Globals(BaseModel):
+    """The section ``globals`` of an experiment file.
+
+    Attributes:
+        task: ``self-supervised``, ``multi-class``, ``regression`` or ``ensemble``.
+        seed: Seed of weights, order, augmentation and mixup.
+        output_path: Output folder of a pretraining or an ensemble, relative to the project
+            folder. For ``train`` it is set to ``output_root/fold{k}``.
+        output_root: Output folder of a K-fold training.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        max_epoch: Number of epochs.
+        grad_accum: Batches per optimizer step.
+        val_fold: Folds to train: one number, a list, or null for all. Set per fold.
+        meta_file: Train table with the column ``fold``; the one that ``preprocess``
+            writes if null.
+        freeze_backbone: Train the head alone.
+        snapshot_interval: Epochs between two snapshots of a pretraining.
+        enable_amp: Mixed precision.
+        amp_dtype: ``auto`` (bf16 where the hardware has it, else fp16 on CUDA, else off),
+            ``bf16``, ``fp16`` or ``off``.
+        channels_last: NHWC memory format of the model and its inputs.
+        deterministic: Only deterministic algorithms.
+        cudnn_benchmark: Let cuDNN measure its algorithms; off when ``deterministic``.
+        image_cache_gb: Decoded photos kept in memory, in GiB; 0 decodes every time.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: Task
+    seed: int = Field(default=0, ge=0)
+    output_path: str | None = None
+    output_root: str | None = None
+    device: str = "auto"
+    max_epoch: int = Field(default=1, ge=1)
+    grad_accum: int = Field(default=1, ge=1)
+    val_fold: int | list[int] | None = None
+    meta_file: str | None = None
+    freeze_backbone: bool = False
+    snapshot_interval: int = Field(default=50, ge=1)
+    enable_amp: bool = True
+    amp_dtype: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    channels_last: bool = True
+    deterministic: bool = False
+    cudnn_benchmark: bool = True
+    image_cache_gb: float = Field(default=4.0, ge=0)
+
+
+class EnsembleSettings(BaseModel):
+    """The section ``ensemble`` of an ensemble file.
+
+    Attributes:
+        experiments: Output folders of the experiments to blend.
+        criterion: Which snapshot's predictions: ``metric``, ``loss`` or ``last``.
+        n_trials: Optuna trials.
+        weight_step: Step of the weights, which lie in 0..1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    experiments: list[str] = Field(min_length=1)
+    criterion: Literal["metric", "loss", "last"] = "metric"
+    n_trials: int = Field(default=1000, ge=1)
+    weight_step: float = Field(default=0.001, gt=0, le=1)
+
+
+# The sections that the stages read, by task. A section may be a typed part or, where the
+# name ends in "/", a folder of parts and values.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "self-supervised": (
+        "model",
+        "dataset/",
+        "loader/train",
+        "optimizer",
+        "scheduler",
+        "manager",
+        "extensions",
+    ),
+    "multi-class": (
+        "model",
+        "dataset/",
+        "loader/train",
+        "loader/val",
+        "loader/test",
+        "optimizer",
+        "scheduler",
+        "loss",
+        "eval",
+        "manager",
+        "extensions",
+    ),
+    "ensemble": ("ensemble/",),
+}
+SECTIONS["regression"] = SECTIONS["multi-class"]

@@ -1,0 +1,86 @@
+"""Reading and writing YAML: safe, with numbers such as ``1e-4`` read as numbers."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foldsmith.errors import ConfigError, one_line
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice and reads ``2e-5`` as a float."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (list, dict)):
+                raise yaml.MarkedYAMLError(
+                    problem="a key must be a plain name", problem_mark=key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands here twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads "2e-5" (no dot) as text; everyone who writes a learning rate means a number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, not UTF-8 or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {one_line(error)}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Return the value that a piece of YAML stands for.
+
+    Args:
+        text: YAML.
+        origin: Where it stands; named in the error.
+
+    Raises:
+        ConfigError: ``text`` is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{origin}:{mark.line + 1}" if mark is not None else origin
+        raise ConfigError(f"{place}: {one_line(error.problem)}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin}: not valid YAML: {one_line(error)}") from None
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write every value out: anchors would hide what an experiment really used."""
+        return True
+
+
+def dump_yaml(value: Any) -> str:
+    """Return ``value`` (plain dicts, lists and scalars) as YAML, keys in their order."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text

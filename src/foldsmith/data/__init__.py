@@ -1,0 +1,1 @@
+"""Tables, photos, statistics, folds, transforms, datasets, loaders."""

@@ -1,0 +1,57 @@
+"""A contact sheet: what the augmentations make of real photos."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.images import decode
+from foldsmith.data.transforms import Compose, Normalize
+
+GAP = 4
+
+
+def contact_sheet(
+    dataset: PhotoDataset, n_photos: int = 8, n_samples: int = 7, cell: int = 128
+) -> npt.NDArray[np.uint8]:
+    """Draw a row per photo: the photo as it is on disk, then augmented samples of it.
+
+    The samples are those of successive epochs, without the normalisation.
+
+    Args:
+        dataset: Photos and transforms.
+        n_photos: Rows, spread evenly over the dataset.
+        n_samples: Samples per photo.
+        cell: Side of a cell in px.
+
+    Returns:
+        RGB, uint8.
+    """
+    visible = [step for step in dataset.augment.transforms if not isinstance(step, Normalize)]
+    augment, dataset.augment = dataset.augment, Compose(visible)
+    try:
+        chosen = np.linspace(0, len(dataset) - 1, min(n_photos, len(dataset))).astype(int)
+        rows = [
+            [decode(dataset.photos.paths[k]), *(dataset.view(e, int(k)) for e in range(n_samples))]
+            for k in chosen
+        ]
+    finally:
+        dataset.augment = augment
+    side = cell + GAP
+    sheet = np.full((len(rows) * side + GAP, (n_samples + 1) * side + GAP, 3), 255, np.uint8)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            fitted = _fit(image, cell)
+            height, width = fitted.shape[:2]
+            top = GAP + r * side + (cell - height) // 2
+            left = GAP + c * side + (cell - width) // 2
+            sheet[top : top + height, left : left + width] = fitted
+    return sheet
+
+
+def _fit(image: npt.NDArray[Any], cell: int) -> npt.NDArray[Any]:
+    scale = cell / max(image.shape[:2])
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)

@@ -1,0 +1,73 @@
+"""Splitting the labelled photos into folds."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+from foldsmith.config.project import FoldSettings
+from foldsmith.errors import DataError
+
+# A target with more values than this is not a class; it is stratified by its quantiles.
+MAX_CLASSES = 20
+
+
+def strata(targets: pd.Series) -> npt.NDArray[np.int64]:
+    """Return the class of each target: its distinct values, or its decile if there are many."""
+    values = targets.to_numpy(dtype=np.float64)
+    if len(np.unique(values)) > MAX_CLASSES:
+        edges = np.unique(np.quantile(values, np.linspace(0, 1, 11)[1:-1]))
+        return np.searchsorted(edges, values, side="right").astype(np.int64)
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def assign_folds(
+    settings: FoldSettings, targets: pd.Series, groups: pd.Series | None
+) -> npt.NDArray[np.int64]:
+    """Assign a fold to every labelled photo.
+
+    Args:
+        settings: Method, number and seed.
+        targets: Targets, for the stratified methods.
+        groups: Groups, for the group methods: no group ends up in two folds.
+
+    Returns:
+        Fold of each row, 0..n_splits-1, shape (n,).
+
+    Raises:
+        DataError: Fewer rows, groups or members of every class than folds, or an empty group.
+    """
+    n = settings.n_splits
+    classes = strata(targets)
+    if len(targets) < n:
+        raise DataError(f"{len(targets)} labelled photos cannot fill {n} folds")
+    if "Group" in settings.method:
+        if groups is None or groups.isna().any():
+            raise DataError(f"{settings.method} needs a group in every row of the train table")
+        if groups.nunique() < n:
+            raise DataError(
+                f"{groups.nunique()} groups cannot fill {n} folds; lower folds/n_splits"
+            )
+    smallest = int(np.bincount(classes).min())
+    if "Stratified" in settings.method and smallest < n:
+        raise DataError(
+            f"a class has {smallest} members, fewer than {n} folds; lower folds/n_splits or "
+            "use a method that is not stratified"
+        )
+    splitter: KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold
+    if settings.method == "KFold":
+        splitter = KFold(n, shuffle=True, random_state=settings.seed)
+    elif settings.method == "StratifiedKFold":
+        splitter = StratifiedKFold(n, shuffle=True, random_state=settings.seed)
+    elif settings.method == "GroupKFold":
+        splitter = GroupKFold(n)
+    else:
+        splitter = StratifiedGroupKFold(n, shuffle=True, random_state=settings.seed)
+    folds = np.full(len(targets), -1, dtype=np.int64)
+    group_values = None if groups is None else groups.astype(str).to_numpy()
+    for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(targets)), classes, group_values)):
+        folds[rows] = fold
+    empty = sorted(set(range(n)) - set(folds))
+    if empty:
+        raise DataError(f"{settings.method} left fold {empty[0]} empty; lower folds/n_splits")
+    return folds

@@ -1,0 +1,121 @@
+"""Decoding photos, once each."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm
+
+from foldsmith.data.transforms import Compose
+from foldsmith.errors import DataError
+
+Image = npt.NDArray[np.uint8]
+
+
+def decode(path: Path) -> Image:
+    """Decode a photo, its EXIF orientation applied.
+
+    Args:
+        path: Any file that OpenCV reads.
+
+    Returns:
+        RGB, uint8, shape (H, W, 3). Grey photos have three equal channels; alpha is
+        dropped; 16-bit photos are scaled to 8 bits.
+
+    Raises:
+        DataError: The file is missing, empty or not a photo.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such photo") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    image = None
+    if data.size:
+        try:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        except cv2.error:
+            image = None  # for instance a size beyond OpenCV's limit
+    if image is None:
+        raise DataError(f"{path}: not a readable photo; replace it or take its row out")
+    return image.astype(np.uint8, copy=False)
+
+
+class ImageStore:
+    """Decoded photos in memory, shared by the folds and loader workers of one run.
+
+    A photo is decoded once, shrunk and padded by the deterministic head of its transforms,
+    and kept as long as there is room; what does not fit is decoded each time.
+
+    Args:
+        max_gb: Room in GiB; 0 keeps nothing.
+    """
+
+    def __init__(self, max_gb: float) -> None:
+        self._free = int(max_gb * 2**30)
+        self._kept: dict[tuple[Path, str], Image] = {}
+
+    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "Photos":
+        """Decode photos on all cores, if there is room to keep them.
+
+        Args:
+            paths: The photos.
+            prepare: Deterministic transforms to run once per photo.
+            label: Text for the progress bar.
+
+        Raises:
+            DataError: A photo cannot be decoded.
+        """
+        key = repr(prepare)
+        missing = [path for path in paths if (path, key) not in self._kept]
+        if missing and self._free > 0:
+            # Threads: OpenCV decodes without the interpreter lock.
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                images = pool.map(lambda path: read_photo(path, prepare), missing)
+                bar = tqdm(
+                    zip(missing, images, strict=True),
+                    desc=label,
+                    total=len(missing),
+                    unit="photo",
+                    leave=False,
+                    disable=None,
+                )
+                for path, image in bar:
+                    if image.nbytes > self._free:
+                        self._free = 0
+                        pool.shutdown(cancel_futures=True)
+                        break
+                    self._free -= image.nbytes
+                    self._kept[path, key] = image
+        return Photos(paths, [self._kept.get((path, key)) for path in paths], prepare)
+
+
+class Photos:
+    """A sequence of prepared photos; ``photos[i]`` is uint8 RGB, shape (H, W, 3), read-only."""
+
+    def __init__(
+        self, paths: Sequence[Path], kept: Sequence[Image | None], prepare: Compose
+    ) -> None:
+        self.paths = list(paths)
+        self._kept = list(kept)
+        self._prepare = prepare
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image:
+        kept = self._kept[index]
+        return read_photo(self.paths[index], self._prepare) if kept is None else kept
+
+
+def read_photo(path: Path, prepare: Compose) -> Image:
+    """Decode one photo and run the deterministic transforms on it."""
+    # They take a generator like all transforms, but draw nothing from it.
+    image: npt.NDArray[Any] = prepare(decode(path), np.random.default_rng(0))
+    return image.astype(np.uint8, copy=False)

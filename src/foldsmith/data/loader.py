@@ -1,0 +1,125 @@
+"""The loader: batches in an order that depends on (seed, epoch) alone."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from foldsmith.config import Types
+from foldsmith.data.datasets import Batch, PhotoDataset
+from foldsmith.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) keys.
+
+    The epoch travels inside the keys, so that workers which live through many epochs know
+    it, and a run that is resumed at an epoch sees what the uninterrupted one saw.
+
+    Args:
+        n: Number of photos.
+        batch_size: Photos per batch.
+        shuffle: New order every epoch, from (seed, epoch).
+        drop_last: Leave out an incomplete last batch.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, n: int, batch_size: int, shuffle: bool, drop_last: bool, seed: int) -> None:
+        self.n = n
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
+
+    def sizes(self) -> list[int]:
+        """Return the number of photos of each batch."""
+        return [min(self.batch_size, self.n - k * self.batch_size) for k in range(len(self))]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.arange(self.n)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+
+class PhotoLoader:
+    """Batches of a :class:`PhotoDataset`.
+
+    Args:
+        dataset: The photos.
+        batch_size: Photos per batch.
+        num_workers: Processes that augment; 0 augments in the main process. The batches
+            are the same whatever the number.
+        shuffle: New order every epoch.
+        drop_last: Leave out an incomplete last batch.
+        seed: Seed of the order.
+        pin_memory: Page-locked batches, which copy to a CUDA device while it computes.
+
+    Raises:
+        ConfigError: ``drop_last`` leaves no batch at all.
+    """
+
+    def __init__(
+        self,
+        dataset: PhotoDataset,
+        batch_size: int,
+        num_workers: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        pin_memory: bool = True,
+    ) -> None:
+        if batch_size < 1 or num_workers < 0:
+            raise ConfigError("batch_size must be at least 1 and num_workers at least 0")
+        self.dataset = dataset
+        self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed)
+        if not len(self.sampler):
+            raise ConfigError(
+                f"{len(dataset)} photos do not fill one batch of {batch_size}, and an incomplete "
+                f"batch is left out; set batch_size to {len(dataset)} or less"
+            )
+        # Its own generator: torch draws a seed for the workers, and the global stream must
+        # not depend on how many loaders there are.
+        self._loader: DataLoader[Batch] = DataLoader(
+            dataset,
+            batch_sampler=self.sampler,
+            num_workers=num_workers,
+            collate_fn=_identity,
+            worker_init_fn=_start_worker,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory and torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and augmentations come next."""
+        self.sampler.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+
+def _identity(value: T) -> T:
+    return value
+
+
+def _start_worker(_: int) -> None:
+    # One worker, one core: the processes are the parallelism.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+TYPES: Types = {"PhotoLoader": PhotoLoader}

@@ -1,0 +1,86 @@
+"""Augmentations on numpy and OpenCV, each drawing from an explicit generator."""
+
+from foldsmith.config import Types
+from foldsmith.data.transforms.base import Compose, OneOf, Transform
+from foldsmith.data.transforms.colour import (
+    ColorJitter,
+    GaussianBlur,
+    RandomBrightnessContrast,
+    Solarize,
+    ToGray,
+)
+from foldsmith.data.transforms.erase import CoarseDropout, RandomErase
+from foldsmith.data.transforms.geometry import (
+    HorizontalFlip,
+    RandomCrop,
+    RandomGridShuffle,
+    RandomResizedCrop,
+    Rotate,
+    ShiftScaleRotate,
+    Transpose,
+    VerticalFlip,
+)
+from foldsmith.data.transforms.normalize import Normalize
+from foldsmith.data.transforms.resize import (
+    CenterCrop,
+    LongestMaxSize,
+    PadIfNeeded,
+    Resize,
+    SmallestMaxSize,
+)
+
+TYPES: Types = {
+    part.__name__: part
+    for part in (
+        CenterCrop,
+        CoarseDropout,
+        ColorJitter,
+        GaussianBlur,
+        HorizontalFlip,
+        LongestMaxSize,
+        Normalize,
+        OneOf,
+        PadIfNeeded,
+        RandomBrightnessContrast,
+        RandomCrop,
+        RandomErase,
+        RandomGridShuffle,
+        RandomResizedCrop,
+        Resize,
+        Rotate,
+        ShiftScaleRotate,
+        SmallestMaxSize,
+        Solarize,
+        ToGray,
+        Transpose,
+        VerticalFlip,
+    )
+}
+
+__all__ = [
+    "TYPES",
+    "CenterCrop",
+    "CoarseDropout",
+    "ColorJitter",
+    "Compose",
+    "GaussianBlur",
+    "HorizontalFlip",
+    "LongestMaxSize",
+    "Normalize",
+    "OneOf",
+    "PadIfNeeded",
+    "RandomBrightnessContrast",
+    "RandomCrop",
+    "RandomErase",
+    "RandomGridShuffle",
+    "RandomResizedCrop",
+    "Resize",
+    "Rotate",
+    "ShiftScaleRotate",
+    "SmallestMaxSize",
+    "Solarize",
+    "ToGray",
+    "Transform",
+    "Transpose",
+    "VerticalFlip",
+]

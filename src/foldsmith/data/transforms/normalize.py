@@ -1,0 +1,43 @@
+"""From 0..255 to what a network takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from foldsmith.data.transforms.base import Image, Transform
+
+
+@dataclass(frozen=True)
+class Normalize(Transform):
+    """Scale to 0..1, subtract the channel means and divide by the standard deviations.
+
+    Attributes:
+        mean: Per channel, 0..1.
+        std: Per channel, above 0.
+        max_value: What 1 stands for.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    max_value: float = 255.0
+    # Not cached with the deterministic head: float32 takes four times the memory.
+    deterministic: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
+            raise ValueError(
+                f"mean {list(self.mean)} and std {list(self.std)}: one each per channel, "
+                "std above 0"
+            )
+        std = np.asarray(self.std, dtype=np.float64)
+        object.__setattr__(self, "_scale", (1 / (std * self.max_value)).astype(np.float32))
+        shift = -np.asarray(self.mean, dtype=np.float64) / std
+        object.__setattr__(self, "_shift", shift.astype(np.float32))
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        """Return float32, shape (H, W, 3)."""
+        result: Image = image * self._scale  # type: ignore[attr-defined]
+        result += self._shift  # type: ignore[attr-defined]
+        return result

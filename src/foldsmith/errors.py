@@ -1,0 +1,29 @@
+"""The exceptions that are meant for people: one clear line, no traceback."""
+
+
+class FoldsmithError(Exception):
+    """Base class: the message names the file, the key and the remedy.
+
+    The command line prints it as one line and exits with code 2.
+    """
+
+    def __str__(self) -> str:
+        """Return the message alone; the Config System appends its own trace to ``args``."""
+        return str(self.args[0]) if self.args else ""
+
+
+class ConfigError(FoldsmithError):
+    """A project file, an experiment file or an override is wrong."""
+
+
+class DataError(FoldsmithError):
+    """A table or a photo is missing, unreadable or inconsistent."""
+
+
+class OutputError(FoldsmithError):
+    """An output folder is in the way, incomplete, or made from something else."""
+
+
+def one_line(text: object) -> str:
+    """Return ``text`` with every run of white space, line breaks included, as one blank."""
+    return " ".join(str(text).split())

@@ -1,0 +1,40 @@
+"""Running models over a loader."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.models.runtime import Runtime
+
+
+@torch.inference_mode()
+def predict_logits(
+    models: Sequence[nn.Module], loader: PhotoLoader, runtime: Runtime
+) -> npt.NDArray[np.float32]:
+    """Return the logits of several models for every photo of a loader.
+
+    Each photo is decoded and transformed once; the models take turns on the same batch. The
+    models are left in evaluation mode.
+
+    Args:
+        models: Models on the runtime's device.
+        loader: Batches in the order of the dataset.
+        runtime: Device and precision.
+
+    Returns:
+        float32, shape (n_models, n_photos, n_outputs).
+    """
+    for model in models:
+        model.eval()
+    batches = []
+    for batch in loader:
+        images = runtime.transfer(batch).views[0]
+        with runtime.autocast():
+            logits = [model(images).float() for model in models]
+        batches.append(torch.stack(logits))
+    result: npt.NDArray[np.float32] = torch.cat(batches, dim=1).cpu().numpy()
+    return result

@@ -1,0 +1,1 @@
+"""Backbones, heads, self-supervised methods, and the hardware they run on."""

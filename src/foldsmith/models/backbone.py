@@ -1,0 +1,108 @@
+"""Backbones: timm models without their classifier, and loading pretrained weights into them."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from foldsmith.config import Types
+from foldsmith.config.suggest import did_you_mean
+from foldsmith.errors import ConfigError, one_line
+
+
+def create_backbone(
+    model_name: str,
+    in_chans: int = 3,
+    drop_path_rate: float = 0.0,
+    img_size: int | None = None,
+    options: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Create a timm model that returns pooled features, with random weights.
+
+    Args:
+        model_name: Any name of ``timm.list_models()``.
+        in_chans: Channels of the photos.
+        drop_path_rate: Stochastic depth (Huang et al. 2016), 0..1.
+        img_size: Input side, for models that need it (vision transformers).
+        options: Further arguments of the timm model.
+
+    Returns:
+        A module from (n, in_chans, H, W) to features (n, ``num_features``).
+
+    Raises:
+        ConfigError: timm has no such model, or the model refuses an argument.
+    """
+    if not timm.is_model(model_name):
+        hint = did_you_mean(model_name, timm.list_models())
+        # timm knows over a thousand models: without a near name, do not list them all.
+        hint = hint if "did you mean" in hint else "; timm.list_models() lists them"
+        raise ConfigError(f"timm has no model {model_name!r}{hint}")
+    arguments: dict[str, Any] = {"in_chans": in_chans, **(options or {})}
+    if drop_path_rate:
+        arguments["drop_path_rate"] = drop_path_rate
+    if img_size is not None:
+        arguments["img_size"] = img_size
+    try:
+        model: nn.Module = timm.create_model(
+            model_name, pretrained=False, num_classes=0, **arguments
+        )
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"timm model {model_name}: {one_line(error)}") from None
+    return model
+
+
+def num_features(backbone: nn.Module) -> int:
+    """Return the length of the backbone's feature vector."""
+    # timm: head_hidden_size differs from num_features where a model pools into another width.
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Read a snapshot that holds the weights of one module.
+
+    Raises:
+        ConfigError: The file is missing, or holds anything else than tensors by name.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise ConfigError(f"{path}: not a readable snapshot: {one_line(error)[:200]}") from None
+    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+        raise ConfigError(f"{path}: does not hold the weights of a model (tensors by name)")
+    return state
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a snapshot into a module; every key and shape must match.
+
+    Raises:
+        ConfigError: Keys are missing, left over or of another shape; the message lists them.
+    """
+    state = read_state_dict(path)
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & state.keys())
+        if own[key].shape != state[key].shape
+    ]
+    problems = [
+        f"{len(keys)} {what}: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
+        for what, keys in (
+            ("keys missing in the file", missing),
+            ("keys unknown to the model", unexpected),
+            ("keys of another shape", shapes),
+        )
+        if keys
+    ]
+    if problems:
+        raise ConfigError(f"{path}: these are weights of another model: {'; '.join(problems)}")
+    module.load_state_dict(state)
+
+
+TYPES: Types = {"Backbone": create_backbone}

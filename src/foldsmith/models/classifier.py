@@ -1,0 +1,87 @@
+"""The supervised model: a backbone and a head."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldsmith.config import ExistingFile, Types
+from foldsmith.errors import ConfigError
+from foldsmith.models.backbone import create_backbone, load_weights, num_features
+
+
+class ImageModel(nn.Module):
+    """A timm backbone and a multi-layer head.
+
+    Args:
+        base_name: timm model of the backbone.
+        dims_head: Widths of the head: first the features (null: what the backbone gives),
+            last the outputs. Two numbers are one linear layer; each further one adds a
+            hidden layer with ReLU.
+        pretrained: Snapshot of the backbone, relative to ``folder``; null for random weights.
+        folder: The project folder.
+        freeze_backbone: Train the head alone; the backbone keeps its weights and its
+            BatchNorm statistics.
+        drop_rate: Dropout before the head's last layer, 0..1.
+        backbone_options: Further arguments of :func:`create_backbone`.
+
+    Raises:
+        ConfigError: ``dims_head`` does not fit the backbone, or the snapshot does not.
+    """
+
+    def __init__(
+        self,
+        base_name: str,
+        dims_head: list[int | None],
+        pretrained: ExistingFile | None = None,
+        folder: Path = Path(),
+        freeze_backbone: bool = False,
+        drop_rate: float = 0.0,
+        backbone_options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = create_backbone(base_name, **(backbone_options or {}))
+        features = num_features(self.backbone)
+        if len(dims_head) < 2 or None in dims_head[1:]:
+            raise ConfigError(
+                f"dims_head: {dims_head} must be [null, ..., outputs], as in [null, 4]"
+            )
+        if dims_head[0] not in (None, features):
+            raise ConfigError(
+                f"dims_head: {base_name} gives {features} features, not {dims_head[0]}"
+            )
+        widths = [features, *(int(width) for width in dims_head[1:] if width is not None)]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths[:-1]):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
+        if drop_rate:
+            layers.append(nn.Dropout(drop_rate))
+        layers.append(nn.Linear(widths[-2], widths[-1]))
+        self.head = nn.Sequential(*layers)
+        self.freeze_backbone = freeze_backbone
+        if pretrained is not None:
+            load_weights(self.backbone, folder / pretrained)
+        if freeze_backbone:
+            self.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "ImageModel":
+        """Switch between training and evaluation; a frozen backbone stays in evaluation."""
+        super().train(mode)
+        if self.freeze_backbone:
+            self.backbone.eval()
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, shape (n, outputs), for images of shape (n, 3, H, W)."""
+        logits: torch.Tensor = self.head(self.backbone(images))
+        return logits
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen, for an optimizer's ``params``."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+TYPES: Types = {"ImageModel": ImageModel, "trainable_parameters": trainable_parameters}

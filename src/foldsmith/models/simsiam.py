@@ -1,0 +1,72 @@
+"""SimSiam: self-supervised pretraining without negatives or a momentum encoder."""
+
+from itertools import pairwise
+
+import torch
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.modules.heads import ProjectionHead, SimSiamPredictionHead
+from torch import nn
+from torch.nn import functional
+
+from foldsmith.config import Types
+from foldsmith.models.backbone import num_features
+
+
+class SimSiam(nn.Module):
+    """SimSiam (Chen and He, "Exploring Simple Siamese Representation Learning", 2021).
+
+    A self-supervised method is a module with an attribute ``backbone`` and a ``forward``
+    from a batch's views to a dict of scalars with the key ``loss``; the others are logged.
+
+    Args:
+        backbone: Module from photos to features.
+        projection_hidden: Width of the projection MLP's hidden layers.
+        projection_dim: Width of its output; null for the backbone's number of features.
+        projection_layers: Its number of layers, at least 2 (the paper has 3).
+        prediction_hidden: Hidden width of the prediction MLP; null for a quarter of
+            ``projection_dim``.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projection_hidden: int = 2048,
+        projection_dim: int | None = None,
+        projection_layers: int = 2,
+        prediction_hidden: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        features = num_features(backbone)
+        dim = projection_dim or features
+        widths = [features, *[projection_hidden] * (projection_layers - 1), dim]
+        hidden = [
+            (inputs, outputs, nn.BatchNorm1d(outputs), nn.ReLU(inplace=True))
+            for inputs, outputs in pairwise(widths[:-1])
+        ]
+        self.projection = ProjectionHead([*hidden, (widths[-2], dim, nn.BatchNorm1d(dim), None)])
+        self.prediction = SimSiamPredictionHead(dim, prediction_hidden or dim // 4, dim)
+        self.criterion = NegativeCosineSimilarity()
+
+    def forward(self, views: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+        """Return the loss of one batch.
+
+        Args:
+            views: Two tensors of shape (n, 3, H, W).
+
+        Returns:
+            ``loss``: mean of the two negative cosine similarities, in -1..1 (lower is
+            better). ``std``: standard deviation of the L2-normalised projection over the
+            batch, averaged over its dimensions; near 1/sqrt(dim) when features spread,
+            near 0 when they have collapsed to one point.
+        """
+        first, second = (self.projection(self.backbone(view)) for view in views)
+        loss = 0.5 * (
+            self.criterion(self.prediction(first).float(), second.detach().float())
+            + self.criterion(self.prediction(second).float(), first.detach().float())
+        )
+        std = functional.normalize(first.detach().float(), dim=1).std(dim=0, correction=0).mean()
+        return {"loss": loss, "std": std}
+
+
+TYPES: Types = {"SimSiam": SimSiam}

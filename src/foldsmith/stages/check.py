@@ -1,0 +1,62 @@
+"""Checking an experiment without running it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from foldsmith.atomic import replacing
+from foldsmith.config import Experiment, Project
+from foldsmith.data.contact_sheet import contact_sheet
+from foldsmith.data.images import ImageStore
+from foldsmith.errors import ConfigError
+from foldsmith.stages.types import types_of
+
+
+def check(project: Project, config: Path | str, overrides: Sequence[str] = ()) -> str:
+    """Check an experiment file before any work starts.
+
+    Args:
+        project: The project.
+        config: Experiment file, relative to the project folder.
+        overrides: ``PATH=VALUE`` each.
+
+    Returns:
+        The resolved configuration as YAML.
+
+    Raises:
+        ConfigError: One line per problem.
+    """
+    experiment = Experiment.load(project, Path(config), overrides)
+    experiment.check(types_of(project))
+    return experiment.dump()
+
+
+def show_augmentations(
+    project: Project, config: Path | str, sheet: Path, overrides: Sequence[str] = ()
+) -> Path:
+    """Write a contact sheet of what an experiment's training transforms do to real photos.
+
+    Args:
+        project: The project.
+        config: Experiment file of a pretraining or a training.
+        sheet: The PNG or JPEG to write.
+        overrides: ``PATH=VALUE`` each.
+
+    Raises:
+        ConfigError: The experiment is wrong or has no photos.
+    """
+    experiment = Experiment.load(project, Path(config), overrides)
+    types = types_of(project)
+    if experiment.globals.task == "ensemble":
+        raise ConfigError(f"{experiment.file}: an ensemble has no augmentations")
+    if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"{sheet}: must end in .png or .jpg")
+    experiment.check(types)
+    # Only the photos that are shown are decoded.
+    context = {"project": project, "images": ImageStore(0), "runtime": None, "task": None}
+    dataset = experiment.build(types, context)["dataset/train"]
+    image = cv2.cvtColor(contact_sheet(dataset), cv2.COLOR_RGB2BGR)
+    with replacing(sheet) as temporary:
+        cv2.imwrite(str(temporary), image)
+    return sheet

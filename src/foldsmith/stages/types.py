@@ -1,0 +1,32 @@
+"""The registry: every name that ``type:`` may have, gathered from the parts that offer them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from foldsmith.config import Project
+from foldsmith.data import datasets, loader, statistics, transforms
+from foldsmith.models import backbone, classifier, simsiam
+from foldsmith.tasks import losses, metrics
+from foldsmith.training import extensions, loop, manager, mixup, optimizers
+
+LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
+    **transforms.TYPES,
+    **statistics.TYPES,
+    **datasets.TYPES,
+    **loader.TYPES,
+    **backbone.TYPES,
+    **classifier.TYPES,
+    **simsiam.TYPES,
+    **losses.TYPES,
+    **metrics.TYPES,
+    **mixup.TYPES,
+    **optimizers.TYPES,
+    **loop.TYPES,
+    **manager.TYPES,
+    **extensions.TYPES,
+}
+
+
+def types_of(project: Project) -> dict[str, Callable[..., Any]]:
+    """Return the library's types and the project's own, which win where names are equal."""
+    return LIBRARY_TYPES | project.types

@@ -1,0 +1,1 @@
+"""What is predicted: targets, losses, predictions from logits, metrics."""

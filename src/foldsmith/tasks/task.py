@@ -1,0 +1,101 @@
+"""The supervised tasks: how targets enter the loss and logits become predictions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from foldsmith.config import Project
+from foldsmith.errors import DataError
+
+
+@dataclass(frozen=True)
+class MultiClass:
+    """Classification; the prediction is the expectation of the class values.
+
+    Attributes:
+        class_values: Target value of each class, ascending or not, shape (n_classes,).
+    """
+
+    class_values: tuple[float, ...]
+    name: Literal["multi-class"] = "multi-class"
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of logits per photo."""
+        return len(self.class_values)
+
+    def encode(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return the class of each target (the nearest value), int64, shape (n,)."""
+        values = torch.tensor(self.class_values, device=targets.device)
+        return (targets[:, None] - values).abs().argmin(dim=1)
+
+    def check(self, targets: npt.NDArray[np.float32]) -> None:
+        """Make sure that targets fit the task, once, before training.
+
+        Raises:
+            DataError: A target is none of the class values.
+        """
+        distance = np.abs(targets[:, None] - np.asarray(self.class_values, np.float32)).min(axis=1)
+        if distance.max() > 1e-3:
+            wrong = targets[distance.argmax()]
+            values = ", ".join(f"{value:g}" for value in self.class_values)
+            raise DataError(
+                f"the target {wrong:g} is none of the class values {values}; set n_classes and "
+                "class_values in project.yml, or train as regression"
+            )
+
+    def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the expectation of the softmax over the class values.
+
+        Args:
+            logits: Shape (..., n_classes).
+
+        Returns:
+            Shape (...).
+        """
+        shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+        weights = np.exp(shifted)
+        probabilities = weights / weights.sum(axis=-1, keepdims=True)
+        expectation: npt.NDArray[np.float64] = probabilities @ np.asarray(self.class_values)
+        return expectation
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Regression; the prediction is the output clipped to the target range.
+
+    Attributes:
+        target_range: Lowest and highest possible target.
+    """
+
+    target_range: tuple[float, float]
+    name: Literal["regression"] = "regression"
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs per photo."""
+        return 1
+
+    def encode(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return the targets as a column, float32, shape (n, 1)."""
+        return targets[:, None]
+
+    def check(self, targets: npt.NDArray[np.float32]) -> None:
+        """Accept every target: reading the table has checked the range."""
+
+    def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the clipped outputs: shape (..., 1) becomes (...)."""
+        return np.clip(logits[..., 0].astype(np.float64), *self.target_range)
+
+
+Task = MultiClass | Regression
+
+
+def create_task(name: str, project: Project) -> Task:
+    """Return the task that ``globals/task`` names."""
+    if name == "multi-class":
+        return MultiClass(tuple(project.class_values))
+    return Regression(project.target_range)

@@ -1,0 +1,61 @@
+"""Validation after each epoch."""
+
+import numpy as np
+import pytorch_pfn_extras as ppe
+import torch
+from pytorch_pfn_extras.training import extension
+from torch import nn
+
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.evaluation.predict import predict_logits
+from foldsmith.models.runtime import Runtime
+from foldsmith.tasks.losses import Loss
+from foldsmith.tasks.metrics import Metric
+from foldsmith.tasks.task import Task
+
+
+class Evaluator(extension.Extension):
+    """Reports ``val/loss`` and ``val/metric`` of the whole validation part.
+
+    The metric is computed once from all predictions: the mean of a metric over batches,
+    which the stock evaluator gives, is not the metric (an RMSE is no mean of RMSEs).
+
+    Args:
+        loader: Validation batches.
+        model: The model.
+        loss: Loss of (logits, encoded targets).
+        metric: Metric of (predictions, targets), lower is better.
+        task: How targets are encoded and logits become predictions.
+        runtime: Device and precision.
+    """
+
+    trigger = (1, "epoch")
+    priority = extension.PRIORITY_WRITER
+    default_name = "evaluator"
+    needs_model_state = True
+
+    def __init__(
+        self,
+        loader: PhotoLoader,
+        model: nn.Module,
+        loss: Loss,
+        metric: Metric,
+        task: Task,
+        runtime: Runtime,
+    ) -> None:
+        self.loader = loader
+        self.model = model
+        self.loss = loss
+        self.metric = metric
+        self.task = task
+        self.runtime = runtime
+
+    def __call__(self, manager: object) -> None:
+        """Evaluate; called by the manager at the end of an epoch."""
+        logits = predict_logits([self.model], self.loader, self.runtime)[0]
+        targets = self.loader.dataset.targets
+        encoded = self.task.encode(torch.from_numpy(targets))
+        loss = float(self.loss(torch.from_numpy(logits), encoded))
+        predictions = self.task.predict(logits)
+        metric = self.metric(predictions, targets.astype(np.float64))
+        ppe.reporting.report({"val/loss": loss, "val/metric": metric})

@@ -1,0 +1,76 @@
+"""Curves of what is logged."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from pytorch_pfn_extras.training import extension
+
+from foldsmith.atomic import replacing
+
+
+class PlotLog(extension.Extension):
+    """Draws logged values over the epochs, about ten times per training and at its end.
+
+    The stock PlotReport draws again at every epoch, which costs a small training more time
+    than its validation.
+
+    Args:
+        y_keys: Keys of the log.
+        filename: PNG in the output folder.
+        max_epoch: Number of epochs of the training.
+        mark_minimum: Key whose lowest value is marked, or null.
+        log_scale: Logarithmic y axis.
+    """
+
+    trigger = (1, "epoch")
+    priority = extension.PRIORITY_READER - 10
+
+    def __init__(
+        self,
+        y_keys: list[str],
+        filename: str,
+        max_epoch: int,
+        mark_minimum: str | None = None,
+        log_scale: bool = False,
+    ) -> None:
+        self.default_name = f"plot {filename}"  # type: ignore[misc]
+        self.y_keys = y_keys
+        self.filename = filename
+        self.max_epoch = max_epoch
+        self.mark_minimum = mark_minimum
+        self.log_scale = log_scale
+
+    def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
+        """Draw, if it is time; called by the manager at the end of an epoch."""
+        every = max(1, self.max_epoch // 10)
+        if manager.epoch % every and manager.epoch != self.max_epoch:
+            return
+        log = manager.get_extension("LogReport").log
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axes = figure.subplots()
+        for key in self.y_keys:
+            points = [(entry["epoch"], entry[key]) for entry in log if key in entry]
+            if not points:
+                continue
+            epochs, values = zip(*points, strict=True)
+            axes.plot(epochs, values, marker="." if len(points) < 40 else None, label=key)
+            if key == self.mark_minimum:
+                low = min(range(len(values)), key=values.__getitem__)
+                axes.plot(epochs[low], values[low], "o", mfc="none", ms=9, color="black")
+                axes.annotate(
+                    f"{values[low]:.4f} (epoch {epochs[low]})",
+                    (epochs[low], values[low]),
+                    textcoords="offset points",
+                    xytext=(0, 10),
+                    ha="center",
+                )
+                axes.margins(y=0.15)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if self.log_scale:
+            axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        with replacing(Path(manager.out) / self.filename) as temporary:
+            figure.savefig(temporary, dpi=100)

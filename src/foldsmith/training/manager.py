@@ -1,0 +1,70 @@
+"""The manager of pytorch-pfn-extras, with atomic writes and resumable state."""
+
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any
+
+import pytorch_pfn_extras as ppe
+import torch
+from torch import nn
+
+from foldsmith.atomic import replacing
+from foldsmith.config import Types
+
+
+class AtomicWriter(ppe.writing.SimpleWriter):
+    """A writer that renames over the old file; the stock one moves the old file away first."""
+
+    def save(
+        self,
+        filename: str,
+        out_dir: str,
+        target: Any,
+        savefun: Any,
+        append: bool,
+        **savefun_kwargs: Any,
+    ) -> None:
+        """Write ``target`` to ``filename`` in the writer's folder, then clean up old snapshots."""
+        path = Path(self.out_dir or out_dir) / filename
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            savefun(target, file, **savefun_kwargs)
+        self._post_save()
+
+
+def create_manager(
+    models: nn.Module,
+    optimizers: torch.optim.Optimizer,
+    max_epochs: int,
+    iters_per_epoch: int,
+    out_dir: str,
+    state_objects: dict[str, Any] | None = None,
+) -> ppe.training.ExtensionsManager:
+    """Return an ``ExtensionsManager``.
+
+    Args:
+        models: The module to train.
+        optimizers: Its optimizer.
+        max_epochs: Number of epochs.
+        iters_per_epoch: Batches per epoch.
+        out_dir: Output folder.
+        state_objects: Further objects with ``state_dict``, kept in full snapshots; null
+            ones are left out.
+    """
+    kept = {name: value for name, value in (state_objects or {}).items() if value is not None}
+    return ppe.training.ExtensionsManager(
+        models,
+        optimizers,
+        max_epochs,
+        iters_per_epoch=iters_per_epoch,
+        out_dir=out_dir,
+        writer=AtomicWriter(out_dir=out_dir),
+        state_objects=kept,
+    )
+
+
+def length(obj: Sized) -> int:
+    """Return ``len(obj)``."""
+    return len(obj)
+
+
+TYPES: Types = {"ExtensionsManager": create_manager, "len": length}

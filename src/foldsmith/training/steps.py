@@ -1,0 +1,87 @@
+"""What happens to one batch: from views to a loss."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from foldsmith.data.datasets import Batch
+from foldsmith.tasks.losses import Loss
+from foldsmith.tasks.task import Task
+from foldsmith.training.mixup import Mixup
+
+
+class Step(Protocol):
+    """A training step.
+
+    Attributes:
+        model: The module that is trained.
+    """
+
+    model: nn.Module
+
+    def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
+        """Return the scalars of one batch; ``loss`` is the one to minimise.
+
+        Args:
+            batch: On the model's device.
+            epoch: Counted from 0.
+            index: Number of the batch in the epoch, counted from 0.
+        """
+
+
+class PretrainStep:
+    """Self-supervised: the method computes its own loss from the views."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
+        """Return what the method reports."""
+        scalars: dict[str, torch.Tensor] = self.model(batch.views)
+        return scalars
+
+
+class FineTuneStep:
+    """Supervised: logits against encoded targets, with mixup in its epochs.
+
+    Args:
+        model: Model from images to logits.
+        loss: Loss of (logits, encoded targets).
+        task: How targets are encoded.
+        mixup: Mixup, or None.
+        max_epoch: Number of epochs, for mixup's end.
+        seed: Seed of the mixing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        task: Task,
+        mixup: Mixup | None,
+        max_epoch: int,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.task = task
+        self.mixup = mixup
+        self.max_epoch = max_epoch
+        self.seed = seed
+
+    def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
+        """Return the loss of one batch."""
+        images = batch.views[0]
+        targets = self.task.encode(batch.targets)
+        if self.mixup is None or not self.mixup.active(epoch, self.max_epoch):
+            return {"loss": self.loss(self.model(images).float(), targets)}
+        rng = np.random.default_rng([self.seed, epoch, index])
+        share, partner = self.mixup.draw(len(images), rng)
+        partner = partner.to(images.device)
+        logits = self.model(images.lerp(images[partner], 1 - share)).float()
+        # Mixing the losses equals mixing the targets for losses linear in them, and works
+        # with class indices as they are.
+        own, other = self.loss(logits, targets), self.loss(logits, targets[partner])
+        return {"loss": share * own + (1 - share) * other}

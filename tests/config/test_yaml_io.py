@@ -1,0 +1,35 @@
+import pytest
+
+from foldsmith.config.yaml_io import dump_yaml, parse_yaml, read_yaml
+from foldsmith.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2e-5", 2e-5), ("1E3", 1000.0), ("-3.e2", -300.0), ("1.5e-4", 1.5e-4)]
+)
+def test_exponents_are_numbers(text, value):
+    assert parse_yaml(text, "here") == value
+
+
+@pytest.mark.parametrize("text", ["resnet18d", "1e", "e5", "000_resnet"])
+def test_other_words_stay_words(text):
+    assert parse_yaml(text, "here") == text
+
+
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text("a: 1\nb: 2\na: 3\n")
+    with pytest.raises(ConfigError, match=r"x\.yml:3: the key 'a' stands here twice"):
+        read_yaml(path)
+
+
+def test_python_objects_are_refused(tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text("a: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ConfigError, match=r"x\.yml:1"):
+        read_yaml(path)
+
+
+def test_round_trip():
+    value = {"a": [1, 2.5e-5, None, "x: y", True], "b": {"c": "@/a"}}
+    assert parse_yaml(dump_yaml(value), "here") == value

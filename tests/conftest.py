@@ -1,0 +1,69 @@
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ATMACUP = REPOSITORY / "competitions" / "atmacup11"
+
+# Everything that makes a run small, for any experiment of the bundled project.
+SMALL = ["dataset/img_size=32", "loader/train/num_workers=0", "globals/max_epoch=2"]
+SMALL_SSL = [*SMALL, "loader/train/batch_size=16", "globals/snapshot_interval=1"]
+SMALL_TRAIN = [*SMALL, "loader/train/batch_size=16", "model/pretrained=null"]
+
+
+def load_script(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def generated_data(tmp_path_factory) -> Path:
+    """Generated photos and tables in the layout of atmaCup #11, made once."""
+    folder = tmp_path_factory.mktemp("generated")
+    make = load_script(ATMACUP / "make_demo_data.py").make_demo_data
+    make(folder, n_train=60, n_test=20, seed=3, long_side=64)
+    return folder
+
+
+@pytest.fixture
+def project_dir(tmp_path, generated_data) -> Path:
+    """A copy of the bundled project with generated data, not yet preprocessed."""
+    folder = tmp_path / "project"
+    ignored = shutil.ignore_patterns("input", "output")
+    shutil.copytree(ATMACUP, folder, ignore=ignored)
+    shutil.copytree(generated_data, folder / "input" / "atmaCup-11")
+    return folder
+
+
+@pytest.fixture
+def project(project_dir):
+    """The same, opened and preprocessed."""
+    from foldsmith.stages import Project, preprocess
+
+    opened = Project.open(project_dir)
+    preprocess(opened)
+    return opened
+
+
+@pytest.fixture
+def cli():
+    """Run the real command line in a folder."""
+
+    def run(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess:
+        result = subprocess.run(
+            [sys.executable, "-m", "foldsmith", *map(str, arguments)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert result.returncode == code, result.stdout + result.stderr
+        return result
+
+    return run

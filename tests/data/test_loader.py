@@ -1,0 +1,118 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.images import ImageStore
+from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
+from foldsmith.data.transforms import HorizontalFlip, Normalize, RandomResizedCrop, Resize
+from foldsmith.errors import ConfigError, DataError
+
+TRANSFORMS = [
+    RandomResizedCrop(8, 8, scale=(0.3, 1)),
+    HorizontalFlip(p=0.5),
+    Normalize([0.5] * 3, [0.2] * 3),
+]
+
+
+@pytest.fixture
+def paths(tmp_path):
+    rng = np.random.default_rng(0)
+    found = []
+    for k in range(10):
+        found.append(tmp_path / f"{k}.png")
+        cv2.imwrite(str(found[-1]), rng.integers(0, 255, (12, 16, 3), np.uint8))
+    return found
+
+
+def dataset(paths, n_views=1, transforms=TRANSFORMS, seed=5):
+    targets = np.arange(len(paths), dtype=np.float32)
+    rows = np.arange(len(paths)) + 100
+    return PhotoDataset(ImageStore(1), paths, rows, targets, transforms, seed, n_views)
+
+
+def epoch_of(loader, epoch):
+    loader.set_epoch(epoch)
+    return list(loader)
+
+
+def same(first, second):
+    return all(
+        torch.equal(a.rows, b.rows)
+        and torch.equal(a.targets, b.targets)
+        and all(torch.equal(x, y) for x, y in zip(a.views, b.views, strict=True))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_batches_do_not_depend_on_the_workers(paths):
+    plain = PhotoLoader(dataset(paths, 2), 4, num_workers=0, shuffle=True, seed=1)
+    workers = PhotoLoader(dataset(paths, 2), 4, num_workers=2, shuffle=True, seed=1)
+    for epoch in (0, 3, 1):
+        assert same(epoch_of(plain, epoch), epoch_of(workers, epoch))
+
+
+def test_epochs_views_photos_and_seeds_differ(paths):
+    data = dataset(paths, 2)
+    reference = data.view(0, 0, 0)
+    assert not np.array_equal(reference, data.view(1, 0, 0))
+    assert not np.array_equal(reference, data.view(0, 0, 1))
+    assert not np.array_equal(reference, dataset(paths, 2, seed=6).view(0, 0, 0))
+    np.testing.assert_array_equal(reference, dataset(paths, 2).view(0, 0, 0))
+
+
+def test_loading_leaves_the_global_generators_alone(paths):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    epoch_of(PhotoLoader(dataset(paths), 4, shuffle=True), 0)
+    assert torch.equal(before[0], torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])
+
+
+def test_a_batch_is_channels_last_and_carries_rows(paths):
+    batch = epoch_of(PhotoLoader(dataset(paths), 4), 0)[0]
+    assert batch.views[0].shape == (4, 3, 8, 8)
+    assert batch.views[0].is_contiguous(memory_format=torch.channels_last)
+    assert batch.views[0].dtype == torch.float32
+    assert batch.rows.tolist() == [100, 101, 102, 103]
+    assert batch.targets.tolist() == [0, 1, 2, 3]
+
+
+def test_every_photo_is_seen_once_per_epoch_in_a_new_order():
+    sampler = EpochBatchSampler(10, 4, shuffle=True, drop_last=False, seed=0)
+    orders = []
+    for epoch in range(3):
+        sampler.epoch = epoch
+        keys = [key for batch in sampler for key in batch]
+        assert {epoch for epoch, _ in keys} == {epoch}
+        orders.append([index for _, index in keys])
+        assert sorted(orders[-1]) == list(range(10))
+    assert orders[0] != orders[1] != orders[2]
+    assert sampler.sizes() == [4, 4, 2]
+
+
+def test_drop_last_leaves_the_incomplete_batch_out():
+    sampler = EpochBatchSampler(10, 4, shuffle=False, drop_last=True, seed=0)
+    assert [len(batch) for batch in sampler] == sampler.sizes() == [4, 4]
+
+
+def test_fewer_photos_than_a_batch_is_said(paths):
+    with pytest.raises(ConfigError, match="10 photos do not fill one batch of 16"):
+        PhotoLoader(dataset(paths), 16, drop_last=True)
+
+
+def test_photos_of_different_sizes_are_named(tmp_path):
+    for k, width in enumerate((8, 9)):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), np.zeros((8, width, 3), np.uint8))
+    ragged = dataset(
+        [tmp_path / "0.png", tmp_path / "1.png"], transforms=[Normalize([0] * 3, [1] * 3)]
+    )
+    with pytest.raises(DataError, match="end them with a crop, pad or resize"):
+        list(PhotoLoader(ragged, 2))
+    whole = dataset(
+        [tmp_path / "0.png", tmp_path / "1.png"],
+        transforms=[Resize(4, 4), Normalize([0] * 3, [1] * 3)],
+    )
+    assert len(list(PhotoLoader(whole, 2))) == 1

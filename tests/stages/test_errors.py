@@ -1,0 +1,101 @@
+"""Bad input at the real command line: one clear line, exit code 2, no traceback."""
+
+import pandas as pd
+import pytest
+from conftest import SMALL_TRAIN
+
+from foldsmith.errors import OutputError
+from foldsmith.stages import infer, train
+
+MODEL = "model/base_name=resnet10t"
+
+
+def error_of(result):
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("foldsmith: error:")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["train", "-cfg", "exp_config/100.yml"], "run the stage that makes it first"),
+        (["train", "-cfg", "exp_config/000.yml"], "run it with 'foldsmith pretrain'"),
+        (["pretrain", "-cfg", "exp_config/100.yml"], "run it with 'foldsmith train'"),
+        (["train", "-cfg", "exp_config/none.yml"], "no such experiment file"),
+        (["check", "-cfg", "exp_config/000.yml", "optimizer/lrr=1"], "SGD has no argument lrr"),
+        (["infer", "-e", "output/none"], "is it the output folder of a training?"),
+        (["ensemble", "-cfg", "exp_config/900.yml"], "run 'foldsmith preprocess' first"),
+        (["pretrain", "-cfg", "exp_config/000.yml", "globals/device=cuda:9"], "globals/device"),
+        (
+            ["pretrain", "-cfg", "exp_config/000.yml", "loader/train/num_workers=0"],
+            "80 photos do not fill one batch of 512",
+        ),
+        (
+            ["train", "-cfg", "exp_config/100.yml", "model/pretrained=null", "-v", "5"],
+            "the folds are 0 to 4",
+        ),
+    ],
+)
+def test_one_line_and_code_2(cli, project_dir, command, message):
+    assert message in error_of(cli(project_dir, *command, code=2))
+    assert not (project_dir / "output").exists()
+
+
+def test_debug_shows_the_traceback(cli, project_dir):
+    result = cli(project_dir, "infer", "-e", "output/none", "--debug", code=1)
+    assert "Traceback" in result.stderr
+
+
+def test_bad_photos_are_listed_before_anything_is_written(cli, project_dir):
+    data = project_dir / "input/atmaCup-11"
+    ids = pd.read_csv(data / "train.csv")["object_id"]
+    (data / "photos" / f"{ids[0]}.jpg").write_bytes(b"")
+    (data / "photos" / f"{ids[1]}.jpg").unlink()
+    stderr = cli(project_dir, "preprocess", code=2).stderr
+    assert f"{ids[0]}.jpg: not a readable photo" in stderr
+    assert f"{ids[1]}.jpg: no such photo" in stderr
+    assert not (data / "img_info.csv").exists()
+
+
+def test_an_existing_output_folder_needs_force(project):
+    options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
+    root = train(project, "exp_config/200.yml", options, folds=[0])
+    marker = root / "fold0" / "marker"
+    marker.touch()
+    with pytest.raises(OutputError, match="exists already; add -f"):
+        train(project, "exp_config/200.yml", options, folds=[0])
+    assert marker.exists()
+    train(project, "exp_config/200.yml", options, folds=[1], force=True)
+    assert marker.exists()
+    with pytest.raises(OutputError, match="fold 2,3,4 not trained or not finished"):
+        infer(project, root)
+    train(project, "exp_config/200.yml", options, folds=[0], force=True)
+    assert not marker.exists()
+
+
+def test_folds_trained_differently_are_refused(project):
+    options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
+    root = train(project, "exp_config/200.yml", options, folds=[0, 1, 2, 3])
+    train(project, "exp_config/200.yml", [*options, "optimizer/lr=0.5"], folds=[4], force=True)
+    with pytest.raises(OutputError, match=r"fold4: was trained with another.*optimizer/lr"):
+        infer(project, root)
+
+
+def test_a_full_disk_is_one_line(cli, project_dir):
+    # /dev/full takes nothing: the statistics table cannot be written.
+    target = project_dir / "input/atmaCup-11"
+    target.chmod(0o755)
+    readonly = project_dir / "blocked"
+    readonly.write_text("a file where a folder should be")
+    result = cli(
+        project_dir,
+        "check",
+        "-cfg",
+        "exp_config/000.yml",
+        "--show-augmentations",
+        readonly / "sheet.png",
+        code=2,
+    )
+    assert "blocked" in error_of(result)

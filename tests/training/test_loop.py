@@ -1,0 +1,118 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from foldsmith.config import Globals
+from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.images import ImageStore
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.transforms import Normalize
+from foldsmith.errors import FoldsmithError
+from foldsmith.models.runtime import create_runtime
+from foldsmith.tasks.task import Regression
+from foldsmith.training.extensions import create_log_report
+from foldsmith.training.loop import optimizer_steps, run_training, scaled_lr, window_weights
+from foldsmith.training.manager import create_manager
+from foldsmith.training.steps import FineTuneStep
+
+
+class TinyModel(nn.Module):
+    """No BatchNorm: the gradient of a window is that of its photos, however they are batched."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3 * 4 * 4, 1)
+
+    def forward(self, images):
+        return self.head(images.flatten(1))
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for k in range(10):
+        paths.append(tmp_path / f"{k}.png")
+        cv2.imwrite(str(paths[-1]), rng.integers(0, 255, (4, 4, 3), np.uint8))
+    targets = rng.uniform(0, 3, 10).astype(np.float32)
+    transforms = [Normalize([0.5] * 3, [0.25] * 3)]
+    return PhotoDataset(ImageStore(1), paths, np.arange(10), targets, transforms, seed=0)
+
+
+def fit(data, folder, batch_size, grad_accum, epochs=2, loss=None, lr=0.01, steps=None):
+    torch.manual_seed(0)
+    model = TinyModel()
+    loader = PhotoLoader(data, batch_size, shuffle=True, seed=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    total = optimizer_steps(loader, grad_accum, epochs)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total)
+    if steps is not None:
+        optimizer.register_step_post_hook(lambda *_: steps.append(optimizer.param_groups[0]["lr"]))
+    manager = create_manager(model, optimizer, epochs, len(loader), str(folder))
+    manager.extend(create_log_report())
+    runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
+    step = FineTuneStep(model, loss or nn.MSELoss(), Regression((0, 3)), None, epochs, seed=0)
+    run_training(manager, step, loader, optimizer, scheduler, runtime, grad_accum, seed=0)
+    return model, json.loads((folder / "log.json").read_text())
+
+
+@pytest.mark.parametrize(("batch", "accum", "whole"), [(2, 2, 4), (3, 2, 6), (3, 3, 9), (4, 3, 10)])
+def test_accumulated_batches_equal_one_large_batch(data, tmp_path, batch, accum, whole):
+    # 10 photos: neither the batches nor the windows divide the epoch.
+    small, _ = fit(data, tmp_path / "a", batch, accum)
+    large, _ = fit(data, tmp_path / "b", whole, 1)
+    for a, b in zip(small.parameters(), large.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_partial_window_steps_too(data, tmp_path):
+    steps = []
+    fit(data, tmp_path, batch_size=2, grad_accum=2, epochs=3, steps=steps)
+    assert len(steps) == 3 * 3  # 5 batches: windows of 2, 2 and 1
+
+
+def test_the_scheduler_ends_with_the_training(data, tmp_path):
+    steps = []
+    fit(data, tmp_path, 3, 2, epochs=4, steps=steps)
+    assert len(steps) == 8
+    assert steps[0] == pytest.approx(0.01 / 25)
+    assert max(steps) == pytest.approx(0.01, rel=0.2)
+    assert steps[-1] < 0.01 / 1000
+
+
+def test_the_reported_loss_is_the_mean_over_photos(data, tmp_path):
+    # A learning rate of 0: the loss of an epoch is that of the first weights on all photos.
+    model, log = fit(data, tmp_path, batch_size=4, grad_accum=1, lr=0.0)
+    images = torch.cat([batch.views[0] for batch in PhotoLoader(data, 10)])
+    with torch.no_grad():
+        expected = nn.functional.mse_loss(model(images)[:, 0], torch.from_numpy(data.targets))
+    assert log[0]["train/loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert [entry["epoch"] for entry in log] == [1, 2]
+    assert {"lr", "images_per_s", "data_wait", "elapsed_time"} <= log[0].keys()
+
+
+def test_a_loss_that_is_no_number_stops_with_the_learning_rate(data, tmp_path):
+    with pytest.raises(FoldsmithError, match=r"loss of epoch 1 is nan \(learning rate"):
+        fit(data, tmp_path, 4, 1, loss=lambda logits, targets: logits.sum() * float("nan"))
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=30), st.integers(1, 8))
+def test_windows_weigh_by_photos(sizes, accum):
+    weights = window_weights(sizes, accum)
+    assert len(weights) == len(sizes)
+    for start in range(0, len(sizes), accum):
+        window = slice(start, start + accum)
+        assert sum(weights[window]) == pytest.approx(1)
+        shares = [w * sum(sizes[window]) for w in weights[window]]
+        assert shares == pytest.approx(sizes[window])
+
+
+def test_the_published_learning_rates():
+    assert scaled_lr(0.05, 512) == pytest.approx(0.1)
+    assert scaled_lr(0.05, batch_size=128, grad_accum=4) == pytest.approx(0.1)
