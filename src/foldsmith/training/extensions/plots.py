@@ -34,7 +34,7 @@ class PlotLog(extension.Extension):
         mark_minimum: str | None = None,
         log_scale: bool = False,
     ) -> None:
-        self.default_name = f"plot {filename}"  # type: ignore[misc]
+        self.name = f"plot {filename}"
         self.y_keys = y_keys
         self.filename = filename
         self.max_epoch = max_epoch
