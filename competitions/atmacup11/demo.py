@@ -18,8 +18,7 @@ import pandas as pd
 HERE = Path(__file__).resolve().parent
 FOLDSMITH = [sys.executable, "-m", "foldsmith"]
 
-# What makes the published experiments small enough for two CPU cores. Few photos make few
-# steps per epoch, so batches shrink along.
+# What makes the published experiments small enough for two CPU cores.
 SMALL = ["dataset/img_size=64", "loader/train/num_workers=0"]
 SIMSIAM = [
     *SMALL,
@@ -29,8 +28,7 @@ SIMSIAM = [
 ]
 FINE_TUNE = [
     *SMALL,
-    "globals/max_epoch=12",
-    "loader/train/batch_size=16",
+    "globals/max_epoch=10",
     "model/pretrained=output/000_resnet18d_simsiam/backbone_epoch_8.pth",
 ]
 BLEND = "ensemble/experiments=[output/100_resnet18d_cls, output/200_resnet18d_reg]"
@@ -41,7 +39,7 @@ STAGES = [
         "train cls",
         [
             *["train", "-cfg", "exp_config/100.yml", *FINE_TUNE],
-            *["dataset/mixup/start_epoch=2", "dataset/mixup/end_epoch=-4"],
+            *["dataset/mixup/start_epoch=2", "dataset/mixup/end_epoch=-3"],
         ],
     ),
     ("infer cls", ["infer", "-e", "output/100_resnet18d_cls"]),

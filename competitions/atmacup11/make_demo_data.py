@@ -83,8 +83,7 @@ def make_demo_data(
     rng = np.random.default_rng([seed, 0])
     works = plan_works(n_train + n_test, rng)
     order = choose_train(works, n_train, rng)
-    ids = [bytes(row).hex() for row in rng.integers(0, 256, (len(works), 10), dtype=np.uint8)]
-    series_ids = [bytes(row).hex() for row in rng.integers(0, 256, (len(works), 10), dtype=np.uint8)]
+    ids, series_ids = hex_ids(len(works), rng), hex_ids(len(works), rng)
 
     for k, work in enumerate(works):
         photo = paint(work, long_side, np.random.default_rng([seed, 1, k]))
@@ -110,7 +109,12 @@ def make_demo_data(
         rows = describe([(ids[k], works[k]) for k in train], words, rng)
         rows.to_csv(output / f"{name}.csv", index=False)
     counts = table["target"].value_counts().sort_index().to_dict()
-    print(f"generated {n_train} labelled photos (by century {counts}) and {n_test} more in {output}")
+    print(f"generated {n_train} labelled photos (by century {counts}) and {n_test} more")
+
+
+def hex_ids(n: int, rng: np.random.Generator) -> list[str]:
+    """Draw ids of 20 hexadecimal digits."""
+    return [bytes(row).hex() for row in rng.integers(0, 256, (n, 10), dtype=np.uint8)]
 
 
 def target_of(year: int) -> int:
@@ -180,7 +184,7 @@ def paint(work: Work, long_side: int, rng: np.random.Generator) -> npt.NDArray[n
     motif = np.random.default_rng(work.motif)
     late = (work.year - FIRST_YEAR) / (LAST_YEAR - FIRST_YEAR)
 
-    def style(spread: float = 0.16) -> float:
+    def style(spread: float = 0.2) -> float:
         """Return the date on a scale of 0..1 as one cue shows it: near the truth, seldom at it."""
         return float(np.clip(late + motif.normal(0, spread), 0, 1))
 
@@ -255,7 +259,9 @@ def compose(
         picture[shoulders] = colours[1]
         head = ((x - cx) / 0.17) ** 2 + ((y - cy) / 0.2) ** 2
         lit = (1 - np.clip(head, 0, 1)) * (0.7 + 0.5 * (x - cx))
-        picture += (colours[4] - picture) * np.clip(lit * 2.2, 0, 1)[..., None] * (head < 1)[..., None]
+        picture += (
+            (colours[4] - picture) * np.clip(lit * 2.2, 0, 1)[..., None] * (head < 1)[..., None]
+        )
     elif genre == "still life":
         table = motif.uniform(0.5, 0.7)
         picture[:] = np.where((y < table)[..., None], colours[1], colours[3])

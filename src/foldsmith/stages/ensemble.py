@@ -24,7 +24,7 @@ from foldsmith.data.tables import (
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.oof import constant_oof
 from foldsmith.stages.infer import LABELS
-from foldsmith.stages.output_folder import claim, save_record, save_sources
+from foldsmith.stages.output_folder import claim, save_record, save_sources, shown
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import rmse
 
@@ -133,7 +133,7 @@ def ensemble(
         print(f"{name:<{width}}  {value:.4f}{note}")
     listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, optimised, strict=True))
     print(f"optimised weights: {listed}")
-    print(f"wrote {folder}/submission_*.csv, weights.csv, ensemble_scores.csv")
+    print(f"wrote {shown(folder)}/submission_*.csv, weights.csv, ensemble_scores.csv")
     return scores
 
 

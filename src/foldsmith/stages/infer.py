@@ -25,7 +25,7 @@ from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
 from foldsmith.evaluation.predict import predict_logits
 from foldsmith.models.backbone import load_weights
 from foldsmith.models.runtime import create_runtime
-from foldsmith.stages.output_folder import RECORD, RESOLVED_CONFIG
+from foldsmith.stages.output_folder import RECORD, RESOLVED_CONFIG, shown
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import create_task
 from foldsmith.training.extensions.log import LOG_FILE
@@ -140,10 +140,11 @@ def infer(
             "metric": float(scores["metric"].iloc[-1]),
         },
     )
-    print(scores.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4f}"))
+    shown_scores = scores.assign(epoch=scores["epoch"].astype(object).fillna(""))
+    print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     if criterion != "last":
         print(f"(the epoch of each fold was chosen by its own validation {criterion})")
-    print(f"wrote {root}/*_by_{label}*")
+    print(f"wrote {shown(root)}/*_by_{label}*")
     if not keep_snapshots:
         _delete_snapshots(root, project.n_splits)
     return scores
@@ -227,7 +228,7 @@ def _delete_snapshots(root: Path, n_splits: int) -> None:
         path.unlink()
     if snapshots:
         print(
-            f"deleted {len(snapshots)} training snapshots in {root}/fold* "
+            f"deleted {len(snapshots)} training snapshots in {shown(root)}/fold* "
             f"({size / 2**20:.0f} MiB); "
             "the chosen ones are kept as copies"
         )

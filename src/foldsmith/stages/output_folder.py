@@ -16,6 +16,12 @@ SOURCES = "sources"
 RECORD = "record.json"
 
 
+def shown(path: Path) -> str:
+    """Return a path as it is printed: relative to the working folder if it is below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def claim(folder: Path, force: bool) -> None:
     """Create an output folder.
 

@@ -7,6 +7,7 @@ from foldsmith.config import Project
 from foldsmith.data.folds import assign_folds
 from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA, image_table, statistics_by_data
 from foldsmith.data.tables import FOLD_COLUMN, photo_paths, read_test, read_train
+from foldsmith.stages.output_folder import shown
 
 
 def preprocess(project: Project) -> pd.DataFrame:
@@ -57,7 +58,7 @@ def preprocess(project: Project) -> pd.DataFrame:
     print(f"folds by {settings.folds.method}:")
     print(table.to_string())
     for name in (project.data_dir / IMG_INFO, project.data_dir / STATS_BY_DATA, project.fold_table):
-        print(f"wrote {name}")
+        print(f"wrote {shown(name)}")
     return table
 
 

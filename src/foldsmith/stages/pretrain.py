@@ -11,7 +11,7 @@ from foldsmith.config import Experiment, Project
 from foldsmith.data.images import ImageStore
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.runtime import create_runtime, seed_everything
-from foldsmith.stages.output_folder import claim, save_record, save_sources
+from foldsmith.stages.output_folder import claim, save_record, save_sources, shown
 from foldsmith.stages.types import types_of
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import PretrainStep
@@ -87,8 +87,8 @@ def pretrain(
     save_sources(folder, experiment)
     if resume:
         manager.load_state_dict(torch.load(snapshot, map_location="cpu", weights_only=True))
-        print(f"resuming from {snapshot}")
-    print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {folder}")
+        print(f"resuming from {shown(snapshot)}")
+    print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
     run_training(
         manager,
         PretrainStep(model),
@@ -107,7 +107,7 @@ def pretrain(
         n_photos=len(loader.dataset),
         wall_s=time.perf_counter() - started,
     )
-    print(f"wrote {folder / f'backbone_epoch_{settings.max_epoch}.pth'}")
+    print(f"wrote {shown(folder / f'backbone_epoch_{settings.max_epoch}.pth')}")
     return folder
 
 

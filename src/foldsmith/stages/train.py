@@ -11,7 +11,7 @@ from foldsmith.data.images import ImageStore
 from foldsmith.data.tables import FOLD_COLUMN, hash_columns, read_folds, targets_of
 from foldsmith.errors import ConfigError
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
-from foldsmith.stages.output_folder import claim, save_record, save_sources
+from foldsmith.stages.output_folder import claim, save_record, save_sources, shown
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import Task, create_task
 from foldsmith.training.loop import run_training
@@ -71,7 +71,7 @@ def train(
     for fold in chosen:
         started = time.perf_counter()
         folder = root / f"fold{fold}"
-        print(f"fold {fold}: {settings.task}, {runtime.device}, {folder}", flush=True)
+        print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
         of_fold = experiment.with_values(
             {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
         )

@@ -67,7 +67,8 @@ class ConsoleReport(extension.Extension):
 
 
 def _short(key: str) -> str:
-    return {"images_per_s": "images/s", "data_wait": "data wait"}.get(key, key)
+    names = {"images_per_s": "images/s", "data_wait": "data wait", "elapsed_time": "seconds"}
+    return names.get(key, key)
 
 
 def _number(value: float | None) -> str:
