@@ -116,3 +116,13 @@ def test_photos_of_different_sizes_are_named(tmp_path):
         transforms=[Resize(4, 4), Normalize([0] * 3, [1] * 3)],
     )
     assert len(list(PhotoLoader(whole, 2))) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photo_that_goes_missing_is_one_line(paths, workers):
+    # No room to keep photos: they are decoded when they are asked for.
+    data = PhotoDataset(ImageStore(0), paths, np.arange(10), None, TRANSFORMS, seed=0)
+    paths[3].unlink()
+    with pytest.raises(DataError) as error:
+        list(PhotoLoader(data, 2, num_workers=workers))
+    assert str(error.value) == f"{paths[3]}: no such photo"

@@ -1,10 +1,13 @@
 """Bad input at the real command line: one clear line, exit code 2, no traceback."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 from conftest import SMALL_TRAIN
 
-from foldsmith.errors import OutputError
+from foldsmith.errors import ConfigError, OutputError
 from foldsmith.stages import infer, train
 
 MODEL = "model/base_name=resnet10t"
@@ -83,19 +86,43 @@ def test_folds_trained_differently_are_refused(project):
         infer(project, root)
 
 
-def test_a_full_disk_is_one_line(cli, project_dir):
-    # /dev/full takes nothing: the statistics table cannot be written.
-    target = project_dir / "input/atmaCup-11"
-    target.chmod(0o755)
-    readonly = project_dir / "blocked"
-    readonly.write_text("a file where a folder should be")
-    result = cli(
-        project_dir,
-        "check",
-        "-cfg",
-        "exp_config/000.yml",
-        "--show-augmentations",
-        readonly / "sheet.png",
-        code=2,
-    )
+def test_a_path_that_cannot_be_written_is_one_line(cli, project_dir):
+    blocked = project_dir / "blocked"
+    blocked.write_text("a file where a folder should be")
+    sheet = ["--show-augmentations", blocked / "sheet.png"]
+    result = cli(project_dir, "check", "-cfg", "exp_config/000.yml", *sheet, code=2)
     assert "blocked" in error_of(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["model/dims_head=[null, 1]"], "set model/dims_head=[null, 4]"),
+        (["model/base_name=vit_tiny_patch16_224"], "cannot take photos of shape (3, 32, 32)"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_said_before_anything_is_created(project, options, message):
+    with pytest.raises(ConfigError) as error:
+        train(project, "exp_config/100.yml", [*SMALL_TRAIN, *options])
+    assert message in str(error.value)
+    assert not project.path("output").exists()
+
+
+def test_no_room_on_the_disk_is_one_line_and_loses_nothing(project_dir, cli):
+    cli(project_dir, "preprocess")
+    done = project_dir / "input/atmaCup-11/img_info.csv"
+    before = done.read_bytes()
+    # A limit on the size of files stands in for a full disk: the snapshot does not fit.
+    command = [sys.executable, "-m", "foldsmith", "train", "-cfg", "exp_config/200.yml"]
+    options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
+    result = subprocess.run(
+        ["bash", "-c", 'ulimit -f 2000; exec "$@"', "bash", *command, *options],
+        cwd=project_dir,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 2, result.stderr
+    assert "File too large" in error_of(result)
+    assert done.read_bytes() == before
+    assert not list(project_dir.glob("output/**/*.pth"))

@@ -1,5 +1,6 @@
 """The loader: batches in an order that depends on (seed, epoch) alone."""
 
+import os
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from foldsmith.config import Types
 from foldsmith.data.datasets import Batch, PhotoDataset
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, DataError
 
 T = TypeVar("T")
 
@@ -58,8 +59,8 @@ class PhotoLoader:
     Args:
         dataset: The photos.
         batch_size: Photos per batch.
-        num_workers: Processes that augment; 0 augments in the main process. The batches
-            are the same whatever the number.
+        num_workers: Processes that augment, at most one per core; 0 augments in the main
+            process. The batches are the same whatever the number.
         shuffle: New order every epoch.
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
@@ -88,6 +89,7 @@ class PhotoLoader:
                 f"{len(dataset)} photos do not fill one batch of {batch_size}, and an incomplete "
                 f"batch is left out; set batch_size to {len(dataset)} or less"
             )
+        num_workers = min(num_workers, os.cpu_count() or 1)
         # Its own generator: torch draws a seed for the workers, and the global stream must
         # not depend on how many loaders there are.
         self._loader: DataLoader[Batch] = DataLoader(
@@ -109,7 +111,12 @@ class PhotoLoader:
         self.sampler.epoch = epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except DataError as error:
+            # torch wraps a worker's error into its traceback; the last line is what it said.
+            last = str(error).strip().splitlines()[-1]
+            raise DataError(last.removeprefix("foldsmith.errors.DataError: ")) from None
 
 
 def _identity(value: T) -> T:

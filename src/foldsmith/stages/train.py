@@ -1,15 +1,19 @@
 """Stage 3: K-fold fine-tuning."""
 
+import gc
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from foldsmith.config import Experiment, Project
+import torch
+from torch import nn
+
+from foldsmith.config import Experiment, Parts, Project
+from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.images import ImageStore
 from foldsmith.data.tables import FOLD_COLUMN, hash_columns, read_folds, targets_of
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, one_line
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.stages.output_folder import claim, save_record, save_sources, shown
 from foldsmith.stages.types import types_of
@@ -63,21 +67,31 @@ def train(
     runtime = create_runtime(settings)
     images = ImageStore(settings.image_cache_gb)
 
+    context = {"project": project, "images": images, "runtime": runtime, "task": task}
     root = project.path(settings.output_root)
-    claim(root, force)
-    _remove_stale(root, chosen)
-    save_sources(root, experiment)
     columns = [project.settings.id_column, FOLD_COLUMN]
     for fold in chosen:
         started = time.perf_counter()
         folder = root / f"fold{fold}"
-        print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
+        seed_everything(settings.seed)
         of_fold = experiment.with_values(
             {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
         )
+        parts = of_fold.with_values({"globals/output_path": str(folder)}).build(types, context)
+        model = runtime.place(parts["model"])
+        if fold == chosen[0]:
+            # What is wrong with the parts shows before anything is created or replaced.
+            _check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
+            claim(root, force)
+            _remove_stale(root, chosen)
+            save_sources(root, experiment)
+        print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
         folder.mkdir()
         save_sources(folder, of_fold)
-        _train_fold(of_fold, folder, types, task, runtime, images)
+        _train_fold(of_fold, parts, model, task, runtime)
+        # The manager and its extensions refer to each other: free the models and workers now.
+        del parts, model
+        gc.collect()
         save_record(
             folder,
             task=settings.task,
@@ -90,20 +104,10 @@ def train(
 
 
 def _train_fold(
-    experiment: Experiment,
-    folder: Path,
-    types: dict[str, Callable[..., Any]],
-    task: Task,
-    runtime: Runtime,
-    images: ImageStore,
+    experiment: Experiment, parts: Parts, model: nn.Module, task: Task, runtime: Runtime
 ) -> None:
     settings = experiment.globals
-    seed_everything(settings.seed)
-    built = experiment.with_values({"globals/output_path": str(folder)})
-    context = {"project": experiment.project, "images": images, "runtime": runtime, "task": task}
-    parts = built.build(types, context)
     mixup = parts["dataset/mixup"] if "mixup" in experiment.tree["dataset"] else None
-    model = runtime.place(parts["model"])
     manager = parts["manager"]
     for extension in [parts["eval"], *parts["extensions"]]:
         manager.extend(extension)
@@ -118,6 +122,27 @@ def _train_fold(
         settings.grad_accum,
         settings.seed,
     )
+
+
+@torch.inference_mode()
+def _check_outputs(
+    experiment: Experiment, model: nn.Module, dataset: PhotoDataset, task: Task, runtime: Runtime
+) -> None:
+    """Pass one photo through the model and make sure that it gives what the task needs."""
+    images = runtime.transfer(dataset[0, 0]).views[0]
+    try:
+        with runtime.autocast():
+            shape = tuple(model.eval()(images).shape)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(
+            f"{experiment.file}: model: cannot take photos of shape {tuple(images.shape[1:])}: "
+            f"{one_line(error)[:200]}"
+        ) from error
+    if shape != (1, task.n_outputs):
+        raise ConfigError(
+            f"{experiment.file}: model: gives outputs of shape {shape[1:]}, but the task "
+            f"{task.name} needs ({task.n_outputs},); set model/dims_head=[null, {task.n_outputs}]"
+        )
 
 
 def _chosen_folds(project: Project, wanted: int | list[int] | None) -> list[int]:

@@ -27,7 +27,13 @@ class AtomicWriter(ppe.writing.SimpleWriter):
         """Write ``target`` to ``filename`` in the writer's folder, then clean up old snapshots."""
         path = Path(self.out_dir or out_dir) / filename
         with replacing(path) as temporary, temporary.open("wb") as file:
-            savefun(target, file, **savefun_kwargs)
+            try:
+                savefun(target, file, **savefun_kwargs)
+            except RuntimeError as error:
+                # torch.save reports a failed write as an error of its own format.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
         self._post_save()
 
 
