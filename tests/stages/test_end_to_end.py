@@ -1,14 +1,18 @@
 """The real command line on generated photos, all five stages."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
-from conftest import SMALL_SSL, SMALL_TRAIN
+from conftest import ATMACUP, SMALL_SSL, SMALL_TRAIN
 
+from foldsmith.errors import OutputError
 from foldsmith.stages import Project, ensemble, infer, preprocess, pretrain, train
 
 CLS = "output/100_resnet18d_cls"
@@ -21,12 +25,6 @@ MODEL = "model/base_name=resnet10t"
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, generated_data):
     """A project after the five commands; their printed output by stage."""
-    import shutil
-    import subprocess
-    import sys
-
-    from conftest import ATMACUP
-
     folder = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(ATMACUP, folder, ignore=shutil.ignore_patterns("input", "output"))
     shutil.copytree(generated_data, folder / "input" / "atmaCup-11")
@@ -220,6 +218,9 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(project):
     assert all(torch.equal(first[key], second[key]) for key in first)
     logs = [json.loads((folder / "log.json").read_text()) for folder in (whole, resumed)]
     assert [entry["train/loss"] for entry in logs[0]] == [e["train/loss"] for e in logs[1]]
+    with pytest.raises(OutputError, match="other values of optimizer/lr"):
+        changed = [*common, *path, "optimizer/lr=0.1", "globals/max_epoch=4"]
+        pretrain(project, "exp_config/000.yml", changed, resume=True)
 
 
 def test_oof_does_not_depend_on_the_workers(project):
@@ -264,15 +265,11 @@ def test_another_seed_gives_another_oof(project):
 
 
 def test_ensembles_refuse_other_folds(finished, tmp_path):
-    import shutil
-
     folder = tmp_path / "project"
     shutil.copytree(finished[0], folder)
     path = folder / REG / "inference_by_best_metric.json"
     facts = json.loads(path.read_text())
     path.write_text(json.dumps({**facts, "folds_sha256": "0" * 64}))
-    from foldsmith.errors import OutputError
-
     project = Project.open(folder)
     with pytest.raises(OutputError, match="100_resnet18d_cls and 200_resnet18d_reg differ in"):
         ensemble(project, "exp_config/900.yml", [BLEND], force=True)

@@ -1,11 +1,13 @@
 """Running models over a loader."""
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.models.runtime import Runtime
@@ -13,7 +15,10 @@ from foldsmith.models.runtime import Runtime
 
 @torch.inference_mode()
 def predict_logits(
-    models: Sequence[nn.Module], loader: PhotoLoader, runtime: Runtime
+    models: Sequence[nn.Module],
+    loader: PhotoLoader,
+    runtime: Runtime,
+    label: str | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return the logits of several models for every photo of a loader.
 
@@ -24,6 +29,7 @@ def predict_logits(
         models: Models on the runtime's device.
         loader: Batches in the order of the dataset.
         runtime: Device and precision.
+        label: Text of a progress bar on a terminal; no bar if None.
 
     Returns:
         float32, shape (n_models, n_photos, n_outputs).
@@ -31,7 +37,8 @@ def predict_logits(
     for model in models:
         model.eval()
     batches = []
-    for batch in loader:
+    watched = label is not None and sys.stderr.isatty()
+    for batch in tqdm(loader, desc=label, leave=False, unit="batch", disable=not watched):
         images = runtime.transfer(batch).views[0]
         with runtime.autocast():
             logits = [model(images).float() for model in models]

@@ -1,10 +1,8 @@
-"""Backbones: timm models without their classifier, and loading pretrained weights into them."""
+"""Backbones: timm models without their classifier."""
 
-from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
 from foldsmith.config import Types
@@ -57,52 +55,6 @@ def num_features(backbone: nn.Module) -> int:
     """Return the length of the backbone's feature vector."""
     # timm: head_hidden_size differs from num_features where a model pools into another width.
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
-
-
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Read a snapshot that holds the weights of one module.
-
-    Raises:
-        ConfigError: The file is missing, or holds anything else than tensors by name.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise ConfigError(f"{path}: not a readable snapshot: {one_line(error)[:200]}") from None
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise ConfigError(f"{path}: does not hold the weights of a model (tensors by name)")
-    return state
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a snapshot into a module; every key and shape must match.
-
-    Raises:
-        ConfigError: Keys are missing, left over or of another shape; the message lists them.
-    """
-    state = read_state_dict(path)
-    own = module.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & state.keys())
-        if own[key].shape != state[key].shape
-    ]
-    problems = [
-        f"{len(keys)} {what}: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
-        for what, keys in (
-            ("keys missing in the file", missing),
-            ("keys unknown to the model", unexpected),
-            ("keys of another shape", shapes),
-        )
-        if keys
-    ]
-    if problems:
-        raise ConfigError(f"{path}: these are weights of another model: {'; '.join(problems)}")
-    module.load_state_dict(state)
 
 
 TYPES: Types = {"Backbone": create_backbone}

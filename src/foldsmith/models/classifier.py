@@ -9,7 +9,8 @@ from torch import nn
 
 from foldsmith.config import ExistingFile, Types
 from foldsmith.errors import ConfigError
-from foldsmith.models.backbone import create_backbone, load_weights, num_features
+from foldsmith.models.backbone import create_backbone, num_features
+from foldsmith.models.weights import load_weights
 
 
 class ImageModel(nn.Module):

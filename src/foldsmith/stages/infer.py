@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pandas as pd
 
 from foldsmith.atomic import copy_file, write_csv, write_json, write_npy
 from foldsmith.config import Experiment, Project
+from foldsmith.config.difference import differing_keys
 from foldsmith.config.yaml_io import read_yaml
 from foldsmith.data.images import ImageStore
 from foldsmith.data.tables import (
@@ -23,8 +24,8 @@ from foldsmith.data.tables import (
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
 from foldsmith.evaluation.predict import predict_logits
-from foldsmith.models.backbone import load_weights
 from foldsmith.models.runtime import create_runtime
+from foldsmith.models.weights import load_weights
 from foldsmith.stages.output_folder import RECORD, RESOLVED_CONFIG, shown
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import create_task
@@ -34,9 +35,6 @@ Criterion = Literal["metric", "loss", "last"]
 
 # What the results of each criterion are called: score_by_best_metric.csv, ...
 LABELS: dict[Criterion, str] = {"metric": "best_metric", "loss": "best_loss", "last": "last"}
-
-# Keys that may differ between the folds of one experiment: they do not change its result.
-_FREE_KEYS = ("globals/val_fold", "globals/output_path", "globals/device", "num_workers")
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,10 @@ def infer(
         load_weights(model, item.copy)
         models.append(runtime.place(model))
         loader = parts["loader/val"]
-        logits = predict_logits(models[-1:], loader, runtime)[0]
+        logits = predict_logits(models[-1:], loader, runtime, f"fold {item.fold}")[0]
         oof_parts.append(FoldLogits(item.fold, item.epoch, loader.dataset.rows, logits))
     # One pass over the test photos for all folds.
-    test_logits = predict_logits(models, parts["loader/test"], runtime)
+    test_logits = predict_logits(models, parts["loader/test"], runtime, "test")
 
     targets = targets_of(project, table)
     oof_logits = collect_oof(oof_parts, len(table))
@@ -172,7 +170,7 @@ def _check_folds(project: Project, root: Path, folds_sha256: str) -> None:
             f"{root}: fold {listed} not trained or not finished; run 'foldsmith train' with "
             f"-v {listed} -f"
         )
-    first: dict[str, Any] = {}
+    first = read_yaml(root / "fold0" / RESOLVED_CONFIG)
     for fold in range(project.n_splits):
         folder = root / f"fold{fold}"
         record = json.loads((folder / RECORD).read_text())
@@ -181,24 +179,12 @@ def _check_folds(project: Project, root: Path, folds_sha256: str) -> None:
                 f"{folder}: was trained with other folds than those of the fold table now; "
                 "restore the table or train again"
             )
-        flat = dict(_flatten(read_yaml(folder / RESOLVED_CONFIG)))
-        relevant = {key: v for key, v in flat.items() if not key.endswith(_FREE_KEYS)}
-        first = first or relevant
-        differing = sorted(
-            key for key in first.keys() | relevant.keys() if first.get(key) != relevant.get(key)
-        )
+        differing = differing_keys(first, read_yaml(folder / RESOLVED_CONFIG))
         if differing:
             raise OutputError(
                 f"{folder}: was trained with another configuration than fold0 "
                 f"({', '.join(differing[:5])}); train it again with -v {fold} -f"
             )
-
-
-def _flatten(node: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(node, (dict, list)) and node:
-        items = node.items() if isinstance(node, dict) else enumerate(node)
-        return [pair for key, child in items for pair in _flatten(child, f"{path}/{key}")]
-    return [(path.removeprefix("/"), node)]
 
 
 def _choose(root: Path, fold: int, criterion: Criterion) -> _Chosen:

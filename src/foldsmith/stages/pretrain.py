@@ -5,13 +5,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from foldsmith.config import Experiment, Project
+from foldsmith.config.difference import differing_keys
+from foldsmith.config.yaml_io import read_yaml
 from foldsmith.data.images import ImageStore
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.runtime import create_runtime, seed_everything
-from foldsmith.stages.output_folder import claim, save_record, save_sources, shown
+from foldsmith.models.weights import read_snapshot
+from foldsmith.stages.output_folder import RESOLVED_CONFIG, claim, save_record, save_sources, shown
 from foldsmith.stages.types import types_of
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import PretrainStep
@@ -77,6 +78,7 @@ def pretrain(
     loader, optimizer, scheduler = parts["loader/train"], parts["optimizer"], parts["scheduler"]
     if resume:
         snapshot = _newest_snapshot(folder)
+        _check_same(experiment, folder)
     else:
         claim(folder, force)
         for old in [*folder.glob("snapshot_epoch_*.pth"), *folder.glob("backbone_epoch_*.pth")]:
@@ -86,7 +88,7 @@ def pretrain(
         manager.extend(extension)
     save_sources(folder, experiment)
     if resume:
-        manager.load_state_dict(torch.load(snapshot, map_location="cpu", weights_only=True))
+        manager.load_state_dict(read_snapshot(snapshot))
         print(f"resuming from {shown(snapshot)}")
     print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
     run_training(
@@ -120,3 +122,16 @@ def _newest_snapshot(folder: Path) -> Path:
     if not found:
         raise OutputError(f"{folder}: no snapshot_epoch_*.pth to resume from; leave out --resume")
     return max(found)[1]
+
+
+def _check_same(experiment: Experiment, folder: Path) -> None:
+    """Make sure that a run continues with the configuration it was started with."""
+    differing = differing_keys(experiment.tree, read_yaml(folder / RESOLVED_CONFIG))
+    # Without a schedule, more epochs are simply more of the same.
+    if experiment.tree["scheduler"] is None:
+        differing = [key for key in differing if key != "globals/max_epoch"]
+    if differing:
+        raise OutputError(
+            f"{folder}: was started with other values of {', '.join(differing[:5])}; restore them "
+            "to resume, or start anew with -f"
+        )
