@@ -93,6 +93,16 @@ def test_every_photo_is_seen_once_per_epoch_in_a_new_order():
     assert sampler.sizes() == [4, 4, 2]
 
 
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(9, [4, 5]), (8, [4, 4]), (1, [1]), (5, [5]), (3, [3]), (11, [4, 4, 3])]
+)
+def test_a_single_photo_left_over_joins_the_batch_before(n, sizes):
+    sampler = EpochBatchSampler(n, 4, shuffle=True, drop_last=False, seed=0)
+    batches = list(sampler)
+    assert [len(batch) for batch in batches] == sampler.sizes() == sizes
+    assert sorted(index for batch in batches for _, index in batch) == list(range(n))
+
+
 def test_drop_last_leaves_the_incomplete_batch_out():
     sampler = EpochBatchSampler(10, 4, shuffle=False, drop_last=True, seed=0)
     assert [len(batch) for batch in sampler] == sampler.sizes() == [4, 4]

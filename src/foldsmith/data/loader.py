@@ -39,18 +39,29 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.n // self.batch_size if self.drop_last else -(-self.n // self.batch_size)
+        return len(self.sizes())
 
     def sizes(self) -> list[int]:
-        """Return the number of photos of each batch."""
-        return [min(self.batch_size, self.n - k * self.batch_size) for k in range(len(self))]
+        """Return the number of photos of each batch.
+
+        A single photo left over joins the batch before it: BatchNorm cannot train on one.
+        """
+        sizes = [self.batch_size] * (self.n // self.batch_size)
+        rest = self.n % self.batch_size
+        if rest and not self.drop_last:
+            if rest == 1 and sizes:
+                sizes[-1] += 1
+            else:
+                sizes.append(rest)
+        return sizes
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.n)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+        ends = np.cumsum(self.sizes())
+        for batch in np.split(order, ends)[: len(ends)]:
+            yield [(self.epoch, int(index)) for index in batch]
 
 
 class PhotoLoader:
