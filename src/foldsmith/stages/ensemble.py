@@ -127,10 +127,12 @@ def ensemble(
     lines += [(member.name, rmse(member.oof, targets)) for member in members]
     lines += records
     width = max(len(name) for name, _ in lines)
-    print(f"{'OOF RMSE':<{width}}")
+    print("OOF RMSE")
     for name, value in lines:
         note = "  (in sample: weights chosen on these rows)" if name == "wopt-all" else ""
         print(f"{name:<{width}}  {value:.4f}{note}")
+    if settings.criterion != "last":
+        print(f"(each fold's epoch was chosen by its own validation {settings.criterion})")
     listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, optimised, strict=True))
     print(f"optimised weights: {listed}")
     print(f"wrote {shown(folder)}/submission_*.csv, weights.csv, ensemble_scores.csv")

@@ -63,7 +63,8 @@ class PlotLog(extension.Extension):
                     (epochs[low], values[low]),
                     textcoords="offset points",
                     xytext=(0, 10),
-                    ha="center",
+                    # Towards the middle of the picture, so that the text stays inside.
+                    ha="left" if low < len(values) / 2 else "right",
                 )
                 axes.margins(y=0.15)
         axes.set_xlabel("epoch")
