@@ -215,8 +215,9 @@ def test_areas_and_ratios_of_crops():
     small = area[area < 0.75]
     assert np.quantile(small, [0.25, 0.5, 0.75]) == pytest.approx([0.3375, 0.475, 0.6125], abs=0.02)
     assert np.log(ratio).mean() == pytest.approx(0, abs=0.01)
-    places = draws[:, 0] / np.maximum(1, 400 - draws[:, 2])
-    assert places[draws[:, 2] < 380].mean() == pytest.approx(0.5, abs=0.02)
+    for start, length in ((0, 2), (1, 3)):  # top and height, left and width
+        places = draws[:, start] / np.maximum(1, 400 - draws[:, length])
+        assert places[draws[:, length] < 380].mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_crops_of_very_long_images_fall_back_to_the_centre():
@@ -241,6 +242,22 @@ def test_jitter_ranges_and_order():
     np.testing.assert_allclose(low, [0.6, 0, 0.7, -0.1], atol=0.01)
     np.testing.assert_allclose(high, [1.4, 2.5, 1.3, 0.1], atol=0.01)
     assert len({tuple(order) for order, _ in draws}) == 24
+
+
+def test_jitter_applies_what_it_draws():
+    step = t.ColorJitter(0.8, 0.8, 0.8, 0.3, p=1)
+    changes = (
+        colour.adjust_brightness,
+        colour.adjust_contrast,
+        colour.adjust_saturation,
+        colour.adjust_hue,
+    )
+    for seed in range(6):
+        order, amounts = step.draw(np.random.default_rng(seed))
+        expected = photo()
+        for k in order:
+            expected = changes[k](expected, amounts[k])
+        np.testing.assert_array_equal(step.apply(photo(), np.random.default_rng(seed)), expected)
 
 
 def test_shifts_stay_within_their_limit():

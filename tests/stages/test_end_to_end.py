@@ -164,6 +164,22 @@ def test_snapshots_are_deleted_or_kept(finished):
         assert len(list((folder / root).glob("best_metric_model_fold*.pth"))) == 5
 
 
+def test_a_failing_inference_deletes_nothing(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "project"
+    shutil.copytree(finished[0], folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys.modules["foldsmith.stages.infer"], "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        infer(Project.open(folder), REG)
+    assert len(list((folder / REG).glob("fold*/snapshot_*"))) == 15
+    monkeypatch.undo()
+    infer(Project.open(folder), REG)
+    assert not list((folder / REG).glob("fold*/snapshot_*"))
+
+
 def test_a_second_inference_works_from_the_copies(finished):
     folder, _ = finished
     before = {p.name: p.read_bytes() for p in (folder / CLS).glob("*_by_best_metric*")}

@@ -64,7 +64,8 @@ def assign_folds(
     else:
         splitter = StratifiedGroupKFold(n, shuffle=True, random_state=settings.seed)
     folds = np.full(len(targets), -1, dtype=np.int64)
-    group_values = None if groups is None else groups.astype(str).to_numpy()
+    grouped = groups if "Group" in settings.method else None
+    group_values = None if grouped is None else grouped.astype(str).to_numpy()
     for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(targets)), classes, group_values)):
         folds[rows] = fold
     empty = sorted(set(range(n)) - set(folds))
