@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.atomic import copy_file, write_csv, write_json, write_npy
@@ -28,7 +30,7 @@ from foldsmith.models.runtime import create_runtime
 from foldsmith.models.weights import load_weights
 from foldsmith.stages.output_folder import RECORD, RESOLVED_CONFIG, shown
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import create_task
+from foldsmith.tasks.task import Task, create_task
 from foldsmith.training.extensions.log import LOG_FILE
 
 Criterion = Literal["metric", "loss", "last"]
@@ -45,6 +47,21 @@ class _Chosen:
     epoch: int
     source: Path
     copy: Path
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What inference found.
+
+    Attributes:
+        oof_logits: Shape (n_train, n_outputs).
+        test_logits: Shape (n_folds, n_test, n_outputs).
+        scores: The score table.
+    """
+
+    oof_logits: npt.NDArray[np.float32]
+    test_logits: npt.NDArray[np.float32]
+    scores: pd.DataFrame
 
 
 def infer(
@@ -82,6 +99,8 @@ def infer(
     label = LABELS[criterion]
     experiment = _load_experiment(project, root, overrides)
     settings = experiment.globals
+    types = types_of(project)
+    experiment.check(types)
     table = read_folds(project, settings.meta_file)
     test = read_test(project)
     columns = [project.settings.id_column, FOLD_COLUMN]
@@ -92,8 +111,6 @@ def infer(
         if item.source != item.copy:
             copy_file(item.source, item.copy)
 
-    types = types_of(project)
-    experiment.check(types)
     runtime = create_runtime(settings)
     task = create_task(settings.task, project)
     images = ImageStore(settings.image_cache_gb)
@@ -112,20 +129,11 @@ def infer(
 
     targets = targets_of(project, table)
     oof_logits = collect_oof(oof_parts, len(table))
-    oof = task.predict(oof_logits)
-    fold_predictions = task.predict(test_logits)
     scores = score_table(oof_parts, targets, task, parts["loss"], parts["eval/metric"])
 
-    for item, prediction in zip(chosen, fold_predictions, strict=True):
-        name = f"submission_by_{label}_fold{item.fold}.csv"
-        write_csv(root / name, submission_table(project, test, prediction))
-    average = fold_predictions.mean(axis=0)
-    write_csv(root / f"submission_by_{label}.csv", submission_table(project, test, average))
-    write_npy(root / f"oof_prediction_by_{label}.npy", oof[:, None])
-    if task.name == "multi-class":
-        write_npy(root / f"oof_logit_by_{label}.npy", oof_logits)
-        write_npy(root / f"test_logit_by_{label}.npy", test_logits)
-    write_csv(root / f"score_by_{label}.csv", scores)
+    results = _Results(oof_logits, test_logits, scores)
+    _write_results(root, label, project, test, task, results)
+    # Last: this file says that the others are complete.
     write_json(
         root / f"inference_by_{label}.json",
         {
@@ -146,6 +154,24 @@ def infer(
     if not keep_snapshots:
         _delete_snapshots(root, project.n_splits)
     return scores
+
+
+def _write_results(
+    root: Path, label: str, project: Project, test: pd.DataFrame, task: Task, results: _Results
+) -> None:
+    """Write predictions, logits and scores; each file appears whole."""
+    oof = task.predict(results.oof_logits)
+    fold_predictions = task.predict(results.test_logits)
+    for fold, prediction in enumerate(fold_predictions):
+        name = f"submission_by_{label}_fold{fold}.csv"
+        write_csv(root / name, submission_table(project, test, prediction))
+    average = fold_predictions.mean(axis=0)
+    write_csv(root / f"submission_by_{label}.csv", submission_table(project, test, average))
+    write_npy(root / f"oof_prediction_by_{label}.npy", oof[:, None])
+    if task.name == "multi-class":
+        write_npy(root / f"oof_logit_by_{label}.npy", results.oof_logits)
+        write_npy(root / f"test_logit_by_{label}.npy", results.test_logits)
+    write_csv(root / f"score_by_{label}.csv", results.scores)
 
 
 def _load_experiment(project: Project, root: Path, overrides: Sequence[str]) -> Experiment:
