@@ -12,7 +12,6 @@ from foldsmith.errors import ConfigError, one_line
 
 def create_backbone(
     model_name: str,
-    in_chans: int = 3,
     drop_path_rate: float = 0.0,
     img_size: int | None = None,
     options: dict[str, Any] | None = None,
@@ -21,13 +20,12 @@ def create_backbone(
 
     Args:
         model_name: Any name of ``timm.list_models()``.
-        in_chans: Channels of the photos.
         drop_path_rate: Stochastic depth (Huang et al. 2016), 0..1.
         img_size: Input side, for models that need it (vision transformers).
         options: Further arguments of the timm model.
 
     Returns:
-        A module from (n, in_chans, H, W) to features (n, ``num_features``).
+        A module from (n, 3, H, W) to features (n, ``num_features``).
 
     Raises:
         ConfigError: timm has no such model, or the model refuses an argument.
@@ -37,7 +35,7 @@ def create_backbone(
         # timm knows over a thousand models: without a near name, do not list them all.
         hint = hint if "did you mean" in hint else "; timm.list_models() lists them"
         raise ConfigError(f"timm has no model {model_name!r}{hint}")
-    arguments: dict[str, Any] = {"in_chans": in_chans, **(options or {})}
+    arguments: dict[str, Any] = dict(options or {})
     if drop_path_rate:
         arguments["drop_path_rate"] = drop_path_rate
     if img_size is not None:

@@ -20,7 +20,6 @@ class PlotLog(extension.Extension):
         filename: PNG in the output folder.
         max_epoch: Number of epochs of the training.
         mark_minimum: Key whose lowest value is marked, or null.
-        log_scale: Logarithmic y axis.
     """
 
     trigger = (1, "epoch")
@@ -32,14 +31,12 @@ class PlotLog(extension.Extension):
         filename: str,
         max_epoch: int,
         mark_minimum: str | None = None,
-        log_scale: bool = False,
     ) -> None:
         self.name = f"plot {filename}"
         self.y_keys = y_keys
         self.filename = filename
         self.max_epoch = max_epoch
         self.mark_minimum = mark_minimum
-        self.log_scale = log_scale
 
     def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
         """Draw, if it is time; called by the manager at the end of an epoch."""
@@ -69,8 +66,6 @@ class PlotLog(extension.Extension):
                 axes.margins(y=0.15)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if self.log_scale:
-            axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.legend()
         with replacing(Path(manager.out) / self.filename) as temporary:
