@@ -25,19 +25,20 @@ GENRES = ("portrait", "landscape", "still life", "ornament", "print")
 # How likely each genre is at the first and the last date.
 GENRES_EARLY = np.array([0.34, 0.10, 0.06, 0.25, 0.25])
 GENRES_LATE = np.array([0.20, 0.34, 0.18, 0.04, 0.24])
+# Per genre, from what is common early to what is common late.
 MATERIALS = {
-    "portrait": ["canvas", "oil paint", "panel", "tempera"],
-    "landscape": ["canvas", "oil paint", "paper", "watercolour"],
-    "still life": ["canvas", "oil paint", "panel", "chalk"],
-    "ornament": ["panel", "gold leaf", "parchment", "tempera"],
-    "print": ["paper", "ink", "laid paper", "chalk"],
+    "portrait": ["tempera", "panel", "oil paint", "canvas"],
+    "landscape": ["panel", "oil paint", "canvas", "watercolour"],
+    "still life": ["panel", "oil paint", "canvas", "chalk"],
+    "ornament": ["parchment", "gold leaf", "tempera", "panel"],
+    "print": ["laid paper", "ink", "paper", "chalk"],
 }
 TECHNIQUES = {
-    "portrait": ["painting", "brush", "glazing"],
-    "landscape": ["painting", "brush", "washing"],
-    "still life": ["painting", "brush", "drawing"],
-    "ornament": ["gilding", "illumination", "brush"],
-    "print": ["etching", "engraving", "woodcut", "lithography"],
+    "portrait": ["glazing", "painting", "brush"],
+    "landscape": ["drawing", "painting", "washing"],
+    "still life": ["drawing", "painting", "brush"],
+    "ornament": ["illumination", "gilding", "brush"],
+    "print": ["woodcut", "engraving", "etching", "lithography"],
 }
 
 Picture = npt.NDArray[np.float32]
@@ -163,8 +164,8 @@ def describe(
             continue
         late = (work.year - FIRST_YEAR) / (LAST_YEAR - FIRST_YEAR)
         names = words[work.genre]
-        # Later works tend towards the front or the back of the list, by the genre's habit.
-        weights = np.linspace(1.5 - late, 0.5 + late, len(names))
+        # Names near the work's date in the genre's list are likely, those far from it are rare.
+        weights = np.exp(-(((np.linspace(0, 1, len(names)) - late) / 0.7) ** 2))
         chosen = rng.choice(names, size=int(rng.integers(1, 4)), p=weights / weights.sum())
         rows += [{"name": str(name), "object_id": object_id} for name in chosen]
     return pd.DataFrame(rows, columns=["name", "object_id"])
