@@ -1,6 +1,8 @@
 """The ``foldsmith`` command: one sub-command per stage, each a thin call of its function."""
 
 import errno
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -37,6 +39,18 @@ Overrides = Annotated[
         help="Overrides, as in globals/max_epoch=2 model/base_name=resnet18d.",
     ),
 ]
+RunOverrides = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(
+        metavar="[PATH=VALUE]...",
+        help="Overrides; for other experiments than the file's as in 1*:globals/max_epoch=2.",
+    ),
+]
+KeepSnapshots = Annotated[
+    bool, typer.Option("--keep-snapshots", help="Keep the snapshots of the trainings.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be read.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Allow an existing output folder.")]
 
 
@@ -63,11 +77,91 @@ def _open(folder: Path) -> Any:
 
 
 @app.command()
-def preprocess(project: ProjectOption = Path(".")) -> None:
+def preprocess(
+    project: ProjectOption = Path("."),
+    skip_bad: SkipBad = False,
+) -> None:
     """Stage 1: measure the photos and split the labelled ones into folds."""
     from foldsmith import stages
 
-    stages.preprocess(_open(project))
+    stages.preprocess(_open(project), skip_bad)
+
+
+@app.command()
+def run(
+    config: ConfigOption,
+    overrides: RunOverrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")
+    ] = False,
+    only: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--only", help="Experiments to run, as in 100,200.", show_default="all"),
+    ] = None,
+    until: Annotated[
+        Optional[Literal["preprocess", "pretrain", "train", "infer"]],  # noqa: UP045
+        typer.Option("--until", help="Last kind of step to run."),
+    ] = None,
+    skip_bad: SkipBad = False,
+    keep_snapshots: KeepSnapshots = False,
+    project: ProjectOption = Path("."),
+) -> None:
+    """Run all that an experiment needs and that is not done; go on where a run was stopped.
+
+    foldsmith run -cfg exp_config/900.yml
+    """
+    from foldsmith import pipeline
+
+    names = [name for name in (only or "").split(",") if name]
+    opened = _open(project)
+    if dry_run:
+        typer.echo(pipeline.dry_run(opened, config, overrides or (), names, until))
+    else:
+        pipeline.run(opened, config, overrides or (), names, until, skip_bad, keep_snapshots)
+
+
+@app.command()
+def status(
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "-cfg",
+            "--config",
+            metavar="FILE",
+            help="Experiment file.",
+            show_default="all in exp_config",
+        ),
+    ] = None,
+    overrides: RunOverrides = None,
+    project: ProjectOption = Path("."),
+) -> None:
+    """Show what is done, to do, out of date or running; at any time."""
+    from foldsmith import pipeline
+
+    typer.echo(pipeline.status(_open(project), config, overrides or ()))
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "-cfg",
+            "--config",
+            metavar="FILE",
+            help="Experiment file.",
+            show_default="all in exp_config",
+        ),
+    ] = None,
+    project: ProjectOption = Path("."),
+) -> None:
+    """Check environment, data and experiments; one batch goes through every model."""
+    from foldsmith import pipeline
+
+    problems = pipeline.doctor(_open(project), config)
+    if problems:
+        raise FoldsmithError("\n".join(problems))
+    typer.echo("nothing is wrong")
 
 
 @app.command()
@@ -76,9 +170,7 @@ def pretrain(
     overrides: Overrides = None,
     project: ProjectOption = Path("."),
     force: Force = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest full snapshot.")
-    ] = False,
+    resume: Resume = False,
 ) -> None:
     """Stage 2: self-supervised pretraining on all photos.
 
@@ -99,6 +191,7 @@ def train(
     ] = None,
     project: ProjectOption = Path("."),
     force: Force = False,
+    resume: Resume = False,
 ) -> None:
     """Stage 3: fine-tune one model per fold.
 
@@ -106,7 +199,7 @@ def train(
     """
     from foldsmith import stages
 
-    stages.train(_open(project), config, overrides or (), _fold_list(folds), force)
+    stages.train(_open(project), config, overrides or (), _fold_list(folds), force, resume)
 
 
 @app.command()
@@ -120,9 +213,7 @@ def infer(
         Literal["metric", "loss", "last"],
         typer.Option("-cri", "--criterion", help="Which snapshot of each fold."),
     ] = "metric",
-    keep_snapshots: Annotated[
-        bool, typer.Option("--keep-snapshots", help="Keep the snapshots of the training.")
-    ] = False,
+    keep_snapshots: KeepSnapshots = False,
     project: ProjectOption = Path("."),
 ) -> None:
     """Stage 4: predict labelled photos out of fold, and the test photos.
@@ -191,16 +282,48 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     # Wherever it stands, as in "foldsmith train ... --debug".
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    # What a cluster or a container sends before it kills: ends as cleanly as Ctrl-C.
+    signal.signal(signal.SIGTERM, _stop)
     try:
-        app(args=arguments, prog_name="foldsmith")
-    except (FoldsmithError, OSError, MemoryError) as error:
+        app(args=arguments, prog_name="foldsmith", standalone_mode=False)
+    except (KeyboardInterrupt, Exception) as error:
+        stopped = _stopped_by(error)
+        if stopped is not None:
+            print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)
+            sys.exit(143 if "SIGTERM" in stopped.args else 130)
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()  # a mistyped option: the class depends on typer's version
+            sys.exit(error.exit_code)
         if debug:
             raise
-        print(f"foldsmith: error: {_message(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("foldsmith: interrupted", file=sys.stderr)
-        sys.exit(130)
+        expected = isinstance(error, (FoldsmithError, OSError, MemoryError))
+        for line in _message(error).splitlines():
+            print(f"foldsmith: error: {line}", file=sys.stderr)
+        sys.exit(2 if expected else 1)
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt("SIGTERM")
+
+
+def _stopped_by(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C or SIGTERM behind an exception, if there is one."""
+    if isinstance(error, KeyboardInterrupt):
+        return error
+    if type(error).__name__ != "Abort":
+        return None
+    cause = error.__cause__ or error.__context__
+    return cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt()
+
+
+def _how_to_go_on(arguments: list[str]) -> str:
+    """Return the command that continues what was stopped."""
+    kept = list(arguments)
+    if kept[:1] in (["pretrain"], ["train"]):
+        kept = [text for text in kept if text not in ("-f", "--force", "--resume")] + ["--resume"]
+    elif kept[:1] not in (["run"], ["preprocess"], ["infer"], ["ensemble"]):
+        return ""
+    return f"; every finished epoch is kept. Go on with: foldsmith {shlex.join(kept)}"
 
 
 def _message(error: BaseException) -> str:
@@ -212,7 +335,9 @@ def _message(error: BaseException) -> str:
             "; free some space and run the command again" if error.errno == errno.ENOSPC else ""
         )
         return f"{name}{error.strerror or one_line(error)}{remedy}"
-    return f"out of memory {one_line(error)}".strip()
+    if isinstance(error, MemoryError):
+        return f"out of memory {one_line(error)}".strip()
+    return f"unexpected {type(error).__name__}: {one_line(error)} (--debug shows where)"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ class OutputError(FoldsmithError):
     """An output folder is in the way, incomplete, or made from something else."""
 
 
+class TrainingError(FoldsmithError):
+    """One training cannot go on (its loss is no number, say); others may."""
+
+
 def one_line(text: object) -> str:
     """Return ``text`` with every run of white space, line breaks included, as one blank."""
     return " ".join(str(text).split())

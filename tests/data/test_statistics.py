@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from foldsmith.data.images import decode
-from foldsmith.data.statistics import channel_statistics, image_table, statistics_by_data
-from foldsmith.errors import DataError
+from foldsmith.data.statistics import channel_statistics, photo_facts, statistics_by_data
+from foldsmith.hashing import FileHashes
 
 
 @pytest.fixture
@@ -19,9 +19,13 @@ def photos(tmp_path):
     return paths
 
 
+def facts_of(paths):
+    return photo_facts(paths, FileHashes(paths[0].parent / "state" / "hashes.json"))
+
+
 def test_pooled_statistics_are_those_of_all_pixels(photos):
     pixels = np.concatenate([decode(path).reshape(-1, 3) for path in photos]).astype(np.float64)
-    table = channel_statistics(image_table(photos))
+    table = channel_statistics(facts_of(photos).table)
     np.testing.assert_allclose(table.loc["mean"], pixels.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(table.loc["std"], pixels.std(axis=0), rtol=1e-6)
     np.testing.assert_allclose(table.loc["std_norm"], pixels.std(axis=0) / 255, rtol=1e-6)
@@ -34,20 +38,20 @@ def test_std_is_not_the_spread_of_the_photos_means(tmp_path):
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
         cv2.imwrite(str(path), board)
-    table = image_table(paths)
+    table = facts_of(paths).table
     assert table["r_mean"].std() == 0
     assert channel_statistics(table).loc["std", "Red"] == pytest.approx(100)
 
 
 def test_channels_are_red_green_blue(tmp_path):
     cv2.imwrite(str(tmp_path / "red.png"), np.full((4, 4, 3), (0, 0, 250), np.uint8))
-    table = image_table([tmp_path / "red.png"])
+    table = facts_of([tmp_path / "red.png"]).table
     assert table.loc[0, ["r_mean", "g_mean", "b_mean"]].tolist() == [250, 0, 0]
     assert channel_statistics(table).loc["mean"].tolist() == [250, 0, 0]
 
 
 def test_rows_of_train_and_test_follow(photos):
-    table = image_table(photos).assign(data_type=["train", "test", "test"])
+    table = facts_of(photos).table.assign(data_type=["train", "test", "test"])
     rows = statistics_by_data(table)
     assert rows.index.tolist() == [
         f"{name}{part}"
@@ -62,7 +66,11 @@ def test_every_unreadable_photo_is_listed(photos, tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("no photo")
     bad = [tmp_path / "empty.jpg", photos[0], tmp_path / "text.jpg", tmp_path / "none.jpg"]
-    with pytest.raises(DataError) as error:
-        image_table(bad)
-    lines = str(error.value).splitlines()
-    assert [line.split(":")[0] for line in lines] == [str(bad[0]), str(bad[2]), str(bad[3])]
+    facts = facts_of(bad)
+    assert [problem and problem.split(":")[0] for problem in facts.problems] == [
+        str(bad[0]),
+        None,
+        str(bad[2]),
+        str(bad[3]),
+    ]
+    assert facts.table.isna().all(axis=1).tolist() == [True, False, True, True]

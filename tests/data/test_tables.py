@@ -33,12 +33,12 @@ def test_ids_stay_text(opened):
     ("change", "message"),
     [
         (lambda t: t.drop(columns="target"), "no column 'target' .it has: object_id"),
-        (lambda t: t.iloc[:0], "has no rows"),
+        (lambda t: t.iloc[:0], "a line of column names but no rows"),
         (lambda t: t.assign(object_id=t["object_id"].iloc[0]), "stands more than once"),
-        (lambda t: t.assign(target=7), "60 targets are missing or outside target_range 0..3"),
+        (lambda t: t.assign(target=7), "60 targets are outside target_range 0..3"),
         (lambda t: t.assign(target=None), "60 targets are missing"),
         (lambda t: t.drop(columns="art_series_id"), "no column 'art_series_id'"),
-        (lambda t: t.assign(object_id=None), "60 empty ids"),
+        (lambda t: t.assign(object_id=None), "60 empty ids, the first in lines 2, 3, 4, ..."),
     ],
 )
 def test_what_is_wrong_with_the_train_table_is_said(opened, change, message):
@@ -88,3 +88,62 @@ def test_the_hash_sees_order_and_values():
     assert hash_columns(table, ["id", "fold"]) == hash_columns(table.copy(), ["id", "fold"])
     for other in (table.iloc[::-1], table.assign(fold=[1, 0]), table.assign(id=["a", "c"])):
         assert hash_columns(other, ["id", "fold"]) != hash_columns(table, ["id", "fold"])
+
+
+def test_an_id_may_look_like_anything(opened):
+    ids = ["NA", "007", "null", "1e5", "None", "True", " x ", "nan"]
+    rewrite(opened, "test.csv", lambda t: t.iloc[:8].assign(object_id=ids))
+    assert read_test(opened)["object_id"].tolist() == ids
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_byte_order_marks_and_line_ends_do_not_matter(opened, encoding, line_end):
+    expected = read_train(opened)
+    path = opened.data_dir / "train.csv"
+    path.write_bytes(path.read_text().replace("\n", line_end).encode(encoding))
+    pd.testing.assert_frame_equal(read_train(opened), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n \r\n", "is empty"),
+        ("object_id,target,art_series_id\nä,1,x\n".encode("latin-1"), "line 2 is not UTF-8 text"),
+        (b"object_id,target,art_series_id\na,1,x,5\n", "cannot be read as CSV"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not UTF-8 text"),
+        (b"object_id,target\n\0a,1\n", "is it a CSV"),
+    ],
+)
+def test_what_is_no_table_is_said(opened, content, message):
+    (opened.data_dir / "train.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_train(opened)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "..", "a\\..\\..\\x"])
+def test_ids_stay_in_the_photo_folder(opened, name):
+    rewrite(opened, "test.csv", lambda t: t.assign(object_id=[name, *t["object_id"][1:]]))
+    with pytest.raises(DataError, match="leads out of the photo folder photos"):
+        read_test(opened)
+
+
+def test_ids_may_name_folders_below(opened):
+    rewrite(opened, "test.csv", lambda t: t.assign(object_id="a/b/" + t["object_id"]))
+    assert photo_paths(opened, read_test(opened))[0].parent == opened.data_dir / "photos/a/b"
+
+
+def test_all_problems_of_a_table_are_listed(opened):
+    rewrite(
+        opened,
+        "train.csv",
+        lambda t: t.assign(
+            target=[9, None, *t["target"][2:]], art_series_id=[None, *t["art_series_id"][1:]]
+        ),
+    )
+    with pytest.raises(DataError) as error:
+        read_train(opened)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert "column art_series_id: 1 rows have no group, line 2" in lines[2]

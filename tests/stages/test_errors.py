@@ -65,12 +65,12 @@ def test_bad_photos_are_listed_before_anything_is_written(cli, project_dir):
 def test_an_existing_output_folder_needs_force(project):
     options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
     root = train(project, "exp_config/200.yml", options, folds=[0])
-    marker = root / "fold0" / "marker"
+    marker = root / "fold0" / "snapshot_by_metric_epoch_9.pth"
     marker.touch()
     with pytest.raises(OutputError, match="exists already; add -f"):
         train(project, "exp_config/200.yml", options, folds=[0])
     assert marker.exists()
-    train(project, "exp_config/200.yml", options, folds=[1], force=True)
+    train(project, "exp_config/200.yml", options, folds=[1])
     assert marker.exists()
     with pytest.raises(OutputError, match="fold 2,3,4 not trained or not finished"):
         infer(project, root)

@@ -26,6 +26,7 @@ def check_tree(
     types: Mapping[str, Callable[..., Any]],
     project: Project,
     context: Sequence[str],
+    made: Sequence[str] = (),
 ) -> list[str]:
     """Return everything that is wrong with an experiment, one line each.
 
@@ -34,6 +35,7 @@ def check_tree(
         types: Every callable that a ``type:`` may name.
         project: The project, for files and for references into it.
         context: Names that exist beside the tree when it is built (``project``, ...).
+        made: Files that need not exist yet.
     """
     task = tree["globals"]["task"]
     problems = list(_check_sections(tree, task))
@@ -45,7 +47,7 @@ def check_tree(
                 problems.append(f"{path_text(path)}: {problem}")
             used.append(target)
         elif isinstance(node, dict) and "type" in node:
-            problems += _check_call(node, path, types, project, tree)
+            problems += _check_call(node, path, types, project, tree, made)
     if task == "ensemble":
         try:
             EnsembleSettings.model_validate(tree.get("ensemble", {}))
@@ -128,6 +130,7 @@ def _check_call(
     types: Mapping[str, Callable[..., Any]],
     project: Project,
     tree: Mapping[str, Any],
+    made: Sequence[str],
 ) -> Iterator[str]:
     """Yield what is wrong with one ``{type: NAME, argument: ...}``."""
     name = node["type"]
@@ -153,19 +156,49 @@ def _check_call(
         if parameters[key].default is inspect.Parameter.empty:
             accepted = ", ".join(sorted(named))
             yield f"{where}: {name} needs the argument {key} (accepted: {accepted})"
-    for key in sorted(given & _file_parameters(types[name])):
-        value = node[key]
-        if is_reference(value):
-            target, attributes = parse_reference(value, [*path, key])
-            try:
-                value = None if attributes else walk_path(tree, target)
-            except KeyError:
-                value = None  # reported as a broken reference
-        if isinstance(value, str) and not project.path(value).is_file():
+    for key, value in _files_of(node, path, types, tree):
+        if value not in made and not project.path(value).is_file():
             yield (
                 f"{where}/{key}: no such file: {project.path(value)}; "
                 "run the stage that makes it first, name another, or set it to null"
             )
+
+
+def named_files(tree: Mapping[str, Any], types: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """Return the files that an experiment's parts are made from.
+
+    Args:
+        tree: The experiment after imports and overrides.
+        types: Every callable that a ``type:`` may name.
+
+    Returns:
+        Path of the argument, as in ``model/pretrained`` -> file, relative to the project.
+    """
+    found = {}
+    for path, node in _walk(tree, []):
+        if isinstance(node, dict) and isinstance(node.get("type"), str) and node["type"] in types:
+            for key, value in _files_of(node, path, types, tree):
+                found[path_text([*path, key])] = value
+    return found
+
+
+def _files_of(
+    node: Mapping[str, Any],
+    path: list[Key],
+    types: Mapping[str, Callable[..., Any]],
+    tree: Mapping[str, Any],
+) -> Iterator[tuple[str, str]]:
+    """Yield argument and file of one ``{type: NAME, argument: ...}``, references followed."""
+    for key in sorted(node.keys() & _file_parameters(types[node["type"]])):
+        value = node[key]
+        if is_reference(value):
+            try:
+                target, attributes = parse_reference(value, [*path, key])
+                value = None if attributes else walk_path(tree, target)
+            except (KeyError, ValueError):
+                value = None  # reported as a broken reference
+        if isinstance(value, str):
+            yield key, value
 
 
 @functools.cache

@@ -102,14 +102,18 @@ class Experiment:
         changed.sources = self.sources
         return changed
 
-    def check(self, types: Types) -> None:
+    def check(self, types: Types, made: Sequence[str] = ()) -> None:
         """Check everything that can be known before any work starts.
+
+        Args:
+            types: Every callable that a ``type:`` may name.
+            made: Files that are not there yet, but will be when the experiment runs.
 
         Raises:
             ConfigError: One line per problem: unknown section, type, argument or key,
                 missing argument, broken reference, missing file.
         """
-        problems = check_tree(self.tree, types, self.project, CONTEXT)
+        problems = check_tree(self.tree, types, self.project, CONTEXT, made)
         if problems:
             raise ConfigError("\n".join(f"{self.file}: {problem}" for problem in problems))
 

@@ -32,6 +32,7 @@ class FoldSettings(BaseModel):
         method: ``StratifiedGroupKFold``, ``GroupKFold``, ``StratifiedKFold`` or ``KFold``.
         n_splits: Number of folds, at least 2.
         seed: Seed of the shuffle before splitting.
+        merge_near_duplicates: Put near-identical photos into one fold, with their groups.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +40,7 @@ class FoldSettings(BaseModel):
     method: FoldMethod = "StratifiedGroupKFold"
     n_splits: int = Field(default=5, ge=2)
     seed: int = Field(default=0, ge=0)
+    merge_near_duplicates: bool = False
 
 
 class ProjectSettings(BaseModel):
@@ -152,6 +154,11 @@ class Project:
         folds = self.settings.folds
         stem = Path(self.settings.train_csv).stem
         return self.data_dir / f"{stem}_{FOLD_METHOD_SHORT[folds.method]}-{folds.n_splits}fold.csv"
+
+    @property
+    def hash_store(self) -> Path:
+        """Where the hashes of files are kept between commands; it may be deleted."""
+        return self.path(".foldsmith") / "file_hashes.json"
 
     @property
     def n_splits(self) -> int:

@@ -23,7 +23,8 @@ class Globals(BaseModel):
         meta_file: Train table with the column ``fold``; the one that ``preprocess``
             writes if null.
         freeze_backbone: Train the head alone.
-        snapshot_interval: Epochs between two snapshots of a pretraining.
+        snapshot_interval: Epochs between two kept backbones of a pretraining.
+        resume_interval: Epochs between two snapshots to resume from; each replaces the last.
         enable_amp: Mixed precision.
         amp_dtype: ``auto`` (bf16 where the hardware has it, else fp16 on CUDA, else off),
             ``bf16``, ``fp16`` or ``off``.
@@ -46,6 +47,7 @@ class Globals(BaseModel):
     meta_file: str | None = None
     freeze_backbone: bool = False
     snapshot_interval: int = Field(default=50, ge=1)
+    resume_interval: int = Field(default=1, ge=1)
     enable_amp: bool = True
     amp_dtype: Literal["auto", "bf16", "fp16", "off"] = "auto"
     channels_last: bool = True

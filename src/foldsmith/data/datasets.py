@@ -17,6 +17,7 @@ from foldsmith.data.tables import (
     read_folds,
     read_test,
     read_train,
+    readable_test,
     targets_of,
 )
 from foldsmith.data.transforms import Compose, Transform
@@ -149,10 +150,10 @@ def labelled_photos(
 def test_photos(
     project: Project, images: ImageStore, transforms: list[Transform], seed: int = 0
 ) -> PhotoDataset:
-    """The photos to predict, in the order of the test table."""
+    """The photos to predict, in the order of the test table, less those that are unreadable."""
     table = read_test(project)
-    paths = photo_paths(project, table)
-    rows = np.arange(len(table))
+    rows = readable_test(project, table)
+    paths = photo_paths(project, table.iloc[rows])
     return PhotoDataset(images, paths, rows, None, transforms, seed, label="decode test")
 
 
@@ -164,7 +165,9 @@ def all_photos(
     n_views: int = 2,
 ) -> PhotoDataset:
     """Every photo, labelled or not, without its label: for self-supervised pretraining."""
-    paths = photo_paths(project, read_train(project)) + photo_paths(project, read_test(project))
+    test = read_test(project)
+    readable = test.iloc[readable_test(project, test)]
+    paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
     rows = np.arange(len(paths))
     return PhotoDataset(images, paths, rows, None, transforms, seed, n_views, label="decode")
 

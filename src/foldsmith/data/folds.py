@@ -6,6 +6,7 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from foldsmith.config.project import FoldSettings
+from foldsmith.data.duplicates import merged_groups
 from foldsmith.errors import DataError
 
 # A target with more values than this is not a class; it is stratified by its quantiles.
@@ -22,7 +23,10 @@ def strata(targets: pd.Series) -> npt.NDArray[np.int64]:
 
 
 def assign_folds(
-    settings: FoldSettings, targets: pd.Series, groups: pd.Series | None
+    settings: FoldSettings,
+    targets: pd.Series,
+    groups: pd.Series | None,
+    near_duplicates: pd.DataFrame | None = None,
 ) -> npt.NDArray[np.int64]:
     """Assign a fold to every labelled photo.
 
@@ -30,6 +34,8 @@ def assign_folds(
         settings: Method, number and seed.
         targets: Targets, for the stratified methods.
         groups: Groups, for the group methods: no group ends up in two folds.
+        near_duplicates: Pairs of rows (columns first, second) that must share a fold.
+            Methods without groups then treat linked photos as a group.
 
     Returns:
         Fold of each row, 0..n_splits-1, shape (n,).
@@ -48,25 +54,31 @@ def assign_folds(
             raise DataError(
                 f"{groups.nunique()} groups cannot fill {n} folds; lower folds/n_splits"
             )
+    grouped = "Group" in settings.method
+    if near_duplicates is not None:
+        numbers = merged_groups(groups if grouped else None, near_duplicates, len(targets))
+        groups, grouped = pd.Series(numbers), True
+        if groups.nunique() < n:
+            raise DataError(
+                f"{groups.nunique()} groups are left when near-identical photos share one, too "
+                f"few for {n} folds; lower folds/n_splits or folds/merge_near_duplicates: false"
+            )
     smallest = int(np.bincount(classes).min())
     if "Stratified" in settings.method and smallest < n:
         raise DataError(
             f"a class has {smallest} members, fewer than {n} folds; lower folds/n_splits or "
             "use a method that is not stratified"
         )
+    stratified = "Stratified" in settings.method
     splitter: KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold
-    if settings.method == "KFold":
-        splitter = KFold(n, shuffle=True, random_state=settings.seed)
-    elif settings.method == "StratifiedKFold":
+    if grouped:
+        splitter = StratifiedGroupKFold(n) if stratified else GroupKFold(n)
+    elif stratified:
         splitter = StratifiedKFold(n, shuffle=True, random_state=settings.seed)
-    elif settings.method == "GroupKFold":
-        splitter = GroupKFold(n)
     else:
-        splitter = StratifiedGroupKFold(n)
+        splitter = KFold(n, shuffle=True, random_state=settings.seed)
     folds = np.full(len(targets), -1, dtype=np.int64)
-    labels = (
-        None if groups is None or "Group" not in settings.method else _shuffled(groups, settings)
-    )
+    labels = _shuffled(groups, settings) if grouped and groups is not None else None
     for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(targets)), classes, labels)):
         folds[rows] = fold
     empty = sorted(set(range(n)) - set(folds))

@@ -12,9 +12,16 @@ import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from foldsmith.data.transforms import Compose
-from foldsmith.errors import DataError
+from foldsmith.errors import DataError, one_line
 
 Image = npt.NDArray[np.uint8]
+
+
+# OpenCV writes a paragraph to stderr for every damaged photo; decode() says it in one line.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+# First bytes of the usual formats: tells a damaged photo from a file that is none.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 
 
 def decode(path: Path) -> Image:
@@ -24,18 +31,32 @@ def decode(path: Path) -> Image:
         path: Any file that OpenCV reads.
 
     Returns:
-        RGB, uint8, shape (H, W, 3). Grey photos have three equal channels; alpha is
-        dropped; 16-bit photos are scaled to 8 bits.
+        RGB, uint8, shape (H, W, 3). Grey and palette photos have three channels; CMYK is
+        converted; alpha is dropped; 16-bit photos are scaled to 8 bits.
 
     Raises:
-        DataError: The file is missing, empty or not a photo.
+        DataError: The file is missing, empty, damaged or not a photo.
+    """
+    return decode_bytes(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
+    """Return a file's content, uint8, shape (size,).
+
+    Raises:
+        DataError: The file is missing or cannot be read.
     """
     try:
-        data = np.fromfile(path, dtype=np.uint8)
+        return np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
         raise DataError(f"{path}: no such photo") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{path}: cannot be read: {reason}") from None
+
+
+def decode_bytes(data: npt.NDArray[np.uint8], path: Path) -> Image:
+    """Decode what :func:`read_bytes` returned; as :func:`decode`."""
     image = None
     if data.size:
         try:
@@ -43,7 +64,13 @@ def decode(path: Path) -> Image:
         except cv2.error:
             image = None  # for instance a size beyond OpenCV's limit
     if image is None:
-        raise DataError(f"{path}: not a readable photo; replace it or take its row out")
+        if not data.size:
+            reason = "an empty file"
+        elif data[:4].tobytes().startswith(_SIGNATURES):
+            reason = "damaged or cut short"
+        else:
+            reason = "not a photo"
+        raise DataError(f"{path}: not a readable photo ({reason}); replace it or take its row out")
     return image.astype(np.uint8, copy=False)
 
 

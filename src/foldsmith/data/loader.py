@@ -1,6 +1,7 @@
 """The loader: batches in an order that depends on (seed, epoch) alone."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from foldsmith.config import Types
 from foldsmith.data.datasets import Batch, PhotoDataset
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.errors import ConfigError, DataError, FoldsmithError, one_line
 
 T = TypeVar("T")
 
@@ -128,6 +129,13 @@ class PhotoLoader:
             # torch wraps a worker's error into its traceback; the last line is what it said.
             last = str(error).strip().splitlines()[-1]
             raise DataError(last.removeprefix("foldsmith.errors.DataError: ")) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise FoldsmithError(
+                f"a loader process died ({one_line(error)[:120]}); most often the machine is out "
+                "of memory: lower loader/train/num_workers or globals/image_cache_gb and run again"
+            ) from error
 
 
 def _identity(value: T) -> T:
@@ -135,6 +143,9 @@ def _identity(value: T) -> T:
 
 
 def _start_worker(_: int) -> None:
+    # Ctrl-C reaches the whole group of processes; only the main one should answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # One worker, one core: the processes are the parallelism.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -3,17 +3,21 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
 from foldsmith.config import Project, Types
-from foldsmith.data.images import decode
+from foldsmith.data.duplicates import THUMBNAIL_SIDE, perceptual_hash, thumbnail
+from foldsmith.data.images import Image, decode_bytes, read_bytes
 from foldsmith.data.tables import read_table
 from foldsmith.errors import DataError
+from foldsmith.hashing import FileHashes, hash_bytes
 
 IMG_INFO = "img_info.csv"
 STATS_BY_DATA = "stats_by_data.csv"
@@ -26,35 +30,64 @@ COLUMNS = [
 ]
 
 
-def photo_statistics(path: Path) -> list[float]:
-    """Return one photo's values for :data:`COLUMNS`; means and stds in 0..255."""
-    image = decode(path)
+@dataclass(frozen=True)
+class PhotoFacts:
+    """What one pass over the photos finds out.
+
+    Attributes:
+        table: :data:`COLUMNS` of each photo, NaN where one cannot be read.
+        problems: What is wrong with each photo; None for a good one.
+        hashes: Perceptual hashes, uint64, shape (n,).
+        thumbnails: uint8, shape (n, 16, 16, 3).
+    """
+
+    table: pd.DataFrame
+    problems: list[str | None]
+    hashes: npt.NDArray[np.uint64]
+    thumbnails: npt.NDArray[np.uint8]
+
+
+def photo_statistics(image: Image) -> list[float]:
+    """Return a photo's values for :data:`COLUMNS`; means and stds in 0..255."""
     mean, std = cv2.meanStdDev(image)
     return [*image.shape[:2], *mean.ravel(), *std.ravel()]
 
 
-def image_table(paths: Sequence[Path]) -> pd.DataFrame:
-    """Return :data:`COLUMNS` of every photo, on all cores, with a progress bar.
+def photo_facts(paths: Sequence[Path], file_hashes: FileHashes) -> PhotoFacts:
+    """Read every photo once, on all cores, with a progress bar.
 
-    Raises:
-        DataError: Photos cannot be read; the message lists the first of them.
+    Args:
+        paths: The photos.
+        file_hashes: Takes the hash of each file's content.
     """
+    values = np.full((len(paths), len(COLUMNS)), np.nan)
+    problems: list[str | None] = [None] * len(paths)
+    hashes = np.zeros(len(paths), np.uint64)
+    thumbnails = np.zeros((len(paths), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
 
-    def measure(path: Path) -> list[float] | DataError:
+    def read(k: int) -> None:
         try:
-            return photo_statistics(path)
+            status = paths[k].stat()
+        except (OSError, ValueError):
+            status = None  # reading says what is wrong
+        try:
+            data = read_bytes(paths[k])
+            if status is not None:
+                file_hashes.remember(paths[k], status, hash_bytes(data))
+            image = decode_bytes(data, paths[k])
         except DataError as error:
-            return error
+            problems[k] = str(error)
+            return
+        values[k] = photo_statistics(image)
+        hashes[k] = perceptual_hash(image)
+        thumbnails[k] = thumbnail(image)
 
+    # Threads: OpenCV and hashlib work without the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(tqdm(pool.map(measure, paths), desc="photos", total=len(paths), disable=None))
-    bad = [row for row in rows if isinstance(row, DataError)]
-    if bad:
-        shown = "\n".join(map(str, bad[:10]))
-        more = f"\n... and {len(bad) - 10} more unreadable photos" if len(bad) > 10 else ""
-        raise DataError(shown + more)
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.astype({"height": int, "width": int})
+        done = pool.map(read, range(len(paths)))
+        for _ in tqdm(done, desc="photos", total=len(paths), unit="photo", disable=None):
+            pass
+    return PhotoFacts(pd.DataFrame(values, columns=COLUMNS), problems, hashes, thumbnails)
 
 
 def channel_statistics(table: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +98,7 @@ def channel_statistics(table: pd.DataFrame) -> pd.DataFrame:
     how much a photo varies within itself.
 
     Args:
-        table: Rows of :func:`image_table`.
+        table: Rows of :data:`COLUMNS`.
 
     Returns:
         Rows ``mean``, ``std`` (0..255), ``mean_norm``, ``std_norm`` (0..1); columns Red,
@@ -88,7 +121,7 @@ def statistics_by_data(table: pd.DataFrame) -> pd.DataFrame:
     """Return :func:`channel_statistics` of all photos, then of train and of test.
 
     Args:
-        table: Rows of :func:`image_table` with the column ``data_type`` (train or test).
+        table: Rows of :data:`COLUMNS` with the column ``data_type`` (train or test).
     """
     parts = [channel_statistics(table)]
     for data_type in ("train", "test"):

@@ -1,8 +1,10 @@
 """The tables of a project: labelled photos, photos to predict, folds, sample submission."""
 
-import hashlib
+import codecs
+import io
+import warnings
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -11,54 +13,118 @@ import pandas as pd
 
 from foldsmith.config import Project
 from foldsmith.errors import DataError, one_line
+from foldsmith.hashing import hash_value
 
 FOLD_COLUMN = "fold"
+
+# Rows that preprocess was told to leave out: data_type, id, path, problem.
+BAD_PHOTOS = "bad_photos.csv"
+
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def read_table(path: Path, columns: Iterable[str], id_column: str | None = None) -> pd.DataFrame:
     """Read a CSV and make sure that it has what is needed.
 
     Args:
-        path: The file.
+        path: The file: UTF-8, or UTF-16 with its byte order mark; any line ends.
         columns: Columns that must be there.
-        id_column: Column read as text, whose values must be present and unique.
+        id_column: Column read as text, whatever it looks like (``007``, ``NA``), whose
+            values must be present and unique.
 
     Returns:
         The table, its rows in the file's order.
 
     Raises:
-        DataError: The file is missing, empty or unreadable, lacks a column, or an id is
-            missing or stands twice.
+        DataError: The file is missing, empty or unreadable, or one line per problem: a
+            column is missing, an id is missing or stands twice.
     """
     try:
-        table = pd.read_csv(path, dtype={id_column: str} if id_column else None)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
-    for column in columns:
-        if column not in table.columns:
-            found = ", ".join(map(str, table.columns))
-            raise DataError(f"{path}: no column {column!r} (it has: {found})")
-    if table.empty:
-        raise DataError(f"{path}: has no rows")
-    if id_column is not None:
-        if table[id_column].isna().any():
-            raise DataError(
-                f"{path}: column {id_column}: {table[id_column].isna().sum()} empty ids"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not data.strip():
+        raise DataError(f"{path}: is empty; it needs a line of column names and rows")
+    encoding = next((e for mark, e in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: line {line} is not {encoding.removesuffix('-sig').upper()} text; save the "
+            "file as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
+        ) from None
+    if "\0" in text:
+        raise DataError(f"{path}: holds bytes that are no text; is it a CSV?")
+    try:
+        with warnings.catch_warnings():
+            # Rows longer than the line of names: pandas would drop what is too much.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # A converter keeps an id such as "NA" from being read as a missing value.
+            table = pd.read_csv(
+                io.StringIO(text),
+                converters={id_column: _as_it_stands} if id_column else None,
+                index_col=False,
+                low_memory=False,
             )
-        twice = table[id_column][table[id_column].duplicated()]
-        if len(twice):
-            raise DataError(f"{path}: column {id_column}: {twice.iloc[0]!r} stands more than once")
+    except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
+        raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
+    problems = list(_table_problems(table, columns, id_column))
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     return table
 
 
-def read_train(project: Project) -> pd.DataFrame:
+def _as_it_stands(value: str) -> str:
+    # Not the type str itself: pandas takes that for a dtype and reads "NA" as missing.
+    return value
+
+
+def _table_problems(
+    table: pd.DataFrame, columns: Iterable[str], id_column: str | None
+) -> Iterable[str]:
+    for column in columns:
+        if column not in table.columns:
+            yield f"no column {column!r} (it has: {', '.join(map(str, table.columns))})"
+    if table.empty:
+        yield "has a line of column names but no rows"
+    elif id_column in table.columns:
+        empty = table[id_column] == ""
+        if empty.any():
+            yield f"column {id_column}: {empty.sum()} empty ids, the first in {_lines(empty)}"
+        twice = table[id_column].duplicated() & ~empty
+        if twice.any():
+            value = table[id_column][twice].iloc[0]
+            yield (
+                f"column {id_column}: {value!r} stands more than once ({twice.sum()} such rows, "
+                f"{_lines(twice)})"
+            )
+
+
+def _lines(wrong: pd.Series) -> str:
+    """Return the first lines of a file in which rows are wrong, as text."""
+    numbers = np.flatnonzero(wrong.to_numpy())[:3] + 2
+    more = ", ..." if wrong.sum() > 3 else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}{more}"
+
+
+def read_train(project: Project, with_bad: bool = False) -> pd.DataFrame:
     """Return the table of the labelled photos.
 
+    Args:
+        project: The project.
+        with_bad: Also the rows whose photos preprocess left out.
+
     Raises:
-        DataError: As :func:`read_table`, or a target is missing, not a number or outside
-            the project's ``target_range``.
+        DataError: As :func:`read_table`; also, one line per problem: a target is missing, no
+            number or outside the project's ``target_range``, a group is missing, a photo
+            would lie outside the photo folder.
     """
     settings = project.settings
     path = project.data_dir / settings.train_csv
@@ -66,23 +132,101 @@ def read_train(project: Project) -> pd.DataFrame:
     if settings.group_column is not None:
         columns.append(settings.group_column)
     table = read_table(path, columns, settings.id_column)
-    targets = pd.to_numeric(table[settings.target_column], errors="coerce")
-    low, high = settings.target_range
-    wrong = table[settings.id_column][~targets.between(low, high)]
-    if len(wrong):
-        raise DataError(
-            f"{path}: column {settings.target_column}: {len(wrong)} targets are missing or "
-            f"outside target_range {low:g}..{high:g}, the first at id {wrong.iloc[0]}"
-        )
-    return table
+    problems = [*_value_problems(project, table), *path_problems(project, table)]
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    return table if with_bad else _without_bad(project, table)
 
 
 def read_test(project: Project) -> pd.DataFrame:
-    """Return the table of the photos to predict."""
+    """Return the table of the photos to predict, all of them.
+
+    Raises:
+        DataError: As :func:`read_table`, or a photo would lie outside the photo folder.
+    """
     settings = project.settings
-    return read_table(
-        project.data_dir / settings.test_csv, [settings.id_column], settings.id_column
-    )
+    path = project.data_dir / settings.test_csv
+    table = read_table(path, [settings.id_column], settings.id_column)
+    problems = path_problems(project, table)
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    return table
+
+
+def readable_test(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the rows of the test table whose photos preprocess could read."""
+    bad = bad_ids(project, "test")
+    return np.flatnonzero(~table[project.settings.id_column].isin(bad).to_numpy())
+
+
+def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
+    settings = project.settings
+    column = settings.target_column
+    targets = pd.to_numeric(table[column], errors="coerce")
+    low, high = settings.target_range
+    for wrong, what in (
+        (targets.isna(), "missing or no number"),
+        ((targets < low) | (targets > high), f"outside target_range {low:g}..{high:g}"),
+    ):
+        if wrong.any():
+            first = table[settings.id_column][wrong].iloc[0]
+            yield (
+                f"column {column}: {wrong.sum()} targets are {what}, the first at id {first} "
+                f"({_lines(wrong)})"
+            )
+    if settings.group_column is not None:
+        empty = table[settings.group_column].isna()
+        if empty.any():
+            column = settings.group_column
+            yield f"column {column}: {empty.sum()} rows have no group, {_lines(empty)}"
+
+
+def path_problems(project: Project, table: pd.DataFrame) -> list[str]:
+    """Return the rows whose photo would lie outside the photo folder, as problems.
+
+    The photo folder is what stands before the first ``{`` of ``image_path``.
+    """
+    folder = PurePath(project.settings.image_path.partition("{")[0] + "x").parent
+    inside = _normal(str(project.data_dir / folder))
+    ids = table[project.settings.id_column]
+    problems = []
+    for name, path in zip(ids, photo_paths(project, table), strict=True):
+        if not _normal(str(path)).startswith(inside + "/"):
+            problems.append(
+                f"column {project.settings.id_column}: {name!r} leads out of the photo folder "
+                f"{folder}"
+            )
+    more = len(problems) - 5
+    return [*problems[:5], f"... and {more} more such ids"] if more > 0 else problems
+
+
+def _normal(path: str) -> str:
+    """Return a path without ``..``; links are not followed, they are the owner's choice."""
+    parts: list[str] = []
+    for part in path.replace("\\", "/").split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def bad_ids(project: Project, data_type: str) -> set[str]:
+    """Return the ids of ``train`` or ``test`` photos that preprocess left out, if any."""
+    path = project.data_dir / BAD_PHOTOS
+    if not path.is_file():
+        return set()
+    id_column = project.settings.id_column
+    table = read_table(path, ["data_type", id_column], id_column)
+    return set(table[id_column][table["data_type"] == data_type])
+
+
+def _without_bad(project: Project, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the train rows whose photos could be read."""
+    bad = bad_ids(project, "train")
+    if not bad:
+        return table
+    return table[~table[project.settings.id_column].isin(bad)].reset_index(drop=True)
 
 
 def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
@@ -94,18 +238,26 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
             ``preprocess`` writes.
 
     Raises:
-        DataError: The table is missing or has folds other than 0..n_splits-1.
+        DataError: The table is missing, has folds other than 0..n_splits-1, or targets that
+            the train table could not have.
     """
     settings = project.settings
     path = project.fold_table if meta_file is None else project.path(meta_file)
     if not path.is_file():
         raise DataError(f"{path}: no such file; run 'foldsmith preprocess' first")
     columns = [settings.id_column, settings.target_column, FOLD_COLUMN]
-    table = read_table(path, columns, settings.id_column)
+    table = _without_bad(project, read_table(path, columns, settings.id_column))
     if set(table[FOLD_COLUMN]) != set(range(project.n_splits)):
         raise DataError(
             f"{path}: column {FOLD_COLUMN}: must hold 0..{project.n_splits - 1}, "
             f"the folds of project.yml; run 'foldsmith preprocess' again"
+        )
+    targets = pd.to_numeric(table[settings.target_column], errors="coerce")
+    wrong = ~targets.between(*settings.target_range)
+    if wrong.any():
+        raise DataError(
+            f"{path}: column {settings.target_column}: {wrong.sum()} targets are missing or "
+            "outside target_range; run 'foldsmith preprocess' again"
         )
     return table
 
@@ -120,7 +272,7 @@ def photo_paths(project: Project, table: pd.DataFrame) -> list[Path]:
     records: list[Any] = table.to_dict(orient="records")
     try:
         return [project.data_dir / template.format(**record) for record in records]
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{project.source_files[0]}: image_path: {template!r} does not fit the table's "
             f"columns ({', '.join(map(str, table.columns))}): {one_line(error)}"
@@ -134,10 +286,7 @@ def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]
 
 def hash_columns(table: pd.DataFrame, columns: list[str]) -> str:
     """Return a SHA-256 of the columns' values in the order of the rows."""
-    digest = hashlib.sha256()
-    for row in table[columns].itertuples(index=False):
-        digest.update(repr(tuple(map(str, row))).encode())
-    return digest.hexdigest()
+    return hash_value([list(map(str, table[column])) for column in columns])
 
 
 def submission_table(
@@ -151,22 +300,32 @@ def submission_table(
         predictions: Shape (n_test,), in the order of ``test``.
 
     Raises:
-        DataError: The sample submission has another length, no target column, or ids in
-            another order than the test table.
+        DataError: The sample submission does not fit the test table.
     """
     settings = project.settings
     values = np.asarray(predictions, dtype=np.float64)
     if settings.sample_submission is None:
         ids = test[settings.id_column].to_numpy()
         return pd.DataFrame({settings.id_column: ids, settings.target_column: values})
-    path = project.data_dir / settings.sample_submission
+    sample = read_sample(project, test)
+    return sample.assign(**{settings.target_column: values})
+
+
+def read_sample(project: Project, test: pd.DataFrame) -> pd.DataFrame:
+    """Return the sample submission.
+
+    Raises:
+        DataError: It has another length than the test table, no target column, or ids in
+            another order.
+    """
+    settings = project.settings
+    path = project.data_dir / str(settings.sample_submission)
     sample = read_table(path, [settings.target_column])
     if len(sample) != len(test):
         raise DataError(f"{path}: {len(sample)} rows, but the test table has {len(test)}")
     if settings.id_column in sample.columns:
-        same = (
-            sample[settings.id_column].astype(str).to_numpy() == test[settings.id_column].to_numpy()
-        )
-        if not same.all():
+        # Once more with the ids as text; the target column keeps its type.
+        sample = read_table(path, [settings.target_column], settings.id_column)
+        if sample[settings.id_column].tolist() != test[settings.id_column].tolist():
             raise DataError(f"{path}: its ids are not those of the test table in the same order")
-    return sample.assign(**{settings.target_column: values})
+    return sample

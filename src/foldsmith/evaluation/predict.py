@@ -40,7 +40,8 @@ def predict_logits(
     watched = label is not None and sys.stderr.isatty()
     for batch in tqdm(loader, desc=label, leave=False, unit="batch", disable=not watched):
         images = runtime.transfer(batch).views[0]
-        with runtime.autocast():
+        batch_of = f"batches of {len(images)} photos; lower the batch_size of loader/val and test"
+        with runtime.memory_errors(batch_of), runtime.autocast():
             logits = [model(images).float() for model in models]
         batches.append(torch.stack(logits))
     result: npt.NDArray[np.float32] = torch.cat(batches, dim=1).cpu().numpy()

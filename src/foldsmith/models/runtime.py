@@ -2,7 +2,8 @@
 
 import os
 import random
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -12,7 +13,7 @@ from torch import nn
 
 from foldsmith.config import Globals
 from foldsmith.data.datasets import Batch
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, FoldsmithError
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,25 @@ class Runtime:
             for view in batch.views
         )
         return Batch(views, batch.targets.to(self.device, non_blocking=True), batch.rows)
+
+    @contextmanager
+    def memory_errors(self, what: str) -> Iterator[None]:
+        """Turn an error of a device without enough memory into one for people.
+
+        Args:
+            what: What did not fit, and what to do.
+
+        Raises:
+            FoldsmithError: The block ran out of the device's memory.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            # CUDA has a class for it, the CPU's allocator has not.
+            out_of_memory = isinstance(error, torch.OutOfMemoryError)
+            if not out_of_memory and "DefaultCPUAllocator" not in str(error):
+                raise
+            raise FoldsmithError(f"{self.device}: out of memory with {what}") from error
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which a model computes."""

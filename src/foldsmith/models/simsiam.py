@@ -25,6 +25,9 @@ class SimSiam(nn.Module):
         projection_layers: Its number of layers, at least 2 (the paper has 3).
         prediction_hidden: Hidden width of the prediction MLP; null for a quarter of
             ``projection_dim``.
+
+    Attributes:
+        dim: Width of the projection's output.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class SimSiam(nn.Module):
         self.backbone = backbone
         features = num_features(backbone)
         dim = projection_dim or features
+        self.dim = dim
         widths = [features, *[projection_hidden] * (projection_layers - 1), dim]
         hidden = [
             (inputs, outputs, nn.BatchNorm1d(outputs), nn.ReLU(inplace=True))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,14 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.atomic import copy_file, write_csv, write_json, write_npy
+from foldsmith.atomic import copy_file, remove_leftovers, write_csv, write_npy
 from foldsmith.config import Experiment, Project
-from foldsmith.config.difference import differing_keys
-from foldsmith.config.yaml_io import read_yaml
 from foldsmith.data.images import ImageStore
 from foldsmith.data.tables import (
     FOLD_COLUMN,
-    hash_columns,
     read_folds,
     read_test,
     submission_table,
@@ -26,9 +24,20 @@ from foldsmith.data.tables import (
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
 from foldsmith.evaluation.predict import predict_logits
+from foldsmith.hashing import FileHashes
+from foldsmith.locking import lock
 from foldsmith.models.runtime import create_runtime
 from foldsmith.models.weights import load_weights
-from foldsmith.stages.output_folder import RECORD, RESOLVED_CONFIG, shown
+from foldsmith.stages.inputs import hash_folds, infer_inputs, without_pretrained
+from foldsmith.stages.manifest import (
+    MANIFEST,
+    Manifest,
+    Stopwatch,
+    differences,
+    read_manifest,
+    write_manifest,
+)
+from foldsmith.stages.output_folder import RESOLVED_CONFIG, shown
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import Task, create_task
 from foldsmith.training.extensions.log import LOG_FILE
@@ -40,13 +49,22 @@ LABELS: dict[Criterion, str] = {"metric": "best_metric", "loss": "best_loss", "l
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """The snapshot of one fold: where it is now, and its epoch."""
+class Chosen:
+    """The snapshot of one fold.
+
+    Attributes:
+        fold: The fold.
+        epoch: Epoch of the snapshot.
+        source: Where it is: where the training wrote it, or the copy.
+        copy: Where inference keeps it.
+        sha256: Hash of its content, from the training's manifest.
+    """
 
     fold: int
     epoch: int
     source: Path
     copy: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,11 @@ class _Results:
     oof_logits: npt.NDArray[np.float32]
     test_logits: npt.NDArray[np.float32]
     scores: pd.DataFrame
+
+
+def inference_manifest(root: Path, criterion: Criterion) -> Path:
+    """Return where an inference leaves its manifest."""
+    return root / f"manifest_by_{LABELS[criterion]}.json"
 
 
 def infer(
@@ -96,25 +119,71 @@ def infer(
     if criterion not in get_args(Criterion):
         raise ConfigError(f"criterion {criterion!r}: must be one of {', '.join(LABELS)}")
     root = project.path(experiment_folder)
-    label = LABELS[criterion]
     experiment = _load_experiment(project, root, overrides)
+    return infer_experiment(experiment, root, criterion, keep_snapshots)
+
+
+def infer_experiment(
+    experiment: Experiment,
+    root: Path,
+    criterion: Criterion,
+    keep_snapshots: bool = False,
+    images: ImageStore | None = None,
+) -> pd.DataFrame:
+    """Predict what an experiment's folds have learned; as :func:`infer`.
+
+    Args:
+        experiment: The fine-tuning.
+        root: Its output folder.
+        criterion: Which snapshot of each fold.
+        keep_snapshots: Keep the snapshots of the training.
+        images: Photos decoded before; a new store if None.
+    """
+    watch = Stopwatch()
+    project = experiment.project
+    with ExitStack() as locks:
+        locks.enter_context(lock(root))
+        for fold in range(project.n_splits):
+            locks.enter_context(lock(root / f"fold{fold}"))
+        remove_leftovers(root)
+        return _infer(experiment, root, criterion, keep_snapshots, images, watch)
+
+
+def _infer(
+    experiment: Experiment,
+    root: Path,
+    criterion: Criterion,
+    keep_snapshots: bool,
+    images: ImageStore | None,
+    watch: Stopwatch,
+) -> pd.DataFrame:
+    project, label = experiment.project, LABELS[criterion]
+    experiment = without_pretrained(experiment)
     settings = experiment.globals
     types = types_of(project)
     experiment.check(types)
     table = read_folds(project, settings.meta_file)
     test = read_test(project)
-    columns = [project.settings.id_column, FOLD_COLUMN]
-    folds_sha256 = hash_columns(table, columns)
-    _check_folds(project, root, folds_sha256)
-    chosen = [_choose(root, fold, criterion) for fold in range(project.n_splits)]
+    manifests = _check_folds(project, root, hash_folds(project, table))
+    chosen = [choose(root, manifests[fold], fold, criterion) for fold in range(project.n_splits)]
+    hashes = FileHashes(project.hash_store)
+    snapshots = {f"fold{item.fold}": item.sha256 for item in chosen}
+    inputs = infer_inputs(experiment, criterion, snapshots, types, hashes)
+    hashes.save()
+    inference_manifest(root, criterion).unlink(missing_ok=True)
     for item in chosen:
+        if hashes.of(item.source) != item.sha256:
+            raise OutputError(
+                f"{item.source}: is not what the training wrote; train fold {item.fold} again "
+                f"with -v {item.fold} -f"
+            )
         if item.source != item.copy:
             copy_file(item.source, item.copy)
 
     runtime = create_runtime(settings)
     task = create_task(settings.task, project)
-    images = ImageStore(settings.image_cache_gb)
-    context = {"project": project, "images": images, "runtime": runtime, "task": task}
+    store = images or ImageStore(settings.image_cache_gb)
+    context = {"project": project, "images": store, "runtime": runtime, "task": task}
     models, oof_parts = [], []
     for item in chosen:
         parts = experiment.with_values({"globals/val_fold": item.fold}).build(types, context)
@@ -125,31 +194,40 @@ def infer(
         logits = predict_logits(models[-1:], loader, runtime, f"fold {item.fold}")[0]
         oof_parts.append(FoldLogits(item.fold, item.epoch, loader.dataset.rows, logits))
     # One pass over the test photos for all folds.
-    test_logits = predict_logits(models, parts["loader/test"], runtime, "test")
+    loader = parts["loader/test"]
+    readable_logits = predict_logits(models, loader, runtime, "test")
 
     targets = targets_of(project, table)
     oof_logits = collect_oof(oof_parts, len(table))
     scores = score_table(oof_parts, targets, task, parts["loss"], parts["eval/metric"])
+    # Photos that cannot be read are predicted as the mean of the train targets.
+    test_logits = np.empty((len(models), len(test), task.n_outputs), np.float32)
+    test_logits[:] = task.constant_logits(targets)
+    test_logits[:, loader.dataset.rows] = readable_logits
 
     results = _Results(oof_logits, test_logits, scores)
-    _write_results(root, label, project, test, task, results)
+    outputs = _write_results(root, label, project, table, test, task, results)
     # Last: this file says that the others are complete.
-    write_json(
-        root / f"inference_by_{label}.json",
-        {
-            "task": task.name,
-            "criterion": criterion,
-            "folds_sha256": folds_sha256,
-            "test_ids_sha256": hash_columns(test, columns[:1]),
-            "n_train": len(table),
-            "n_test": len(test),
-            "metric": float(scores["metric"].iloc[-1]),
-        },
+    write_manifest(
+        inference_manifest(root, criterion),
+        f"infer {shown(root)}",
+        inputs,
+        outputs,
+        hashes,
+        task=task.name,
+        device=str(runtime.device),
+        n_train=len(table),
+        n_test=len(test),
+        metric=float(scores["metric"].iloc[-1]),
+        wall_s=watch.seconds,
     )
     shown_scores = scores.assign(epoch=scores["epoch"].astype(object).fillna(""))
     print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     if criterion != "last":
         print(f"(the epoch of each fold was chosen by its own validation {criterion})")
+    unread = len(test) - len(loader.dataset.rows)
+    if unread:
+        print(f"({unread} test photos cannot be read; they get the mean of the train targets)")
     print(f"wrote {shown(root)}/*_by_{label}*")
     if not keep_snapshots:
         _delete_snapshots(root, project.n_splits)
@@ -157,77 +235,101 @@ def infer(
 
 
 def _write_results(
-    root: Path, label: str, project: Project, test: pd.DataFrame, task: Task, results: _Results
-) -> None:
-    """Write predictions, logits and scores; each file appears whole."""
+    root: Path,
+    label: str,
+    project: Project,
+    table: pd.DataFrame,
+    test: pd.DataFrame,
+    task: Task,
+    results: _Results,
+) -> list[Path]:
+    """Write predictions, logits and scores, each file whole; return the files."""
+    tables: dict[str, pd.DataFrame] = {}
+    arrays: dict[str, npt.NDArray[np.float32 | np.float64]] = {}
     oof = task.predict(results.oof_logits)
     fold_predictions = task.predict(results.test_logits)
     for fold, prediction in enumerate(fold_predictions):
-        name = f"submission_by_{label}_fold{fold}.csv"
-        write_csv(root / name, submission_table(project, test, prediction))
+        tables[f"submission_by_{label}_fold{fold}.csv"] = submission_table(
+            project, test, prediction
+        )
     average = fold_predictions.mean(axis=0)
-    write_csv(root / f"submission_by_{label}.csv", submission_table(project, test, average))
-    write_npy(root / f"oof_prediction_by_{label}.npy", oof[:, None])
+    tables[f"submission_by_{label}.csv"] = submission_table(project, test, average)
+    arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
+    columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
+    tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(prediction=oof)
     if task.name == "multi-class":
-        write_npy(root / f"oof_logit_by_{label}.npy", results.oof_logits)
-        write_npy(root / f"test_logit_by_{label}.npy", results.test_logits)
-    write_csv(root / f"score_by_{label}.csv", results.scores)
+        arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits
+        arrays[f"test_logit_by_{label}.npy"] = results.test_logits
+    tables[f"score_by_{label}.csv"] = results.scores
+    for name, content in tables.items():
+        write_csv(root / name, content)
+    for name, array in arrays.items():
+        write_npy(root / name, array)
+    return [root / name for name in (*tables, *arrays)]
 
 
 def _load_experiment(project: Project, root: Path, overrides: Sequence[str]) -> Experiment:
-    """Load what a training resolved; its weights come from snapshots, not from ``pretrained``."""
+    """Load what a training resolved."""
     path = root / RESOLVED_CONFIG
     if not path.is_file():
         raise OutputError(f"{root}: no {RESOLVED_CONFIG}; is it the output folder of a training?")
     experiment = Experiment.load(project, path, overrides)
     if experiment.globals.task not in ("multi-class", "regression"):
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, not a fine-tuning")
-    if "pretrained" in experiment.tree["model"]:
-        return experiment.with_values({"model/pretrained": None})
     return experiment
 
 
-def _check_folds(project: Project, root: Path, folds_sha256: str) -> None:
-    """Make sure that every fold is finished, and all were trained alike on today's folds."""
-    missing = [k for k in range(project.n_splits) if not (root / f"fold{k}" / RECORD).is_file()]
+def _check_folds(project: Project, root: Path, folds_sha256: str) -> list[Manifest]:
+    """Return the folds' manifests; all must be finished and trained alike on today's folds."""
+    found = [read_manifest(root / f"fold{k}" / MANIFEST) for k in range(project.n_splits)]
+    missing = [str(fold) for fold, manifest in enumerate(found) if manifest is None]
     if missing:
-        listed = ",".join(map(str, missing))
+        listed = ",".join(missing)
         raise OutputError(
             f"{root}: fold {listed} not trained or not finished; run 'foldsmith train' with "
-            f"-v {listed} -f"
+            f"-v {listed} --resume"
         )
-    first = read_yaml(root / "fold0" / RESOLVED_CONFIG)
-    for fold in range(project.n_splits):
+    manifests = [manifest for manifest in found if manifest is not None]
+    for fold, manifest in enumerate(manifests):
         folder = root / f"fold{fold}"
-        record = json.loads((folder / RECORD).read_text())
-        if record["folds_sha256"] != folds_sha256:
+        if manifest.inputs["fold assignment"] != folds_sha256:
             raise OutputError(
                 f"{folder}: was trained with other folds than those of the fold table now; "
                 "restore the table or train again"
             )
-        differing = differing_keys(first, read_yaml(folder / RESOLVED_CONFIG))
+        differing = differences(manifests[0].inputs, manifest.inputs | {"fold": 0})
         if differing:
             raise OutputError(
                 f"{folder}: was trained with another configuration than fold0 "
-                f"({', '.join(differing[:5])}); train it again with -v {fold} -f"
+                f"({'; '.join(differing[:5])}); train it again with -v {fold} -f"
             )
+    return manifests
 
 
-def _choose(root: Path, fold: int, criterion: Criterion) -> _Chosen:
+def choose(root: Path, manifest: Manifest, fold: int, criterion: Criterion) -> Chosen:
+    """Find the snapshot of one fold.
+
+    Args:
+        root: Output folder of the training.
+        manifest: That of the fold.
+        fold: The fold.
+        criterion: Which snapshot.
+
+    Raises:
+        OutputError: An earlier inference has deleted it.
+    """
     folder = root / f"fold{fold}"
-    log = pd.read_json(folder / LOG_FILE)
-    row = len(log) - 1 if criterion == "last" else log[f"val/{criterion}"].to_numpy().argmin()
-    epoch = int(log["epoch"].iloc[row])
-    copy = root / f"{LABELS[criterion]}_model_fold{fold}.pth"
+    log = json.loads((folder / LOG_FILE).read_text(encoding="utf-8"))
+    row = log[-1] if criterion == "last" else min(log, key=lambda entry: entry[f"val/{criterion}"])
     by = "last" if criterion == "last" else f"by_{criterion}"
-    snapshot = folder / f"snapshot_{by}_epoch_{epoch}.pth"
-    if snapshot.is_file():
-        return _Chosen(fold, epoch, snapshot, copy)
-    if copy.is_file():
-        return _Chosen(fold, epoch, copy, copy)
+    name = f"snapshot_{by}_epoch_{row['epoch']}.pth"
+    copy = root / f"{LABELS[criterion]}_model_fold{fold}.pth"
+    for source in (folder / name, copy):
+        if source.is_file() and name in manifest.outputs:
+            return Chosen(fold, row["epoch"], source, copy, manifest.outputs[name])
     raise OutputError(
-        f"{snapshot}: no such snapshot; an earlier inference deleted it (--keep-snapshots keeps "
-        f"them). Train fold {fold} again with -v {fold} -f"
+        f"{folder / name}: no such snapshot; an earlier inference deleted it (--keep-snapshots "
+        f"keeps them). Train fold {fold} again with -v {fold} -f"
     )
 
 

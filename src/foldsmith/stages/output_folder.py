@@ -1,19 +1,34 @@
-"""The output folder of a run: claiming it, and the record of what was run."""
+"""The output folder of a run: claiming it, continuing in it, what was run there."""
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
-import timm
-import torch
-
-from foldsmith import __version__
-from foldsmith.atomic import copy_file, write_json, write_text
+from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.config import Experiment
 from foldsmith.errors import OutputError
+from foldsmith.stages.manifest import (
+    MANIFEST,
+    UNFINISHED,
+    Inputs,
+    Manifest,
+    differences,
+    normalised,
+    read_manifest,
+)
+from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions.progress import PROGRESS_FILE
+from foldsmith.training.extensions.snapshots import RESUME_FILE
 
 RESOLVED_CONFIG = "resolved_config.yml"
 SOURCES = "sources"
-RECORD = "record.json"
+
+# What to do with a folder that exists: refuse it, replace what a training left there, go on
+# with the training that was begun, or (what `foldsmith run` does) whichever is needed.
+Start = Literal["new", "force", "resume", "auto"]
+
+# What a training finds in its folder.
+State = Literal["fresh", "continue", "done"]
 
 
 def shown(path: Path) -> str:
@@ -22,15 +37,90 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def claim(folder: Path, force: bool) -> None:
-    """Create an output folder.
+def refuse_existing(folder: Path) -> None:
+    """Make sure that a folder is not there.
 
     Raises:
-        OutputError: It exists and ``force`` is not given.
+        OutputError: It exists.
     """
-    if folder.exists() and not force:
-        raise OutputError(f"{folder}: exists already; add -f to replace what is in it")
+    if folder.exists():
+        raise OutputError(
+            f"{folder}: exists already; add -f to replace what is in it, or --resume to go on"
+        )
+
+
+def state_of(folder: Path, inputs: Inputs, more_epochs: bool = False) -> tuple[State, list[str]]:
+    """Return how far a training is with these inputs.
+
+    Args:
+        folder: Its output folder.
+        inputs: What it would be made from today.
+        more_epochs: Whether a finished training may be continued to a later epoch.
+
+    Returns:
+        ``done``, ``continue`` or ``fresh``; and what has changed since it was run, if that
+        is why it starts anew.
+    """
+    finished = read_manifest(folder / MANIFEST)
+    if finished is not None:
+        changed = differences(finished.inputs, inputs)
+        if not changed:
+            return "done", []
+        if more_epochs and _only_longer(finished, inputs) and (folder / RESUME_FILE).is_file():
+            return "continue", []
+        return "fresh", changed
+    begun = read_manifest(folder / UNFINISHED)
+    if begun is None:
+        return "fresh", []
+    changed = differences(begun.inputs, inputs)
+    if not changed and (folder / RESUME_FILE).is_file():
+        return "continue", []
+    return "fresh", changed
+
+
+def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False) -> State:
+    """Return what a training does with its folder; nothing is changed yet.
+
+    Raises:
+        OutputError: The folder exists and ``start`` is ``new``, or there is nothing in it that
+            could be resumed.
+    """
+    if start == "new":
+        refuse_existing(folder)
+    if start in ("new", "force"):
+        return "fresh"
+    state, changed = state_of(folder, inputs, more_epochs)
+    if start == "resume" and changed:
+        raise OutputError(
+            f"{folder}: was run with other inputs: {'; '.join(changed[:5])}. Restore them to go "
+            "on, or start anew with -f"
+        )
+    return state
+
+
+def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
+    """Make a folder ready for a training; what an earlier one left is removed if it is fresh."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    # First, so that whatever happens next, nothing here is taken for finished.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if state == "fresh":
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        for old in [*folder.glob("*.pth"), *folder.glob("*.png"), folder / LOG_FILE]:
+            old.unlink(missing_ok=True)
+    write_json(
+        folder / UNFINISHED,
+        {"step": step, "inputs": normalised(inputs), "outputs": {}, "facts": {}},
+    )
+
+
+def clean_up(folder: Path, *, keep_resume: bool) -> None:
+    """Remove what only an unfinished training needs."""
+    (folder / UNFINISHED).unlink(missing_ok=True)
+    (folder / PROGRESS_FILE).unlink(missing_ok=True)
+    if not keep_resume:
+        (folder / RESUME_FILE).unlink(missing_ok=True)
+    remove_leftovers(folder)
 
 
 def save_sources(folder: Path, experiment: Experiment) -> None:
@@ -51,7 +141,10 @@ def save_sources(folder: Path, experiment: Experiment) -> None:
         copy_file(path, sources / inside)
 
 
-def save_record(folder: Path, **facts: object) -> None:
-    """Write ``record.json``: versions, and the facts a stage knows about its run."""
-    versions = {"foldsmith": __version__, "torch": torch.__version__, "timm": timm.__version__}
-    write_json(folder / RECORD, {"versions": versions, **facts})
+def _only_longer(finished: Manifest, inputs: Inputs) -> bool:
+    """Return whether only the number of epochs has grown, under a constant learning rate."""
+    config = dict(finished.inputs["config"])
+    before, now = config.get("globals/max_epoch"), inputs["config"].get("globals/max_epoch")
+    longer = finished.inputs | {"config": config | {"globals/max_epoch": now}}
+    constant = inputs["config"].get("scheduler", 0) is None
+    return constant and before < now and not differences(longer, inputs)

@@ -1,64 +1,230 @@
 """Stage 1: image statistics and folds."""
 
+import sys
+
+import numpy as np
 import pandas as pd
 
-from foldsmith.atomic import write_csv
+from foldsmith.atomic import remove_leftovers, write_csv
 from foldsmith.config import Project
+from foldsmith.data.checks import table_problems
+from foldsmith.data.duplicates import NEAR_DUPLICATES, near_duplicates
 from foldsmith.data.folds import assign_folds
-from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA, image_table, statistics_by_data
-from foldsmith.data.tables import FOLD_COLUMN, photo_paths, read_test, read_train
+from foldsmith.data.statistics import (
+    IMG_INFO,
+    STATS_BY_DATA,
+    PhotoFacts,
+    photo_facts,
+    statistics_by_data,
+)
+from foldsmith.data.tables import (
+    BAD_PHOTOS,
+    FOLD_COLUMN,
+    photo_paths,
+    read_test,
+    read_train,
+)
+from foldsmith.errors import DataError
+from foldsmith.hashing import FileHashes
+from foldsmith.locking import lock
+from foldsmith.stages.inputs import preprocess_inputs
+from foldsmith.stages.manifest import Stopwatch, write_manifest
 from foldsmith.stages.output_folder import shown
 
+PREPROCESS_MANIFEST = "preprocess_manifest.json"
 
-def preprocess(project: Project) -> pd.DataFrame:
+# Bad photos that an error lists; all of them are in the file that --skip-bad writes.
+_LISTED = 20
+
+
+def preprocess(project: Project, skip_bad: bool = False) -> pd.DataFrame:
     """Measure every photo and split the labelled ones into folds.
 
     Writes into the data folder ``img_info.csv`` (size, channel means and standard deviations
     of each photo, 0..255), ``stats_by_data.csv`` (those of all pixels, of train's and of
-    test's) and the fold table (the train table plus the column ``fold``).
+    test's), the fold table (the train table plus the column ``fold``) and, where there are
+    any, ``near_duplicates.csv`` (near-identical photos in different folds, or in train and
+    test) and ``bad_photos.csv`` (those that were left out).
 
     Args:
         project: The project.
+        skip_bad: Leave out photos that cannot be read: train photos are not trained on, test
+            photos are predicted as the mean of the train targets.
 
     Returns:
         The fold-by-target table.
 
     Raises:
-        DataError: A table or a photo is wrong, or the folds cannot be filled.
+        DataError: One line per problem of the tables and photos.
+        OutputError: Another process is at it.
     """
-    settings = project.settings
-    tables = {"train": read_train(project), "test": read_test(project)}
-    train = tables["train"]
-    groups = train[settings.group_column] if settings.group_column else None
-    # Before the photos: what is wrong with the folds should not cost a pass over the files.
-    folds = assign_folds(settings.folds, train[settings.target_column], groups)
+    watch = Stopwatch()
+    with lock(project.data_dir / PREPROCESS_MANIFEST):
+        return _preprocess(project, skip_bad, watch)
 
+
+def _preprocess(project: Project, skip_bad: bool, watch: Stopwatch) -> pd.DataFrame:
+    data = project.data_dir
+    problems = table_problems(project)
+    if problems:
+        raise DataError("\n".join(problems))
+    hashes = FileHashes(project.hash_store)
+    tables = {"train": read_train(project, with_bad=True), "test": read_test(project)}
+    ids, facts = _read_photos(project, tables, hashes)
+    bad = _bad_photos(ids, facts)
+    if len(bad) and not skip_bad:
+        raise DataError(_bad_message(bad))
+    inputs = preprocess_inputs(project, hashes)
+    hashes.save()
+    good = ids[[problem is None for problem in facts.problems]].index.to_numpy()
+    outputs = [data / IMG_INFO, data / STATS_BY_DATA, project.fold_table]
+
+    of_train = good[ids["data_type"].to_numpy()[good] == "train"]
+    train = tables["train"].iloc[of_train].reset_index(drop=True)
+    pairs = near_duplicates(facts.hashes[good], facts.thumbnails[good])
+    folds = _folds(project, train, pairs)
+    info = pd.concat([ids, facts.table], axis=1).iloc[good].reset_index(drop=True)
+    info = info.astype({"height": int, "width": int})
+    statistics = statistics_by_data(info)
+    leaks = _leaks(project, info, folds, pairs)
+
+    # From here on the old results are none; a run that is killed below starts again.
+    (data / PREPROCESS_MANIFEST).unlink(missing_ok=True)
+    remove_leftovers(data)
+    for name, listed in ((BAD_PHOTOS, bad), (NEAR_DUPLICATES, leaks)):
+        if len(listed):
+            write_csv(data / name, listed)
+            outputs.append(data / name)
+        else:
+            (data / name).unlink(missing_ok=True)
+    write_csv(data / IMG_INFO, info)
+    write_csv(data / STATS_BY_DATA, statistics, index=True)
+    with_folds = train.assign(**{FOLD_COLUMN: folds})
+    write_csv(project.fold_table, with_folds)
+    write_manifest(
+        data / PREPROCESS_MANIFEST,
+        "preprocess",
+        inputs,
+        outputs,
+        hashes,
+        n_train=len(train),
+        n_test=len(tables["test"]),
+        n_bad=len(bad),
+        near_duplicates=len(leaks),
+        wall_s=watch.seconds,
+    )
+    table = _fold_table(project, with_folds)
+    print(f"{len(train)} labelled photos, {len(tables['test'])} to predict")
+    print(statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
+    print(f"folds by {project.settings.folds.method}:")
+    print(table.to_string())
+    for path in outputs:
+        print(f"wrote {shown(path)}")
+    _warn(project, bad, leaks)
+    return table
+
+
+def _read_photos(
+    project: Project, tables: dict[str, pd.DataFrame], hashes: FileHashes
+) -> tuple[pd.DataFrame, PhotoFacts]:
+    column = project.settings.id_column
     ids = pd.concat(
         [
-            pd.DataFrame({"data_type": name, settings.id_column: table[settings.id_column]})
+            pd.DataFrame({"data_type": name, column: table[column]})
             for name, table in tables.items()
         ],
         ignore_index=True,
     )
     paths = [path for table in tables.values() for path in photo_paths(project, table)]
-    info = pd.concat([ids, image_table(paths)], axis=1)
-    statistics = statistics_by_data(info)
+    return ids, photo_facts(paths, hashes)
 
-    write_csv(project.data_dir / IMG_INFO, info)
-    write_csv(project.data_dir / STATS_BY_DATA, statistics, index=True)
-    with_folds = train.assign(**{FOLD_COLUMN: folds})
-    write_csv(project.fold_table, with_folds)
 
-    table = pd.crosstab(with_folds[FOLD_COLUMN], _shown_target(train[settings.target_column]))
+def _bad_photos(ids: pd.DataFrame, facts: PhotoFacts) -> pd.DataFrame:
+    problems = pd.Series(facts.problems, dtype=object)
+    bad = problems.notna()
+    return ids[bad].assign(problem=problems[bad]).reset_index(drop=True)
+
+
+def _bad_message(bad: pd.DataFrame) -> str:
+    lines = bad["problem"].head(_LISTED).tolist()
+    if len(bad) > _LISTED:
+        lines.append(f"... and {len(bad) - _LISTED} more photos that cannot be read")
+    counts = bad["data_type"].value_counts()
+    lines.append(
+        f"{counts.get('train', 0)} train and {counts.get('test', 0)} test photos cannot be read; "
+        "mend them, or leave them out with --skip-bad"
+    )
+    return "\n".join(lines)
+
+
+def _folds(project: Project, train: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray:
+    """Assign the folds; the first rows of the pairs' numbering are the train photos."""
+    settings = project.settings
+    groups = train[settings.group_column] if settings.group_column else None
+    merged = None
+    if settings.folds.merge_near_duplicates:
+        merged = pairs[pairs["second"] < len(train)]
+    return assign_folds(settings.folds, train[settings.target_column], groups, merged)
+
+
+def _leaks(
+    project: Project, info: pd.DataFrame, folds: np.ndarray, pairs: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the near-identical photos that sit in different folds, or in train and test."""
+    column = project.settings.id_column
+    # -1 stands for the test photos, which come after those of train.
+    fold = np.concatenate([folds, np.full(len(info) - len(folds), -1)])
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    apart = fold[first] != fold[second]
+    sides = {}
+    for side, rows in (("first", first[apart]), ("second", second[apart])):
+        sides[f"{side}_{column}"] = info[column].to_numpy()[rows]
+        where = pd.Series(fold[rows]).astype(str).radd("fold ")
+        sides[f"{side}_in"] = where.mask(fold[rows] < 0, "test").to_numpy()
+    return pd.DataFrame({**sides, "distance": pairs["distance"].to_numpy()[apart]})
+
+
+def _warn(project: Project, bad: pd.DataFrame, leaks: pd.DataFrame) -> None:
+    counts = bad["data_type"].value_counts().to_dict()
+    if counts.get("train", 0):
+        print(
+            f"warning: {counts['train']} train photos cannot be read and are left out",
+            file=sys.stderr,
+        )
+    if counts.get("test", 0):
+        print(
+            f"warning: {counts['test']} test photos cannot be read; they get the mean of the "
+            "train targets",
+            file=sys.stderr,
+        )
+    if not len(leaks):
+        return
+    with_test = int((leaks["second_in"] == "test").sum())
+    between = len(leaks) - with_test
+    name = shown(project.data_dir / NEAR_DUPLICATES)
+    if between:
+        print(
+            f"warning: {between} pairs of near-identical photos are in different folds, which "
+            f"makes scores too good (listed in {name}); folds: {{merge_near_duplicates: true}} "
+            "in project.yml puts them into one",
+            file=sys.stderr,
+        )
+    if with_test:
+        print(
+            f"warning: {with_test} pairs of near-identical photos are in train and test (listed "
+            f"in {name})",
+            file=sys.stderr,
+        )
+
+
+def _fold_table(project: Project, with_folds: pd.DataFrame) -> pd.DataFrame:
+    settings = project.settings
+    targets = with_folds[settings.target_column]
+    table = pd.crosstab(with_folds[FOLD_COLUMN], _shown_target(targets))
     table["photos"] = table.sum(axis=1)
-    if groups is not None:
-        table["groups"] = groups.groupby(folds).nunique()
-    print(f"{len(train)} labelled photos, {len(tables['test'])} to predict")
-    print(statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
-    print(f"folds by {settings.folds.method}:")
-    print(table.to_string())
-    for name in (project.data_dir / IMG_INFO, project.data_dir / STATS_BY_DATA, project.fold_table):
-        print(f"wrote {shown(name)}")
+    if settings.group_column is not None:
+        groups = with_folds[settings.group_column]
+        table["groups"] = groups.groupby(with_folds[FOLD_COLUMN]).nunique()
     return table
 
 

@@ -1,23 +1,31 @@
 """Stage 2: self-supervised pretraining on every photo."""
 
-import re
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from foldsmith.config import Experiment, Project
-from foldsmith.config.difference import differing_keys
-from foldsmith.config.yaml_io import read_yaml
 from foldsmith.data.images import ImageStore
 from foldsmith.errors import ConfigError, OutputError
+from foldsmith.hashing import FileHashes
+from foldsmith.locking import lock
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.models.weights import read_snapshot
-from foldsmith.stages.output_folder import RESOLVED_CONFIG, claim, save_record, save_sources, shown
+from foldsmith.stages.inputs import pretrain_inputs
+from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
+from foldsmith.stages.output_folder import (
+    Start,
+    clean_up,
+    decide,
+    prepare,
+    refuse_existing,
+    save_sources,
+    shown,
+)
 from foldsmith.stages.types import types_of
+from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
+from foldsmith.training.extensions.snapshots import RESUME_FILE, restore
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import PretrainStep
-
-FULL_SNAPSHOT = re.compile(r"snapshot_epoch_(\d+)\.pth")
 
 
 def pretrain(
@@ -30,28 +38,46 @@ def pretrain(
     """Pretrain a backbone on the train and test photos, without their labels.
 
     Writes into the output folder the log, plots, ``backbone_epoch_{n}.pth`` (weights that
-    ``timm.create_model(name, num_classes=0)`` loads with ``strict=True``) and the newest
-    ``snapshot_epoch_{n}.pth`` (everything needed to continue).
+    ``timm.create_model(name, num_classes=0)`` loads with ``strict=True``) and ``resume.pth``
+    (everything needed to continue, as of the last finished epoch).
 
     Args:
         project: The project.
         config: Experiment file, relative to the project folder.
         overrides: ``PATH=VALUE`` each.
-        force: Allow an existing output folder; it is emptied of snapshots first.
-        resume: Continue from the newest full snapshot in the output folder. The result is
-            that of a run which was never interrupted.
+        force: Allow an existing output folder; what a training left in it is removed first.
+        resume: Continue after the last finished epoch. The result is that of a run which was
+            never interrupted. A finished pretraining with a constant learning rate may be
+            continued with a higher ``globals/max_epoch``.
 
     Returns:
         The output folder.
 
     Raises:
         ConfigError: The experiment is wrong or no pretraining.
-        OutputError: The output folder exists, or there is nothing to resume from.
+        OutputError: The output folder exists, is in use, or there is nothing to resume.
         DataError: A table or photo is wrong.
+        TrainingError: The loss is not a number, or the features have collapsed.
     """
-    started = time.perf_counter()
     experiment = Experiment.load(project, Path(config), overrides)
-    settings = experiment.globals
+    start: Start = "resume" if resume else "force" if force else "new"
+    return pretrain_experiment(experiment, start)
+
+
+def pretrain_experiment(
+    experiment: Experiment,
+    start: Start,
+    listener: Callable[[EpochReport], None] | None = None,
+) -> Path:
+    """Pretrain what an experiment says; as :func:`pretrain`.
+
+    Args:
+        experiment: A pretraining.
+        start: What to do with an existing output folder.
+        listener: Called after each epoch.
+    """
+    watch = Stopwatch()
+    project, settings = experiment.project, experiment.globals
     if settings.task != "self-supervised":
         raise ConfigError(
             f"{experiment.file}: globals/task is {settings.task}, not self-supervised; "
@@ -62,6 +88,10 @@ def pretrain(
     types = types_of(project)
     experiment.check(types)
     folder = project.path(settings.output_path)
+    if start == "new":
+        refuse_existing(folder)
+    if start == "resume" and not folder.exists():
+        raise OutputError(f"{folder}: no such folder to resume in; leave out --resume")
 
     runtime = create_runtime(settings)
     seed_everything(settings.seed)
@@ -73,65 +103,57 @@ def pretrain(
         "task": None,
     }
     parts = built.build(types, context)
-    # Every part is built before the folder is claimed: what is wrong leaves no trace.
+    # Every part is built before the folder is touched: what is wrong leaves no trace.
     model = runtime.place(parts["model"])
     loader, optimizer, scheduler = parts["loader/train"], parts["optimizer"], parts["scheduler"]
-    if resume:
-        snapshot = _newest_snapshot(folder)
-        _check_same(experiment, folder)
-    else:
-        claim(folder, force)
-        for old in [*folder.glob("snapshot_epoch_*.pth"), *folder.glob("backbone_epoch_*.pth")]:
-            old.unlink()
-    manager = parts["manager"]
-    for extension in parts["extensions"]:
-        manager.extend(extension)
-    save_sources(folder, experiment)
-    if resume:
-        manager.load_state_dict(read_snapshot(snapshot))
-        print(f"resuming from {shown(snapshot)}")
-    print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
-    run_training(
-        manager,
-        PretrainStep(model),
-        loader,
-        optimizer,
-        scheduler,
-        runtime,
-        settings.grad_accum,
-        settings.seed,
-    )
-    save_record(
-        folder,
-        task=settings.task,
-        seed=settings.seed,
-        device=str(runtime.device),
-        n_photos=len(loader.dataset),
-        wall_s=time.perf_counter() - started,
-    )
+    hashes = FileHashes(project.hash_store)
+    with lock(folder):
+        inputs = pretrain_inputs(experiment, types, hashes)
+        hashes.save()
+        state = decide(folder, inputs, start, more_epochs=True)
+        if state == "done":
+            print(f"{shown(folder)}: finished already")
+            return folder
+        step_name = f"pretrain {settings.output_path}"
+        prepare(folder, step_name, inputs, state)
+        save_sources(folder, experiment)
+        manager = parts["manager"]
+        progress = Progress(folder, settings.max_epoch, listener)
+        for extension in [
+            *parts["extensions"],
+            progress,
+            resume_snapshot(settings.resume_interval, settings.max_epoch),
+        ]:
+            manager.extend(extension)
+        if state == "continue":
+            restore(manager, read_snapshot(folder / RESUME_FILE))
+            print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
+        print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
+        run_training(
+            manager,
+            PretrainStep(model),
+            loader,
+            optimizer,
+            scheduler,
+            runtime,
+            settings.grad_accum,
+            settings.seed,
+        )
+        write_manifest(
+            folder / MANIFEST,
+            step_name,
+            inputs,
+            sorted(folder.glob("backbone_epoch_*.pth")),
+            hashes,
+            task=settings.task,
+            seed=settings.seed,
+            device=str(runtime.device),
+            n_photos=len(loader.dataset),
+            max_epoch=settings.max_epoch,
+            epoch_s=progress.epoch_s,
+            wall_s=watch.seconds,
+        )
+        # One file, kept: a pretraining may be continued to a later epoch.
+        clean_up(folder, keep_resume=True)
     print(f"wrote {shown(folder / f'backbone_epoch_{settings.max_epoch}.pth')}")
     return folder
-
-
-def _newest_snapshot(folder: Path) -> Path:
-    found = [
-        (int(match[1]), path)
-        for path in folder.glob("*.pth")
-        if (match := FULL_SNAPSHOT.fullmatch(path.name))
-    ]
-    if not found:
-        raise OutputError(f"{folder}: no snapshot_epoch_*.pth to resume from; leave out --resume")
-    return max(found)[1]
-
-
-def _check_same(experiment: Experiment, folder: Path) -> None:
-    """Make sure that a run continues with the configuration it was started with."""
-    differing = differing_keys(experiment.tree, read_yaml(folder / RESOLVED_CONFIG))
-    # Without a schedule, more epochs are simply more of the same.
-    if experiment.tree["scheduler"] is None:
-        differing = [key for key in differing if key != "globals/max_epoch"]
-    if differing:
-        raise OutputError(
-            f"{folder}: was started with other values of {', '.join(differing[:5])}; restore them "
-            "to resume, or start anew with -f"
-        )

@@ -1,9 +1,7 @@
 """Stage 3: K-fold fine-tuning."""
 
 import gc
-import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,14 +10,33 @@ from torch import nn
 from foldsmith.config import Experiment, Parts, Project
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.images import ImageStore
-from foldsmith.data.tables import FOLD_COLUMN, hash_columns, read_folds, targets_of
-from foldsmith.errors import ConfigError, one_line
+from foldsmith.data.tables import read_folds, targets_of
+from foldsmith.errors import ConfigError, OutputError, one_line
+from foldsmith.hashing import FileHashes
+from foldsmith.locking import lock
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
-from foldsmith.stages.output_folder import claim, save_record, save_sources, shown
+from foldsmith.models.weights import read_snapshot
+from foldsmith.stages.inputs import train_inputs
+from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
+from foldsmith.stages.output_folder import (
+    Start,
+    State,
+    clean_up,
+    decide,
+    prepare,
+    refuse_existing,
+    save_sources,
+    shown,
+)
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import Task, create_task
+from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
+from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions.snapshots import RESUME_FILE, restore
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import FineTuneStep
+
+Listener = Callable[[EpochReport], None]
 
 
 def train(
@@ -28,6 +45,7 @@ def train(
     overrides: Sequence[str] = (),
     folds: Sequence[int] | None = None,
     force: bool = False,
+    resume: bool = False,
 ) -> Path:
     """Fine-tune one model per fold, each validated on the fold it does not see.
 
@@ -39,18 +57,41 @@ def train(
         config: Experiment file, relative to the project folder.
         overrides: ``PATH=VALUE`` each.
         folds: Folds to train; all, or those of ``globals/val_fold``, if None.
-        force: Allow an existing output folder; the chosen folds are trained anew.
+        force: Allow existing output; the chosen folds are trained anew.
+        resume: Skip the chosen folds that are finished and continue the others after their
+            last finished epoch. The result is that of a run which was never interrupted.
 
     Returns:
         The output folder of the experiment.
 
     Raises:
         ConfigError: The experiment is wrong or no fine-tuning, or a fold does not exist.
-        OutputError: The output folder exists.
+        OutputError: A fold has been trained already, or is being trained.
         DataError: A table or photo is wrong.
+        TrainingError: The loss is not a number.
     """
     experiment = Experiment.load(project, Path(config), overrides)
-    settings = experiment.globals
+    start: Start = "resume" if resume else "force" if force else "new"
+    return train_folds(experiment, folds, start)
+
+
+def train_folds(
+    experiment: Experiment,
+    folds: Sequence[int] | None,
+    start: Start,
+    listener: Listener | None = None,
+    images: ImageStore | None = None,
+) -> Path:
+    """Fine-tune what an experiment says; as :func:`train`.
+
+    Args:
+        experiment: A fine-tuning.
+        folds: Folds to train; None as in :func:`train`.
+        start: What to do with existing output folders.
+        listener: Called after each epoch.
+        images: Photos decoded before; a new store if None.
+    """
+    project, settings = experiment.project, experiment.globals
     if settings.task not in ("multi-class", "regression"):
         stage = "pretrain" if settings.task == "self-supervised" else settings.task
         raise ConfigError(
@@ -64,53 +105,92 @@ def train(
     table = read_folds(project, settings.meta_file)
     task = create_task(settings.task, project)
     task.check(targets_of(project, table))
-    runtime = create_runtime(settings)
-    images = ImageStore(settings.image_cache_gb)
-
-    context = {"project": project, "images": images, "runtime": runtime, "task": task}
     root = project.path(settings.output_root)
-    columns = [project.settings.id_column, FOLD_COLUMN]
+    if start == "new":
+        for fold in chosen:
+            refuse_existing(root / f"fold{fold}")
+    if start == "resume" and not root.exists():
+        raise OutputError(f"{root}: no such folder to resume in; leave out --resume")
+    runtime = create_runtime(settings)
+    hashes = FileHashes(project.hash_store)
+    context = {
+        "project": project,
+        "images": images or ImageStore(settings.image_cache_gb),
+        "runtime": runtime,
+        "task": task,
+    }
     for fold in chosen:
-        started = time.perf_counter()
+        watch = Stopwatch()
         folder = root / f"fold{fold}"
+        inputs = train_inputs(experiment, fold, types, hashes)
+        hashes.save()
+        if decide(folder, inputs, start) == "done":
+            print(f"fold {fold}: finished already")
+            continue
         seed_everything(settings.seed)
         of_fold = experiment.with_values(
             {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
         )
         parts = of_fold.with_values({"globals/output_path": str(folder)}).build(types, context)
         model = runtime.place(parts["model"])
-        if fold == chosen[0]:
-            # What is wrong with the parts shows before anything is created or replaced.
-            _check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
-            claim(root, force)
-            _remove_stale(root, chosen)
-            save_sources(root, experiment)
-        print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
-        folder.mkdir()
-        save_sources(folder, of_fold)
-        _train_fold(of_fold, parts, model, task, runtime)
+        # What is wrong with the parts shows before anything is created or replaced.
+        _check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
+        with lock(folder):
+            # Again, now that nobody else can change it.
+            state = decide(folder, inputs, start)
+            # Trainings of other folds hold it for a moment, an inference for long.
+            with lock(root, wait_s=10):
+                _remove_inferred(root, fold)
+                save_sources(root, experiment)
+            step_name = f"train {settings.output_root} fold {fold}"
+            prepare(folder, step_name, inputs, state)
+            save_sources(folder, of_fold)
+            print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
+            progress = Progress(folder, settings.max_epoch, listener)
+            _train_fold(of_fold, parts, model, task, runtime, state, progress)
+            write_manifest(
+                folder / MANIFEST,
+                step_name,
+                inputs,
+                [*sorted(folder.glob("snapshot_*.pth")), folder / LOG_FILE],
+                hashes,
+                task=settings.task,
+                seed=settings.seed,
+                device=str(runtime.device),
+                max_epoch=settings.max_epoch,
+                epoch_s=progress.epoch_s,
+                wall_s=watch.seconds,
+            )
+            clean_up(folder, keep_resume=False)
         # The manager and its extensions refer to each other: free the models and workers now.
         del parts, model
         gc.collect()
-        save_record(
-            folder,
-            task=settings.task,
-            seed=settings.seed,
-            device=str(runtime.device),
-            folds_sha256=hash_columns(table, columns),
-            wall_s=time.perf_counter() - started,
-        )
     return root
 
 
 def _train_fold(
-    experiment: Experiment, parts: Parts, model: nn.Module, task: Task, runtime: Runtime
+    experiment: Experiment,
+    parts: Parts,
+    model: nn.Module,
+    task: Task,
+    runtime: Runtime,
+    state: State,
+    progress: Progress,
 ) -> None:
     settings = experiment.globals
     mixup = parts["dataset/mixup"] if "mixup" in experiment.tree["dataset"] else None
     manager = parts["manager"]
-    for extension in [parts["eval"], *parts["extensions"]]:
+    folder = Path(manager.out)
+    for extension in [
+        parts["eval"],
+        *parts["extensions"],
+        progress,
+        resume_snapshot(settings.resume_interval, settings.max_epoch),
+    ]:
         manager.extend(extension)
+    if state == "continue":
+        restore(manager, read_snapshot(folder / RESUME_FILE))
+        print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
     step = FineTuneStep(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed)
     run_training(
         manager,
@@ -155,12 +235,9 @@ def _chosen_folds(project: Project, wanted: int | list[int] | None) -> list[int]
     return folds
 
 
-def _remove_stale(root: Path, folds: list[int]) -> None:
-    """Remove the folds that are trained anew and everything inferred from the old ones."""
-    for fold in folds:
-        if (root / f"fold{fold}").exists():
-            shutil.rmtree(root / f"fold{fold}")
-        for copy in root.glob(f"*_model_fold{fold}.pth"):
-            copy.unlink()
-    for result in root.glob("*_by_*"):
-        result.unlink()
+def _remove_inferred(root: Path, fold: int) -> None:
+    """Remove what was inferred from an earlier training of a fold."""
+    for result in [*root.glob("manifest_by_*"), *root.glob("*_by_*")]:
+        result.unlink(missing_ok=True)
+    for copy in root.glob(f"*_model_fold{fold}.pth"):
+        copy.unlink()

@@ -62,6 +62,19 @@ class MultiClass:
         expectation: npt.NDArray[np.float64] = probabilities @ np.asarray(self.class_values)
         return expectation
 
+    def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return logits whose prediction is the mean target: the classes' log frequencies.
+
+        Args:
+            targets: Shape (n,).
+
+        Returns:
+            Shape (n_classes,).
+        """
+        classes = self.encode(torch.from_numpy(targets)).numpy()
+        share = np.bincount(classes, minlength=self.n_outputs) / len(targets)
+        return np.log(np.maximum(share, 1e-12)).astype(np.float32)
+
 
 @dataclass(frozen=True)
 class Regression:
@@ -89,6 +102,10 @@ class Regression:
     def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the clipped outputs: shape (..., 1) becomes (...)."""
         return np.clip(logits[..., 0].astype(np.float64), *self.target_range)
+
+    def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the mean target as an output, shape (1,)."""
+        return np.array([targets.mean()], np.float32)
 
 
 Task = MultiClass | Regression

@@ -2,15 +2,22 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytorch_pfn_extras as ppe
 import torch
 
 from foldsmith.config import Types
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.errors import FoldsmithError
+from foldsmith.errors import TrainingError
 from foldsmith.models.runtime import Runtime, seed_everything
+from foldsmith.training.extensions.snapshots import RESUME_FILE
 from foldsmith.training.steps import Step
+
+# Batches between two looks at the losses: each look waits for the device.
+CHECK_INTERVAL = 100
 
 
 def optimizer_steps(loader: PhotoLoader, grad_accum: int, max_epoch: int) -> int:
@@ -72,7 +79,8 @@ def run_training(
         seed: Seed of dropout and everything else that draws globally.
 
     Raises:
-        FoldsmithError: The loss of an epoch is not a number.
+        TrainingError: The loss is not a number.
+        FoldsmithError: The device has too little memory.
     """
     sizes = loader.sampler.sizes()
     weights = window_weights(sizes, grad_accum)
@@ -83,41 +91,74 @@ def run_training(
         loader.set_epoch(epoch)
         step.model.train()
         sums: dict[str, torch.Tensor] = {}
+        losses: list[torch.Tensor] = []
+        lrs: list[float] = []
         waited, started = 0.0, time.perf_counter()
         batches = iter(loader)
         for index, weight in enumerate(weights):
             asked = time.perf_counter()
             batch = runtime.transfer(next(batches))
             waited += time.perf_counter() - asked
-            with manager.run_iteration():
+            with manager.run_iteration(), _memory_advice(runtime, loader, grad_accum):
                 with runtime.autocast():
                     scalars = step(batch, epoch, index)
                 runtime.scaler.scale(scalars["loss"] * weight).backward()  # type: ignore[no-untyped-call]
                 # Sums stay on the device: reading a loss each step would stall a GPU.
                 for name, value in scalars.items():
                     sums[name] = sums.get(name, 0) + value.detach() * sizes[index]
+                losses.append(scalars["loss"].detach())
+                lrs.append(optimizer.param_groups[0]["lr"])
                 if (index + 1) % grad_accum == 0 or index == last:
-                    lr = optimizer.param_groups[0]["lr"]
+                    lr_of_step = lrs[-1]
                     runtime.scaler.step(optimizer)
                     runtime.scaler.update()
                     optimizer.zero_grad(set_to_none=True)
                     if scheduler is not None:
                         scheduler.step()
+                if len(losses) == CHECK_INTERVAL or index == last:
+                    _check_losses(losses, lrs, index, epoch, manager.out)
+                    losses.clear()
+                    lrs.clear()
                 if index == last:
                     means = {f"train/{name}": float(s) / sum(sizes) for name, s in sums.items()}
-                    if not math.isfinite(means["train/loss"]):
-                        raise FoldsmithError(
-                            f"the loss of epoch {epoch + 1} is {means['train/loss']} (learning "
-                            f"rate {lr:.3g}): lower the learning rate, or set "
-                            "globals/enable_amp=false"
-                        )
                     elapsed = time.perf_counter() - started
                     means |= {
-                        "lr": lr,
+                        "lr": lr_of_step,
                         "images_per_s": sum(sizes) / elapsed,
                         "data_wait": waited / elapsed,
                     }
                     ppe.reporting.report(means)
+
+
+def _check_losses(
+    losses: list[torch.Tensor], lrs: list[float], index: int, epoch: int, out: str
+) -> None:
+    """Make sure that the losses of the last batches, up to batch ``index``, are numbers."""
+    finite = torch.isfinite(torch.stack(losses)).tolist()
+    if all(finite):
+        return
+    first = finite.index(False)
+    batch = index - len(losses) + first + 2
+    resume = Path(out) / RESUME_FILE
+    good = f"the state after epoch {epoch} is in {resume}" if resume.is_file() else "none is kept"
+    raise TrainingError(
+        f"{out}: the loss is no number at epoch {epoch + 1}, batch {batch} (learning rate "
+        f"{lrs[first]:.3g}; last good snapshot: {good}). Lower the learning rate, or set "
+        "globals/enable_amp=false"
+    )
+
+
+@contextmanager
+def _memory_advice(runtime: Runtime, loader: PhotoLoader, grad_accum: int) -> Iterator[None]:
+    """Say which batch to try when the memory of the device does not hold this one."""
+    batch = loader.sampler.batch_size
+    smaller = max(1, batch // 2)
+    with runtime.memory_errors(
+        f"batches of {batch} photos; try loader/train/batch_size={smaller} "
+        f"globals/grad_accum={math.ceil(batch * grad_accum / smaller)}, which is as many photos "
+        "per optimizer step"
+    ):
+        yield
 
 
 TYPES: Types = {"optimizer_steps": optimizer_steps, "scaled_lr": scaled_lr}

@@ -1,12 +1,17 @@
 """Snapshots of weights and of whole trainings, and the triggers that fire them."""
 
+import string
+from pathlib import Path
 from typing import Any
 
-import pytorch_pfn_extras as ppe
+import torch
+from pytorch_pfn_extras.training import extension
 from pytorch_pfn_extras.training.extension import ExtensionEntry
 from pytorch_pfn_extras.training.triggers import ManualScheduleTrigger
 from pytorch_pfn_extras.training.triggers import MinValueTrigger as MinValueTrigger
 from torch import nn
+
+RESUME_FILE = "resume.pth"
 
 
 def every_and_last(n: int, max_epoch: int) -> ManualScheduleTrigger:
@@ -19,30 +24,114 @@ def last_epoch(max_epoch: int) -> ManualScheduleTrigger:
     return ManualScheduleTrigger([max_epoch], "epoch")
 
 
-def weights_snapshot(
-    target: nn.Module, filename: str, trigger: Any, keep: int | None = None
-) -> ExtensionEntry:
-    """Return an extension that writes the weights of one module.
+class WeightsSnapshot(extension.Extension):
+    """Writes the weights of one module.
 
     Args:
         target: The module; the file holds its ``state_dict``.
         filename: Name with ``{.epoch}`` for the epoch.
-        trigger: When.
-        keep: How many of its files to keep, the newest; null keeps all.
+        keep: How many of its files to keep, the newest; null keeps all. What is too much is
+            removed when the training's own state is safe: by :class:`ResumeSnapshot`.
     """
-    extension = ppe.training.extensions.snapshot_object(
-        target, filename, n_retains=-1 if keep is None else keep
-    )
-    return ExtensionEntry(extension, name=filename, trigger=trigger)
+
+    priority = extension.PRIORITY_SNAPSHOT
+    needs_model_state = True
+
+    def __init__(self, target: nn.Module, filename: str, keep: int | None = None) -> None:
+        self.target = target
+        self.filename = filename
+        self.keep = keep
+
+    def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
+        """Write a file; called by the manager."""
+        _save(manager, self.filename.format(manager), self.target.state_dict())
+
+    def remove_superseded(self, folder: Path) -> None:
+        """Remove the oldest files beyond ``keep``."""
+        if self.keep is not None:
+            for path in list(self._files(folder).values())[: -self.keep]:
+                path.unlink(missing_ok=True)
+
+    def remove_after(self, folder: Path, epoch: int) -> None:
+        """Remove the files of epochs that a restored training has not seen."""
+        for number, path in self._files(folder).items():
+            if number > epoch:
+                path.unlink(missing_ok=True)
+
+    def _files(self, folder: Path) -> dict[int, Path]:
+        """Return this extension's files by epoch, oldest first."""
+        # "snapshot_by_metric_epoch_{.epoch}.pth" as what stands before and after the number.
+        (before, _, _, _), *rest = string.Formatter().parse(self.filename)
+        after = rest[0][0] if rest else ""
+        found = {
+            path.name[len(before) : len(path.name) - len(after)]: path
+            for path in folder.glob(f"{before}*{after}")
+        }
+        return {
+            int(number): found[number]
+            for number in sorted(found, key=_as_number)
+            if number.isdigit()
+        }
 
 
-def full_snapshot(filename: str, trigger: Any, keep: int = 1) -> ExtensionEntry:
-    """Return an extension that writes everything a training needs to continue.
+class ResumeSnapshot(extension.Extension):
+    """Writes everything a training needs to continue, over the file before.
+
+    That is the manager's state: model, optimizer, the state objects (scheduler, gradient
+    scaler), log and best values so far, the number of finished epochs. Random generators need
+    no state: all that is drawn is a function of (seed, epoch, index).
+
+    To be added after every other extension, so that it holds their state from after this epoch.
+    """
+
+    priority = extension.PRIORITY_SNAPSHOT
+    needs_model_state = True
+    default_name = "resume"
+
+    def __call__(self, manager: Any) -> None:
+        """Write the file, then remove what newer files have replaced."""
+        _save(manager, RESUME_FILE, manager.state_dict())
+        for _, entry in manager.extensions:
+            if isinstance(entry.extension, WeightsSnapshot):
+                entry.extension.remove_superseded(Path(manager.out))
+
+
+def restore(manager: Any, state: dict[str, Any]) -> None:
+    """Put a manager into the state that :class:`ResumeSnapshot` wrote.
+
+    Extensions that the snapshot does not know (a plot that was added since) begin anew. Files
+    of later epochs go: the training was killed after it wrote them, and gets there again.
+    """
+    own = {name: entry.state_dict() for name, entry in manager._extensions.items()}
+    manager.load_state_dict(state | {"extensions": own | state["extensions"]})
+    for entry in manager._extensions.values():
+        if isinstance(entry.extension, WeightsSnapshot):
+            entry.extension.remove_after(Path(manager.out), manager.epoch)
+
+
+def weights_snapshot(
+    target: nn.Module, filename: str, trigger: Any, keep: int | None = None
+) -> ExtensionEntry:
+    """Return a :class:`WeightsSnapshot` with its trigger.
 
     Args:
+        target: The module.
         filename: Name with ``{.epoch}`` for the epoch.
         trigger: When; at the end of an epoch.
-        keep: How many of its files to keep, the newest.
+        keep: How many of its files to keep, the newest; null keeps all.
     """
-    extension = ppe.training.extensions.snapshot(filename=filename, n_retains=keep)
-    return ExtensionEntry(extension, name=filename, trigger=trigger)
+    snapshot = WeightsSnapshot(target, filename, keep)
+    return ExtensionEntry(snapshot, name=filename, trigger=trigger)
+
+
+def resume_snapshot(interval: int, max_epoch: int) -> ExtensionEntry:
+    """Return a :class:`ResumeSnapshot` that fires every ``interval`` epochs and at the last."""
+    return ExtensionEntry(ResumeSnapshot(), trigger=every_and_last(interval, max_epoch))
+
+
+def _as_number(text: str) -> int:
+    return int(text) if text.isdigit() else -1
+
+
+def _save(manager: Any, filename: str, state: Any) -> None:
+    manager.writer(filename, manager.out, state, savefun=torch.save)

@@ -1,0 +1,70 @@
+"""Everything that can be wrong with a project's tables, found at once."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from foldsmith.config import Project
+from foldsmith.data.folds import assign_folds
+from foldsmith.data.tables import FOLD_COLUMN, read_folds, read_sample, read_test, read_train
+from foldsmith.errors import DataError
+
+
+def table_problems(project: Project) -> list[str]:
+    """Return what is wrong with the train and test tables and the sample submission.
+
+    Returns:
+        One line per problem, each naming its file; empty if all is well.
+    """
+    problems: list[str] = []
+
+    def attempt(check: Callable[[], pd.DataFrame | None]) -> pd.DataFrame | None:
+        try:
+            return check()
+        except DataError as error:
+            problems.extend(str(error).splitlines())
+            return None
+
+    train = attempt(lambda: read_train(project, with_bad=True))
+    test = attempt(lambda: read_test(project))
+    if train is not None:
+        attempt(lambda: _check_folds(project, train))
+    if test is not None and project.settings.sample_submission is not None:
+        attempt(lambda: read_sample(project, test))
+    if train is not None and test is not None:
+        attempt(lambda: _check_overlap(project, train, test))
+    return problems
+
+
+def split_groups(project: Project, meta_file: str | None) -> list[str]:
+    """Return the groups that a fold table spreads over several folds: a leak.
+
+    Raises:
+        DataError: The fold table cannot be read.
+    """
+    column = project.settings.group_column
+    table = read_folds(project, meta_file)
+    if column is None or column not in table.columns:
+        return []
+    folds_of = table.groupby(column)[FOLD_COLUMN].nunique()
+    return [str(group) for group in folds_of.index[folds_of > 1]]
+
+
+def _check_folds(project: Project, train: pd.DataFrame) -> None:
+    settings = project.settings
+    groups = train[settings.group_column] if settings.group_column else None
+    try:
+        assign_folds(settings.folds, train[settings.target_column], groups)
+    except DataError as error:
+        raise DataError(f"{project.data_dir / settings.train_csv}: {error}") from None
+
+
+def _check_overlap(project: Project, train: pd.DataFrame, test: pd.DataFrame) -> None:
+    settings = project.settings
+    both = test[settings.id_column][test[settings.id_column].isin(train[settings.id_column])]
+    if len(both):
+        raise DataError(
+            f"{project.data_dir / settings.test_csv}: column {settings.id_column}: {len(both)} "
+            f"ids are in {settings.train_csv} too, the first is {both.iloc[0]}; a photo is either "
+            "labelled or to predict"
+        )

@@ -1,0 +1,104 @@
+"""One process at a time per output folder."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from foldsmith.atomic import write_json
+from foldsmith.errors import OutputError
+
+# Loader workers of a killed process inherit its lock; they notice its death within seconds.
+ORPHANS_END_S = 20.0
+
+
+@contextmanager
+def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold a folder for this process until the block ends.
+
+    The lock is one of the operating system: it ends with the process that holds it, however
+    that dies, so that no stale lock can be left behind. It lies beside the folder, which may
+    be removed and made again while it is held.
+
+    Args:
+        folder: The folder; it need not exist.
+        wait_s: Seconds to wait for another process to let go.
+
+    Raises:
+        OutputError: Another process holds it; the message says which.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    held = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+    owner_file = folder.parent / f".{folder.name}.owner.json"
+    try:
+        held.acquire(timeout=wait_s)
+    except filelock.Timeout:
+        owner = _read_owner(owner_file)
+        try:
+            held.acquire(timeout=0 if owner is None or is_alive(owner) else ORPHANS_END_S)
+        except filelock.Timeout:
+            raise OutputError(f"{folder}: {_in_use(owner)}") from None
+    try:
+        write_json(owner_file, this_process())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            owner_file.unlink(missing_ok=True)
+        held.release()
+
+
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Return the process that holds a folder, as :func:`this_process` of it; None if none does.
+
+    Only what that process has written is read: nothing is locked by asking.
+    """
+    owner = _read_owner(folder.parent / f".{folder.name}.owner.json")
+    return owner if owner is not None and is_alive(owner) else None
+
+
+def this_process() -> dict[str, Any]:
+    """Return what identifies this process: pid, host, command, since."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "command": " ".join(["foldsmith", *sys.argv[1:]]),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def is_alive(process: dict[str, Any]) -> bool:
+    """Return whether a process lives; one on another host is taken to."""
+    if process.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(int(process["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _read_owner(path: Path) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) and "pid" in owner else None
+
+
+def _in_use(owner: dict[str, Any] | None) -> str:
+    if owner is None:
+        return "in use by another process; wait for it to end"
+    return (
+        f"in use by process {owner['pid']} on {owner.get('host')} ({owner.get('command')}, since "
+        f"{owner.get('since')}); wait for it to end, or stop it"
+    )

@@ -1,0 +1,7 @@
+"""The whole job: which steps an experiment needs, which of them are done, running the rest."""
+
+from foldsmith.pipeline.doctor import doctor
+from foldsmith.pipeline.run import dry_run, run
+from foldsmith.pipeline.status import status
+
+__all__ = ["doctor", "dry_run", "run", "status"]

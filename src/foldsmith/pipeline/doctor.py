@@ -1,0 +1,290 @@
+"""Everything that can be known to go wrong before the work starts."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import timm
+import torch
+
+from foldsmith import __version__
+from foldsmith.config import Experiment, Project
+from foldsmith.config.flatten import flatten
+from foldsmith.data.checks import split_groups, table_problems
+from foldsmith.data.images import ImageStore
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.statistics import photo_facts
+from foldsmith.data.tables import photo_paths, read_test, read_train
+from foldsmith.errors import FoldsmithError, one_line
+from foldsmith.hashing import FileHashes
+from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
+from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
+from foldsmith.pipeline.table import duration
+from foldsmith.stages.inputs import without_pretrained
+from foldsmith.tasks.task import create_task
+from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
+
+# A CPU would take minutes for a whole batch of a large model; shapes and types show with few.
+_CPU_PHOTOS = 4
+
+# Share of a GPU's free memory that a proposal fills.
+_FILL = 0.9
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What one batch through an experiment has shown.
+
+    Attributes:
+        text: One line for people.
+        disk_bytes: What the experiment writes, at most, at one time.
+    """
+
+    text: str
+    disk_bytes: int
+
+
+def doctor(project: Project, config: Path | str | None = None) -> list[str]:
+    """Check the environment, the data and every experiment; print what is found.
+
+    One batch of every experiment goes through its model, loss and backward pass. Nothing is
+    written but hashes of files.
+
+    Args:
+        project: The project.
+        config: Experiment file to check with what it needs; None for all in ``exp_config``.
+
+    Returns:
+        What is wrong, one line each; empty if all is well.
+    """
+    print("environment")
+    for name, value in _environment().items():
+        print(f"  {name:<12} {value}")
+    problems = [*table_problems(project)]
+    print("data")
+    if not problems:
+        problems += _check_photos(project)
+    print("experiments")
+    try:
+        plan = plan_of_all(project) if config is None else plan_of(project, config)
+    except FoldsmithError as error:
+        return [*problems, *str(error).splitlines()]
+    problems += _try_all(plan)
+    problems += _check_leaks(plan)
+    return list(dict.fromkeys(problems))
+
+
+def propose_batch(batch_size: int, grad_accum: int, fits: int) -> tuple[int, int]:
+    """Return a batch size and accumulation with as many photos per optimizer step.
+
+    Args:
+        batch_size: As the experiment has it.
+        grad_accum: As the experiment has it.
+        fits: Most photos of a batch that the device holds, at least 1.
+
+    Returns:
+        The largest batch that fits and divides ``batch_size * grad_accum``, and its number
+        of batches per step; what the experiment has, if that fits.
+    """
+    if batch_size <= fits:
+        return batch_size, grad_accum
+    photos = batch_size * grad_accum
+    batch = max(size for size in range(1, fits + 1) if photos % size == 0)
+    return batch, photos // batch
+
+
+def _environment() -> dict[str, str]:
+    facts = {
+        "foldsmith": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "opencv": cv2.__version__,
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1),
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        facts["memory"] = _size(memory)
+    if not torch.cuda.is_available():
+        facts["GPU"] = f"none that torch can use (built for CUDA {torch.version.cuda})"
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        facts[f"GPU {index}"] = (
+            f"{torch.cuda.get_device_name(index)}, {_size(free)} of {_size(total)} free, "
+            f"bf16 {'yes' if torch.cuda.is_bf16_supported(False) else 'no'}, "
+            f"CUDA {torch.version.cuda}"
+        )
+    return facts
+
+
+def _check_photos(project: Project) -> list[str]:
+    tables = [read_train(project, with_bad=True), read_test(project)]
+    paths = [path for table in tables for path in photo_paths(project, table)]
+    hashes = FileHashes(project.hash_store)
+    facts = photo_facts(paths, hashes)
+    hashes.save()
+    bad = [problem for problem in facts.problems if problem is not None]
+    sides = facts.table[["height", "width"]]
+    print(f"  {len(tables[0])} labelled photos, {len(tables[1])} to predict, {len(bad)} unreadable")
+    if len(bad) < len(paths):
+        print(f"  sides from {sides.min().min():.0f} to {sides.max().max():.0f} px")
+    return bad
+
+
+def _try_all(plan: Plan) -> list[str]:
+    """Send a batch through every experiment that is trained."""
+    experiments = {
+        step.name: step.experiment
+        for step in plan.steps
+        if step.epochs and step.experiment is not None
+    }
+    problems: list[str] = []
+    disk = 0
+    for name, experiment in sorted(experiments.items()):
+        if not plan.project.fold_table.is_file():
+            print(f"  {name}: not tried, run 'foldsmith preprocess' first")
+            continue
+        try:
+            trial = _try(experiment, plan.types)
+        except FoldsmithError as error:
+            problems += str(error).splitlines()
+            print(f"  {name}: fails")
+            continue
+        except Exception as error:  # whatever a model or loss of the project's own raises
+            problems.append(
+                f"{experiment.file}: one batch fails: {type(error).__name__}: {one_line(error)}"
+            )
+            print(f"  {name}: fails")
+            continue
+        disk += trial.disk_bytes
+        print(f"  {name}: {trial.text}", flush=True)
+    free = shutil.disk_usage(plan.project.folder).free
+    print(f"  the trainings write up to {_size(disk)}; {_size(free)} are free")
+    if disk > free:
+        problems.append(
+            f"{plan.project.folder}: the trainings write up to {_size(disk)}, but {_size(free)} "
+            "are free; make room, or raise globals/snapshot_interval"
+        )
+    return problems
+
+
+def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Trial:
+    """Send one batch through an experiment: forward, loss, backward, optimizer step."""
+    project, settings = experiment.project, experiment.globals
+    runtime = create_runtime(settings)
+    seed_everything(settings.seed)
+    pretraining = settings.task == "self-supervised"
+    task = None if pretraining else create_task(settings.task, project)
+    context = {"project": project, "images": ImageStore(0), "runtime": runtime, "task": task}
+    if not pretraining:
+        experiment = without_pretrained(experiment).with_values({"globals/val_fold": 0})
+    parts = experiment.build(types, context)
+    model = runtime.place(parts["model"])
+    loader, optimizer = parts["loader/train"], parts["optimizer"]
+    step: Step
+    if task is None:
+        step = PretrainStep(model)
+    else:
+        step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
+    batch_size = loader.sampler.batch_size
+    # At least two: BatchNorm cannot train on one.
+    photos = min(batch_size, _CPU_PHOTOS) if runtime.device.type == "cpu" else batch_size
+    started = time.perf_counter()
+    advice = ""
+    if runtime.device.type == "cuda":
+        fits = _fitting_batch(step, loader, optimizer, runtime)
+        photos = min(photos, fits)
+        if fits < batch_size:
+            batch, accum = propose_batch(batch_size, settings.grad_accum, fits)
+            advice = (
+                f"; batches of {batch_size} do not fit: try loader/train/batch_size={batch} "
+                f"globals/grad_accum={accum}"
+            )
+    loss = _one_batch(step, loader, optimizer, runtime, photos)
+    seconds = time.perf_counter() - started
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    text = (
+        f"{parameters / 1e6:.1f} M parameters, {photos} of {batch_size} photos in "
+        f"{duration(seconds)}, loss {loss:.3f}{advice}"
+    )
+    return _Trial(text, _disk_bytes(experiment, weights))
+
+
+def _one_batch(
+    step: Step,
+    loader: PhotoLoader,
+    optimizer: torch.optim.Optimizer,
+    runtime: Runtime,
+    photos: int,
+) -> float:
+    keys = [(0, index % len(loader.dataset)) for index in range(photos)]
+    batch = runtime.transfer(loader.dataset.__getitems__(keys))
+    step.model.train()
+    with runtime.autocast():
+        loss = step(batch, 0, 0)["loss"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss)
+
+
+def _fitting_batch(
+    step: Step, loader: PhotoLoader, optimizer: torch.optim.Optimizer, runtime: Runtime
+) -> int:
+    """Return how many photos fit the GPU, from the memory that two small batches take."""
+    sizes = (4, 12)
+    peaks = []
+    for size in sizes:
+        torch.cuda.reset_peak_memory_stats(runtime.device)
+        _one_batch(step, loader, optimizer, runtime, size)
+        peaks.append(torch.cuda.max_memory_allocated(runtime.device))
+    per_photo = max(1.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
+    fixed = peaks[0] - per_photo * sizes[0]
+    free = torch.cuda.mem_get_info(runtime.device)[0] + torch.cuda.memory_allocated(runtime.device)
+    return max(1, int((_FILL * free - fixed) / per_photo))
+
+
+def _disk_bytes(experiment: Experiment, weights: int) -> int:
+    """Return what an experiment writes at most, from the size of its weights."""
+    settings = experiment.globals
+    # The resume snapshot: the weights and the optimizer's one or two values for each.
+    optimizer = str(flatten(experiment.tree).get("optimizer/type"))
+    resume = weights * (2 if optimizer == "SGD" else 3)
+    if settings.task == "self-supervised":
+        kept = -(-settings.max_epoch // settings.snapshot_interval)
+        return kept * weights + 2 * resume
+    # Per fold three snapshots, and while it is trained one more of each and the resume one.
+    folds = experiment.project.n_splits
+    return 4 * folds * weights + 2 * weights + 2 * resume
+
+
+def _check_leaks(plan: Plan) -> list[str]:
+    """Return the fold tables that spread a group over several folds."""
+    problems = []
+    tables = {
+        step.experiment.globals.meta_file
+        for step in plan.steps
+        if step.kind == "train" and step.experiment is not None
+    }
+    for table in tables:
+        try:
+            groups = split_groups(plan.project, table)
+        except FoldsmithError:
+            continue  # not preprocessed yet
+        if groups:
+            problems.append(
+                f"{table or plan.project.fold_table}: {len(groups)} groups are in more than one "
+                f"fold, the first is {groups[0]}: scores will be too good"
+            )
+    return problems
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**29 else f"{n_bytes / 2**20:.0f} MiB"

@@ -1,0 +1,322 @@
+"""The steps that an experiment needs, in the order of their dependencies, from its files."""
+
+import fnmatch
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from foldsmith.config import EnsembleSettings, Experiment, Project
+from foldsmith.config.check import named_files
+from foldsmith.errors import ConfigError
+from foldsmith.stages.infer import Criterion
+from foldsmith.stages.types import types_of
+
+Kind = Literal["preprocess", "pretrain", "train", "infer", "ensemble"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+EXPERIMENTS = "exp_config"
+
+# An override for some experiments: "1*:globals/max_epoch=2"; the path before "=" has no colon.
+_FOR_SOME = re.compile(r"([^:=/]+):([^=]+=.*)", re.DOTALL)
+
+_BACKBONE = re.compile(r"backbone_epoch_(\d+)\.pth")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan.
+
+    Attributes:
+        kind: What it is.
+        label: Name for people, as in ``train 100 fold 0``.
+        folder: Where its output is.
+        needs: Labels of the steps that come before it.
+        experiment: The experiment; None for preprocessing.
+        fold: The fold of a training.
+        criterion: Which snapshots are used, for trainings and inferences.
+        wanted: Files in its folder that later steps read.
+    """
+
+    kind: Kind
+    label: str
+    folder: Path
+    needs: tuple[str, ...] = ()
+    experiment: Experiment | None = None
+    fold: int | None = None
+    criterion: Criterion = "metric"
+    wanted: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment: that of its file without the suffix."""
+        return self.experiment.file.stem if self.experiment else ""
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, for a pretraining or training; else 0."""
+        if self.kind not in ("pretrain", "train") or self.experiment is None:
+            return 0
+        return self.experiment.globals.max_epoch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a job, each after those that it needs."""
+
+    project: Project
+    steps: tuple[Step, ...]
+    types: Mapping[str, Callable[..., Any]]
+
+    def select(self, only: Sequence[str], until: Kind | None) -> "Plan":
+        """Return the plan of some experiments, or of the steps up to a kind.
+
+        Args:
+            only: Names of experiments, as in ``100``; all if empty.
+            until: Last kind of step; all if None.
+
+        Raises:
+            ConfigError: There is no such experiment in the plan.
+        """
+        names = {step.name for step in self.steps} - {""}
+        unknown = sorted(set(only) - names)
+        if unknown:
+            raise ConfigError(
+                f"--only {','.join(unknown)}: not in the plan (it has: {', '.join(sorted(names))})"
+            )
+        last = len(KINDS) if until is None else KINDS.index(until)
+        chosen = tuple(
+            step
+            for step in self.steps
+            if KINDS.index(step.kind) <= last
+            and (not only or step.kind == "preprocess" or step.name in only)
+        )
+        return Plan(self.project, chosen, self.types)
+
+
+def plan_of(project: Project, config: Path | str, overrides: Sequence[str] = ()) -> Plan:
+    """Work out the steps that one experiment needs.
+
+    Args:
+        project: The project.
+        config: An experiment file of any kind, relative to the project folder. The experiments
+            that it needs are looked for beside it.
+        overrides: ``PATH=VALUE`` for this file, ``NAMES:PATH=VALUE`` for the experiments whose
+            file names (without suffix) fit the pattern, as in ``1*:globals/max_epoch=2``.
+
+    Raises:
+        ConfigError: One line per problem of the experiments that are needed, or an output that
+            none of them makes.
+    """
+    path = project.path(config).resolve()
+    target = Experiment.load(project, path, overrides_for(path, path, overrides))
+    files = sorted(path.parent.glob("*.yml"))
+    others = _Experiments(project, [file for file in files if file != path], path, overrides)
+    others.loaded.insert(0, target)
+    for text in overrides:
+        match = _FOR_SOME.fullmatch(text)
+        if match is not None and not any(fnmatch.fnmatchcase(f.stem, match[1]) for f in files):
+            raise ConfigError(f"override {text!r}: no file in {path.parent} is called {match[1]}")
+    return _Builder(project, others).plan([target])
+
+
+def plan_of_all(project: Project, folder: str = EXPERIMENTS) -> Plan:
+    """Work out the steps of every experiment in a folder."""
+    files = sorted(project.path(folder).glob("*.yml"))
+    if not files:
+        raise ConfigError(f"{project.path(folder)}: holds no experiment files (*.yml)")
+    experiments = _Experiments(project, files, None, ())
+    if experiments.problems:
+        raise ConfigError("\n".join(experiments.problems))
+    return _Builder(project, experiments).plan(experiments.loaded)
+
+
+def overrides_for(file: Path, target: Path | None, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that are meant for one experiment file, without their pattern."""
+    chosen = []
+    for text in overrides:
+        match = _FOR_SOME.fullmatch(text)
+        if match is None and file == target:
+            chosen.append(text)
+        elif match is not None and fnmatch.fnmatchcase(file.stem, match[1]):
+            chosen.append(match[2])
+    return chosen
+
+
+class _Experiments:
+    """The experiments of a folder, found by what they make."""
+
+    def __init__(
+        self, project: Project, files: Sequence[Path], target: Path | None, overrides: Sequence[str]
+    ) -> None:
+        self.project = project
+        self.loaded: list[Experiment] = []
+        # A broken file matters only if what is needed is not found elsewhere.
+        self.problems: list[str] = []
+        for file in files:
+            try:
+                self.loaded.append(
+                    Experiment.load(project, file, overrides_for(file, target, overrides))
+                )
+            except ConfigError as error:
+                self.problems += str(error).splitlines()
+
+    def making(self, folder: str) -> Experiment | None:
+        """Return the experiment whose output folder this is.
+
+        Raises:
+            ConfigError: There are several.
+        """
+        wanted = self.project.path(folder).resolve()
+        found = [
+            experiment
+            for experiment in self.loaded
+            if (output := output_of(experiment)) is not None and output.resolve() == wanted
+        ]
+        if len(found) > 1:
+            names = ", ".join(experiment.file.name for experiment in found)
+            raise ConfigError(f"{wanted}: is the output folder of several experiments ({names})")
+        return found[0] if found else None
+
+
+def output_of(experiment: Experiment) -> Path | None:
+    """Return the output folder of an experiment, if it has one."""
+    settings = experiment.globals
+    fine_tuning = settings.task in ("multi-class", "regression")
+    folder = settings.output_root if fine_tuning else settings.output_path
+    return None if folder is None else experiment.project.path(folder)
+
+
+class _Builder:
+    """Collects steps, and everything that is wrong with them."""
+
+    def __init__(self, project: Project, experiments: _Experiments) -> None:
+        self.project = project
+        self.experiments = experiments
+        self.types = types_of(project)
+        self.problems: list[str] = []
+        self.steps: dict[str, Step] = {
+            "preprocess": Step("preprocess", "preprocess", project.data_dir)
+        }
+
+    def plan(self, targets: Sequence[Experiment]) -> Plan:
+        # Ensembles first: they say which snapshots their members are inferred from.
+        for target in sorted(targets, key=lambda t: t.globals.task != "ensemble"):
+            self._add(target, "metric")
+        if self.problems:
+            raise ConfigError("\n".join(dict.fromkeys(self.problems)))
+        steps = sorted(self.steps.values(), key=lambda step: step.kind == "ensemble")
+        return Plan(self.project, tuple(steps), self.types)
+
+    def _add(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+        """Add an experiment's steps and those before it; return the labels of its last ones."""
+        task = experiment.globals.task
+        output = output_of(experiment)
+        if output is None:
+            key = "output_root" if task in ("multi-class", "regression") else "output_path"
+            self.problems.append(f"{experiment.file}: globals/{key} is missing")
+            return ()
+        if task == "ensemble":
+            return self._add_ensemble(experiment, output)
+        if task == "self-supervised":
+            self._check(experiment, ())
+            label = f"pretrain {experiment.file.stem}"
+            self.steps.setdefault(
+                label, Step("pretrain", label, output, ("preprocess",), experiment)
+            )
+            return (label,)
+        return self._add_fine_tuning(experiment, output, criterion)
+
+    def _add_ensemble(self, experiment: Experiment, output: Path) -> tuple[str, ...]:
+        self._check(experiment, ())
+        if self.problems:
+            return ()
+        settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
+        needs: list[str] = []
+        for folder in settings.experiments:
+            member = self.experiments.making(folder)
+            if member is None:
+                self._missing(experiment, "ensemble/experiments", folder, "globals/output_root")
+            elif member.globals.task not in ("multi-class", "regression"):
+                self.problems.append(
+                    f"{experiment.file}: ensemble/experiments: {folder} is made by "
+                    f"{member.file.name}, a {member.globals.task} experiment"
+                )
+            else:
+                needs += self._add(member, settings.criterion)
+        label = f"ensemble {experiment.file.stem}"
+        self.steps[label] = Step("ensemble", label, output, tuple(needs), experiment)
+        return (label,)
+
+    def _add_fine_tuning(
+        self, experiment: Experiment, output: Path, criterion: Criterion
+    ) -> tuple[str, ...]:
+        needs, made = ["preprocess"], []
+        for key, file in named_files(experiment.tree, self.types).items():
+            source = self.experiments.making(str(Path(file).parent))
+            if source is None or source.globals.task != "self-supervised":
+                if not self.project.path(file).is_file():
+                    self._missing(experiment, key, file, "globals/output_path")
+                    made.append(file)
+                continue
+            made.append(file)
+            self._check_epoch(experiment, key, Path(file).name, source)
+            for label in self._add(source, criterion):
+                needs.append(label)
+                step = self.steps[label]
+                wanted = tuple(dict.fromkeys((*step.wanted, Path(file).name)))
+                self.steps[label] = Step(**(vars(step) | {"wanted": wanted}))
+        self._check(experiment, made)
+        stem = experiment.file.stem
+        folds = []
+        for fold in range(self.project.n_splits):
+            label = f"train {stem} fold {fold}"
+            folds.append(label)
+            self.steps.setdefault(
+                label,
+                Step(
+                    *("train", label, output / f"fold{fold}", tuple(needs), experiment),
+                    fold=fold,
+                    criterion=criterion,
+                ),
+            )
+        # An experiment in two ensembles with other criteria is inferred by both.
+        by = "" if criterion == "metric" else f" by {criterion}"
+        label = f"infer {stem}{by}"
+        inferred = any(
+            step.kind == "infer" and step.experiment is experiment for step in self.steps.values()
+        )
+        if criterion != "metric" or not inferred:
+            self.steps.setdefault(
+                label,
+                Step("infer", label, output, tuple(folds), experiment, criterion=criterion),
+            )
+        return (label,)
+
+    def _check(self, experiment: Experiment, made: Sequence[str]) -> None:
+        try:
+            experiment.check(self.types, made)
+        except ConfigError as error:
+            self.problems += str(error).splitlines()
+
+    def _check_epoch(self, experiment: Experiment, key: str, name: str, source: Experiment) -> None:
+        """Make sure that a pretraining writes the backbone that a fine-tuning starts from."""
+        match = _BACKBONE.fullmatch(name)
+        epochs = source.globals.max_epoch
+        every = source.globals.snapshot_interval
+        written = {*range(every, epochs + 1, every), epochs}
+        if match is not None and int(match[1]) not in written:
+            near = min(written, key=lambda epoch: abs(epoch - int(match[1])))
+            self.problems.append(
+                f"{experiment.file}: {key}: {source.file.name} writes no {name} "
+                f"(max_epoch {epochs}, snapshot_interval {every}); the nearest is "
+                f"backbone_epoch_{near}.pth"
+            )
+
+    def _missing(self, experiment: Experiment, key: str, what: str, output: str) -> None:
+        self.problems.append(
+            f"{experiment.file}: {key}: {what} is not there and no experiment beside "
+            f"{experiment.file.name} makes it (none has that {output})"
+        )
+        self.problems += self.experiments.problems

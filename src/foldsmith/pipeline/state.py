@@ -1,0 +1,216 @@
+"""How far each step of a plan is, and how long the rest takes."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from foldsmith.errors import FoldsmithError, OutputError, one_line
+from foldsmith.hashing import FileHashes
+from foldsmith.locking import holder
+from foldsmith.pipeline.plan import Plan, Step
+from foldsmith.stages.ensemble import member_hashes
+from foldsmith.stages.infer import choose, inference_manifest
+from foldsmith.stages.inputs import (
+    ensemble_inputs,
+    infer_inputs,
+    preprocess_inputs,
+    pretrain_inputs,
+    train_inputs,
+)
+from foldsmith.stages.manifest import (
+    MANIFEST,
+    Inputs,
+    Manifest,
+    changed_outputs,
+    differences,
+    read_manifest,
+)
+from foldsmith.stages.output_folder import state_of
+from foldsmith.stages.preprocess import PREPROCESS_MANIFEST
+from foldsmith.training.extensions.progress import PROGRESS_FILE
+
+Status = Literal["done", "to do", "stale", "running"]
+
+
+@dataclass(frozen=True)
+class StepState:
+    """How far a step is.
+
+    Attributes:
+        status: ``done``, ``to do`` (never finished), ``stale`` (finished, but from other inputs
+            than today's) or ``running`` (by a process that lives).
+        why: What is changed, or how far it is.
+        epochs_left: Epochs still to train.
+    """
+
+    status: Status
+    why: str = ""
+    epochs_left: int = 0
+
+
+@dataclass
+class Speeds:
+    """Seconds that epochs and whole steps took, by experiment.
+
+    Attributes:
+        epoch_s: Name of the experiment -> seconds per epoch.
+        step_s: Label of the step -> seconds, for steps without epochs.
+    """
+
+    epoch_s: dict[str, float] = field(default_factory=dict)
+    step_s: dict[str, float] = field(default_factory=dict)
+
+    def left(self, step: Step, state: StepState) -> float | None:
+        """Return the seconds a step still takes; None if nothing like it was measured."""
+        if state.status == "done":
+            return 0.0
+        if not step.epochs:
+            return self.step_s.get(step.label)
+        seconds = self.epoch_s.get(step.name)
+        return None if seconds is None else seconds * state.epochs_left
+
+
+def manifest_path(step: Step) -> Path:
+    """Return where a step leaves its manifest."""
+    if step.kind == "preprocess":
+        return step.folder / PREPROCESS_MANIFEST
+    if step.kind == "infer":
+        return inference_manifest(step.folder, step.criterion)
+    return step.folder / MANIFEST
+
+
+def inputs_of(step: Step, plan: Plan, hashes: FileHashes) -> Inputs:
+    """Return the inputs of a step as today's files give them.
+
+    Raises:
+        FoldsmithError: A table is wrong, or something that it needs is not there.
+    """
+    if step.kind == "preprocess" or step.experiment is None:
+        return preprocess_inputs(plan.project, hashes)
+    if step.kind == "pretrain":
+        return pretrain_inputs(step.experiment, plan.types, hashes)
+    if step.kind == "train":
+        return train_inputs(step.experiment, step.fold or 0, plan.types, hashes)
+    if step.kind == "infer":
+        chosen = {}
+        for fold in range(plan.project.n_splits):
+            manifest = read_manifest(step.folder / f"fold{fold}" / MANIFEST)
+            if manifest is None:
+                raise OutputError(f"{step.folder}: fold {fold} is not trained")
+            chosen[f"fold{fold}"] = choose(step.folder, manifest, fold, step.criterion).sha256
+        return infer_inputs(step.experiment, step.criterion, chosen, plan.types, hashes)
+    predictions = member_hashes(plan.project, step.experiment)
+    return ensemble_inputs(step.experiment, predictions, hashes)
+
+
+def state_of_step(
+    step: Step, plan: Plan, hashes: FileHashes, unfinished: Iterable[str]
+) -> StepState:
+    """Return how far one step is.
+
+    Args:
+        step: The step.
+        plan: Its plan.
+        hashes: Hashes of files.
+        unfinished: Labels of the steps that are not done.
+    """
+    progress = read_progress(step)
+    manifest = read_manifest(manifest_path(step))
+    process = holder(manifest_path(step) if step.kind == "preprocess" else step.folder)
+    # An inference holds the folds too; only a training says how far it is.
+    if process and (not step.epochs or progress.get("process", {}).get("pid") == process["pid"]):
+        return _running(step, process, progress)
+    before = [label for label in step.needs if label in set(unfinished)]
+    if before:
+        more = f" and {len(before) - 1} more" if len(before) > 1 else ""
+        if manifest is None:
+            return StepState("to do", "", step.epochs)
+        return StepState("stale", f"follows {before[0]}{more}", step.epochs)
+    try:
+        inputs = inputs_of(step, plan, hashes)
+    except FoldsmithError as error:
+        return StepState(
+            "to do" if manifest is None else "stale", one_line(error)[:200], step.epochs
+        )
+    if step.kind in ("pretrain", "train"):
+        return _training_state(step, inputs, manifest, hashes, progress)
+    if manifest is None:
+        return StepState("to do")
+    changed = differences(manifest.inputs, inputs)
+    changed += changed_outputs(manifest_path(step).parent, manifest, hashes)
+    return StepState("stale", "; ".join(changed)) if changed else StepState("done")
+
+
+def _training_state(
+    step: Step, inputs: Inputs, manifest: Manifest | None, hashes: FileHashes, progress: Any
+) -> StepState:
+    state, changed = state_of(step.folder, inputs, more_epochs=step.kind == "pretrain")
+    if state == "done" and manifest is not None:
+        gone = _unusable(step, manifest, hashes)
+        return StepState("stale", gone, step.epochs) if gone else StepState("done")
+    if state == "continue":
+        epoch = int(progress.get("epoch", 0))
+        return StepState("to do", f"continues at epoch {epoch + 1}", step.epochs - epoch)
+    if changed:
+        status: Status = "to do" if manifest is None else "stale"
+        return StepState(status, "; ".join(changed), step.epochs)
+    return StepState("to do", "", step.epochs)
+
+
+def _unusable(step: Step, manifest: Manifest, hashes: FileHashes) -> str:
+    """Return why the output of a finished training is of no use to later steps, if so."""
+    if step.kind == "pretrain":
+        missing = [name for name in step.wanted if name not in manifest.outputs]
+        changed = changed_outputs(step.folder, manifest, hashes)
+        return "; ".join([*changed, *(f"{name} is missing" for name in missing)])
+    try:
+        chosen = choose(step.folder.parent, manifest, step.fold or 0, step.criterion)
+    except (OutputError, OSError, ValueError, KeyError):
+        return f"its snapshot by {step.criterion} is gone"
+    return "" if hashes.of(chosen.source) == chosen.sha256 else f"{chosen.source.name} was changed"
+
+
+def states_of(plan: Plan, hashes: FileHashes) -> dict[str, StepState]:
+    """Return label -> state of every step of a plan."""
+    states: dict[str, StepState] = {}
+    for step in plan.steps:
+        unfinished = [label for label, state in states.items() if state.status != "done"]
+        states[step.label] = state_of_step(step, plan, hashes, unfinished)
+    hashes.save()
+    return states
+
+
+def speeds_of(plan: Plan) -> Speeds:
+    """Return what has been measured so far, from manifests and running trainings."""
+    speeds = Speeds()
+    for step in plan.steps:
+        manifest = read_manifest(manifest_path(step))
+        measured = manifest.facts.get("epoch_s" if step.epochs else "wall_s") if manifest else None
+        measured = read_progress(step).get("epoch_s", measured)
+        if isinstance(measured, (int, float)):
+            if step.epochs:
+                speeds.epoch_s[step.name] = float(measured)
+            else:
+                speeds.step_s[step.label] = float(measured)
+    return speeds
+
+
+def read_progress(step: Step) -> dict[str, Any]:
+    """Return how far a training says it is; empty if it says nothing."""
+    try:
+        content = json.loads((step.folder / PROGRESS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and step.epochs else {}
+
+
+def _running(step: Step, process: dict[str, Any], progress: dict[str, Any]) -> StepState:
+    by = f"process {process['pid']}"
+    if not step.epochs:
+        return StepState("running", by)
+    epoch = int(progress.get("epoch", 0))
+    speed = f", {progress['images_per_s']} images/s" if "images_per_s" in progress else ""
+    why = f"epoch {min(epoch + 1, step.epochs)}/{step.epochs}{speed}, {by}"
+    return StepState("running", why, step.epochs - epoch)

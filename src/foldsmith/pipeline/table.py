@@ -1,0 +1,68 @@
+"""The table of a plan: what is done, what is to do and why, how long it takes."""
+
+from itertools import groupby
+
+from foldsmith.pipeline.plan import Plan, Step
+from foldsmith.pipeline.state import Speeds, StepState
+
+
+def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
+    """Return a table of a plan's steps, a row each; folds that are alike share one.
+
+    Args:
+        plan: The plan.
+        states: Label -> state of each step.
+        speeds: What has been measured.
+    """
+    rows = []
+
+    def alike(step: Step) -> tuple[object, ...]:
+        state = states[step.label]
+        # A training that is under way has a row of its own.
+        own = step.label if step.kind != "train" or "epoch" in state.why else step.name
+        return (step.kind, own, state.status, state.why, state.epochs_left)
+
+    for _, group in groupby(plan.steps, alike):
+        steps = list(group)
+        state = states[steps[0].label]
+        left = [speeds.left(step, state) for step in steps]
+        known = [seconds for seconds in left if seconds is not None]
+        shown = "" if state.status == "done" else duration(sum(known)) if known else "?"
+        rows.append((_label(steps), state.status, shown, state.why))
+    widths = [max(len(row[k]) for row in rows) for k in range(3)]
+    lines = [
+        f"{name:<{widths[0]}}  {status:<{widths[1]}}  {left:>{widths[2]}}  {why}".rstrip()
+        for name, status, left, why in rows
+    ]
+    return "\n".join([*lines, summary(plan, states, speeds)])
+
+
+def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
+    """Return one line: how many steps are done, how long the others take."""
+    done = sum(states[step.label].status == "done" for step in plan.steps)
+    line = f"{done} of {len(plan.steps)} steps done"
+    if done == len(plan.steps):
+        return line
+    left = [speeds.left(step, states[step.label]) for step in plan.steps]
+    known = [seconds for seconds in left if seconds is not None]
+    if any(known):
+        unknown = len(left) - len(known)
+        line += f", about {duration(sum(known))} left"
+        line += f" and {unknown} steps that were never timed" if unknown else ""
+    else:
+        line += "; the time is estimated once an epoch was measured"
+    return line
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _label(steps: list[Step]) -> str:
+    if len(steps) == 1:
+        return steps[0].label
+    return f"train {steps[0].name} folds {steps[0].fold}-{steps[-1].fold}"

@@ -1,0 +1,241 @@
+"""What the output of each step depends on, as hashes of content."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from foldsmith.config import EnsembleSettings, Experiment, Project
+from foldsmith.config.check import named_files
+from foldsmith.config.flatten import flatten
+from foldsmith.data.statistics import STATS_BY_DATA
+from foldsmith.data.tables import (
+    FOLD_COLUMN,
+    hash_columns,
+    photo_paths,
+    read_folds,
+    read_table,
+    read_test,
+    read_train,
+    readable_test,
+)
+from foldsmith.hashing import FileHashes, hash_value
+from foldsmith.stages.manifest import Inputs
+
+# Where an experiment runs, how fast, what it prints and draws, but not what comes out.
+_FREE_GLOBALS = (
+    *("device", "image_cache_gb", "cudnn_benchmark", "output_path", "output_root"),
+    *("val_fold", "meta_file", "snapshot_interval", "resume_interval"),
+)
+_FREE_KEYS = ("num_workers", "pin_memory")
+_FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch")
+
+# Sections that inference does not read: what it takes from the training are the weights.
+_TRAINING_ONLY = (
+    *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
+    *("extensions", "globals/max_epoch", "globals/grad_accum", "globals/freeze_backbone"),
+    *("globals/seed", "model/pretrained"),
+)
+
+
+def preprocess_inputs(project: Project, hashes: FileHashes) -> Inputs:
+    """Return the inputs of the statistics and folds."""
+    settings = project.settings
+    paths = [
+        *photo_paths(project, _table(project, settings.train_csv)),
+        *photo_paths(project, _table(project, settings.test_csv)),
+    ]
+    keys = (
+        *("data_dir", "train_csv", "test_csv", "image_path", "id_column", "target_column"),
+        *("group_column", "folds"),
+    )
+    return {
+        "project.yml": _project_values(project, keys),
+        "files": {
+            settings.train_csv: hashes.of(project.data_dir / settings.train_csv),
+            settings.test_csv: hashes.of(project.data_dir / settings.test_csv),
+        },
+        "photos": hash_photos(project, paths, hashes),
+    }
+
+
+def pretrain_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of a pretraining: its configuration and every photo."""
+    project = experiment.project
+    test = read_test(project)
+    paths = [
+        *photo_paths(project, read_train(project)),
+        *photo_paths(project, test.iloc[readable_test(project, test)]),
+    ]
+    return {
+        "config": _config(experiment),
+        "files": _files(experiment, types, hashes),
+        "photos": hash_photos(project, paths, hashes),
+    }
+
+
+def train_inputs(
+    experiment: Experiment, fold: int, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of one fold's training: configuration, folds, labelled photos."""
+    project = experiment.project
+    table = read_folds(project, experiment.globals.meta_file)
+    return {
+        "config": _config(experiment, ("dataset/test", "loader/test")),
+        "project.yml": _target_values(project),
+        "fold": fold,
+        "files": _files(experiment, types, hashes),
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, [project.settings.target_column]),
+        "photos": hash_photos(project, photo_paths(project, table), hashes),
+    }
+
+
+def infer_inputs(
+    experiment: Experiment,
+    criterion: str,
+    snapshots: Mapping[str, str],
+    types: Mapping[str, Callable[..., Any]],
+    hashes: FileHashes,
+) -> Inputs:
+    """Return the inputs of an inference.
+
+    Args:
+        experiment: The fine-tuning.
+        criterion: Which snapshots.
+        snapshots: Name of each fold -> hash of its snapshot.
+        types: The registry.
+        hashes: Hashes of files.
+    """
+    project = experiment.project
+    table = read_folds(project, experiment.globals.meta_file)
+    test = read_test(project)
+    readable = test.iloc[readable_test(project, test)]
+    paths = [*photo_paths(project, table), *photo_paths(project, readable)]
+    experiment = without_pretrained(experiment)
+    return {
+        "config": _config(experiment, _TRAINING_ONLY),
+        "project.yml": _target_values(project),
+        "criterion": criterion,
+        "files": _files(experiment, types, hashes) | _sample(project, hashes),
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, [project.settings.target_column]),
+        "test ids": hash_columns(test, [project.settings.id_column]),
+        "photos": hash_photos(project, paths, hashes),
+        "snapshots": dict(snapshots),
+    }
+
+
+def ensemble_inputs(
+    experiment: Experiment, predictions: Mapping[str, str], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of an ensemble.
+
+    Args:
+        experiment: The ensemble.
+        predictions: Output folder of each member -> hash of its predictions.
+        hashes: Hashes of files.
+    """
+    project = experiment.project
+    table = read_folds(project, experiment.globals.meta_file)
+    test = read_test(project)
+    settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
+    return {
+        "config": flatten(settings.model_dump(mode="json")) | {"seed": experiment.globals.seed},
+        "project.yml": _target_values(project),
+        "files": _sample(project, hashes),
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, [project.settings.target_column]),
+        "test ids": hash_columns(test, [project.settings.id_column]),
+        "unreadable": hash_value(readable_test(project, test).tolist()),
+        "predictions": dict(predictions),
+    }
+
+
+def without_pretrained(experiment: Experiment) -> Experiment:
+    """Return a fine-tuning whose weights come from its snapshots, as in inference."""
+    if "pretrained" in experiment.tree["model"]:
+        return experiment.with_values({"model/pretrained": None})
+    return experiment
+
+
+def hash_folds(project: Project, table: pd.DataFrame) -> str:
+    """Return the hash of which row is in which fold, in the order of the rows."""
+    return hash_columns(table, [project.settings.id_column, FOLD_COLUMN])
+
+
+def hash_photos(project: Project, paths: Iterable[Path], hashes: FileHashes) -> str:
+    """Return the hash of the names and contents of photos, in their order."""
+    paths = list(paths)
+    names = [str(path.relative_to(project.data_dir)) for path in paths]
+    return hash_value([names, hashes.of_all(paths)])
+
+
+def _table(project: Project, name: str) -> pd.DataFrame:
+    """Read a table with every row, those with unreadable photos included."""
+    column = project.settings.id_column
+    return read_table(project.data_dir / name, [column], column)
+
+
+def _project_values(project: Project, keys: Iterable[str]) -> dict[str, Any]:
+    values = project.settings.model_dump(mode="json")
+    return flatten({key: values[key] for key in keys})
+
+
+def _target_values(project: Project) -> dict[str, Any]:
+    return {
+        "target_column": project.settings.target_column,
+        "target_range": list(project.target_range),
+        "class_values": project.class_values,
+    }
+
+
+def _sample(project: Project, hashes: FileHashes) -> dict[str, str]:
+    name = project.settings.sample_submission
+    return {} if name is None else {name: hashes.of(project.data_dir / name)}
+
+
+def _config(experiment: Experiment, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of an experiment that matter, by path."""
+    tree: dict[str, Any] = dict(experiment.tree)
+    tree["globals"] = {k: v for k, v in tree["globals"].items() if k not in _FREE_GLOBALS}
+    if isinstance(tree.get("extensions"), list):
+        tree["extensions"] = [
+            entry
+            for entry in tree["extensions"]
+            if not (isinstance(entry, dict) and entry.get("type") in _FREE_TYPES)
+        ]
+    excluded = tuple(f"{path}/" for path in without)
+    return {
+        key: value
+        for key, value in flatten(tree).items()
+        if key.rsplit("/", 1)[-1] not in _FREE_KEYS and not f"{key}/".startswith(excluded)
+    }
+
+
+def _files(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> dict[str, str]:
+    """Return the hashes of the files that an experiment's parts and its own Python come from."""
+    project = experiment.project
+    found = {str(path): project.path(path) for path in project.settings.python}
+    for node in _calls(experiment.tree):
+        if node["type"] == "ChannelStatistics":
+            found[STATS_BY_DATA] = project.data_dir / STATS_BY_DATA
+    for name in named_files(experiment.tree, types).values():
+        found[name] = project.path(name)
+    return {name: hashes.of(path) for name, path in sorted(found.items())}
+
+
+def _calls(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if isinstance(node.get("type"), str):
+            yield node
+        for child in node.values():
+            yield from _calls(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _calls(child)

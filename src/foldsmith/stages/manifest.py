@@ -1,0 +1,146 @@
+"""The manifest of a finished step: what it was made from, and what it made.
+
+A step is done when its manifest names the inputs of today. Inputs are content: hashes of files
+and values, never times, so that an edited comment or a touched file makes nothing stale.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from foldsmith import __version__
+from foldsmith.atomic import write_json
+from foldsmith.hashing import FileHashes, hash_value
+
+MANIFEST = "manifest.json"
+
+# Inputs of a training that was begun and not finished, beside its resume snapshot.
+UNFINISHED = "unfinished.json"
+
+# Name of an input -> what it is: a hash, or a dict of plain values that are compared one by one.
+Inputs = dict[str, Any]
+
+
+@dataclass
+class Manifest:
+    """What a step was made from, and what it made.
+
+    Attributes:
+        step: Name of the step, for people.
+        inputs: Everything that the outputs depend on.
+        outputs: File name, relative to the manifest's folder -> SHA-256.
+        facts: What the step knows about itself: versions, seed, device, seconds, scores.
+    """
+
+    step: str
+    inputs: Inputs
+    outputs: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Return a manifest; None if there is none, or it is of another making."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(
+            str(content["step"]),
+            dict(content["inputs"]),
+            dict(content["outputs"]),
+            dict(content["facts"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_manifest(
+    path: Path,
+    step: str,
+    inputs: Inputs,
+    outputs: list[Path],
+    file_hashes: FileHashes,
+    **facts: Any,
+) -> None:
+    """Write the manifest of a step; call it when all the outputs are written.
+
+    Args:
+        path: The manifest, in the folder of the outputs.
+        step: Name of the step.
+        inputs: Its inputs, from before it began.
+        outputs: The files it made.
+        file_hashes: Hashes of files.
+        **facts: seed, device, wall_s, scores, ...
+    """
+    versions = {"foldsmith": __version__, "torch": torch.__version__, "timm": timm.__version__}
+    finished = datetime.now().astimezone().isoformat(timespec="seconds")
+    hashes = zip(outputs, file_hashes.of_all(outputs), strict=True)
+    made = {str(file.relative_to(path.parent)): digest for file, digest in hashes}
+    facts = {"versions": versions, "finished": finished, **facts}
+    write_json(path, asdict(Manifest(step, normalised(inputs), made, facts)))
+    file_hashes.save()
+
+
+def normalised(inputs: Inputs) -> Inputs:
+    """Return inputs as they are when they were written and read again; adds their hash."""
+    plain: Inputs = json.loads(json.dumps(inputs))
+    return plain | {"sha256": hash_value({k: v for k, v in plain.items() if k != "sha256"})}
+
+
+def differences(old: Inputs, new: Inputs) -> list[str]:
+    """Return what has changed between two inputs of a step, for people; empty if nothing.
+
+    Args:
+        old: From a manifest.
+        new: As today's files give them.
+    """
+    old, new = normalised(old), normalised(new)
+    if old["sha256"] == new["sha256"]:
+        return []
+    changed = []
+    for name in sorted((old.keys() | new.keys()) - {"sha256"}):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys = sorted(before.keys() | after.keys())
+            for key in keys:
+                if before.get(key) != after.get(key):
+                    values = f"{_brief(before.get(key))} -> {_brief(after.get(key))}"
+                    where = key if name == "config" else f"{name}: {key}"
+                    changed.append(where if name == "files" else f"{where} {values}")
+        else:
+            changed.append(f"{name} changed")
+    return changed
+
+
+def changed_outputs(folder: Path, manifest: Manifest, file_hashes: FileHashes) -> list[str]:
+    """Return the outputs that are gone or no longer what the step wrote."""
+    digests = file_hashes.of_all(folder / name for name in manifest.outputs)
+    found = zip(manifest.outputs.items(), digests, strict=True)
+    return [
+        f"{name} is gone" if digest == "missing" else f"{name} was changed"
+        for (name, made), digest in found
+        if digest != made
+    ]
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds, to the millisecond."""
+        return round(time.perf_counter() - self._started, 3)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,68 @@
+"""Watching a self-supervised training for collapse."""
+
+import math
+import sys
+from typing import Any
+
+from pytorch_pfn_extras.training import extension
+
+from foldsmith.errors import ConfigError, TrainingError
+
+
+class CollapseWatch(extension.Extension):
+    """Warns when all photos get nearly the same features for some epochs on end.
+
+    The standard deviation of L2-normalised features is near 1/sqrt(dim) when they spread and
+    near 0 when they have collapsed (Chen and He 2021, section 4.1).
+
+    Args:
+        key: Logged standard deviation.
+        dim: Width of the features.
+        share: Below this share of 1/sqrt(dim), 0..1, an epoch counts as collapsed.
+        epochs: Collapsed epochs on end before anything is said.
+        stop: End the training then; otherwise warn.
+    """
+
+    trigger = (1, "epoch")
+    priority = extension.PRIORITY_READER - 40
+    default_name = "collapse"
+
+    def __init__(
+        self, key: str, dim: int, share: float = 0.1, epochs: int = 3, stop: bool = False
+    ) -> None:
+        if not 0 < share < 1 or epochs < 1:
+            raise ConfigError("share must be in 0..1 and epochs at least 1")
+        self.key = key
+        self.limit = share / math.sqrt(dim)
+        self.epochs = epochs
+        self.stop = stop
+        self._low = 0
+
+    def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
+        """Look at the epoch's value; called by the manager.
+
+        Raises:
+            TrainingError: The features have collapsed and ``stop`` is set.
+        """
+        observed: Any = manager.observation[self.key]
+        value = float(observed)
+        self._low = self._low + 1 if value < self.limit else 0
+        if self._low < self.epochs:
+            return
+        text = (
+            f"{manager.out}: the features have collapsed: {self.key} is {value:.2g}, below "
+            f"{self.limit:.2g} for {self._low} epochs, at epoch {manager.epoch}; lower the "
+            "learning rate, or enlarge the batch"
+        )
+        if self.stop:
+            raise TrainingError(text)
+        if self._low == self.epochs:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of collapsed epochs on end."""
+        return {"low": self._low}
+
+    def load_state_dict(self, to_load: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._low = to_load["low"]

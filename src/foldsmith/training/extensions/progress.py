@@ -1,0 +1,87 @@
+"""How far a training is, for those who look from outside."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_pfn_extras.training import extension
+
+from foldsmith.atomic import write_json
+from foldsmith.locking import this_process
+
+PROGRESS_FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One finished epoch.
+
+    Attributes:
+        epoch: Number of finished epochs.
+        max_epoch: Number of epochs of the training.
+        images_per_s: Photos per second of the training loop.
+        epoch_s: Seconds of the whole epoch, validation and snapshots included.
+    """
+
+    epoch: int
+    max_epoch: int
+    images_per_s: float
+    epoch_s: float
+
+
+class Progress(extension.Extension):
+    """Writes ``progress.json`` and tells a listener after each epoch.
+
+    Args:
+        folder: Output folder of the training.
+        max_epoch: Number of epochs.
+        listener: Called after each epoch, or None.
+
+    Attributes:
+        epoch_s: Seconds of the last epoch; None before the first.
+    """
+
+    trigger = (1, "epoch")
+    priority = extension.PRIORITY_READER - 30
+    default_name = "progress"
+
+    def __init__(
+        self,
+        folder: Path,
+        max_epoch: int,
+        listener: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.max_epoch = max_epoch
+        self.listener = listener
+        self._process = this_process()
+        self._since = 0.0
+        self.epoch_s: float | None = None
+
+    def initialize(self, manager: extension.ExtensionsManagerProtocol) -> None:
+        """Say that the training has begun; called by the manager."""
+        self._since = time.perf_counter()
+        begun = {"process": self._process, "epoch": manager.epoch, "max_epoch": self.max_epoch}
+        write_json(self.folder / PROGRESS_FILE, begun)
+
+    def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
+        """Say that an epoch has ended; called by the manager."""
+        now = time.perf_counter()
+        images_per_s: Any = manager.observation["images_per_s"]
+        report = EpochReport(manager.epoch, self.max_epoch, float(images_per_s), now - self._since)
+        self._since = now
+        self.epoch_s = round(report.epoch_s, 3)
+        write_json(
+            self.folder / PROGRESS_FILE,
+            {
+                "process": self._process,
+                "epoch": report.epoch,
+                "max_epoch": report.max_epoch,
+                "images_per_s": round(report.images_per_s, 1),
+                "epoch_s": self.epoch_s,
+            },
+        )
+        if self.listener is not None:
+            self.listener(report)
