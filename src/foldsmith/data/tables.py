@@ -66,24 +66,23 @@ def read_table(path: Path, columns: Iterable[str], id_column: str | None = None)
         with warnings.catch_warnings():
             # Rows longer than the line of names: pandas would drop what is too much.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # A converter keeps an id such as "NA" from being read as a missing value.
-            table = pd.read_csv(
-                io.StringIO(text),
-                converters={id_column: _as_it_stands} if id_column else None,
-                index_col=False,
-                low_memory=False,
-            )
+            table = pd.read_csv(io.StringIO(text), index_col=False, low_memory=False)
+            if id_column in table.columns:
+                # Once more as it stands: an id such as "007" or "NA" is neither number nor gap.
+                ids = pd.read_csv(
+                    io.StringIO(text),
+                    usecols=[id_column],
+                    index_col=False,
+                    dtype=str,
+                    keep_default_na=False,
+                )
+                table[id_column] = ids[id_column].to_numpy(dtype=object)
     except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
     problems = list(_table_problems(table, columns, id_column))
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     return table
-
-
-def _as_it_stands(value: str) -> str:
-    # Not the type str itself: pandas takes that for a dtype and reads "NA" as missing.
-    return value
 
 
 def _table_problems(
