@@ -282,15 +282,15 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     # Wherever it stands, as in "foldsmith train ... --debug".
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    # What a cluster or a container sends before it kills: ends as cleanly as Ctrl-C.
-    signal.signal(signal.SIGTERM, _stop)
+    # SIGTERM is what a cluster or a container sends before it kills: ends as cleanly as Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
-        app(args=arguments, prog_name="foldsmith", standalone_mode=False)
-    except (KeyboardInterrupt, Exception) as error:
-        stopped = _stopped_by(error)
-        if stopped is not None:
-            print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)
-            sys.exit(143 if "SIGTERM" in stopped.args else 130)
+        code = app(args=arguments, prog_name="foldsmith", standalone_mode=False)
+    except _Stopped as stopped:
+        print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)
+        code = 128 + stopped.args[0]
+    except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()  # a mistyped option: the class depends on typer's version
             sys.exit(error.exit_code)
@@ -299,21 +299,16 @@ def main() -> None:
         expected = isinstance(error, (FoldsmithError, OSError, MemoryError))
         for line in _message(error).splitlines():
             print(f"foldsmith: error: {line}", file=sys.stderr)
-        sys.exit(2 if expected else 1)
+        code = 2 if expected else 1
+    sys.exit(code)
 
 
-def _stop(*_: object) -> None:
-    raise KeyboardInterrupt("SIGTERM")
+class _Stopped(BaseException):
+    """A signal has asked to end; not a KeyboardInterrupt, which typer would swallow."""
 
 
-def _stopped_by(error: BaseException) -> KeyboardInterrupt | None:
-    """Return the Ctrl-C or SIGTERM behind an exception, if there is one."""
-    if isinstance(error, KeyboardInterrupt):
-        return error
-    if type(error).__name__ != "Abort":
-        return None
-    cause = error.__cause__ or error.__context__
-    return cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt()
+def _stop(number: int, _: object) -> None:
+    raise _Stopped(number)
 
 
 def _how_to_go_on(arguments: list[str]) -> str:

@@ -25,6 +25,7 @@ class Globals(BaseModel):
         freeze_backbone: Train the head alone.
         snapshot_interval: Epochs between two kept backbones of a pretraining.
         resume_interval: Epochs between two snapshots to resume from; each replaces the last.
+        stop_on_collapse: End a pretraining whose features have collapsed; otherwise warn.
         enable_amp: Mixed precision.
         amp_dtype: ``auto`` (bf16 where the hardware has it, else fp16 on CUDA, else off),
             ``bf16``, ``fp16`` or ``off``.
@@ -48,6 +49,7 @@ class Globals(BaseModel):
     freeze_backbone: bool = False
     snapshot_interval: int = Field(default=50, ge=1)
     resume_interval: int = Field(default=1, ge=1)
+    stop_on_collapse: bool = False
     enable_amp: bool = True
     amp_dtype: Literal["auto", "bf16", "fp16", "off"] = "auto"
     channels_last: bool = True

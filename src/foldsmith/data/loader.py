@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import cv2
@@ -129,13 +130,26 @@ class PhotoLoader:
             # torch wraps a worker's error into its traceback; the last line is what it said.
             last = str(error).strip().splitlines()[-1]
             raise DataError(last.removeprefix("foldsmith.errors.DataError: ")) from None
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise FoldsmithError(
-                f"a loader process died ({one_line(error)[:120]}); most often the machine is out "
-                "of memory: lower loader/train/num_workers or globals/image_cache_gb and run again"
-            ) from error
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Turn the death of a loader process into an error for people.
+
+    Goes around whole loops: torch raises it from a signal, wherever the main process is.
+
+    Raises:
+        FoldsmithError: A loader process died while the block ran.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise FoldsmithError(
+            f"a loader process died ({one_line(error)[:120]}); most often the machine is out of "
+            "memory: lower num_workers or globals/image_cache_gb and run again"
+        ) from error
 
 
 def _identity(value: T) -> T:

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loader import PhotoLoader, worker_errors
 from foldsmith.models.runtime import Runtime
 
 
+@worker_errors()
 @torch.inference_mode()
 def predict_logits(
     models: Sequence[nn.Module],

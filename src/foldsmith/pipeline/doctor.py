@@ -25,7 +25,6 @@ from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
-from foldsmith.pipeline.table import duration
 from foldsmith.stages.inputs import without_pretrained
 from foldsmith.tasks.task import create_task
 from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
@@ -164,11 +163,14 @@ def _try_all(plan: Plan) -> list[str]:
             continue
         disk += trial.disk_bytes
         print(f"  {name}: {trial.text}", flush=True)
+    folders = {step.folder for step in plan.steps if step.epochs}
+    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.pth"))
+    disk = max(0, disk - there)
     free = shutil.disk_usage(plan.project.folder).free
-    print(f"  the trainings write up to {_size(disk)}; {_size(free)} are free")
+    print(f"  the trainings may still write {_size(disk)}; {_size(free)} are free")
     if disk > free:
         problems.append(
-            f"{plan.project.folder}: the trainings write up to {_size(disk)}, but {_size(free)} "
+            f"{plan.project.folder}: the trainings may write {_size(disk)}, but {_size(free)} "
             "are free; make room, or raise globals/snapshot_interval"
         )
     return problems
@@ -212,7 +214,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     parameters = sum(parameter.numel() for parameter in model.parameters())
     text = (
         f"{parameters / 1e6:.1f} M parameters, {photos} of {batch_size} photos in "
-        f"{duration(seconds)}, loss {loss:.3f}{advice}"
+        f"{seconds:.1f} s, loss {loss:.3f}{advice}"
     )
     return _Trial(text, _disk_bytes(experiment, weights))
 
@@ -232,7 +234,7 @@ def _one_batch(
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss)
+    return float(loss.detach())
 
 
 def _fitting_batch(

@@ -2,11 +2,12 @@
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.config import Experiment
-from foldsmith.errors import OutputError
+from foldsmith.errors import ConfigError, OutputError
+from foldsmith.models.weights import read_snapshot
 from foldsmith.stages.manifest import (
     MANIFEST,
     UNFINISHED,
@@ -112,6 +113,19 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
         folder / UNFINISHED,
         {"step": step, "inputs": normalised(inputs), "outputs": {}, "facts": {}},
     )
+
+
+def read_resume(folder: Path) -> dict[str, Any]:
+    """Read what an unfinished training continues from.
+
+    Raises:
+        OutputError: It is damaged, which a killed training cannot do to it.
+    """
+    try:
+        state: dict[str, Any] = read_snapshot(folder / RESUME_FILE)
+        return state
+    except ConfigError as error:
+        raise OutputError(f"{error}; delete it to start this training anew") from None
 
 
 def clean_up(folder: Path, *, keep_resume: bool) -> None:

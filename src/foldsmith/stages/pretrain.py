@@ -9,7 +9,6 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import create_runtime, seed_everything
-from foldsmith.models.weights import read_snapshot
 from foldsmith.stages.inputs import pretrain_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
@@ -17,13 +16,14 @@ from foldsmith.stages.output_folder import (
     clean_up,
     decide,
     prepare,
+    read_resume,
     refuse_existing,
     save_sources,
     shown,
 )
 from foldsmith.stages.types import types_of
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
-from foldsmith.training.extensions.snapshots import RESUME_FILE, restore
+from foldsmith.training.extensions.snapshots import restore
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import PretrainStep
 
@@ -126,7 +126,7 @@ def pretrain_experiment(
         ]:
             manager.extend(extension)
         if state == "continue":
-            restore(manager, read_snapshot(folder / RESUME_FILE))
+            restore(manager, read_resume(folder))
             print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
         print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
         run_training(

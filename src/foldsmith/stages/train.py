@@ -15,7 +15,6 @@ from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
-from foldsmith.models.weights import read_snapshot
 from foldsmith.stages.inputs import train_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
@@ -24,6 +23,7 @@ from foldsmith.stages.output_folder import (
     clean_up,
     decide,
     prepare,
+    read_resume,
     refuse_existing,
     save_sources,
     shown,
@@ -32,7 +32,7 @@ from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import Task, create_task
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
 from foldsmith.training.extensions.log import LOG_FILE
-from foldsmith.training.extensions.snapshots import RESUME_FILE, restore
+from foldsmith.training.extensions.snapshots import restore
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import FineTuneStep
 
@@ -189,7 +189,7 @@ def _train_fold(
     ]:
         manager.extend(extension)
     if state == "continue":
-        restore(manager, read_snapshot(folder / RESUME_FILE))
+        restore(manager, read_resume(folder))
         print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
     step = FineTuneStep(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed)
     run_training(

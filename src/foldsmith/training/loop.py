@@ -10,7 +10,7 @@ import pytorch_pfn_extras as ppe
 import torch
 
 from foldsmith.config import Types
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loader import PhotoLoader, worker_errors
 from foldsmith.errors import TrainingError
 from foldsmith.models.runtime import Runtime, seed_everything
 from foldsmith.training.extensions.snapshots import RESUME_FILE
@@ -50,6 +50,7 @@ def window_weights(sizes: list[int], grad_accum: int) -> list[float]:
     return weights
 
 
+@worker_errors()
 def run_training(
     manager: ppe.training.ExtensionsManager,
     step: Step,
@@ -80,7 +81,7 @@ def run_training(
 
     Raises:
         TrainingError: The loss is not a number.
-        FoldsmithError: The device has too little memory.
+        FoldsmithError: The device has too little memory, or a loader process died.
     """
     sizes = loader.sampler.sizes()
     weights = window_weights(sizes, grad_accum)
