@@ -46,7 +46,7 @@ class FileHashes:
         except (OSError, ValueError):
             known = {}
         if isinstance(known, dict):
-            self._known = known
+            self._known = {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3}
 
     def of(self, path: Path) -> str:
         """Return the SHA-256 of one file, or ``missing`` if it cannot be read."""

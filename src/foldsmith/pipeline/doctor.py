@@ -26,6 +26,7 @@ from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
 from foldsmith.stages.inputs import without_pretrained
+from foldsmith.stages.train import check_outputs
 from foldsmith.tasks.task import create_task
 from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
 
@@ -193,6 +194,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     if task is None:
         step = PretrainStep(model)
     else:
+        check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
         step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
     batch_size = loader.sampler.batch_size
     # At least two: BatchNorm cannot train on one.

@@ -144,7 +144,8 @@ def ensemble_inputs(
     test = read_test(project)
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
     return {
-        "config": flatten(settings.model_dump(mode="json")) | {"seed": experiment.globals.seed},
+        "config": flatten(settings.model_dump(mode="json"))
+        | {"globals/seed": experiment.globals.seed},
         "project.yml": _target_values(project),
         "files": _sample(project, hashes),
         "fold assignment": hash_folds(project, table),

@@ -134,7 +134,7 @@ def train_folds(
         parts = of_fold.with_values({"globals/output_path": str(folder)}).build(types, context)
         model = runtime.place(parts["model"])
         # What is wrong with the parts shows before anything is created or replaced.
-        _check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
+        check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
         with lock(folder):
             # Again, now that nobody else can change it.
             state = decide(folder, inputs, start)
@@ -205,10 +205,21 @@ def _train_fold(
 
 
 @torch.inference_mode()
-def _check_outputs(
+def check_outputs(
     experiment: Experiment, model: nn.Module, dataset: PhotoDataset, task: Task, runtime: Runtime
 ) -> None:
-    """Pass one photo through the model and make sure that it gives what the task needs."""
+    """Pass one photo through the model and make sure that it gives what the task needs.
+
+    Args:
+        experiment: Named in the error.
+        model: On the runtime's device; left in evaluation mode.
+        dataset: Where the photo comes from.
+        task: What is to be predicted.
+        runtime: Device and precision.
+
+    Raises:
+        ConfigError: The model cannot take the photo, or gives another number of outputs.
+    """
     images = runtime.transfer(dataset[0, 0]).views[0]
     try:
         with runtime.autocast():

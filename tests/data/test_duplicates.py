@@ -1,0 +1,145 @@
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foldsmith.config import Project
+from foldsmith.config.project import FoldSettings
+from foldsmith.data.duplicates import (
+    merged_groups,
+    near_duplicates,
+    near_pairs,
+    perceptual_hash,
+    thumbnail,
+)
+from foldsmith.data.folds import assign_folds
+from foldsmith.data.images import decode
+from foldsmith.errors import DataError
+from foldsmith.stages import preprocess
+
+NEAR = [(1, 0), (1, 1 << 5), (1, 1 << 63)]
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.integers(0, 2**64 - 1), max_size=12),
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2**64 - 1)), max_size=8),
+    st.integers(0, 10),
+)
+def test_all_near_pairs_are_found(values, flips, distance):
+    # Random numbers are never near: add copies with some bits flipped.
+    for k, mask in flips:
+        if k < len(values):
+            values = [*values, values[k] ^ (mask & (mask >> 1) & (mask >> 2) & (mask >> 3))]
+    hashes = np.array(values, np.uint64)
+    expected = [
+        (i, j, (values[i] ^ values[j]).bit_count())
+        for i in range(len(values))
+        for j in range(i + 1, len(values))
+        if (values[i] ^ values[j]).bit_count() <= distance
+    ]
+    found = near_pairs(hashes, distance)
+    assert list(found.itertuples(index=False, name=None)) == expected
+
+
+@pytest.fixture(scope="module")
+def photos(generated_data):
+    return [decode(path) for path in sorted((generated_data / "photos").glob("*.jpg"))[:40]]
+
+
+def pairs_of(images):
+    hashes = np.array([perceptual_hash(image) for image in images], np.uint64)
+    found = near_duplicates(hashes, np.stack([thumbnail(image) for image in images]))
+    return set(zip(found["first"], found["second"], strict=True))
+
+
+def test_copies_of_a_photo_are_near(photos):
+    def recompressed(image):
+        return cv2.imdecode(cv2.imencode(".png", image // 8 * 8)[1], cv2.IMREAD_COLOR)
+
+    for change in (
+        lambda image: image.copy(),
+        lambda image: cv2.resize(image, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA),
+        lambda image: np.clip(image * 0.95 + 5, 0, 255).astype(np.uint8),
+        recompressed,
+    ):
+        found = pairs_of([*photos, *map(change, photos)])
+        near = sum((k, k + len(photos)) in found for k in range(len(photos)))
+        assert near >= 0.9 * len(photos)
+
+
+def test_other_photos_are_not(photos):
+    assert len(pairs_of(photos)) <= 1
+    # Flat photos of two colours have the same hash.
+    flat = [np.full((20, 20, 3), colour, np.uint8) for colour in ((250, 0, 0), (0, 0, 250))]
+    assert perceptual_hash(flat[0]) == perceptual_hash(flat[1])
+
+
+@given(st.integers(2, 30), st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29))))
+def test_linked_photos_share_a_group(n, links):
+    links = [(a, b) for a, b in links if a < n and b < n]
+    pairs = pd.DataFrame(links, columns=["first", "second"], dtype=np.int64)
+    groups = pd.Series([f"g{k // 3}" for k in range(n)])
+    merged = merged_groups(groups, pairs, n)
+    for a, b in links:
+        assert merged[a] == merged[b]
+    for k in range(n):
+        assert merged[k] == merged[k // 3 * 3]
+    if not links:
+        assert len(set(merged)) == groups.nunique()
+        assert len(set(merged_groups(None, pairs, n))) == n
+
+
+@pytest.mark.parametrize(
+    "method", ["KFold", "StratifiedKFold", "GroupKFold", "StratifiedGroupKFold"]
+)
+def test_near_duplicates_share_a_fold_with_every_method(method):
+    rng = np.random.default_rng(0)
+    targets = pd.Series(rng.integers(0, 3, 90))
+    groups = pd.Series(rng.integers(0, 45, 90)).astype(str)
+    pairs = pd.DataFrame({"first": np.arange(0, 40, 2), "second": np.arange(50, 90, 2)})
+    settings = FoldSettings(method=method, n_splits=3)
+    folds = assign_folds(settings, targets, groups, pairs)
+    assert (folds[pairs["first"]] == folds[pairs["second"]]).all()
+    assert set(folds) == {0, 1, 2}
+    if "Group" in method:
+        assert pd.Series(folds).groupby(groups).nunique().max() == 1
+
+
+def test_too_few_groups_are_left(tmp_path):
+    pairs = pd.DataFrame({"first": np.arange(9), "second": np.arange(1, 10)})
+    with pytest.raises(DataError, match="1 groups are left when near-identical photos share one"):
+        assign_folds(FoldSettings(method="KFold", n_splits=2), pd.Series([0, 1] * 5), None, pairs)
+
+
+def test_preprocess_lists_leaks_and_can_mend_them(project_dir, capsys):
+    data = project_dir / "input/atmaCup-11"
+    opened = Project.open(project_dir)
+    preprocess(opened)
+    folds = pd.read_csv(opened.fold_table)
+    test = pd.read_csv(data / "test.csv")["object_id"]
+    one, other = (folds["object_id"][folds["fold"] == fold].iloc[0] for fold in (0, 1))
+    image = cv2.imread(str(data / f"photos/{one}.jpg"))
+    for copy in (other, test[0]):
+        cv2.imwrite(str(data / f"photos/{copy}.jpg"), image)
+    capsys.readouterr()
+    preprocess(opened)
+    warned = capsys.readouterr().err
+    assert "1 pairs of near-identical photos are in different folds" in warned
+    assert "2 pairs of near-identical photos are in train and test" in warned
+    listed = pd.read_csv(data / "near_duplicates.csv", dtype=str)
+    assert len(listed) == 3
+    pair = listed[listed["second_in"] != "test"].iloc[0]
+    assert {pair["first_object_id"], pair["second_object_id"]} == {one, other}
+    assert {pair["first_in"], pair["second_in"]} == {"fold 0", "fold 1"}
+
+    path = project_dir / "project.yml"
+    path.write_text(
+        path.read_text().replace("seed: 1086}", "seed: 1086, merge_near_duplicates: true}")
+    )
+    preprocess(Project.open(project_dir))
+    assert "in different folds" not in capsys.readouterr().err
+    folds = pd.read_csv(opened.fold_table).set_index("object_id")["fold"]
+    assert folds[one] == folds[other]

@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_project import EXPERIMENTS, make_project, write_experiment
+
+from foldsmith.config import Project
+from foldsmith.pipeline import doctor
+from foldsmith.pipeline.doctor import propose_batch
+from foldsmith.stages import preprocess
+
+
+@pytest.fixture
+def folder(tmp_path, generated_data):
+    made = make_project(tmp_path / "project", generated_data)
+    preprocess(Project.open(made))
+    return made
+
+
+def test_a_sound_project_has_no_problems(folder, capsys):
+    assert doctor(Project.open(folder)) == []
+    text = capsys.readouterr().out
+    for name in ("python", "torch", "GPU", "cores", "60 labelled photos, 20 to predict"):
+        assert name in text
+    for name in ("000", "100", "200"):
+        assert f"  {name}: " in text and "M parameters" in text
+
+
+def test_what_fails_in_an_experiment_is_found_with_all_the_others(folder):
+    outputs = {"model/dims_head": [None, 3]}
+    write_experiment(folder, "100", EXPERIMENTS["100"] | outputs | {"model/pretrained": None})
+    write_experiment(
+        folder, "200", EXPERIMENTS["200"] | {"loss": {"type": "MSELoss", "reduction": "none"}}
+    )
+    problems = doctor(Project.open(folder))
+    assert len(problems) == 2, problems
+    assert any("100.yml: model: gives outputs of shape (3,)" in line for line in problems)
+    assert any("200.yml: one batch fails: RuntimeError" in line for line in problems)
+
+
+def test_a_group_in_two_folds_is_a_leak(folder):
+    import pandas as pd
+
+    table = pd.read_csv(folder / "input/train_gkf-2fold.csv")
+    table.loc[1, "art_series_id"] = table.loc[0, "art_series_id"]
+    table["fold"] = [0, 1] * (len(table) // 2)
+    table.to_csv(folder / "input/mine.csv", index=False)
+    for name in ("100", "200"):
+        meta = {"globals/meta_file": "input/mine.csv"}
+        write_experiment(folder, name, EXPERIMENTS[name] | meta)
+    problems = doctor(Project.open(folder))
+    assert len(problems) == 1
+    assert "mine.csv" in problems[0] and "in more than one fold" in problems[0]
+
+
+@given(st.integers(1, 512), st.integers(1, 8), st.integers(1, 600))
+def test_a_proposal_fits_and_keeps_the_photos_of_a_step(batch_size, grad_accum, fits):
+    batch, accum = propose_batch(batch_size, grad_accum, fits)
+    assert batch <= fits or (batch, accum) == (batch_size, grad_accum)
+    assert batch * accum == batch_size * grad_accum
+    if batch_size <= fits:
+        assert (batch, accum) == (batch_size, grad_accum)
+    else:
+        assert 1 <= batch <= fits

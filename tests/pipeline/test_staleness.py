@@ -1,0 +1,178 @@
+"""What makes a step stale: content, never time."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_project import EXPERIMENTS, make_project, write_experiment
+
+from foldsmith.config import Project
+from foldsmith.errors import ConfigError
+from foldsmith.hashing import FileHashes
+from foldsmith.pipeline import dry_run, run, status
+from foldsmith.pipeline.plan import plan_of
+from foldsmith.pipeline.state import states_of
+
+TARGET = "exp_config/900.yml"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, generated_data):
+    folder = make_project(tmp_path_factory.mktemp("run") / "project", generated_data)
+    run(Project.open(folder), TARGET)
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(finished, copy)
+    return copy
+
+
+def states(folder: Path, *overrides: str) -> dict[str, str]:
+    project = Project.open(folder)
+    plan = plan_of(project, TARGET, overrides)
+    found = states_of(plan, FileHashes(project.hash_store))
+    return {label: f"{state.status}: {state.why}" for label, state in found.items()}
+
+
+def not_done(folder: Path, *overrides: str) -> set[str]:
+    return {k for k, v in states(folder, *overrides).items() if not v.startswith("done")}
+
+
+def test_everything_is_done_after_a_run(folder):
+    assert not_done(folder) == set()
+    assert "9 of 9 steps done" in dry_run(Project.open(folder), TARGET)
+
+
+def test_comments_touches_and_speed_make_nothing_stale(folder):
+    for path in folder.rglob("*"):
+        path.touch()
+    for path in [*folder.glob("exp_config/*.yml"), folder / "project.yml"]:
+        path.write_text("# a comment\n" + path.read_text() + "\n# another\n")
+    free = [
+        "1*:loader/train/num_workers=0",
+        "[012]*:globals/image_cache_gb=1",
+        "*:globals/device=cpu",
+        "000:globals/snapshot_interval=1",
+        "100:extensions/4/label=other",
+    ]
+    assert not_done(folder, *free) == set()
+
+
+LAST = {"infer 200", "ensemble 900"}
+FOLDS = {"train 200 fold 0", "train 200 fold 1"}
+ALL_FOLDS = FOLDS | {"train 100 fold 0", "train 100 fold 1"}
+
+
+@pytest.mark.parametrize(
+    ("override", "stale"),
+    [
+        ("200:optimizer/lr=0.01", FOLDS | LAST),
+        ("200:loader/test/batch_size=3", LAST),
+        ("000:optimizer/momentum=0.5", {"pretrain 000"} | ALL_FOLDS | {"infer 100"} | LAST),
+        ("900:globals/seed=5", {"ensemble 900"}),
+        (
+            "100:globals/seed=5",
+            {"train 100 fold 0", "train 100 fold 1", "infer 100", "ensemble 900"},
+        ),
+    ],
+)
+def test_a_change_reaches_what_depends_on_it_and_nothing_else(folder, override, stale):
+    assert not_done(folder, override) == stale
+    key = override.partition(":")[2].partition("=")[0]
+    assert key in " ".join(states(folder, override).values())
+
+
+def test_a_changed_photo_reaches_everything_that_reads_it(folder):
+    test_photo = pd.read_csv(folder / "input/test.csv")["object_id"][0]
+    path = folder / f"input/photos/{test_photo}.jpg"
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert "photos changed" in states(folder)["preprocess"]
+    run(Project.open(folder), TARGET, until="preprocess")
+    # Folds are trained on train photos: only the new backbone can make them stale.
+    found = states(folder)
+    assert "photos changed" in found["pretrain 000"]
+    assert found["train 100 fold 0"] == "stale: follows pretrain 000"
+
+
+def test_the_content_of_what_was_made_anew_decides(folder, capsys):
+    # Another file, the same backbone: trainings on it stay as they are.
+    shutil.rmtree(folder / "output/000")
+    before = (folder / "output/100/fold0/manifest.json").read_bytes()
+    assert "train 100 fold 0" in not_done(folder)
+    run(Project.open(folder), TARGET)
+    assert "pretrain 000" in capsys.readouterr().out
+    assert not_done(folder) == set()
+    assert (folder / "output/100/fold0/manifest.json").read_bytes() == before
+
+
+def test_outputs_that_are_gone_or_edited_are_made_again(folder):
+    (folder / "output/900/submission_avg_all.csv").unlink()
+    assert not_done(folder) == {"ensemble 900"}
+    path = folder / "output/100/oof_prediction_by_best_metric.npy"
+    path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
+    assert not_done(folder) == {"infer 100", "ensemble 900"}
+    (folder / "output/200/best_metric_model_fold1.pth").unlink()
+    assert "its snapshot by metric is gone" in states(folder)["train 200 fold 1"]
+    run(Project.open(folder), TARGET)
+    assert not_done(folder) == set()
+
+
+def test_another_criterion_needs_snapshots_that_were_deleted(folder):
+    found = states(folder, "900:ensemble/criterion=last")
+    gone = [label for label, why in found.items() if "its snapshot by last is gone" in why]
+    assert set(gone) == ALL_FOLDS
+
+
+def test_other_folds_reach_the_trainings_but_not_the_pretraining(folder):
+    path = folder / "project.yml"
+    path.write_text(path.read_text().replace("seed: 1", "seed: 4"))
+    assert "folds/seed 1 -> 4" in states(folder)["preprocess"]
+    run(Project.open(folder), TARGET, until="pretrain")
+    found = states(folder)
+    assert found["pretrain 000"] == "done: "
+    assert "fold assignment changed" in found["train 100 fold 0"]
+
+
+def test_only_refuses_what_it_would_need(folder):
+    write_experiment(folder, "000", EXPERIMENTS["000"] | {"globals/seed": 9})
+    project = Project.open(folder)
+    with pytest.raises(
+        ConfigError, match="'train 100 fold 0' needs 'pretrain 000', which is stale"
+    ):
+        run(project, TARGET, only=["100"])
+    run(project, TARGET, only=["000", "200"], until="train")
+    done = {label for label in states(folder) if label not in not_done(folder)}
+    assert {"pretrain 000", *FOLDS} <= done
+    assert "train 100 fold 0" not in done
+
+
+def test_longer_pretraining_at_a_constant_rate_goes_on(folder, capsys):
+    run(
+        Project.open(folder),
+        TARGET,
+        ["000:globals/max_epoch=4", "000:globals/snapshot_interval=1"],
+        until="pretrain",
+    )
+    assert "continuing after epoch 3 of 4" in capsys.readouterr().out
+    assert (folder / "output/000/backbone_epoch_4.pth").is_file()
+
+
+def test_status_tells_of_every_experiment(folder):
+    text = status(Project.open(folder))
+    assert "train 100 folds 0-1  done" in text
+    (folder / "exp_config/300.yml").write_text(
+        "import: 100.yml\nglobals/output_root: output/300\nglobals/max_epoch: 7\n"
+    )
+    text = status(Project.open(folder))
+    assert "train 300 folds 0-1  to do" in text
+
+
+def test_times_are_estimated_from_measured_epochs(folder):
+    text = dry_run(Project.open(folder), TARGET, ["100:globals/max_epoch=3000"])
+    row = next(line for line in text.splitlines() if line.startswith("train 100"))
+    assert "min" in row or " h " in row, row
+    assert "about" in text.splitlines()[-1]

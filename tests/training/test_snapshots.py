@@ -1,0 +1,81 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from foldsmith.errors import ConfigError, TrainingError
+from foldsmith.training.extensions.collapse import CollapseWatch
+from foldsmith.training.extensions.snapshots import WeightsSnapshot
+from foldsmith.training.manager import create_manager
+
+
+@pytest.fixture
+def manager(tmp_path):
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    made = create_manager(model, optimizer, 20, 1, str(tmp_path))
+    made.start_extensions()
+    return made
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("*.pth"))
+
+
+def test_only_the_newest_are_kept(manager, tmp_path):
+    snapshot = WeightsSnapshot(nn.Linear(1, 1), "by_metric_{.epoch}.pth", keep=2)
+    (tmp_path / "by_metric_best.pth").touch()
+    for epoch in (2, 9, 10):
+        manager.iteration = epoch
+        snapshot(manager)
+    # Nothing goes until the training's own state is safe.
+    assert len(names(tmp_path)) == 4
+    snapshot.remove_superseded(tmp_path)
+    assert names(tmp_path) == ["by_metric_10.pth", "by_metric_9.pth", "by_metric_best.pth"]
+    snapshot.remove_after(tmp_path, 9)
+    assert names(tmp_path) == ["by_metric_9.pth", "by_metric_best.pth"]
+
+
+def test_without_a_limit_all_are_kept(manager, tmp_path):
+    snapshot = WeightsSnapshot(nn.Linear(1, 1), "a_{.epoch}.pth")
+    for epoch in (1, 2, 3):
+        manager.iteration = epoch
+        snapshot(manager)
+    snapshot.remove_superseded(tmp_path)
+    assert len(names(tmp_path)) == 3
+
+
+def watch(values, **options):
+    extension = CollapseWatch("std", dim=100, share=0.1, epochs=3, **options)
+    for epoch, value in enumerate(values, 1):
+        extension(SimpleNamespace(observation={"std": value}, out="x", epoch=epoch))
+
+
+def test_collapse_is_said_once_after_some_epochs_on_end(capsys):
+    watch([0.1, 0.009, 0.009, 0.02, 0.009, 0.009])
+    assert capsys.readouterr().err == ""
+    watch([0.1, 0.009, 0.008, 0.007, 0.006])
+    warned = capsys.readouterr().err
+    assert warned.count("warning") == 1
+    assert "std is 0.007, below 0.01 for 3 epochs, at epoch 4" in warned
+
+
+def test_collapse_stops_if_asked():
+    with pytest.raises(TrainingError, match="features have collapsed"):
+        watch([0.001] * 3, stop=True)
+
+
+def test_collapse_state_survives_a_restart():
+    first = CollapseWatch("std", dim=100, epochs=3, stop=True)
+    for _ in range(2):
+        first(SimpleNamespace(observation={"std": 0.0}, out="x", epoch=1))
+    second = CollapseWatch("std", dim=100, epochs=3, stop=True)
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(TrainingError):
+        second(SimpleNamespace(observation={"std": 0.0}, out="x", epoch=3))
+
+
+def test_bad_limits_are_refused():
+    with pytest.raises(ConfigError, match="share"):
+        CollapseWatch("std", dim=100, share=2)
