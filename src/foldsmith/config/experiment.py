@@ -211,13 +211,17 @@ def _load_with_imports(path: Path, sources: list[Path]) -> Any:
             if not file.is_file() and sources:
                 raise ConfigError(f"{sources[-1]}: import: {file}: no such file")
         sources.append(file)
-        return read_yaml(file)
+        content = read_yaml(file)
+        for key in content if isinstance(content, dict) else ():
+            if not isinstance(key, str):
+                raise ConfigError(f"{file}: the key {key!r} is no text")
+        return content
 
     try:
         config = ppe.config.Config.load_path(str(path), loader=loader)
     except RuntimeError as error:
         raise ConfigError(f"{path}: {' '.join(one_line(arg) for arg in error.args)}") from None
-    except (KeyError, TypeError, IndexError, AssertionError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
         reason = one_line(error.args[-1]) if error.args else "a key beside it fits nothing"
         raise ConfigError(f"{path}: import: {reason}") from None
     return config["!/"]

@@ -65,13 +65,26 @@ def parse_yaml(text: str, origin: str) -> Any:
         ConfigError: ``text`` is not YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader
+        if _holds_itself(value, set()):
+            raise ConfigError(f"{origin}: an alias (*name) stands inside its own anchor (&name)")
+        return value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{origin}:{mark.line + 1}" if mark is not None else origin
         raise ConfigError(f"{place}: {one_line(error.problem)}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin}: not valid YAML: {one_line(error)}") from None
+
+
+def _holds_itself(node: Any, above: set[int]) -> bool:
+    """Return whether a list or dict contains itself, which YAML's aliases make possible."""
+    if not isinstance(node, (dict, list)):
+        return False
+    if id(node) in above:
+        return True
+    children = node.values() if isinstance(node, dict) else node
+    return any(_holds_itself(child, above | {id(node)}) for child in children)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -161,7 +161,7 @@ def readable_test(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64
 def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
     settings = project.settings
     column = settings.target_column
-    targets = pd.to_numeric(table[column], errors="coerce")
+    targets = _numbers(table[column])
     low, high = settings.target_range
     for wrong, what in (
         (targets.isna(), "missing or no number"),
@@ -178,6 +178,21 @@ def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
         if empty.any():
             column = settings.group_column
             yield f"column {column}: {empty.sum()} rows have no group, {_lines(empty)}"
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """Return a column as float64; NaN where there is no number, or one too large for it."""
+    try:
+        return pd.to_numeric(column, errors="coerce").astype(np.float64)
+    except OverflowError:
+        return column.map(_number).astype(np.float64)
+
+
+def _number(value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        return np.nan
 
 
 def path_problems(project: Project, table: pd.DataFrame) -> list[str]:
@@ -251,7 +266,7 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
             f"{path}: column {FOLD_COLUMN}: must hold 0..{project.n_splits - 1}, "
             f"the folds of project.yml; run 'foldsmith preprocess' again"
         )
-    targets = pd.to_numeric(table[settings.target_column], errors="coerce")
+    targets = _numbers(table[settings.target_column])
     wrong = ~targets.between(*settings.target_range)
     if wrong.any():
         raise DataError(
