@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# What the scripts and tests of survival share.
+sys.path.insert(0, str(REPOSITORY / "tests" / "survival"))
 ATMACUP = REPOSITORY / "competitions" / "atmacup11"
 
 # Everything that makes a run small, for any experiment of the bundled project.
@@ -67,3 +69,20 @@ def cli():
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def small_photos(tmp_path_factory) -> Path:
+    """Tables and photos for a small project, made once."""
+    make = load_script(ATMACUP / "make_demo_data.py").make_demo_data
+    folder = tmp_path_factory.mktemp("small") / "photos"
+    make(folder, n_train=24, n_test=8, seed=3, long_side=48)
+    return folder
+
+
+@pytest.fixture
+def small_project(tmp_path, small_photos) -> Path:
+    """A project that runs from photos to submissions in seconds, nothing done yet."""
+    from small_project import make_project
+
+    return make_project(tmp_path / "project", small_photos)

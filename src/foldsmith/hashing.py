@@ -39,14 +39,8 @@ class FileHashes:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._root = store.parent.parent
-        self._known: dict[str, list[Any]] = {}
+        self._known = self._read()
         self._changed = False
-        try:
-            known = json.loads(store.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = {}
-        if isinstance(known, dict):
-            self._known = {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3}
 
     def of(self, path: Path) -> str:
         """Return the SHA-256 of one file, or ``missing`` if it cannot be read."""
@@ -74,10 +68,21 @@ class FileHashes:
         """Write what is known, if it has changed; a folder that takes no files is no error."""
         if self._changed:
             self._changed = False
+            # With what another process has found out meanwhile.
+            self._known = self._read() | self._known
             try:
                 write_text(self._store, json.dumps(self._known))
             except OSError:
                 return
+
+    def _read(self) -> dict[str, list[Any]]:
+        try:
+            known = json.loads(self._store.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(known, dict):
+            return {}
+        return {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3}
 
     def _of_file(self, path: Path) -> str:
         try:

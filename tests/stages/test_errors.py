@@ -126,3 +126,21 @@ def test_no_room_on_the_disk_is_one_line_and_loses_nothing(project_dir, cli):
     assert "File too large" in error_of(result)
     assert done.read_bytes() == before
     assert not list(project_dir.glob("output/**/*.pth"))
+
+
+def test_resume_finishes_what_is_not_finished(project, capsys):
+    options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
+    with pytest.raises(OutputError, match="no such folder to resume in"):
+        train(project, "exp_config/200.yml", options, resume=True)
+    root = train(project, "exp_config/200.yml", options, folds=[1])
+    before = (root / "fold1/manifest.json").read_bytes()
+    capsys.readouterr()
+    train(project, "exp_config/200.yml", options, folds=[0, 1], resume=True)
+    assert "fold 1: finished already" in capsys.readouterr().out
+    assert (root / "fold1/manifest.json").read_bytes() == before
+    assert (root / "fold0/manifest.json").is_file()
+    with pytest.raises(OutputError, match=r"run with other inputs: optimizer/lr 2e-05 -> 0.5"):
+        train(project, "exp_config/200.yml", [*options, "optimizer/lr=0.5"], [0], resume=True)
+    # Nothing that a training needs only until it ends is left.
+    for name in ("resume.pth", "unfinished.json", "progress.json"):
+        assert not list(root.rglob(name))

@@ -170,3 +170,10 @@ def test_odd_photos_go_through_the_whole_job_and_bad_ones_are_left_out(small_pro
     # A mended photo makes everything stale that reads photos.
     (photos / f"{train[10]}.jpg").write_bytes(whole)
     assert "photos changed" in foldsmith(small_project, *RUN, "--dry-run").stdout
+
+
+def test_a_fold_table_that_is_named_but_not_there(small_project):
+    override = "100:globals/meta_file=input/none.csv"
+    lines = errors_of(foldsmith(small_project, *RUN, override))
+    assert len(lines) == 1 and "input/none.csv: no such file; see globals/meta_file" in lines[0]
+    assert not (small_project / "output").exists()

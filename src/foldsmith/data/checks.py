@@ -1,6 +1,7 @@
 """Everything that can be wrong with a project's tables, found at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import pandas as pd
 
@@ -10,8 +11,13 @@ from foldsmith.data.tables import FOLD_COLUMN, read_folds, read_sample, read_tes
 from foldsmith.errors import DataError
 
 
-def table_problems(project: Project) -> list[str]:
+def table_problems(project: Project, meta_files: Iterable[str | None] = ()) -> list[str]:
     """Return what is wrong with the train and test tables and the sample submission.
+
+    Args:
+        project: The project.
+        meta_files: Further fold tables, relative to the project folder; those that are None
+            (what preprocess writes) are left out.
 
     Returns:
         One line per problem, each naming its file; empty if all is well.
@@ -33,7 +39,10 @@ def table_problems(project: Project) -> list[str]:
         attempt(lambda: read_sample(project, test))
     if train is not None and test is not None:
         attempt(lambda: _check_overlap(project, train, test))
-    return problems
+    for name in meta_files:
+        if name is not None:
+            attempt(partial(read_folds, project, name))
+    return list(dict.fromkeys(problems))
 
 
 def split_groups(project: Project, meta_file: str | None) -> list[str]:

@@ -258,7 +258,10 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
     settings = project.settings
     path = project.fold_table if meta_file is None else project.path(meta_file)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; run 'foldsmith preprocess' first")
+        remedy = (
+            "run 'foldsmith preprocess' first" if meta_file is None else "see globals/meta_file"
+        )
+        raise DataError(f"{path}: no such file; {remedy}")
     columns = [settings.id_column, settings.target_column, FOLD_COLUMN]
     table = _without_bad(project, read_table(path, columns, settings.id_column))
     if set(table[FOLD_COLUMN]) != set(range(project.n_splits)):
@@ -266,6 +269,9 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
             f"{path}: column {FOLD_COLUMN}: must hold 0..{project.n_splits - 1}, "
             f"the folds of project.yml; run 'foldsmith preprocess' again"
         )
+    outside = path_problems(project, table)
+    if outside:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in outside))
     targets = _numbers(table[settings.target_column])
     wrong = ~targets.between(*settings.target_range)
     if wrong.any():

@@ -69,6 +69,12 @@ class Plan:
     steps: tuple[Step, ...]
     types: Mapping[str, Callable[..., Any]]
 
+    @property
+    def meta_files(self) -> set[str | None]:
+        """The fold tables that its experiments name; None for that of preprocess."""
+        experiments = (step.experiment for step in self.steps)
+        return {experiment.globals.meta_file for experiment in experiments if experiment}
+
     def select(self, only: Sequence[str], until: Kind | None) -> "Plan":
         """Return the plan of some experiments, or of the steps up to a kind.
 

@@ -45,7 +45,7 @@ def dry_run(
         DataError: One line per problem of the tables.
     """
     plan = plan_of(project, config, overrides)
-    _check_tables(project)
+    _check_tables(plan)
     states = states_of(plan, FileHashes(project.hash_store))
     return plan_table(plan.select(only, until), states, speeds_of(plan))
 
@@ -81,12 +81,12 @@ def run(
         TrainingError: Trainings have failed; everything that does not need them has been run.
     """
     plan = plan_of(project, config, overrides)
-    _check_tables(project)
+    _check_tables(plan)
     _Run(plan, plan.select(only, until), skip_bad, keep_snapshots).run()
 
 
-def _check_tables(project: Project) -> None:
-    problems = table_problems(project)
+def _check_tables(plan: Plan) -> None:
+    problems = table_problems(plan.project, plan.meta_files)
     if problems:
         raise DataError("\n".join(problems))
 

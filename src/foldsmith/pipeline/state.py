@@ -128,6 +128,8 @@ def state_of_step(
         if manifest is None:
             return StepState("to do", "", step.epochs)
         return StepState("stale", f"follows {before[0]}{more}", step.epochs)
+    if manifest is None and not step.epochs:
+        return StepState("to do")
     try:
         inputs = inputs_of(step, plan, hashes)
     except FoldsmithError as error:
@@ -136,8 +138,7 @@ def state_of_step(
         )
     if step.kind in ("pretrain", "train"):
         return _training_state(step, inputs, manifest, hashes, progress)
-    if manifest is None:
-        return StepState("to do")
+    assert manifest is not None
     changed = differences(manifest.inputs, inputs)
     changed += changed_outputs(manifest_path(step).parent, manifest, hashes)
     return StepState("stale", "; ".join(changed)) if changed else StepState("done")
