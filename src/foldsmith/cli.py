@@ -32,6 +32,16 @@ ConfigOption = Annotated[
         "-cfg", "--config", help="Experiment file, as in exp_config/100.yml.", metavar="FILE"
     ),
 ]
+AnyConfig = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option(
+        "-cfg",
+        "--config",
+        metavar="FILE",
+        help="Experiment file.",
+        show_default="all in exp_config",
+    ),
+]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
     typer.Argument(
@@ -122,16 +132,7 @@ def run(
 
 @app.command()
 def status(
-    config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "-cfg",
-            "--config",
-            metavar="FILE",
-            help="Experiment file.",
-            show_default="all in exp_config",
-        ),
-    ] = None,
+    config: AnyConfig = None,
     overrides: RunOverrides = None,
     project: ProjectOption = Path("."),
 ) -> None:
@@ -143,16 +144,7 @@ def status(
 
 @app.command()
 def doctor(
-    config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "-cfg",
-            "--config",
-            metavar="FILE",
-            help="Experiment file.",
-            show_default="all in exp_config",
-        ),
-    ] = None,
+    config: AnyConfig = None,
     project: ProjectOption = Path("."),
 ) -> None:
     """Check environment, data and experiments; one batch goes through every model."""
