@@ -13,7 +13,6 @@ from typing import Any
 
 import filelock
 
-from foldsmith.atomic import write_json
 from foldsmith.errors import OutputError
 
 # Loader workers of a killed process inherit its lock; they notice its death within seconds.
@@ -47,7 +46,8 @@ def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
         except filelock.Timeout:
             raise OutputError(f"{folder}: {_in_use(owner)}") from None
     try:
-        write_json(owner_file, this_process())
+        # Plainly: for people only, and a killed process should leave nothing half-written here.
+        owner_file.write_text(json.dumps(this_process()), encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -1,6 +1,9 @@
 """Run foldsmith and kill this process (SIGKILL) at its n-th file: a test's stand-in for fate.
 
     python die_at_write.py N before|after|torn COMMAND...
+    python die_at_write.py NAME before|after|torn COMMAND...
+
+NAME is the end of a path, as in fold0/manifest.json.
 
 ``before`` dies with the temporary file written and not yet renamed, ``after`` just after the
 rename, ``torn`` with half of the temporary file gone.
@@ -12,7 +15,7 @@ import sys
 
 from foldsmith.cli import main
 
-at, moment = int(sys.argv[1]), sys.argv[2]
+at, moment = sys.argv[1], sys.argv[2]
 sys.argv = ["foldsmith", *sys.argv[3:]]
 count = 0
 replace = os.replace
@@ -21,12 +24,13 @@ replace = os.replace
 def dying_replace(source, target, *arguments, **options):
     global count
     count += 1
-    if count == at and moment != "after":
+    now = count == int(at) if at.isdigit() else str(target).endswith(at)
+    if now and moment != "after":
         if moment == "torn":
             os.truncate(source, os.path.getsize(source) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target, *arguments, **options)
-    if count == at:
+    if now:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

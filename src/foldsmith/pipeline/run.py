@@ -7,7 +7,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from foldsmith.atomic import remove_leftovers
 from foldsmith.config import Project
 from foldsmith.data.checks import table_problems
 from foldsmith.data.images import ImageStore
@@ -23,8 +22,8 @@ from foldsmith.pipeline.state import (
 )
 from foldsmith.pipeline.table import duration, plan_table, summary
 from foldsmith.stages.ensemble import ensemble_experiment
-from foldsmith.stages.infer import infer_experiment
-from foldsmith.stages.output_folder import Start
+from foldsmith.stages.infer import infer_experiment, tidy_inference
+from foldsmith.stages.output_folder import Start, tidy
 from foldsmith.stages.preprocess import preprocess
 from foldsmith.stages.pretrain import pretrain_experiment
 from foldsmith.stages.train import train_folds
@@ -137,7 +136,7 @@ class _Run:
                 "to end, or stop it"
             )
         if before.status == "done":
-            remove_leftovers(step.folder)
+            self._tidy(step)
             return
         left = sum(self._left().values())
         rest = f" ({duration(left)} left in all)" if left else ""
@@ -196,6 +195,13 @@ class _Run:
             )
         else:
             ensemble_experiment(step.experiment, force=True)
+
+    def _tidy(self, step: Step) -> None:
+        """Do what a step that is done was killed before doing: remove what nobody needs."""
+        if step.epochs:
+            tidy(step.folder, keep_resume=step.kind == "pretrain")
+        elif step.kind == "infer":
+            tidy_inference(step.folder, step.criterion, self.plan.project.n_splits)
 
     def _store(self, step: Step) -> ImageStore:
         """Return the decoded photos of an experiment; those of the one before are let go."""

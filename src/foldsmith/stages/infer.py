@@ -1,8 +1,8 @@
 """Stage 4: out-of-fold and test predictions from the folds' chosen snapshots."""
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -140,13 +140,29 @@ def infer_experiment(
         images: Photos decoded before; a new store if None.
     """
     watch = Stopwatch()
-    project = experiment.project
-    with ExitStack() as locks:
-        locks.enter_context(lock(root))
-        for fold in range(project.n_splits):
-            locks.enter_context(lock(root / f"fold{fold}"))
+    with _lock_all(root, experiment.project.n_splits):
         remove_leftovers(root)
         return _infer(experiment, root, criterion, keep_snapshots, images, watch)
+
+
+def tidy_inference(root: Path, criterion: Criterion, n_splits: int) -> None:
+    """Delete the snapshots that a finished inference has not, if it was killed before."""
+    manifest = read_manifest(inference_manifest(root, criterion))
+    if manifest is None or manifest.facts.get("keep_snapshots", True):
+        return
+    if any(root.glob("fold*/snapshot_*.pth")):
+        with _lock_all(root, n_splits):
+            _delete_snapshots(root, n_splits)
+
+
+@contextmanager
+def _lock_all(root: Path, n_splits: int) -> Iterator[None]:
+    """Hold the folder of an experiment and those of its folds."""
+    with ExitStack() as locks:
+        locks.enter_context(lock(root))
+        for fold in range(n_splits):
+            locks.enter_context(lock(root / f"fold{fold}"))
+        yield
 
 
 def _infer(
@@ -219,6 +235,7 @@ def _infer(
         n_train=len(table),
         n_test=len(test),
         metric=float(scores["metric"].iloc[-1]),
+        keep_snapshots=keep_snapshots,
         wall_s=watch.seconds,
     )
     shown_scores = scores.assign(epoch=scores["epoch"].astype(object).fillna(""))

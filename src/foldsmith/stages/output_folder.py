@@ -7,6 +7,7 @@ from typing import Any, Literal
 from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError, OutputError
+from foldsmith.locking import lock
 from foldsmith.models.weights import read_snapshot
 from foldsmith.stages.manifest import (
     MANIFEST,
@@ -129,12 +130,22 @@ def read_resume(folder: Path) -> dict[str, Any]:
 
 
 def clean_up(folder: Path, *, keep_resume: bool) -> None:
-    """Remove what only an unfinished training needs."""
-    (folder / UNFINISHED).unlink(missing_ok=True)
-    (folder / PROGRESS_FILE).unlink(missing_ok=True)
-    if not keep_resume:
-        (folder / RESUME_FILE).unlink(missing_ok=True)
+    """Remove what only an unfinished training needs, after its manifest was written."""
+    for path in _left_over(folder, keep_resume):
+        path.unlink(missing_ok=True)
     remove_leftovers(folder)
+
+
+def tidy(folder: Path, *, keep_resume: bool) -> None:
+    """Do what a finished training has left undone if it was killed after its last file."""
+    if any(path.exists() for path in _left_over(folder, keep_resume)):
+        with lock(folder):
+            clean_up(folder, keep_resume=keep_resume)
+
+
+def _left_over(folder: Path, keep_resume: bool) -> list[Path]:
+    names = [UNFINISHED, PROGRESS_FILE] if keep_resume else [UNFINISHED, PROGRESS_FILE, RESUME_FILE]
+    return [folder / name for name in names]
 
 
 def save_sources(folder: Path, experiment: Experiment) -> None:
