@@ -137,5 +137,7 @@ def merged_groups(groups: pd.Series | None, pairs: pd.DataFrame, n: int) -> npt.
     first, second = (own[pairs[name].to_numpy(dtype=np.int64)] for name in ("first", "second"))
     size = int(own.max()) + 1
     links = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(size, size))
-    component = connected_components(links, directed=False)[1]
-    return component[own].astype(np.int64)
+    component: npt.NDArray[np.int64] = np.asarray(
+        connected_components(links, directed=False)[1], dtype=np.int64
+    )
+    return component[own]
