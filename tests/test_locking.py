@@ -91,3 +91,15 @@ def test_the_folder_may_come_and_go_while_it_is_held(tmp_path):
 def test_a_process_elsewhere_is_taken_to_live():
     assert is_alive({"host": "elsewhere", "pid": 1})
     assert is_alive({"host": socket.gethostname(), "pid": os.getpid()})
+
+
+def test_a_number_that_was_given_again_is_another_process(tmp_path):
+    folder = tmp_path / "output"
+    owner = this_process()
+    owner_file = folder.parent / ".output.owner.json"
+    owner_file.write_text(json.dumps(owner))
+    assert holder(folder) == owner
+    if owner["started"] is None:
+        pytest.skip("the system does not tell when a process started")
+    owner_file.write_text(json.dumps(owner | {"started": owner["started"] - 1}))
+    assert holder(folder) is None

@@ -65,9 +65,10 @@ def holder(folder: Path) -> dict[str, Any] | None:
 
 
 def this_process() -> dict[str, Any]:
-    """Return what identifies this process: pid, host, command, since."""
+    """Return what identifies this process: pid, started, host, command, since."""
     return {
         "pid": os.getpid(),
+        "started": _start_ticks(os.getpid()),
         "host": socket.gethostname(),
         "command": " ".join(["foldsmith", *sys.argv[1:]]),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -83,8 +84,20 @@ def is_alive(process: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    # Numbers are given again: in a container that starts anew, even to this very process.
+    started = _start_ticks(int(process["pid"]))
+    return started is None or process.get("started", started) == started
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None where /proc is not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # Field 22; the second one is a name in parentheses that may hold anything.
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def _read_owner(path: Path) -> dict[str, Any] | None:
