@@ -51,6 +51,16 @@ class FileHashes:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(self._of_file, paths))
 
+    def known(self, path: Path) -> str | None:
+        """Return the SHA-256 of a file that is as it was when it was last read.
+
+        The file is not opened: None if it has changed, was never read, or is not there.
+        """
+        try:
+            return self._unchanged(path, path.stat())
+        except (OSError, ValueError):
+            return None
+
     def remember(self, path: Path, status: os.stat_result, digest: str) -> None:
         """Keep the hash of a file that was read elsewhere.
 
@@ -87,14 +97,20 @@ class FileHashes:
     def _of_file(self, path: Path) -> str:
         try:
             status = path.stat()
-            known = self._known.get(self._key(path))
-            if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
-                return str(known[2])
+            known = self._unchanged(path, status)
+            if known is not None:
+                return known
             digest = hash_bytes(path.read_bytes())
         except (OSError, ValueError):
             return "missing"
         self.remember(path, status, digest)
         return digest
+
+    def _unchanged(self, path: Path, status: os.stat_result) -> str | None:
+        known = self._known.get(self._key(path))
+        if known is not None and known[:2] == [status.st_size, status.st_mtime_ns]:
+            return str(known[2])
+        return None
 
     def _key(self, path: Path) -> str:
         return str(path.relative_to(self._root)) if path.is_relative_to(self._root) else str(path)

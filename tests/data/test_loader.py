@@ -1,13 +1,16 @@
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.images import ImageStore
 from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
+from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import HorizontalFlip, Normalize, RandomResizedCrop, Resize
 from foldsmith.errors import ConfigError, DataError
+from foldsmith.hashing import FileHashes
 
 TRANSFORMS = [
     RandomResizedCrop(8, 8, scale=(0.3, 1)),
@@ -26,10 +29,15 @@ def paths(tmp_path):
     return found
 
 
+def store_of(paths):
+    folder = None if paths is None else paths[0].parent / "store"
+    return PhotoStore(folder, FileHashes(Path("no such folder") / "hashes.json"))
+
+
 def dataset(paths, n_views=1, transforms=TRANSFORMS, seed=5):
     targets = np.arange(len(paths), dtype=np.float32)
     rows = np.arange(len(paths)) + 100
-    return PhotoDataset(ImageStore(1), paths, rows, targets, transforms, seed, n_views)
+    return PhotoDataset(store_of(paths), paths, rows, targets, transforms, seed, n_views)
 
 
 def epoch_of(loader, epoch):
@@ -131,7 +139,7 @@ def test_photos_of_different_sizes_are_named(tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_photo_that_goes_missing_is_one_line(paths, workers):
     # No room to keep photos: they are decoded when they are asked for.
-    data = PhotoDataset(ImageStore(0), paths, np.arange(10), None, TRANSFORMS, seed=0)
+    data = PhotoDataset(store_of(None), paths, np.arange(10), None, TRANSFORMS, seed=0)
     paths[3].unlink()
     with pytest.raises(DataError) as error:
         list(PhotoLoader(data, 2, num_workers=workers))

@@ -85,11 +85,12 @@ def test_every_registered_transform_is_tested():
     assert set(IDS) == set(t.TYPES)
 
 
-@pytest.mark.parametrize(
-    "step", [s for s in EVERY if not s.deterministic], ids=lambda s: type(s).__name__
-)
-def test_what_is_not_deterministic_varies(step):
-    always = (t.HorizontalFlip, t.VerticalFlip, t.Transpose, t.ToGray, t.Solarize, t.Normalize)
+@pytest.mark.parametrize("step", [s for s in EVERY if not s.stored], ids=lambda s: type(s).__name__)
+def test_what_is_not_stored_varies(step):
+    always = (
+        *(t.HorizontalFlip, t.VerticalFlip, t.Transpose, t.ToGray, t.Solarize, t.Normalize),
+        t.PadIfNeeded,
+    )
     outcomes = {step(photo(), np.random.default_rng(seed)).tobytes() for seed in range(8)}
     assert (len(outcomes) == 1) == isinstance(step, always)
 
@@ -303,17 +304,17 @@ def test_erased_shares():
 # Compose and mistakes.
 
 
-def test_the_deterministic_head_is_split_off():
+def test_the_stored_head_is_split_off():
     steps = [t.LongestMaxSize(9), t.PadIfNeeded(9, 9), t.HorizontalFlip(), t.Resize(4, 4)]
     head, rest = t.Compose(steps).split()
-    assert (head.transforms, rest.transforms) == (steps[:2], steps[2:])
+    assert (head.transforms, rest.transforms) == (steps[:1], steps[1:])
     whole = t.Compose(steps)(photo(), np.random.default_rng(1))
     parts = rest(head(photo(), RNG), np.random.default_rng(1))
     np.testing.assert_array_equal(whole, parts)
     assert whole.flags.c_contiguous
 
 
-def test_normalize_is_not_cached():
+def test_normalize_is_not_stored():
     head, _ = t.Compose([t.Normalize([0.5] * 3, [0.2] * 3)]).split()
     assert head.transforms == []
 
@@ -339,3 +340,14 @@ def test_normalize_is_not_cached():
 def test_wrong_arguments_are_said(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("size", [(24, 32), (32, 24), (9, 9), (40, 8), (24, 24)])
+@pytest.mark.parametrize("step", [s for s in EVERY if s.stored], ids=lambda s: type(s).__name__)
+def test_what_is_said_to_keep_a_size_keeps_it(step, size):
+    image = np.ascontiguousarray(np.resize(photo(), (*size, 3)))
+    if step.keeps(*size):
+        np.testing.assert_array_equal(step(image, RNG), image)
+    keeping = [s for s in (t.LongestMaxSize(32), t.Resize(24, 32), t.SmallestMaxSize(24))]
+    assert all(s.keeps(24, 32) for s in keeping)
+    assert not any(s.keeps(40, 41) for s in keeping)

@@ -54,7 +54,7 @@ def test_comments_touches_and_speed_make_nothing_stale(folder):
         path.write_text("# a comment\n" + path.read_text() + "\n# another\n")
     free = [
         "1*:loader/train/num_workers=0",
-        "[012]*:globals/image_cache_gb=1",
+        "[012]*:globals/photo_store=false",
         "*:globals/device=cpu",
         "000:globals/snapshot_interval=1",
         "100:extensions/4/label=other",

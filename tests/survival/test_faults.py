@@ -116,7 +116,7 @@ def test_output_that_cannot_be_written(small_project):
 
 def test_a_photo_that_goes_while_it_is_needed(small_project, clean):
     # Nothing is kept in memory: each epoch reads the photos.
-    values = {"globals/image_cache_gb": 0, "model/pretrained": None}
+    values = {"globals/photo_store": False, "model/pretrained": None}
     longer(small_project, "200", **values)
     photo = sorted((small_project / "input/photos").glob("*.jpg"))[0]
     process = start(small_project, "run", "-cfg", "exp_config/200.yml")

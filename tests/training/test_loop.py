@@ -10,10 +10,11 @@ from torch import nn
 
 from foldsmith.config import Globals
 from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.images import ImageStore
 from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import Normalize
 from foldsmith.errors import FoldsmithError
+from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import create_runtime
 from foldsmith.tasks.task import Regression
 from foldsmith.training.extensions import create_log_report
@@ -42,7 +43,14 @@ def data(tmp_path):
         cv2.imwrite(str(paths[-1]), rng.integers(0, 255, (4, 4, 3), np.uint8))
     targets = rng.uniform(0, 3, 10).astype(np.float32)
     transforms = [Normalize([0.5] * 3, [0.25] * 3)]
-    return PhotoDataset(ImageStore(1), paths, np.arange(10), targets, transforms, seed=0)
+    return PhotoDataset(
+        PhotoStore(None, FileHashes(tmp_path / "h" / "h.json")),
+        paths,
+        np.arange(10),
+        targets,
+        transforms,
+        seed=0,
+    )
 
 
 def fit(data, folder, batch_size, grad_accum, epochs=2, loss=None, lr=0.01, steps=None):
@@ -116,3 +124,20 @@ def test_windows_weigh_by_photos(sizes, accum):
 def test_the_published_learning_rates():
     assert scaled_lr(0.05, 512) == pytest.approx(0.1)
     assert scaled_lr(0.05, batch_size=128, grad_accum=4) == pytest.approx(0.1)
+
+
+def test_what_draws_globally_differs_between_epochs_and_not_between_runs(data, tmp_path):
+    def run(folder):
+        drawn = []
+
+        def loss(logits, targets):
+            drawn.append(float(torch.rand(())))
+            return nn.functional.mse_loss(logits, targets)
+
+        fit(data, folder, 5, 1, epochs=3, loss=loss)
+        return drawn
+
+    drawn = run(tmp_path / "a")
+    assert len(drawn) == len(set(drawn)) == 6
+    torch.rand(7)
+    assert run(tmp_path / "b") == drawn

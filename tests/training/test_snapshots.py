@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError, TrainingError
+from foldsmith.stages.output_folder import read_resume
 from foldsmith.training.extensions.collapse import CollapseWatch
-from foldsmith.training.extensions.snapshots import WeightsSnapshot
+from foldsmith.training.extensions.snapshots import ResumeSnapshot, WeightsSnapshot, restore
 from foldsmith.training.manager import create_manager
 
 
@@ -35,6 +36,28 @@ def test_only_the_newest_are_kept(manager, tmp_path):
     assert names(tmp_path) == ["by_metric_10.pth", "by_metric_9.pth", "by_metric_best.pth"]
     snapshot.remove_after(tmp_path, 9)
     assert names(tmp_path) == ["by_metric_9.pth", "by_metric_best.pth"]
+
+
+def test_a_restored_training_has_no_files_of_later_epochs(tmp_path):
+    def create():
+        model = nn.Linear(1, 1)
+        made = create_manager(
+            model, torch.optim.SGD(model.parameters(), lr=0.1), 9, 1, str(tmp_path)
+        )
+        made.extend(WeightsSnapshot(model, "best_{.epoch}.pth", keep=1), trigger=(1, "epoch"))
+        made.extend(ResumeSnapshot(), trigger=(1, "epoch"))
+        return made
+
+    killed = create()
+    for _ in range(2):
+        with killed.run_iteration():
+            pass
+    # Killed between the weights of epoch 3 and the state of the training.
+    (tmp_path / "best_3.pth").touch()
+    restored = create()
+    restore(restored, read_resume(tmp_path))
+    assert restored.epoch == 2
+    assert names(tmp_path) == ["best_2.pth", "resume.pth"]
 
 
 def test_without_a_limit_all_are_kept(manager, tmp_path):

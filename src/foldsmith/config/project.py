@@ -161,6 +161,11 @@ class Project:
         return self.path(".foldsmith") / "file_hashes.json"
 
     @property
+    def photo_store(self) -> Path:
+        """Where decoded photos are kept; it may be deleted while nothing runs."""
+        return self.path(".foldsmith") / "photos"
+
+    @property
     def n_splits(self) -> int:
         """Number of folds."""
         return self.settings.folds.n_splits

@@ -32,7 +32,8 @@ class Globals(BaseModel):
         channels_last: NHWC memory format of the model and its inputs.
         deterministic: Only deterministic algorithms.
         cudnn_benchmark: Let cuDNN measure its algorithms; off when ``deterministic``.
-        image_cache_gb: Decoded photos kept in memory, in GiB; 0 decodes every time.
+        photo_store: Keep decoded photos on disk, in the project's ``.foldsmith/photos``;
+            otherwise they are decoded every time.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,7 +56,7 @@ class Globals(BaseModel):
     channels_last: bool = True
     deterministic: bool = False
     cudnn_benchmark: bool = True
-    image_cache_gb: float = Field(default=4.0, ge=0)
+    photo_store: bool = True
 
 
 class EnsembleSettings(BaseModel):

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from foldsmith.config import Project, Types
-from foldsmith.data.images import ImageStore
+from foldsmith.data.store import PhotoStore
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     photo_paths,
@@ -45,7 +45,7 @@ class PhotoDataset(Dataset[Batch]):
     not on workers, batch size or what was drawn before.
 
     Args:
-        images: Store that decodes and keeps the photos.
+        images: Store of decoded photos.
         paths: The photos.
         rows: Row of each photo in its table.
         targets: Target of each photo, or None.
@@ -57,7 +57,7 @@ class PhotoDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        images: ImageStore,
+        images: PhotoStore,
         paths: Sequence[Path],
         rows: npt.NDArray[np.int64],
         targets: npt.NDArray[np.float32] | None,
@@ -112,7 +112,7 @@ class PhotoDataset(Dataset[Batch]):
 
 def labelled_photos(
     project: Project,
-    images: ImageStore,
+    images: PhotoStore,
     part: Literal["train", "val"],
     transforms: list[Transform],
     seed: int,
@@ -123,7 +123,7 @@ def labelled_photos(
 
     Args:
         project: The project.
-        images: The image store.
+        images: Store of decoded photos.
         part: ``train`` or ``val``.
         transforms: Transforms.
         seed: Seed of the augmentations.
@@ -148,7 +148,7 @@ def labelled_photos(
 
 
 def test_photos(
-    project: Project, images: ImageStore, transforms: list[Transform], seed: int = 0
+    project: Project, images: PhotoStore, transforms: list[Transform], seed: int = 0
 ) -> PhotoDataset:
     """The photos to predict, in the order of the test table, less those that are unreadable."""
     table = read_test(project)
@@ -159,7 +159,7 @@ def test_photos(
 
 def all_photos(
     project: Project,
-    images: ImageStore,
+    images: PhotoStore,
     transforms: list[Transform],
     seed: int,
     n_views: int = 2,

@@ -1,18 +1,15 @@
-"""Decoding photos, once each."""
+"""Decoding photos."""
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from tqdm.auto import tqdm
 
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, one_line
+from foldsmith.hashing import FileHashes, hash_bytes
 
 Image = npt.NDArray[np.uint8]
 
@@ -37,15 +34,34 @@ def decode(path: Path) -> Image:
     Raises:
         DataError: The file is missing, empty, damaged or not a photo.
     """
-    return decode_bytes(read_bytes(path), path)
+    return decode_bytes(_content(path), path)
 
 
-def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
-    """Return a file's content, uint8, shape (size,).
+def read_bytes(path: Path, hashes: FileHashes) -> tuple[npt.NDArray[np.uint8], str]:
+    """Read a file, once, for its content and the hash of it.
+
+    Args:
+        path: The file.
+        hashes: Takes the hash.
+
+    Returns:
+        The content, uint8, shape (size,), and its SHA-256.
 
     Raises:
         DataError: The file is missing or cannot be read.
     """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        status = None  # reading says what is wrong
+    data = _content(path)
+    digest = hash_bytes(data)
+    if status is not None:
+        hashes.remember(path, status, digest)
+    return data, digest
+
+
+def _content(path: Path) -> npt.NDArray[np.uint8]:
     try:
         return np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
@@ -56,7 +72,7 @@ def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def decode_bytes(data: npt.NDArray[np.uint8], path: Path) -> Image:
-    """Decode what :func:`read_bytes` returned; as :func:`decode`."""
+    """Decode the content of a file; as :func:`decode`."""
     image = None
     if data.size:
         try:
@@ -72,73 +88,6 @@ def decode_bytes(data: npt.NDArray[np.uint8], path: Path) -> Image:
             reason = "not a photo"
         raise DataError(f"{path}: not a readable photo ({reason}); replace it or take its row out")
     return image.astype(np.uint8, copy=False)
-
-
-class ImageStore:
-    """Decoded photos in memory, shared by the folds and loader workers of one run.
-
-    A photo is decoded once, shrunk and padded by the deterministic head of its transforms,
-    and kept as long as there is room; what does not fit is decoded each time.
-
-    Args:
-        max_gb: Room in GiB; 0 keeps nothing.
-    """
-
-    def __init__(self, max_gb: float) -> None:
-        self._free = int(max_gb * 2**30)
-        self._kept: dict[tuple[Path, str], Image] = {}
-
-    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "Photos":
-        """Decode photos on all cores, if there is room to keep them.
-
-        Args:
-            paths: The photos.
-            prepare: Deterministic transforms to run once per photo.
-            label: Text for the progress bar.
-
-        Raises:
-            DataError: A photo cannot be decoded.
-        """
-        key = repr(prepare)
-        missing = [path for path in paths if (path, key) not in self._kept]
-        if missing and self._free > 0:
-            # Threads: OpenCV decodes without the interpreter lock.
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                images = pool.map(lambda path: read_photo(path, prepare), missing)
-                bar = tqdm(
-                    zip(missing, images, strict=True),
-                    desc=label,
-                    total=len(missing),
-                    unit="photo",
-                    leave=False,
-                    disable=None,
-                )
-                for path, image in bar:
-                    if image.nbytes > self._free:
-                        self._free = 0
-                        pool.shutdown(cancel_futures=True)
-                        break
-                    self._free -= image.nbytes
-                    self._kept[path, key] = image
-        return Photos(paths, [self._kept.get((path, key)) for path in paths], prepare)
-
-
-class Photos:
-    """A sequence of prepared photos; ``photos[i]`` is uint8 RGB, shape (H, W, 3), read-only."""
-
-    def __init__(
-        self, paths: Sequence[Path], kept: Sequence[Image | None], prepare: Compose
-    ) -> None:
-        self.paths = list(paths)
-        self._kept = list(kept)
-        self._prepare = prepare
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Image:
-        kept = self._kept[index]
-        return read_photo(self.paths[index], self._prepare) if kept is None else kept
 
 
 def read_photo(path: Path, prepare: Compose) -> Image:

@@ -148,7 +148,7 @@ def worker_errors() -> Iterator[None]:
             raise
         raise FoldsmithError(
             f"a loader process died ({one_line(error)[:120]}); most often the machine is out of "
-            "memory: lower num_workers or globals/image_cache_gb and run again"
+            "memory: lower num_workers and run again"
         ) from error
 
 

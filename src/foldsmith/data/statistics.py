@@ -1,8 +1,6 @@
 """Size and colour statistics of photos."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +8,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm.auto import tqdm
 
 from foldsmith.config import Project, Types
 from foldsmith.data.duplicates import THUMBNAIL_SIDE, perceptual_hash, thumbnail
 from foldsmith.data.images import Image, decode_bytes, read_bytes
+from foldsmith.data.store import Filling
 from foldsmith.data.tables import read_table
+from foldsmith.data.threads import on_all_cores
 from foldsmith.errors import DataError
-from foldsmith.hashing import FileHashes, hash_bytes
+from foldsmith.hashing import FileHashes
 
 IMG_INFO = "img_info.csv"
 STATS_BY_DATA = "stats_by_data.csv"
@@ -53,40 +52,36 @@ def photo_statistics(image: Image) -> list[float]:
     return [*image.shape[:2], *mean.ravel(), *std.ravel()]
 
 
-def photo_facts(paths: Sequence[Path], file_hashes: FileHashes) -> PhotoFacts:
+def photo_facts(
+    paths: Sequence[Path], file_hashes: FileHashes, filling: Filling | None = None
+) -> PhotoFacts:
     """Read every photo once, on all cores, with a progress bar.
 
     Args:
         paths: The photos.
         file_hashes: Takes the hash of each file's content.
+        filling: Takes the decoded photos.
     """
     values = np.full((len(paths), len(COLUMNS)), np.nan)
     problems: list[str | None] = [None] * len(paths)
     hashes = np.zeros(len(paths), np.uint64)
     thumbnails = np.zeros((len(paths), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
 
-    def read(k: int) -> None:
+    def read(k: int) -> list[tuple[bytes, Image]]:
         try:
-            status = paths[k].stat()
-        except (OSError, ValueError):
-            status = None  # reading says what is wrong
-        try:
-            data = read_bytes(paths[k])
-            if status is not None:
-                file_hashes.remember(paths[k], status, hash_bytes(data))
+            data, digest = read_bytes(paths[k], file_hashes)
             image = decode_bytes(data, paths[k])
         except DataError as error:
             problems[k] = str(error)
-            return
+            return []
         values[k] = photo_statistics(image)
         hashes[k] = perceptual_hash(image)
         thumbnails[k] = thumbnail(image)
+        return [] if filling is None else filling.versions(digest, image)
 
-    # Threads: OpenCV and hashlib work without the interpreter lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(read, range(len(paths)))
-        for _ in tqdm(done, desc="photos", total=len(paths), unit="photo", disable=None):
-            pass
+    for versions in on_all_cores(read, range(len(paths)), "photos"):
+        if filling is not None:
+            filling.add(versions)
     return PhotoFacts(pd.DataFrame(values, columns=COLUMNS), problems, hashes, thumbnails)
 
 

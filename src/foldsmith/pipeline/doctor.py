@@ -17,9 +17,9 @@ from foldsmith import __version__
 from foldsmith.config import Experiment, Project
 from foldsmith.config.flatten import flatten
 from foldsmith.data.checks import split_groups, table_problems
-from foldsmith.data.images import ImageStore
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.statistics import photo_facts
+from foldsmith.data.store import PhotoStore
 from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.hashing import FileHashes
@@ -190,7 +190,8 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     seed_everything(settings.seed)
     pretraining = settings.task == "self-supervised"
     task = None if pretraining else create_task(settings.task, project)
-    context = {"project": project, "images": ImageStore(0), "runtime": runtime, "task": task}
+    store = PhotoStore(None, FileHashes(project.hash_store))
+    context = {"project": project, "images": store, "runtime": runtime, "task": task}
     if not pretraining:
         experiment = without_pretrained(experiment).with_values({"globals/val_fold": 0})
     parts = experiment.build(types, context)

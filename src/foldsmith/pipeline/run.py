@@ -9,7 +9,6 @@ from tqdm.auto import tqdm
 
 from foldsmith.config import Project
 from foldsmith.data.checks import table_problems
-from foldsmith.data.images import ImageStore
 from foldsmith.data.tables import bad_ids
 from foldsmith.errors import ConfigError, DataError, OutputError, TrainingError
 from foldsmith.hashing import FileHashes
@@ -102,7 +101,6 @@ class _Run:
         self.states = states_of(plan, self.hashes)
         self.speeds = speeds_of(plan)
         self.failed: dict[str, str] = {}
-        self._images: tuple[str, ImageStore] | None = None
 
     def run(self) -> None:
         self._check_left_out()
@@ -146,7 +144,8 @@ class _Run:
             for other in self.chosen.steps
             if self.states[other.label].status != "done"
         )
-        bar.set_description_str(head)
+        bar.set_description_str(head, refresh=False)
+        bar.clear()  # what the step prints begins on a line of its own
 
         def listen(report: EpochReport) -> None:
             self.speeds.epoch_s[step.name] = report.epoch_s
@@ -179,20 +178,16 @@ class _Run:
                     "name (globals/meta_file names a fold table), or run 'foldsmith preprocess' "
                     "to have it made again"
                 )
-            preprocess(self.plan.project, self.skip_bad)
+            trained = [
+                other.experiment for other in self.plan.steps if other.epochs and other.experiment
+            ]
+            preprocess(self.plan.project, self.skip_bad, trained)
         elif step.kind == "pretrain":
             pretrain_experiment(step.experiment, _start(state), listen)
         elif step.kind == "train":
-            folds = [step.fold or 0]
-            train_folds(step.experiment, folds, _start(state), listen, self._store(step))
+            train_folds(step.experiment, [step.fold or 0], _start(state), listen)
         elif step.kind == "infer":
-            infer_experiment(
-                step.experiment,
-                step.folder,
-                step.criterion,
-                self.keep_snapshots,
-                self._store(step),
-            )
+            infer_experiment(step.experiment, step.folder, step.criterion, self.keep_snapshots)
         else:
             ensemble_experiment(step.experiment, force=True)
 
@@ -202,14 +197,6 @@ class _Run:
             tidy(step.folder, keep_resume=step.kind == "pretrain")
         elif step.kind == "infer":
             tidy_inference(step.folder, step.criterion, self.plan.project.n_splits)
-
-    def _store(self, step: Step) -> ImageStore:
-        """Return the decoded photos of an experiment; those of the one before are let go."""
-        if self._images is None or self._images[0] != step.name:
-            self._images = None
-            gigabytes = step.experiment.globals.image_cache_gb if step.experiment else 0.0
-            self._images = (step.name, ImageStore(gigabytes))
-        return self._images[1]
 
     def _left(self) -> dict[str, float]:
         left = {

@@ -8,8 +8,9 @@ import cv2
 from foldsmith.atomic import replacing
 from foldsmith.config import Experiment, Project
 from foldsmith.data.contact_sheet import contact_sheet
-from foldsmith.data.images import ImageStore
+from foldsmith.data.store import PhotoStore
 from foldsmith.errors import ConfigError
+from foldsmith.hashing import FileHashes
 from foldsmith.stages.types import types_of
 
 
@@ -54,7 +55,8 @@ def show_augmentations(
         raise ConfigError(f"{sheet}: must end in .png or .jpg")
     experiment.check(types)
     # Only the photos that are shown are decoded.
-    context = {"project": project, "images": ImageStore(0), "runtime": None, "task": None}
+    store = PhotoStore(None, FileHashes(project.hash_store))
+    context = {"project": project, "images": store, "runtime": None, "task": None}
     dataset = experiment.build(types, context)["dataset/train"]
     image = cv2.cvtColor(contact_sheet(dataset), cv2.COLOR_RGB2BGR)
     with replacing(sheet) as temporary:

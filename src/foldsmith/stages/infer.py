@@ -13,7 +13,6 @@ import pandas as pd
 
 from foldsmith.atomic import copy_file, remove_leftovers, write_csv, write_npy
 from foldsmith.config import Experiment, Project
-from foldsmith.data.images import ImageStore
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     read_folds,
@@ -38,6 +37,7 @@ from foldsmith.stages.manifest import (
     write_manifest,
 )
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, shown
+from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import Task, create_task
 from foldsmith.training.extensions.log import LOG_FILE
@@ -128,7 +128,6 @@ def infer_experiment(
     root: Path,
     criterion: Criterion,
     keep_snapshots: bool = False,
-    images: ImageStore | None = None,
 ) -> pd.DataFrame:
     """Predict what an experiment's folds have learned; as :func:`infer`.
 
@@ -137,12 +136,11 @@ def infer_experiment(
         root: Its output folder.
         criterion: Which snapshot of each fold.
         keep_snapshots: Keep the snapshots of the training.
-        images: Photos decoded before; a new store if None.
     """
     watch = Stopwatch()
     with _lock_all(root, experiment.project.n_splits):
         remove_leftovers(root)
-        return _infer(experiment, root, criterion, keep_snapshots, images, watch)
+        return _infer(experiment, root, criterion, keep_snapshots, watch)
 
 
 def tidy_inference(root: Path, criterion: Criterion, n_splits: int) -> None:
@@ -170,7 +168,6 @@ def _infer(
     root: Path,
     criterion: Criterion,
     keep_snapshots: bool,
-    images: ImageStore | None,
     watch: Stopwatch,
 ) -> pd.DataFrame:
     project, label = experiment.project, LABELS[criterion]
@@ -198,7 +195,7 @@ def _infer(
 
     runtime = create_runtime(settings)
     task = create_task(settings.task, project)
-    store = images or ImageStore(settings.image_cache_gb)
+    store = open_store(project, settings, hashes)
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
     models, oof_parts = [], []
     for item in chosen:

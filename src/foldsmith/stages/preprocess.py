@@ -1,12 +1,13 @@
 """Stage 1: image statistics and folds."""
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from foldsmith.atomic import remove_leftovers, write_csv
-from foldsmith.config import Project
+from foldsmith.config import Experiment, Project
 from foldsmith.data.checks import table_problems
 from foldsmith.data.duplicates import NEAR_DUPLICATES, near_duplicates
 from foldsmith.data.folds import assign_folds
@@ -17,6 +18,7 @@ from foldsmith.data.statistics import (
     photo_facts,
     statistics_by_data,
 )
+from foldsmith.data.store import PhotoStore
 from foldsmith.data.tables import (
     BAD_PHOTOS,
     FOLD_COLUMN,
@@ -24,12 +26,14 @@ from foldsmith.data.tables import (
     read_test,
     read_train,
 )
+from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.stages.inputs import preprocess_inputs
 from foldsmith.stages.manifest import Stopwatch, write_manifest
 from foldsmith.stages.output_folder import shown
+from foldsmith.stages.photos import stored_heads
 
 PREPROCESS_MANIFEST = "preprocess_manifest.json"
 
@@ -37,7 +41,9 @@ PREPROCESS_MANIFEST = "preprocess_manifest.json"
 _LISTED = 20
 
 
-def preprocess(project: Project, skip_bad: bool = False) -> pd.DataFrame:
+def preprocess(
+    project: Project, skip_bad: bool = False, experiments: Sequence[Experiment] = ()
+) -> pd.DataFrame:
     """Measure every photo and split the labelled ones into folds.
 
     Writes into the data folder ``img_info.csv`` (size, channel means and standard deviations
@@ -50,6 +56,7 @@ def preprocess(project: Project, skip_bad: bool = False) -> pd.DataFrame:
         project: The project.
         skip_bad: Leave out photos that cannot be read: train photos are not trained on, test
             photos are predicted as the mean of the train targets.
+        experiments: Trainings whose photos are decoded into the photo store on the way.
 
     Returns:
         The fold-by-target table.
@@ -60,17 +67,19 @@ def preprocess(project: Project, skip_bad: bool = False) -> pd.DataFrame:
     """
     watch = Stopwatch()
     with lock(project.data_dir / PREPROCESS_MANIFEST):
-        return _preprocess(project, skip_bad, watch)
+        return _preprocess(project, skip_bad, experiments, watch)
 
 
-def _preprocess(project: Project, skip_bad: bool, watch: Stopwatch) -> pd.DataFrame:
+def _preprocess(
+    project: Project, skip_bad: bool, experiments: Sequence[Experiment], watch: Stopwatch
+) -> pd.DataFrame:
     data = project.data_dir
     problems = table_problems(project)
     if problems:
         raise DataError("\n".join(problems))
     hashes = FileHashes(project.hash_store)
     tables = {"train": read_train(project, with_bad=True), "test": read_test(project)}
-    ids, facts = _read_photos(project, tables, hashes)
+    ids, facts = _read_photos(project, tables, hashes, stored_heads(experiments))
     bad = _bad_photos(ids, facts)
     if len(bad) and not skip_bad:
         raise DataError(_bad_message(bad))
@@ -125,7 +134,10 @@ def _preprocess(project: Project, skip_bad: bool, watch: Stopwatch) -> pd.DataFr
 
 
 def _read_photos(
-    project: Project, tables: dict[str, pd.DataFrame], hashes: FileHashes
+    project: Project,
+    tables: dict[str, pd.DataFrame],
+    hashes: FileHashes,
+    heads: Sequence[Compose],
 ) -> tuple[pd.DataFrame, PhotoFacts]:
     column = project.settings.id_column
     ids = pd.concat(
@@ -136,7 +148,12 @@ def _read_photos(
         ignore_index=True,
     )
     paths = [path for table in tables.values() for path in photo_paths(project, table)]
-    return ids, photo_facts(paths, hashes)
+    if not heads:
+        return ids, photo_facts(paths, hashes)
+    store = PhotoStore(project.photo_store, hashes)
+    with store.filling(heads) as filling:
+        store.announce(paths, heads)
+        return ids, photo_facts(paths, hashes, filling)
 
 
 def _bad_photos(ids: pd.DataFrame, facts: PhotoFacts) -> pd.DataFrame:

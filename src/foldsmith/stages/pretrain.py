@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from foldsmith.config import Experiment, Project
-from foldsmith.data.images import ImageStore
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
@@ -21,6 +20,7 @@ from foldsmith.stages.output_folder import (
     save_sources,
     shown,
 )
+from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
 from foldsmith.training.extensions.snapshots import restore
@@ -96,9 +96,10 @@ def pretrain_experiment(
     runtime = create_runtime(settings)
     seed_everything(settings.seed)
     built = experiment.with_values({"globals/output_path": str(folder)})
+    hashes = FileHashes(project.hash_store)
     context = {
         "project": project,
-        "images": ImageStore(settings.image_cache_gb),
+        "images": open_store(project, settings, hashes),
         "runtime": runtime,
         "task": None,
     }
@@ -106,7 +107,6 @@ def pretrain_experiment(
     # Every part is built before the folder is touched: what is wrong leaves no trace.
     model = runtime.place(parts["model"])
     loader, optimizer, scheduler = parts["loader/train"], parts["optimizer"], parts["scheduler"]
-    hashes = FileHashes(project.hash_store)
     with lock(folder):
         inputs = pretrain_inputs(experiment, types, hashes)
         hashes.save()

@@ -9,7 +9,6 @@ from torch import nn
 
 from foldsmith.config import Experiment, Parts, Project
 from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.images import ImageStore
 from foldsmith.data.tables import read_folds, targets_of
 from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.hashing import FileHashes
@@ -28,6 +27,7 @@ from foldsmith.stages.output_folder import (
     save_sources,
     shown,
 )
+from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import Task, create_task
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
@@ -80,7 +80,6 @@ def train_folds(
     folds: Sequence[int] | None,
     start: Start,
     listener: Listener | None = None,
-    images: ImageStore | None = None,
 ) -> Path:
     """Fine-tune what an experiment says; as :func:`train`.
 
@@ -89,7 +88,6 @@ def train_folds(
         folds: Folds to train; None as in :func:`train`.
         start: What to do with existing output folders.
         listener: Called after each epoch.
-        images: Photos decoded before; a new store if None.
     """
     project, settings = experiment.project, experiment.globals
     if settings.task not in ("multi-class", "regression"):
@@ -115,7 +113,7 @@ def train_folds(
     hashes = FileHashes(project.hash_store)
     context = {
         "project": project,
-        "images": images or ImageStore(settings.image_cache_gb),
+        "images": open_store(project, settings, hashes),
         "runtime": runtime,
         "task": task,
     }

@@ -26,15 +26,20 @@ class Transform(ABC):
     shared between workers. Only ``Normalize`` returns another dtype.
 
     Attributes:
-        deterministic: Whether nothing is drawn: such a transform at the head of a list runs
-            once per photo instead of once per epoch.
+        stored: Whether a list of transforms that begins with this one runs it once per photo,
+            before photos are stored, instead of once per epoch. It must draw nothing; one that
+            makes photos larger is better run each time.
     """
 
-    deterministic: ClassVar[bool] = False
+    stored: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         """Return the transformed image."""
+
+    def keeps(self, height: int, width: int) -> bool:
+        """Return whether every image of this size is left as it is; False if not known."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,14 @@ class Compose:
     def __repr__(self) -> str:
         return f"Compose({self.transforms})"
 
+    def keeps(self, height: int, width: int) -> bool:
+        """Return whether every image of this size is left as it is; False if not known."""
+        return all(transform.keeps(height, width) for transform in self.transforms)
+
     def split(self) -> tuple["Compose", "Compose"]:
-        """Return the deterministic head, to run once per photo, and the rest."""
+        """Return the stored head, to run once per photo, and the rest."""
         head = 0
-        while head < len(self.transforms) and self.transforms[head].deterministic:
+        while head < len(self.transforms) and self.transforms[head].stored:
             head += 1
         return Compose(self.transforms[:head]), Compose(self.transforms[head:])
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -22,8 +21,6 @@ class Normalize(Transform):
     mean: Sequence[float]
     std: Sequence[float]
     max_value: float = 255.0
-    # Not cached with the deterministic head: float32 takes four times the memory.
-    deterministic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:

@@ -14,8 +14,13 @@ from foldsmith.data.transforms.base import (
     choice,
 )
 
-# numpy's names; "reflect" leaves the edge pixel single, as OpenCV's reflect_101.
-PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "wrap": 3}
+# numpy's names; "reflect" leaves the edge pixel single.
+PAD_MODES = {
+    "constant": cv2.BORDER_CONSTANT,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "replicate": cv2.BORDER_REPLICATE,
+    "wrap": cv2.BORDER_WRAP,
+}
 _NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "wrap": "wrap"}
 
 
@@ -39,7 +44,7 @@ class Resize(Transform):
     height: int
     width: int
     interpolation: str = "linear"
-    deterministic: ClassVar[bool] = True
+    stored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_size("height", self.height)
@@ -49,6 +54,10 @@ class Resize(Transform):
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         """Return the resized image."""
         return _resized(image, self.height, self.width, self.interpolation)
+
+    def keeps(self, height: int, width: int) -> bool:
+        """Return whether images of this size stay as they are."""
+        return (height, width) == (self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class LongestMaxSize(Transform):
 
     max_size: int
     interpolation: str = "area"
-    deterministic: ClassVar[bool] = True
+    stored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_size("max_size", self.max_size)
@@ -71,10 +80,14 @@ class LongestMaxSize(Transform):
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         """Return the image, its longer side at most ``max_size``."""
         height, width = image.shape[:2]
-        scale = self.max_size / max(height, width)
-        if scale >= 1:
+        if self.keeps(height, width):
             return image
+        scale = self.max_size / max(height, width)
         return _resized(image, height * scale, width * scale, self.interpolation)
+
+    def keeps(self, height: int, width: int) -> bool:
+        """Return whether images of this size stay as they are."""
+        return max(height, width) <= self.max_size
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ class SmallestMaxSize(Transform):
 
     max_size: int
     interpolation: str = "linear"
-    deterministic: ClassVar[bool] = True
+    stored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_size("max_size", self.max_size)
@@ -99,6 +112,10 @@ class SmallestMaxSize(Transform):
         height, width = image.shape[:2]
         scale = self.max_size / min(height, width)
         return _resized(image, height * scale, width * scale, self.interpolation)
+
+    def keeps(self, height: int, width: int) -> bool:
+        """Return whether images of this size stay as they are."""
+        return min(height, width) == self.max_size
 
 
 @dataclass(frozen=True)
@@ -116,7 +133,6 @@ class PadIfNeeded(Transform):
     min_width: int
     border: str = "constant"
     value: int = 0
-    deterministic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_size("min_height", self.min_height)
@@ -129,12 +145,16 @@ class PadIfNeeded(Transform):
         rows, columns = max(0, self.min_height - height), max(0, self.min_width - width)
         if not rows and not columns:
             return image
-        pads = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-        if self.border == "constant":
-            return np.pad(image, pads, constant_values=self.value)
-        # np.pad repeats as often as it takes; OpenCV refuses pads wider than the photo.
+        top, left = rows // 2, columns // 2
+        bottom, right = rows - top, columns - left
+        if self.border == "constant" or (bottom < height and right < width):
+            return cv2.copyMakeBorder(
+                *(image, top, bottom, left, right, PAD_MODES[self.border]),
+                value=(self.value,) * 3,
+            )
+        # OpenCV refuses pads wider than the photo; numpy repeats it as often as it takes.
         mode: Any = _NUMPY_MODES[self.border]
-        padded: Image = np.pad(image, pads, mode=mode)
+        padded: Image = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode=mode)
         return padded
 
 
@@ -149,7 +169,7 @@ class CenterCrop(Transform):
 
     height: int
     width: int
-    deterministic: ClassVar[bool] = True
+    stored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_size("height", self.height)

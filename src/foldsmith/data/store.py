@@ -1,0 +1,328 @@
+"""Decoded photos on disk: decoded once for all folds, experiments and loader workers."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.atomic import remove_leftovers, replacing
+from foldsmith.data.images import Image, decode_bytes, read_bytes, read_photo
+from foldsmith.data.threads import on_all_cores
+from foldsmith.data.transforms import Compose
+from foldsmith.errors import DataError, OutputError
+from foldsmith.hashing import FileHashes, hash_value
+from foldsmith.locking import holder, lock
+
+# Another decoder, or another form of these files, begins a store of its own.
+_FORMAT = f"v1-opencv{cv2.__version__}"
+
+# A shard is renamed into place when it is full: so much is lost at most when a build is killed.
+_SHARD_BYTES = 256 * 2**20
+
+# Bytes of a key: SHA-256 of the file, then what was done to the photo (0: nothing).
+_DIGEST, _HEAD = 32, 8
+
+# Photos decoded to estimate how large a store will be.
+_SAMPLE = 16
+
+# Another process may be building the same store for hours.
+_WAIT_S = 24 * 3600.0
+
+
+class _Entry(NamedTuple):
+    """Where a photo is."""
+
+    shard: int
+    offset: int
+    height: int
+    width: int
+
+
+class PhotoStore:
+    """Photos as they come out of the stored head of their transforms, memory-mapped.
+
+    The pixels lie one photo after another, each in its own size, in shards
+    (``shard_00000.bin``, uint8) with an index each (``shard_00000.npz``: ``keys``, uint8,
+    shape (n, 40); ``sizes``, int64, shape (n, 2), height and width). A photo is known by the
+    content of its file and by what was done to it, so that a changed file is decoded anew,
+    and a photo that the transforms leave as it is lies there once for all of them. Shards are
+    only ever added, each renamed into place when whole. The folder may be deleted whenever
+    nothing runs.
+
+    Args:
+        folder: Folder of the store; None decodes a photo every time it is asked for.
+        hashes: Hashes of the photos' files.
+    """
+
+    def __init__(self, folder: Path | None, hashes: FileHashes) -> None:
+        self.folder = None if folder is None else folder / _FORMAT
+        self.hashes = hashes
+        self._index: dict[bytes, _Entry] = {}
+        self._shards: list[Path] = []
+
+    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "Photos":
+        """Return photos; those that the store lacks are decoded into it, on all cores.
+
+        Args:
+            paths: The photos.
+            prepare: Transforms to run once per photo.
+            label: Text for the progress bar.
+
+        Raises:
+            DataError: A photo cannot be decoded.
+            OutputError: There is too little room for the store.
+        """
+        if self.folder is None:
+            return Photos(paths, prepare, None, [])
+        self._read_index()
+        entries = [self._find(self.hashes.known(path), prepare) for path in paths]
+        if None in entries:
+            missing = [path for path, entry in zip(paths, entries, strict=True) if entry is None]
+            with self.filling([prepare]) as filling:
+                found = dict(zip(missing, filling.photos(missing, label), strict=True))
+            self.hashes.save()
+            self._read_index()
+            entries = [
+                entry or self._find(found[path], prepare)
+                for path, entry in zip(paths, entries, strict=True)
+            ]
+        where = np.array([entry for entry in entries if entry is not None], dtype=np.int64)
+        return Photos(paths, prepare, where, self._shards)
+
+    @contextmanager
+    def filling(self, heads: Sequence[Compose]) -> Iterator["Filling"]:
+        """Hold the store to add photos to it; waits for another process that does.
+
+        Args:
+            heads: What to run once per photo: each gives a version to keep.
+
+        Yields:
+            What takes the photos. They are in the store when the block ends.
+        """
+        if self.folder is None:
+            yield Filling(self, [])
+            return
+        other = holder(self.folder)
+        if other is not None:
+            print(f"waiting for process {other['pid']}, which decodes photos", file=sys.stderr)
+        with lock(self.folder, _WAIT_S):
+            self._read_index()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            with ExitStack() as stack:
+                filling = Filling(self, heads)
+                stack.push(filling.close)
+                yield filling
+        self._read_index()
+
+    def announce(self, paths: Sequence[Path], heads: Sequence[Compose]) -> None:
+        """Say how much the store will grow, from a sample of the photos.
+
+        Args:
+            paths: Photos that it may lack.
+            heads: The versions to keep of each.
+
+        Raises:
+            OutputError: There is not so much room.
+        """
+        known = {path: self.hashes.known(path) for path in paths}
+        paths = [p for p in paths if not all(self._find(known[p], head) for head in heads)]
+        if self.folder is None or not paths:
+            return
+        size, read = 0, 0
+        for path in paths[:: -(-len(paths) // _SAMPLE)]:
+            try:
+                image = read_photo(path, Compose([]))
+            except DataError:
+                continue  # said when its turn comes
+            read += 1
+            # Versions that leave the photo as it is are one.
+            versions = {_head_key(head, image): head for head in heads}
+            size += sum(_apply(head, image).nbytes for head in versions.values())
+        estimate = size / max(read, 1) * len(paths)
+        free = shutil.disk_usage(self.folder.parents[1]).free
+        if estimate > free:
+            raise OutputError(
+                f"{self.folder}: {len(paths)} decoded photos take about {_size(estimate)}, but "
+                f"{_size(free)} are free; make room, lower the size of LongestMaxSize, or set "
+                "globals/photo_store=false, which decodes a photo every time"
+            )
+        print(f"photo store: {len(paths)} photos, about {_size(estimate)}", flush=True)
+
+    def _find(self, digest: str | None, head: Compose) -> _Entry | None:
+        """Return where a photo is in the version that a head gives; None if it is not."""
+        if digest is None:
+            return None
+        content = bytes.fromhex(digest)
+        whole = self._index.get(content + bytes(_HEAD))
+        if whole is not None and head.keeps(whole.height, whole.width):
+            return whole
+        return self._index.get(content + _named(head))
+
+    def _read_index(self) -> None:
+        """Read the indices of shards that are not known yet."""
+        assert self.folder is not None
+        for index in sorted(self.folder.glob("shard_*.npz")):
+            pixels = index.with_suffix(".bin")
+            if pixels in self._shards:
+                continue
+            try:
+                with np.load(index, allow_pickle=False) as arrays:
+                    keys, sizes = arrays["keys"], arrays["sizes"]
+                ends = np.cumsum(sizes.prod(axis=1) * 3)
+                whole = len(keys) == len(sizes) and pixels.stat().st_size == int(ends[-1])
+            except (OSError, ValueError, KeyError, IndexError, EOFError):
+                whole = False
+            if not whole:
+                continue  # damaged: as if it were not there
+            shard = len(self._shards)
+            self._shards.append(pixels)
+            starts = [0, *ends[:-1].tolist()]
+            for key, start, (height, width) in zip(keys, starts, sizes.tolist(), strict=True):
+                self._index[key.tobytes()] = _Entry(shard, start, height, width)
+
+
+class Filling:
+    """Photos on their way into a store; made by :meth:`PhotoStore.filling`."""
+
+    def __init__(self, store: PhotoStore, heads: Sequence[Compose]) -> None:
+        self.heads = list(heads)
+        self._store = store
+        self._shard = ExitStack()
+        self._file: BinaryIO | None = None
+        self._keys: list[bytes] = []
+        self._sizes: list[tuple[int, int]] = []
+
+    def photos(self, paths: Sequence[Path], label: str) -> list[str]:
+        """Decode photos and add them; return the hashes of their files.
+
+        Raises:
+            DataError: A photo cannot be decoded.
+            OutputError: There is too little room.
+        """
+        self._store.announce(paths, self.heads)
+
+        def read(path: Path) -> tuple[str, list[tuple[bytes, Image]]]:
+            data, digest = read_bytes(path, self._store.hashes)
+            if all(self._store._find(digest, head) for head in self.heads):
+                return digest, []
+            return digest, self.versions(digest, decode_bytes(data, path))
+
+        digests = []
+        for digest, versions in on_all_cores(read, paths, label, leave=False):
+            self.add(versions)
+            digests.append(digest)
+        return digests
+
+    def versions(self, digest: str, image: Image) -> list[tuple[bytes, Image]]:
+        """Return what the store lacks of a photo, to be added; may be called from threads."""
+        return [
+            (bytes.fromhex(digest) + key, _apply(head, image))
+            for key, head in {_head_key(head, image): head for head in self.heads}.items()
+            if self._store._find(digest, head) is None
+        ]
+
+    def add(self, versions: Sequence[tuple[bytes, Image]]) -> None:
+        """Write what :meth:`versions` returned."""
+        for key, image in versions:
+            if self._file is None:
+                self._file = self._start()
+            self._file.write(image.data)
+            self._keys.append(key)
+            self._sizes.append((image.shape[0], image.shape[1]))
+            if self._file.tell() >= _SHARD_BYTES:
+                self._finish()
+
+    def close(self, kind: Any, error: Any, trace: Any) -> None:
+        """Put the last shard into place; after an error leave it out."""
+        if kind is None and self._file is not None:
+            self._finish()
+        else:
+            self._shard.__exit__(kind, error, trace)
+
+    def _start(self) -> BinaryIO:
+        assert self._store.folder is not None
+        taken = [int(path.stem[6:]) for path in self._store.folder.glob("shard_*.npz")]
+        self._path = self._store.folder / f"shard_{max(taken, default=-1) + 1:05d}.bin"
+        temporary = self._shard.enter_context(replacing(self._path))
+        return self._shard.enter_context(temporary.open("wb"))
+
+    def _finish(self) -> None:
+        # Closes and renames the file of pixels; the index comes last and makes it count.
+        self._shard.close()
+        keys = np.frombuffer(b"".join(self._keys), np.uint8).reshape(-1, _DIGEST + _HEAD)
+        with replacing(self._path.with_suffix(".npz")) as temporary:
+            np.savez(temporary, keys=keys, sizes=np.array(self._sizes, dtype=np.int64))
+        self._file, self._keys, self._sizes = None, [], []
+
+
+class Photos:
+    """A sequence of prepared photos; ``photos[i]`` is uint8 RGB, shape (H, W, 3), read-only.
+
+    Args:
+        paths: The photos.
+        prepare: What was, or is to be, done to each.
+        where: Shard, offset, height and width of each, int64, shape (n, 4); None if they are
+            not stored.
+        shards: Files of pixels.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        prepare: Compose,
+        where: npt.NDArray[np.int64] | None,
+        shards: Sequence[Path],
+    ) -> None:
+        self.paths = list(paths)
+        self._prepare = prepare
+        self._where = None if where is None else where.tolist()
+        self._shards = list(shards)
+        self._pixels: list[Image] = self._open()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image:
+        if self._where is None:
+            return read_photo(self.paths[index], self._prepare)
+        shard, offset, height, width = self._where[index]
+        pixels: Image = self._pixels[shard][offset : offset + height * width * 3]
+        return pixels.reshape(height, width, 3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that does not share memory maps the files itself.
+        return self.__dict__ | {"_pixels": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pixels = self._open()
+
+    def _open(self) -> list[Image]:
+        # Plain arrays: slicing a memmap object costs ten times as much.
+        return [np.asarray(np.memmap(path, np.uint8, mode="r")) for path in self._shards]
+
+
+def _apply(head: Compose, image: Image) -> Image:
+    # They take a generator like all transforms, but draw nothing from it.
+    version: Image = head(image, np.random.default_rng(0)).astype(np.uint8, copy=False)
+    return version
+
+
+def _head_key(head: Compose, image: Image) -> bytes:
+    """Return the part of a key that says what a head does to this photo."""
+    return bytes(_HEAD) if head.keeps(image.shape[0], image.shape[1]) else _named(head)
+
+
+def _named(head: Compose) -> bytes:
+    return bytes.fromhex(hash_value(repr(head)))[:_HEAD]
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**29 else f"{n_bytes / 2**20:.0f} MiB"

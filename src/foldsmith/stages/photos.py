@@ -1,0 +1,40 @@
+"""The store of decoded photos that stages share."""
+
+from collections.abc import Iterable
+
+from foldsmith.config import Experiment, Globals, Project
+from foldsmith.data.store import PhotoStore
+from foldsmith.data.transforms import Compose
+from foldsmith.hashing import FileHashes
+from foldsmith.stages.types import types_of
+
+
+def open_store(project: Project, settings: Globals, hashes: FileHashes) -> PhotoStore:
+    """Return the project's store of decoded photos, or one that keeps none if so set."""
+    return PhotoStore(project.photo_store if settings.photo_store else None, hashes)
+
+
+def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:
+    """Return what experiments do to each photo once, each distinct head once.
+
+    Nothing else of the experiments is built, so that this works before ``preprocess``.
+
+    Args:
+        experiments: Trainings, checked.
+    """
+    heads: dict[str, Compose] = {}
+    for experiment in experiments:
+        if not experiment.globals.photo_store:
+            continue
+        parts = experiment.build(types_of(experiment.project), {})
+        for name, dataset in experiment.tree["dataset"].items():
+            if not isinstance(dataset, dict) or not isinstance(dataset.get("transforms"), list):
+                continue
+            first = []
+            for k in range(len(dataset["transforms"])):
+                transform = parts[f"dataset/{name}/transforms/{k}"]
+                if not transform.stored:
+                    break
+                first.append(transform)
+            heads.setdefault(repr(first), Compose(first))
+    return list(heads.values())

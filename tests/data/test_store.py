@@ -1,0 +1,219 @@
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from foldsmith.data import store as store_module
+from foldsmith.data.images import decode
+from foldsmith.data.store import PhotoStore
+from foldsmith.data.transforms import CenterCrop, Compose, LongestMaxSize
+from foldsmith.errors import DataError, OutputError
+from foldsmith.hashing import FileHashes
+
+SMALL = Compose([LongestMaxSize(20)])
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Photos of 12 to 41 px, older than what file times can tell apart."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    found = []
+    for k in range(30):
+        found.append(tmp_path / "photos" / f"{k}.jpg")
+        cv2.imwrite(str(found[-1]), rng.integers(0, 255, (12 + k, 41 - k, 3), np.uint8))
+        os.utime(found[-1], ns=(k, 10**18 + k))
+    return found
+
+
+def open_store(folder):
+    return PhotoStore(folder / "store", FileHashes(folder / "hidden" / "hashes.json"))
+
+
+def expected(path, head):
+    return head(decode(path), np.random.default_rng(0))
+
+
+def assert_holds(photos, paths, head):
+    assert len(photos) == len(paths)
+    for k, path in enumerate(paths):
+        np.testing.assert_array_equal(photos[k], expected(path, head))
+
+
+def sizes(folder):
+    return sorted(path.stat().st_size for path in folder.rglob("shard_*.bin"))
+
+
+@pytest.mark.parametrize("head", [SMALL, Compose([]), Compose([CenterCrop(9, 9)])])
+def test_stored_photos_are_those_that_are_decoded(tmp_path, paths, head):
+    assert_holds(open_store(tmp_path).load(paths, head, "decode"), paths, head)
+    # Those of another process, in another order.
+    assert_holds(open_store(tmp_path).load(paths[::-2], head, "decode"), paths[::-2], head)
+    none = PhotoStore(None, FileHashes(tmp_path / "hidden" / "hashes.json"))
+    assert_holds(none.load(paths, head, "decode"), paths, head)
+
+
+def test_a_photo_is_decoded_once(tmp_path, paths, monkeypatch):
+    decoded = []
+    original = store_module.decode_bytes
+    monkeypatch.setattr(
+        store_module,
+        "decode_bytes",
+        lambda data, path: decoded.append(path) or original(data, path),
+    )
+    for chosen in (paths[:20], paths[10:], paths):
+        photos = open_store(tmp_path).load(chosen, SMALL, "decode")
+        assert_holds(photos, chosen, SMALL)
+    assert sorted(decoded) == sorted(paths)
+
+
+def test_a_photo_that_two_experiments_leave_as_it_is_lies_there_once(tmp_path, paths):
+    store = open_store(tmp_path)
+    with store.filling([Compose([LongestMaxSize(41)]), Compose([LongestMaxSize(30)])]) as filling:
+        filling.photos(paths, "decode")
+    arrays = [decode(path) for path in paths]
+    shrunk = [expected(path, Compose([LongestMaxSize(30)])) for path in paths]
+    assert sizes(tmp_path) == [
+        sum(a.nbytes for a in arrays)
+        + sum(s.nbytes for a, s in zip(arrays, shrunk, strict=True) if a.shape != s.shape)
+    ]
+    for side in (41, 30, 100):
+        head = Compose([LongestMaxSize(side)])
+        assert_holds(open_store(tmp_path).load(paths, head, "decode"), paths, head)
+    # Nothing was added: every version was there.
+    assert len(sizes(tmp_path)) == 1
+
+
+def test_a_changed_photo_is_decoded_anew(tmp_path, paths):
+    open_store(tmp_path).load(paths, SMALL, "decode")
+    cv2.imwrite(str(paths[3]), np.full((15, 15, 3), 200, np.uint8))
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    assert photos[3].shape == (15, 15, 3)
+    assert_holds(photos, paths, SMALL)
+
+
+def test_a_photo_of_the_same_content_is_found_under_another_name(tmp_path, paths):
+    open_store(tmp_path).load(paths, SMALL, "decode")
+    before = sizes(tmp_path)
+    renamed = paths[0].rename(paths[0].with_name("other.jpg"))
+    assert_holds(open_store(tmp_path).load([renamed], SMALL, "decode"), [renamed], SMALL)
+    assert sizes(tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "index"])
+def test_a_damaged_shard_is_built_again(tmp_path, paths, damage):
+    open_store(tmp_path).load(paths, SMALL, "decode")
+    (pixels,) = tmp_path.rglob("shard_*.bin")
+    if damage == "cut":
+        pixels.write_bytes(pixels.read_bytes()[:-100])
+    elif damage == "gone":
+        pixels.unlink()
+    else:
+        pixels.with_suffix(".npz").write_bytes(b"no archive")
+    assert_holds(open_store(tmp_path).load(paths, SMALL, "decode"), paths, SMALL)
+
+
+def test_many_shards(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(store_module, "_SHARD_BYTES", 2000)
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    assert len(sizes(tmp_path)) > 5
+    assert_holds(photos, paths, SMALL)
+    assert_holds(open_store(tmp_path).load(paths, SMALL, "decode"), paths, SMALL)
+
+
+def test_a_process_that_shares_no_memory_maps_the_files(tmp_path, paths):
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    packed = pickle.dumps(photos)
+    assert len(packed) < sum(sizes(tmp_path)) / 2
+    assert_holds(pickle.loads(packed), paths, SMALL)
+
+
+def _load(folder, paths, results):
+    photos = open_store(folder).load(paths, SMALL, "decode")
+    results.put([photos[k].tobytes() for k in range(len(photos))])
+
+
+def test_two_processes_build_one_store(tmp_path, paths):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [context.Process(target=_load, args=(tmp_path, paths, results)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert found[0] == found[1] == found[2] == [expected(p, SMALL).tobytes() for p in paths]
+    assert sizes(tmp_path) == [sum(expected(path, SMALL).nbytes for path in paths)]
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from foldsmith.data import store
+from tests_store import open_store, SMALL
+
+store._SHARD_BYTES = 2000
+original = store.Filling.add
+def slow(self, versions):
+    original(self, versions)
+    time.sleep(0.05)
+store.Filling.add = slow
+folder = Path(sys.argv[1])
+open_store(folder).load(sorted((folder / "photos").glob("*.jpg")), SMALL, "decode")
+"""
+
+
+def test_a_build_that_is_killed_goes_on_with_the_next(tmp_path, paths):
+    shutil.copyfile(__file__, tmp_path / "tests_store.py")
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(tmp_path)], cwd=tmp_path, env={**os.environ}
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.rglob("shard_*.npz"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = sizes(tmp_path)
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    assert_holds(photos, paths, SMALL)
+    # What was whole has been kept, what was not is gone.
+    after = sizes(tmp_path)
+    assert sum(after) == sum(expected(path, SMALL).nbytes for path in paths)
+    assert all(size in after for size in before)
+    assert not list(tmp_path.rglob("*.part-*"))
+
+
+def test_the_size_is_said_before(tmp_path, paths, capsys):
+    open_store(tmp_path).load(paths, SMALL, "decode")
+    assert capsys.readouterr().out == "photo store: 30 photos, about 0 MiB\n"
+    open_store(tmp_path).load(paths, SMALL, "decode")
+    assert capsys.readouterr().out == ""
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path, paths, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OutputError, match="30 decoded photos take about .*photo_store=false"):
+        open_store(tmp_path).load(paths, SMALL, "decode")
+    assert sizes(tmp_path) == []
+
+
+def test_an_unreadable_photo_is_named(tmp_path, paths):
+    paths[4].write_bytes(b"\xff\xd8\xff but no photo")
+    with pytest.raises(DataError, match=r"4\.jpg: not a readable photo"):
+        open_store(tmp_path).load(paths, SMALL, "decode")
+    paths[4].unlink()
+    with pytest.raises(DataError, match=r"4\.jpg: no such photo"):
+        open_store(tmp_path).load(paths, SMALL, "decode")
+    rest = paths[:4] + paths[5:]
+    assert_holds(open_store(tmp_path).load(rest, SMALL, "decode"), rest, SMALL)
