@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldsmith.blending.weights import blend, equal_weights, optimise_weights
+from foldsmith.blending.weights import (
+    blend,
+    box_weights,
+    equal_weights,
+    search_weights,
+    simplex_weights,
+)
 from foldsmith.tasks.metrics import rmse
 
 RANGE = (0.0, 3.0)
@@ -20,7 +26,7 @@ def members(seed, n_members=3, n=200):
 @given(st.integers(0, 10_000), st.integers(1, 4))
 def test_laws_of_the_weights(seed, n_members):
     predictions, targets = members(seed, n_members)
-    weights = optimise_weights(predictions, targets, RANGE, n_trials=15, step=0.001, seed=seed)
+    weights = search_weights(predictions, targets, RANGE, n_trials=15, step=0.001, seed=seed)
     assert weights.shape == (n_members,)
     assert ((weights >= 0) & (weights <= 1)).all()
     np.testing.assert_allclose(weights / 0.001, np.round(weights / 0.001), atol=1e-6)
@@ -35,15 +41,15 @@ def test_the_search_prefers_the_better_member():
     rng = np.random.default_rng(0)
     good = np.clip(targets + 0.1 * rng.normal(size=100), 0, 3)
     bad = rng.uniform(0, 3, size=100)
-    weights = optimise_weights(np.stack([good, bad]), targets, RANGE, 150, 0.001, seed=0)
+    weights = search_weights(np.stack([good, bad]), targets, RANGE, 150, 0.001, seed=0)
     assert weights[0] > 0.8 > 0.2 > weights[1]
 
 
 def test_the_same_seed_finds_the_same_weights():
     predictions, targets = members(1)
-    first = optimise_weights(predictions, targets, RANGE, 30, 0.001, seed=4)
-    again = optimise_weights(predictions, targets, RANGE, 30, 0.001, seed=4)
-    other = optimise_weights(predictions, targets, RANGE, 30, 0.001, seed=5)
+    first = search_weights(predictions, targets, RANGE, 30, 0.001, seed=4)
+    again = search_weights(predictions, targets, RANGE, 30, 0.001, seed=4)
+    other = search_weights(predictions, targets, RANGE, 30, 0.001, seed=5)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -52,3 +58,50 @@ def test_blends_are_clipped():
     predictions = np.array([[3.0, 0.0], [3.0, 1.0]])
     assert blend(predictions, np.array([1.0, 1.0]), RANGE).tolist() == [3.0, 1.0]
     assert blend(predictions, equal_weights(2), RANGE).tolist() == pytest.approx([3.0, 0.5])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_the_exact_weights_are_never_worse_than_those_of_a_search(seed, n_members):
+    predictions, targets = members(seed, n_members)
+    exact = box_weights(predictions, targets, RANGE)
+    assert ((exact >= 0) & (exact <= 1)).all()
+    found = search_weights(predictions, targets, RANGE, n_trials=60, step=0.001, seed=seed)
+    best = rmse(blend(predictions, exact, RANGE), targets)
+    assert best <= rmse(blend(predictions, found, RANGE), targets) + 1e-9
+    # Nor than any other point of the box.
+    others = np.random.default_rng(seed).uniform(0, 1, (200, n_members))
+    assert best <= min(rmse(blend(predictions, w, RANGE), targets) for w in others) + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_the_simplex_weights_are_the_best_of_the_simplex(seed, n_members):
+    predictions, targets = members(seed, n_members, n=100)
+    weights = simplex_weights(predictions, targets)
+    assert (weights >= 0).all()
+    assert weights.sum() == pytest.approx(1)
+    best = rmse(weights @ predictions, targets)
+    rng = np.random.default_rng(seed)
+    others = [*rng.dirichlet(np.ones(n_members), 200), *np.eye(n_members)]
+    # Convex: the best of a small surrounding is the best of all.
+    others += [0.99 * weights + 0.01 * other for other in others]
+    assert best <= min(rmse(w @ predictions, targets) for w in others) + 1e-9
+
+
+def test_a_perfect_member_takes_all():
+    targets = np.arange(100) % 4.0
+    bad = np.random.default_rng(0).uniform(0, 3, size=100)
+    for weights in (
+        simplex_weights(np.stack([bad, targets]), targets),
+        box_weights(np.stack([bad, targets]), targets, RANGE),
+    ):
+        np.testing.assert_allclose(weights, [0, 1], atol=1e-6)
+
+
+def test_a_search_follows_the_metric_that_is_named():
+    predictions, targets = members(2)
+    weights = search_weights(
+        predictions, targets, RANGE, 40, 0.001, seed=0, metric=lambda p, t: float(p.sum())
+    )
+    assert weights.max() < 0.3  # the lowest sum, whatever the error

@@ -65,14 +65,17 @@ class EnsembleSettings(BaseModel):
     Attributes:
         experiments: Output folders of the experiments to blend.
         criterion: Which snapshot's predictions: ``metric``, ``loss`` or ``last``.
+        method: How the optimised weights are found: ``box`` (in 0..1 each, exact), ``simplex``
+            (at least 0, summing to 1, exact) or ``optuna`` (in 0..1 each, a search).
         n_trials: Optuna trials.
-        weight_step: Step of the weights, which lie in 0..1.
+        weight_step: Step of Optuna's weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     experiments: list[str] = Field(min_length=1)
     criterion: Literal["metric", "loss", "last"] = "metric"
+    method: Literal["box", "simplex", "optuna"] = "box"
     n_trials: int = Field(default=1000, ge=1)
     weight_step: float = Field(default=0.001, gt=0, le=1)
 

@@ -9,7 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.atomic import remove_leftovers, write_csv
-from foldsmith.blending.weights import blend, equal_weights, optimise_weights
+from foldsmith.blending.weights import (
+    blend,
+    box_weights,
+    equal_weights,
+    search_weights,
+    simplex_weights,
+)
 from foldsmith.config import EnsembleSettings, Experiment, Project
 from foldsmith.data.tables import (
     FOLD_COLUMN,
@@ -113,14 +119,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     low_high = project.target_range
     oof = np.stack([member.oof for member in members])
     on_test = np.stack([member.test for member in members])
-    optimised = optimise_weights(
-        oof,
-        targets,
-        low_high,
-        settings.n_trials,
-        settings.weight_step,
-        experiment.globals.seed,
-    )
+    optimised = _optimise(settings, oof, targets, low_high, experiment.globals.seed)
     blends = {
         "avg-cls": _average_of(members, "multi-class"),
         "avg-reg": _average_of(members, "regression"),
@@ -164,11 +163,25 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         )
     _print_scores(members, table, project, records, settings.criterion)
     listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, optimised, strict=True))
-    print(f"optimised weights: {listed}")
+    print(f"optimised weights ({settings.method}): {listed}")
     if len(unreadable):
         print(f"({len(unreadable)} test photos cannot be read; they get the train targets' mean)")
     print(f"wrote {shown(folder)}/submission_*.csv, weights.csv, ensemble_scores.csv")
     return scores
+
+
+def _optimise(
+    settings: EnsembleSettings,
+    oof: Array,
+    targets: Array,
+    target_range: tuple[float, float],
+    seed: int,
+) -> Array:
+    if settings.method == "box":
+        return box_weights(oof, targets, target_range)
+    if settings.method == "simplex":
+        return simplex_weights(oof, targets)
+    return search_weights(oof, targets, target_range, settings.n_trials, settings.weight_step, seed)
 
 
 def member_hashes(project: Project, experiment: Experiment) -> dict[str, str]:
