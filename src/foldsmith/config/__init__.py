@@ -3,7 +3,7 @@
 from foldsmith.config.check import ExistingFile
 from foldsmith.config.experiment import Experiment, Parts, Types
 from foldsmith.config.project import Project, ProjectSettings
-from foldsmith.config.settings import EnsembleSettings, Globals
+from foldsmith.config.settings import EnsembleSettings, Globals, TestTimeAugmentation
 
 __all__ = [
     "EnsembleSettings",
@@ -13,5 +13,6 @@ __all__ = [
     "Parts",
     "Project",
     "ProjectSettings",
+    "TestTimeAugmentation",
     "Types",
 ]

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal["self-supervised", "multi-class", "regression", "ensemble"]
+TestTimeAugmentation = Literal["none", "hflip", "flips"]
 
 
 class Globals(BaseModel):
@@ -32,6 +33,9 @@ class Globals(BaseModel):
         channels_last: NHWC memory format of the model and its inputs.
         deterministic: Only deterministic algorithms.
         cudnn_benchmark: Let cuDNN measure its algorithms; off when ``deterministic``.
+        tta: Test-time augmentation of ``infer``: logits are averaged over the photo alone
+            (``none``), with its mirror image (``hflip``), or with its mirror images in both
+            directions and both at once (``flips``).
         photo_store: Keep decoded photos on disk, in the project's ``.foldsmith/photos``;
             otherwise they are decoded every time.
     """
@@ -56,6 +60,7 @@ class Globals(BaseModel):
     channels_last: bool = True
     deterministic: bool = False
     cudnn_benchmark: bool = True
+    tta: TestTimeAugmentation = "none"
     photo_store: bool = True
 
 

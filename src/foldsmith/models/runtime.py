@@ -38,6 +38,12 @@ class Runtime:
             model.to(memory_format=torch.channels_last)
         return model.to(self.device)
 
+    def free_bytes(self) -> float:
+        """Return the free memory of a CUDA device; infinite for others, which use the host's."""
+        if self.device.type != "cuda":
+            return float("inf")
+        return float(torch.cuda.mem_get_info(self.device)[0])
+
     def transfer(self, batch: Batch) -> Batch:
         """Copy a batch to the device; its views in the run's memory format."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format

@@ -22,7 +22,7 @@ from foldsmith.data.tables import (
 )
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
-from foldsmith.evaluation.predict import predict_logits
+from foldsmith.evaluation.predict import models_that_fit, predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import create_runtime
@@ -202,13 +202,21 @@ def _infer(
         parts = experiment.with_values({"globals/val_fold": item.fold}).build(types, context)
         model = parts["model"]
         load_weights(model, item.copy)
-        models.append(runtime.place(model))
         loader = parts["loader/val"]
-        logits = predict_logits(models[-1:], loader, runtime, f"fold {item.fold}")[0]
+        bar = f"fold {item.fold}"
+        logits = predict_logits([runtime.place(model)], loader, runtime, bar, settings.tta)[0]
         oof_parts.append(FoldLogits(item.fold, item.epoch, loader.dataset.rows, logits))
-    # One pass over the test photos for all folds.
+        models.append(model.cpu())
+    # One pass over the test photos for all folds, or as many as the device holds.
     loader = parts["loader/test"]
-    readable_logits = predict_logits(models, loader, runtime, "test")
+    groups = models_that_fit(models, runtime.free_bytes())
+    logits_by_group = []
+    for group in groups:
+        placed = [runtime.place(model) for model in group]
+        logits_by_group.append(predict_logits(placed, loader, runtime, "test", settings.tta))
+        for model in group:
+            model.cpu()
+    readable_logits = np.concatenate(logits_by_group)
 
     targets = targets_of(project, table)
     oof_logits = collect_oof(oof_parts, len(table))

@@ -31,6 +31,9 @@ _FREE_GLOBALS = (
 _FREE_KEYS = ("num_workers", "pin_memory")
 _FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch")
 
+# What a training does not read.
+_INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
+
 # Sections that inference does not read: what it takes from the training are the weights.
 _TRAINING_ONLY = (
     *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
@@ -71,7 +74,7 @@ def pretrain_inputs(
         *photo_paths(project, test.iloc[readable_test(project, test)]),
     ]
     return {
-        "config": _config(experiment),
+        "config": _config(experiment, _INFERENCE_ONLY),
         "files": _files(experiment, types, hashes),
         "photos": hash_photos(project, paths, hashes),
     }
@@ -84,7 +87,7 @@ def train_inputs(
     project = experiment.project
     table = read_folds(project, experiment.globals.meta_file)
     return {
-        "config": _config(experiment, ("dataset/test", "loader/test")),
+        "config": _config(experiment, _INFERENCE_ONLY),
         "project.yml": _target_values(project),
         "fold": fold,
         "files": _files(experiment, types, hashes),

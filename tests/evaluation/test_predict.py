@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from foldsmith.config import Globals
+from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.store import PhotoStore
+from foldsmith.data.transforms import Normalize
+from foldsmith.evaluation.predict import models_that_fit, predict_logits
+from foldsmith.hashing import FileHashes
+from foldsmith.models.runtime import create_runtime
+
+
+@pytest.fixture
+def loader(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for k in range(7):
+        paths.append(tmp_path / f"{k}.png")
+        cv2.imwrite(str(paths[-1]), rng.integers(0, 255, (6, 6, 3), np.uint8))
+    store = PhotoStore(None, FileHashes(Path("no such folder") / "hashes.json"))
+    transforms = [Normalize([0.5] * 3, [0.25] * 3)]
+    return PhotoLoader(PhotoDataset(store, paths, np.arange(7), None, transforms, seed=0), 3)
+
+
+class Model(nn.Module):
+    """Sees where things are: its logits change when the photo is flipped."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.head = nn.Linear(3 * 6 * 6, 2)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, images):
+        return self.head(self.drop(images.flatten(1)))
+
+
+@pytest.mark.parametrize(("tta", "dims"), [("none", []), ("hflip", [3]), ("flips", [3, 2, (2, 3)])])
+def test_logits_are_the_mean_over_the_flips(loader, tta, dims):
+    runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
+    models = [Model(0), Model(1)]
+    found = predict_logits(models, loader, runtime, tta=tta)
+    images = torch.cat([batch.views[0] for batch in loader])
+    for model, logits in zip(models, found, strict=True):
+        views = [images, *(images.flip(dim) for dim in dims)]
+        with torch.no_grad():
+            expected = sum(model.eval()(view) for view in views) / len(views)
+        np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_models_are_grouped_by_what_fits():
+    models = [nn.Linear(9, 10) for _ in range(5)]  # 400 bytes each
+    assert [len(g) for g in models_that_fit(models, 2400)] == [3, 2]
+    assert [len(g) for g in models_that_fit(models, float("inf"))] == [5]
+    assert [len(g) for g in models_that_fit(models, 10)] == [1] * 5
+    assert [m for group in models_that_fit(models, 1700) for m in group] == models
