@@ -24,9 +24,10 @@ import torch
 from torch import nn
 
 from foldsmith.config import Experiment, Project
-from foldsmith.data.images import ImageStore
+from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.stages import preprocess
+from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import create_task
 from foldsmith.training.loop import run_training
@@ -58,7 +59,7 @@ class Case:
             task = create_task(self.settings.task, project)
         context: dict[str, Any] = {
             "project": project,
-            "images": ImageStore(self.settings.image_cache_gb),
+            "images": open_store(project, self.settings, FileHashes(project.hash_store)),
             "runtime": self.runtime,
             "task": task,
         }
@@ -71,7 +72,7 @@ class Case:
             if task is None
             else FineTuneStep(self.model, parts["loss"], task, None, 1, self.settings.seed)
         )
-        self.batch = self.runtime.transfer(next(iter(self.loader)))
+        self.batch = self.runtime.transfer(next(iter(self.loader)), self.loader.dataset.normalize)
         self.n_images = sum(self.loader.sampler.sizes())
 
     def floor(self) -> float:

@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from foldsmith.config import Globals
+from foldsmith.data.datasets import Batch
+from foldsmith.data.transforms import Normalize
 from foldsmith.errors import ConfigError
 from foldsmith.models import runtime
 from foldsmith.models.backbone import create_backbone
@@ -68,3 +70,22 @@ def test_seeding_repeats_and_separates():
 
     assert draw(1, 2) == draw(1, 2)
     assert draw(1, 2) != draw(2, 1)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_batch_is_normalised_on_its_device(channels_last):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 6, 7, 3), np.uint8)
+    normalize = Normalize([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
+    views = (torch.from_numpy(images).permute(0, 3, 1, 2),)
+    batch = Batch(views, torch.zeros(5), torch.arange(5))
+    created = create_runtime(settings(channels_last=channels_last))
+    for _ in range(2):
+        moved = created.transfer(batch, normalize).views[0]
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        assert moved.is_contiguous(memory_format=layout)
+        # To the last bit what the transform does to one photo.
+        for image, found in zip(images, moved, strict=True):
+            expected = normalize(image, rng)
+            np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
+    assert torch.equal(created.transfer(batch, None).views[0], views[0])

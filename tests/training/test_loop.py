@@ -97,7 +97,9 @@ def test_the_scheduler_ends_with_the_training(data, tmp_path):
 def test_the_reported_loss_is_the_mean_over_photos(data, tmp_path):
     # A learning rate of 0: the loss of an epoch is that of the first weights on all photos.
     model, log = fit(data, tmp_path, batch_size=4, grad_accum=1, lr=0.0)
-    images = torch.cat([batch.views[0] for batch in PhotoLoader(data, 10)])
+    runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
+    (batch,) = PhotoLoader(data, 10)
+    images = runtime.transfer(batch, data.normalize).views[0]
     with torch.no_grad():
         expected = nn.functional.mse_loss(model(images)[:, 0], torch.from_numpy(data.targets))
     assert log[0]["train/loss"] == pytest.approx(expected.item(), rel=1e-5)

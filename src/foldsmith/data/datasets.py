@@ -1,6 +1,8 @@
 """Datasets: which photos, which views of them, which targets."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +22,7 @@ from foldsmith.data.tables import (
     readable_test,
     targets_of,
 )
-from foldsmith.data.transforms import Compose, Transform
+from foldsmith.data.transforms import Compose, Normalize, Transform
 from foldsmith.errors import DataError
 
 
@@ -28,7 +30,8 @@ class Batch(NamedTuple):
     """What a loader yields.
 
     Attributes:
-        views: One tensor per view, float32, shape (n, 3, H, W), channels_last.
+        views: One tensor per view, shape (n, 3, H, W), channels_last; uint8 if the dataset's
+            normalisation is left to the device, else what the transforms give.
         targets: float32, shape (n,); NaN where there is none.
         rows: Row of each photo in its table, int64, shape (n,).
     """
@@ -49,10 +52,16 @@ class PhotoDataset(Dataset[Batch]):
         paths: The photos.
         rows: Row of each photo in its table.
         targets: Target of each photo, or None.
-        transforms: Steps from uint8 RGB to normalised float32.
+        transforms: Steps from uint8 RGB to normalised float32. A ``Normalize`` that ends them
+            is left to the device: bytes are a quarter of the way there.
         seed: Seed of the random streams.
         n_views: Independently augmented views per photo.
         label: Name in the progress bar while decoding.
+
+    Attributes:
+        augment: What is done to a photo each time.
+        normalize: What is left to do to a batch on its device; None if nothing is.
+        threads: Threads that augment the photos of a batch; None for the calling one alone.
     """
 
     def __init__(
@@ -68,18 +77,22 @@ class PhotoDataset(Dataset[Batch]):
     ) -> None:
         if not paths:
             raise DataError("no photos: the table's part is empty")
-        prepare, self.augment = Compose(list(transforms)).split()
+        steps = list(transforms)
+        last = steps.pop() if steps and isinstance(steps[-1], Normalize) else None
+        self.normalize = last if isinstance(last, Normalize) else None
+        prepare, self.augment = Compose(steps).split()
         self.photos = images.load(paths, prepare, label)
         self.rows = rows
         self.targets = np.full(len(paths), np.nan, np.float32) if targets is None else targets
         self.seed = seed
         self.n_views = n_views
+        self.threads: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def view(self, epoch: int, index: int, view: int = 0) -> npt.NDArray[Any]:
-        """Return one augmented view of one photo, shape (H, W, 3)."""
+        """Return one augmented view of one photo, shape (H, W, 3), not yet normalised."""
         # Philox takes a key as it stands: a stream per sample without hashing a seed first.
         key = np.array([self.seed, (epoch << 40) | (view << 32) | index], dtype=np.uint64)
         rng = np.random.Generator(np.random.Philox(key=key))
@@ -94,7 +107,7 @@ class PhotoDataset(Dataset[Batch]):
         indices = np.array([index for _, index in keys])
         views = []
         for view in range(self.n_views):
-            images = [self.view(epoch, index, view) for epoch, index in keys]
+            images = self._images(keys, view)
             shapes = {image.shape for image in images}
             if len(shapes) > 1:
                 raise DataError(
@@ -108,6 +121,17 @@ class PhotoDataset(Dataset[Batch]):
             torch.from_numpy(self.targets[indices]),
             torch.from_numpy(self.rows[indices]),
         )
+
+    def _images(self, keys: Sequence[tuple[int, int]], view: int) -> list[npt.NDArray[Any]]:
+        def several(part: Sequence[tuple[int, int]]) -> list[npt.NDArray[Any]]:
+            return [self.view(epoch, index, view) for epoch, index in part]
+
+        if self.threads is None or len(keys) == 1:
+            return several(keys)
+        # A few parts per thread: photos differ in what they take.
+        size = max(1, -(-len(keys) // (4 * (os.cpu_count() or 1))))
+        parts = [keys[start : start + size] for start in range(0, len(keys), size)]
+        return [image for images in self.threads.map(several, parts) for image in images]
 
 
 def labelled_photos(

@@ -4,7 +4,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from foldsmith.config import Globals
 from foldsmith.data.datasets import Batch
+from foldsmith.data.transforms import Normalize
 from foldsmith.errors import ConfigError, FoldsmithError
 
 
@@ -25,12 +26,16 @@ class Runtime:
         dtype: Autocast type, or None for full precision.
         channels_last: NHWC memory format.
         scaler: Gradient scaler; does nothing unless the precision is fp16.
+        copying: CUDA stream of copies to the device, beside that of computing; None elsewhere.
     """
 
     device: torch.device
     dtype: torch.dtype | None
     channels_last: bool
     scaler: torch.amp.GradScaler
+    copying: torch.cuda.Stream | None = None
+    # Constants of a normalisation: brought to the device once, not with every batch.
+    _constants: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the run's memory format."""
@@ -44,14 +49,39 @@ class Runtime:
             return float("inf")
         return float(torch.cuda.mem_get_info(self.device)[0])
 
-    def transfer(self, batch: Batch) -> Batch:
-        """Copy a batch to the device; its views in the run's memory format."""
+    def transfer(self, batch: Batch, normalize: Normalize | None) -> Batch:
+        """Bring a batch to the device, normalised, its views in the run's memory format.
+
+        Args:
+            batch: A loader's.
+            normalize: What the dataset has left to do.
+        """
+        if self.copying is None:
+            return self._transfer(batch, normalize)
+        computing = torch.cuda.current_stream(self.device)
+        # Beside the computation of the batch before, which may still be going on.
+        with torch.cuda.stream(self.copying):
+            moved = self._transfer(batch, normalize)
+        computing.wait_stream(self.copying)
+        for tensor in (*moved.views, moved.targets):
+            # Its memory must not be given away while it is computed with.
+            tensor.record_stream(computing)
+        return moved
+
+    def _transfer(self, batch: Batch, normalize: Normalize | None) -> Batch:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        views = tuple(
-            view.to(self.device, non_blocking=True).contiguous(memory_format=layout)
-            for view in batch.views
-        )
-        return Batch(views, batch.targets.to(self.device, non_blocking=True), batch.rows)
+        views = []
+        for view in batch.views:
+            view = view.to(self.device, non_blocking=True)
+            if normalize is not None:
+                key = repr(normalize)
+                if key not in self._constants:
+                    self._constants[key] = normalize.constants(self.device)
+                scale, shift = self._constants[key]
+                view = view.float().mul_(scale).add_(shift)
+            views.append(view.contiguous(memory_format=layout))
+        targets = batch.targets.to(self.device, non_blocking=True)
+        return Batch(tuple(views), targets, batch.rows)
 
     @contextmanager
     def memory_errors(self, what: str) -> Iterator[None]:
@@ -95,7 +125,10 @@ def create_runtime(settings: Globals) -> Runtime:
     # Photos are small: OpenCV's own threads cost more than they bring.
     cv2.setNumThreads(1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    return Runtime(device, dtype, settings.channels_last, scaler)
+    copying = None
+    if device.type == "cuda":
+        copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return Runtime(device, dtype, settings.channels_last, scaler, copying)
 
 
 def seed_everything(*seeds: int) -> None:

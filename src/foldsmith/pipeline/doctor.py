@@ -236,7 +236,7 @@ def _one_batch(
     photos: int,
 ) -> float:
     keys = [(0, index % len(loader.dataset)) for index in range(photos)]
-    batch = runtime.transfer(loader.dataset.__getitems__(keys))
+    batch = runtime.transfer(loader.dataset.__getitems__(keys), loader.dataset.normalize)
     step.model.train()
     with runtime.autocast():
         loss = step(batch, 0, 0)["loss"]

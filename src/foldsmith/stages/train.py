@@ -218,7 +218,7 @@ def check_outputs(
     Raises:
         ConfigError: The model cannot take the photo, or gives another number of outputs.
     """
-    images = runtime.transfer(dataset[0, 0]).views[0]
+    images = runtime.transfer(dataset[0, 0], dataset.normalize).views[0]
     try:
         with runtime.autocast():
             shape = tuple(model.eval()(images).shape)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from foldsmith.data.transforms.base import Image, Transform
 
@@ -32,6 +33,14 @@ class Normalize(Transform):
         object.__setattr__(self, "_scale", (1 / (std * self.max_value)).astype(np.float32))
         shift = -np.asarray(self.mean, dtype=np.float64) / std
         object.__setattr__(self, "_shift", shift.astype(np.float32))
+
+    def constants(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what a batch of shape (n, 3, H, W) is multiplied with, and what is added."""
+        scale, shift = (
+            torch.from_numpy(values).view(1, -1, 1, 1).to(device)
+            for values in (self._scale, self._shift)  # type: ignore[attr-defined]
+        )
+        return scale, shift
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         """Return float32, shape (H, W, 3)."""
