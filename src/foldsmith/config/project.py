@@ -161,6 +161,11 @@ class Project:
         return self.path(".foldsmith") / "file_hashes.json"
 
     @property
+    def measurements(self) -> Path:
+        """Where it is kept what is fast on which device; it may be deleted."""
+        return self.path(".foldsmith") / "measurements.json"
+
+    @property
     def photo_store(self) -> Path:
         """Where decoded photos are kept; it may be deleted while nothing runs."""
         return self.path(".foldsmith") / "photos"

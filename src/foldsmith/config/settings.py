@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Task = Literal["self-supervised", "multi-class", "regression", "ensemble"]
 TestTimeAugmentation = Literal["none", "hflip", "flips"]
@@ -30,7 +30,11 @@ class Globals(BaseModel):
         enable_amp: Mixed precision.
         amp_dtype: ``auto`` (bf16 where the hardware has it, else fp16 on CUDA, else off),
             ``bf16``, ``fp16`` or ``off``.
-        channels_last: NHWC memory format of the model and its inputs.
+        channels_last: NHWC memory format of the model and its inputs. ``auto``: on CUDA what a
+            short measurement finds faster (once per model, batch and card; true when
+            ``deterministic``), true elsewhere.
+        compile: ``torch.compile``: ``on``, ``off``, or ``auto``: on CUDA, if a measurement finds
+            it faster and the training is long enough to earn the compilation back.
         deterministic: Only deterministic algorithms.
         cudnn_benchmark: Let cuDNN measure its algorithms; off when ``deterministic``.
         tta: Test-time augmentation of ``infer``: logits are averaged over the photo alone
@@ -57,11 +61,18 @@ class Globals(BaseModel):
     stop_on_collapse: bool = False
     enable_amp: bool = True
     amp_dtype: Literal["auto", "bf16", "fp16", "off"] = "auto"
-    channels_last: bool = True
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: Literal["off", "auto", "on"] = "off"
     deterministic: bool = False
     cudnn_benchmark: bool = True
     tta: TestTimeAugmentation = "none"
     photo_store: bool = True
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _yaml_switch(cls, value: object) -> object:
+        # YAML reads a bare "on" or "off" as true or false.
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class EnsembleSettings(BaseModel):

@@ -17,7 +17,7 @@ from foldsmith.data.transforms import Normalize
 from foldsmith.errors import ConfigError, FoldsmithError
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runtime:
     """Device, precision and memory format of one run.
 
@@ -42,6 +42,18 @@ class Runtime:
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         return model.to(self.device)
+
+    @property
+    def name(self) -> str:
+        """What computes: the card's name, or the kind of device."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return self.device.type
+
+    def wait(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def free_bytes(self) -> float:
         """Return the free memory of a CUDA device; infinite for others, which use the host's."""
@@ -128,7 +140,7 @@ def create_runtime(settings: Globals) -> Runtime:
     copying = None
     if device.type == "cuda":
         copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return Runtime(device, dtype, settings.channels_last, scaler, copying)
+    return Runtime(device, dtype, settings.channels_last is not False, scaler, copying)
 
 
 def seed_everything(*seeds: int) -> None:

@@ -151,8 +151,9 @@ class _Run:
             self.speeds.epoch_s[step.name] = report.epoch_s
             self.states[step.label] = StepState("to do", "", report.max_epoch - report.epoch)
             bar.set_description_str(f"{head} epoch {report.epoch}/{report.max_epoch}", False)
-            seconds = duration(sum(self._left().values()))
-            bar.set_postfix_str(f"{report.images_per_s:.0f} images/s, {seconds} left", False)
+            left = duration(sum(self._left().values()))
+            speed = f"{report.images_per_s:.0f} images/s, {report.data_wait:.0%} waiting"
+            bar.set_postfix_str(f"{speed}, {left} left", False)
             bar.update(1)
 
         try:

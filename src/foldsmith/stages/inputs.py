@@ -25,7 +25,8 @@ from foldsmith.stages.manifest import Inputs
 
 # Where an experiment runs, how fast, what it prints and draws, but not what comes out.
 _FREE_GLOBALS = (
-    *("device", "photo_store", "cudnn_benchmark", "output_path", "output_root"),
+    *("device", "photo_store", "cudnn_benchmark", "channels_last", "compile"),
+    *("output_path", "output_root"),
     *("val_fold", "meta_file", "snapshot_interval", "resume_interval", "stop_on_collapse"),
 )
 _FREE_KEYS = ("num_workers", "pin_memory")

@@ -8,6 +8,7 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.models.speed import Measured, tune
 from foldsmith.stages.inputs import pretrain_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
@@ -105,8 +106,10 @@ def pretrain_experiment(
     }
     parts = built.build(types, context)
     # Every part is built before the folder is touched: what is wrong leaves no trace.
-    model = runtime.place(parts["model"])
-    loader, optimizer, scheduler = parts["loader/train"], parts["optimizer"], parts["scheduler"]
+    loader = parts["loader/train"]
+    measured = Measured(project.measurements)
+    model = tune(parts["model"], loader, settings, runtime, measured)
+    optimizer, scheduler = parts["optimizer"], parts["scheduler"]
     with lock(folder):
         inputs = pretrain_inputs(experiment, types, hashes)
         hashes.save()

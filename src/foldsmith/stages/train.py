@@ -14,6 +14,7 @@ from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
+from foldsmith.models.speed import Measured, tune
 from foldsmith.stages.inputs import train_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
@@ -130,7 +131,8 @@ def train_folds(
             {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
         )
         parts = of_fold.with_values({"globals/output_path": str(folder)}).build(types, context)
-        model = runtime.place(parts["model"])
+        measured = Measured(project.measurements)
+        model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
         # What is wrong with the parts shows before anything is created or replaced.
         check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
         with lock(folder):

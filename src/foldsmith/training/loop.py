@@ -11,7 +11,7 @@ import torch
 
 from foldsmith.config import Types
 from foldsmith.data.loader import PhotoLoader, worker_errors
-from foldsmith.errors import TrainingError
+from foldsmith.errors import FoldsmithError, TrainingError, one_line
 from foldsmith.models.runtime import Runtime, seed_everything
 from foldsmith.training.extensions.snapshots import RESUME_FILE
 from foldsmith.training.steps import Step
@@ -154,12 +154,29 @@ def _memory_advice(runtime: Runtime, loader: PhotoLoader, grad_accum: int) -> It
     """Say which batch to try when the memory of the device does not hold this one."""
     batch = loader.sampler.batch_size
     smaller = max(1, batch // 2)
-    with runtime.memory_errors(
-        f"batches of {batch} photos; try loader/train/batch_size={smaller} "
-        f"globals/grad_accum={math.ceil(batch * grad_accum / smaller)}, which is as many photos "
-        "per optimizer step"
+    with (
+        _compile_errors(),
+        runtime.memory_errors(
+            f"batches of {batch} photos; try loader/train/batch_size={smaller} "
+            f"globals/grad_accum={math.ceil(batch * grad_accum / smaller)}, which is as many "
+            "photos per optimizer step"
+        ),
     ):
         yield
+
+
+@contextmanager
+def _compile_errors() -> Iterator[None]:
+    """Turn a failure of ``torch.compile`` into an error for people."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Its classes are in modules that take a second to import.
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise FoldsmithError(
+            f"torch.compile fails: {one_line(error)[:200]}; set globals/compile=off"
+        ) from error
 
 
 TYPES: Types = {"optimizer_steps": optimizer_steps, "scaled_lr": scaled_lr}

@@ -54,6 +54,9 @@ class ConsoleReport(extension.Extension):
         row = f"{manager.epoch:>5}/{self.max_epoch:<3}"
         row += "".join(f"{_number(entry.get(key)):>12}" for key in self.keys)
         self._bar.write(row, file=sys.stdout)
+        if {"images_per_s", "data_wait"} <= entry.keys():
+            speed = f"{entry['images_per_s']:.0f} images/s, {entry['data_wait']:.0%} waiting"
+            self._bar.set_postfix_str(speed, refresh=False)
         sys.stdout.flush()
 
     def finalize(self, manager: extension.ExtensionsManagerProtocol) -> None:

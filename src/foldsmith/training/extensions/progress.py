@@ -22,12 +22,14 @@ class EpochReport:
         epoch: Number of finished epochs.
         max_epoch: Number of epochs of the training.
         images_per_s: Photos per second of the training loop.
+        data_wait: Share of its time that it waited for photos, 0..1.
         epoch_s: Seconds of the whole epoch, validation and snapshots included.
     """
 
     epoch: int
     max_epoch: int
     images_per_s: float
+    data_wait: float
     epoch_s: float
 
 
@@ -69,8 +71,9 @@ class Progress(extension.Extension):
     def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
         """Say that an epoch has ended; called by the manager."""
         now = time.perf_counter()
-        images_per_s: Any = manager.observation["images_per_s"]
-        report = EpochReport(manager.epoch, self.max_epoch, float(images_per_s), now - self._since)
+        seen: Any = manager.observation
+        speed = float(seen["images_per_s"]), float(seen["data_wait"])
+        report = EpochReport(manager.epoch, self.max_epoch, *speed, now - self._since)
         self._since = now
         self.epoch_s = round(report.epoch_s, 3)
         write_json(

@@ -1,0 +1,198 @@
+"""Choices that only a measurement can make: memory format, and whether to compile."""
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldsmith.atomic import write_json
+from foldsmith.config import Globals
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.hashing import hash_value
+from foldsmith.models.runtime import Runtime
+
+# Timed passes of each candidate; the least counts, since noise only ever adds.
+_WARM_UP, _TIMED = 3, 5
+
+# Compiling takes about a minute and brings some ten to thirty percent: less than this much
+# training would not earn it back.
+_WORTH_COMPILING_S = 600.0
+
+
+class Measured:
+    """Results of measurements, kept in a file between processes.
+
+    Args:
+        path: JSON file; it may be deleted at any time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, question: dict[str, object], measure: Callable[[], dict[str, float]]) -> str:
+        """Return the name of the fastest candidate, measured if nobody has done so before.
+
+        Args:
+            question: All that the answer depends on.
+            measure: Returns seconds by name.
+        """
+        key = hash_value(question)
+        known = self._read()
+        if key not in known:
+            seconds = measure()
+            known = self._read()
+            known[key] = {"question": question, "seconds": seconds}
+            write_json(self._path, known)
+        found: dict[str, float] = known[key]["seconds"]
+        return min(found, key=lambda name: found[name])
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+
+def pass_seconds(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> float:
+    """Return the least seconds of a forward and backward pass.
+
+    Args:
+        model: From images to a tensor; it is trained on, so pass a copy.
+        images: On the runtime's device.
+        runtime: Device and precision.
+    """
+    model.train()
+    times = []
+    for index in range(_WARM_UP + _TIMED):
+        runtime.wait()
+        started = time.perf_counter()
+        with runtime.autocast():
+            loss = model(images).float().square().mean()
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+        runtime.wait()
+        if index >= _WARM_UP:
+            times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _question(
+    what: str, model: nn.Module, shape: tuple[int, ...], runtime: Runtime
+) -> dict[str, object]:
+    return {
+        "what": what,
+        "model": hash_value(str(model)),
+        "shape": list(shape),
+        "device": runtime.name,
+        "dtype": str(runtime.dtype),
+        "torch": torch.__version__,
+    }
+
+
+def choose_layout(
+    model: nn.Module, shape: tuple[int, ...], runtime: Runtime, measured: Measured
+) -> bool:
+    """Return whether the model is faster with its channels last (NHWC).
+
+    That depends on the model and the card: grouped convolutions lose half their speed by it
+    on some.
+
+    Args:
+        model: From images to a tensor; left as it is.
+        shape: Shape of a batch, (n, 3, H, W).
+        runtime: Device and precision.
+        measured: Where the answer is kept.
+    """
+
+    def measure() -> dict[str, float]:
+        seconds = {}
+        for name, layout in (
+            ("channels_last", torch.channels_last),
+            ("contiguous", torch.contiguous_format),
+        ):
+            trial = copy.deepcopy(model).to(runtime.device)
+            trial.to(memory_format=layout)
+            images = torch.zeros(shape, device=runtime.device).contiguous(memory_format=layout)
+            seconds[name] = pass_seconds(trial, images, runtime)
+        return seconds
+
+    question = _question("layout", model, shape, runtime)
+    return measured.get(question, measure) == "channels_last"
+
+
+def compile_pays(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    runtime: Runtime,
+    n_batches: int,
+    measured: Measured,
+) -> bool:
+    """Return whether ``torch.compile`` is faster, in a training long enough to earn it back.
+
+    Args:
+        model: From images to a tensor, as it is placed; left as it is.
+        shape: Shape of a batch, (n, 3, H, W).
+        runtime: Device and precision.
+        n_batches: Batches of the whole training.
+        measured: Where the answer is kept.
+    """
+    layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
+
+    def images() -> torch.Tensor:
+        return torch.zeros(shape, device=runtime.device).contiguous(memory_format=layout)
+
+    eager = pass_seconds(copy.deepcopy(model), images(), runtime)
+    if eager * n_batches < _WORTH_COMPILING_S:
+        return False
+
+    def measure() -> dict[str, float]:
+        trial = copy.deepcopy(model)
+        trial.compile()
+        return {"eager": eager, "compiled": pass_seconds(trial, images(), runtime)}
+
+    return measured.get(_question("compile", model, shape, runtime), measure) == "compiled"
+
+
+def tune(
+    model: nn.Module,
+    loader: PhotoLoader,
+    settings: Globals,
+    runtime: Runtime,
+    measured: Measured,
+) -> nn.Module:
+    """Place a model on its device in the fastest memory format, and compile it if that pays.
+
+    Args:
+        model: What is to be trained; measured is its ``backbone``, if it has one.
+        loader: Its batches.
+        settings: What is left to be measured.
+        runtime: Device and precision; takes the memory format that was chosen.
+        measured: Where answers are kept.
+
+    Returns:
+        The model.
+    """
+    open_questions = runtime.device.type == "cuda" and not settings.deterministic
+    height, width, channels = loader.dataset.view(0, 0).shape
+    shape = (loader.sampler.batch_size, channels, height, width)
+    part = getattr(model, "backbone", model)
+    try:
+        if settings.channels_last == "auto" and open_questions:
+            runtime.channels_last = choose_layout(part, shape, runtime, measured)
+        model = runtime.place(model)
+        compiled = settings.compile == "on"
+        if settings.compile == "auto" and open_questions:
+            n_batches = len(loader) * settings.max_epoch
+            compiled = compile_pays(part, shape, runtime, n_batches, measured)
+    except torch.OutOfMemoryError:
+        # Two copies of the model did not fit: nothing was learned, and nothing is lost.
+        model, compiled = runtime.place(model), False
+    if compiled:
+        model.compile()
+    return model
