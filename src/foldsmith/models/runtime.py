@@ -1,10 +1,12 @@
 """Where and in which precision a model runs, and how a run is seeded."""
 
+import ctypes
 import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import cv2
 import numpy as np
@@ -137,6 +139,8 @@ def create_runtime(settings: Globals) -> Runtime:
     # Photos are small: OpenCV's own threads cost more than they bring.
     cv2.setNumThreads(1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    if device.type == "cpu":
+        _keep_freed_memory()
     copying = None
     if device.type == "cuda":
         copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -149,6 +153,23 @@ def seed_everything(*seeds: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Tell glibc's allocator to keep what is freed, instead of giving it back to the system.
+
+    Every batch frees large blocks and asks for the same ones again; having the system clear
+    them each time takes 10 to 25 percent of a training on a CPU. Other C libraries have no
+    such switch, and are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    # From malloc.h: no mmap for large blocks, no trimming, growth in steps of 256 MiB.
+    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 * 2**20)):
+        mallopt(parameter, value)
 
 
 def _device(name: str) -> torch.device:

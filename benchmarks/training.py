@@ -1,0 +1,151 @@
+"""Images per second of a training: the model alone, foldsmith, and what else one would use.
+
+For SimSiam and fine-tuning, each at some sizes, measures one epoch of every contender in turn,
+for some rounds; the ratios are taken round by round, so that a machine whose speed drifts does
+not blur them. The median counts.
+"""
+
+import argparse
+import contextlib
+import io
+import logging
+import multiprocessing
+import os
+import statistics
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import report
+from contenders import CONFIGS, CUDA
+from generated import generated_project
+
+from foldsmith.config import Experiment, Project
+from foldsmith.stages import preprocess
+
+
+def main() -> None:
+    """Measure, print the table, write JSON and a plot."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--photos", type=int, default=4096 if CUDA else 256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256 if CUDA else 64)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224] if CUDA else [64, 128])
+    parser.add_argument("--kinds", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
+    arguments = parser.parse_args()
+
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        project = generated_project(Path(folder), arguments.photos)
+        with contextlib.redirect_stdout(io.StringIO()):
+            preprocess(project, False, [Experiment.load(project, CONFIGS[k]) for k in CONFIGS])
+        print(
+            f"{'training':<12} {'px':>4}  {'contender':<10} {'workers':>7} {'images/s':>9}  ratio"
+        )
+        for kind in arguments.kinds:
+            for size in arguments.sizes:
+                results += compare(project, kind, size, arguments.batch, arguments.rounds)
+    groups: dict[str, dict[str, float]] = {}
+    for row in results:
+        case = f"{row['training']}, {row['img_size']} px"
+        groups.setdefault(case, {})[row["contender"]] = row["images_per_s"]
+    report.write("training", results)
+    report.bars("training", "Images per second", groups, "images/s")
+
+
+class Process:
+    """A contender in a process of its own, so that its settings of torch reach nobody else."""
+
+    def __init__(self, name: str, project: Path, case: tuple[str, int, int, int]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, project, case))
+        self._process.start()
+        self.workers = case[3]
+
+    def measure(self, what: str = "epoch") -> float:
+        """Return images/s: of an ``epoch``, or of the ``floor``."""
+        self._pipe.send(what)
+        return float(self._pipe.recv())
+
+    def end(self) -> None:
+        """Let the process end."""
+        self._pipe.send(None)
+        self._process.join()
+
+
+def _serve(pipe: Any, name: str, project: Path, case: tuple[str, int, int, int]) -> None:
+    import contenders
+
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        contender = contenders.ALL[name](Project.open(project), *case)
+        while (what := pipe.recv()) is not None:
+            pipe.send(getattr(contender, what)())
+
+
+def compare(
+    project: Project, kind: str, size: int, batch: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Measure all contenders of one case; return a row for each."""
+    running = {
+        name: fastest(name, project.folder, kind, size, batch)
+        for name in ("foldsmith", *contenders_of(kind))
+    }
+    measures: dict[str, Callable[[], float]] = {
+        "model only": lambda: running["foldsmith"].measure("floor"),
+        **{name: process.measure for name, process in running.items()},
+    }
+    measures["model only"]()  # warm up
+    speeds: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            speeds[name].append(measure())
+    rows = []
+    for name in measures:
+        pairs = zip(speeds["foldsmith"], speeds[name], strict=True)
+        workers = running.get(name, running["foldsmith"]).workers
+        row = {
+            "training": kind,
+            "img_size": size,
+            "batch_size": batch,
+            "contender": name,
+            "workers": workers,
+            "images_per_s": statistics.median(speeds[name]),
+            "rounds": speeds[name],
+            "foldsmith_ratio": statistics.median(ours / other for ours, other in pairs),
+        }
+        rows.append(row)
+        print(
+            f"{kind:<12} {size:>4}  {name:<10} {workers:>7} {row['images_per_s']:>9.1f}  "
+            f"foldsmith: {row['foldsmith_ratio']:.3f} times as fast",
+            flush=True,
+        )
+    for process in running.values():
+        process.end()
+    return rows
+
+
+def contenders_of(kind: str) -> tuple[str, ...]:
+    """Return what else one would train with."""
+    return ("plain", "lightly") if kind == "SimSiam" else ("plain", "timm")
+
+
+def fastest(name: str, project: Path, kind: str, size: int, batch: int) -> Process:
+    """Return a contender with the number of loader processes that is fastest for it."""
+    found: list[tuple[float, Process]] = []
+    for workers in sorted({0, min(os.cpu_count() or 1, 8)}):
+        process = Process(name, project, (kind, size, batch, workers))
+        process.measure()  # warm up
+        found.append((process.measure(), process))
+    found.sort(key=lambda entry: entry[0])
+    for _, process in found[:-1]:
+        process.end()
+    return found[-1][1]
+
+
+if __name__ == "__main__":
+    main()
