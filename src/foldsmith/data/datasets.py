@@ -1,8 +1,6 @@
 """Datasets: which photos, which views of them, which targets."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -61,7 +59,6 @@ class PhotoDataset(Dataset[Batch]):
     Attributes:
         augment: What is done to a photo each time.
         normalize: What is left to do to a batch on its device; None if nothing is.
-        threads: Threads that augment the photos of a batch; None for the calling one alone.
     """
 
     def __init__(
@@ -86,7 +83,6 @@ class PhotoDataset(Dataset[Batch]):
         self.targets = np.full(len(paths), np.nan, np.float32) if targets is None else targets
         self.seed = seed
         self.n_views = n_views
-        self.threads: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -107,7 +103,7 @@ class PhotoDataset(Dataset[Batch]):
         indices = np.array([index for _, index in keys])
         views = []
         for view in range(self.n_views):
-            images = self._images(keys, view)
+            images = [self.view(epoch, index, view) for epoch, index in keys]
             shapes = {image.shape for image in images}
             if len(shapes) > 1:
                 raise DataError(
@@ -121,17 +117,6 @@ class PhotoDataset(Dataset[Batch]):
             torch.from_numpy(self.targets[indices]),
             torch.from_numpy(self.rows[indices]),
         )
-
-    def _images(self, keys: Sequence[tuple[int, int]], view: int) -> list[npt.NDArray[Any]]:
-        def several(part: Sequence[tuple[int, int]]) -> list[npt.NDArray[Any]]:
-            return [self.view(epoch, index, view) for epoch, index in part]
-
-        if self.threads is None or len(keys) == 1:
-            return several(keys)
-        # A few parts per thread: photos differ in what they take.
-        size = max(1, -(-len(keys) // (4 * (os.cpu_count() or 1))))
-        parts = [keys[start : start + size] for start in range(0, len(keys), size)]
-        return [image for images in self.threads.map(several, parts) for image in images]
 
 
 def labelled_photos(

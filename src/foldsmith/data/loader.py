@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -74,7 +73,7 @@ class PhotoLoader:
         dataset: The photos.
         batch_size: Photos per batch.
         num_workers: Processes that augment, at most one per core; 0 augments in the main
-            process, on threads. The batches are the same whatever the number.
+            process. The batches are the same whatever the number.
         shuffle: New order every epoch.
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
@@ -104,9 +103,6 @@ class PhotoLoader:
                 f"batch is left out; set batch_size to {len(dataset)} or less"
             )
         num_workers = min(num_workers, os.cpu_count() or 1)
-        if num_workers == 0:
-            # OpenCV lets go of the interpreter lock: the threads do work beside each other.
-            dataset.threads = ThreadPoolExecutor(os.cpu_count())
         # Its own generator: torch draws a seed for the workers, and the global stream must
         # not depend on how many loaders there are.
         self._loader: DataLoader[Batch] = DataLoader(
