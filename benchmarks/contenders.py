@@ -31,7 +31,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from foldsmith.config import Experiment, Project
-from foldsmith.data.tables import photo_paths, read_folds, read_test, read_train, targets_of
+from foldsmith.data.tables import photo_paths, read_test, read_train, targets_of
 from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.speed import Measured, tune
@@ -193,27 +193,54 @@ class Plain:
                 al.RandomResizedCrop(size=(size, size), scale=(0.875, 1.0)),
                 al.RandomGridShuffle((4, 4), p=0.5),
             ]
-        transform = al.Compose([*steps, al.Normalize(MEAN, STD), ToTensorV2()])
-        data = _Photos(paths, targets, transform, 2 if kind == "SimSiam" else 1)
-        self.loader = DataLoader(
-            data,
-            batch,
-            shuffle=True,
-            drop_last=True,
-            num_workers=workers,
-            pin_memory=CUDA,
-            persistent_workers=workers > 0,
-        )
+        self.transform = al.Compose([*steps, al.Normalize(MEAN, STD), ToTensorV2()])
+        self.batch, self.workers = batch, workers
         self.scaler = torch.amp.GradScaler(DEVICE.type, enabled=CUDA)
         if kind == "SimSiam":
+            self._load(paths, targets)
             self.model: nn.Module = SimSiamHeads().to(DEVICE)
             self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
                 self.model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4
             )
         else:
-            self.model = timm.create_model(BACKBONE, num_classes=4).to(DEVICE)
-            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
-        self.n_images = len(self.loader) * batch
+            self.use(paths, targets, 4, {})
+
+    def use(
+        self,
+        paths: list[Path],
+        targets: np.ndarray,
+        outputs: int,
+        backbone: dict[str, torch.Tensor],
+    ) -> None:
+        """Begin a fine-tuning on some photos, from a backbone's weights."""
+        self._load(paths, targets)
+        self.model = timm.create_model(BACKBONE, num_classes=outputs)
+        self.model.load_state_dict(backbone, strict=False)
+        self.model.to(DEVICE)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+
+    def _load(self, paths: list[Path], targets: np.ndarray) -> None:
+        self.loader = DataLoader(
+            _Photos(paths, targets, self.transform, 2 if self.kind == "SimSiam" else 1),
+            self.batch,
+            shuffle=True,
+            drop_last=True,
+            num_workers=self.workers,
+            pin_memory=CUDA,
+            persistent_workers=self.workers > 0,
+        )
+        self.n_images = len(self.loader) * self.batch
+
+    def plain_loader(self, paths: list[Path], size: int) -> DataLoader[Any]:
+        """Return photos for prediction, in their order."""
+        steps = [
+            al.LongestMaxSize(size),
+            al.PadIfNeeded(size, size, border_mode=cv2.BORDER_WRAP),
+            al.Normalize(MEAN, STD),
+            ToTensorV2(),
+        ]
+        data = _Photos(paths, np.zeros(len(paths)), al.Compose(steps), 1)
+        return DataLoader(data, 64, num_workers=self.workers)
 
     def epoch(self) -> float:
         """Return the images/s of one epoch."""
@@ -226,7 +253,7 @@ class Plain:
                 if self.kind == "SimSiam":
                     loss = self.model(views)
                 else:
-                    loss = nn.functional.cross_entropy(self.model(views[0]), targets.to(DEVICE))
+                    loss = self._loss(self.model(views[0]), targets.to(DEVICE))
             self.optimizer.zero_grad()
             self.scaler.scale(loss).backward()
             self.scaler.step(self.optimizer)
@@ -234,6 +261,12 @@ class Plain:
             total += loss.item()
         assert math.isfinite(total)
         return self.n_images / (time.perf_counter() - started)
+
+    @staticmethod
+    def _loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if logits.shape[1] == 1:
+            return nn.functional.mse_loss(logits[:, 0].float(), targets.float())
+        return nn.functional.cross_entropy(logits, targets)
 
 
 class Lightly:
@@ -352,7 +385,7 @@ def labelled(project: Project, kind: str) -> tuple[list[Path], np.ndarray]:
     if kind == "SimSiam":
         paths = photo_paths(project, read_train(project)) + photo_paths(project, read_test(project))
         return paths, np.zeros(len(paths), np.float32)
-    table = read_folds(project, None)
+    table = read_train(project)
     return photo_paths(project, table), targets_of(project, table)
 
 

@@ -6,14 +6,25 @@ import io
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from foldsmith.config import Project
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ATMACUP = REPOSITORY / "competitions" / "atmacup11"
 
 
-def generated_project(folder: Path, n_train: int, n_test: int = 20) -> Project:
-    """Return the bundled project with generated photos in it, not yet preprocessed."""
+def generated_project(folder: Path, n_train: int, n_test: int = 20, grain: float = 0) -> Project:
+    """Return the bundled project with generated photos in it, not yet preprocessed.
+
+    Args:
+        folder: Where to put it.
+        n_train: Labelled photos.
+        n_test: Photos to predict.
+        grain: Standard deviation of noise added to each photo. Generated photos are smooth;
+            with 6 their files are as large as those of real ones, and take as long to decode.
+    """
     spec = importlib.util.spec_from_file_location("demo_data", ATMACUP / "make_demo_data.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -22,4 +33,9 @@ def generated_project(folder: Path, n_train: int, n_test: int = 20) -> Project:
     shutil.copytree(ATMACUP, project, ignore=shutil.ignore_patterns("input", "output", ".fold*"))
     with contextlib.redirect_stdout(io.StringIO()):
         module.make_demo_data(project / "input" / "atmaCup-11", n_train, n_test, seed=1)
+    if grain:
+        for path in (project / "input").rglob("*.jpg"):
+            photo = cv2.imread(str(path)).astype(np.float32)
+            photo += np.random.default_rng(len(path.stem)).normal(0, grain, photo.shape)
+            cv2.imwrite(str(path), photo.clip(0, 255), [cv2.IMWRITE_JPEG_QUALITY, 88])
     return Project.open(project)
