@@ -1,12 +1,13 @@
 # make demo   the whole job on generated photos, in a few minutes
 # make test   what CI runs: lint, types, tests
+# make bench  speed beside what else one would use; bench-gpu on a CUDA device
 # make survive   kills a small project 20 times, and fuzzes tables, YAML and photos
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test survive lint install bench clean
+.PHONY: demo test survive lint install bench bench-gpu clean
 
 install: $(STAMP)
 
@@ -31,7 +32,17 @@ survive: $(STAMP)
 	FUZZ=20 $(BIN)/python -m pytest tests/survival/test_fuzz.py
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/training_loop.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
+	$(BIN)/python benchmarks/preprocessing.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/chain.py
+	$(BIN)/python benchmarks/scaling.py
+
+# Needs a CUDA device; the same scripts choose larger batches and photos there.
+bench-gpu: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
+	$(BIN)/python benchmarks/training.py --rounds 5
+	$(BIN)/python benchmarks/chain.py
 
 clean:
 	rm -rf $(VENV) build

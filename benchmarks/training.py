@@ -29,8 +29,8 @@ from foldsmith.stages import preprocess
 def main() -> None:
     """Measure, print the table, write JSON and a plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=int, default=4096 if CUDA else 256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--photos", type=int, default=4096 if CUDA else 192)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch", type=int, default=256 if CUDA else 64)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224] if CUDA else [64, 128])
     parser.add_argument("--kinds", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
