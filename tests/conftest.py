@@ -86,3 +86,19 @@ def small_project(tmp_path, small_photos) -> Path:
     from small_project import make_project
 
     return make_project(tmp_path / "project", small_photos)
+
+
+@pytest.fixture
+def write_photos(tmp_path):
+    """Write n random PNG photos of one size; returns their paths."""
+    import cv2
+    import numpy as np
+
+    def write(n: int, height: int, width: int) -> list[Path]:
+        rng = np.random.default_rng(0)
+        paths = [tmp_path / f"{k}.png" for k in range(n)]
+        for path in paths:
+            cv2.imwrite(str(path), rng.integers(0, 255, (height, width, 3), np.uint8))
+        return paths
+
+    return write

@@ -20,13 +20,8 @@ TRANSFORMS = [
 
 
 @pytest.fixture
-def paths(tmp_path):
-    rng = np.random.default_rng(0)
-    found = []
-    for k in range(10):
-        found.append(tmp_path / f"{k}.png")
-        cv2.imwrite(str(found[-1]), rng.integers(0, 255, (12, 16, 3), np.uint8))
-    return found
+def paths(write_photos):
+    return write_photos(10, 12, 16)
 
 
 def store_of(paths):

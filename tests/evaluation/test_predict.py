@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,12 +16,8 @@ from foldsmith.models.runtime import create_runtime
 
 
 @pytest.fixture
-def loader(tmp_path):
-    rng = np.random.default_rng(0)
-    paths = []
-    for k in range(7):
-        paths.append(tmp_path / f"{k}.png")
-        cv2.imwrite(str(paths[-1]), rng.integers(0, 255, (6, 6, 3), np.uint8))
+def loader(write_photos):
+    paths = write_photos(7, 6, 6)
     store = PhotoStore(None, FileHashes(Path("no such folder") / "hashes.json"))
     transforms = [Normalize([0.5] * 3, [0.25] * 3)]
     return PhotoLoader(PhotoDataset(store, paths, np.arange(7), None, transforms, seed=0), 3)

@@ -1,6 +1,5 @@
 import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -35,13 +34,9 @@ class TinyModel(nn.Module):
 
 
 @pytest.fixture
-def data(tmp_path):
-    rng = np.random.default_rng(0)
-    paths = []
-    for k in range(10):
-        paths.append(tmp_path / f"{k}.png")
-        cv2.imwrite(str(paths[-1]), rng.integers(0, 255, (4, 4, 3), np.uint8))
-    targets = rng.uniform(0, 3, 10).astype(np.float32)
+def data(tmp_path, write_photos):
+    paths = write_photos(10, 4, 4)
+    targets = np.random.default_rng(1).uniform(0, 3, 10).astype(np.float32)
     transforms = [Normalize([0.5] * 3, [0.25] * 3)]
     return PhotoDataset(
         PhotoStore(None, FileHashes(tmp_path / "h" / "h.json")),

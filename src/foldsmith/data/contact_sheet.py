@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.images import decode
+from foldsmith.data.transforms import Compose, Normalize
 
 GAP = 4
 
@@ -28,11 +29,17 @@ def contact_sheet(
     Returns:
         RGB, uint8.
     """
-    chosen = np.linspace(0, len(dataset) - 1, min(n_photos, len(dataset))).astype(int)
-    rows = [
-        [decode(dataset.photos.paths[k]), *(dataset.view(e, int(k)) for e in range(n_samples))]
-        for k in chosen
-    ]
+    # One that ends the transforms is left to the device; another may stand in their midst.
+    visible = [step for step in dataset.augment.transforms if not isinstance(step, Normalize)]
+    augment, dataset.augment = dataset.augment, Compose(visible)
+    try:
+        chosen = np.linspace(0, len(dataset) - 1, min(n_photos, len(dataset))).astype(int)
+        rows = [
+            [decode(dataset.photos.paths[k]), *(dataset.view(e, int(k)) for e in range(n_samples))]
+            for k in chosen
+        ]
+    finally:
+        dataset.augment = augment
     side = cell + GAP
     sheet = np.full((len(rows) * side + GAP, (n_samples + 1) * side + GAP, 3), 255, np.uint8)
     for r, row in enumerate(rows):

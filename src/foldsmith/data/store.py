@@ -87,7 +87,6 @@ class PhotoStore:
             with self.filling([prepare]) as filling:
                 found = dict(zip(missing, filling.photos(missing, label), strict=True))
             self.hashes.save()
-            self._read_index()
             entries = [
                 entry or self._find(found[path], prepare)
                 for path, entry in zip(paths, entries, strict=True)
@@ -105,9 +104,7 @@ class PhotoStore:
         Yields:
             What takes the photos. They are in the store when the block ends.
         """
-        if self.folder is None:
-            yield Filling(self, [])
-            return
+        assert self.folder is not None, "a store that keeps nothing cannot be filled"
         other = holder(self.folder)
         if other is not None:
             print(f"waiting for process {other['pid']}, which decodes photos", file=sys.stderr)
@@ -131,9 +128,10 @@ class PhotoStore:
         Raises:
             OutputError: There is not so much room.
         """
+        assert self.folder is not None
         known = {path: self.hashes.known(path) for path in paths}
         paths = [p for p in paths if not all(self._find(known[p], head) for head in heads)]
-        if self.folder is None or not paths:
+        if not paths:
             return
         size, read = 0, 0
         for path in paths[:: -(-len(paths) // _SAMPLE)]:

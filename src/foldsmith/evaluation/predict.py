@@ -20,6 +20,9 @@ FLIPS: dict[TestTimeAugmentation, tuple[tuple[int, ...], ...]] = {
     "flips": ((3,), (2,), (2, 3)),
 }
 
+# Share of a device's free memory for weights; the rest is for what a batch takes.
+_WEIGHTS_SHARE = 0.5
+
 
 @worker_errors()
 @torch.inference_mode()
@@ -33,8 +36,8 @@ def predict_logits(
     """Return the logits of several models for every photo of a loader.
 
     Each photo is transformed once; its flips are made on the device, and the models take
-    turns on the same batch (as one model of stacked weights, ``torch.func``, they take four
-    times as long on a CPU). The models are left in evaluation mode.
+    turns on the same batch (as one model of stacked weights, ``torch.func``, they take more
+    than four times as long on a CPU). The models are left in evaluation mode.
 
     Args:
         models: Models on the runtime's device.
@@ -61,15 +64,12 @@ def predict_logits(
     return result
 
 
-def models_that_fit(
-    models: Sequence[nn.Module], free_bytes: float, share: float = 0.5
-) -> list[list[nn.Module]]:
+def models_that_fit(models: Sequence[nn.Module], free_bytes: float) -> list[list[nn.Module]]:
     """Return models in groups that fit a device's memory together.
 
     Args:
         models: The models, of any size.
         free_bytes: Free memory of the device.
-        share: Share of it for weights; the rest is for what a batch takes.
 
     Returns:
         At least one model per group, in their order.
@@ -79,7 +79,7 @@ def models_that_fit(
     for model in models:
         tensors = [*model.parameters(), *model.buffers()]
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        if not groups or used + size > share * free_bytes:
+        if not groups or used + size > _WEIGHTS_SHARE * free_bytes:
             groups.append([])
             used = 0.0
         groups[-1].append(model)

@@ -160,7 +160,7 @@ def _keep_freed_memory() -> None:
     """Tell glibc's allocator to keep what is freed, instead of giving it back to the system.
 
     Every batch frees large blocks and asks for the same ones again; having the system clear
-    them each time takes 10 to 25 percent of a training on a CPU. Other C libraries have no
+    them each time takes 10 to 20 percent of a training on a CPU. Other C libraries have no
     such switch, and are left as they are.
     """
     try:
