@@ -119,6 +119,7 @@ class Foldsmith:
             run_training(
                 *(manager, self.step, self.loader, self.optimizer, None, self.runtime),
                 grad_accum=1,
+                max_epoch=1,
                 seed=self.seed,
             )
             wait()

@@ -48,7 +48,9 @@ def data(tmp_path, write_photos):
     )
 
 
-def fit(data, folder, batch_size, grad_accum, epochs=2, loss=None, lr=0.01, steps=None):
+def fit(
+    data, folder, batch_size, grad_accum, epochs=2, loss=None, lr=0.01, steps=None, progress=None
+):
     torch.manual_seed(0)
     model = TinyModel()
     loader = PhotoLoader(data, batch_size, shuffle=True, seed=3)
@@ -61,7 +63,9 @@ def fit(data, folder, batch_size, grad_accum, epochs=2, loss=None, lr=0.01, step
     manager.extend(create_log_report())
     runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
     step = FineTuneStep(model, loss or nn.MSELoss(), Regression((0, 3)), None, epochs, seed=0)
-    run_training(manager, step, loader, optimizer, scheduler, runtime, grad_accum, seed=0)
+    if progress is not None:
+        step.after_update = progress.append
+    run_training(manager, step, loader, optimizer, scheduler, runtime, grad_accum, epochs, seed=0)
     return model, json.loads((folder / "log.json").read_text())
 
 
@@ -78,6 +82,12 @@ def test_the_last_partial_window_steps_too(data, tmp_path):
     steps = []
     fit(data, tmp_path, batch_size=2, grad_accum=2, epochs=3, steps=steps)
     assert len(steps) == 3 * 3  # 5 batches: windows of 2, 2 and 1
+
+
+def test_the_step_is_told_how_far_the_training_is(data, tmp_path):
+    progress = []
+    fit(data, tmp_path, batch_size=2, grad_accum=2, epochs=3, progress=progress)
+    assert progress == pytest.approx([k / 9 for k in range(1, 10)])
 
 
 def test_the_scheduler_ends_with_the_training(data, tmp_path):

@@ -8,7 +8,7 @@ import optuna
 from scipy.optimize import lsq_linear, minimize, nnls
 from tqdm.auto import tqdm
 
-from foldsmith.tasks.metrics import Metric, rmse
+from foldsmith.tasks.metrics import RMSE, Metric
 
 Array = npt.NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def search_weights(
     n_trials: int,
     step: float,
     seed: int,
-    metric: Metric = rmse,
+    metric: Metric = RMSE,
 ) -> Array:
     """Search for the weights with the lowest metric, by Optuna's TPE.
 

@@ -62,6 +62,7 @@ class ProjectSettings(BaseModel):
         n_classes: Number of classes when the target is treated as classes.
         class_values: Target value of each class; evenly spaced over ``target_range`` if
             not given.
+        metric: What predictions are judged by.
         folds: How to split.
         python: Python files of the project itself, relative to its folder. Each has a
             dict ``TYPES`` of names that the project's YAML may use as ``type:``.
@@ -81,6 +82,7 @@ class ProjectSettings(BaseModel):
     target_range: tuple[float, float]
     n_classes: int = Field(ge=2)
     class_values: tuple[float, ...] = ()
+    metric: str = "RMSE"
     folds: FoldSettings = FoldSettings()
     python: tuple[str, ...] = ()
 

@@ -140,6 +140,7 @@ def pretrain_experiment(
             scheduler,
             runtime,
             settings.grad_accum,
+            settings.max_epoch,
             settings.seed,
         )
         write_manifest(

@@ -200,6 +200,7 @@ def _train_fold(
         parts["scheduler"],
         runtime,
         settings.grad_accum,
+        settings.max_epoch,
         settings.seed,
     )
 

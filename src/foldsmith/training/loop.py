@@ -59,6 +59,7 @@ def run_training(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,
     runtime: Runtime,
     grad_accum: int,
+    max_epoch: int,
     seed: int,
 ) -> None:
     """Train until the manager has seen all its epochs.
@@ -77,6 +78,7 @@ def run_training(
         scheduler: Per-step schedule, or None.
         runtime: Device and precision.
         grad_accum: Batches per optimizer step.
+        max_epoch: Number of epochs of the whole training.
         seed: Seed of dropout and everything else that draws globally.
 
     Raises:
@@ -86,6 +88,7 @@ def run_training(
     sizes = loader.sampler.sizes()
     weights = window_weights(sizes, grad_accum)
     last = len(sizes) - 1
+    per_epoch = math.ceil(len(sizes) / grad_accum)
     while not manager.stop_trigger:
         epoch = manager.epoch
         seed_everything(seed, epoch)
@@ -116,6 +119,8 @@ def run_training(
                     optimizer.zero_grad(set_to_none=True)
                     if scheduler is not None:
                         scheduler.step()
+                    done = epoch * per_epoch + index // grad_accum + 1
+                    step.after_update(done / (per_epoch * max_epoch))
                 if len(losses) == CHECK_INTERVAL or index == last:
                     _check_losses(losses, lrs, index, epoch, manager.out)
                     losses.clear()

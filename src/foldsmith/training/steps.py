@@ -30,6 +30,13 @@ class Step(Protocol):
             index: Number of the batch in the epoch, counted from 0.
         """
 
+    def after_update(self, progress: float) -> None:
+        """Do what follows an optimizer step, for instance move averages of weights.
+
+        Args:
+            progress: Share of the whole training's optimizer steps that are done, above 0..1.
+        """
+
 
 class PretrainStep:
     """Self-supervised: the method computes its own loss from the views."""
@@ -41,6 +48,12 @@ class PretrainStep:
         """Return what the method reports."""
         scalars: dict[str, torch.Tensor] = self.model(batch.views)
         return scalars
+
+    def after_update(self, progress: float) -> None:
+        """Tell the method, if it has something to do then (a momentum encoder)."""
+        after_update = getattr(self.model, "after_update", None)
+        if after_update is not None:
+            after_update(progress)
 
 
 class FineTuneStep:
@@ -85,3 +98,6 @@ class FineTuneStep:
         # with class indices as they are.
         own, other = self.loss(logits, targets), self.loss(logits, targets[partner])
         return {"loss": share * own + (1 - share) * other}
+
+    def after_update(self, progress: float) -> None:
+        """Do nothing."""
