@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from foldsmith.data.transforms.pixels import Pixels
+
 Image = npt.NDArray[Any]
 
 INTERPOLATIONS = {
@@ -19,11 +21,18 @@ INTERPOLATIONS = {
 }
 
 
+# What a transform has drawn for one image: plain numbers, which travel between processes.
+Drawn = Any
+
+
 class Transform(ABC):
-    """From image to image, every random number from the generator that is passed in.
+    """From image to image, in two parts: what is drawn, and what is done with it.
 
     An image is RGB, uint8, shape (H, W, 3); it is never changed in place, since it may be
-    shared between workers. Only ``Normalize`` returns another dtype.
+    shared between workers. Only ``Normalize`` returns another dtype. Drawing takes every random
+    number from the generator that is passed in; doing is a function of the image and of what
+    was drawn, for one image on the CPU (:meth:`apply`) or, where a transform has it, for a
+    batch on any device (:meth:`apply_batch`).
 
     Attributes:
         stored: Whether a list of transforms that begins with this one runs it once per photo,
@@ -33,13 +42,39 @@ class Transform(ABC):
 
     stored: ClassVar[bool] = False
 
-    @abstractmethod
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         """Return the transformed image."""
+        return self.apply(image, self.draw(image.shape[0], image.shape[1], rng))
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw what happens to an image of height x width px; None if nothing is random."""
+        return None
+
+    @abstractmethod
+    def apply(self, image: Image, drawn: Drawn) -> Image:
+        """Do to an image what was drawn for it."""
+
+    def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
+        """Return the height and width of the result, in px."""
+        return height, width
 
     def keeps(self, height: int, width: int) -> bool:
         """Return whether every image of this size is left as it is; False if not known."""
         return False
+
+    @property
+    def batched(self) -> bool:
+        """Whether the transform has :meth:`apply_batch`."""
+        return type(self).apply_batch is not Transform.apply_batch
+
+    def apply_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Do to a batch of images, on their device, what was drawn for each of them.
+
+        Args:
+            pixels: n images.
+            drawn: n times what :meth:`draw` returned.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no version for batches")
 
 
 @dataclass(frozen=True)
@@ -55,13 +90,38 @@ class RandomTransform(Transform):
     def __post_init__(self) -> None:
         check_share("p", self.p)
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
-        """Return the transformed image, or with probability 1 - p the image itself."""
-        return self.apply(image, rng) if rng.random() < self.p else image
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw the parameters, or with probability 1 - p None: the image stays as it is."""
+        return self.parameters(height, width, rng) if rng.random() < self.p else None
+
+    def apply(self, image: Image, drawn: Drawn) -> Image:
+        """Return the changed image, or the image itself if None was drawn."""
+        return image if drawn is None else self.change(image, drawn)
+
+    def apply_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Change the images for which parameters were drawn."""
+        chosen = [k for k, parameters in enumerate(drawn) if parameters is not None]
+        if not chosen:
+            return pixels
+        part = self.change_batch(pixels.take(chosen), [drawn[k] for k in chosen])
+        return part if len(chosen) == len(drawn) else pixels.put(chosen, part)
+
+    @property
+    def batched(self) -> bool:
+        """Whether the transform has :meth:`change_batch`."""
+        return type(self).change_batch is not RandomTransform.change_batch
 
     @abstractmethod
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
-        """Return the transformed image."""
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw the parameters of the change; () if there are none, None for no change."""
+
+    @abstractmethod
+    def change(self, image: Image, drawn: Drawn) -> Image:
+        """Return the changed image."""
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the changed images."""
+        raise NotImplementedError(f"{type(self).__name__} has no version for batches")
 
 
 class Compose:
@@ -79,6 +139,33 @@ class Compose:
         for transform in self.transforms:
             image = transform(image, rng)
         return np.ascontiguousarray(image)
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> list[Drawn]:
+        """Draw what each transform does to an image of height x width px.
+
+        The numbers are those that calling it would draw from the same generator.
+        """
+        drawn = []
+        for transform in self.transforms:
+            drawn.append(transform.draw(height, width, rng))
+            height, width = transform.size_after(height, width, drawn[-1])
+        return drawn
+
+    def apply_batch(self, pixels: Pixels, drawn: Sequence[Sequence[Drawn]]) -> Pixels:
+        """Do to a batch of images what was drawn for each of them.
+
+        Args:
+            pixels: n images.
+            drawn: n times what :meth:`draw` returned.
+        """
+        for k, transform in enumerate(self.transforms):
+            pixels = transform.apply_batch(pixels, [of_image[k] for of_image in drawn])
+        return pixels
+
+    @property
+    def not_batched(self) -> list[str]:
+        """Names of the transforms that have no version for batches."""
+        return [type(step).__name__ for step in self.transforms if not step.batched]
 
     def __repr__(self) -> str:
         return f"Compose({self.transforms})"
@@ -110,9 +197,38 @@ class OneOf(RandomTransform):
         if not self.transforms:
             raise ValueError("transforms: must name at least one")
 
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw which transform it is, and what that one does."""
+        which = int(rng.integers(len(self.transforms)))
+        return which, self.transforms[which].draw(height, width, rng)
+
+    def change(self, image: Image, drawn: Drawn) -> Image:
         """Return the image after one of the transforms."""
-        return self.transforms[int(rng.integers(len(self.transforms)))](image, rng)
+        which, inner = drawn
+        changed: Image = self.transforms[which].apply(image, inner)
+        return changed
+
+    def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
+        """Return the size that the chosen transform leaves."""
+        if drawn is None:
+            return height, width
+        which, inner = drawn
+        chosen: Transform = self.transforms[which]
+        return chosen.size_after(height, width, inner)
+
+    @property
+    def batched(self) -> bool:
+        """Whether all of them have a version for batches."""
+        return all(transform.batched for transform in self.transforms)
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Send each image through its transform."""
+        for which, transform in enumerate(self.transforms):
+            chosen = [k for k, (one, _) in enumerate(drawn) if one == which]
+            if chosen:
+                part = transform.apply_batch(pixels.take(chosen), [drawn[k][1] for k in chosen])
+                pixels = pixels.put(chosen, part)
+        return pixels
 
 
 def check_share(name: str, value: float) -> None:

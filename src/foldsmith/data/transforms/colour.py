@@ -7,7 +7,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.data.transforms.base import Image, RandomTransform, check_range, check_size
+from foldsmith.data.transforms import batch_colour
+from foldsmith.data.transforms.base import (
+    Drawn,
+    Image,
+    RandomTransform,
+    check_range,
+    check_size,
+)
+from foldsmith.data.transforms.pixels import Pixels
 
 _LEVELS = np.arange(256, dtype=np.float32)
 # ITU-R 601 luma, as torchvision and Pillow.
@@ -70,20 +78,37 @@ class ColorJitter(RandomTransform):
             check_range(name, (0, getattr(self, name)), 0)
         check_range("hue", (0, self.hue), 0, 0.5)
 
-    def draw(self, rng: np.random.Generator) -> tuple[list[int], list[float]]:
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
         """Draw the order of the four changes and their amounts."""
         order = [int(k) for k in rng.permutation(4)]
         limits = (self.brightness, self.contrast, self.saturation)
         factors = [float(rng.uniform(max(0, 1 - limit), 1 + limit)) for limit in limits]
         return order, [*factors, float(rng.uniform(-self.hue, self.hue))]
 
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
+    def change(self, image: Image, drawn: Drawn) -> Image:
         """Return the changed image."""
-        order, amounts = self.draw(rng)
+        order, amounts = drawn
         changes = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
         for k in order:
             image = changes[k](image, amounts[k])
         return image
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the changed images."""
+        changes = (
+            batch_colour.adjust_brightness,
+            batch_colour.adjust_contrast,
+            batch_colour.adjust_saturation,
+            batch_colour.adjust_hue,
+        )
+        # Each image has its own order: in every place, each change takes those it comes to.
+        for place in range(4):
+            for k, change in enumerate(changes):
+                chosen = [n for n, (order, _) in enumerate(drawn) if order[place] == k]
+                if chosen:
+                    amounts = [drawn[n][1][k] for n in chosen]
+                    pixels = pixels.put(chosen, change(pixels.take(chosen), amounts))
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -104,22 +129,39 @@ class RandomBrightnessContrast(RandomTransform):
         check_range("brightness_limit", (0, self.brightness_limit), 0)
         check_range("contrast_limit", (0, self.contrast_limit), 0)
 
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
-        """Return the changed image."""
-        brightness, contrast = (
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw the two factors."""
+        return tuple(
             float(rng.uniform(max(0, 1 - limit), 1 + limit))
             for limit in (self.brightness_limit, self.contrast_limit)
         )
+
+    def change(self, image: Image, drawn: Drawn) -> Image:
+        """Return the changed image."""
+        brightness, contrast = drawn
         return adjust_contrast(adjust_brightness(image, brightness), contrast)
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the changed images."""
+        brighter = batch_colour.adjust_brightness(pixels, [one[0] for one in drawn])
+        return batch_colour.adjust_contrast(brighter, [one[1] for one in drawn])
 
 
 @dataclass(frozen=True)
 class ToGray(RandomTransform):
     """Make the image grey, with three equal channels."""
 
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw nothing."""
+        return ()
+
+    def change(self, image: Image, drawn: Drawn) -> Image:
         """Return the grey image."""
         return cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB)
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the grey images."""
+        return batch_colour.to_grey(pixels)
 
 
 @dataclass(frozen=True)
@@ -143,10 +185,19 @@ class GaussianBlur(RandomTransform):
             if self.kernel_size % 2 == 0:
                 raise ValueError(f"kernel_size: {self.kernel_size} is not odd")
 
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
-        """Return the blurred image."""
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw sigma, in px; behind it the size of the kernel."""
         sigma = float(rng.uniform(self.sigma[0], self.sigma[1]))
-        size = self.kernel_size or 2 * max(1, round(4 * sigma)) + 1
+        return sigma, self.kernel_size or 2 * max(1, round(4 * sigma)) + 1
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the blurred images."""
+        sigmas, sizes = zip(*drawn, strict=True)
+        return batch_colour.gaussian_blur(pixels, sigmas, sizes)
+
+    def change(self, image: Image, drawn: Drawn) -> Image:
+        """Return the blurred image."""
+        sigma, size = drawn
         return cv2.GaussianBlur(image, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
@@ -165,7 +216,15 @@ class Solarize(RandomTransform):
         super().__post_init__()
         check_range("threshold", (0, self.threshold), 0, 256)
 
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw nothing."""
+        return ()
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the solarised images."""
+        return batch_colour.solarize(pixels, self.threshold)
+
+    def change(self, image: Image, drawn: Drawn) -> Image:
         """Return the solarised image."""
         table = np.where(self.threshold <= _LEVELS, 255 - _LEVELS, _LEVELS)
         return cv2.LUT(image, table.astype(np.uint8))

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from foldsmith.data.transforms.base import Image, RandomTransform, check_range, check_size
+from foldsmith.data.transforms.base import (
+    Drawn,
+    Image,
+    RandomTransform,
+    check_range,
+    check_size,
+)
+from foldsmith.data.transforms.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -29,21 +37,26 @@ class RandomErase(RandomTransform):
         check_range("scale", self.scale, 0, 1)
         check_range("ratio", self.ratio, 1e-6)
 
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
-        """Return the image with a rectangle erased; unchanged if ten draws do not fit."""
-        rows, columns = image.shape[:2]
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw top, left, height and width; None if ten rectangles do not fit."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
-            area = rows * columns * rng.uniform(self.scale[0], self.scale[1])
+            area = height * width * rng.uniform(self.scale[0], self.scale[1])
             ratio = math.exp(rng.uniform(low, high))
-            height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if height < rows and width < columns:
-                top = int(rng.integers(rows - height + 1))
-                left = int(rng.integers(columns - width + 1))
-                result = image.copy()
-                result[top : top + height, left : left + width] = self.fill
-                return result
-        return image
+            rows, columns = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if rows < height and columns < width:
+                top = int(rng.integers(height - rows + 1))
+                left = int(rng.integers(width - columns + 1))
+                return top, left, rows, columns
+        return None
+
+    def change(self, image: Image, drawn: Drawn) -> Image:
+        """Return the image with a rectangle erased."""
+        return _erased(image, [drawn], self.fill)
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the images with a rectangle erased in each."""
+        return _erased_batch(pixels, [[one] for one in drawn], self.fill)
 
 
 @dataclass(frozen=True)
@@ -78,17 +91,51 @@ class CoarseDropout(RandomTransform):
             low = getattr(self, f"min_{name}")
             check_range(f"min_{name}, max_{name}", (high if low is None else low, high), 0)
 
-    def apply(self, image: Image, rng: np.random.Generator) -> Image:
-        """Return the image with rectangles erased."""
-        result = image.copy()
-        rows, columns = image.shape[:2]
+    def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
+        """Draw top, left, height and width of each rectangle."""
+        holes = []
         for _ in range(rng.integers(self.min_holes, self.max_holes + 1)):
-            height = _side(self.min_height, self.max_height, rows, rng)
-            width = _side(self.min_width, self.max_width, columns, rng)
-            top = int(rng.integers(rows - height + 1))
-            left = int(rng.integers(columns - width + 1))
-            result[top : top + height, left : left + width] = self.fill
-        return result
+            rows = _side(self.min_height, self.max_height, height, rng)
+            columns = _side(self.min_width, self.max_width, width, rng)
+            top = int(rng.integers(height - rows + 1))
+            left = int(rng.integers(width - columns + 1))
+            holes.append((top, left, rows, columns))
+        return holes
+
+    def change(self, image: Image, drawn: Drawn) -> Image:
+        """Return the image with rectangles erased."""
+        return _erased(image, drawn, self.fill)
+
+    def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the images with rectangles erased."""
+        return _erased_batch(pixels, drawn, self.fill)
+
+
+def _erased(image: Image, holes: Sequence[tuple[int, int, int, int]], fill: int) -> Image:
+    result = image.copy()
+    for top, left, height, width in holes:
+        result[top : top + height, left : left + width] = fill
+    return result
+
+
+def _erased_batch(
+    pixels: Pixels, holes: Sequence[Sequence[tuple[int, int, int, int]]], fill: int
+) -> Pixels:
+    most = max(len(of_image) for of_image in holes)
+    # Images with fewer holes get some of no size.
+    padded = [[*of_image, *[(0, 0, 0, 0)] * (most - len(of_image))] for of_image in holes]
+    rows = torch.arange(pixels.values.shape[1], device=pixels.device).view(1, -1, 1)
+    columns = torch.arange(pixels.values.shape[2], device=pixels.device).view(1, 1, -1)
+    values = pixels.values
+    for k in range(most):
+        top, left, height, width = (
+            pixels.numbers(side, np.int64)
+            for side in np.array([of_image[k] for of_image in padded]).T
+        )
+        inside = (rows >= top) & (rows < top + height)
+        inside = inside & (columns >= left) & (columns < left + width)
+        values = values.masked_fill(inside[..., None], fill)
+    return Pixels(values, pixels.heights, pixels.widths)
 
 
 def _side(low: float | None, high: float, length: int, rng: np.random.Generator) -> int:

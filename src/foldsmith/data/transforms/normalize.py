@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from foldsmith.data.transforms.base import Image, Transform
+from foldsmith.data.transforms.base import Drawn, Image, Transform
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Normalize(Transform):
         )
         return scale, shift
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def apply(self, image: Image, drawn: Drawn) -> Image:
         """Return float32, shape (H, W, 3)."""
         result: Image = image * self._scale  # type: ignore[attr-defined]
         result += self._shift  # type: ignore[attr-defined]

@@ -1,18 +1,22 @@
 """Resizing, padding and centre crops: nothing random."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+import torch
 
 from foldsmith.data.transforms.base import (
     INTERPOLATIONS,
+    Drawn,
     Image,
     Transform,
     check_size,
     choice,
 )
+from foldsmith.data.transforms.pixels import SAMPLED, Pixels, resized_parts
 
 # numpy's names; "reflect" leaves the edge pixel single.
 PAD_MODES = {
@@ -24,8 +28,12 @@ PAD_MODES = {
 _NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "wrap": "wrap"}
 
 
+def _whole(height: float, width: float) -> tuple[int, int]:
+    return max(1, round(height)), max(1, round(width))
+
+
 def _resized(image: Image, height: float, width: float, interpolation: str) -> Image:
-    size = (max(1, round(width)), max(1, round(height)))
+    size = _whole(height, width)[::-1]
     if size == (image.shape[1], image.shape[0]):
         return image
     return cv2.resize(image, size, interpolation=INTERPOLATIONS[interpolation])
@@ -51,9 +59,24 @@ class Resize(Transform):
         check_size("width", self.width)
         choice("interpolation", self.interpolation, INTERPOLATIONS)
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def apply(self, image: Image, drawn: Drawn) -> Image:
         """Return the resized image."""
         return _resized(image, self.height, self.width, self.interpolation)
+
+    def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
+        """Return the fixed size."""
+        return self.height, self.width
+
+    @property
+    def batched(self) -> bool:
+        """Whether the interpolation is one for batches."""
+        return self.interpolation in SAMPLED
+
+    def apply_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the resized images."""
+        sizes = zip(pixels.heights, pixels.widths, strict=True)
+        parts = [(0, 0, int(height), int(width)) for height, width in sizes]
+        return resized_parts(pixels, parts, self.height, self.width, self.interpolation)
 
     def keeps(self, height: int, width: int) -> bool:
         """Return whether images of this size stay as they are."""
@@ -77,13 +100,19 @@ class LongestMaxSize(Transform):
         check_size("max_size", self.max_size)
         choice("interpolation", self.interpolation, INTERPOLATIONS)
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def apply(self, image: Image, drawn: Drawn) -> Image:
         """Return the image, its longer side at most ``max_size``."""
         height, width = image.shape[:2]
         if self.keeps(height, width):
             return image
+        return _resized(image, *self.size_after(height, width, drawn), self.interpolation)
+
+    def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
+        """Return the size with the longer side at most ``max_size``."""
+        if self.keeps(height, width):
+            return height, width
         scale = self.max_size / max(height, width)
-        return _resized(image, height * scale, width * scale, self.interpolation)
+        return _whole(height * scale, width * scale)
 
     def keeps(self, height: int, width: int) -> bool:
         """Return whether images of this size stay as they are."""
@@ -107,11 +136,15 @@ class SmallestMaxSize(Transform):
         check_size("max_size", self.max_size)
         choice("interpolation", self.interpolation, INTERPOLATIONS)
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def apply(self, image: Image, drawn: Drawn) -> Image:
         """Return the resized image."""
         height, width = image.shape[:2]
+        return _resized(image, *self.size_after(height, width, drawn), self.interpolation)
+
+    def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
+        """Return the size with the shorter side ``max_size``."""
         scale = self.max_size / min(height, width)
-        return _resized(image, height * scale, width * scale, self.interpolation)
+        return _whole(height * scale, width * scale)
 
     def keeps(self, height: int, width: int) -> bool:
         """Return whether images of this size stay as they are."""
@@ -139,7 +172,7 @@ class PadIfNeeded(Transform):
         check_size("min_width", self.min_width)
         choice("border", self.border, PAD_MODES)
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def apply(self, image: Image, drawn: Drawn) -> Image:
         """Return the padded image."""
         height, width = image.shape[:2]
         rows, columns = max(0, self.min_height - height), max(0, self.min_width - width)
@@ -156,6 +189,30 @@ class PadIfNeeded(Transform):
         mode: Any = _NUMPY_MODES[self.border]
         padded: Image = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode=mode)
         return padded
+
+    def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
+        """Return the size, at least the least one."""
+        return max(height, self.min_height), max(width, self.min_width)
+
+    @property
+    def batched(self) -> bool:
+        """Whether the border needs no value of its own."""
+        return self.border != "constant" or self.value == 0
+
+    def apply_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
+        """Return the padded images."""
+        heights = np.maximum(pixels.heights, self.min_height)
+        widths = np.maximum(pixels.widths, self.min_width)
+        tops, lefts = (heights - pixels.heights) // 2, (widths - pixels.widths) // 2
+        rows = torch.arange(int(heights.max()), device=pixels.device).view(1, -1, 1)
+        columns = torch.arange(int(widths.max()), device=pixels.device).view(1, 1, -1)
+        values = pixels.pick(
+            rows - pixels.numbers(tops, np.int64),
+            columns - pixels.numbers(lefts, np.int64),
+            # Here as in numpy: "reflect" leaves the edge pixel single.
+            "reflect_101" if self.border == "reflect" else self.border,
+        )
+        return Pixels(values, heights, widths)
 
 
 @dataclass(frozen=True)
@@ -175,8 +232,12 @@ class CenterCrop(Transform):
         check_size("height", self.height)
         check_size("width", self.width)
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def apply(self, image: Image, drawn: Drawn) -> Image:
         """Return the centre; what the image lacks is left out."""
         top = max(0, round((image.shape[0] - self.height) / 2))
         left = max(0, round((image.shape[1] - self.width) / 2))
         return image[top : top + self.height, left : left + self.width]
+
+    def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
+        """Return the size, at most that of the crop."""
+        return min(height, self.height), min(width, self.width)
