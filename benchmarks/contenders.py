@@ -92,7 +92,7 @@ class Foldsmith:
             else FineTuneStep(self.model, parts["loss"], task, None, 1, settings.seed)
         )
         first = next(iter(self.loader))
-        self.batch = self.runtime.transfer(first, self.loader.dataset.normalize)
+        self.batch = self.runtime.transfer(first, self.loader.on_device)
         self.n_images = sum(self.loader.sampler.sizes())
 
     def floor(self) -> float:

@@ -98,7 +98,7 @@ def measure(folder: Path, n: int) -> dict[str, float]:
     def batches(count: int, train: bool) -> float:
         started = time.perf_counter()
         for index, batch in enumerate(islice(loader, count)):
-            moved = runtime.transfer(batch, loader.dataset.normalize)
+            moved = runtime.transfer(batch, loader.on_device)
             if train:
                 with runtime.autocast():
                     loss = step(moved, 0, index)["loss"]

@@ -41,9 +41,7 @@ def test_logits_are_the_mean_over_the_flips(loader, tta, dims):
     runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
     models = [Model(0), Model(1)]
     found = predict_logits(models, loader, runtime, tta=tta)
-    images = torch.cat(
-        [runtime.transfer(batch, loader.dataset.normalize).views[0] for batch in loader]
-    )
+    images = torch.cat([runtime.transfer(batch, loader.on_device).views[0] for batch in loader])
     for model, logits in zip(models, found, strict=True):
         views = [images, *(images.flip(dim) for dim in dims)]
         with torch.no_grad():

@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from foldsmith.config import Globals
-from foldsmith.data.datasets import Batch
+from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import Normalize
 from foldsmith.errors import ConfigError
+from foldsmith.hashing import FileHashes
 from foldsmith.models import runtime
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.runtime import create_runtime, seed_everything
@@ -73,19 +78,24 @@ def test_seeding_repeats_and_separates():
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_batch_is_normalised_on_its_device(channels_last):
+def test_a_batch_is_normalised_on_its_device(channels_last, write_photos):
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (5, 6, 7, 3), np.uint8)
     normalize = Normalize([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
-    views = (torch.from_numpy(images).permute(0, 3, 1, 2),)
-    batch = Batch(views, torch.zeros(5), torch.arange(5))
+    paths = write_photos(5, 6, 7)
+    store = PhotoStore(None, FileHashes(Path("no such folder") / "hashes.json"))
+    data = PhotoDataset(store, paths, np.arange(5), None, [normalize], seed=0)
+    images = np.stack([data.photos[k] for k in range(5)])
+    loader = PhotoLoader(data, 5)
+    (batch,) = loader
+    assert batch.views[0].dtype == torch.uint8
     created = create_runtime(settings(channels_last=channels_last))
     for _ in range(2):
-        moved = created.transfer(batch, normalize).views[0]
+        moved = created.transfer(batch, loader.on_device).views[0]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         assert moved.is_contiguous(memory_format=layout)
         # To the last bit what the transform does to one photo.
         for image, found in zip(images, moved, strict=True):
             expected = normalize(image, rng)
             np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
-    assert torch.equal(created.transfer(batch, None).views[0], views[0])
+    plain = PhotoLoader(PhotoDataset(store, paths, np.arange(5), None, [], seed=0), 5)
+    assert torch.equal(created.transfer(batch, plain.on_device).views[0], batch.views[0])

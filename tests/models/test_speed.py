@@ -1,14 +1,28 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from foldsmith.config import Globals
+from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.store import PhotoStore
+from foldsmith.data.transforms import HorizontalFlip, RandomResizedCrop
+from foldsmith.errors import ConfigError
+from foldsmith.hashing import FileHashes
 from foldsmith.models import speed
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.runtime import create_runtime
-from foldsmith.models.speed import Measured, choose_layout, compile_pays, pass_seconds
+from foldsmith.models.speed import (
+    Measured,
+    augment_seconds,
+    choose_layout,
+    compile_pays,
+    pass_seconds,
+    tune,
+)
 
 
 def runtime_of(**values):
@@ -71,6 +85,43 @@ def test_a_short_training_is_not_compiled(tmp_path, monkeypatch):
     assert not compiled
     assert compile_pays(*options, 10_000, measured)
     assert len(compiled) == 1
+
+
+@pytest.fixture
+def loader(write_photos, tmp_path):
+    store = PhotoStore(tmp_path / "store", FileHashes(tmp_path / "h" / "h.json"))
+    steps = [RandomResizedCrop(32, 32), HorizontalFlip()]
+    data = PhotoDataset(store, write_photos(6, 40, 48), np.arange(6), None, steps, seed=0)
+    return PhotoLoader(data, 4, shuffle=True)
+
+
+def test_where_to_augment_is_measured_without_a_trace(loader):
+    before = [batch.views[0].clone() for batch in loader]
+    seconds = augment_seconds(loader, runtime_of(), model_s=1e-6)
+    assert set(seconds) == {"cpu", "gpu"}
+    assert all(1e-6 < value < 1 for value in seconds.values())
+    # With a slow model the loader hides behind it, and the GPU's own augmentation does not.
+    slow = augment_seconds(loader, runtime_of(), model_s=10.0)
+    assert slow["cpu"] == 10.0 < slow["gpu"]
+    assert all(torch.equal(a, b.views[0]) for a, b in zip(before, loader, strict=True))
+
+
+def test_a_loader_leaves_augmentation_to_the_device_if_that_is_faster(
+    loader, monkeypatch, tmp_path
+):
+    settings = Globals(task="regression", device="cpu", amp_dtype="off")
+    measured = Measured(tmp_path / "m.json")
+    tune(create_backbone("resnet10t"), loader, settings, runtime_of(), measured)
+    assert not loader.dataset.drawing
+    monkeypatch.setattr(speed, "_augment_on_gpu", lambda *_: True)
+    tune(create_backbone("resnet10t"), loader, settings, runtime_of(), measured)
+    assert loader.dataset.drawing and loader.on_device.resident
+
+
+def test_a_gpu_that_is_not_there_cannot_augment(loader, tmp_path):
+    settings = Globals(task="regression", device="cpu", amp_dtype="off", augment_on="gpu")
+    with pytest.raises(ConfigError, match="globals/augment_on: gpu, but the device is cpu"):
+        tune(nn.Flatten(), loader, settings, runtime_of(), Measured(tmp_path / "m.json"))
 
 
 @pytest.mark.parametrize(("value", "meant"), [(True, "on"), (False, "off"), ("auto", "auto")])

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from foldsmith.config import Globals
-from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.datasets import PhotoDataset, View
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.store import PhotoStore
-from foldsmith.data.transforms import Normalize
+from foldsmith.data.transforms import Compose, HorizontalFlip, Normalize, VerticalFlip
 from foldsmith.errors import FoldsmithError
 from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import create_runtime
@@ -49,11 +49,22 @@ def data(tmp_path, write_photos):
 
 
 def fit(
-    data, folder, batch_size, grad_accum, epochs=2, loss=None, lr=0.01, steps=None, progress=None
+    data,
+    folder,
+    batch_size,
+    grad_accum,
+    epochs=2,
+    loss=None,
+    lr=0.01,
+    steps=None,
+    progress=None,
+    prepare=None,
 ):
     torch.manual_seed(0)
     model = TinyModel()
     loader = PhotoLoader(data, batch_size, shuffle=True, seed=3)
+    if prepare is not None:
+        prepare(loader)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     total = optimizer_steps(loader, grad_accum, epochs)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total)
@@ -103,8 +114,9 @@ def test_the_reported_loss_is_the_mean_over_photos(data, tmp_path):
     # A learning rate of 0: the loss of an epoch is that of the first weights on all photos.
     model, log = fit(data, tmp_path, batch_size=4, grad_accum=1, lr=0.0)
     runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
-    (batch,) = PhotoLoader(data, 10)
-    images = runtime.transfer(batch, data.normalize).views[0]
+    loader = PhotoLoader(data, 10)
+    (batch,) = loader
+    images = runtime.transfer(batch, loader.on_device).views[0]
     with torch.no_grad():
         expected = nn.functional.mse_loss(model(images)[:, 0], torch.from_numpy(data.targets))
     assert log[0]["train/loss"] == pytest.approx(expected.item(), rel=1e-5)
@@ -115,6 +127,18 @@ def test_the_reported_loss_is_the_mean_over_photos(data, tmp_path):
 def test_a_loss_that_is_no_number_stops_with_the_learning_rate(data, tmp_path):
     with pytest.raises(FoldsmithError, match=r"number at epoch 1, batch 1 \(learning rate 0.0004"):
         fit(data, tmp_path, 4, 1, loss=lambda logits, targets: logits.sum() * float("nan"))
+
+
+def test_a_training_whose_photos_are_augmented_on_the_device(data, tmp_path):
+    data.views = (View(Compose([HorizontalFlip(), VerticalFlip()]), data.views[0].normalize),)
+    expected, _ = fit(data, tmp_path / "a", 4, 1)
+
+    def on_device(loader):
+        loader.on_device.augment_here(torch.device("cpu"), room_bytes=0)
+
+    found, _ = fit(data, tmp_path / "b", 4, 1, prepare=on_device)
+    for a, b in zip(expected.parameters(), found.parameters(), strict=True):
+        assert torch.equal(a, b)  # flips are exact
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=30), st.integers(1, 8))

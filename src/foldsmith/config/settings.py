@@ -37,6 +37,10 @@ class Globals(BaseModel):
             it faster and the training is long enough to earn the compilation back.
         deterministic: Only deterministic algorithms.
         cudnn_benchmark: Let cuDNN measure its algorithms; off when ``deterministic``.
+        augment_on: Where training photos are augmented: ``cpu``, ``gpu`` (in batches, with the
+            same random numbers, the photos resident there if they fit), or ``auto``: on CUDA
+            where a short measurement finds it faster, once per experiment and machine; the CPU
+            when ``deterministic``. Pixels differ by the rounding of 8-bit values.
         tta: Test-time augmentation of ``infer``: logits are averaged over the photo alone
             (``none``), with its mirror image (``hflip``), or with its mirror images in both
             directions and both at once (``flips``).
@@ -65,6 +69,7 @@ class Globals(BaseModel):
     compile: Literal["off", "auto", "on"] = "off"
     deterministic: bool = False
     cudnn_benchmark: bool = True
+    augment_on: Literal["auto", "cpu", "gpu"] = "auto"
     tta: TestTimeAugmentation = "none"
     photo_store: bool = True
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.datasets import PhotoDataset, View
 from foldsmith.data.images import decode
 from foldsmith.data.transforms import Compose, Normalize
 
@@ -30,8 +30,10 @@ def contact_sheet(
         RGB, uint8.
     """
     # One that ends the transforms is left to the device; another may stand in their midst.
-    visible = [step for step in dataset.augment.transforms if not isinstance(step, Normalize)]
-    augment, dataset.augment = dataset.augment, Compose(visible)
+    steps = [
+        step for step in dataset.views[0].augment.transforms if not isinstance(step, Normalize)
+    ]
+    views, dataset.views = dataset.views, (View(Compose(steps), None),)
     try:
         chosen = np.linspace(0, len(dataset) - 1, min(n_photos, len(dataset))).astype(int)
         rows = [
@@ -39,7 +41,7 @@ def contact_sheet(
             for k in chosen
         ]
     finally:
-        dataset.augment = augment
+        dataset.views = views
     side = cell + GAP
     sheet = np.full((len(rows) * side + GAP, (n_samples + 1) * side + GAP, 3), 255, np.uint8)
     for r, row in enumerate(rows):

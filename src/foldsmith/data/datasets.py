@@ -1,6 +1,7 @@
 """Datasets: which photos, which views of them, which targets."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from foldsmith.data.tables import (
     targets_of,
 )
 from foldsmith.data.transforms import Compose, Normalize, Transform
-from foldsmith.errors import DataError
+from foldsmith.errors import ConfigError, DataError
 
 
 class Batch(NamedTuple):
@@ -39,7 +40,48 @@ class Batch(NamedTuple):
     rows: torch.Tensor
 
 
-class PhotoDataset(Dataset[Batch]):
+@dataclass(frozen=True)
+class DrawnBatch:
+    """What a loader yields if the views are made on the device: photos, and what was drawn.
+
+    Attributes:
+        images: uint8, shape (n, H, W, 3), each photo in the upper left corner; None if the
+            device holds the photos already.
+        heights: Height of each photo in px, int64, shape (n,).
+        widths: Width of each photo, likewise.
+        indices: Position of each photo in the dataset, int64, shape (n,).
+        drawn: Per view, per photo, what each transform of the view has drawn.
+        targets: As in :class:`Batch`.
+        rows: As in :class:`Batch`.
+    """
+
+    images: torch.Tensor | None
+    heights: npt.NDArray[np.int64]
+    widths: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+    drawn: list[list[list[Any]]]
+    targets: torch.Tensor
+    rows: torch.Tensor
+
+    def pin_memory(self) -> "DrawnBatch":
+        """Return the batch in page-locked memory; torch's loader calls this."""
+        images = None if self.images is None else self.images.pin_memory()
+        return replace(self, images=images, targets=self.targets.pin_memory())
+
+
+class View(NamedTuple):
+    """How one view of a photo is made.
+
+    Attributes:
+        augment: What is done to a photo each time.
+        normalize: What is left to do to a batch on its device; None if nothing is.
+    """
+
+    augment: Compose
+    normalize: Normalize | None
+
+
+class PhotoDataset(Dataset[Batch | DrawnBatch]):
     """Photos with transforms; every sample draws from a random stream of its own.
 
     A sample's key is (epoch, index): its augmentation depends on (seed, epoch, index) alone,
@@ -54,11 +96,17 @@ class PhotoDataset(Dataset[Batch]):
             is left to the device: bytes are a quarter of the way there.
         seed: Seed of the random streams.
         n_views: Independently augmented views per photo.
+        n_local: Further views made by ``local_transforms`` (multi-crop).
+        local_transforms: Steps of the further views; those that run once per photo must be
+            those of ``transforms``.
         label: Name in the progress bar while decoding.
 
     Attributes:
-        augment: What is done to a photo each time.
-        normalize: What is left to do to a batch on its device; None if nothing is.
+        views: How each view is made.
+        photos: The photos as their stored transforms leave them.
+        drawing: Whether batches are :class:`DrawnBatch`: what the transforms have drawn
+            instead of what they do.
+        with_images: Whether those hold the photos.
     """
 
     def __init__(
@@ -70,53 +118,106 @@ class PhotoDataset(Dataset[Batch]):
         transforms: Sequence[Transform],
         seed: int,
         n_views: int = 1,
+        n_local: int = 0,
+        local_transforms: Sequence[Transform] = (),
         label: str = "decode",
     ) -> None:
         if not paths:
             raise DataError("no photos: the table's part is empty")
-        steps = list(transforms)
-        last = steps.pop() if steps and isinstance(steps[-1], Normalize) else None
-        self.normalize = last if isinstance(last, Normalize) else None
-        prepare, self.augment = Compose(steps).split()
+        prepare, view = _split(transforms)
+        self.views = (view,) * n_views
+        if n_local:
+            local_prepare, local = _split(local_transforms)
+            if repr(local_prepare) != repr(prepare):
+                raise ConfigError(
+                    "local_transforms: begin with other steps that run once per photo than "
+                    f"transforms ({local_prepare} instead of {prepare})"
+                )
+            self.views += (local,) * n_local
         self.photos = images.load(paths, prepare, label)
         self.rows = rows
         self.targets = np.full(len(paths), np.nan, np.float32) if targets is None else targets
         self.seed = seed
-        self.n_views = n_views
+        self.drawing = False
+        self.with_images = True
 
     def __len__(self) -> int:
         return len(self.photos)
 
-    def view(self, epoch: int, index: int, view: int = 0) -> npt.NDArray[Any]:
-        """Return one augmented view of one photo, shape (H, W, 3), not yet normalised."""
+    def _stream(self, epoch: int, index: int, view: int) -> np.random.Generator:
         # Philox takes a key as it stands: a stream per sample without hashing a seed first.
         key = np.array([self.seed, (epoch << 40) | (view << 32) | index], dtype=np.uint64)
-        rng = np.random.Generator(np.random.Philox(key=key))
-        image: npt.NDArray[Any] = self.augment(self.photos[index], rng)
+        return np.random.Generator(np.random.Philox(key=key))
+
+    def view(self, epoch: int, index: int, view: int = 0) -> npt.NDArray[Any]:
+        """Return one augmented view of one photo, shape (H, W, 3), not yet normalised."""
+        augment = self.views[view].augment
+        image: npt.NDArray[Any] = augment(self.photos[index], self._stream(epoch, index, view))
         return image
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
+    def __getitem__(self, key: tuple[int, int]) -> Batch | DrawnBatch:
         return self.__getitems__([key])
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch | DrawnBatch:
         """Return a whole batch; called by torch's loader with the keys of one batch."""
         indices = np.array([index for _, index in keys])
+        targets = torch.from_numpy(self.targets[indices])
+        rows = torch.from_numpy(self.rows[indices])
+        if self.drawing:
+            return self._drawn(keys, indices, targets, rows)
         views = []
-        for view in range(self.n_views):
+        for view in range(len(self.views)):
             images = [self.view(epoch, index, view) for epoch, index in keys]
             shapes = {image.shape for image in images}
             if len(shapes) > 1:
-                raise DataError(
-                    f"the transforms leave photos of different sizes ({sorted(shapes)[0]}, "
-                    f"{sorted(shapes)[1]}); end them with a crop, pad or resize to one size"
-                )
+                raise DataError(different_sizes(sorted(shapes)))
             # Channels last already: the permuted batch needs no copy.
             views.append(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
-        return Batch(
-            tuple(views),
-            torch.from_numpy(self.targets[indices]),
-            torch.from_numpy(self.rows[indices]),
-        )
+        return Batch(tuple(views), targets, rows)
+
+    def _drawn(
+        self,
+        keys: Sequence[tuple[int, int]],
+        indices: npt.NDArray[np.int64],
+        targets: torch.Tensor,
+        rows: torch.Tensor,
+    ) -> DrawnBatch:
+        photos = [self.photos[index] for _, index in keys]
+        heights, widths = np.array([_size(photo) for photo in photos]).T
+        drawn = [
+            [
+                view.augment.draw(*_size(photo), self._stream(epoch, index, number))
+                for photo, (epoch, index) in zip(photos, keys, strict=True)
+            ]
+            for number, view in enumerate(self.views)
+        ]
+        images = None
+        if self.with_images:
+            images = torch.zeros((len(keys), heights.max(), widths.max(), 3), dtype=torch.uint8)
+            for canvas, photo in zip(images.numpy(), photos, strict=True):
+                canvas[: photo.shape[0], : photo.shape[1]] = photo
+        return DrawnBatch(images, heights, widths, indices, drawn, targets, rows)
+
+
+def different_sizes(shapes: Sequence[Sequence[int]]) -> str:
+    """Return what to say of views that do not fit into one batch."""
+    return (
+        f"the transforms leave photos of different sizes ({tuple(shapes[0])}, "
+        f"{tuple(shapes[1])}); end them with a crop, pad or resize to one size"
+    )
+
+
+def _size(photo: npt.NDArray[Any]) -> tuple[int, int]:
+    return photo.shape[0], photo.shape[1]
+
+
+def _split(transforms: Sequence[Transform]) -> tuple[Compose, View]:
+    """Split transforms into what is done once per photo and what makes a view."""
+    steps = list(transforms)
+    last = steps[-1] if steps else None
+    normalize = last if isinstance(last, Normalize) else None
+    prepare, augment = Compose(steps[:-1] if normalize else steps).split()
+    return prepare, View(augment, normalize)
 
 
 def labelled_photos(
@@ -172,13 +273,28 @@ def all_photos(
     transforms: list[Transform],
     seed: int,
     n_views: int = 2,
+    n_local: int = 0,
+    local_transforms: list[Transform] | None = None,
 ) -> PhotoDataset:
-    """Every photo, labelled or not, without its label: for self-supervised pretraining."""
+    """Every photo, labelled or not, without its label: for self-supervised pretraining.
+
+    Args:
+        project: The project.
+        images: Store of decoded photos.
+        transforms: Transforms of the views.
+        seed: Seed of the augmentations.
+        n_views: Views per photo.
+        n_local: Further views, by ``local_transforms``: the small crops of DINO.
+        local_transforms: Transforms of the further views.
+    """
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
     paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
     rows = np.arange(len(paths))
-    return PhotoDataset(images, paths, rows, None, transforms, seed, n_views, label="decode")
+    return PhotoDataset(
+        *(images, paths, rows, None, transforms, seed, n_views, n_local),
+        local_transforms=local_transforms or (),
+    )
 
 
 TYPES: Types = {

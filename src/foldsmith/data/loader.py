@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from foldsmith.config import Types
-from foldsmith.data.datasets import Batch, PhotoDataset
+from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
+from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import ConfigError, DataError, FoldsmithError, one_line
 
 T = TypeVar("T")
@@ -79,6 +80,12 @@ class PhotoLoader:
         seed: Seed of the order.
         pin_memory: Page-locked batches, which copy to a CUDA device while it computes.
 
+    Attributes:
+        dataset: The photos.
+        sampler: The order.
+        on_device: What is left to do to its batches on the device.
+        num_workers: Number of processes.
+
     Raises:
         ConfigError: ``drop_last`` leaves no batch at all.
     """
@@ -96,22 +103,23 @@ class PhotoLoader:
         if batch_size < 1 or num_workers < 0:
             raise ConfigError("batch_size must be at least 1 and num_workers at least 0")
         self.dataset = dataset
+        self.on_device = OnDevice(dataset)
+        self.num_workers = min(num_workers, os.cpu_count() or 1)
         self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed)
         if not len(self.sampler):
             raise ConfigError(
                 f"{len(dataset)} photos do not fill one batch of {batch_size}, and an incomplete "
                 f"batch is left out; set batch_size to {len(dataset)} or less"
             )
-        num_workers = min(num_workers, os.cpu_count() or 1)
         # Its own generator: torch draws a seed for the workers, and the global stream must
         # not depend on how many loaders there are.
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Batch | DrawnBatch] = DataLoader(
             dataset,
             batch_sampler=self.sampler,
-            num_workers=num_workers,
+            num_workers=self.num_workers,
             collate_fn=_identity,
             worker_init_fn=_start_worker,
-            persistent_workers=num_workers > 0,
+            persistent_workers=self.num_workers > 0,
             pin_memory=pin_memory and torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(seed),
         )
@@ -123,7 +131,7 @@ class PhotoLoader:
         """Choose the epoch whose order and augmentations come next."""
         self.sampler.epoch = epoch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | DrawnBatch]:
         try:
             yield from self._loader
         except DataError as error:

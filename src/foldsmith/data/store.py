@@ -287,6 +287,11 @@ class Photos:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def sizes(self) -> npt.NDArray[np.int64] | None:
+        """Height and width of each, int64, shape (n, 2); None if they are not stored."""
+        return None if self._where is None else np.array(self._where, np.int64)[:, 2:]
+
     def __getitem__(self, index: int) -> Image:
         if self._where is None:
             return read_photo(self.paths[index], self._prepare)

@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from foldsmith.config import Globals
-from foldsmith.data.datasets import Batch
-from foldsmith.data.transforms import Normalize
+from foldsmith.data.datasets import Batch, DrawnBatch
+from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import ConfigError, FoldsmithError
 
 
@@ -36,8 +36,6 @@ class Runtime:
     channels_last: bool
     scaler: torch.amp.GradScaler
     copying: torch.cuda.Stream | None = None
-    # Constants of a normalisation: brought to the device once, not with every batch.
-    _constants: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the run's memory format."""
@@ -63,39 +61,30 @@ class Runtime:
             return float("inf")
         return float(torch.cuda.mem_get_info(self.device)[0])
 
-    def transfer(self, batch: Batch, normalize: Normalize | None) -> Batch:
+    def transfer(self, batch: Batch | DrawnBatch, on_device: OnDevice) -> Batch:
         """Bring a batch to the device, normalised, its views in the run's memory format.
 
         Args:
             batch: A loader's.
-            normalize: What the dataset has left to do.
+            on_device: What the loader has left to do.
         """
         if self.copying is None:
-            return self._transfer(batch, normalize)
+            return self._transfer(batch, on_device)
         computing = torch.cuda.current_stream(self.device)
         # Beside the computation of the batch before, which may still be going on.
         with torch.cuda.stream(self.copying):
-            moved = self._transfer(batch, normalize)
+            moved = self._transfer(batch, on_device)
         computing.wait_stream(self.copying)
         for tensor in (*moved.views, moved.targets):
             # Its memory must not be given away while it is computed with.
             tensor.record_stream(computing)
         return moved
 
-    def _transfer(self, batch: Batch, normalize: Normalize | None) -> Batch:
+    def _transfer(self, batch: Batch | DrawnBatch, on_device: OnDevice) -> Batch:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        views = []
-        for view in batch.views:
-            view = view.to(self.device, non_blocking=True)
-            if normalize is not None:
-                key = repr(normalize)
-                if key not in self._constants:
-                    self._constants[key] = normalize.constants(self.device)
-                scale, shift = self._constants[key]
-                view = view.float().mul_(scale).add_(shift)
-            views.append(view.contiguous(memory_format=layout))
+        views = on_device.views(batch, self.device)
         targets = batch.targets.to(self.device, non_blocking=True)
-        return Batch(tuple(views), targets, batch.rows)
+        return Batch(tuple(v.contiguous(memory_format=layout) for v in views), targets, batch.rows)
 
     @contextmanager
     def memory_errors(self, what: str) -> Iterator[None]:

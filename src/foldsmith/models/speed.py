@@ -1,7 +1,8 @@
-"""Choices that only a measurement can make: memory format, and whether to compile."""
+"""Choices that only a measurement can make: memory format, compiling, where to augment."""
 
 import copy
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import nn
 from foldsmith.atomic import write_json
 from foldsmith.config import Globals
 from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.on_device import OnDevice
+from foldsmith.errors import ConfigError
 from foldsmith.hashing import hash_value
 from foldsmith.models.runtime import Runtime
 
@@ -22,6 +25,9 @@ _WARM_UP, _TIMED = 3, 5
 # Compiling takes about a minute and brings some ten to thirty percent: less than this much
 # training would not earn it back.
 _WORTH_COMPILING_S = 600.0
+
+# Share of a GPU's free memory that photos may take: most of it is for the training's batches.
+_RESIDENT_SHARE = 0.25
 
 
 class Measured:
@@ -159,6 +165,89 @@ def compile_pays(
     return measured.get(_question("compile", model, shape, runtime), measure) == "compiled"
 
 
+def augment_seconds(loader: PhotoLoader, runtime: Runtime, model_s: float) -> dict[str, float]:
+    """Return the seconds per batch of a training, by where its photos are augmented.
+
+    On the CPU the slower of loader and model counts, since they work side by side; on a GPU
+    augmentation and model take turns, beside the loader that draws.
+
+    Args:
+        loader: Its batches, not yet asked for any.
+        runtime: Device.
+        model_s: Seconds of a batch in the model.
+    """
+    dataset = loader.dataset
+    keys = [(0, index % len(dataset)) for index in range(loader.sampler.batch_size)]
+    workers = max(1, loader.num_workers)
+    on_device = OnDevice(dataset)
+    made = _least_seconds(lambda: runtime.transfer(dataset.__getitems__(keys), on_device), runtime)
+    dataset.drawing = True
+    try:
+        drawn = dataset.__getitems__(keys)
+        draw_s = _least_seconds(lambda: dataset.__getitems__(keys), runtime)
+        device_s = _least_seconds(lambda: runtime.transfer(drawn, on_device), runtime)
+    finally:
+        dataset.drawing = False
+    return {
+        "cpu": max(made / workers, model_s),
+        "gpu": max(draw_s / workers, device_s + model_s),
+    }
+
+
+def _least_seconds(work: Callable[[], object], runtime: Runtime) -> float:
+    times = []
+    for _ in range(1 + _TIMED):
+        runtime.wait()
+        started = time.perf_counter()
+        work()
+        runtime.wait()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _augment_on_gpu(
+    part: nn.Module,
+    shape: tuple[int, ...],
+    loader: PhotoLoader,
+    settings: Globals,
+    runtime: Runtime,
+    measured: Measured,
+) -> bool:
+    """Return whether the training photos are to be augmented on the GPU.
+
+    Raises:
+        ConfigError: That is asked for and cannot be done.
+    """
+    if settings.augment_on == "cpu":
+        return False
+    missing = sorted({name for view in loader.dataset.views for name in view.augment.not_batched})
+    if settings.augment_on == "gpu":
+        if runtime.device.type != "cuda":
+            raise ConfigError(f"globals/augment_on: gpu, but the device is {runtime.device}")
+        if missing:
+            raise ConfigError(
+                f"globals/augment_on: gpu, but {', '.join(missing)} cannot run there as it is "
+                "set; use auto or cpu"
+            )
+        return True
+    if missing or settings.deterministic or runtime.device.type != "cuda":
+        return False
+
+    def measure() -> dict[str, float]:
+        images = torch.zeros(shape, device=runtime.device)
+        if runtime.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        model_s = pass_seconds(copy.deepcopy(part), images, runtime)
+        return augment_seconds(loader, runtime, model_s * len(loader.dataset.views))
+
+    question = _question("augment", part, shape, runtime) | {
+        "views": repr(loader.dataset.views),
+        "workers": loader.num_workers,
+        "cores": os.cpu_count(),
+    }
+    return measured.get(question, measure) == "gpu"
+
+
 def tune(
     model: nn.Module,
     loader: PhotoLoader,
@@ -167,6 +256,8 @@ def tune(
     measured: Measured,
 ) -> nn.Module:
     """Place a model on its device in the fastest memory format, and compile it if that pays.
+
+    The loader is told to leave augmentation to the device where that is faster.
 
     Args:
         model: What is to be trained; measured is its ``backbone``, if it has one.
@@ -177,6 +268,9 @@ def tune(
 
     Returns:
         The model.
+
+    Raises:
+        ConfigError: Augmentation on a GPU is asked for and cannot be done.
     """
     open_questions = runtime.device.type == "cuda" and not settings.deterministic
     height, width, channels = loader.dataset.view(0, 0).shape
@@ -190,6 +284,10 @@ def tune(
         if settings.compile == "auto" and open_questions:
             n_batches = len(loader) * settings.max_epoch
             compiled = compile_pays(part, shape, runtime, n_batches, measured)
+        if _augment_on_gpu(part, shape, loader, settings, runtime, measured):
+            room = _RESIDENT_SHARE * runtime.free_bytes()
+            loader.on_device.augment_here(runtime.device, room)
+            runtime.wait()  # the photos are used from another stream
     except torch.OutOfMemoryError:
         # Two copies of the model did not fit: nothing was learned, and nothing is lost.
         model, compiled = runtime.place(model), False

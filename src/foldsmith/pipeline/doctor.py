@@ -201,7 +201,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     if task is None:
         step = PretrainStep(model)
     else:
-        check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
+        check_outputs(experiment, model, parts["loader/val"], task, runtime)
         step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
     batch_size = loader.sampler.batch_size
     # At least two: BatchNorm cannot train on one.
@@ -236,7 +236,7 @@ def _one_batch(
     photos: int,
 ) -> float:
     keys = [(0, index % len(loader.dataset)) for index in range(photos)]
-    batch = runtime.transfer(loader.dataset.__getitems__(keys), loader.dataset.normalize)
+    batch = runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)
     step.model.train()
     with runtime.autocast():
         loss = step(batch, 0, 0)["loss"]

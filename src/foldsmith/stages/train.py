@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from foldsmith.config import Experiment, Parts, Project
-from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.tables import read_folds, targets_of
 from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.hashing import FileHashes
@@ -134,7 +134,7 @@ def train_folds(
         measured = Measured(project.measurements)
         model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
         # What is wrong with the parts shows before anything is created or replaced.
-        check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
+        check_outputs(experiment, model, parts["loader/val"], task, runtime)
         with lock(folder):
             # Again, now that nobody else can change it.
             state = decide(folder, inputs, start)
@@ -207,21 +207,21 @@ def _train_fold(
 
 @torch.inference_mode()
 def check_outputs(
-    experiment: Experiment, model: nn.Module, dataset: PhotoDataset, task: Task, runtime: Runtime
+    experiment: Experiment, model: nn.Module, loader: PhotoLoader, task: Task, runtime: Runtime
 ) -> None:
     """Pass one photo through the model and make sure that it gives what the task needs.
 
     Args:
         experiment: Named in the error.
         model: On the runtime's device; left in evaluation mode.
-        dataset: Where the photo comes from.
+        loader: Where the photo comes from.
         task: What is to be predicted.
         runtime: Device and precision.
 
     Raises:
         ConfigError: The model cannot take the photo, or gives another number of outputs.
     """
-    images = runtime.transfer(dataset[0, 0], dataset.normalize).views[0]
+    images = runtime.transfer(loader.dataset[0, 0], loader.on_device).views[0]
     try:
         with runtime.autocast():
             shape = tuple(model.eval()(images).shape)

@@ -101,7 +101,7 @@ def run_training(
         batches = iter(loader)
         for index, weight in enumerate(weights):
             asked = time.perf_counter()
-            batch = runtime.transfer(next(batches), loader.dataset.normalize)
+            batch = runtime.transfer(next(batches), loader.on_device)
             waited += time.perf_counter() - asked
             with manager.run_iteration(), _memory_advice(runtime, loader, grad_accum):
                 with runtime.autocast():
