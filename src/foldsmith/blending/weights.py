@@ -4,8 +4,6 @@ import sys
 
 import numpy as np
 import numpy.typing as npt
-import optuna
-from scipy.optimize import lsq_linear, minimize, nnls
 from tqdm.auto import tqdm
 
 from foldsmith.tasks.metrics import RMSE, Metric
@@ -52,6 +50,9 @@ def box_weights(predictions: Array, targets: Array, target_range: tuple[float, f
     Returns:
         Shape (n_members,); they need not sum to 1.
     """
+    # Here, not above, as everywhere in this file: only `ensemble` needs SciPy and Optuna.
+    from scipy.optimize import lsq_linear, minimize
+
     bounds = (0.0, 1.0)
     solution = lsq_linear(predictions.T, targets, bounds=bounds, method="bvls")
     starts = [np.clip(solution.x, *bounds), equal_weights(len(predictions))]
@@ -86,6 +87,8 @@ def simplex_weights(predictions: Array, targets: Array) -> Array:
     Returns:
         Shape (n_members,).
     """
+    from scipy.optimize import nnls
+
     errors = (predictions - targets).T
     # On the scale of the errors, so that neither part of the system drowns the other.
     scale = max(float(np.linalg.norm(errors, axis=0).max()), np.finfo(np.float64).tiny)
@@ -124,6 +127,8 @@ def search_weights(
     Returns:
         Weights in 0..1, shape (n_members,); they are not made to sum to 1.
     """
+    import optuna
+
     names = [f"w{k}" for k in range(len(predictions))]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -7,8 +7,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from foldsmith.data.images import Image
 
@@ -133,6 +131,10 @@ def merged_groups(groups: pd.Series | None, pairs: pd.DataFrame, n: int) -> npt.
     Returns:
         A number per photo, shape (n,): equal for photos that belong together.
     """
+    # Here, not above: few projects merge groups, and SciPy takes a while to import.
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     own = np.arange(n) if groups is None else pd.factorize(groups.astype(str))[0]
     first, second = (own[pairs[name].to_numpy(dtype=np.int64)] for name in ("first", "second"))
     size = int(own.max()) + 1

@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from foldsmith.config.project import FoldSettings
 from foldsmith.data.duplicates import merged_groups
@@ -69,6 +68,9 @@ def assign_folds(
             f"a class has {smallest} members, fewer than {n} folds; lower folds/n_splits or "
             "use a method that is not stratified"
         )
+    # Here, not above: only `preprocess` splits, and scikit-learn takes half a second to import.
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
     stratified = "Stratified" in settings.method
     splitter: KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold
     if grouped:

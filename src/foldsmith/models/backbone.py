@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import timm
 from torch import nn
 
 from foldsmith.config import Types
@@ -30,6 +29,9 @@ def create_backbone(
     Raises:
         ConfigError: timm has no such model, or the model refuses an argument.
     """
+    # Here, not above: with torchvision it takes a second, which commands without a model save.
+    import timm
+
     if not timm.is_model(model_name):
         hint = did_you_mean(model_name, timm.list_models())
         # timm knows over a thousand models: without a near name, do not list them all.

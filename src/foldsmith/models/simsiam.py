@@ -3,8 +3,6 @@
 from itertools import pairwise
 
 import torch
-from lightly.loss import NegativeCosineSimilarity
-from lightly.models.modules.heads import ProjectionHead, SimSiamPredictionHead
 from torch import nn
 from torch.nn import functional
 
@@ -38,6 +36,10 @@ class SimSiam(nn.Module):
         projection_layers: int = 2,
         prediction_hidden: int | None = None,
     ) -> None:
+        # Here, not above: lightly brings torchvision, which commands without a model need not.
+        from lightly.loss import NegativeCosineSimilarity
+        from lightly.models.modules.heads import ProjectionHead, SimSiamPredictionHead
+
         super().__init__()
         self.backbone = backbone
         features = num_features(backbone)

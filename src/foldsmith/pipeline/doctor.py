@@ -6,11 +6,11 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
-import timm
 import torch
 
 from foldsmith import __version__
@@ -110,7 +110,7 @@ def _environment() -> dict[str, str]:
         "foldsmith": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "timm": timm.__version__,
+        "timm": version("timm"),
         "opencv": cv2.__version__,
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1),
     }

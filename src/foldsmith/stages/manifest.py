@@ -8,10 +8,10 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
 from foldsmith import __version__
@@ -76,7 +76,7 @@ def write_manifest(
         file_hashes: Hashes of files.
         **facts: seed, device, wall_s, scores, ...
     """
-    versions = {"foldsmith": __version__, "torch": torch.__version__, "timm": timm.__version__}
+    versions = {"foldsmith": __version__, "torch": torch.__version__, "timm": version("timm")}
     finished = datetime.now().astimezone().isoformat(timespec="seconds")
     hashes = zip(outputs, file_hashes.of_all(outputs), strict=True)
     made = {str(file.relative_to(path.parent)): digest for file, digest in hashes}

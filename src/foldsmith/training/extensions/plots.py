@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from pytorch_pfn_extras.training import extension
 
 from foldsmith.atomic import replacing
@@ -43,6 +41,10 @@ class PlotLog(extension.Extension):
         every = max(1, self.max_epoch // 10)
         if manager.epoch % every and manager.epoch != self.max_epoch:
             return
+        # Here, not above: commands that draw nothing need not wait for matplotlib.
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
         log = manager.get_extension("LogReport").log
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
