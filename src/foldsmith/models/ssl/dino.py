@@ -124,7 +124,10 @@ class DINO(nn.Module):
         self.register_buffer("prototypes_free", torch.zeros(()))
         self._schedule(0.0)
         # Their gradient is nought while they are frozen; they have the optimizer's state.
-        self.student_head.prototypes.register_hook(lambda grad: grad * self.prototypes_free)
+        prototypes: torch.Tensor = self.student_head.prototypes
+        prototypes.register_hook(  # type: ignore[no-untyped-call]
+            lambda grad: grad * self.prototypes_free
+        )
 
     def forward(self, views: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
         """Return the loss of one batch.
@@ -152,19 +155,21 @@ class DINO(nn.Module):
             for group in (views[:N_GLOBAL], views[N_GLOBAL:])
             if group
         ]
-        n = len(views[0])
-        student = torch.cat([logits for _, logits in outputs]).float().unflatten(0, (-1, n))
-        teacher = taught.float().unflatten(0, (-1, n))
+        n, n_prototypes = len(views[0]), taught.shape[1]
+        student = torch.cat([logits for _, logits in outputs]).float()
+        student = student.reshape(-1, n, n_prototypes)
+        teacher = taught.float().reshape(-1, n, n_prototypes)
         with full_precision(teacher):
             centred = (teacher - self.center.value) / self.teacher_temperature
             loss = distillation_loss(centred, student / self.student_temperature)
-            entropy = torch.distributions.Categorical(logits=centred, validate_args=False).entropy()
+            certain = functional.log_softmax(centred, dim=-1)
+            entropy = -(certain.exp() * certain).sum(dim=-1).mean()
             if self.training:
                 self.center.update(teacher)
         return {
             "loss": loss,
             "std": feature_std(outputs[0][0][:n]),
-            "entropy": entropy.mean(),
+            "entropy": entropy,
         }
 
     def after_update(self, progress: float) -> None:

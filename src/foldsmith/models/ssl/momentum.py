@@ -4,7 +4,7 @@ import copy
 import math
 from typing import TypeVar
 
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -40,5 +40,5 @@ def momentum_at(base: float, progress: float) -> float:
 
 def move(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Set a teacher's weights to ``momentum * teacher + (1 - momentum) * student``."""
-    average = get_ema_multi_avg_fn(momentum)
+    average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
     average(list(teacher.parameters()), list(student.parameters()), None)
