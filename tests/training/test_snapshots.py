@@ -6,7 +6,7 @@ from torch import nn
 
 from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.stages.output_folder import read_resume
-from foldsmith.training.extensions.collapse import CollapseWatch
+from foldsmith.training.extensions.collapse import CollapseWatch, RankWatch
 from foldsmith.training.extensions.snapshots import ResumeSnapshot, WeightsSnapshot, restore
 from foldsmith.training.manager import create_manager
 
@@ -102,3 +102,29 @@ def test_collapse_state_survives_a_restart():
 def test_bad_limits_are_refused():
     with pytest.raises(ConfigError, match="share"):
         CollapseWatch("std", dim=100, share=2)
+
+
+def watch_rank(values, **options):
+    extension = RankWatch(**options)
+    for epoch, value in enumerate(values, 1):
+        observation = {} if value is None else {"probe/rank": value}
+        extension(SimpleNamespace(observation=observation, out="x", epoch=epoch))
+
+
+def test_a_collapse_in_rank_is_said_once(capsys):
+    watch_rank([30.0, None, 2.5])
+    assert capsys.readouterr().err == ""
+    watch_rank([30.0, None, 1.5, None, 1.2])
+    warned = capsys.readouterr().err
+    assert warned.count("warning") == 1
+    assert "collapsed in rank: probe/rank is 1.5, below 2, at epoch 3" in warned
+    with pytest.raises(TrainingError, match="collapsed in rank"):
+        watch_rank([1.0], stop=True)
+
+
+def test_what_was_said_of_the_rank_survives_a_restart(capsys):
+    first, second = RankWatch(), RankWatch()
+    first(SimpleNamespace(observation={"probe/rank": 1.0}, out="x", epoch=1))
+    second.load_state_dict(first.state_dict())
+    second(SimpleNamespace(observation={"probe/rank": 1.0}, out="x", epoch=2))
+    assert capsys.readouterr().err.count("warning") == 1

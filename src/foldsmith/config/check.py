@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from foldsmith.config.project import Project, validation_message
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
-from foldsmith.config.settings import SECTIONS, EnsembleSettings
+from foldsmith.config.settings import OPTIONAL, SECTIONS, EnsembleSettings
 from foldsmith.config.suggest import did_you_mean
 
 
@@ -39,7 +39,8 @@ def check_tree(
     """
     task = tree["globals"]["task"]
     problems = list(_check_sections(tree, task))
-    used: list[list[Key]] = [list(s.rstrip("/").split("/")) for s in SECTIONS[task] if s[-1] != "/"]
+    read = [s for s in (*SECTIONS[task], *OPTIONAL[task]) if s[-1] != "/"]
+    used: list[list[Key]] = [list(section.split("/")) for section in read]
     for path, node in _walk(tree, []):
         if is_reference(node):
             problem, target = _check_reference(node, path, tree, project, context)
@@ -71,7 +72,8 @@ def _walk(node: Any, path: list[Key]) -> Iterator[tuple[list[Key], Any]]:
 
 
 def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
-    accepted = {"globals"} | {section.split("/")[0] for section in SECTIONS[task]}
+    sections = (*SECTIONS[task], *OPTIONAL[task])
+    accepted = {"globals"} | {section.split("/")[0] for section in sections}
     for name in tree:
         if name not in accepted:
             yield f"unknown section {name}{did_you_mean(str(name), accepted)}"
@@ -228,8 +230,6 @@ def _check_unused(tree: Mapping[str, Any], used: list[list[Key]]) -> Iterator[st
         is_folder = isinstance(node, dict) and "type" not in node and node
         if in_a_part or is_folder or isinstance(parents[-1], list):
             continue
-        # Mixup is optional: the stage reads it where a file has it.
-        read: list[list[Key]] = [*used, ["dataset", "mixup"]]
-        if not any(path[: len(target)] == target or target[: len(path)] == path for target in read):
+        if not any(path[: len(target)] == target or target[: len(path)] == path for target in used):
             siblings = [str(key) for key in parents[-1] if key != path[-1]]
             yield (f"nothing uses the key {path_text(path)}{did_you_mean(str(path[-1]), siblings)}")

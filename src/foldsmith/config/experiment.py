@@ -15,6 +15,7 @@ from typing import Any
 import pytorch_pfn_extras as ppe
 from pydantic import ValidationError
 
+from foldsmith.config.backbones import picked_backbone, source_of
 from foldsmith.config.check import check_tree
 from foldsmith.config.project import Project, validation_message
 from foldsmith.config.references import walk_path
@@ -56,17 +57,45 @@ class Experiment:
         self.tree |= {key: value for key, value in tree.items() if key != "globals"}
 
     @classmethod
-    def load(cls, project: Project, file: Path, overrides: Sequence[str] = ()) -> "Experiment":
+    def load(
+        cls,
+        project: Project,
+        file: Path,
+        overrides: Sequence[str] = (),
+        overrides_of: Callable[[Path], Sequence[str]] = lambda _: (),
+    ) -> "Experiment":
         """Read an experiment file.
+
+        A backbone that it takes from another experiment (``{from: 000, pick: best_probe}``)
+        becomes the path of the file.
 
         Args:
             project: The project.
             file: Path of the file, absolute or relative to the project folder.
             overrides: ``PATH=VALUE`` each, the value in YAML.
+            overrides_of: The overrides with which another experiment file is run.
 
         Raises:
-            ConfigError: A file is missing or wrong, or an override fits nothing.
+            ConfigError: A file is missing or wrong, an override fits nothing, or the other
+                experiment does not leave such a backbone.
         """
+        experiment = cls._read(project, file, overrides)
+        model = experiment.tree.get("model")
+        pick = model.get("pretrained") if isinstance(model, dict) else None
+        if isinstance(model, dict) and isinstance(pick, dict):
+            try:
+                source_file = source_of(pick, experiment.file)
+                source = cls._read(project, source_file, overrides_of(source_file))
+                model["pretrained"] = picked_backbone(
+                    pick, source_file.name, source.tree, source.globals
+                )
+            except ConfigError as error:
+                raise ConfigError(f"{experiment.file}: model/pretrained: {error}") from None
+        return experiment
+
+    @classmethod
+    def _read(cls, project: Project, file: Path, overrides: Sequence[str]) -> "Experiment":
+        """Read an experiment file as it stands, imports and overrides applied."""
         path = project.path(file)
         if not path.is_file():
             raise ConfigError(f"{path}: no such experiment file")

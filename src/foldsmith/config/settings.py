@@ -129,3 +129,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "ensemble": ("ensemble/",),
 }
 SECTIONS["regression"] = SECTIONS["multi-class"]
+
+# What a stage reads where a file has it.
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "self-supervised": ("progressive", "probe"),
+    "multi-class": ("dataset/mixup",),
+    "regression": ("dataset/mixup",),
+    "ensemble": (),
+}

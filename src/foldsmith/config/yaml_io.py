@@ -10,7 +10,7 @@ from foldsmith.errors import ConfigError, one_line
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice and reads ``2e-5`` as a float."""
+    """A safe loader that refuses a key given twice; ``2e-5`` is a float, ``000`` a name."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -34,6 +34,17 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
+
+# YAML 1.1 reads "010" as an octal number; here it is the name of an experiment.
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        ("tag:yaml.org,2002:str", re.compile(r"^0[0-9]+$")),
+        *_Loader.yaml_implicit_resolvers[first],
+    ]
+    if first == "0"
+    else resolvers
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
 
 
 def read_yaml(path: Path) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from foldsmith.config import EnsembleSettings, Experiment, Project
+from foldsmith.config.backbones import backbone_problem
 from foldsmith.config.check import named_files
 from foldsmith.errors import ConfigError
 from foldsmith.stages.infer import Criterion
@@ -20,8 +21,6 @@ EXPERIMENTS = "exp_config"
 
 # An override for some experiments: "1*:globals/max_epoch=2"; the path before "=" has no colon.
 _FOR_SOME = re.compile(r"([^:=/]+):([^=]+=.*)", re.DOTALL)
-
-_BACKBONE = re.compile(r"backbone_epoch_(\d+)\.pth")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def plan_of(project: Project, config: Path | str, overrides: Sequence[str] = ())
             none of them makes.
     """
     path = project.path(config).resolve()
-    target = Experiment.load(project, path, overrides_for(path, path, overrides))
+    target = _load(project, path, path, overrides)
     files = sorted(path.parent.glob("*.yml"))
     others = _Experiments(project, [file for file in files if file != path], path, overrides)
     others.loaded.insert(0, target)
@@ -150,6 +149,15 @@ def overrides_for(file: Path, target: Path | None, overrides: Sequence[str]) -> 
     return chosen
 
 
+def _load(
+    project: Project, file: Path, target: Path | None, overrides: Sequence[str]
+) -> Experiment:
+    def overrides_of(other: Path) -> list[str]:
+        return overrides_for(other, target, overrides)
+
+    return Experiment.load(project, file, overrides_of(file), overrides_of)
+
+
 class _Experiments:
     """The experiments of a folder, found by what they make."""
 
@@ -162,9 +170,7 @@ class _Experiments:
         self.problems: list[str] = []
         for file in files:
             try:
-                self.loaded.append(
-                    Experiment.load(project, file, overrides_for(file, target, overrides))
-                )
+                self.loaded.append(_load(project, file, target, overrides))
             except ConfigError as error:
                 self.problems += str(error).splitlines()
 
@@ -267,7 +273,7 @@ class _Builder:
                     made.append(file)
                 continue
             made.append(file)
-            self._check_epoch(experiment, key, Path(file).name, source)
+            self._check_backbone(experiment, key, Path(file).name, source)
             for label in self._add(source, criterion):
                 needs.append(label)
                 step = self.steps[label]
@@ -306,19 +312,13 @@ class _Builder:
         except ConfigError as error:
             self.problems += str(error).splitlines()
 
-    def _check_epoch(self, experiment: Experiment, key: str, name: str, source: Experiment) -> None:
+    def _check_backbone(
+        self, experiment: Experiment, key: str, name: str, source: Experiment
+    ) -> None:
         """Make sure that a pretraining writes the backbone that a fine-tuning starts from."""
-        match = _BACKBONE.fullmatch(name)
-        epochs = source.globals.max_epoch
-        every = source.globals.snapshot_interval
-        written = {*range(every, epochs + 1, every), epochs}
-        if match is not None and int(match[1]) not in written:
-            near = min(written, key=lambda epoch: abs(epoch - int(match[1])))
-            self.problems.append(
-                f"{experiment.file}: {key}: {source.file.name} writes no {name} "
-                f"(max_epoch {epochs}, snapshot_interval {every}); the nearest is "
-                f"backbone_epoch_{near}.pth"
-            )
+        problem = backbone_problem(name, source.file.name, source.tree, source.globals)
+        if problem:
+            self.problems.append(f"{experiment.file}: {key}: {problem}")
 
     def _missing(self, experiment: Experiment, key: str, what: str, output: str) -> None:
         self.problems.append(

@@ -29,6 +29,7 @@ from foldsmith.stages.manifest import (
 )
 from foldsmith.stages.output_folder import state_of
 from foldsmith.stages.preprocess import PREPROCESS_MANIFEST
+from foldsmith.stages.pretrain import may_be_longer
 from foldsmith.training.extensions.progress import PROGRESS_FILE
 
 Status = Literal["done", "to do", "stale", "running"]
@@ -137,7 +138,9 @@ def state_of_step(
             "to do" if manifest is None else "stale", one_line(error)[:200], step.epochs
         )
     if step.kind in ("pretrain", "train"):
-        return _training_state(step, inputs, manifest, hashes, progress)
+        assert step.experiment is not None
+        longer = step.kind == "pretrain" and may_be_longer(step.experiment, plan.types)
+        return _training_state(step, inputs, manifest, hashes, progress, longer)
     assert manifest is not None
     changed = differences(manifest.inputs, inputs)
     changed += changed_outputs(manifest_path(step).parent, manifest, hashes)
@@ -145,9 +148,14 @@ def state_of_step(
 
 
 def _training_state(
-    step: Step, inputs: Inputs, manifest: Manifest | None, hashes: FileHashes, progress: Any
+    step: Step,
+    inputs: Inputs,
+    manifest: Manifest | None,
+    hashes: FileHashes,
+    progress: Any,
+    more_epochs: bool,
 ) -> StepState:
-    state, changed = state_of(step.folder, inputs, more_epochs=step.kind == "pretrain")
+    state, changed = state_of(step.folder, inputs, more_epochs)
     if state == "done" and manifest is not None:
         gone = _unusable(step, manifest, hashes)
         return StepState("stale", gone, step.epochs) if gone else StepState("done")

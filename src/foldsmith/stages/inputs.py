@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from foldsmith.config import EnsembleSettings, Experiment, Project
+from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.config.check import named_files
 from foldsmith.config.flatten import flatten
 from foldsmith.data.statistics import STATS_BY_DATA
@@ -30,7 +31,7 @@ _FREE_GLOBALS = (
     *("val_fold", "meta_file", "snapshot_interval", "resume_interval", "stop_on_collapse"),
 )
 _FREE_KEYS = ("num_workers", "pin_memory")
-_FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch")
+_FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch", "RankWatch")
 
 # What a training does not read.
 _INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
@@ -67,18 +68,30 @@ def preprocess_inputs(project: Project, hashes: FileHashes) -> Inputs:
 def pretrain_inputs(
     experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
 ) -> Inputs:
-    """Return the inputs of a pretraining: its configuration and every photo."""
+    """Return the inputs of a pretraining: its configuration and every photo.
+
+    With a probe also folds, targets and metric: which backbone is the best depends on them.
+    """
     project = experiment.project
     test = read_test(project)
     paths = [
         *photo_paths(project, read_train(project)),
         *photo_paths(project, test.iloc[readable_test(project, test)]),
     ]
-    return {
+    inputs: Inputs = {
         "config": _config(experiment, _INFERENCE_ONLY),
         "files": _files(experiment, types, hashes),
         "photos": hash_photos(project, paths, hashes),
     }
+    if experiment.tree.get("probe"):
+        table = read_folds(project, experiment.globals.meta_file)
+        inputs |= {
+            "project.yml": _target_values(project) | {"metric": project.settings.metric},
+            "fold assignment": hash_folds(project, table),
+            "targets": hash_columns(table, [project.settings.target_column]),
+            "probed backbones": sorted(snapshot_epochs(experiment.globals)),
+        }
+    return inputs
 
 
 def train_inputs(

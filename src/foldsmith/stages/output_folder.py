@@ -19,6 +19,7 @@ from foldsmith.stages.manifest import (
     read_manifest,
 )
 from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.progress import PROGRESS_FILE
 from foldsmith.training.extensions.snapshots import RESUME_FILE
 
@@ -108,7 +109,8 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     if state == "fresh":
         (folder / UNFINISHED).unlink(missing_ok=True)
-        for old in [*folder.glob("*.pth"), *folder.glob("*.png"), folder / LOG_FILE]:
+        tables = [folder / name for name in (LOG_FILE, PROBES_FILE)]
+        for old in [*folder.glob("*.pth"), *folder.glob("*.png"), *tables]:
             old.unlink(missing_ok=True)
     write_json(
         folder / UNFINISHED,

@@ -1,7 +1,8 @@
 """Stage 2: self-supervised pretraining on every photo."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from foldsmith.config import Experiment, Project
 from foldsmith.errors import ConfigError, OutputError
@@ -24,6 +25,7 @@ from foldsmith.stages.output_folder import (
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
+from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.snapshots import restore
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import PretrainStep
@@ -40,7 +42,8 @@ def pretrain(
 
     Writes into the output folder the log, plots, ``backbone_epoch_{n}.pth`` (weights that
     ``timm.create_model(name, num_classes=0)`` loads with ``strict=True``) and ``resume.pth``
-    (everything needed to continue, as of the last finished epoch).
+    (everything needed to continue, as of the last finished epoch). With a probe also
+    ``probes.csv`` (its values) and ``backbone_best_probe.pth`` (the backbone with the best).
 
     Args:
         project: The project.
@@ -48,8 +51,9 @@ def pretrain(
         overrides: ``PATH=VALUE`` each.
         force: Allow an existing output folder; what a training left in it is removed first.
         resume: Continue after the last finished epoch. The result is that of a run which was
-            never interrupted. A finished pretraining with a constant learning rate may be
-            continued with a higher ``globals/max_epoch``.
+            never interrupted. A finished pretraining in which nothing depends on the number of
+            epochs (constant learning rate, no momentum encoder, no probe) may be continued with
+            a higher ``globals/max_epoch``.
 
     Returns:
         The output folder.
@@ -110,10 +114,13 @@ def pretrain_experiment(
     measured = Measured(project.measurements)
     model = tune(parts["model"], loader, settings, runtime, measured)
     optimizer, scheduler = parts["optimizer"], parts["scheduler"]
+    progressive, probe = (
+        parts[name] if name in experiment.tree else None for name in ("progressive", "probe")
+    )
     with lock(folder):
         inputs = pretrain_inputs(experiment, types, hashes)
         hashes.save()
-        state = decide(folder, inputs, start, more_epochs=True)
+        state = decide(folder, inputs, start, more_epochs=may_be_longer(experiment, types))
         if state == "done":
             print(f"{shown(folder)}: finished already")
             return folder
@@ -123,6 +130,7 @@ def pretrain_experiment(
         manager = parts["manager"]
         progress = Progress(folder, settings.max_epoch, listener)
         for extension in [
+            *([] if probe is None else [probe]),
             *parts["extensions"],
             progress,
             resume_snapshot(settings.resume_interval, settings.max_epoch),
@@ -134,7 +142,7 @@ def pretrain_experiment(
         print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
         run_training(
             manager,
-            PretrainStep(model),
+            PretrainStep(model, progressive, settings.max_epoch),
             loader,
             optimizer,
             scheduler,
@@ -143,11 +151,15 @@ def pretrain_experiment(
             settings.max_epoch,
             settings.seed,
         )
+        outputs = sorted(folder.glob("backbone_epoch_*.pth"))
+        if probe is not None:
+            outputs += probe.keep_best(folder)
+            print(f"the best probe is that of epoch {probe.best_epoch}, see {PROBES_FILE}")
         write_manifest(
             folder / MANIFEST,
             step_name,
             inputs,
-            sorted(folder.glob("backbone_epoch_*.pth")),
+            outputs,
             hashes,
             task=settings.task,
             seed=settings.seed,
@@ -161,3 +173,19 @@ def pretrain_experiment(
         clean_up(folder, keep_resume=True)
     print(f"wrote {shown(folder / f'backbone_epoch_{settings.max_epoch}.pth')}")
     return folder
+
+
+def may_be_longer(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> bool:
+    """Return whether a finished pretraining equals the beginning of a longer one.
+
+    Not with a schedule, of the learning rate or of a momentum encoder, or with other things
+    that depend on the number of epochs.
+
+    Args:
+        experiment: A pretraining.
+        types: The registry.
+    """
+    tree = experiment.tree
+    method = types[tree["model"]["type"]]
+    scheduled = any(tree.get(name) for name in ("scheduler", "progressive", "probe"))
+    return not scheduled and not hasattr(method, "after_update")

@@ -4,23 +4,36 @@ from collections.abc import Callable
 from typing import Any
 
 from foldsmith.config import Project
-from foldsmith.data import datasets, loader, statistics, transforms
-from foldsmith.models import backbone, classifier, simsiam
+from foldsmith.data import datasets, loader, probe_photos, statistics, transforms
+from foldsmith.models import backbone, classifier, ssl
 from foldsmith.tasks import losses, metrics
-from foldsmith.training import extensions, loop, manager, mixup, optimizers
+from foldsmith.training import (
+    extensions,
+    loop,
+    manager,
+    mixup,
+    optimizers,
+    parameter_groups,
+    progressive,
+    schedules,
+)
 
 LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
     **transforms.TYPES,
     **statistics.TYPES,
     **datasets.TYPES,
+    **probe_photos.TYPES,
     **loader.TYPES,
     **backbone.TYPES,
     **classifier.TYPES,
-    **simsiam.TYPES,
+    **ssl.TYPES,
     **losses.TYPES,
     **metrics.TYPES,
     **mixup.TYPES,
     **optimizers.TYPES,
+    **parameter_groups.TYPES,
+    **schedules.TYPES,
+    **progressive.TYPES,
     **loop.TYPES,
     **manager.TYPES,
     **extensions.TYPES,

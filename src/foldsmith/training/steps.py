@@ -10,6 +10,7 @@ from foldsmith.data.datasets import Batch
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.task import Task
 from foldsmith.training.mixup import Mixup
+from foldsmith.training.progressive import ProgressiveResize
 
 
 class Step(Protocol):
@@ -39,14 +40,27 @@ class Step(Protocol):
 
 
 class PretrainStep:
-    """Self-supervised: the method computes its own loss from the views."""
+    """Self-supervised: the method computes its own loss from the views.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: The method.
+        progressive: Sizes of the views over the epochs, or None for those of the dataset.
+        max_epoch: Number of epochs, for those sizes.
+    """
+
+    def __init__(
+        self, model: nn.Module, progressive: ProgressiveResize | None = None, max_epoch: int = 1
+    ) -> None:
         self.model = model
+        self.progressive = progressive
+        self.max_epoch = max_epoch
 
     def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
         """Return what the method reports."""
-        scalars: dict[str, torch.Tensor] = self.model(batch.views)
+        views = batch.views
+        if self.progressive is not None:
+            views = self.progressive(views, epoch, self.max_epoch)
+        scalars: dict[str, torch.Tensor] = self.model(views)
         return scalars
 
     def after_update(self, progress: float) -> None:

@@ -1,11 +1,12 @@
 """Extensions of the manager, one subject each."""
 
 from foldsmith.config import Types
-from foldsmith.training.extensions.collapse import CollapseWatch
+from foldsmith.training.extensions.collapse import CollapseWatch, RankWatch
 from foldsmith.training.extensions.console import ConsoleReport
 from foldsmith.training.extensions.evaluator import Evaluator
 from foldsmith.training.extensions.log import create_log_report
 from foldsmith.training.extensions.plots import PlotLog
+from foldsmith.training.extensions.probe import Probe
 from foldsmith.training.extensions.progress import EpochReport, Progress
 from foldsmith.training.extensions.snapshots import (
     MinValueTrigger,
@@ -23,6 +24,8 @@ TYPES: Types = {
     "Evaluator": Evaluator,
     "LogReport": create_log_report,
     "PlotReport": PlotLog,
+    "Probe": Probe,
+    "RankWatch": RankWatch,
     "WeightsSnapshot": weights_snapshot,
     "MinValueTrigger": MinValueTrigger,
     "EveryAndLast": every_and_last,

@@ -66,3 +66,58 @@ class CollapseWatch(extension.Extension):
     def load_state_dict(self, to_load: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self._low = to_load["low"]
+
+
+class RankWatch(extension.Extension):
+    """Warns when a probe finds that the features use next to no directions.
+
+    Features may spread and still lie on a line, which their standard deviation does not show.
+
+    Args:
+        key: Logged effective rank; epochs without it are passed over.
+        minimum: Ranks below this count as collapsed; the least that there is is 1.
+        stop: End the training then; otherwise warn.
+    """
+
+    trigger = (1, "epoch")
+    priority = extension.PRIORITY_READER - 40
+    default_name = "rank collapse"
+
+    def __init__(self, key: str = "probe/rank", minimum: float = 2.0, stop: bool = False) -> None:
+        if minimum < 1:
+            raise ConfigError(f"minimum: {minimum} must be at least 1")
+        self.key = key
+        self.minimum = minimum
+        self.stop = stop
+        self._collapsed = False
+
+    def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
+        """Look at the epoch's value, if there is one; called by the manager.
+
+        Raises:
+            TrainingError: The rank has collapsed and ``stop`` is set.
+        """
+        observed: Any = manager.observation
+        if self.key not in observed:
+            return
+        rank = float(observed[self.key])
+        before, self._collapsed = self._collapsed, rank < self.minimum
+        if not self._collapsed:
+            return
+        text = (
+            f"{manager.out}: the features have collapsed in rank: {self.key} is {rank:.3g}, below "
+            f"{self.minimum:g}, at epoch {manager.epoch}; lower the learning rate, or enlarge "
+            "the batch"
+        )
+        if self.stop:
+            raise TrainingError(text)
+        if not before:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether the last probe found a collapse."""
+        return {"collapsed": self._collapsed}
+
+    def load_state_dict(self, to_load: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self._collapsed = to_load["collapsed"]

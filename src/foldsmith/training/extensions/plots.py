@@ -46,6 +46,8 @@ class PlotLog(extension.Extension):
         from matplotlib.ticker import MaxNLocator
 
         log = manager.get_extension("LogReport").log
+        if not any(key in entry for entry in log for key in self.y_keys):
+            return  # nothing yet: a probe looks only now and then
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
         for key in self.y_keys:

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from foldsmith.models.backbone import create_backbone
-from foldsmith.models.simsiam import SimSiam
+from foldsmith.models.ssl.simsiam import SimSiam
 
 
 @pytest.fixture

@@ -4,17 +4,14 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
+from foldsmith.models.ssl.parts import feature_std, full_precision, pair
 
 
 class SimSiam(nn.Module):
     """SimSiam (Chen and He, "Exploring Simple Siamese Representation Learning", 2021).
-
-    A self-supervised method is a module with an attribute ``backbone`` and a ``forward``
-    from a batch's views to a dict of scalars with the key ``loss``; the others are logged.
 
     Args:
         backbone: Module from photos to features.
@@ -62,17 +59,16 @@ class SimSiam(nn.Module):
 
         Returns:
             ``loss``: mean of the two negative cosine similarities, in -1..1 (lower is
-            better). ``std``: standard deviation of the L2-normalised projection over the
-            batch, averaged over its dimensions; near 1/sqrt(dim) when features spread,
-            near 0 when they have collapsed to one point.
+            better). ``std``: :func:`feature_std` of the first view's projection.
         """
-        first, second = (self.projection(self.backbone(view)) for view in views)
-        loss = 0.5 * (
-            self.criterion(self.prediction(first).float(), second.detach().float())
-            + self.criterion(self.prediction(second).float(), first.detach().float())
-        )
-        std = functional.normalize(first.detach().float(), dim=1).std(dim=0, correction=0).mean()
-        return {"loss": loss, "std": std}
+        first, second = (self.projection(self.backbone(view)) for view in pair(views))
+        predictions = self.prediction(first), self.prediction(second)
+        with full_precision(first):
+            loss = 0.5 * (
+                self.criterion(predictions[0].float(), second.detach().float())
+                + self.criterion(predictions[1].float(), first.detach().float())
+            )
+        return {"loss": loss, "std": feature_std(first)}
 
 
 TYPES: Types = {"SimSiam": SimSiam}
