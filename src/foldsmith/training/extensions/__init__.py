@@ -8,7 +8,7 @@ from foldsmith.training.extensions.log import create_log_report
 from foldsmith.training.extensions.plots import PlotLog
 from foldsmith.training.extensions.progress import EpochReport, Progress
 from foldsmith.training.extensions.snapshots import (
-    MinValueTrigger,
+    best_value,
     every_and_last,
     last_epoch,
     resume_snapshot,
@@ -24,7 +24,7 @@ TYPES: Types = {
     "LogReport": create_log_report,
     "PlotReport": PlotLog,
     "WeightsSnapshot": weights_snapshot,
-    "MinValueTrigger": MinValueTrigger,
+    "BestValueTrigger": best_value,
     "EveryAndLast": every_and_last,
     "LastEpoch": last_epoch,
 }
