@@ -141,7 +141,9 @@ def ridge_weights(predictions: Array, targets: Array) -> Array:
     average = predictions.mean(axis=0)
     differences = (predictions - average).T
     # The penalties on the scale of the squared differences, whatever the unit of the target.
-    scale = max(float((differences**2).sum()), np.finfo(np.float64).tiny)
+    scale = float((differences**2).sum())
+    if scale <= 1e-20 * float((average**2).sum()):
+        return equal_weights(len(predictions))  # one member, or several that are the same
     penalties = scale * np.logspace(-4, 3, 15)
     ridge = RidgeCV(alphas=penalties, fit_intercept=False).fit(differences, targets - average)
     weights: Array = equal_weights(len(predictions)) + ridge.coef_ - ridge.coef_.mean()
