@@ -81,7 +81,7 @@ def test_an_ensemble_by_kappa_of_common_epochs(small_project):
     text = (small_project / "project.yml").read_text()
     (small_project / "project.yml").write_text(text.replace("QWK", "LogLoss"))
     stale = states(small_project, overrides)["train 200 fold 1"]
-    assert stale.status == "stale" and "metric QWK -> LogLoss" in stale.why
+    assert stale.status == "stale" and 'metric "QWK" -> "LogLoss"' in stale.why
     project = Project.open(small_project)
     settings = ["ensemble/criterion=common", "ensemble/methods=[greedy,stack]"]
     with pytest.raises(OutputError, match=r"200: has no class probabilities.*LogLoss needs"):
