@@ -1,11 +1,14 @@
 """An ensemble from the command line, on real members, by another metric than RMSE."""
 
+from typing import get_type_hints
+
 import numpy as np
 import pandas as pd
 import pytest
 from small_project import foldsmith
 
-from foldsmith.config import Project
+from foldsmith import cli
+from foldsmith.config import Criterion, Project
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import plan_of
@@ -26,6 +29,10 @@ def by_metric(folder, name):
 def states(folder, overrides):
     project = Project.open(folder)
     return states_of(plan_of(project, TARGET, overrides), FileHashes(project.hash_store))
+
+
+def test_the_command_line_has_every_criterion():
+    assert get_type_hints(cli.infer)["criterion"] == Criterion
 
 
 def test_common_epochs_need_their_snapshots(small_project):

@@ -86,7 +86,7 @@ def infer(
             ``loss``, the ``last`` epoch, or the best epoch of all folds in ``common`` (needs
             ``globals/snapshot_epochs: all`` when training).
         keep_snapshots: Keep the snapshots of the training. Otherwise they are deleted once
-            all results are written; the chosen ones stay as copies.
+            all results are written; the chosen ones and the last stay as copies.
         overrides: ``PATH=VALUE`` each, for instance ``globals/device=cpu``.
 
     Returns:
@@ -174,6 +174,9 @@ def _infer(
                 f"{item.source}: is not what the training wrote; train fold {item.fold} again "
                 f"with -v {item.fold} -f"
             )
+    # Those of the last epoch too: they chose nothing, and tell what the choice is worth.
+    last = _last_snapshots(root, manifests, hashes)
+    for item in chosen + last:
         if item.source != item.copy:
             copy_file(item.source, item.copy)
 
@@ -182,14 +185,13 @@ def _infer(
     store = open_store(project, settings, hashes)
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
     models, oof_parts, last_parts = [], [], []
-    last = _last_snapshots(root, manifests, hashes)
     for item in chosen:
         parts = experiment.with_values({"globals/val_fold": item.fold}).build(types, context)
         parts_of_fold = (parts, item.fold, runtime, settings.tta)
         # The chosen snapshot last: its weights stay in the model.
         of_last = None
         if last and last[item.fold].epoch != item.epoch:
-            of_last = _predict_oof(last[item.fold].source, last[item.fold].epoch, *parts_of_fold)
+            of_last = _predict_oof(last[item.fold].copy, last[item.fold].epoch, *parts_of_fold)
         oof_parts.append(_predict_oof(item.copy, item.epoch, *parts_of_fold))
         last_parts.append(of_last or oof_parts[-1])
         models.append(parts["model"].cpu())
@@ -263,17 +265,15 @@ def _predict_oof(
     return FoldLogits(fold, epoch, loader.dataset.rows, logits)
 
 
-def _last_snapshots(
-    root: Path, manifests: Sequence[Manifest], hashes: FileHashes
-) -> list[Chosen] | None:
-    """Return every fold's snapshot of the last epoch; None if one is gone or was changed."""
+def _last_snapshots(root: Path, manifests: Sequence[Manifest], hashes: FileHashes) -> list[Chosen]:
+    """Return every fold's snapshot of the last epoch; none if one is gone or was changed."""
     n_splits = len(manifests)
     try:
         found = [choose(root, manifests[k], k, n_splits, "last") for k in range(n_splits)]
     except OutputError:
-        return None
+        return []
     whole = all(hashes.of(item.source) == item.sha256 for item in found)
-    return found if whole else None
+    return found if whole else []
 
 
 def _write_results(
@@ -359,5 +359,5 @@ def _delete_snapshots(root: Path, n_splits: int) -> None:
         print(
             f"deleted {len(snapshots)} training snapshots in {shown(root)}/fold* "
             f"({size / 2**20:.0f} MiB); "
-            "the chosen ones are kept as copies"
+            "the chosen ones and the last are kept as copies"
         )
