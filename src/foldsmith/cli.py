@@ -202,8 +202,12 @@ def infer(
     ],
     overrides: Overrides = None,
     criterion: Annotated[
-        Literal["metric", "loss", "last"],
-        typer.Option("-cri", "--criterion", help="Which snapshot of each fold."),
+        Literal["metric", "loss", "last", "common"],
+        typer.Option(
+            "-cri",
+            "--criterion",
+            help="Epoch of each fold: its best, the last, or one that is best for all.",
+        ),
     ] = "metric",
     keep_snapshots: KeepSnapshots = False,
     project: ProjectOption = Path("."),

@@ -10,7 +10,7 @@ from foldsmith.blending.weights import (
     search_weights,
     simplex_weights,
 )
-from foldsmith.tasks.metrics import rmse
+from foldsmith.tasks.metrics import Metric, rmse
 
 RANGE = (0.0, 3.0)
 
@@ -101,7 +101,8 @@ def test_a_perfect_member_takes_all():
 
 def test_a_search_follows_the_metric_that_is_named():
     predictions, targets = members(2)
-    weights = search_weights(
-        predictions, targets, RANGE, 40, 0.001, seed=0, metric=lambda p, t: float(p.sum())
-    )
-    assert weights.max() < 0.3  # the lowest sum, whatever the error
+    for greater_is_better in (False, True):
+        total = Metric("sum", lambda p, t: float(p.sum()), greater_is_better)
+        weights = search_weights(predictions, targets, RANGE, 40, 0.001, seed=0, metric=total)
+        # The lowest or the highest sum, whatever the error.
+        assert weights.max() > 0.7 if greater_is_better else weights.max() < 0.3

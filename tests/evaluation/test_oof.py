@@ -3,7 +3,7 @@ import pytest
 from torch import nn
 
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, constant_oof, score_table
-from foldsmith.tasks.metrics import rmse
+from foldsmith.tasks.metrics import RMSE
 from foldsmith.tasks.task import Regression
 
 
@@ -25,7 +25,7 @@ def test_rows_missing_or_twice_are_an_error(wrong):
 
 def test_the_last_row_scores_all_rows_together():
     targets = np.array([0, 1, 2, 3, 4, 8], np.float32)  # row 5 is off by 3
-    table = score_table(parts(), targets, Regression((0.0, 9.0)), nn.MSELoss(), rmse)
+    table = score_table(parts(), targets, Regression((0.0, 9.0)), nn.MSELoss(), RMSE)
     assert table["fold"].tolist() == [0, 1, 2, "oof"]
     assert table["epoch"].tolist()[:3] == [7, 8, 9]
     assert table["metric"].tolist() == pytest.approx([0, 4.5**0.5, 0, 1.5**0.5])

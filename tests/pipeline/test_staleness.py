@@ -123,9 +123,13 @@ def test_outputs_that_are_gone_or_edited_are_made_again(folder):
 
 
 def test_another_criterion_needs_snapshots_that_were_deleted(folder):
-    found = states(folder, "900:ensemble/criterion=last")
-    gone = [label for label, why in found.items() if "its snapshot by last is gone" in why]
+    found = states(folder, "900:ensemble/criterion=loss")
+    gone = [label for label, why in found.items() if "its snapshot by loss is gone" in why]
     assert set(gone) == ALL_FOLDS
+    # Those of the last epoch every inference keeps, to score what it has chosen against them.
+    found = states(folder, "900:ensemble/criterion=last")
+    assert {label for label in found if label.startswith("train")} == ALL_FOLDS
+    assert all(found[label] == "done: " for label in ALL_FOLDS)
 
 
 def test_other_folds_reach_the_trainings_but_not_the_pretraining(folder):

@@ -19,11 +19,21 @@ def blend(
     """Return the weighted sum of predictions, clipped to the target range.
 
     Args:
-        predictions: Shape (n_members, n).
+        predictions: Point predictions, shape (n_members, n), or class probabilities, shape
+            (n_members, n, n_classes).
         weights: Shape (n_members,); they need not sum to 1.
-        target_range: Lowest and highest possible target.
+        target_range: Lowest and highest possible target; 0 and 1 for probabilities.
+
+    Returns:
+        Shape (n,), or (n, n_classes) with rows that sum to 1.
     """
-    return np.clip(weights @ predictions, *target_range)
+    sums = weights @ predictions.reshape(len(predictions), -1)
+    clipped = np.clip(sums.reshape(predictions.shape[1:]), *target_range)
+    if clipped.ndim == 1:
+        return clipped
+    total = clipped.sum(axis=1, keepdims=True)
+    # Weights that are all 0 say nothing: every class alike.
+    return np.where(total > 0, clipped / np.where(total > 0, total, 1), 1 / clipped.shape[1])
 
 
 def equal_weights(n_members: int) -> Array:
@@ -100,6 +110,65 @@ def simplex_weights(predictions: Array, targets: Array) -> Array:
     return weights
 
 
+def nnls_weights(predictions: Array, targets: Array) -> Array:
+    """Return the weights of at least 0 with the lowest RMSE before clipping.
+
+    Non-negative least squares (Lawson and Hanson, 1974), for stacking as Breiman has it
+    ("Stacked Regressions", 1996).
+
+    Args:
+        predictions: Out-of-fold predictions, shape (n_members, n).
+        targets: Shape (n,).
+
+    Returns:
+        Shape (n_members,); they need not sum to 1.
+    """
+    from scipy.optimize import nnls
+
+    weights: Array = nnls(predictions.T, targets)[0]
+    return weights
+
+
+def ridge_weights(predictions: Array, targets: Array) -> Array:
+    """Return weights of any sign that sum to 1, shrunk towards the plain average.
+
+    Ridge regression (Hoerl and Kennard, 1970) of what the plain average leaves over, on how the
+    members differ from it; the penalty is that of the lowest leave-one-out error.
+
+    Args:
+        predictions: Out-of-fold predictions, shape (n_members, n).
+        targets: Shape (n,).
+
+    Returns:
+        Shape (n_members,).
+    """
+    from sklearn.linear_model import RidgeCV
+
+    average = predictions.mean(axis=0)
+    differences = (predictions - average).T
+    # The penalties on the scale of the squared differences, whatever the unit of the target.
+    scale = float((differences**2).sum())
+    if scale <= 1e-20 * float((average**2).sum()):
+        return equal_weights(len(predictions))  # one member, or several that are the same
+    penalties = scale * np.logspace(-4, 3, 15)
+    ridge = RidgeCV(alphas=penalties, fit_intercept=False).fit(differences, targets - average)
+    weights: Array = equal_weights(len(predictions)) + ridge.coef_ - ridge.coef_.mean()
+    return weights
+
+
+def best_member_weights(predictions: Array, targets: Array, metric: Metric) -> Array:
+    """Return weight 1 for the member with the best metric, 0 for the others.
+
+    Args:
+        predictions: Shape (n_members, n) or (n_members, n, n_classes).
+        targets: Shape (n,).
+        metric: Metric of (predictions, targets).
+    """
+    weights = np.zeros(len(predictions))
+    weights[metric.best([metric(member, targets) for member in predictions])] = 1.0
+    return weights
+
+
 def search_weights(
     predictions: Array,
     targets: Array,
@@ -109,20 +178,21 @@ def search_weights(
     seed: int,
     metric: Metric = RMSE,
 ) -> Array:
-    """Search for the weights with the lowest metric, by Optuna's TPE.
+    """Search for the weights with the best metric, by Optuna's TPE.
 
     For metrics without structure; :func:`box_weights` finds those of the lowest RMSE at once.
     The weights are chosen on the very rows that they are scored on: the metric of the result
     is an in-sample one. The search starts at the plain average (on the grid).
 
     Args:
-        predictions: Out-of-fold predictions, shape (n_members, n).
+        predictions: Out-of-fold predictions, shape (n_members, n), or class probabilities,
+            shape (n_members, n, n_classes).
         targets: Shape (n,).
         target_range: Blends are clipped to it before they are scored.
         n_trials: Number of trials.
         step: Each weight is one of 0, step, ..., 1.
         seed: Seed of the search.
-        metric: Metric of (predictions, targets), lower is better.
+        metric: Metric of (predictions, targets).
 
     Returns:
         Weights in 0..1, shape (n_members,); they are not made to sum to 1.
@@ -136,7 +206,10 @@ def search_weights(
         weights = np.array([trial.suggest_float(name, 0.0, 1.0, step=step) for name in names])
         return metric(blend(predictions, weights, target_range), targets)
 
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        direction="maximize" if metric.greater_is_better else "minimize",
+    )
     start = round(1 / len(predictions) / step) * step
     study.enqueue_trial({name: start for name in names})
     bar = tqdm(

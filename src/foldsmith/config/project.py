@@ -4,15 +4,25 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.config.yaml_io import read_yaml
 from foldsmith.errors import ConfigError, one_line
 
 PROJECT_FILE = "project.yml"
+
+# What predictions can be judged by; tasks/metrics.py has the functions.
+MetricName = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
 
 FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
 
@@ -62,7 +72,9 @@ class ProjectSettings(BaseModel):
         n_classes: Number of classes when the target is treated as classes.
         class_values: Target value of each class; evenly spaced over ``target_range`` if
             not given.
-        metric: What predictions are judged by.
+        metric: What predictions are judged by: ``RMSE``, ``MAE``, ``QWK`` (quadratic kappa of
+            predictions rounded to the nearest class), ``Accuracy`` (of the same), ``LogLoss`` or
+            ``AUC`` (of class probabilities). Recipes choose epochs by it.
         folds: How to split.
         python: Python files of the project itself, relative to its folder. Each has a
             dict ``TYPES`` of names that the project's YAML may use as ``type:``.
@@ -82,9 +94,17 @@ class ProjectSettings(BaseModel):
     target_range: tuple[float, float]
     n_classes: int = Field(ge=2)
     class_values: tuple[float, ...] = ()
-    metric: str = "RMSE"
+    metric: MetricName = "RMSE"
     folds: FoldSettings = FoldSettings()
     python: tuple[str, ...] = ()
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _known_metric(cls, value: object) -> object:
+        if value not in get_args(MetricName):
+            hint = did_you_mean(str(value), get_args(MetricName))
+            raise ValueError(f"there is no metric {value}{hint}")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "ProjectSettings":

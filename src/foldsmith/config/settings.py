@@ -7,6 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Task = Literal["self-supervised", "multi-class", "regression", "ensemble"]
 TestTimeAugmentation = Literal["none", "hflip", "flips"]
 
+# Which snapshot of each fold is used.
+Criterion = Literal["metric", "loss", "last", "common"]
+
+BlendMethod = Literal[
+    "mean", "best", "box", "simplex", "nnls", "ridge", "greedy", "optuna", "stack"
+]
+Calibration = Literal["none", "isotonic", "thresholds"]
+
 
 class Globals(BaseModel):
     """The section ``globals`` of an experiment file.
@@ -25,6 +33,8 @@ class Globals(BaseModel):
             writes if null.
         freeze_backbone: Train the head alone.
         snapshot_interval: Epochs between two kept backbones of a pretraining.
+        snapshot_epochs: ``all`` keeps every epoch's snapshot of a fine-tuning, until an inference
+            deletes them, so that it can take one epoch for all folds (``-cri common``).
         resume_interval: Epochs between two snapshots to resume from; each replaces the last.
         stop_on_collapse: End a pretraining whose features have collapsed; otherwise warn.
         enable_amp: Mixed precision.
@@ -61,6 +71,7 @@ class Globals(BaseModel):
     meta_file: str | None = None
     freeze_backbone: bool = False
     snapshot_interval: int = Field(default=50, ge=1)
+    snapshot_epochs: Literal["none", "all"] = "none"
     resume_interval: int = Field(default=1, ge=1)
     stop_on_collapse: bool = False
     enable_amp: bool = True
@@ -85,9 +96,17 @@ class EnsembleSettings(BaseModel):
 
     Attributes:
         experiments: Output folders of the experiments to blend.
-        criterion: Which snapshot's predictions: ``metric``, ``loss`` or ``last``.
-        method: How the optimised weights are found: ``box`` (in 0..1 each, exact), ``simplex``
-            (at least 0, summing to 1, exact) or ``optuna`` (in 0..1 each, a search).
+        criterion: Which snapshot's predictions: ``metric``, ``loss``, ``last`` or ``common``.
+        method: How the weights of ``weight_optimization_all`` are found: ``box`` (in 0..1 each,
+            exact for RMSE), ``simplex`` (at least 0, summing to 1, exact for RMSE) or
+            ``optuna`` (in 0..1 each, a search by the project's metric).
+        methods: What is compared with the plain mean: ``best`` (the best member), ``box``,
+            ``simplex``, ``nnls`` (at least 0), ``ridge`` (shrunk towards the plain mean),
+            ``greedy`` (selection with replacement), ``stack`` (boosted trees), ``optuna`` (whose
+            cross-fitted searches take a tenth of ``n_trials`` each).
+        calibrate: What follows the methods, fitted as they are: ``none``, ``isotonic`` (a rising
+            function of the prediction) or ``thresholds`` (for a metric of classes: the
+            boundaries between them).
         n_trials: Optuna trials.
         weight_step: Step of Optuna's weights.
     """
@@ -95,8 +114,19 @@ class EnsembleSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     experiments: list[str] = Field(min_length=1)
-    criterion: Literal["metric", "loss", "last"] = "metric"
+    criterion: Criterion = "metric"
     method: Literal["box", "simplex", "optuna"] = "box"
+    methods: list[BlendMethod] = [
+        "mean",
+        "best",
+        "box",
+        "simplex",
+        "nnls",
+        "ridge",
+        "greedy",
+        "stack",
+    ]
+    calibrate: Calibration = "none"
     n_trials: int = Field(default=1000, ge=1)
     weight_step: float = Field(default=0.001, gt=0, le=1)
 

@@ -10,7 +10,7 @@ import torch
 
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.metrics import Metric
-from foldsmith.tasks.task import Task
+from foldsmith.tasks.task import Task, score_logits
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def score_table(
         targets: Targets of the train table, shape (n_train,).
         task: How targets are encoded and logits become predictions.
         loss: Loss of (logits, encoded targets).
-        metric: Metric of (predictions, targets).
+        metric: What the predictions are judged by.
 
     Returns:
         Columns fold, epoch, loss, metric; the last row's fold is ``oof``, its epoch empty.
@@ -77,7 +77,7 @@ def score_table(
     ) -> tuple[float, float]:
         encoded = task.encode(torch.from_numpy(truth))
         value = float(loss(torch.from_numpy(logits), encoded))
-        return value, metric(task.predict(logits), truth.astype(np.float64))
+        return value, score_logits(task, metric, logits, truth)
 
     records: list[tuple[object, object, float, float]] = [
         (part.fold, part.epoch, *score(part.logits, targets[part.rows])) for part in parts
@@ -88,18 +88,18 @@ def score_table(
 
 
 def constant_oof(
-    targets: npt.NDArray[np.float32], folds: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.float64], folds: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     """Predict each fold by the mean target of the others: the score to beat.
 
     Args:
-        targets: Shape (n,).
+        targets: Shape (n,), or (n, n_classes) of 0 and 1, whose means are frequencies.
         folds: Fold of each row, shape (n,).
 
     Returns:
-        Shape (n,).
+        The shape of the targets.
     """
-    prediction = np.empty(len(targets), dtype=np.float64)
+    prediction = np.empty_like(targets)
     for fold in np.unique(folds):
-        prediction[folds == fold] = targets[folds != fold].mean()
+        prediction[folds == fold] = targets[folds != fold].mean(axis=0)
     return prediction

@@ -4,10 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import RidgeCV
-from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 Features = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float64]
@@ -56,6 +52,9 @@ def knn_oof(features: Features, targets: Array, folds: npt.NDArray[np.int64], k:
     Returns:
         Shape (n,).
     """
+    # Here, not above: scikit-learn takes half a second, which `status` and `check` never need.
+    from sklearn.neighbors import KNeighborsRegressor
+
     return out_of_fold(
         features,
         targets,
@@ -78,6 +77,10 @@ def ridge_oof(features: Features, targets: Array, folds: npt.NDArray[np.int64]) 
     Returns:
         Shape (n,).
     """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return out_of_fold(
         features,
         targets,

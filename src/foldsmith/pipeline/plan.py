@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from foldsmith.config import EnsembleSettings, Experiment, Project
+from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.backbones import backbone_problem
 from foldsmith.config.check import named_files
 from foldsmith.errors import ConfigError
-from foldsmith.stages.infer import Criterion
 from foldsmith.stages.types import types_of
 
 Kind = Literal["preprocess", "pretrain", "train", "infer", "ensemble"]
@@ -280,6 +279,11 @@ class _Builder:
                 wanted = tuple(dict.fromkeys((*step.wanted, Path(file).name)))
                 self.steps[label] = Step(**(vars(step) | {"wanted": wanted}))
         self._check(experiment, made)
+        if criterion == "common" and experiment.globals.snapshot_epochs != "all":
+            self.problems.append(
+                f"{experiment.file}: globals/snapshot_epochs: must be all, since an ensemble takes "
+                "its epoch by the criterion common"
+            )
         stem = experiment.file.stem
         folds = []
         for fold in range(self.project.n_splits):

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from foldsmith.config import Project
 from foldsmith.errors import FoldsmithError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import holder
 from foldsmith.pipeline.plan import Plan, Step
-from foldsmith.stages.ensemble import member_hashes
-from foldsmith.stages.infer import choose, inference_manifest
 from foldsmith.stages.inputs import (
     ensemble_inputs,
     infer_inputs,
@@ -27,9 +26,11 @@ from foldsmith.stages.manifest import (
     differences,
     read_manifest,
 )
+from foldsmith.stages.members import member_hashes
 from foldsmith.stages.output_folder import state_of
 from foldsmith.stages.preprocess import PREPROCESS_MANIFEST
 from foldsmith.stages.pretrain import may_be_longer
+from foldsmith.stages.selection import choose, inference_manifest
 from foldsmith.training.extensions.progress import PROGRESS_FILE
 
 Status = Literal["done", "to do", "stale", "running"]
@@ -95,12 +96,13 @@ def inputs_of(step: Step, plan: Plan, hashes: FileHashes) -> Inputs:
     if step.kind == "train":
         return train_inputs(step.experiment, step.fold or 0, plan.types, hashes)
     if step.kind == "infer":
-        chosen = {}
-        for fold in range(plan.project.n_splits):
+        chosen, n_splits = {}, plan.project.n_splits
+        for fold in range(n_splits):
             manifest = read_manifest(step.folder / f"fold{fold}" / MANIFEST)
             if manifest is None:
                 raise OutputError(f"{step.folder}: fold {fold} is not trained")
-            chosen[f"fold{fold}"] = choose(step.folder, manifest, fold, step.criterion).sha256
+            found = choose(step.folder, manifest, fold, n_splits, step.criterion)
+            chosen[f"fold{fold}"] = found.sha256
         return infer_inputs(step.experiment, step.criterion, chosen, plan.types, hashes)
     predictions = member_hashes(plan.project, step.experiment)
     return ensemble_inputs(step.experiment, predictions, hashes)
@@ -140,7 +142,7 @@ def state_of_step(
     if step.kind in ("pretrain", "train"):
         assert step.experiment is not None
         longer = step.kind == "pretrain" and may_be_longer(step.experiment, plan.types)
-        return _training_state(step, inputs, manifest, hashes, progress, longer)
+        return _training_state(step, plan.project, inputs, manifest, hashes, progress, longer)
     assert manifest is not None
     changed = differences(manifest.inputs, inputs)
     changed += changed_outputs(manifest_path(step).parent, manifest, hashes)
@@ -149,6 +151,7 @@ def state_of_step(
 
 def _training_state(
     step: Step,
+    project: Project,
     inputs: Inputs,
     manifest: Manifest | None,
     hashes: FileHashes,
@@ -157,7 +160,7 @@ def _training_state(
 ) -> StepState:
     state, changed = state_of(step.folder, inputs, more_epochs)
     if state == "done" and manifest is not None:
-        gone = _unusable(step, manifest, hashes)
+        gone = _unusable(step, project, manifest, hashes)
         return StepState("stale", gone, step.epochs) if gone else StepState("done")
     if state == "continue":
         epoch = int(progress.get("epoch", 0))
@@ -168,14 +171,19 @@ def _training_state(
     return StepState("to do", "", step.epochs)
 
 
-def _unusable(step: Step, manifest: Manifest, hashes: FileHashes) -> str:
+def _unusable(step: Step, project: Project, manifest: Manifest, hashes: FileHashes) -> str:
     """Return why the output of a finished training is of no use to later steps, if so."""
     if step.kind == "pretrain":
         missing = [name for name in step.wanted if name not in manifest.outputs]
         changed = changed_outputs(step.folder, manifest, hashes)
         return "; ".join([*changed, *(f"{name} is missing" for name in missing)])
+    root, fold, n_splits = step.folder.parent, step.fold or 0, project.n_splits
+    if step.criterion == "common":
+        finished = [read_manifest(root / f"fold{k}" / MANIFEST) for k in range(n_splits)]
+        if None in finished:
+            return ""  # Which epoch it is will show when all folds are trained.
     try:
-        chosen = choose(step.folder.parent, manifest, step.fold or 0, step.criterion)
+        chosen = choose(root, manifest, fold, n_splits, step.criterion)
     except (OutputError, OSError, ValueError, KeyError):
         return f"its snapshot by {step.criterion} is gone"
     return "" if hashes.of(chosen.source) == chosen.sha256 else f"{chosen.source.name} was changed"

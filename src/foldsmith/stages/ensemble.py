@@ -1,7 +1,6 @@
 """Stage 5: blending finished experiments."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,73 +8,51 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.atomic import remove_leftovers, write_csv
-from foldsmith.blending.weights import (
-    blend,
-    box_weights,
-    equal_weights,
-    search_weights,
-    simplex_weights,
-)
-from foldsmith.config import EnsembleSettings, Experiment, Project
+from foldsmith.blending.base import FittedWeights, Goal, Rows
+from foldsmith.blending.calibration import CalibratedBlend
+from foldsmith.blending.comparison import Candidate, Compared, compare, recommend
+from foldsmith.blending.methods import create_blend, fixed_blend, with_fewer_trials
+from foldsmith.blending.weights import equal_weights
+from foldsmith.config import BlendMethod, EnsembleSettings, Experiment, Project
 from foldsmith.data.tables import (
     FOLD_COLUMN,
-    hash_columns,
     read_folds,
-    read_table,
     read_test,
     readable_test,
     submission_table,
     targets_of,
 )
-from foldsmith.errors import ConfigError, OutputError
+from foldsmith.errors import ConfigError
 from foldsmith.evaluation.oof import constant_oof
-from foldsmith.hashing import FileHashes, hash_value
+from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
-from foldsmith.stages.infer import LABELS, Criterion, inference_manifest
-from foldsmith.stages.inputs import ensemble_inputs, hash_folds
-from foldsmith.stages.manifest import (
-    MANIFEST,
-    Manifest,
-    Stopwatch,
-    read_manifest,
-    write_manifest,
-)
+from foldsmith.stages.inputs import ensemble_inputs
+from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
+from foldsmith.stages.members import Member, groups_of, member_hashes, read_members, rows_of
 from foldsmith.stages.output_folder import refuse_existing, save_sources, shown
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.metrics import rmse
+from foldsmith.tasks.metrics import Metric, project_metric
 
 Array = npt.NDArray[np.float64]
 
+# The plain mean of all members, which every other blend is compared with.
+BASELINE = "avg-all"
+OPTIMISED = "wopt-all"
 
-@dataclass(frozen=True)
-class _Member:
-    """One experiment's predictions.
-
-    Attributes:
-        name: Name of its output folder.
-        task: ``multi-class`` or ``regression``.
-        oof: Shape (n_train,).
-        test: Shape (n_test,).
-        folds_sha256: Hash of the train ids and folds.
-        test_ids_sha256: Hash of the test ids.
-    """
-
-    name: str
-    task: str
-    oof: Array
-    test: Array
-    folds_sha256: str
-    test_ids_sha256: str
+# What the averages of one task's members are called; others by the task's name.
+_SHORT_TASKS = {"multi-class": "cls", "regression": "reg"}
 
 
 def ensemble(
     project: Project, config: Path | str, overrides: Sequence[str] = (), force: bool = False
 ) -> pd.DataFrame:
-    """Average the experiments and search for the best weights.
+    """Blend experiments in several ways, and say which one to submit.
 
-    Writes the submissions ``avg_cls``, ``avg_reg``, ``avg_all`` and
-    ``weight_optimization_all``, ``weights.csv`` and ``ensemble_scores.csv``. The optimised
-    weights are scored on the rows they were chosen on.
+    Writes the submissions ``avg_cls``, ``avg_reg`` (averages of one task's members),
+    ``avg_all``, ``weight_optimization_all`` and one of each further method, ``submission.csv``
+    (the recommended one), ``weights.csv`` and ``ensemble_scores.csv``. Beside its score on the
+    rows that it was fitted on, each blend gets a cross-fitted one: see
+    :func:`~foldsmith.blending.comparison.compare`.
 
     Args:
         project: The project.
@@ -84,7 +61,10 @@ def ensemble(
         force: Allow an existing output folder.
 
     Returns:
-        The scores: columns name, rmse (out of fold).
+        The scores by the project's metric. Columns: name; the metric's name in lower case (out
+        of fold, in sample); cross_fitted, low, high (its 95 % interval); gain, gain_low,
+        gain_high (over the plain mean, positive is better); beats_mean; submit. Empty where
+        nothing was cross-fitted.
 
     Raises:
         ConfigError: The file is wrong or no ensemble.
@@ -96,7 +76,7 @@ def ensemble(
 def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     """Blend what an experiment says; as :func:`ensemble`."""
     watch = Stopwatch()
-    project = experiment.project
+    project, seed = experiment.project, experiment.globals.seed
     if experiment.globals.task != "ensemble":
         raise ConfigError(f"{experiment.file}: globals/task is {experiment.globals.task}")
     if experiment.globals.output_path is None:
@@ -106,47 +86,44 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     hashes = FileHashes(project.hash_store)
-    members = [_read_member(project, folder, settings) for folder in settings.experiments]
-    _check_members(
-        members, hash_folds(project, table), hash_columns(test, [project.settings.id_column])
-    )
+    members = read_members(project, settings, table, test)
+    goal = Goal(project_metric(project), project.target_range, tuple(project.class_values))
+    with_features = "stack" in settings.methods
+    rows, test_rows = rows_of(project, members, goal.metric, table, test, with_features)
     inputs = ensemble_inputs(experiment, member_hashes(project, experiment), hashes)
     folder = project.path(experiment.globals.output_path)
     if not force:
         refuse_existing(folder)
 
     targets = targets_of(project, table).astype(np.float64)
-    low_high = project.target_range
-    oof = np.stack([member.oof for member in members])
-    on_test = np.stack([member.test for member in members])
-    optimised = _optimise(settings, oof, targets, low_high, experiment.globals.seed)
-    blends = {
-        "avg-cls": _average_of(members, "multi-class"),
-        "avg-reg": _average_of(members, "regression"),
-        "avg-all": equal_weights(len(members)),
-        "wopt-all": optimised,
-    }
-    blends = {name: weights for name, weights in blends.items() if weights.any()}
-    # Weights need not sum to 1: what nobody could read stays at the mean whatever they are.
-    unreadable = np.setdiff1d(np.arange(len(test)), readable_test(project, test))
+    folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+    groups = groups_of(project, table)
+    candidates = _candidates(members, settings, goal, seed)
+    compared = compare(candidates, BASELINE, goal, rows, targets, folds, groups, seed)
+    chosen, reason = recommend(compared, BASELINE, goal.metric)
+    scores = _score_table(compared, chosen, goal.metric)
 
+    unreadable = np.setdiff1d(np.arange(len(test)), readable_test(project, test))
     outputs: dict[str, pd.DataFrame] = {}
-    records = []
-    for name, weights in blends.items():
-        prediction = blend(on_test, weights, low_high)
-        prediction[unreadable] = targets.mean()
-        file = f"submission_{name.replace('wopt', 'weight_optimization').replace('-', '_')}.csv"
-        outputs[file] = submission_table(project, test, prediction)
-        records.append((name, rmse(blend(oof, weights, low_high), targets)))
-    scores = pd.DataFrame(records, columns=["name", "rmse"])
+    for result in compared:
+        prediction = _predict(result, goal, test_rows, unreadable, targets)
+        submission = submission_table(project, test, prediction)
+        outputs[_submission_file(result.name)] = submission
+        if result.name == chosen:
+            outputs["submission.csv"] = submission
     names = [member.name for member in members]
-    outputs["weights.csv"] = pd.DataFrame({"experiment": names} | blends)
+    weights = {
+        result.name: result.fitted.weights
+        for result in compared
+        if isinstance(result.fitted, FittedWeights)
+    }
+    outputs["weights.csv"] = pd.DataFrame({"experiment": names} | weights)
     outputs["ensemble_scores.csv"] = scores
     with lock(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         # First, so that a run that is killed here does not look finished.
-        for old in (folder / MANIFEST, *folder.glob("submission_*.csv")):
+        for old in (folder / MANIFEST, *folder.glob("submission*.csv")):
             old.unlink(missing_ok=True)
         save_sources(folder, experiment)
         for file, content in outputs.items():
@@ -158,120 +135,144 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
             [folder / file for file in outputs],
             hashes,
             members=names,
-            seed=experiment.globals.seed,
+            seed=seed,
+            submit=chosen,
+            reason=reason,
             wall_s=watch.seconds,
         )
-    _print_scores(members, table, project, records, settings.criterion)
-    listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, optimised, strict=True))
+    _print_members(members, rows, targets, folds, goal)
+    _print_blends(compared, goal.metric, int(groups.max()) + 1, settings)
+    listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, weights[OPTIMISED], strict=True))
     print(f"optimised weights ({settings.method}): {listed}")
     if len(unreadable):
         print(f"({len(unreadable)} test photos cannot be read; they get the train targets' mean)")
-    print(f"wrote {shown(folder)}/submission_*.csv, weights.csv, ensemble_scores.csv")
+    print(reason)
+    print(
+        f"wrote {shown(folder)}/submission.csv ({chosen}), submission_*.csv, weights.csv, "
+        "ensemble_scores.csv"
+    )
     return scores
 
 
-def _optimise(
-    settings: EnsembleSettings,
-    oof: Array,
-    targets: Array,
-    target_range: tuple[float, float],
-    seed: int,
-) -> Array:
-    if settings.method == "box":
-        return box_weights(oof, targets, target_range)
-    if settings.method == "simplex":
-        return simplex_weights(oof, targets)
-    return search_weights(oof, targets, target_range, settings.n_trials, settings.weight_step, seed)
+def _candidates(
+    members: list[Member], settings: EnsembleSettings, goal: Goal, seed: int
+) -> list[Candidate]:
+    """Return the averages, the optimised weights, and what else the file names."""
+    found = []
+    for task in dict.fromkeys((*_SHORT_TASKS, *(member.task for member in members))):
+        weights = _average_of(members, task)
+        if weights.any():
+            blend = fixed_blend(f"avg-{_SHORT_TASKS.get(task, task)}", weights, goal)
+            found.append(Candidate(blend.name, blend, blend))
+    mean = fixed_blend(BASELINE, equal_weights(len(members)), goal)
+    found.append(Candidate(BASELINE, mean, mean))
 
+    def candidate(name: str, method: BlendMethod) -> Candidate:
+        blend = create_blend(method, goal, settings, seed)
+        if method != "optuna":
+            return Candidate(name, blend, blend)
+        if "optuna" not in settings.methods:
+            return Candidate(name, blend, None)
+        return Candidate(name, blend, create_blend(method, goal, with_fewer_trials(settings), seed))
 
-def member_hashes(project: Project, experiment: Experiment) -> dict[str, str]:
-    """Return output folder of each member of an ensemble -> hash of its predictions.
-
-    Raises:
-        OutputError: A member has no predictions.
-    """
-    settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
-    found = {}
-    for folder in settings.experiments:
-        manifest = _read_inference(project, folder, settings.criterion)
-        kept = ("oof_prediction_", "submission_")
-        found[folder] = hash_value(
-            {name: sha for name, sha in manifest.outputs.items() if name.startswith(kept)}
-        )
+    found.append(candidate(OPTIMISED, settings.method))
+    # The best single member always: an ensemble has to be worth its while.
+    for method in dict.fromkeys(("best", *settings.methods)):
+        if method not in ("mean", settings.method):
+            found.append(candidate(method, method))
+    if settings.calibrate != "none":
+        for method in dict.fromkeys(settings.methods):
+            # Trees bend their predictions as they like already, and searches take too long.
+            if method not in ("stack", "optuna"):
+                plain = create_blend(method, goal, settings, seed)
+                calibrated = CalibratedBlend(plain, settings.calibrate, goal)
+                found.append(Candidate(calibrated.name, calibrated, calibrated))
     return found
 
 
-def _print_scores(
-    members: list[_Member],
-    table: pd.DataFrame,
-    project: Project,
-    blends: list[tuple[str, float]],
-    criterion: str,
-) -> None:
-    targets = targets_of(project, table)
-    truth = targets.astype(np.float64)
-    constant = constant_oof(targets, table[FOLD_COLUMN].to_numpy(dtype=np.int64))
-    lines = [("constant (mean of the other folds)", rmse(constant, truth))]
-    lines += [(member.name, rmse(member.oof, truth)) for member in members]
-    lines += blends
-    width = max(len(name) for name, _ in lines)
-    print("OOF RMSE")
-    for name, value in lines:
-        note = "  (in sample: weights chosen on these rows)" if name == "wopt-all" else ""
-        print(f"{name:<{width}}  {value:.4f}{note}")
-    if criterion != "last":
-        print(f"(each fold's epoch was chosen by its own validation {criterion})")
-
-
-def _average_of(members: list[_Member], task: str) -> Array:
+def _average_of(members: list[Member], task: str) -> Array:
     """Return equal weights of the members of one task, zero for the others."""
     chosen = np.array([member.task == task for member in members], dtype=np.float64)
     return np.divide(chosen, max(chosen.sum(), 1.0))
 
 
-def _read_inference(project: Project, folder: str, criterion: Criterion) -> Manifest:
-    path = inference_manifest(project.path(folder), criterion)
-    manifest = read_manifest(path)
-    if manifest is None:
-        raise OutputError(
-            f"{path}: no such file; run 'foldsmith infer -e {folder} -cri {criterion}' first"
-        )
-    return manifest
+def _predict(
+    result: Compared,
+    goal: Goal,
+    test_rows: Rows,
+    unreadable: npt.NDArray[np.int64],
+    targets: Array,
+) -> Array:
+    """Return the point predictions of the test photos, shape (n_test,)."""
+    prediction = goal.points(result.fitted.predict(test_rows))
+    # Weights need not sum to 1: what nobody could read stays at the mean whatever they are.
+    prediction[unreadable] = targets.mean()
+    return prediction
 
 
-def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> _Member:
-    root = project.path(folder)
-    manifest = _read_inference(project, folder, settings.criterion)
-    label = LABELS[settings.criterion]
-    ids, target = project.settings.id_column, project.settings.target_column
-    # The table carries the row ids and folds of the array.
-    oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)
-    test = read_table(root / f"submission_by_{label}.csv", [target])
-    return _Member(
-        name=root.name,
-        task=str(manifest.facts["task"]),
-        oof=np.load(root / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0],
-        test=test[target].to_numpy(dtype=np.float64),
-        folds_sha256=hash_folds(project, oof),
-        test_ids_sha256=str(manifest.inputs["test ids"]),
+def _submission_file(name: str) -> str:
+    name = name.replace("wopt", "weight_optimization")
+    return f"submission_{name.replace('-', '_').replace('+', '_')}.csv"
+
+
+def _score_table(compared: Sequence[Compared], chosen: str, metric: Metric) -> pd.DataFrame:
+    records = []
+    for result in compared:
+        record: dict[str, object] = {"name": result.name, metric.name.lower(): result.in_sample}
+        honest = result.honest
+        if honest is not None:
+            record["cross_fitted"] = honest.score
+            record["low"], record["high"] = honest.interval
+            record["gain"] = honest.gain
+            record["gain_low"], record["gain_high"] = honest.gain_interval
+            record["beats_mean"] = honest.beats_mean
+        record["submit"] = result.name == chosen
+        records.append(record)
+    columns = max((list(record) for record in records), key=len)
+    return pd.DataFrame(records, columns=columns)
+
+
+def _print_members(
+    members: list[Member], rows: Rows, targets: Array, folds: npt.NDArray[np.int64], goal: Goal
+) -> None:
+    constant = constant_oof(goal.encoded(targets), folds)
+    lines = [("constant (mean of the other folds)", goal.metric(constant, targets))]
+    lines += [
+        (member.name, goal.metric(predicted, targets))
+        for member, predicted in zip(members, rows.predictions, strict=True)
+    ]
+    width = max(len(name) for name, _ in lines)
+    print(f"OOF {goal.metric.name}")
+    for name, value in lines:
+        print(f"{name:<{width}}  {value:.4f}")
+
+
+def _print_blends(
+    compared: Sequence[Compared], metric: Metric, n_groups: int, settings: EnsembleSettings
+) -> None:
+    width = max(len("blend"), *(len(result.name) for result in compared))
+    print(f"\n{metric.name} of the blends, and their gain over {BASELINE} (positive is better);")
+    print(f"in brackets what 95 % of resamples of {n_groups} groups give")
+    print(f"{'blend':<{width}}  in sample  cross-fitted                gain")
+    for result in compared:
+        honest = result.honest
+        if honest is None:
+            print(f"{result.name:<{width}}  {result.in_sample:>9.4f}  (in sample only)")
+            continue
+        (low, high), (gain_low, gain_high) = honest.interval, honest.gain_interval
+        line = f"{result.name:<{width}}  {result.in_sample:>9.4f}  "
+        line += f"{honest.score:.4f} [{low:.4f}, {high:.4f}]"
+        if result.name != BASELINE:
+            line += f"   {honest.gain:+.4f} [{gain_low:+.4f}, {gain_high:+.4f}]"
+            line += "  better" if honest.beats_mean else ""
+        print(line)
+    print(
+        "(in sample: weights chosen on the rows they are scored on; cross-fitted: on other folds)"
     )
-
-
-def _check_members(members: list[_Member], folds_sha256: str, test_ids_sha256: str) -> None:
-    """Refuse experiments whose folds or row order differ, from each other or from the tables."""
-    first = members[0]
-    for member in members[1:]:
-        if member.folds_sha256 != first.folds_sha256:
-            raise OutputError(
-                f"{first.name} and {member.name} differ in their folds or the order of their "
-                "train rows; they cannot be blended. Train one of them again"
-            )
-        if member.test_ids_sha256 != first.test_ids_sha256:
-            raise OutputError(
-                f"{first.name} and {member.name} differ in the order of the test rows"
-            )
-    if (first.folds_sha256, first.test_ids_sha256) != (folds_sha256, test_ids_sha256):
-        raise OutputError(
-            f"{first.name} was made with another fold table or test table than today's; "
-            "run 'foldsmith infer' again"
+    if "optuna" in settings.methods:
+        trials = with_fewer_trials(settings).n_trials
+        print(
+            f"(optuna: cross-fitted with {trials} trials per fold, fitted with {settings.n_trials})"
         )
+    if settings.criterion != "last":
+        print(f"(each fold's epoch was chosen by its own validation {settings.criterion})")

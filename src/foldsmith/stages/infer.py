@@ -1,18 +1,17 @@
 """Stage 4: out-of-fold and test predictions from the folds' chosen snapshots."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.atomic import copy_file, remove_leftovers, write_csv, write_npy
-from foldsmith.config import Experiment, Project
+from foldsmith.config import Criterion, Experiment, Parts, Project, TestTimeAugmentation
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     read_folds,
@@ -25,7 +24,7 @@ from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
 from foldsmith.evaluation.predict import models_that_fit, predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
-from foldsmith.models.runtime import create_runtime
+from foldsmith.models.runtime import Runtime, create_runtime
 from foldsmith.models.weights import load_weights
 from foldsmith.stages.inputs import hash_folds, infer_inputs, without_pretrained
 from foldsmith.stages.manifest import (
@@ -38,33 +37,16 @@ from foldsmith.stages.manifest import (
 )
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, shown
 from foldsmith.stages.photos import open_store
+from foldsmith.stages.scores import (
+    logged_last,
+    print_scores,
+    score_facts,
+    with_selection_gap,
+    with_thresholds,
+)
+from foldsmith.stages.selection import LABELS, Chosen, choose, inference_manifest
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import Task, create_task
-from foldsmith.training.extensions.log import LOG_FILE
-
-Criterion = Literal["metric", "loss", "last"]
-
-# What the results of each criterion are called: score_by_best_metric.csv, ...
-LABELS: dict[Criterion, str] = {"metric": "best_metric", "loss": "best_loss", "last": "last"}
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The snapshot of one fold.
-
-    Attributes:
-        fold: The fold.
-        epoch: Epoch of the snapshot.
-        source: Where it is: where the training wrote it, or the copy.
-        copy: Where inference keeps it.
-        sha256: Hash of its content, from the training's manifest.
-    """
-
-    fold: int
-    epoch: int
-    source: Path
-    copy: Path
-    sha256: str
+from foldsmith.tasks.task import Task, create_task, probabilities_of
 
 
 @dataclass(frozen=True)
@@ -82,11 +64,6 @@ class _Results:
     scores: pd.DataFrame
 
 
-def inference_manifest(root: Path, criterion: Criterion) -> Path:
-    """Return where an inference leaves its manifest."""
-    return root / f"manifest_by_{LABELS[criterion]}.json"
-
-
 def infer(
     project: Project,
     experiment_folder: Path | str,
@@ -97,20 +74,26 @@ def infer(
     """Predict every labelled photo by the fold that did not see it, and the test photos by all.
 
     With the criteria ``metric`` and ``loss`` the epoch of a fold was chosen on that same
-    fold: its out-of-fold score is a little optimistic. ``last`` chooses nothing.
+    fold: its out-of-fold score is optimistic. ``last`` chooses nothing, and ``common`` one epoch
+    for all folds by the mean of their validation curves, which leaves little to be lucky with.
+    Beside the score stands that of the last epoch; the difference is the *selection gap*.
 
     Args:
         project: The project.
         experiment_folder: Output folder of :func:`~foldsmith.stages.train.train`, relative
             to the project folder.
-        criterion: Which snapshot of each fold: lowest validation metric, lowest validation
-            loss, or the last epoch.
+        criterion: Which snapshot of each fold: best validation ``metric``, lowest validation
+            ``loss``, the ``last`` epoch, or the best epoch of all folds in ``common`` (needs
+            ``globals/snapshot_epochs: all`` when training).
         keep_snapshots: Keep the snapshots of the training. Otherwise they are deleted once
-            all results are written; the chosen ones stay as copies.
+            all results are written; the chosen ones and the last stay as copies.
         overrides: ``PATH=VALUE`` each, for instance ``globals/device=cpu``.
 
     Returns:
-        The score table: fold, epoch, loss, metric, last row ``oof``.
+        The score table: fold, epoch, loss, metric, last_metric (of the last epoch) and
+        selection_gap (by how much the chosen epoch looks better). The row after the folds is
+        ``oof``; for a metric of classes ``thresholds`` follows, the score with boundaries
+        between the classes that were found on the other folds.
 
     Raises:
         OutputError: A fold is missing or unfinished, was trained with another configuration
@@ -178,7 +161,8 @@ def _infer(
     table = read_folds(project, settings.meta_file)
     test = read_test(project)
     manifests = _check_folds(project, root, hash_folds(project, table))
-    chosen = [choose(root, manifests[fold], fold, criterion) for fold in range(project.n_splits)]
+    n_splits = project.n_splits
+    chosen = [choose(root, manifests[fold], fold, n_splits, criterion) for fold in range(n_splits)]
     hashes = FileHashes(project.hash_store)
     snapshots = {f"fold{item.fold}": item.sha256 for item in chosen}
     inputs = infer_inputs(experiment, criterion, snapshots, types, hashes)
@@ -190,6 +174,9 @@ def _infer(
                 f"{item.source}: is not what the training wrote; train fold {item.fold} again "
                 f"with -v {item.fold} -f"
             )
+    # Those of the last epoch too: they chose nothing, and tell what the choice is worth.
+    last = _last_snapshots(root, manifests, hashes)
+    for item in chosen + last:
         if item.source != item.copy:
             copy_file(item.source, item.copy)
 
@@ -197,16 +184,17 @@ def _infer(
     task = create_task(settings.task, project)
     store = open_store(project, settings, hashes)
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
-    models, oof_parts = [], []
+    models, oof_parts, last_parts = [], [], []
     for item in chosen:
         parts = experiment.with_values({"globals/val_fold": item.fold}).build(types, context)
-        model = parts["model"]
-        load_weights(model, item.copy)
-        loader = parts["loader/val"]
-        bar = f"fold {item.fold}"
-        logits = predict_logits([runtime.place(model)], loader, runtime, bar, settings.tta)[0]
-        oof_parts.append(FoldLogits(item.fold, item.epoch, loader.dataset.rows, logits))
-        models.append(model.cpu())
+        parts_of_fold = (parts, item.fold, runtime, settings.tta)
+        # The chosen snapshot last: its weights stay in the model.
+        of_last = None
+        if last and last[item.fold].epoch != item.epoch:
+            of_last = _predict_oof(last[item.fold].copy, last[item.fold].epoch, *parts_of_fold)
+        oof_parts.append(_predict_oof(item.copy, item.epoch, *parts_of_fold))
+        last_parts.append(of_last or oof_parts[-1])
+        models.append(parts["model"].cpu())
     # One pass over the test photos for all folds, or as many as the device holds.
     loader = parts["loader/test"]
     groups = models_that_fit(models, runtime.free_bytes())
@@ -220,7 +208,16 @@ def _infer(
 
     targets = targets_of(project, table)
     oof_logits = collect_oof(oof_parts, len(table))
-    scores = score_table(oof_parts, targets, task, parts["loss"], parts["eval/metric"])
+    loss, metric = parts["loss"], parts["eval/metric"]
+    scores = score_table(oof_parts, targets, task, loss, metric)
+    if last:
+        of_last_epoch = score_table(last_parts, targets, task, loss, metric)["metric"].to_numpy()
+    else:
+        of_last_epoch = logged_last(root, chosen, scores["metric"].to_numpy())
+    scores = with_selection_gap(scores, of_last_epoch, metric)
+    if metric.rounds:
+        folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+        scores = with_thresholds(scores, task.predict(oof_logits), targets, folds, metric)
     # Photos that cannot be read are predicted as the mean of the train targets.
     test_logits = np.empty((len(models), len(test), task.n_outputs), np.float32)
     test_logits[:] = task.constant_logits(targets)
@@ -239,14 +236,11 @@ def _infer(
         device=str(runtime.device),
         n_train=len(table),
         n_test=len(test),
-        metric=float(scores["metric"].iloc[-1]),
+        **score_facts(scores),
         keep_snapshots=keep_snapshots,
         wall_s=watch.seconds,
     )
-    shown_scores = scores.assign(epoch=scores["epoch"].astype(object).fillna(""))
-    print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    if criterion != "last":
-        print(f"(the epoch of each fold was chosen by its own validation {criterion})")
+    print_scores(scores, metric, criterion, chosen[0].epoch)
     unread = len(test) - len(loader.dataset.rows)
     if unread:
         print(f"({unread} test photos cannot be read; they get the mean of the train targets)")
@@ -254,6 +248,32 @@ def _infer(
     if not keep_snapshots:
         _delete_snapshots(root, project.n_splits)
     return scores
+
+
+def _predict_oof(
+    snapshot: Path,
+    epoch: int,
+    parts: Parts,
+    fold: int,
+    runtime: Runtime,
+    tta: TestTimeAugmentation,
+) -> FoldLogits:
+    """Load a snapshot into a fold's model and predict the photos that it did not see."""
+    model, loader = parts["model"], parts["loader/val"]
+    load_weights(model, snapshot)
+    logits = predict_logits([runtime.place(model)], loader, runtime, f"fold {fold}", tta)[0]
+    return FoldLogits(fold, epoch, loader.dataset.rows, logits)
+
+
+def _last_snapshots(root: Path, manifests: Sequence[Manifest], hashes: FileHashes) -> list[Chosen]:
+    """Return every fold's snapshot of the last epoch; none if one is gone or was changed."""
+    n_splits = len(manifests)
+    try:
+        found = [choose(root, manifests[k], k, n_splits, "last") for k in range(n_splits)]
+    except OutputError:
+        return []
+    whole = all(hashes.of(item.source) == item.sha256 for item in found)
+    return found if whole else []
 
 
 def _write_results(
@@ -279,7 +299,7 @@ def _write_results(
     arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
     columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
     tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(prediction=oof)
-    if task.name == "multi-class":
+    if probabilities_of(task, results.oof_logits) is not None:
         arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits
         arrays[f"test_logit_by_{label}.npy"] = results.test_logits
     tables[f"score_by_{label}.csv"] = results.scores
@@ -328,33 +348,6 @@ def _check_folds(project: Project, root: Path, folds_sha256: str) -> list[Manife
     return manifests
 
 
-def choose(root: Path, manifest: Manifest, fold: int, criterion: Criterion) -> Chosen:
-    """Find the snapshot of one fold.
-
-    Args:
-        root: Output folder of the training.
-        manifest: That of the fold.
-        fold: The fold.
-        criterion: Which snapshot.
-
-    Raises:
-        OutputError: An earlier inference has deleted it.
-    """
-    folder = root / f"fold{fold}"
-    log = json.loads((folder / LOG_FILE).read_text(encoding="utf-8"))
-    row = log[-1] if criterion == "last" else min(log, key=lambda entry: entry[f"val/{criterion}"])
-    by = "last" if criterion == "last" else f"by_{criterion}"
-    name = f"snapshot_{by}_epoch_{row['epoch']}.pth"
-    copy = root / f"{LABELS[criterion]}_model_fold{fold}.pth"
-    for source in (folder / name, copy):
-        if source.is_file() and name in manifest.outputs:
-            return Chosen(fold, row["epoch"], source, copy, manifest.outputs[name])
-    raise OutputError(
-        f"{folder / name}: no such snapshot; an earlier inference deleted it (--keep-snapshots "
-        f"keeps them). Train fold {fold} again with -v {fold} -f"
-    )
-
-
 def _delete_snapshots(root: Path, n_splits: int) -> None:
     snapshots = [
         path for k in range(n_splits) for path in (root / f"fold{k}").glob("snapshot_*.pth")
@@ -366,5 +359,5 @@ def _delete_snapshots(root: Path, n_splits: int) -> None:
         print(
             f"deleted {len(snapshots)} training snapshots in {shown(root)}/fold* "
             f"({size / 2**20:.0f} MiB); "
-            "the chosen ones are kept as copies"
+            "the chosen ones and the last are kept as copies"
         )

@@ -10,7 +10,7 @@ from foldsmith.config import EnsembleSettings, Experiment, Project
 from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.config.check import named_files
 from foldsmith.config.flatten import flatten
-from foldsmith.data.statistics import STATS_BY_DATA
+from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     hash_columns,
@@ -28,7 +28,14 @@ from foldsmith.stages.manifest import Inputs
 _FREE_GLOBALS = (
     *("device", "photo_store", "cudnn_benchmark", "channels_last", "compile"),
     *("output_path", "output_root"),
-    *("val_fold", "meta_file", "snapshot_interval", "resume_interval", "stop_on_collapse"),
+    *(
+        "val_fold",
+        "meta_file",
+        "snapshot_interval",
+        "snapshot_epochs",
+        "resume_interval",
+        "stop_on_collapse",
+    ),
 )
 _FREE_KEYS = ("num_workers", "pin_memory")
 _FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch", "RankWatch")
@@ -160,11 +167,16 @@ def ensemble_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
+    files = _sample(project, hashes)
+    if "stack" in settings.methods:
+        files[IMG_INFO] = hashes.of(project.data_dir / IMG_INFO)
+    group = project.settings.group_column
     return {
         "config": flatten(settings.model_dump(mode="json"))
         | {"globals/seed": experiment.globals.seed},
         "project.yml": _target_values(project),
-        "files": _sample(project, hashes),
+        "files": files,
+        "groups": hash_columns(table, [group]) if group and group in table.columns else None,
         "fold assignment": hash_folds(project, table),
         "targets": hash_columns(table, [project.settings.target_column]),
         "test ids": hash_columns(test, [project.settings.id_column]),
@@ -205,6 +217,7 @@ def _project_values(project: Project, keys: Iterable[str]) -> dict[str, Any]:
 
 def _target_values(project: Project) -> dict[str, Any]:
     return {
+        "metric": project.settings.metric,
         "target_column": project.settings.target_column,
         "target_range": list(project.target_range),
         "class_values": project.class_values,

@@ -30,10 +30,11 @@ from foldsmith.stages.output_folder import (
 )
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import Task, create_task
+from foldsmith.tasks.metrics import Metric
+from foldsmith.tasks.task import Task, check_metric, create_task
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
 from foldsmith.training.extensions.log import LOG_FILE
-from foldsmith.training.extensions.snapshots import restore
+from foldsmith.training.extensions.snapshots import every_epoch_snapshot, restore
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import FineTuneStep
 
@@ -51,7 +52,7 @@ def train(
     """Fine-tune one model per fold, each validated on the fold it does not see.
 
     Writes into ``{output_root}/fold{k}`` the log, plots, and snapshots of the model at the
-    lowest validation metric, at the lowest validation loss and after the last epoch.
+    best validation metric, at the lowest validation loss and after the last epoch.
 
     Args:
         project: The project.
@@ -132,6 +133,8 @@ def train_folds(
         )
         parts = of_fold.with_values({"globals/output_path": str(folder)}).build(types, context)
         measured = Measured(project.measurements)
+        metric: Metric = parts["eval/metric"]
+        check_metric(task, metric)
         model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
         # What is wrong with the parts shows before anything is created or replaced.
         check_outputs(experiment, model, parts["loader/val"], task, runtime)
@@ -158,6 +161,8 @@ def train_folds(
                 seed=settings.seed,
                 device=str(runtime.device),
                 max_epoch=settings.max_epoch,
+                metric=metric.name,
+                greater_is_better=metric.greater_is_better,
                 epoch_s=progress.epoch_s,
                 wall_s=watch.seconds,
             )
@@ -181,9 +186,13 @@ def _train_fold(
     mixup = parts["dataset/mixup"] if "mixup" in experiment.tree["dataset"] else None
     manager = parts["manager"]
     folder = Path(manager.out)
+    every_epoch = (
+        [every_epoch_snapshot(parts["model"])] if settings.snapshot_epochs == "all" else []
+    )
     for extension in [
         parts["eval"],
         *parts["extensions"],
+        *every_epoch,
         progress,
         resume_snapshot(settings.resume_interval, settings.max_epoch),
     ]:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 
 from foldsmith.config import Project
-from foldsmith.errors import DataError
+from foldsmith.errors import ConfigError, DataError
+from foldsmith.tasks.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,16 @@ class MultiClass:
         Returns:
             Shape (...).
         """
+        values = np.asarray(self.class_values)
+        expectation: npt.NDArray[np.float64] = self.probabilities(logits) @ values
+        return expectation
+
+    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the softmax, shape (..., n_classes) as the logits."""
         shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
         weights = np.exp(shifted)
-        probabilities = weights / weights.sum(axis=-1, keepdims=True)
-        expectation: npt.NDArray[np.float64] = probabilities @ np.asarray(self.class_values)
-        return expectation
+        probabilities: npt.NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+        return probabilities
 
     def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return logits whose prediction is the mean target: the classes' log frequencies.
@@ -116,3 +122,48 @@ def create_task(name: str, project: Project) -> Task:
     if name == "multi-class":
         return MultiClass(tuple(project.class_values))
     return Regression(project.target_range)
+
+
+def probabilities_of(task: Task, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
+    """Return class probabilities, shape (..., n_classes); None if the task knows no classes."""
+    give = getattr(task, "probabilities", None)
+    return None if give is None else give(logits)
+
+
+def check_metric(task: Task, metric: Metric) -> None:
+    """Make sure that a task gives what a metric judges.
+
+    Raises:
+        ConfigError: The metric needs class probabilities and the task has none.
+    """
+    if metric.needs == "probabilities" and not hasattr(task, "probabilities"):
+        raise ConfigError(
+            f"metric {metric.name}: needs class probabilities, and the task {task.name} gives "
+            "none; train as multi-class, or set another eval/metric (as in {type: RMSE})"
+        )
+
+
+def score_logits(
+    task: Task,
+    metric: Metric,
+    logits: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.float32],
+) -> float:
+    """Return the metric of what a task makes of logits.
+
+    Args:
+        task: How logits become predictions or probabilities.
+        metric: The metric.
+        logits: Shape (n, n_outputs).
+        targets: Target values, shape (n,).
+
+    Raises:
+        ConfigError: As :func:`check_metric`.
+    """
+    check_metric(task, metric)
+    truth = targets.astype(np.float64)
+    if metric.needs == "probabilities":
+        probabilities = probabilities_of(task, logits)
+        assert probabilities is not None
+        return metric(probabilities, truth)
+    return metric(task.predict(logits), truth)

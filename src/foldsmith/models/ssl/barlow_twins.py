@@ -1,8 +1,6 @@
 """Barlow Twins: features that agree between views and not with each other."""
 
 import torch
-from lightly.loss import BarlowTwinsLoss
-from lightly.models.modules.heads import BarlowTwinsProjectionHead
 from torch import nn
 
 from foldsmith.config import Types
@@ -31,6 +29,10 @@ class BarlowTwins(nn.Module):
         projection_dim: int = 2048,
         redundancy: float = 5e-3,
     ) -> None:
+        # Here, not above: lightly takes seconds to import, and most commands need none of it.
+        from lightly.loss import BarlowTwinsLoss
+        from lightly.models.modules.heads import BarlowTwinsProjectionHead
+
         super().__init__()
         self.backbone = backbone
         self.dim = projection_dim

@@ -1,8 +1,6 @@
 """BYOL: predicting what a momentum encoder says of another view."""
 
 import torch
-from lightly.loss import NegativeCosineSimilarity
-from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
 from torch import nn
 
 from foldsmith.config import Types
@@ -35,6 +33,10 @@ class BYOL(nn.Module):
         projection_dim: int = 256,
         momentum: float = 0.99,
     ) -> None:
+        # Here, not above: lightly takes seconds to import, and most commands need none of it.
+        from lightly.loss import NegativeCosineSimilarity
+        from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
+
         super().__init__()
         self.backbone = backbone
         self.dim = projection_dim

@@ -1,8 +1,6 @@
 """DINO: self-distillation without labels, over crops of several sizes."""
 
 import torch
-from lightly.models.modules.center import Center
-from lightly.models.modules.heads import ProjectionHead
 from torch import nn
 from torch.nn import functional
 
@@ -26,6 +24,9 @@ class _Head(nn.Module):
     def __init__(
         self, features: int, hidden: int, bottleneck: int, n_prototypes: int, batch_norm: bool
     ) -> None:
+        # Here, not above: lightly takes seconds to import, and most commands need none of it.
+        from lightly.models.modules.heads import ProjectionHead
+
         super().__init__()
 
         def norm() -> nn.Module | None:
@@ -105,6 +106,8 @@ class DINO(nn.Module):
         center_momentum: float = 0.9,
         momentum: float = 0.996,
     ) -> None:
+        from lightly.models.modules.center import Center
+
         super().__init__()
         self.student_backbone = backbone
         self.student_head = _Head(

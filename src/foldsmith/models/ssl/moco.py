@@ -1,7 +1,6 @@
 """MoCo v3: contrast with a momentum encoder's keys of the same batch."""
 
 import torch
-from lightly.models.modules.heads import MoCoProjectionHead
 from torch import nn
 from torch.nn import functional
 
@@ -38,6 +37,9 @@ class MoCoV3(nn.Module):
         temperature: float = 0.2,
         momentum: float = 0.99,
     ) -> None:
+        # Here, not above: lightly takes seconds to import, and most commands need none of it.
+        from lightly.models.modules.heads import MoCoProjectionHead
+
         super().__init__()
         self.backbone = backbone
         self.dim = projection_dim

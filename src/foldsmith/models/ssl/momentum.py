@@ -4,7 +4,6 @@ import copy
 import math
 from typing import TypeVar
 
-from timm.layers.drop import DropPath
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -17,6 +16,9 @@ def momentum_copy(module: M) -> M:
     Its BatchNorm statistics are its own: it normalises with its batch as the original does,
     and only the weights are averaged.
     """
+    # Here, not above: timm takes a second to import.
+    from timm.layers.drop import DropPath
+
     twin = copy.deepcopy(module).requires_grad_(False)
     for part in twin.modules():
         if isinstance(part, DropPath):

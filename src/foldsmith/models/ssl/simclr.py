@@ -1,8 +1,6 @@
 """SimCLR: two views of a photo against all other photos of the batch."""
 
 import torch
-from lightly.loss import NTXentLoss
-from lightly.models.modules.heads import SimCLRProjectionHead
 from torch import nn
 
 from foldsmith.config import Types
@@ -31,6 +29,10 @@ class SimCLR(nn.Module):
         projection_dim: int = 128,
         temperature: float = 0.2,
     ) -> None:
+        # Here, not above: lightly takes seconds to import, and most commands need none of it.
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules.heads import SimCLRProjectionHead
+
         super().__init__()
         self.backbone = backbone
         self.dim = projection_dim

@@ -1,8 +1,6 @@
 """VICReg: views that agree, features that vary and do not repeat each other."""
 
 import torch
-from lightly.loss import VICRegLoss
-from lightly.models.modules.heads import VICRegProjectionHead
 from torch import nn
 
 from foldsmith.config import Types
@@ -34,6 +32,10 @@ class VICReg(nn.Module):
         variance: float = 25.0,
         covariance: float = 1.0,
     ) -> None:
+        # Here, not above: lightly takes seconds to import, and most commands need none of it.
+        from lightly.loss import VICRegLoss
+        from lightly.models.modules.heads import VICRegProjectionHead
+
         super().__init__()
         self.backbone = backbone
         self.dim = projection_dim

@@ -9,7 +9,7 @@ from foldsmith.training.extensions.plots import PlotLog
 from foldsmith.training.extensions.probe import Probe
 from foldsmith.training.extensions.progress import EpochReport, Progress
 from foldsmith.training.extensions.snapshots import (
-    MinValueTrigger,
+    best_value,
     every_and_last,
     last_epoch,
     resume_snapshot,
@@ -27,7 +27,7 @@ TYPES: Types = {
     "Probe": Probe,
     "RankWatch": RankWatch,
     "WeightsSnapshot": weights_snapshot,
-    "MinValueTrigger": MinValueTrigger,
+    "BestValueTrigger": best_value,
     "EveryAndLast": every_and_last,
     "LastEpoch": last_epoch,
 }

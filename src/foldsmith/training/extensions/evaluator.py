@@ -1,6 +1,5 @@
 """Validation after each epoch."""
 
-import numpy as np
 import pytorch_pfn_extras as ppe
 import torch
 from pytorch_pfn_extras.training import extension
@@ -11,7 +10,7 @@ from foldsmith.evaluation.predict import predict_logits
 from foldsmith.models.runtime import Runtime
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.metrics import Metric
-from foldsmith.tasks.task import Task
+from foldsmith.tasks.task import Task, score_logits
 
 
 class Evaluator(extension.Extension):
@@ -24,7 +23,7 @@ class Evaluator(extension.Extension):
         loader: Validation batches.
         model: The model.
         loss: Loss of (logits, encoded targets).
-        metric: Metric of (predictions, targets), lower is better.
+        metric: What the predictions are judged by.
         task: How targets are encoded and logits become predictions.
         runtime: Device and precision.
     """
@@ -56,6 +55,5 @@ class Evaluator(extension.Extension):
         targets = self.loader.dataset.targets
         encoded = self.task.encode(torch.from_numpy(targets))
         loss = float(self.loss(torch.from_numpy(logits), encoded))
-        predictions = self.task.predict(logits)
-        metric = self.metric(predictions, targets.astype(np.float64))
+        metric = score_logits(self.task, self.metric, logits, targets)
         ppe.reporting.report({"val/loss": loss, "val/metric": metric})

@@ -5,6 +5,7 @@ from pathlib import Path
 from pytorch_pfn_extras.training import extension
 
 from foldsmith.atomic import replacing
+from foldsmith.tasks.metrics import Metric
 
 
 class PlotLog(extension.Extension):
@@ -17,7 +18,8 @@ class PlotLog(extension.Extension):
         y_keys: Keys of the log.
         filename: PNG in the output folder.
         max_epoch: Number of epochs of the training.
-        mark_minimum: Key whose lowest value is marked, or null.
+        mark_best: Key whose best value is marked, or null.
+        metric: Says which values are better; null for a loss, of which lower ones are.
     """
 
     trigger = (1, "epoch")
@@ -28,13 +30,15 @@ class PlotLog(extension.Extension):
         y_keys: list[str],
         filename: str,
         max_epoch: int,
-        mark_minimum: str | None = None,
+        mark_best: str | None = None,
+        metric: Metric | None = None,
     ) -> None:
         self.name = f"plot {filename}"
         self.y_keys = y_keys
         self.filename = filename
         self.max_epoch = max_epoch
-        self.mark_minimum = mark_minimum
+        self.mark_best = mark_best
+        self.greater_is_better = metric is not None and metric.greater_is_better
 
     def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
         """Draw, if it is time; called by the manager at the end of an epoch."""
@@ -56,16 +60,17 @@ class PlotLog(extension.Extension):
                 continue
             epochs, values = zip(*points, strict=True)
             axes.plot(epochs, values, marker="." if len(points) < 40 else None, label=key)
-            if key == self.mark_minimum:
-                low = min(range(len(values)), key=values.__getitem__)
-                axes.plot(epochs[low], values[low], "o", mfc="none", ms=9, color="black")
+            if key == self.mark_best:
+                choose = max if self.greater_is_better else min
+                best = choose(range(len(values)), key=values.__getitem__)
+                axes.plot(epochs[best], values[best], "o", mfc="none", ms=9, color="black")
                 axes.annotate(
-                    f"{values[low]:.4f} (epoch {epochs[low]})",
-                    (epochs[low], values[low]),
+                    f"{values[best]:.4f} (epoch {epochs[best]})",
+                    (epochs[best], values[best]),
                     textcoords="offset points",
                     xytext=(0, 10),
                     # Towards the middle of the picture, so that the text stays inside.
-                    ha="left" if low < len(values) / 2 else "right",
+                    ha="left" if best < len(values) / 2 else "right",
                 )
                 axes.margins(y=0.15)
         axes.set_xlabel("epoch")

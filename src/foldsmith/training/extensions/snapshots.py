@@ -7,9 +7,15 @@ from typing import Any
 import torch
 from pytorch_pfn_extras.training import extension
 from pytorch_pfn_extras.training.extension import ExtensionEntry
-from pytorch_pfn_extras.training.triggers import ManualScheduleTrigger
-from pytorch_pfn_extras.training.triggers import MinValueTrigger as MinValueTrigger
+from pytorch_pfn_extras.training.triggers import (
+    BestValueTrigger,
+    ManualScheduleTrigger,
+    MaxValueTrigger,
+    MinValueTrigger,
+)
 from torch import nn
+
+from foldsmith.tasks.metrics import Metric
 
 RESUME_FILE = "resume.pth"
 
@@ -22,6 +28,18 @@ def every_and_last(n: int, max_epoch: int) -> ManualScheduleTrigger:
 def last_epoch(max_epoch: int) -> ManualScheduleTrigger:
     """Return a trigger that fires at the last epoch."""
     return ManualScheduleTrigger([max_epoch], "epoch")
+
+
+def best_value(key: str, metric: Metric | None = None) -> BestValueTrigger:
+    """Return a trigger that fires at each epoch whose value is better than all before.
+
+    Args:
+        key: Key of the log, as in ``val/metric``.
+        metric: Says which values are better; null for a loss, of which lower ones are.
+    """
+    if metric is not None and metric.greater_is_better:
+        return MaxValueTrigger(key)
+    return MinValueTrigger(key)
 
 
 class WeightsSnapshot(extension.Extension):
@@ -122,6 +140,11 @@ def weights_snapshot(
     """
     snapshot = WeightsSnapshot(target, filename, keep)
     return ExtensionEntry(snapshot, name=filename, trigger=trigger)
+
+
+def every_epoch_snapshot(target: nn.Module) -> ExtensionEntry:
+    """Return a :class:`WeightsSnapshot` of every epoch, all of which are kept."""
+    return weights_snapshot(target, "snapshot_epoch_{.epoch}.pth", (1, "epoch"))
 
 
 def resume_snapshot(interval: int, max_epoch: int) -> ExtensionEntry:

@@ -1,0 +1,68 @@
+"""How far a score would move with other photos: the bootstrap over groups."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.tasks.metrics import Metric
+
+Array = npt.NDArray[np.float64]
+
+RESAMPLES = 1000
+# For metrics that are no mean over rows, each of which is computed anew.
+RESAMPLES_OF_WHOLES = 300
+
+_OUTSIDE = 0.05
+
+
+def bootstrap(
+    metric: Metric,
+    predictions: Mapping[str, Array],
+    targets: Array,
+    groups: npt.NDArray[np.int64],
+    seed: int,
+) -> dict[str, Array]:
+    """Return the metric of resampled groups, the same ones for all predictions.
+
+    Whole groups are drawn with replacement (the cluster bootstrap; Davison and Hinkley,
+    "Bootstrap Methods and their Application", 1997, section 3.8): photos of one group err
+    alike, and drawing single photos would promise more certainty than there is. As all
+    predictions meet the same draws, differences of two columns are paired.
+
+    Args:
+        metric: The metric.
+        predictions: Name -> predictions, shape (n,) or (n, n_classes).
+        targets: Shape (n,).
+        groups: Number of each row's group, 0 to n_groups - 1, shape (n,).
+        seed: Seed of the draws.
+
+    Returns:
+        Name -> float64, shape (:data:`RESAMPLES`,), fewer where the metric is no mean over rows.
+    """
+    rng = np.random.default_rng(seed)
+    n_groups = int(groups.max()) + 1
+    sizes = np.bincount(groups, minlength=n_groups)
+    sums = {}
+    for name, predicted in predictions.items():
+        rows = metric.rows(predicted, targets)
+        if rows is not None:
+            sums[name] = np.bincount(groups, weights=rows, minlength=n_groups)
+    found: dict[str, list[float]] = {name: [] for name in predictions}
+    for _ in range(RESAMPLES if sums else RESAMPLES_OF_WHOLES):
+        counts = np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups)
+        if sums:
+            n = counts @ sizes
+            for name, values in sums.items():
+                found[name].append(float(metric.from_mean(counts @ values / n)))
+        else:
+            drawn = np.repeat(np.arange(len(targets)), counts[groups])
+            for name, predicted in predictions.items():
+                found[name].append(metric(predicted[drawn], targets[drawn]))
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def interval(values: Array) -> tuple[float, float]:
+    """Return the middle 95 % of resampled values."""
+    low, high = np.quantile(values, [_OUTSIDE / 2, 1 - _OUTSIDE / 2])
+    return float(low), float(high)

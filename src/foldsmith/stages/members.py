@@ -1,0 +1,221 @@
+"""The members of an ensemble: what finished experiments predict, read and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.blending.base import Rows
+from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
+from foldsmith.data.statistics import COLUMNS, IMG_INFO
+from foldsmith.data.tables import FOLD_COLUMN, hash_columns, read_table
+from foldsmith.errors import OutputError
+from foldsmith.hashing import hash_value
+from foldsmith.stages.inputs import hash_folds
+from foldsmith.stages.manifest import Manifest, read_manifest
+from foldsmith.stages.selection import LABELS, inference_manifest
+from foldsmith.tasks.metrics import Metric
+from foldsmith.tasks.task import create_task, probabilities_of
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One experiment's predictions.
+
+    Attributes:
+        name: Name of its output folder.
+        task: Its task, as in ``regression``.
+        oof: Point predictions, shape (n_train,).
+        test: Shape (n_test,).
+        oof_probabilities: Shape (n_train, n_classes); None if the task knows no classes.
+        test_probabilities: Means over the folds' models, shape (n_test, n_classes).
+        folds_sha256: Hash of the train ids and folds.
+        test_ids_sha256: Hash of the test ids.
+    """
+
+    name: str
+    task: str
+    oof: Array
+    test: Array
+    oof_probabilities: Array | None
+    test_probabilities: Array | None
+    folds_sha256: str
+    test_ids_sha256: str
+
+
+def read_members(
+    project: Project, settings: EnsembleSettings, table: pd.DataFrame, test: pd.DataFrame
+) -> list[Member]:
+    """Read the experiments of an ensemble.
+
+    Args:
+        project: The project.
+        settings: Which, and by which snapshots.
+        table: The fold table.
+        test: The test table.
+
+    Raises:
+        OutputError: An experiment has no predictions, or those of two, or of the tables, are
+            not for the same rows and folds.
+    """
+    members = [_read_member(project, folder, settings) for folder in settings.experiments]
+    first = members[0]
+    for member in members[1:]:
+        if member.folds_sha256 != first.folds_sha256:
+            raise OutputError(
+                f"{first.name} and {member.name} differ in their folds or the order of their "
+                "train rows; they cannot be blended. Train one of them again"
+            )
+        if member.test_ids_sha256 != first.test_ids_sha256:
+            raise OutputError(
+                f"{first.name} and {member.name} differ in the order of the test rows"
+            )
+    today = hash_folds(project, table), hash_columns(test, [project.settings.id_column])
+    if (first.folds_sha256, first.test_ids_sha256) != today:
+        raise OutputError(
+            f"{first.name} was made with another fold table or test table than today's; "
+            "run 'foldsmith infer' again"
+        )
+    return members
+
+
+def member_hashes(project: Project, experiment: Experiment) -> dict[str, str]:
+    """Return output folder of each member of an ensemble -> hash of its predictions.
+
+    Raises:
+        OutputError: A member has no predictions.
+    """
+    settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
+    kept = ("oof_prediction_", "submission_", "oof_logit_", "test_logit_")
+    found = {}
+    for folder in settings.experiments:
+        manifest = _read_inference(project, folder, settings.criterion)
+        found[folder] = hash_value(
+            {name: sha for name, sha in manifest.outputs.items() if name.startswith(kept)}
+        )
+    return found
+
+
+def rows_of(
+    project: Project,
+    members: list[Member],
+    metric: Metric,
+    table: pd.DataFrame,
+    test: pd.DataFrame,
+    with_features: bool,
+) -> tuple[Rows, Rows]:
+    """Return what the members say of the labelled photos, and of those to predict.
+
+    Args:
+        project: The project.
+        members: The members.
+        metric: What it needs: values or probabilities.
+        table: The fold table.
+        test: The test table.
+        with_features: Also what else is known of each photo: the class probabilities, where
+            the predictions are none, and size and colours from ``img_info.csv``.
+
+    Raises:
+        OutputError: The metric needs probabilities and a member has none.
+        DataError: ``img_info.csv`` is needed and missing.
+    """
+    if metric.needs == "probabilities":
+        for member in members:
+            if member.oof_probabilities is None:
+                raise OutputError(
+                    f"{member.name}: has no class probabilities, which the project's metric "
+                    f"{metric.name} needs; leave it out of ensemble/experiments"
+                )
+    found = []
+    for part, ids in (("train", table), ("test", test)):
+        probabilities = [
+            member.oof_probabilities if part == "train" else member.test_probabilities
+            for member in members
+        ]
+        known = [array for array in probabilities if array is not None]
+        features = np.empty((len(ids), 0))
+        if metric.needs == "probabilities":
+            predictions = np.stack(known)
+        else:
+            predictions = np.stack([m.oof if part == "train" else m.test for m in members])
+            if with_features:
+                features = np.hstack([features, *known])
+        if with_features:
+            features = np.hstack([features, _photo_facts(project, ids, part)])
+        found.append(Rows(predictions, features))
+    return found[0], found[1]
+
+
+def groups_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the number of each row's group, from 0 on; each photo is one if there is no column.
+
+    Args:
+        project: The project.
+        table: The fold table; one that was made by hand may lack the column.
+
+    Returns:
+        int64, shape (n,).
+    """
+    column = project.settings.group_column
+    if column is None or column not in table.columns:
+        return np.arange(len(table))
+    return np.unique(table[column].astype(str), return_inverse=True)[1].astype(np.int64)
+
+
+def _photo_facts(project: Project, table: pd.DataFrame, data_type: str) -> Array:
+    """Return size and colours of photos, shape (n, 8), NaN where one could not be read."""
+    column = project.settings.id_column
+    # Without an id column: an id may be in train and in test.
+    info = read_table(project.data_dir / IMG_INFO, ["data_type", column, *COLUMNS])
+    info = info[info["data_type"] == data_type].astype({column: str}).set_index(column)
+    facts: Array = info.reindex(table[column].astype(str))[COLUMNS].to_numpy(dtype=np.float64)
+    return facts
+
+
+def _read_inference(project: Project, folder: str, criterion: Criterion) -> Manifest:
+    path = inference_manifest(project.path(folder), criterion)
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise OutputError(
+            f"{path}: no such file; run 'foldsmith infer -e {folder} -cri {criterion}' first"
+        )
+    return manifest
+
+
+def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> Member:
+    root = project.path(folder)
+    manifest = _read_inference(project, folder, settings.criterion)
+    label = LABELS[settings.criterion]
+    ids, target = project.settings.id_column, project.settings.target_column
+    # The table carries the row ids and folds of the array.
+    oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)
+    test = read_table(root / f"submission_by_{label}.csv", [target])
+    task = str(manifest.facts["task"])
+    probabilities = [
+        _read_probabilities(project, task, manifest, root / f"{part}_logit_by_{label}.npy")
+        for part in ("oof", "test")
+    ]
+    return Member(
+        name=root.name,
+        task=task,
+        oof=np.load(root / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0],
+        test=test[target].to_numpy(dtype=np.float64),
+        oof_probabilities=probabilities[0],
+        # Of every fold's model.
+        test_probabilities=None if probabilities[1] is None else probabilities[1].mean(axis=0),
+        folds_sha256=hash_folds(project, oof),
+        test_ids_sha256=str(manifest.inputs["test ids"]),
+    )
+
+
+def _read_probabilities(
+    project: Project, task: str, manifest: Manifest, path: Path
+) -> Array | None:
+    if path.name not in manifest.outputs:
+        return None
+    logits = np.load(path, allow_pickle=False)
+    return probabilities_of(create_task(task, project), logits)

@@ -1,0 +1,117 @@
+"""Which epoch of each fold an inference uses, and where its snapshot is."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foldsmith.config import Criterion
+from foldsmith.errors import OutputError
+from foldsmith.stages.manifest import Manifest
+from foldsmith.training.extensions.log import LOG_FILE
+
+# What the results of each criterion are called: score_by_best_metric.csv, ...
+LABELS: dict[Criterion, str] = {
+    "metric": "best_metric",
+    "loss": "best_loss",
+    "last": "last",
+    "common": "common",
+}
+
+# The files that a training may have left of an epoch; what is in them is the same.
+_SNAPSHOTS: dict[Criterion, str] = {
+    "metric": "snapshot_by_metric_epoch_{}.pth",
+    "loss": "snapshot_by_loss_epoch_{}.pth",
+    "last": "snapshot_last_epoch_{}.pth",
+    "common": "snapshot_epoch_{}.pth",  # as globals/snapshot_epochs: all has them written
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The snapshot of one fold.
+
+    Attributes:
+        fold: The fold.
+        epoch: Epoch of the snapshot.
+        source: Where it is: where the training wrote it, or the copy.
+        copy: Where inference keeps it.
+        sha256: Hash of its content, from the training's manifest.
+        logged: What the training logged at that epoch.
+    """
+
+    fold: int
+    epoch: int
+    source: Path
+    copy: Path
+    sha256: str
+    logged: Mapping[str, Any]
+
+
+def inference_manifest(root: Path, criterion: Criterion) -> Path:
+    """Return where an inference leaves its manifest."""
+    return root / f"manifest_by_{LABELS[criterion]}.json"
+
+
+def choose(
+    root: Path, manifest: Manifest, fold: int, n_splits: int, criterion: Criterion
+) -> Chosen:
+    """Find the snapshot of one fold.
+
+    Args:
+        root: Output folder of the training.
+        manifest: That of the fold.
+        fold: The fold.
+        n_splits: Number of folds.
+        criterion: The epoch of the fold's own best validation ``metric`` or ``loss``, the
+            ``last``, or the one whose metric is best on average over all folds (``common``).
+
+    Raises:
+        OutputError: An earlier inference has deleted it, or it was never written.
+    """
+    folder = root / f"fold{fold}"
+    log = read_log(root, fold)
+    # Losses fall; of the metric the training says so.
+    upwards = criterion != "loss" and bool(manifest.facts.get("greater_is_better", False))
+    best = max if upwards else min
+    if criterion == "last":
+        row = log[-1]
+    elif criterion == "common":
+        means = common_curve(root, n_splits)
+        row = log[best(range(len(means)), key=means.__getitem__)]
+    else:
+        row = best(log, key=lambda entry: entry[f"val/{criterion}"])
+    epoch = row["epoch"]
+    own = _SNAPSHOTS[criterion].format(epoch)
+    # A common epoch may be one that was kept for another reason.
+    names = [own] if criterion != "common" else [name.format(epoch) for name in _SNAPSHOTS.values()]
+    copy = root / f"{LABELS[criterion]}_model_fold{fold}.pth"
+    written = [name for name in names if name in manifest.outputs]
+    for name in written:
+        for source in (folder / name, copy):
+            if source.is_file():
+                return Chosen(fold, epoch, source, copy, manifest.outputs[name], row)
+    if criterion == "common" and not written:
+        raise OutputError(
+            f"{folder / own}: no such snapshot; the training kept none of epoch {epoch}. Set "
+            f"globals/snapshot_epochs: all and train all folds again with -f, or use -cri last"
+        )
+    raise OutputError(
+        f"{folder / own}: no such snapshot; an earlier inference deleted it (--keep-snapshots "
+        f"keeps them). Train fold {fold} again with -v {fold} -f"
+    )
+
+
+def read_log(root: Path, fold: int) -> list[dict[str, Any]]:
+    """Return what a fold's training logged, one entry per epoch."""
+    log: list[dict[str, Any]] = json.loads(
+        (root / f"fold{fold}" / LOG_FILE).read_text(encoding="utf-8")
+    )
+    return log
+
+
+def common_curve(root: Path, n_splits: int) -> list[float]:
+    """Return the mean over the folds of the validation metric of each epoch."""
+    logs = [[entry["val/metric"] for entry in read_log(root, fold)] for fold in range(n_splits)]
+    return [sum(values) / n_splits for values in zip(*logs, strict=False)]

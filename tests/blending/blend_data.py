@@ -1,0 +1,40 @@
+"""Members of a blend, made up."""
+
+import numpy as np
+
+from foldsmith.blending.base import Goal, Rows
+from foldsmith.tasks.metrics import metric_named
+
+VALUES = (0.0, 1.0, 2.0, 3.0)
+RANGE = (0.0, 3.0)
+
+
+def goal(name="RMSE"):
+    return Goal(metric_named(name, VALUES), RANGE, VALUES)
+
+
+def rows(predictions):
+    return Rows(predictions, np.empty((predictions.shape[1], 0)))
+
+
+def alike(seed, n_members=4, n=400, noise=0.3, shared=0.6):
+    """Members of one quality, whose errors are much alike."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 4, n).astype(float)
+    common = shared * rng.normal(size=n)
+    predictions = targets + common + noise * rng.normal(size=(n_members, n))
+    return np.clip(predictions, *RANGE), targets
+
+
+def unlike(seed, n=400):
+    """One good member and two bad ones."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 4, n).astype(float)
+    noise = np.array([[0.2], [1.5], [1.5]])
+    return np.clip(targets + noise * rng.normal(size=(3, n)), *RANGE), targets
+
+
+def as_probabilities(predictions):
+    """Class probabilities around point predictions, shape (n_members, n, 4)."""
+    weights = np.exp(-2 * (predictions[:, :, None] - np.asarray(VALUES)) ** 2)
+    return weights / weights.sum(axis=-1, keepdims=True)

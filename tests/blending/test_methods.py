@@ -1,0 +1,148 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+from blend_data import RANGE, VALUES, alike, as_probabilities, goal, rows, unlike
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foldsmith.blending.base import Rows
+from foldsmith.blending.calibration import CalibratedBlend
+from foldsmith.blending.greedy import greedy_weights
+from foldsmith.blending.methods import create_blend, with_fewer_trials
+from foldsmith.blending.weights import (
+    best_member_weights,
+    blend,
+    nnls_weights,
+    ridge_weights,
+    simplex_weights,
+)
+from foldsmith.config import BlendMethod, EnsembleSettings
+from foldsmith.errors import ConfigError
+from foldsmith.tasks.metrics import METRICS, metric_named, rmse
+
+SETTINGS = EnsembleSettings(experiments=["a"], n_trials=5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 5))
+def test_laws_of_nnls_and_ridge(seed, n_members):
+    predictions, targets = alike(seed, n_members, n=120)
+    weights = nnls_weights(predictions, targets)
+    assert (weights >= 0).all()
+    # The simplex is part of what it chooses from.
+    simplex = simplex_weights(predictions, targets)
+    found = rmse(weights @ predictions, targets)
+    assert found <= rmse(simplex @ predictions, targets) + 1e-9
+    ridge = ridge_weights(predictions, targets)
+    assert ridge.sum() == pytest.approx(1)
+    # Between the plain average and the least squares: never worse than the average.
+    mean = predictions.mean(axis=0)
+    assert rmse(ridge @ predictions, targets) <= rmse(mean, targets) + 1e-9
+
+
+def test_ridge_keeps_to_the_plain_average_where_members_are_alike():
+    predictions, targets = alike(0, noise=0.3)
+    off = predictions - predictions.mean(axis=0)
+    free = np.linalg.lstsq(off.T, targets - predictions.mean(axis=0))[0]
+    shrunk = ridge_weights(predictions, targets) - 0.25
+    assert np.linalg.norm(shrunk) < 0.9 * np.linalg.norm(free)
+    predictions, targets = unlike(0, n=2000)
+    assert ridge_weights(predictions, targets)[0] > 0.8
+    same = np.stack([predictions[0]] * 3)
+    np.testing.assert_allclose(ridge_weights(same, targets), 1 / 3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(sorted(METRICS)), st.integers(1, 5))
+def test_greedy_is_never_worse_in_sample_than_the_best_member(seed, name, n_members):
+    predictions, targets = alike(seed, n_members, n=80)
+    metric, bounds = metric_named(name, VALUES), RANGE
+    if metric.needs == "probabilities":
+        predictions, bounds = as_probabilities(predictions), (0.0, 1.0)
+    weights = greedy_weights(predictions, targets, bounds, metric, rounds=6)
+    assert (weights >= 0).all() and weights.sum() == pytest.approx(1)
+    best = best_member_weights(predictions, targets, metric)
+    assert sorted(best) == [0.0] * (n_members - 1) + [1.0]
+    found = metric(blend(predictions, weights, bounds), targets)
+    assert metric.gain(found, metric(predictions[best.argmax()], targets)) >= 0
+
+
+def test_greedy_takes_members_more_than_once():
+    targets = np.arange(90) % 4.0
+    off = np.tile([1.0, -1.0, 0.5], 30)
+    # Two parts of the first and one of the second are right.
+    predictions = np.stack([targets + off, targets - 2 * off, targets + 3])
+    weights = greedy_weights(predictions, targets, (-9.0, 9.0), metric_named("RMSE"))
+    np.testing.assert_allclose(weights, [2 / 3, 1 / 3, 0], atol=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("method", get_args(BlendMethod))
+def test_every_method_takes_every_metric(method, name):
+    predictions, targets = unlike(1, n=160)
+    aim = goal(name)
+    if aim.metric.needs == "probabilities":
+        predictions = as_probabilities(predictions)
+    half = np.arange(160) < 80
+    made = create_blend(method, aim, SETTINGS, seed=0)
+    blended = made.fit(rows(predictions).take(half), targets[half])
+    result = blended.predict(rows(predictions).take(~half))
+    low, high = aim.bounds
+    assert result.shape == predictions[0][~half].shape
+    assert (result >= low).all() and (result <= high).all()
+    if result.ndim == 2:
+        np.testing.assert_allclose(result.sum(axis=1), 1)
+    points = aim.points(result)
+    assert points.shape == (80,)
+    # All of them have seen that some know the target.
+    assert rmse(points, targets[~half]) < rmse(np.full(80, 1.5), targets[~half])
+
+
+def test_trees_use_what_no_weights_can():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 4, 1500).astype(float)
+    wide = rng.integers(0, 2, 1500)
+    # One member is right for wide photos, the other for high ones.
+    guess = rng.uniform(0, 3, 1500)
+    predictions = np.stack([np.where(wide, targets, guess), np.where(wide, guess, targets)])
+    data = Rows(predictions, wide[:, None].astype(float))
+    half = np.arange(1500) < 750
+    scores = {
+        method: rmse(
+            create_blend(method, goal(), SETTINGS, 0)
+            .fit(data.take(half), targets[half])
+            .predict(data.take(~half)),
+            targets[~half],
+        )
+        for method in ("box", "stack")
+    }
+    assert scores["stack"] < 0.8 * scores["box"]
+
+
+def test_a_cross_fitted_search_takes_fewer_trials():
+    assert with_fewer_trials(EnsembleSettings(experiments=["a"], n_trials=1000)).n_trials == 100
+    assert with_fewer_trials(SETTINGS).n_trials == 1
+
+
+def test_isotonic_calibration_straightens_what_is_bent():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 4, 800).astype(float)
+    bent = 3 * (np.clip(targets + 0.2 * rng.normal(size=(2, 800)), 0, 3) / 3) ** 3
+    plain = create_blend("mean", goal(), SETTINGS, 0)
+    calibrated = CalibratedBlend(plain, "isotonic", goal())
+    assert calibrated.name == "mean+isotonic"
+    half = np.arange(800) < 400
+    held = rows(bent).take(~half)
+    fitted = calibrated.fit(rows(bent).take(half), targets[half])
+    before = plain.fit(held, targets[~half]).predict(held)
+    assert rmse(fitted.predict(held), targets[~half]) < 0.5 * rmse(before, targets[~half])
+    order = np.argsort(before)
+    assert (np.diff(fitted.predict(held)[order]) >= 0).all()
+
+
+def test_calibration_that_does_not_fit_the_metric_is_refused():
+    for how, name in (("isotonic", "LogLoss"), ("thresholds", "RMSE"), ("thresholds", "AUC")):
+        plain = create_blend("mean", goal(name), SETTINGS, 0)
+        with pytest.raises(ConfigError, match=f"{how} needs .*; the project's is {name}"):
+            CalibratedBlend(plain, how, goal(name))
