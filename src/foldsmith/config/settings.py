@@ -4,7 +4,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Task = Literal["self-supervised", "multi-class", "regression", "ensemble"]
+Task = Literal["self-supervised", "multi-class", "regression", "frozen-features", "ensemble"]
+
+# Tasks that train a model per fold.
+FINE_TUNINGS: tuple[Task, ...] = ("multi-class", "regression")
+
+# Tasks whose predictions an ensemble blends.
+MEMBERS: tuple[Task, ...] = (*FINE_TUNINGS, "frozen-features")
 TestTimeAugmentation = Literal["none", "hflip", "flips"]
 
 
@@ -12,11 +18,12 @@ class Globals(BaseModel):
     """The section ``globals`` of an experiment file.
 
     Attributes:
-        task: ``self-supervised``, ``multi-class``, ``regression`` or ``ensemble``.
+        task: ``self-supervised``, ``multi-class``, ``regression``, ``frozen-features`` (a small
+            model on the features of a backbone that is not trained further) or ``ensemble``.
         seed: Seed of weights, order, augmentation and mixup.
         output_path: Output folder of a pretraining or an ensemble, relative to the project
             folder. For ``train`` it is set to ``output_root/fold{k}``.
-        output_root: Output folder of a K-fold training.
+        output_root: Output folder of a K-fold training or of frozen features.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         max_epoch: Number of epochs.
         grad_accum: Batches per optimizer step.
@@ -121,6 +128,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "manager",
         "extensions",
     ),
+    "frozen-features": ("model", "dataset/", "loader/val", "loader/test", "head"),
     "ensemble": ("ensemble/",),
 }
-SECTIONS["regression"] = SECTIONS["multi-class"]
+SECTIONS |= {task: SECTIONS["multi-class"] for task in FINE_TUNINGS}

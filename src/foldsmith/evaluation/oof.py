@@ -19,13 +19,13 @@ class FoldLogits:
 
     Attributes:
         fold: The fold.
-        epoch: Epoch of its snapshot.
+        epoch: Epoch of its snapshot; None where nothing is trained by epochs.
         rows: Rows of the train table, shape (n,).
         logits: Shape (n, n_outputs).
     """
 
     fold: int
-    epoch: int
+    epoch: int | None
     rows: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
 

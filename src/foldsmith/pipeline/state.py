@@ -14,6 +14,7 @@ from foldsmith.stages.ensemble import member_hashes
 from foldsmith.stages.infer import choose, inference_manifest
 from foldsmith.stages.inputs import (
     ensemble_inputs,
+    frozen_inputs,
     infer_inputs,
     preprocess_inputs,
     pretrain_inputs,
@@ -93,6 +94,8 @@ def inputs_of(step: Step, plan: Plan, hashes: FileHashes) -> Inputs:
         return pretrain_inputs(step.experiment, plan.types, hashes)
     if step.kind == "train":
         return train_inputs(step.experiment, step.fold or 0, plan.types, hashes)
+    if step.experiment.globals.task == "frozen-features":
+        return frozen_inputs(step.experiment, plan.types, hashes)
     if step.kind == "infer":
         chosen = {}
         for fold in range(plan.project.n_splits):

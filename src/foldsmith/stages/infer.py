@@ -13,6 +13,7 @@ import pandas as pd
 
 from foldsmith.atomic import copy_file, remove_leftovers, write_csv, write_npy
 from foldsmith.config import Experiment, Project
+from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     read_folds,
@@ -68,8 +69,8 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class _Results:
-    """What inference found.
+class Results:
+    """Logits and scores of an experiment.
 
     Attributes:
         oof_logits: Shape (n_train, n_outputs).
@@ -226,8 +227,8 @@ def _infer(
     test_logits[:] = task.constant_logits(targets)
     test_logits[:, loader.dataset.rows] = readable_logits
 
-    results = _Results(oof_logits, test_logits, scores)
-    outputs = _write_results(root, label, project, table, test, task, results)
+    results = Results(oof_logits, test_logits, scores)
+    outputs = write_results(root, label, project, table, test, task, results)
     # Last: this file says that the others are complete.
     write_manifest(
         inference_manifest(root, criterion),
@@ -256,16 +257,29 @@ def _infer(
     return scores
 
 
-def _write_results(
+def write_results(
     root: Path,
     label: str,
     project: Project,
     table: pd.DataFrame,
     test: pd.DataFrame,
     task: Task,
-    results: _Results,
+    results: Results,
 ) -> list[Path]:
-    """Write predictions, logits and scores, each file whole; return the files."""
+    """Write predictions, logits and scores, each file whole.
+
+    Args:
+        root: Output folder.
+        label: One of :data:`LABELS`.
+        project: The project.
+        table: The fold table.
+        test: The test table.
+        task: How logits become predictions.
+        results: What to write.
+
+    Returns:
+        The files.
+    """
     tables: dict[str, pd.DataFrame] = {}
     arrays: dict[str, npt.NDArray[np.float32 | np.float64]] = {}
     oof = task.predict(results.oof_logits)
@@ -296,7 +310,9 @@ def _load_experiment(project: Project, root: Path, overrides: Sequence[str]) -> 
     if not path.is_file():
         raise OutputError(f"{root}: no {RESOLVED_CONFIG}; is it the output folder of a training?")
     experiment = Experiment.load(project, path, overrides)
-    if experiment.globals.task not in ("multi-class", "regression"):
+    if experiment.globals.task == "frozen-features":
+        raise OutputError(f"{root}: its predictions come with 'foldsmith train', not with infer")
+    if experiment.globals.task not in FINE_TUNINGS:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, not a fine-tuning")
     return experiment
 

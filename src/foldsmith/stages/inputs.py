@@ -133,6 +133,41 @@ def infer_inputs(
     }
 
 
+def features_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of the features of a frozen backbone: all but the head and targets."""
+    project = experiment.project
+    table = read_folds(project, experiment.globals.meta_file)
+    test = read_test(project)
+    readable = test.iloc[readable_test(project, test)]
+    paths = [*photo_paths(project, table), *photo_paths(project, readable)]
+    return {
+        "config": _config(experiment, ("head",)),
+        "files": _files(experiment, types, hashes),
+        "photos": hash_photos(project, paths, hashes),
+    }
+
+
+def frozen_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of a head on frozen features: the features' own, folds and targets."""
+    project = experiment.project
+    table = read_folds(project, experiment.globals.meta_file)
+    features = features_inputs(experiment, types, hashes)
+    names = (project.settings.target_column, project.settings.group_column)
+    columns = [name for name in names if name is not None and name in table]
+    return features | {
+        "config": _config(experiment),
+        "project.yml": _target_values(project),
+        "files": features["files"] | _sample(project, hashes),
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, columns),
+        "test ids": hash_columns(read_test(project), [project.settings.id_column]),
+    }
+
+
 def ensemble_inputs(
     experiment: Experiment, predictions: Mapping[str, str], hashes: FileHashes
 ) -> Inputs:

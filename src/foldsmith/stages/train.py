@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from foldsmith.config import Experiment, Parts, Project
+from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.tables import read_folds, targets_of
 from foldsmith.errors import ConfigError, OutputError, one_line
@@ -15,6 +16,7 @@ from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.speed import Measured, tune
+from foldsmith.stages.frozen import fit_experiment
 from foldsmith.stages.inputs import train_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
@@ -73,6 +75,10 @@ def train(
     """
     experiment = Experiment.load(project, Path(config), overrides)
     start: Start = "resume" if resume else "force" if force else "new"
+    if experiment.globals.task == "frozen-features":
+        if folds is not None:
+            raise ConfigError(f"{experiment.file}: frozen features are fitted in all folds at once")
+        return fit_experiment(experiment, start)
     return train_folds(experiment, folds, start)
 
 
@@ -91,7 +97,7 @@ def train_folds(
         listener: Called after each epoch.
     """
     project, settings = experiment.project, experiment.globals
-    if settings.task not in ("multi-class", "regression"):
+    if settings.task not in FINE_TUNINGS:
         stage = "pretrain" if settings.task == "self-supervised" else settings.task
         raise ConfigError(
             f"{experiment.file}: globals/task is {settings.task}; run it with 'foldsmith {stage}'"

@@ -5,7 +5,7 @@ from typing import Any
 
 from foldsmith.config import Project
 from foldsmith.data import datasets, loader, statistics, transforms
-from foldsmith.models import backbone, classifier, simsiam
+from foldsmith.models import backbone, classifier, feature_heads, simsiam
 from foldsmith.tasks import losses, metrics
 from foldsmith.training import extensions, loop, manager, mixup, optimizers
 
@@ -17,6 +17,7 @@ LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
     **backbone.TYPES,
     **classifier.TYPES,
     **simsiam.TYPES,
+    **feature_heads.TYPES,
     **losses.TYPES,
     **metrics.TYPES,
     **mixup.TYPES,
