@@ -44,7 +44,7 @@ def test_an_ensemble_takes_it_as_a_member(small):
     assert "4 of 4 steps done" in dry_run(small, "exp_config/900.yml")
     # Another strength of the head is another result, from the same features.
     features = (folder / "output/300/train_features.npy").stat().st_mtime_ns
-    stronger = ["300:head/alphas=[1000]"]
+    stronger = ["300:head/alphas=[1.0e+6]"]
     assert "stale" in dry_run(small, "exp_config/900.yml", stronger)
     run(small, "exp_config/900.yml", stronger)
     assert (folder / "output/300/train_features.npy").stat().st_mtime_ns == features
