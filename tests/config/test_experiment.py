@@ -72,7 +72,7 @@ def test_overrides_reach_any_path(atmacup):
     ("text", "message"),
     [
         ("globals/max_epoch", "must be PATH=VALUE"),
-        ("globals/max_epch=2", "no key max_epch in globals (did you mean max_epoch?)"),
+        ("globals/max_epch=2", "no key max_epch in globals (did you mean max_epoch"),
         ("dataset/img_sise=2", "no key img_sise in dataset (did you mean img_size?)"),
         ("dataset/train/transforms/40/p=0", "dataset/train/transforms is a list of 8"),
         ("globals/seed/deep=1", "globals/seed is 1086, which holds no keys"),

@@ -31,6 +31,10 @@ class Globals(BaseModel):
         meta_file: Train table with the column ``fold``; the one that ``preprocess``
             writes if null.
         freeze_backbone: Train the head alone.
+        head_epochs: First epochs of a fine-tuning that train the head alone, on a backbone that
+            stands still; everything is trained after them (LP-FT, Kumar et al. 2022).
+        ema_decay: Validate and keep a moving average of the weights with this decay, as in
+            0.999; null keeps the weights themselves.
         snapshot_interval: Epochs between two kept backbones of a pretraining.
         resume_interval: Epochs between two snapshots to resume from; each replaces the last.
         stop_on_collapse: End a pretraining whose features have collapsed; otherwise warn.
@@ -63,6 +67,8 @@ class Globals(BaseModel):
     val_fold: int | list[int] | None = None
     meta_file: str | None = None
     freeze_backbone: bool = False
+    head_epochs: int = Field(default=0, ge=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
     snapshot_interval: int = Field(default=50, ge=1)
     resume_interval: int = Field(default=1, ge=1)
     stop_on_collapse: bool = False
@@ -124,6 +130,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "optimizer",
         "scheduler",
         "loss",
+        "ema",
         "eval",
         "manager",
         "extensions",

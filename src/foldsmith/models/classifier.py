@@ -61,16 +61,26 @@ class ImageModel(nn.Module):
             layers.append(nn.Dropout(drop_rate))
         layers.append(nn.Linear(widths[-2], widths[-1]))
         self.head = nn.Sequential(*layers)
-        self.freeze_backbone = freeze_backbone
         if pretrained is not None:
             load_weights(self.backbone, folder / pretrained)
-        if freeze_backbone:
-            self.backbone.requires_grad_(False)
+        self.freeze_backbone = freeze_backbone
+        # Some backbones have parameters that are never trained.
+        self._trainable = [p for p in self.backbone.parameters() if p.requires_grad]
+        self.train_head_alone(False)
+
+    def train_head_alone(self, alone: bool) -> None:
+        """Let the backbone stand still, or train it too unless ``freeze_backbone`` is set.
+
+        Takes effect for BatchNorm statistics with the next call of :meth:`train`.
+        """
+        self._head_alone = alone or self.freeze_backbone
+        for parameter in self._trainable:
+            parameter.requires_grad_(not self._head_alone)
 
     def train(self, mode: bool = True) -> "ImageModel":
         """Switch between training and evaluation; a frozen backbone stays in evaluation."""
         super().train(mode)
-        if self.freeze_backbone:
+        if self._head_alone:
             self.backbone.eval()
         return self
 

@@ -39,7 +39,7 @@ _INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
 _TRAINING_ONLY = (
     *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
     *("extensions", "globals/max_epoch", "globals/grad_accum", "globals/freeze_backbone"),
-    *("globals/seed", "model/pretrained"),
+    *("globals/seed", "globals/head_epochs", "globals/ema_decay", "ema", "model/pretrained"),
 )
 
 

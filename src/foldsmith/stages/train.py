@@ -197,7 +197,11 @@ def _train_fold(
     if state == "continue":
         restore(manager, read_resume(folder))
         print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
-    step = FineTuneStep(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed)
+    step = FineTuneStep(
+        *(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed),
+        head_epochs=settings.head_epochs,
+        average=parts["ema"],
+    )
     run_training(
         manager,
         step,

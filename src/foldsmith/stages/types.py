@@ -7,7 +7,14 @@ from foldsmith.config import Project
 from foldsmith.data import datasets, loader, statistics, transforms
 from foldsmith.models import backbone, classifier, feature_heads, simsiam
 from foldsmith.tasks import losses, metrics
-from foldsmith.training import extensions, loop, manager, mixup, optimizers
+from foldsmith.training import (
+    extensions,
+    loop,
+    manager,
+    mixup,
+    optimizers,
+    weight_average,
+)
 
 LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
     **transforms.TYPES,
@@ -22,6 +29,7 @@ LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
     **metrics.TYPES,
     **mixup.TYPES,
     **optimizers.TYPES,
+    **weight_average.TYPES,
     **loop.TYPES,
     **manager.TYPES,
     **extensions.TYPES,

@@ -1,15 +1,17 @@
 """What happens to one batch: from views to a loss."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from foldsmith.data.datasets import Batch
+from foldsmith.errors import ConfigError
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.task import Task
 from foldsmith.training.mixup import Mixup
+from foldsmith.training.weight_average import WeightAverage
 
 
 class Step(Protocol):
@@ -30,6 +32,9 @@ class Step(Protocol):
             index: Number of the batch in the epoch, counted from 0.
         """
 
+    def start_epoch(self, epoch: int) -> None:
+        """Do what an epoch (counted from 0) begins with, before the model is set to train."""
+
     def after_update(self, progress: float) -> None:
         """Do what follows an optimizer step, for instance move averages of weights.
 
@@ -49,6 +54,9 @@ class PretrainStep:
         scalars: dict[str, torch.Tensor] = self.model(batch.views)
         return scalars
 
+    def start_epoch(self, epoch: int) -> None:
+        """Do nothing."""
+
     def after_update(self, progress: float) -> None:
         """Tell the method, if it has something to do then (a momentum encoder)."""
         after_update = getattr(self.model, "after_update", None)
@@ -66,6 +74,12 @@ class FineTuneStep:
         mixup: Mixup, or None.
         max_epoch: Number of epochs, for mixup's end.
         seed: Seed of the mixing.
+        head_epochs: First epochs that train the head alone; above 0 for models with
+            ``train_head_alone`` only.
+        average: Moving average of the model's weights, or None.
+
+    Raises:
+        ConfigError: ``head_epochs`` is set and the model cannot train its head alone.
     """
 
     def __init__(
@@ -76,13 +90,28 @@ class FineTuneStep:
         mixup: Mixup | None,
         max_epoch: int,
         seed: int,
+        head_epochs: int = 0,
+        average: WeightAverage | None = None,
     ) -> None:
+        if head_epochs and not hasattr(model, "train_head_alone"):
+            raise ConfigError(
+                f"globals/head_epochs: {type(model).__name__} cannot train its head alone (it has "
+                "no train_head_alone); set it to 0, or take model/type ImageModel"
+            )
         self.model = model
         self.loss = loss
         self.task = task
         self.mixup = mixup
         self.max_epoch = max_epoch
         self.seed = seed
+        self.head_epochs = head_epochs
+        self.average = average
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freeze the backbone in the epochs of the head, and free it after them."""
+        if self.head_epochs:
+            model: Any = self.model
+            model.train_head_alone(epoch < self.head_epochs)
 
     def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
         """Return the loss of one batch."""
@@ -100,4 +129,6 @@ class FineTuneStep:
         return {"loss": share * own + (1 - share) * other}
 
     def after_update(self, progress: float) -> None:
-        """Do nothing."""
+        """Move the average of the weights."""
+        if self.average is not None:
+            self.average.update()

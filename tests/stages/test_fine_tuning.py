@@ -1,0 +1,109 @@
+"""What a fine-tuning may be told to do, through the real train stage."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from small_project import EXPERIMENTS, write_experiment
+
+from foldsmith.config import Experiment, Project
+from foldsmith.errors import ConfigError
+from foldsmith.stages import infer, preprocess, train
+from foldsmith.stages.train import train_folds
+
+FILE = "exp_config/200.yml"
+PLAIN = EXPERIMENTS["200"] | {"model/pretrained": None, "globals/max_epoch": 4}
+LP_FT = PLAIN | {"globals/ema_decay": 0.9, "globals/head_epochs": 2}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture
+def small(small_project):
+    project = Project.open(small_project)
+    preprocess(project)
+    return project
+
+
+def run_fold(project, content, root, listener=None, start="auto"):
+    content = content | {"globals/output_root": root}
+    write_experiment(project.folder, "200", content)
+    experiment = Experiment.load(project, project.path(FILE))
+    return train_folds(experiment, [0], start, listener) / "fold0"
+
+
+def weights(folder, epoch=4):
+    return torch.load(folder / f"snapshot_last_epoch_{epoch}.pth", weights_only=True)
+
+
+def test_a_resumed_average_and_head_start_equal_uninterrupted_ones(small):
+    def stop(report):
+        if report.epoch == 2:
+            raise KilledError
+
+    whole = run_fold(small, LP_FT, "output/whole")
+    with pytest.raises(KilledError):
+        run_fold(small, LP_FT, "output/parts", stop)
+    parts = run_fold(small, LP_FT, "output/parts")
+    one, two = (weights(folder) for folder in (whole, parts))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    logs = [json.loads((folder / "log.json").read_text()) for folder in (whole, parts)]
+    for key in ("train/loss", "val/loss", "val/metric", "lr"):
+        assert [e[key] for e in logs[0]] == [e[key] for e in logs[1]], key
+
+
+def test_the_head_comes_first(small):
+    states = []
+
+    class Spy:
+        def __call__(self, report):
+            path = small.path("output/200/fold0/resume.pth")
+            if path.exists():  # that of the epoch before
+                states.append(torch.load(path, weights_only=True)["models"]["main"])
+
+    run_fold(small, LP_FT, "output/200", Spy())
+    first, second, third = states
+    body = [key for key in first if key.startswith("backbone.")]
+    assert all(torch.equal(first[key], second[key]) for key in body)
+    assert not torch.equal(first["head.0.weight"], second["head.0.weight"])
+    changed = [key for key in body if not torch.equal(second[key], third[key])]
+    assert any("running_mean" in key for key in changed)
+    assert any("conv" in key for key in changed)
+
+
+def test_the_average_is_what_is_validated_and_kept(small):
+    plain = run_fold(small, PLAIN, "output/plain")
+    averaged = run_fold(small, PLAIN | {"globals/ema_decay": 0.9}, "output/averaged")
+    logs = [json.loads((folder / "log.json").read_text()) for folder in (plain, averaged)]
+    # The training is the same, what is looked at is not.
+    assert [e["train/loss"] for e in logs[0]] == [e["train/loss"] for e in logs[1]]
+    assert logs[0][-1]["val/loss"] != logs[1][-1]["val/loss"]
+    one, two = weights(plain), weights(averaged)
+    assert one.keys() == two.keys()
+    assert not torch.equal(one["head.0.weight"], two["head.0.weight"])
+
+
+def test_inference_takes_the_average(small):
+    content = PLAIN | {"globals/ema_decay": 0.9, "globals/max_epoch": 2}
+    write_experiment(small.folder, "200", content)
+    root = train(small, FILE)
+    scores = infer(small, root, "last")
+    for fold in range(2):
+        log = json.loads((root / f"fold{fold}" / "log.json").read_text())
+        np.testing.assert_allclose(scores["metric"][fold], log[-1]["val/metric"], rtol=1e-5)
+
+
+def test_a_model_without_a_head_to_train_alone_is_refused(small):
+    (small.folder / "own.py").write_text(
+        "from torch import nn\n"
+        "TYPES = {'Own': lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), "
+        "nn.Linear(3, 1))}\n"
+    )
+    path = small.folder / "project.yml"
+    path.write_text(path.read_text() + "python: [own.py]\n")
+    content = {k: v for k, v in LP_FT.items() if not k.startswith("model/")}
+    with pytest.raises(ConfigError, match="head_epochs: Sequential cannot train its head alone"):
+        run_fold(Project.open(small.folder), content | {"model": {"type": "Own"}}, "output/own")
