@@ -107,3 +107,32 @@ def test_a_model_without_a_head_to_train_alone_is_refused(small):
     content = {k: v for k, v in LP_FT.items() if not k.startswith("model/")}
     with pytest.raises(ConfigError, match="head_epochs: Sequential cannot train its head alone"):
         run_fold(Project.open(small.folder), content | {"model": {"type": "Own"}}, "output/own")
+
+
+def test_layers_keep_their_rates_and_boxes_are_pasted_through_the_recipe(small):
+    steps = {
+        "type": "optimizer_steps",
+        "loader": "@/loader/train",
+        "grad_accum": "@/globals/grad_accum",
+        "max_epoch": "@/globals/max_epoch",
+    }
+    content = EXPERIMENTS["100"] | {
+        "model/pretrained": None,
+        "globals/max_epoch": 2,
+        "dataset/mixup": {"type": "MixupOrCutMix"},
+        "loss": {"type": "CrossEntropyLoss", "label_smoothing": 0.1},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"type": "layer_decay_groups", "model": "@/model", "lr": 0.01},
+        },
+        "scheduler": {
+            "type": "WarmupCosine",
+            "optimizer": "@/optimizer",
+            "total_steps": steps,
+        },
+    }
+    folder = run_fold(small, content, "output/layers")
+    log = json.loads((folder / "log.json").read_text())
+    # The logged rate is that of the head.
+    assert log[0]["lr"] > log[1]["lr"] > 0.0005
+    assert np.isfinite(log[-1]["val/loss"])

@@ -10,7 +10,7 @@ from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.task import Task
-from foldsmith.training.mixup import Mixup
+from foldsmith.training.mixup import Mixer
 from foldsmith.training.weight_average import WeightAverage
 
 
@@ -71,7 +71,7 @@ class FineTuneStep:
         model: Model from images to logits.
         loss: Loss of (logits, encoded targets).
         task: How targets are encoded.
-        mixup: Mixup, or None.
+        mixup: Mixup, CutMix or the like; or None.
         max_epoch: Number of epochs, for mixup's end.
         seed: Seed of the mixing.
         head_epochs: First epochs that train the head alone; above 0 for models with
@@ -87,7 +87,7 @@ class FineTuneStep:
         model: nn.Module,
         loss: Loss,
         task: Task,
-        mixup: Mixup | None,
+        mixup: Mixer | None,
         max_epoch: int,
         seed: int,
         head_epochs: int = 0,
@@ -120,13 +120,12 @@ class FineTuneStep:
         if self.mixup is None or not self.mixup.active(epoch, self.max_epoch):
             return {"loss": self.loss(self.model(images).float(), targets)}
         rng = np.random.default_rng([self.seed, epoch, index])
-        share, partner = self.mixup.draw(len(images), rng)
-        partner = partner.to(images.device)
-        logits = self.model(images.lerp(images[partner], 1 - share)).float()
+        mixed = self.mixup.mix(images, rng)
+        logits = self.model(mixed.images).float()
         # Mixing the losses equals mixing the targets for losses linear in them, and works
         # with class indices as they are.
-        own, other = self.loss(logits, targets), self.loss(logits, targets[partner])
-        return {"loss": share * own + (1 - share) * other}
+        own, other = self.loss(logits, targets), self.loss(logits, targets[mixed.partner])
+        return {"loss": mixed.share * own + (1 - mixed.share) * other}
 
     def after_update(self, progress: float) -> None:
         """Move the average of the weights."""
