@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.config import Experiment, Project
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, DataError
 from foldsmith.stages import infer, preprocess, train
 from foldsmith.stages.train import train_folds
 
@@ -136,3 +138,50 @@ def test_layers_keep_their_rates_and_boxes_are_pasted_through_the_recipe(small):
     # The logged rate is that of the head.
     assert log[0]["lr"] > log[1]["lr"] > 0.0005
     assert np.isfinite(log[-1]["val/loss"])
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_a_label_distribution_from_training_to_predictions(small, continuous):
+    path = small.folder / "project.yml"
+    declared = {"column": "sorting_date", "range": [1400, 1950]}
+    declared["thresholds"] = [1600.5, 1700.5, 1800.5]
+    content = yaml.safe_load(path.read_text()) | {"continuous": declared}
+    path.write_text(yaml.safe_dump(content))
+    project = Project.open(small.folder)
+    root = train_whole(
+        project,
+        "label_distribution",
+        {"globals/n_bins": 16, "globals/continuous_target": continuous},
+    )
+    scores = infer(project, root, "last")
+    log = json.loads((root / "fold0" / "log.json").read_text())
+    assert scores["metric"][0] == pytest.approx(log[-1]["val/metric"], rel=1e-5)
+    assert scores["loss"][0] == pytest.approx(log[-1]["val/loss"], rel=1e-5)
+    assert np.load(root / "oof_logit_by_last.npy").shape == (24, 16 + 2 * 3)
+    manifest = json.loads((root / "manifest_by_last.json").read_text())
+    assert manifest["facts"]["task"] == "label-distribution"
+    if continuous:
+        table = pd.read_csv(project.fold_table, dtype={"object_id": str})
+        table.loc[3, "sorting_date"] = 1850 if table.loc[3, "target"] < 3 else 1550
+        table.to_csv(project.fold_table, index=False)
+        with pytest.raises(DataError, match=r"leads to the target .* \(1 such rows\)"):
+            train(project, "exp_config/300.yml", force=True)
+
+
+def test_corn_from_training_to_predictions(small):
+    root = train_whole(small, "corn", {"dataset/mixup": {"type": "CutMix"}})
+    infer(small, root, "last")
+    assert np.load(root / "oof_logit_by_last.npy").shape == (24, 3)
+
+
+def train_whole(project, recipe, values):
+    content = {
+        "import": f"foldsmith:{recipe}.yml",
+        "globals/output_root": "output/300",
+        "globals/max_epoch": 1,
+        "model/base_name": "resnet10t",
+        "dataset/img_size": 32,
+        "loader/train/batch_size": 8,
+    }
+    write_experiment(project.folder, "300", content | values)
+    return train(project, "exp_config/300.yml")

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,31 @@ class FoldSettings(BaseModel):
     merge_near_duplicates: bool = False
 
 
+class ContinuousSettings(BaseModel):
+    """A continuous column that the target is a coarse form of.
+
+    Attributes:
+        column: Column of the train table, as a date.
+        range: Lowest and highest possible value.
+        thresholds: Values at which the target changes to the next class value, ascending, one
+            less than there are classes; a value on a threshold has the lower target.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str
+    range: tuple[float, float]
+    thresholds: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ContinuousSettings":
+        low, high = self.range
+        inside = (low, *self.thresholds, high)
+        if any(one >= other for one, other in pairwise(inside)):
+            raise ValueError(f"range and thresholds: {list(inside)} must ascend")
+        return self
+
+
 class ProjectSettings(BaseModel):
     """The content of ``project.yml``.
 
@@ -62,6 +88,7 @@ class ProjectSettings(BaseModel):
         n_classes: Number of classes when the target is treated as classes.
         class_values: Target value of each class; evenly spaced over ``target_range`` if
             not given.
+        continuous: A continuous column that the target is a coarse form of, if there is one.
         metric: What predictions are judged by.
         folds: How to split.
         python: Python files of the project itself, relative to its folder. Each has a
@@ -82,6 +109,7 @@ class ProjectSettings(BaseModel):
     target_range: tuple[float, float]
     n_classes: int = Field(ge=2)
     class_values: tuple[float, ...] = ()
+    continuous: ContinuousSettings | None = None
     metric: str = "RMSE"
     folds: FoldSettings = FoldSettings()
     python: tuple[str, ...] = ()
@@ -94,6 +122,11 @@ class ProjectSettings(BaseModel):
         if self.class_values and len(self.class_values) != self.n_classes:
             raise ValueError(
                 f"class_values: {len(self.class_values)} values for n_classes: {self.n_classes}"
+            )
+        if self.continuous and len(self.continuous.thresholds) != self.n_classes - 1:
+            raise ValueError(
+                f"continuous: {len(self.continuous.thresholds)} thresholds for n_classes: "
+                f"{self.n_classes}"
             )
         if self.group_column is None and "Group" in self.folds.method:
             raise ValueError(f"group_column: folds/method {self.folds.method} needs one")

@@ -4,10 +4,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Task = Literal["self-supervised", "multi-class", "regression", "frozen-features", "ensemble"]
+Task = Literal[
+    "self-supervised",
+    "multi-class",
+    "regression",
+    "label-distribution",
+    "corn",
+    "frozen-features",
+    "ensemble",
+]
 
 # Tasks that train a model per fold.
-FINE_TUNINGS: tuple[Task, ...] = ("multi-class", "regression")
+FINE_TUNINGS: tuple[Task, ...] = ("multi-class", "regression", "label-distribution", "corn")
 
 # Tasks whose predictions an ensemble blends.
 MEMBERS: tuple[Task, ...] = (*FINE_TUNINGS, "frozen-features")
@@ -18,8 +26,9 @@ class Globals(BaseModel):
     """The section ``globals`` of an experiment file.
 
     Attributes:
-        task: ``self-supervised``, ``multi-class``, ``regression``, ``frozen-features`` (a small
-            model on the features of a backbone that is not trained further) or ``ensemble``.
+        task: ``self-supervised``, ``multi-class``, ``regression``, ``label-distribution`` (bins
+            of the target), ``corn`` (ordered classes), ``frozen-features`` (a small model on the
+            features of a backbone that is not trained further) or ``ensemble``.
         seed: Seed of weights, order, augmentation and mixup.
         output_path: Output folder of a pretraining or an ensemble, relative to the project
             folder. For ``train`` it is set to ``output_root/fold{k}``.
@@ -35,6 +44,9 @@ class Globals(BaseModel):
             stands still; everything is trained after them (LP-FT, Kumar et al. 2022).
         ema_decay: Validate and keep a moving average of the weights with this decay, as in
             0.999; null keeps the weights themselves.
+        n_bins: Bins of a label distribution.
+        label_sigma: Standard deviation of its soft labels, in bins.
+        continuous_target: Learn the distribution of the project's ``continuous`` column.
         snapshot_interval: Epochs between two kept backbones of a pretraining.
         resume_interval: Epochs between two snapshots to resume from; each replaces the last.
         stop_on_collapse: End a pretraining whose features have collapsed; otherwise warn.
@@ -69,6 +81,9 @@ class Globals(BaseModel):
     freeze_backbone: bool = False
     head_epochs: int = Field(default=0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    n_bins: int = Field(default=32, ge=2)
+    label_sigma: float = Field(default=0.75, gt=0)
+    continuous_target: bool = False
     snapshot_interval: int = Field(default=50, ge=1)
     resume_interval: int = Field(default=1, ge=1)
     stop_on_collapse: bool = False

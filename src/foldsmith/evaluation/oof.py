@@ -54,7 +54,7 @@ def collect_oof(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.flo
 
 def score_table(
     parts: Sequence[FoldLogits],
-    targets: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float32],
     task: Task,
     loss: Loss,
     metric: Metric,
@@ -63,7 +63,7 @@ def score_table(
 
     Args:
         parts: Every fold once.
-        targets: Targets of the train table, shape (n_train,).
+        labels: What the task learns of the train table, shape (n_train,).
         task: How targets are encoded and logits become predictions.
         loss: Loss of (logits, encoded targets).
         metric: Metric of (predictions, targets).
@@ -77,12 +77,12 @@ def score_table(
     ) -> tuple[float, float]:
         encoded = task.encode(torch.from_numpy(truth))
         value = float(loss(torch.from_numpy(logits), encoded))
-        return value, metric(task.predict(logits), truth.astype(np.float64))
+        return value, metric(task.predict(logits), task.targets(truth))
 
     records: list[tuple[object, object, float, float]] = [
-        (part.fold, part.epoch, *score(part.logits, targets[part.rows])) for part in parts
+        (part.fold, part.epoch, *score(part.logits, labels[part.rows])) for part in parts
     ]
-    records.append(("oof", None, *score(collect_oof(parts, len(targets)), targets)))
+    records.append(("oof", None, *score(collect_oof(parts, len(labels)), labels)))
     table = pd.DataFrame(records, columns=["fold", "epoch", "loss", "metric"])
     return table.astype({"epoch": "Int64"})
 

@@ -32,7 +32,7 @@ from foldsmith.stages.output_folder import Start, refuse_existing, save_sources,
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import metric_named
-from foldsmith.tasks.task import Regression
+from foldsmith.tasks.regression import Regression
 
 TRAIN_FEATURES = "train_features.npy"
 TEST_FEATURES = "test_features.npy"

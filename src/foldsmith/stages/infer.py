@@ -19,7 +19,6 @@ from foldsmith.data.tables import (
     read_folds,
     read_test,
     submission_table,
-    targets_of,
 )
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
@@ -40,7 +39,7 @@ from foldsmith.stages.manifest import (
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, shown
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import Task, create_task
+from foldsmith.tasks.task import Task, create_task, labels_of
 from foldsmith.training.extensions.log import LOG_FILE
 
 Criterion = Literal["metric", "loss", "last"]
@@ -195,7 +194,7 @@ def _infer(
             copy_file(item.source, item.copy)
 
     runtime = create_runtime(settings)
-    task = create_task(settings.task, project)
+    task = create_task(settings, project)
     store = open_store(project, settings, hashes)
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
     models, oof_parts = [], []
@@ -219,12 +218,12 @@ def _infer(
             model.cpu()
     readable_logits = np.concatenate(logits_by_group)
 
-    targets = targets_of(project, table)
+    labels = labels_of(task, project, table)
     oof_logits = collect_oof(oof_parts, len(table))
-    scores = score_table(oof_parts, targets, task, parts["loss"], parts["eval/metric"])
+    scores = score_table(oof_parts, labels, task, parts["loss"], parts["eval/metric"])
     # Photos that cannot be read are predicted as the mean of the train targets.
     test_logits = np.empty((len(models), len(test), task.n_outputs), np.float32)
-    test_logits[:] = task.constant_logits(targets)
+    test_logits[:] = task.constant_logits(labels)
     test_logits[:, loader.dataset.rows] = readable_logits
 
     results = Results(oof_logits, test_logits, scores)
@@ -293,7 +292,7 @@ def write_results(
     arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
     columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
     tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(prediction=oof)
-    if task.name == "multi-class":
+    if task.name != "regression":
         arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits
         arrays[f"test_logit_by_{label}.npy"] = results.test_logits
     tables[f"score_by_{label}.csv"] = results.scores

@@ -93,7 +93,7 @@ def train_inputs(
         "fold": fold,
         "files": _files(experiment, types, hashes),
         "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, [project.settings.target_column]),
+        "targets": _hash_labels(experiment, table),
         "photos": hash_photos(project, photo_paths(project, table), hashes),
     }
 
@@ -126,7 +126,7 @@ def infer_inputs(
         "criterion": criterion,
         "files": _files(experiment, types, hashes) | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, [project.settings.target_column]),
+        "targets": _hash_labels(experiment, table),
         "test ids": hash_columns(test, [project.settings.id_column]),
         "photos": hash_photos(project, paths, hashes),
         "snapshots": dict(snapshots),
@@ -225,11 +225,22 @@ def _project_values(project: Project, keys: Iterable[str]) -> dict[str, Any]:
     return flatten({key: values[key] for key in keys})
 
 
+def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
+    """Return the hash of the targets, and of the continuous column if that is learned."""
+    settings = experiment.project.settings
+    columns = [settings.target_column]
+    if experiment.globals.continuous_target and settings.continuous is not None:
+        columns.append(settings.continuous.column)
+    return hash_columns(table, [column for column in columns if column in table])
+
+
 def _target_values(project: Project) -> dict[str, Any]:
+    continuous = project.settings.continuous
     return {
         "target_column": project.settings.target_column,
         "target_range": list(project.target_range),
         "class_values": project.class_values,
+        "continuous": None if continuous is None else continuous.model_dump(mode="json"),
     }
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from foldsmith.config import Experiment, Parts, Project
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.tables import read_folds, targets_of
+from foldsmith.data.tables import read_folds
 from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
@@ -32,7 +32,7 @@ from foldsmith.stages.output_folder import (
 )
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import Task, create_task
+from foldsmith.tasks.task import Task, create_task, labels_of
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
 from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.snapshots import restore
@@ -108,8 +108,9 @@ def train_folds(
     experiment.check(types)
     chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
     table = read_folds(project, settings.meta_file)
-    task = create_task(settings.task, project)
-    task.check(targets_of(project, table))
+    task = create_task(settings, project)
+    labels = labels_of(task, project, table)
+    task.check(labels)
     root = project.path(settings.output_root)
     if start == "new":
         for fold in chosen:
@@ -137,6 +138,10 @@ def train_folds(
             {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
         )
         parts = of_fold.with_values({"globals/output_path": str(folder)}).build(types, context)
+        # What is learned may be finer than the target that the datasets have.
+        for part in ("loader/train", "loader/val"):
+            dataset = parts[part].dataset
+            dataset.targets = labels[dataset.rows]
         measured = Measured(project.measurements)
         model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
         # What is wrong with the parts shows before anything is created or replaced.

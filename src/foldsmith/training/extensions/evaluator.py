@@ -1,6 +1,5 @@
 """Validation after each epoch."""
 
-import numpy as np
 import pytorch_pfn_extras as ppe
 import torch
 from pytorch_pfn_extras.training import extension
@@ -53,9 +52,9 @@ class Evaluator(extension.Extension):
     def __call__(self, manager: object) -> None:
         """Evaluate; called by the manager at the end of an epoch."""
         logits = predict_logits([self.model], self.loader, self.runtime)[0]
-        targets = self.loader.dataset.targets
-        encoded = self.task.encode(torch.from_numpy(targets))
+        labels = self.loader.dataset.targets
+        encoded = self.task.encode(torch.from_numpy(labels))
         loss = float(self.loss(torch.from_numpy(logits), encoded))
         predictions = self.task.predict(logits)
-        metric = self.metric(predictions, targets.astype(np.float64))
+        metric = self.metric(predictions, self.task.targets(labels))
         ppe.reporting.report({"val/loss": loss, "val/metric": metric})
