@@ -10,7 +10,7 @@ import yaml
 from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.config import Experiment, Project
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.stages import infer, preprocess, train
 from foldsmith.stages.train import train_folds
 
@@ -185,3 +185,26 @@ def train_whole(project, recipe, values):
     }
     write_experiment(project.folder, "300", content | values)
     return train(project, "exp_config/300.yml")
+
+
+def test_auxiliary_heads_teach_and_leave_no_trace_in_inference(small):
+    path = small.folder / "project.yml"
+    materials = {"table": "materials.csv", "column": "name", "kind": "multi-label", "min_count": 2}
+    declared = {"materials": materials, "date": {"column": "sorting_date", "kind": "regression"}}
+    content = yaml.safe_load(path.read_text()) | {"auxiliary": declared}
+    path.write_text(yaml.safe_dump(content))
+    project = Project.open(small.folder)
+    weighted = {"globals/auxiliary": {"materials": 0.3, "date": 0.3}, "globals/ema_decay": 0.9}
+    root = train_whole(project, "regression", weighted)
+    log = json.loads((root / "fold0" / "log.json").read_text())
+    assert {"train/loss_materials", "train/loss_date"} <= log[0].keys()
+    state = torch.load(root / "fold0" / "snapshot_last_epoch_1.pth", weights_only=True)
+    assert "auxiliary.materials.weight" in state
+    scores = infer(project, root, "last", keep_snapshots=True)
+    assert scores["metric"][0] == pytest.approx(log[-1]["val/metric"], rel=1e-5)
+    # Another table is another training.
+    table = project.data_dir / "materials.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(OutputError, match="auxiliary: materials"):
+        (root / "fold0" / "manifest.json").rename(root / "fold0" / "unfinished.json")
+        train(project, "exp_config/300.yml", folds=[0], resume=True)

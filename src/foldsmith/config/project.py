@@ -17,6 +17,8 @@ PROJECT_FILE = "project.yml"
 
 FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
 
+AuxiliaryKind = Literal["regression", "multi-label"]
+
 # The fold table is named after the method, as in train_sgkf-5fold.csv.
 FOLD_METHOD_SHORT: dict[str, str] = {
     "StratifiedGroupKFold": "sgkf",
@@ -69,6 +71,25 @@ class ContinuousSettings(BaseModel):
         return self
 
 
+class AuxiliarySettings(BaseModel):
+    """Something else that is known of the labelled photos, for auxiliary heads.
+
+    Attributes:
+        table: CSV in ``data_dir`` with the id column, any number of rows per id; the train
+            table if not given.
+        column: Its column.
+        kind: ``regression`` (numbers) or ``multi-label`` (words, several per photo).
+        min_count: Photos of the training folds that a word needs, to be learned.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str | None = None
+    column: str
+    kind: AuxiliaryKind
+    min_count: int = Field(default=10, ge=1)
+
+
 class ProjectSettings(BaseModel):
     """The content of ``project.yml``.
 
@@ -89,6 +110,7 @@ class ProjectSettings(BaseModel):
         class_values: Target value of each class; evenly spaced over ``target_range`` if
             not given.
         continuous: A continuous column that the target is a coarse form of, if there is one.
+        auxiliary: What else is known of the labelled photos, by name.
         metric: What predictions are judged by.
         folds: How to split.
         python: Python files of the project itself, relative to its folder. Each has a
@@ -110,6 +132,7 @@ class ProjectSettings(BaseModel):
     n_classes: int = Field(ge=2)
     class_values: tuple[float, ...] = ()
     continuous: ContinuousSettings | None = None
+    auxiliary: dict[str, AuxiliarySettings] = {}
     metric: str = "RMSE"
     folds: FoldSettings = FoldSettings()
     python: tuple[str, ...] = ()

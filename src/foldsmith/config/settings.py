@@ -44,6 +44,8 @@ class Globals(BaseModel):
             stands still; everything is trained after them (LP-FT, Kumar et al. 2022).
         ema_decay: Validate and keep a moving average of the weights with this decay, as in
             0.999; null keeps the weights themselves.
+        auxiliary: Weight of each auxiliary head of a fine-tuning, by the name that the project
+            declares it under.
         n_bins: Bins of a label distribution.
         label_sigma: Standard deviation of its soft labels, in bins.
         continuous_target: Learn the distribution of the project's ``continuous`` column.
@@ -81,6 +83,7 @@ class Globals(BaseModel):
     freeze_backbone: bool = False
     head_epochs: int = Field(default=0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    auxiliary: dict[str, float] = {}
     n_bins: int = Field(default=32, ge=2)
     label_sigma: float = Field(default=0.75, gt=0)
     continuous_target: bool = False

@@ -39,7 +39,8 @@ _INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
 _TRAINING_ONLY = (
     *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
     *("extensions", "globals/max_epoch", "globals/grad_accum", "globals/freeze_backbone"),
-    *("globals/seed", "globals/head_epochs", "globals/ema_decay", "ema", "model/pretrained"),
+    *("globals/seed", "globals/head_epochs", "globals/ema_decay", "globals/auxiliary", "ema"),
+    "model/pretrained",
 )
 
 
@@ -94,6 +95,7 @@ def train_inputs(
         "files": _files(experiment, types, hashes),
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
+        "auxiliary": _hash_auxiliary(experiment, table, hashes),
         "photos": hash_photos(project, photo_paths(project, table), hashes),
     }
 
@@ -232,6 +234,24 @@ def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
     if experiment.globals.continuous_target and settings.continuous is not None:
         columns.append(settings.continuous.column)
     return hash_columns(table, [column for column in columns if column in table])
+
+
+def _hash_auxiliary(
+    experiment: Experiment, table: pd.DataFrame, hashes: FileHashes
+) -> dict[str, str]:
+    """Return the hash of each auxiliary target that is learned: what it is, and its column."""
+    project = experiment.project
+    found = {}
+    for name in experiment.globals.auxiliary:
+        settings = project.settings.auxiliary.get(name)
+        if settings is None:
+            continue  # the training will say so
+        if settings.table is not None:
+            content = hashes.of(project.data_dir / settings.table)
+        else:
+            content = hash_columns(table, [c for c in (settings.column,) if c in table])
+        found[name] = hash_value([settings.model_dump(mode="json"), content])
+    return found
 
 
 def _target_values(project: Project) -> dict[str, Any]:

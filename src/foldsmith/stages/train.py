@@ -4,16 +4,19 @@ import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 
 from foldsmith.config import Experiment, Parts, Project
 from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.data.auxiliary import read_auxiliary
 from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.tables import read_folds
+from foldsmith.data.tables import FOLD_COLUMN, read_folds
 from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
+from foldsmith.models.classifier import ImageModel
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.speed import Measured, tune
 from foldsmith.stages.frozen import fit_experiment
@@ -33,6 +36,7 @@ from foldsmith.stages.output_folder import (
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import Task, create_task, labels_of
+from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
 from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.snapshots import restore
@@ -142,6 +146,7 @@ def train_folds(
         for part in ("loader/train", "loader/val"):
             dataset = parts[part].dataset
             dataset.targets = labels[dataset.rows]
+        auxiliary = _add_auxiliary(of_fold, parts["model"], table, runtime)
         measured = Measured(project.measurements)
         model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
         # What is wrong with the parts shows before anything is created or replaced.
@@ -158,7 +163,7 @@ def train_folds(
             save_sources(folder, of_fold)
             print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
             progress = Progress(folder, settings.max_epoch, listener)
-            _train_fold(of_fold, parts, model, task, runtime, state, progress)
+            _train_fold(of_fold, parts, model, task, auxiliary, runtime, state, progress)
             write_manifest(
                 folder / MANIFEST,
                 step_name,
@@ -184,6 +189,7 @@ def _train_fold(
     parts: Parts,
     model: nn.Module,
     task: Task,
+    auxiliary: AuxiliaryLoss | None,
     runtime: Runtime,
     state: State,
     progress: Progress,
@@ -206,6 +212,7 @@ def _train_fold(
         *(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed),
         head_epochs=settings.head_epochs,
         average=parts["ema"],
+        auxiliary=auxiliary,
     )
     run_training(
         manager,
@@ -218,6 +225,24 @@ def _train_fold(
         settings.max_epoch,
         settings.seed,
     )
+
+
+def _add_auxiliary(
+    experiment: Experiment, model: nn.Module, table: pd.DataFrame, runtime: Runtime
+) -> AuxiliaryLoss | None:
+    """Add the auxiliary heads of one fold to its model, before the optimizer is made."""
+    settings = experiment.globals
+    if not settings.auxiliary:
+        return None
+    if not isinstance(model, ImageModel):
+        raise ConfigError(
+            f"{experiment.file}: globals/auxiliary: {type(model).__name__} has no auxiliary heads; "
+            "take model/type ImageModel"
+        )
+    seen = table[FOLD_COLUMN].to_numpy() != settings.val_fold
+    targets = read_auxiliary(experiment.project, settings.auxiliary, table, seen)
+    model.add_auxiliary({name: target.width for name, target in targets.items()})
+    return AuxiliaryLoss(targets, settings.auxiliary, runtime.device)
 
 
 @torch.inference_mode()

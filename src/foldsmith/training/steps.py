@@ -10,6 +10,7 @@ from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.task import Task
+from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.mixup import Mixer
 from foldsmith.training.weight_average import WeightAverage
 
@@ -77,6 +78,7 @@ class FineTuneStep:
         head_epochs: First epochs that train the head alone; above 0 for models with
             ``train_head_alone`` only.
         average: Moving average of the model's weights, or None.
+        auxiliary: Losses of the model's auxiliary heads, or None.
 
     Raises:
         ConfigError: ``head_epochs`` is set and the model cannot train its head alone.
@@ -92,6 +94,7 @@ class FineTuneStep:
         seed: int,
         head_epochs: int = 0,
         average: WeightAverage | None = None,
+        auxiliary: AuxiliaryLoss | None = None,
     ) -> None:
         if head_epochs and not hasattr(model, "train_head_alone"):
             raise ConfigError(
@@ -106,6 +109,7 @@ class FineTuneStep:
         self.seed = seed
         self.head_epochs = head_epochs
         self.average = average
+        self.auxiliary = auxiliary
 
     def start_epoch(self, epoch: int) -> None:
         """Freeze the backbone in the epochs of the head, and free it after them."""
@@ -114,18 +118,41 @@ class FineTuneStep:
             model.train_head_alone(epoch < self.head_epochs)
 
     def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
-        """Return the loss of one batch."""
+        """Return the loss of one batch, and those of auxiliary heads as ``loss_NAME``."""
         images = batch.views[0]
         targets = self.task.encode(batch.targets)
+        rows = batch.rows.to(images.device, non_blocking=True)
         if self.mixup is None or not self.mixup.active(epoch, self.max_epoch):
-            return {"loss": self.loss(self.model(images).float(), targets)}
+            return self._losses(*self._outputs(images), targets, rows)
         rng = np.random.default_rng([self.seed, epoch, index])
         mixed = self.mixup.mix(images, rng)
-        logits = self.model(mixed.images).float()
+        outputs = self._outputs(mixed.images)
         # Mixing the losses equals mixing the targets for losses linear in them, and works
         # with class indices as they are.
-        own, other = self.loss(logits, targets), self.loss(logits, targets[mixed.partner])
-        return {"loss": mixed.share * own + (1 - mixed.share) * other}
+        own = self._losses(*outputs, targets, rows)
+        other = self._losses(*outputs, targets[mixed.partner], rows[mixed.partner])
+        return {name: mixed.share * own[name] + (1 - mixed.share) * other[name] for name in own}
+
+    def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return logits and the outputs of auxiliary heads."""
+        if self.auxiliary is None:
+            return self.model(images).float(), {}
+        logits, outputs = self.model(images, auxiliary=True)
+        return logits.float(), outputs
+
+    def _losses(
+        self,
+        logits: torch.Tensor,
+        outputs: dict[str, torch.Tensor],
+        targets: torch.Tensor,
+        rows: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Return the whole loss, and those of auxiliary heads by name."""
+        loss = self.loss(logits, targets)
+        if self.auxiliary is None:
+            return {"loss": loss}
+        weighted, losses = self.auxiliary(outputs, rows)
+        return {"loss": loss + weighted} | {f"loss_{name}": each for name, each in losses.items()}
 
     def after_update(self, progress: float) -> None:
         """Move the average of the weights."""
