@@ -165,3 +165,17 @@ def test_an_error_inside_a_part_names_its_path(atmacup):
     parts = experiment.build(types_of(atmacup), {"project": atmacup})
     with pytest.raises(ConfigError, match=r"100\.yml: model: timm has no model 'resnet18x' \(did"):
         parts["model"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("globals/auxiliary={material: 0.3}", "declares no material (did you mean materials"),
+        ("globals/auxiliary={materials: 0}", "globals: auxiliary/materials"),
+        ("globals/continuous_target=true", "is for the task label-distribution alone"),
+    ],
+)
+def test_what_the_project_does_not_declare(atmacup, text, message):
+    with pytest.raises(ConfigError) as error:
+        load(atmacup, "100.yml", text, "model/pretrained=null").check(types_of(atmacup))
+    assert message in str(error.value).replace("'", "")

@@ -6,7 +6,7 @@ import yaml
 from foldsmith.config import Project
 from foldsmith.data.auxiliary import read_auxiliary
 from foldsmith.data.tables import read_folds
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.errors import DataError
 from foldsmith.stages import preprocess
 
 DECLARED = {
@@ -67,9 +67,7 @@ def test_a_photo_without_rows_is_unknown_not_empty(opened):
     assert np.isnan(found["materials"].values[5]).all()
 
 
-def test_what_is_not_declared_or_too_rare_is_said(opened):
-    with pytest.raises(ConfigError, match="declares no auxiliary material.*did you mean materials"):
-        read(opened, "material")
+def test_what_is_too_rare_is_said(opened):
     text = (opened.folder / "project.yml").read_text()
     (opened.folder / "project.yml").write_text(text.replace("min_count: 3", "min_count: 99"))
     with pytest.raises(DataError, match="auxiliary/materials: .* lower its min_count"):

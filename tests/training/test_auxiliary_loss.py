@@ -5,7 +5,6 @@ from torch import nn
 
 from foldsmith.data.auxiliary import AuxiliaryTargets
 from foldsmith.data.datasets import Batch
-from foldsmith.errors import ConfigError
 from foldsmith.models.classifier import ImageModel
 from foldsmith.tasks.task import Regression
 from foldsmith.training.auxiliary import AuxiliaryLoss
@@ -39,11 +38,6 @@ def test_a_batch_of_which_nothing_is_known_costs_nothing():
     _, losses = AuxiliaryLoss(TARGETS, WEIGHTS, CPU)(outputs, torch.tensor([1]))
     losses["date"].backward()
     assert losses["date"].item() == 0 and outputs["date"].grad.item() == 0
-
-
-def test_weights_are_above_zero():
-    with pytest.raises(ConfigError, match="globals/auxiliary/words: 0"):
-        AuxiliaryLoss(TARGETS, WEIGHTS | {"words": 0}, CPU)
 
 
 def test_the_step_adds_them_and_mixes_them():

@@ -1,6 +1,6 @@
 """``globals`` of an experiment file, and what each kind of experiment must contain."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -83,7 +83,7 @@ class Globals(BaseModel):
     freeze_backbone: bool = False
     head_epochs: int = Field(default=0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    auxiliary: dict[str, float] = {}
+    auxiliary: dict[str, Annotated[float, Field(gt=0)]] = {}
     n_bins: int = Field(default=32, ge=2)
     label_sigma: float = Field(default=0.75, gt=0)
     continuous_target: bool = False

@@ -9,9 +9,8 @@ import pandas as pd
 
 from foldsmith.config import Project
 from foldsmith.config.project import AuxiliaryKind, AuxiliarySettings
-from foldsmith.config.suggest import did_you_mean
 from foldsmith.data.tables import read_table
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,16 @@ def read_auxiliary(
 
     Args:
         project: Declares them in its section ``auxiliary``.
-        names: Which.
+        names: Which of them.
         table: The fold table, n rows.
         seen: Which rows are trained on, shape (n,).
 
     Raises:
-        ConfigError: A name is not declared.
         DataError: A table or column is missing, or nothing can be learned from it.
     """
     declared = project.settings.auxiliary
     found = {}
     for name in names:
-        if name not in declared:
-            raise ConfigError(
-                f"globals/auxiliary: {project.source_files[0]} declares no auxiliary {name}"
-                f"{did_you_mean(name, declared)}"
-            )
         settings = declared[name]
         read = _regression if settings.kind == "regression" else _multi_label
         found[name] = read(project, name, settings, table, seen)

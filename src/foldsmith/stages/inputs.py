@@ -230,10 +230,12 @@ def _project_values(project: Project, keys: Iterable[str]) -> dict[str, Any]:
 def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
     """Return the hash of the targets, and of the continuous column if that is learned."""
     settings = experiment.project.settings
-    columns = [settings.target_column]
-    if experiment.globals.continuous_target and settings.continuous is not None:
-        columns.append(settings.continuous.column)
-    return hash_columns(table, [column for column in columns if column in table])
+    targets = hash_columns(table, [settings.target_column])
+    continuous = settings.continuous
+    if not experiment.globals.continuous_target or continuous is None:
+        return targets
+    labels = hash_columns(table, [name for name in (continuous.column,) if name in table])
+    return hash_value([targets, labels, continuous.model_dump(mode="json")])
 
 
 def _hash_auxiliary(
@@ -255,12 +257,10 @@ def _hash_auxiliary(
 
 
 def _target_values(project: Project) -> dict[str, Any]:
-    continuous = project.settings.continuous
     return {
         "target_column": project.settings.target_column,
         "target_range": list(project.target_range),
         "class_values": project.class_values,
-        "continuous": None if continuous is None else continuous.model_dump(mode="json"),
     }
 
 

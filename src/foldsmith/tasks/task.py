@@ -12,7 +12,7 @@ import pandas as pd
 
 from foldsmith.config import Globals, Project
 from foldsmith.data.tables import targets_of
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.errors import DataError
 from foldsmith.tasks.corn import Corn
 from foldsmith.tasks.label_distribution import LabelDistribution
 from foldsmith.tasks.multi_class import MultiClass
@@ -27,11 +27,7 @@ Task = MultiClass | Regression | LabelDistribution | Corn
 
 
 def create_task(settings: Globals, project: Project) -> Task:
-    """Return the task that ``globals`` name.
-
-    Raises:
-        ConfigError: The project lacks what the task needs.
-    """
+    """Return the task that checked ``globals`` name."""
     if settings.task == "multi-class":
         return MultiClass(tuple(project.class_values))
     if settings.task == "corn":
@@ -39,14 +35,9 @@ def create_task(settings: Globals, project: Project) -> Task:
     if settings.task == "regression":
         return Regression(project.target_range)
     bins = settings.n_bins, settings.label_sigma, project.target_range
-    if not settings.continuous_target:
-        return LabelDistribution(project.target_range, *bins)
     continuous = project.settings.continuous
-    if continuous is None:
-        raise ConfigError(
-            f"{project.source_files[0]}: continuous: is missing; globals/continuous_target needs "
-            "its column, range and thresholds"
-        )
+    if continuous is None or not settings.continuous_target:
+        return LabelDistribution(project.target_range, *bins)
     return LabelDistribution(
         *(continuous.range, *bins, continuous.thresholds),
         piece_targets=tuple(sorted(project.class_values)),

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from foldsmith.data.auxiliary import AuxiliaryTargets
-from foldsmith.errors import ConfigError
 
 
 class AuxiliaryLoss:
@@ -19,9 +18,6 @@ class AuxiliaryLoss:
         targets: The targets by name, a row per row of the train table.
         weights: Weight of each in the whole loss.
         device: Where the batches are.
-
-    Raises:
-        ConfigError: A weight is not above 0.
     """
 
     def __init__(
@@ -30,9 +26,6 @@ class AuxiliaryLoss:
         weights: Mapping[str, float],
         device: torch.device,
     ) -> None:
-        for name in targets:
-            if not weights[name] > 0:
-                raise ConfigError(f"globals/auxiliary/{name}: {weights[name]} must be above 0")
         self._kinds = {name: target.kind for name, target in targets.items()}
         self._values = {
             name: torch.from_numpy(target.values).to(device) for name, target in targets.items()

@@ -117,7 +117,7 @@ class CutMix:
             box.append((max(0, round(middle - half)), min(side, round(middle + half))))
         (top, bottom), (left, right) = box
         mixed = images.clone()
-        mixed[..., top:bottom, left:right] = images[partner][..., top:bottom, left:right]
+        mixed[..., top:bottom, left:right] = images[..., top:bottom, left:right][partner]
         return Mixed(mixed, partner, 1 - (bottom - top) * (right - left) / (height * width))
 
 
