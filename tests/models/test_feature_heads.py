@@ -38,3 +38,14 @@ def test_ridge_chooses_by_leaving_one_out():
 def test_strengths_must_be_positive():
     with pytest.raises(ConfigError, match="alphas"):
         RidgeHead(alphas=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
+def test_a_feature_that_hardly_varied_cannot_carry_a_photo_away(head):
+    features, targets, groups = photos()
+    quiet = np.random.default_rng(2).normal(scale=1e-3, size=(240, 1)).astype(np.float32)
+    features = np.hstack([features, quiet])
+    predict = head.fit(features[:160], targets[:160], groups[:160], seed=3)
+    usual = predict(features[160:])
+    features[160:, -1] = 4.0
+    assert np.abs(predict(features[160:]) - usual).max() < targets.std()

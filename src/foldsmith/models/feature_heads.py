@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GridSearchCV, GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVR
 from torch import nn
 
@@ -23,6 +23,17 @@ Targets = npt.NDArray[np.float64]
 
 # From features, shape (n, n_features), to predictions, shape (n,).
 Predictor = Callable[[Features], Targets]
+
+
+# Standard deviations from the mean at which standardised features end: one that hardly varies
+# among the photos of a training can be far out in another photo, and then outweighs all others.
+_FARTHEST = 5.0
+
+
+def _standardise() -> Pipeline:
+    """Return a transformer that standardises features and bounds them."""
+    bound = FunctionTransformer(np.clip, kw_args={"a_min": -_FARTHEST, "a_max": _FARTHEST})
+    return make_pipeline(StandardScaler(), bound)
 
 
 class FeatureHead(Protocol):
@@ -59,7 +70,7 @@ class RidgeHead:
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> Predictor:
         """Fit in closed form; nothing is drawn."""
-        model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.asarray(self.alphas, np.float64)))
+        model = make_pipeline(_standardise(), RidgeCV(alphas=np.asarray(self.alphas, np.float64)))
         model.fit(features.astype(np.float64), targets)
         return lambda unseen: np.asarray(model.predict(unseen.astype(np.float64)))
 
@@ -82,7 +93,7 @@ class SVRHead:
     ) -> Predictor:
         """Choose by groups, then fit to all; nothing is drawn."""
         search = GridSearchCV(
-            make_pipeline(StandardScaler(), SVR()),
+            make_pipeline(_standardise(), SVR()),
             {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},
             scoring="neg_mean_squared_error",
             cv=GroupKFold(3),
@@ -116,7 +127,7 @@ class MLPHead:
     ) -> Predictor:
         """Train on the squared error of standardised targets."""
         seed_everything(seed)
-        scaler = StandardScaler().fit(features)
+        scaler = _standardise().fit(features)
         inputs = torch.from_numpy(scaler.transform(features).astype(np.float32))
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
         wanted = torch.from_numpy(((targets - mean) / scale).astype(np.float32))
