@@ -172,6 +172,7 @@ def test_an_error_inside_a_part_names_its_path(atmacup):
     [
         ("globals/auxiliary={material: 0.3}", "declares no material (did you mean materials"),
         ("globals/auxiliary={materials: 0}", "globals: auxiliary/materials"),
+        ("globals/head_init=ridge", "is for the task regression alone"),
         ("globals/continuous_target=true", "is for the task label-distribution alone"),
     ],
 )

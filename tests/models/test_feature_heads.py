@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import MLPHead, RidgeHead, SVRHead
+from foldsmith.models.feature_heads import MLPHead, RidgeHead, SVRHead, ridge_layer
 
 HEADS = [RidgeHead(), SVRHead(), MLPHead(hidden=32, dropout=0.1, epochs=100)]
 
@@ -48,3 +48,11 @@ def test_a_feature_that_hardly_varied_cannot_carry_a_photo_away(head):
     predict = head.fit(features[:160], targets[:160], groups[:160], seed=3)
     features[160:, -1] = 4.0
     assert np.abs(predict(features[160:])).max() < 2 * np.abs(targets).max()
+
+
+def test_a_ridge_layer_is_linear_in_the_features_as_they_are():
+    features, targets, _ = photos()
+    weights, bias = ridge_layer(features[:160], targets[:160])
+    assert weights.shape == (12,)
+    error = np.sqrt(np.mean((features[160:] @ weights + bias - targets[160:]) ** 2))
+    assert error < 0.3 * targets.std()

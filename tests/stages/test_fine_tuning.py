@@ -10,9 +10,15 @@ import yaml
 from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.config import Experiment, Project
+from foldsmith.data.store import PhotoStore
 from foldsmith.errors import ConfigError, DataError, OutputError
+from foldsmith.evaluation.predict import predict_logits
+from foldsmith.hashing import FileHashes
+from foldsmith.models.feature_heads import ridge_layer
+from foldsmith.models.runtime import create_runtime
 from foldsmith.stages import infer, preprocess, train
 from foldsmith.stages.train import train_folds
+from foldsmith.stages.types import types_of
 
 FILE = "exp_config/200.yml"
 PLAIN = EXPERIMENTS["200"] | {"model/pretrained": None, "globals/max_epoch": 4}
@@ -208,3 +214,40 @@ def test_auxiliary_heads_teach_and_leave_no_trace_in_inference(small):
     with pytest.raises(OutputError, match="auxiliary: materials"):
         (root / "fold0" / "manifest.json").rename(root / "fold0" / "unfinished.json")
         train(project, "exp_config/300.yml", folds=[0], resume=True)
+
+
+def test_a_head_that_begins_as_a_ridge_regression(small):
+    # Rates so low that nothing moves: the first epoch's validation is that of the start.
+    still = {
+        "globals/max_epoch": 1,
+        "globals/freeze_backbone": True,
+        "optimizer": {
+            "type": "SGD",
+            "params": {"type": "trainable_parameters", "model": "@/model"},
+            "lr": 1e-12,
+        },
+        "scheduler": None,
+    }
+    folder = run_fold(small, PLAIN | still | {"globals/head_init": "ridge"}, "output/ridge")
+    state = weights(folder, 1)
+    folds = pd.read_csv(small.fold_table)
+    targets = folds["target"][folds["fold"] != 0].to_numpy(np.float64)
+    experiment = Experiment.load(small, small.path(FILE))
+    built = experiment.with_values({"globals/val_fold": 0, "dataset/val/part": "train"})
+    runtime = create_runtime(experiment.globals)
+    store = PhotoStore(None, FileHashes(small.hash_store))
+    context = {"project": small, "images": store, "runtime": runtime, "task": None}
+    parts = built.build(types_of(small), context)
+    model = parts["model"]
+    model.load_state_dict(state)
+    model = runtime.place(model)
+    features = predict_logits([model.backbone], parts["loader/val"], runtime)[0]
+    expected, bias = ridge_layer(features, targets)
+    np.testing.assert_allclose(state["head.0.weight"][0], expected, rtol=1e-3, atol=1e-5)
+    assert state["head.0.bias"].item() == pytest.approx(bias, rel=1e-3)
+
+
+def test_a_ridge_start_needs_a_linear_head(small):
+    deep = PLAIN | {"globals/head_init": "ridge", "model/dims_head": [None, 8, 1]}
+    with pytest.raises(ConfigError, match="one linear layer"):
+        run_fold(small, deep, "output/deep")

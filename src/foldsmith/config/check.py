@@ -92,6 +92,8 @@ def _check_project(settings: Mapping[str, Any], project: Project) -> Iterator[st
     for name in settings["auxiliary"]:
         if name not in declared:
             yield f"globals/auxiliary: {file} declares no {name}{did_you_mean(name, declared)}"
+    if settings["head_init"] == "ridge" and settings["task"] != "regression":
+        yield "globals/head_init: ridge is for the task regression alone"
     if settings["continuous_target"]:
         if settings["task"] != "label-distribution":
             yield "globals/continuous_target: is for the task label-distribution alone"

@@ -42,6 +42,9 @@ class Globals(BaseModel):
         freeze_backbone: Train the head alone.
         head_epochs: First epochs of a fine-tuning that train the head alone, on a backbone that
             stands still; everything is trained after them (LP-FT, Kumar et al. 2022).
+        head_init: Where the head of a fine-tuning begins: ``random``, or ``ridge``: a ridge
+            regression on the features that the backbone begins with (task regression, head of
+            one linear layer).
         ema_decay: Validate and keep a moving average of the weights with this decay, as in
             0.999; null keeps the weights themselves.
         auxiliary: Weight of each auxiliary head of a fine-tuning, by the name that the project
@@ -82,6 +85,7 @@ class Globals(BaseModel):
     meta_file: str | None = None
     freeze_backbone: bool = False
     head_epochs: int = Field(default=0, ge=0)
+    head_init: Literal["random", "ridge"] = "random"
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     auxiliary: dict[str, Annotated[float, Field(gt=0)]] = {}
     n_bins: int = Field(default=32, ge=2)

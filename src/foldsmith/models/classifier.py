@@ -5,6 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -72,6 +74,27 @@ class ImageModel(nn.Module):
         # Some backbones have parameters that are never trained.
         self._trainable = [p for p in self.backbone.parameters() if p.requires_grad]
         self.train_head_alone(False)
+
+    def start_head(self, weights: npt.NDArray[np.float64], bias: float) -> None:
+        """Set the head, which has to be one linear layer with one output.
+
+        Args:
+            weights: Shape (n_features,).
+            bias: The bias.
+
+        Raises:
+            ConfigError: The head is another one.
+        """
+        layer = self.head[-1]
+        assert isinstance(layer, nn.Linear)
+        if sum(isinstance(part, nn.Linear) for part in self.head) > 1 or layer.out_features > 1:
+            raise ConfigError(
+                "globals/head_init: ridge needs a head of one linear layer with one output, "
+                "model/dims_head=[null, 1]"
+            )
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(weights)[None])
+            layer.bias.fill_(bias)
 
     def add_auxiliary(self, widths: Mapping[str, int]) -> None:
         """Add linear heads on the features, for training; prediction knows nothing of them.

@@ -75,6 +75,27 @@ class RidgeHead:
         return lambda unseen: np.asarray(model.predict(unseen.astype(np.float64)))
 
 
+def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
+    """Return a linear layer by ridge regression, its strength by the leave-one-out error.
+
+    Features are centred and scaled alike, not each by its own deviation: a layer cannot bound
+    what it is given.
+
+    Args:
+        features: Shape (n, n_features).
+        targets: Shape (n,).
+
+    Returns:
+        Weights, shape (n_features,), and bias.
+    """
+    inputs = features.astype(np.float64)
+    mean = inputs.mean(axis=0)
+    scale = float(inputs.std(axis=0).mean()) or 1.0
+    model = RidgeCV(alphas=np.asarray(RidgeHead().alphas)).fit((inputs - mean) / scale, targets)
+    weights: Targets = model.coef_ / scale
+    return weights, float(model.intercept_ - weights @ mean)
+
+
 @dataclass(frozen=True)
 class SVRHead:
     """Support vector regression with an RBF kernel on standardised features.

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -12,11 +13,14 @@ from foldsmith.config import Experiment, Parts, Project
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.auxiliary import read_auxiliary
 from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.tables import FOLD_COLUMN, read_folds
 from foldsmith.errors import ConfigError, OutputError, one_line
+from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.classifier import ImageModel
+from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.speed import Measured, tune
 from foldsmith.stages.frozen import fit_experiment
@@ -151,6 +155,9 @@ def train_folds(
         model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
         # What is wrong with the parts shows before anything is created or replaced.
         check_outputs(experiment, model, parts["loader/val"].dataset, task, runtime)
+        if settings.head_init == "ridge":
+            seen = of_fold.with_values({"dataset/val/part": "train"}).build(types, context)
+            _start_head(model, seen["loader/val"], runtime)
         with lock(folder):
             # Again, now that nobody else can change it.
             state = decide(folder, inputs, start)
@@ -243,6 +250,22 @@ def _add_auxiliary(
     targets = read_auxiliary(experiment.project, settings.auxiliary, table, seen)
     model.add_auxiliary({name: target.width for name, target in targets.items()})
     return AuxiliaryLoss(targets, settings.auxiliary, runtime.device)
+
+
+def _start_head(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None:
+    """Let the head begin as a ridge regression on the features of the training folds.
+
+    Args:
+        model: On the runtime's device.
+        loader: The training folds' photos with the transforms of the validation.
+        runtime: Device and precision.
+    """
+    if not isinstance(model, ImageModel):
+        raise ConfigError(
+            f"globals/head_init: {type(model).__name__} has no head to set; take ImageModel"
+        )
+    features = predict_logits([model.backbone], loader, runtime, "ridge")[0]
+    model.start_head(*ridge_layer(features, loader.dataset.targets.astype(np.float64)))
 
 
 @torch.inference_mode()
