@@ -74,7 +74,7 @@ class Foldsmith:
         seed_everything(settings.seed)
         self.seed = settings.seed
         self.runtime: Runtime = create_runtime(settings)
-        task = None if kind == "SimSiam" else create_task(settings.task, project)
+        task = None if kind == "SimSiam" else create_task(settings, project)
         context: dict[str, Any] = {
             "project": project,
             "images": open_store(project, settings, FileHashes(project.hash_store)),

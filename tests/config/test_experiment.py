@@ -72,7 +72,7 @@ def test_overrides_reach_any_path(atmacup):
     ("text", "message"),
     [
         ("globals/max_epoch", "must be PATH=VALUE"),
-        ("globals/max_epch=2", "no key max_epch in globals (did you mean max_epoch?)"),
+        ("globals/max_epch=2", "no key max_epch in globals (did you mean max_epoch"),
         ("dataset/img_sise=2", "no key img_sise in dataset (did you mean img_size?)"),
         ("dataset/train/transforms/40/p=0", "dataset/train/transforms is a list of 8"),
         ("globals/seed/deep=1", "globals/seed is 1086, which holds no keys"),
@@ -165,3 +165,18 @@ def test_an_error_inside_a_part_names_its_path(atmacup):
     parts = experiment.build(types_of(atmacup), {"project": atmacup})
     with pytest.raises(ConfigError, match=r"100\.yml: model: timm has no model 'resnet18x' \(did"):
         parts["model"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("globals/auxiliary={material: 0.3}", "declares no material (did you mean materials"),
+        ("globals/auxiliary={materials: 0}", "globals: auxiliary/materials"),
+        ("globals/head_init=ridge", "is for the task regression alone"),
+        ("globals/continuous_target=true", "is for the task label-distribution alone"),
+    ],
+)
+def test_what_the_project_does_not_declare(atmacup, text, message):
+    with pytest.raises(ConfigError) as error:
+        load(atmacup, "100.yml", text, "model/pretrained=null").check(types_of(atmacup))
+    assert message in str(error.value).replace("'", "")

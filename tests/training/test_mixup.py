@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
 from foldsmith.tasks.task import MultiClass, Regression
-from foldsmith.training.mixup import Mixup
+from foldsmith.training.mixup import CutMix, Mixup, MixupOrCutMix
 from foldsmith.training.steps import FineTuneStep
 
 
@@ -66,3 +68,83 @@ def test_outside_its_epochs_nothing_is_mixed():
     plain = nn.functional.mse_loss(model(data.views[0])[:, 0], data.targets).item()
     assert step(data, 1, 0)["loss"].item() == pytest.approx(plain, rel=1e-6)
     assert step(data, 2, 0)["loss"].item() != pytest.approx(plain, rel=1e-3)
+
+
+def test_mixup_mixes_what_it_draws():
+    images = batch().views[0]
+    mixed = Mixup(0.4).mix(images, np.random.default_rng(5))
+    share, partner = Mixup(0.4).draw(8, np.random.default_rng(5))
+    assert mixed.share == share and torch.equal(mixed.partner, partner)
+    torch.testing.assert_close(mixed.images, share * images + (1 - share) * images[partner])
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 3))
+def test_the_share_of_cutmix_is_that_of_the_pixels(seed, height, width, alpha):
+    # Image k is all k: the pasted pixels are those of the partner.
+    images = torch.arange(5.0)[:, None, None, None].expand(5, 3, height, width)
+    mixed = CutMix(alpha).mix(images, np.random.default_rng(seed))
+    assert 0 <= mixed.share <= 1
+    for k, partner in enumerate(mixed.partner.tolist()):
+        own = mixed.images[k].eq(k).float().mean().item()
+        assert mixed.images[k].eq(k).logical_or(mixed.images[k].eq(partner)).all()
+        if partner != k:
+            assert own == pytest.approx(mixed.share)
+
+
+def test_cutmix_pastes_one_box_and_leaves_the_batch_alone():
+    images = torch.rand(6, 3, 20, 30)
+    before = images.clone()
+    mixed = CutMix().mix(images, np.random.default_rng(4))
+    assert torch.equal(images, before)
+    pasted = (mixed.images != images).any(dim=(0, 1))
+    rows, columns = pasted.any(1).nonzero()[:, 0], pasted.any(0).nonzero()[:, 0]
+    assert pasted[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    assert pasted.sum().item() / 600 == pytest.approx(1 - mixed.share)
+
+
+def test_either_is_drawn_for_each_batch_and_the_same_every_time():
+    images = torch.rand(6, 3, 8, 8)
+    either = MixupOrCutMix(cutmix_share=0.25)
+
+    def draw(k):
+        return either.mix(images, np.random.default_rng([9, 1, k]))
+
+    def cut(k):
+        # Pixels of CutMix are those of one image or the other.
+        mixed = draw(k)
+        same = mixed.images.eq(images) | mixed.images.eq(images[mixed.partner])
+        return bool(same.all())
+
+    share = np.mean([cut(k) for k in range(400)])
+    assert share == pytest.approx(0.25, abs=0.08)
+    assert torch.equal(draw(3).images, draw(3).images)
+    assert {cut(k) for k in range(20)} == {True, False}
+
+
+@pytest.mark.parametrize("mixer", [CutMix(), MixupOrCutMix()], ids=["CutMix", "MixupOrCutMix"])
+@pytest.mark.parametrize(
+    ("loss", "task"),
+    [
+        (nn.CrossEntropyLoss(label_smoothing=0.1), MultiClass((0.0, 1.0, 2.0, 3.0))),
+        (nn.MSELoss(), Regression((0, 3))),
+    ],
+    ids=["classification", "regression"],
+)
+def test_every_mixer_serves_both_tasks(mixer, loss, task):
+    torch.manual_seed(1)
+    model, data = Flat(task.n_outputs), batch()
+    step = FineTuneStep(model, loss, task, mixer, max_epoch=3, seed=9)
+    mixed = mixer.mix(data.views[0], np.random.default_rng([9, 1, 5]))
+    targets = task.encode(data.targets)
+    logits = model(mixed.images)
+    expected = mixed.share * loss(logits, targets)
+    expected += (1 - mixed.share) * loss(logits, targets[mixed.partner])
+    assert step(data, 1, 5)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"alpha": 0}, {"cutmix_alpha": -1}, {"cutmix_share": 1.5}], ids=str
+)
+def test_what_a_mixer_refuses(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        MixupOrCutMix(**wrong)

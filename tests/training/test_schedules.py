@@ -5,9 +5,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.backbone import create_backbone
-from foldsmith.models.ssl.simsiam import SimSiam
-from foldsmith.training.parameter_groups import parameter_groups
 from foldsmith.training.schedules import warmup_cosine
 
 
@@ -50,21 +47,33 @@ def test_shares_are_shares():
         rates(10, warmup_share=5)
 
 
-def test_biases_and_norms_do_not_decay():
-    model = SimSiam(create_backbone("resnet10t"), projection_hidden=64)
-    model.backbone.conv1.requires_grad_(False)
-    groups = parameter_groups(model, fixed_lr=["prediction"])
-    assert sum(len(group["params"]) for group in groups) == sum(
-        parameter.requires_grad for parameter in model.parameters()
-    )
-    predictor = {id(parameter) for parameter in model.prediction.parameters()}
-    for group in groups:
-        assert all((p.ndim > 1) == ("weight_decay" not in group) for p in group["params"])
-        assert all((id(p) in predictor) == group.get("fixed_lr", False) for p in group["params"])
-    optimizer = torch.optim.SGD(groups, lr=0.1, weight_decay=0.5)
-    assert sorted({group["weight_decay"] for group in optimizer.param_groups}) == [0.0, 0.5]
+def two_groups():
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters, (1.0, 0.25), strict=True)]
+    return torch.optim.SGD(groups, lr=1.0)
 
 
-def test_an_unknown_part_is_named():
-    with pytest.raises(ConfigError, match=r"SimSiam has no part 'predictor'.*prediction"):
-        parameter_groups(SimSiam(create_backbone("resnet10t")), fixed_lr=["predictor"])
+def steps(optimizer, scheduler, n):
+    seen = []
+    for _ in range(n):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_groups_keep_their_ratios():
+    optimizer = two_groups()
+    for one, other in steps(optimizer, warmup_cosine(optimizer, 30), 30):
+        assert other == pytest.approx(one / 4)
+
+
+def test_a_schedule_continues_where_it_was():
+    whole, stopped, resumed = two_groups(), two_groups(), two_groups()
+    expected = steps(whole, warmup_cosine(whole, 20), 20)
+    scheduler = warmup_cosine(stopped, 20)
+    seen = steps(stopped, scheduler, 7)
+    again = warmup_cosine(resumed, 20)
+    resumed.load_state_dict(stopped.state_dict())
+    again.load_state_dict(scheduler.state_dict())
+    assert seen + steps(resumed, again, 13) == expected

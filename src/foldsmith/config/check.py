@@ -49,6 +49,7 @@ def check_tree(
             used.append(target)
         elif isinstance(node, dict) and "type" in node:
             problems += _check_call(node, path, types, project, tree, made)
+    problems += _check_project(tree["globals"], project)
     if task == "ensemble":
         try:
             EnsembleSettings.model_validate(tree.get("ensemble", {}))
@@ -85,6 +86,21 @@ def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
                 f"the section {section.rstrip('/')} is missing; a {task} experiment starts with "
                 f"an import of a recipe, as in 'import: foldsmith:{task.replace('-', '_')}.yml'"
             )
+
+
+def _check_project(settings: Mapping[str, Any], project: Project) -> Iterator[str]:
+    """Yield what ``globals`` ask of the project that it does not declare."""
+    declared, file = project.settings.auxiliary, project.source_files[0]
+    for name in settings["auxiliary"]:
+        if name not in declared:
+            yield f"globals/auxiliary: {file} declares no {name}{did_you_mean(name, declared)}"
+    if settings["head_init"] == "ridge" and settings["task"] != "regression":
+        yield "globals/head_init: ridge is for the task regression alone"
+    if settings["continuous_target"]:
+        if settings["task"] != "label-distribution":
+            yield "globals/continuous_target: is for the task label-distribution alone"
+        elif project.settings.continuous is None:
+            yield f"globals/continuous_target: {file} has no section continuous"
 
 
 def _check_reference(

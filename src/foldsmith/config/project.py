@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,8 @@ PROJECT_FILE = "project.yml"
 MetricName = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
 
 FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
+
+AuxiliaryKind = Literal["regression", "multi-label"]
 
 # The fold table is named after the method, as in train_sgkf-5fold.csv.
 FOLD_METHOD_SHORT: dict[str, str] = {
@@ -53,6 +56,50 @@ class FoldSettings(BaseModel):
     merge_near_duplicates: bool = False
 
 
+class ContinuousSettings(BaseModel):
+    """A continuous column that the target is a coarse form of.
+
+    Attributes:
+        column: Column of the train table, as a date.
+        range: Lowest and highest possible value.
+        thresholds: Values at which the target changes to the next class value, ascending, one
+            less than there are classes; a value on a threshold has the lower target.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str
+    range: tuple[float, float]
+    thresholds: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ContinuousSettings":
+        low, high = self.range
+        inside = (low, *self.thresholds, high)
+        if any(one >= other for one, other in pairwise(inside)):
+            raise ValueError(f"range and thresholds: {list(inside)} must ascend")
+        return self
+
+
+class AuxiliarySettings(BaseModel):
+    """Something else that is known of the labelled photos, for auxiliary heads.
+
+    Attributes:
+        table: CSV in ``data_dir`` with the id column, any number of rows per id; the train
+            table if not given.
+        column: Its column.
+        kind: ``regression`` (numbers) or ``multi-label`` (words, several per photo).
+        min_count: Photos of the training folds that a word needs, to be learned.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str | None = None
+    column: str
+    kind: AuxiliaryKind
+    min_count: int = Field(default=10, ge=1)
+
+
 class ProjectSettings(BaseModel):
     """The content of ``project.yml``.
 
@@ -72,6 +119,8 @@ class ProjectSettings(BaseModel):
         n_classes: Number of classes when the target is treated as classes.
         class_values: Target value of each class; evenly spaced over ``target_range`` if
             not given.
+        continuous: A continuous column that the target is a coarse form of, if there is one.
+        auxiliary: What else is known of the labelled photos, by name.
         metric: What predictions are judged by: ``RMSE``, ``MAE``, ``QWK`` (quadratic kappa of
             predictions rounded to the nearest class), ``Accuracy`` (of the same), ``LogLoss`` or
             ``AUC`` (of class probabilities). Recipes choose epochs by it.
@@ -94,6 +143,8 @@ class ProjectSettings(BaseModel):
     target_range: tuple[float, float]
     n_classes: int = Field(ge=2)
     class_values: tuple[float, ...] = ()
+    continuous: ContinuousSettings | None = None
+    auxiliary: dict[str, AuxiliarySettings] = {}
     metric: MetricName = "RMSE"
     folds: FoldSettings = FoldSettings()
     python: tuple[str, ...] = ()
@@ -114,6 +165,11 @@ class ProjectSettings(BaseModel):
         if self.class_values and len(self.class_values) != self.n_classes:
             raise ValueError(
                 f"class_values: {len(self.class_values)} values for n_classes: {self.n_classes}"
+            )
+        if self.continuous and len(self.continuous.thresholds) != self.n_classes - 1:
+            raise ValueError(
+                f"continuous: {len(self.continuous.thresholds)} thresholds for n_classes: "
+                f"{self.n_classes}"
             )
         if self.group_column is None and "Group" in self.folds.method:
             raise ValueError(f"group_column: folds/method {self.folds.method} needs one")

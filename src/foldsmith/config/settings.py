@@ -1,10 +1,24 @@
 """``globals`` of an experiment file, and what each kind of experiment must contain."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Task = Literal["self-supervised", "multi-class", "regression", "ensemble"]
+Task = Literal[
+    "self-supervised",
+    "multi-class",
+    "regression",
+    "label-distribution",
+    "corn",
+    "frozen-features",
+    "ensemble",
+]
+
+# Tasks that train a model per fold.
+FINE_TUNINGS: tuple[Task, ...] = ("multi-class", "regression", "label-distribution", "corn")
+
+# Tasks whose predictions an ensemble blends.
+MEMBERS: tuple[Task, ...] = (*FINE_TUNINGS, "frozen-features")
 TestTimeAugmentation = Literal["none", "hflip", "flips"]
 
 # Which snapshot of each fold is used.
@@ -20,11 +34,13 @@ class Globals(BaseModel):
     """The section ``globals`` of an experiment file.
 
     Attributes:
-        task: ``self-supervised``, ``multi-class``, ``regression`` or ``ensemble``.
+        task: ``self-supervised``, ``multi-class``, ``regression``, ``label-distribution`` (bins
+            of the target), ``corn`` (ordered classes), ``frozen-features`` (a small model on the
+            features of a backbone that is not trained further) or ``ensemble``.
         seed: Seed of weights, order, augmentation and mixup.
         output_path: Output folder of a pretraining or an ensemble, relative to the project
             folder. For ``train`` it is set to ``output_root/fold{k}``.
-        output_root: Output folder of a K-fold training.
+        output_root: Output folder of a K-fold training or of frozen features.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         max_epoch: Number of epochs.
         grad_accum: Batches per optimizer step.
@@ -32,6 +48,18 @@ class Globals(BaseModel):
         meta_file: Train table with the column ``fold``; the one that ``preprocess``
             writes if null.
         freeze_backbone: Train the head alone.
+        head_epochs: First epochs of a fine-tuning that train the head alone, on a backbone that
+            stands still; everything is trained after them (LP-FT, Kumar et al. 2022).
+        head_init: Where the head of a fine-tuning begins: ``random``, or ``ridge``: a ridge
+            regression on the features that the backbone begins with (task regression, head of
+            one linear layer).
+        ema_decay: Validate and keep a moving average of the weights with this decay, as in
+            0.999; null keeps the weights themselves.
+        auxiliary: Weight of each auxiliary head of a fine-tuning, by the name that the project
+            declares it under.
+        n_bins: Bins of a label distribution.
+        label_sigma: Standard deviation of its soft labels, in bins.
+        continuous_target: Learn the distribution of the project's ``continuous`` column.
         snapshot_interval: Epochs between two kept backbones of a pretraining.
         snapshot_epochs: ``all`` keeps every epoch's snapshot of a fine-tuning, until an inference
             deletes them, so that it can take one epoch for all folds (``-cri common``).
@@ -70,6 +98,13 @@ class Globals(BaseModel):
     val_fold: int | list[int] | None = None
     meta_file: str | None = None
     freeze_backbone: bool = False
+    head_epochs: int = Field(default=0, ge=0)
+    head_init: Literal["random", "ridge"] = "random"
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    auxiliary: dict[str, Annotated[float, Field(gt=0)]] = {}
+    n_bins: int = Field(default=32, ge=2)
+    label_sigma: float = Field(default=0.75, gt=0)
+    continuous_target: bool = False
     snapshot_interval: int = Field(default=50, ge=1)
     snapshot_epochs: Literal["none", "all"] = "none"
     resume_interval: int = Field(default=1, ge=1)
@@ -152,18 +187,20 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "optimizer",
         "scheduler",
         "loss",
+        "ema",
         "eval",
         "manager",
         "extensions",
     ),
+    "frozen-features": ("model", "dataset/", "loader/val", "loader/test", "head"),
     "ensemble": ("ensemble/",),
 }
-SECTIONS["regression"] = SECTIONS["multi-class"]
+SECTIONS |= {task: SECTIONS["multi-class"] for task in FINE_TUNINGS}
 
 # What a stage reads where a file has it.
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "self-supervised": ("progressive", "probe"),
-    "multi-class": ("dataset/mixup",),
-    "regression": ("dataset/mixup",),
+    **{task: ("dataset/mixup",) for task in FINE_TUNINGS},
+    "frozen-features": (),
     "ensemble": (),
 }

@@ -27,14 +27,17 @@ _BYTE_ORDER_MARKS = {
 }
 
 
-def read_table(path: Path, columns: Iterable[str], id_column: str | None = None) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Iterable[str], id_column: str | None = None, unique: bool = True
+) -> pd.DataFrame:
     """Read a CSV and make sure that it has what is needed.
 
     Args:
         path: The file: UTF-8, or UTF-16 with its byte order mark; any line ends.
         columns: Columns that must be there.
         id_column: Column read as text, whatever it looks like (``007``, ``NA``), whose
-            values must be present and unique.
+            values must be present.
+        unique: Whether an id may stand only once.
 
     Returns:
         The table, its rows in the file's order.
@@ -79,14 +82,14 @@ def read_table(path: Path, columns: Iterable[str], id_column: str | None = None)
                 table[id_column] = ids[id_column].to_numpy(dtype=object)
     except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
-    problems = list(_table_problems(table, columns, id_column))
+    problems = list(_table_problems(table, columns, id_column, unique))
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     return table
 
 
 def _table_problems(
-    table: pd.DataFrame, columns: Iterable[str], id_column: str | None
+    table: pd.DataFrame, columns: Iterable[str], id_column: str | None, unique: bool
 ) -> Iterable[str]:
     for column in columns:
         if column not in table.columns:
@@ -98,7 +101,7 @@ def _table_problems(
         if empty.any():
             yield f"column {id_column}: {empty.sum()} empty ids, the first in {_lines(empty)}"
         twice = table[id_column].duplicated() & ~empty
-        if twice.any():
+        if unique and twice.any():
             value = table[id_column][twice].iloc[0]
             yield (
                 f"column {id_column}: {value!r} stands more than once ({twice.sum()} such rows, "

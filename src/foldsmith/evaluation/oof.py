@@ -10,7 +10,8 @@ import torch
 
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.metrics import Metric
-from foldsmith.tasks.task import Task, score_logits
+from foldsmith.tasks.scoring import score_logits
+from foldsmith.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class FoldLogits:
 
     Attributes:
         fold: The fold.
-        epoch: Epoch of its snapshot.
+        epoch: Epoch of its snapshot; None where nothing is trained by epochs.
         rows: Rows of the train table, shape (n,).
         logits: Shape (n, n_outputs).
     """
 
     fold: int
-    epoch: int
+    epoch: int | None
     rows: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
 
@@ -54,7 +55,7 @@ def collect_oof(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.flo
 
 def score_table(
     parts: Sequence[FoldLogits],
-    targets: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float32],
     task: Task,
     loss: Loss,
     metric: Metric,
@@ -63,7 +64,7 @@ def score_table(
 
     Args:
         parts: Every fold once.
-        targets: Targets of the train table, shape (n_train,).
+        labels: What the task learns of the train table, shape (n_train,).
         task: How targets are encoded and logits become predictions.
         loss: Loss of (logits, encoded targets).
         metric: What the predictions are judged by.
@@ -80,9 +81,9 @@ def score_table(
         return value, score_logits(task, metric, logits, truth)
 
     records: list[tuple[object, object, float, float]] = [
-        (part.fold, part.epoch, *score(part.logits, targets[part.rows])) for part in parts
+        (part.fold, part.epoch, *score(part.logits, labels[part.rows])) for part in parts
     ]
-    records.append(("oof", None, *score(collect_oof(parts, len(targets)), targets)))
+    records.append(("oof", None, *score(collect_oof(parts, len(labels)), labels)))
     table = pd.DataFrame(records, columns=["fold", "epoch", "loss", "metric"])
     return table.astype({"epoch": "Int64"})
 

@@ -1,12 +1,14 @@
 """Backbones: timm models without their classifier."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from foldsmith.config import Types
+from foldsmith.config import ExistingFile, Types
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.errors import ConfigError, one_line
+from foldsmith.models.weights import load_weights
 
 
 def create_backbone(
@@ -51,10 +53,33 @@ def create_backbone(
     return model
 
 
+def pretrained_backbone(
+    base_name: str,
+    pretrained: ExistingFile | None = None,
+    folder: Path = Path(),
+    backbone_options: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Create a backbone with the weights of a pretraining.
+
+    Args:
+        base_name: timm model.
+        pretrained: Snapshot of the backbone, relative to ``folder``; null for random weights.
+        folder: The project folder.
+        backbone_options: Further arguments of :func:`create_backbone`.
+
+    Raises:
+        ConfigError: As :func:`create_backbone`, or the snapshot does not fit.
+    """
+    backbone = create_backbone(base_name, **(backbone_options or {}))
+    if pretrained is not None:
+        load_weights(backbone, folder / pretrained)
+    return backbone
+
+
 def num_features(backbone: nn.Module) -> int:
     """Return the length of the backbone's feature vector."""
     # timm: head_hidden_size differs from num_features where a model pools into another width.
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
 
 
-TYPES: Types = {"Backbone": create_backbone}
+TYPES: Types = {"Backbone": create_backbone, "PretrainedBackbone": pretrained_backbone}

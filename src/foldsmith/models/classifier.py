@@ -1,9 +1,12 @@
 """The supervised model: a backbone and a head."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -14,7 +17,7 @@ from foldsmith.models.weights import load_weights
 
 
 class ImageModel(nn.Module):
-    """A timm backbone and a multi-layer head.
+    """A timm backbone and a multi-layer head, for training also auxiliary heads.
 
     Args:
         base_name: timm model of the backbone.
@@ -31,6 +34,9 @@ class ImageModel(nn.Module):
     Raises:
         ConfigError: ``dims_head`` does not fit the backbone, or the snapshot does not.
     """
+
+    # Weights that a snapshot may have and prediction does not need.
+    training_only = "auxiliary."
 
     def __init__(
         self,
@@ -61,23 +67,78 @@ class ImageModel(nn.Module):
             layers.append(nn.Dropout(drop_rate))
         layers.append(nn.Linear(widths[-2], widths[-1]))
         self.head = nn.Sequential(*layers)
-        self.freeze_backbone = freeze_backbone
+        self.auxiliary = nn.ModuleDict()
         if pretrained is not None:
             load_weights(self.backbone, folder / pretrained)
-        if freeze_backbone:
-            self.backbone.requires_grad_(False)
+        self.freeze_backbone = freeze_backbone
+        # Some backbones have parameters that are never trained.
+        self._trainable = [p for p in self.backbone.parameters() if p.requires_grad]
+        self.train_head_alone(False)
+
+    def start_head(self, weights: npt.NDArray[np.float64], bias: float) -> None:
+        """Set the head, which has to be one linear layer with one output.
+
+        Args:
+            weights: Shape (n_features,).
+            bias: The bias.
+
+        Raises:
+            ConfigError: The head is another one.
+        """
+        layer = self.head[-1]
+        assert isinstance(layer, nn.Linear)
+        if sum(isinstance(part, nn.Linear) for part in self.head) > 1 or layer.out_features > 1:
+            raise ConfigError(
+                "globals/head_init: ridge needs a head of one linear layer with one output, "
+                "model/dims_head=[null, 1]"
+            )
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(weights)[None])
+            layer.bias.fill_(bias)
+
+    def add_auxiliary(self, widths: Mapping[str, int]) -> None:
+        """Add linear heads on the features, for training; prediction knows nothing of them.
+
+        Args:
+            widths: Name of each head -> number of its outputs.
+        """
+        features = num_features(self.backbone)
+        for name, width in widths.items():
+            self.auxiliary[name] = nn.Linear(features, width)
+
+    def train_head_alone(self, alone: bool) -> None:
+        """Let the backbone stand still, or train it too unless ``freeze_backbone`` is set.
+
+        Takes effect for BatchNorm statistics with the next call of :meth:`train`.
+        """
+        self._head_alone = alone or self.freeze_backbone
+        for parameter in self._trainable:
+            parameter.requires_grad_(not self._head_alone)
 
     def train(self, mode: bool = True) -> "ImageModel":
         """Switch between training and evaluation; a frozen backbone stays in evaluation."""
         super().train(mode)
-        if self.freeze_backbone:
+        if self._head_alone:
             self.backbone.eval()
         return self
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits, shape (n, outputs), for images of shape (n, 3, H, W)."""
-        logits: torch.Tensor = self.head(self.backbone(images))
-        return logits
+    def forward(
+        self, images: torch.Tensor, auxiliary: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return logits, and if asked the outputs of the auxiliary heads.
+
+        Args:
+            images: Shape (n, 3, H, W).
+            auxiliary: Also return the auxiliary heads' outputs.
+
+        Returns:
+            Logits, shape (n, outputs); with them, if asked, a dict of shapes (n, width).
+        """
+        features = self.backbone(images)
+        logits: torch.Tensor = self.head(features)
+        if not auxiliary:
+            return logits
+        return logits, {name: head(features) for name, head in self.auxiliary.items()}
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:

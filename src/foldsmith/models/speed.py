@@ -73,7 +73,8 @@ def pass_seconds(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> fl
         images: On the runtime's device.
         runtime: Device and precision.
     """
-    model.train()
+    # What stands still in the training (a teacher, a frozen backbone) is timed with its gradients.
+    model.train().requires_grad_(True)
     times = []
     for index in range(_WARM_UP + _TIMED):
         runtime.wait()

@@ -26,6 +26,9 @@ def read_snapshot(path: Path) -> Any:
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load a snapshot into a module; every key and shape must match.
 
+    What the module says is for training only (``training_only``, how such keys begin) is left
+    out.
+
     Raises:
         ConfigError: The file is no snapshot of weights, or keys are missing, left over or of
             another shape; the message lists them.
@@ -33,6 +36,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     state = read_snapshot(path)
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise ConfigError(f"{path}: does not hold the weights of a model (tensors by name)")
+    left_out = getattr(module, "training_only", None)
+    if left_out is not None:
+        state = {key: value for key, value in state.items() if not key.startswith(left_out)}
     own = module.state_dict()
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())

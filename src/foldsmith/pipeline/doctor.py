@@ -189,7 +189,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     runtime = create_runtime(settings)
     seed_everything(settings.seed)
     pretraining = settings.task == "self-supervised"
-    task = None if pretraining else create_task(settings.task, project)
+    task = None if pretraining else create_task(settings, project)
     store = PhotoStore(None, FileHashes(project.hash_store))
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
     if not pretraining:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.backbones import backbone_problem
 from foldsmith.config.check import named_files
+from foldsmith.config.settings import MEMBERS
 from foldsmith.errors import ConfigError
 from foldsmith.stages.types import types_of
 
@@ -194,8 +195,7 @@ class _Experiments:
 def output_of(experiment: Experiment) -> Path | None:
     """Return the output folder of an experiment, if it has one."""
     settings = experiment.globals
-    fine_tuning = settings.task in ("multi-class", "regression")
-    folder = settings.output_root if fine_tuning else settings.output_path
+    folder = settings.output_root if settings.task in MEMBERS else settings.output_path
     return None if folder is None else experiment.project.path(folder)
 
 
@@ -225,7 +225,7 @@ class _Builder:
         task = experiment.globals.task
         output = output_of(experiment)
         if output is None:
-            key = "output_root" if task in ("multi-class", "regression") else "output_path"
+            key = "output_root" if task in MEMBERS else "output_path"
             self.problems.append(f"{experiment.file}: globals/{key} is missing")
             return ()
         if task == "ensemble":
@@ -237,7 +237,12 @@ class _Builder:
                 label, Step("pretrain", label, output, ("preprocess",), experiment)
             )
             return (label,)
-        return self._add_fine_tuning(experiment, output, criterion)
+        needs = self._add_sources(experiment, criterion)
+        if task == "frozen-features":
+            label = f"fit {experiment.file.stem}"
+            self.steps.setdefault(label, Step("infer", label, output, needs, experiment))
+            return (label,)
+        return self._add_fine_tuning(experiment, output, criterion, needs)
 
     def _add_ensemble(self, experiment: Experiment, output: Path) -> tuple[str, ...]:
         self._check(experiment, ())
@@ -249,7 +254,7 @@ class _Builder:
             member = self.experiments.making(folder)
             if member is None:
                 self._missing(experiment, "ensemble/experiments", folder, "globals/output_root")
-            elif member.globals.task not in ("multi-class", "regression"):
+            elif member.globals.task not in MEMBERS:
                 self.problems.append(
                     f"{experiment.file}: ensemble/experiments: {folder} is made by "
                     f"{member.file.name}, a {member.globals.task} experiment"
@@ -260,9 +265,8 @@ class _Builder:
         self.steps[label] = Step("ensemble", label, output, tuple(needs), experiment)
         return (label,)
 
-    def _add_fine_tuning(
-        self, experiment: Experiment, output: Path, criterion: Criterion
-    ) -> tuple[str, ...]:
+    def _add_sources(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+        """Add the pretrainings whose files an experiment names; return what comes before it."""
         needs, made = ["preprocess"], []
         for key, file in named_files(experiment.tree, self.types).items():
             source = self.experiments.making(str(Path(file).parent))
@@ -279,6 +283,11 @@ class _Builder:
                 wanted = tuple(dict.fromkeys((*step.wanted, Path(file).name)))
                 self.steps[label] = Step(**(vars(step) | {"wanted": wanted}))
         self._check(experiment, made)
+        return tuple(needs)
+
+    def _add_fine_tuning(
+        self, experiment: Experiment, output: Path, criterion: Criterion, needs: tuple[str, ...]
+    ) -> tuple[str, ...]:
         if criterion == "common" and experiment.globals.snapshot_epochs != "all":
             self.problems.append(
                 f"{experiment.file}: globals/snapshot_epochs: must be all, since an ensemble takes "
@@ -292,7 +301,7 @@ class _Builder:
             self.steps.setdefault(
                 label,
                 Step(
-                    *("train", label, output / f"fold{fold}", tuple(needs), experiment),
+                    *("train", label, output / f"fold{fold}", needs, experiment),
                     fold=fold,
                     criterion=criterion,
                 ),

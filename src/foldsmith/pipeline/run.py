@@ -21,6 +21,7 @@ from foldsmith.pipeline.state import (
 )
 from foldsmith.pipeline.table import duration, plan_table, summary
 from foldsmith.stages.ensemble import ensemble_experiment
+from foldsmith.stages.frozen import fit_experiment
 from foldsmith.stages.infer import infer_experiment, tidy_inference
 from foldsmith.stages.output_folder import Start, tidy
 from foldsmith.stages.preprocess import preprocess
@@ -187,6 +188,8 @@ class _Run:
             pretrain_experiment(step.experiment, _start(state), listen)
         elif step.kind == "train":
             train_folds(step.experiment, [step.fold or 0], _start(state), listen)
+        elif step.experiment.globals.task == "frozen-features":
+            fit_experiment(step.experiment, "auto")
         elif step.kind == "infer":
             infer_experiment(step.experiment, step.folder, step.criterion, self.keep_snapshots)
         else:

@@ -13,6 +13,7 @@ from foldsmith.locking import holder
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.stages.inputs import (
     ensemble_inputs,
+    frozen_inputs,
     infer_inputs,
     preprocess_inputs,
     pretrain_inputs,
@@ -95,6 +96,8 @@ def inputs_of(step: Step, plan: Plan, hashes: FileHashes) -> Inputs:
         return pretrain_inputs(step.experiment, plan.types, hashes)
     if step.kind == "train":
         return train_inputs(step.experiment, step.fold or 0, plan.types, hashes)
+    if step.experiment.globals.task == "frozen-features":
+        return frozen_inputs(step.experiment, plan.types, hashes)
     if step.kind == "infer":
         chosen, n_splits = {}, plan.project.n_splits
         for fold in range(n_splits):

@@ -49,8 +49,8 @@ def show_augmentations(
     """
     experiment = Experiment.load(project, Path(config), overrides)
     types = types_of(project)
-    if experiment.globals.task == "ensemble":
-        raise ConfigError(f"{experiment.file}: an ensemble has no augmentations")
+    if experiment.globals.task in ("ensemble", "frozen-features"):
+        raise ConfigError(f"{experiment.file}: {experiment.globals.task} has no augmentations")
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"{sheet}: must end in .png or .jpg")
     experiment.check(types)

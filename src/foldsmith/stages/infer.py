@@ -12,12 +12,12 @@ import pandas as pd
 
 from foldsmith.atomic import copy_file, remove_leftovers, write_csv, write_npy
 from foldsmith.config import Criterion, Experiment, Parts, Project, TestTimeAugmentation
+from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     read_folds,
     read_test,
     submission_table,
-    targets_of,
 )
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
@@ -46,12 +46,12 @@ from foldsmith.stages.scores import (
 )
 from foldsmith.stages.selection import LABELS, Chosen, choose, inference_manifest
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import Task, create_task, probabilities_of
+from foldsmith.tasks.task import Task, create_task, labels_of
 
 
 @dataclass(frozen=True)
-class _Results:
-    """What inference found.
+class Results:
+    """Logits and scores of an experiment.
 
     Attributes:
         oof_logits: Shape (n_train, n_outputs).
@@ -181,7 +181,7 @@ def _infer(
             copy_file(item.source, item.copy)
 
     runtime = create_runtime(settings)
-    task = create_task(settings.task, project)
+    task = create_task(settings, project)
     store = open_store(project, settings, hashes)
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
     models, oof_parts, last_parts = [], [], []
@@ -206,25 +206,26 @@ def _infer(
             model.cpu()
     readable_logits = np.concatenate(logits_by_group)
 
-    targets = targets_of(project, table)
+    labels = labels_of(task, project, table)
     oof_logits = collect_oof(oof_parts, len(table))
     loss, metric = parts["loss"], parts["eval/metric"]
-    scores = score_table(oof_parts, targets, task, loss, metric)
+    scores = score_table(oof_parts, labels, task, loss, metric)
     if last:
-        of_last_epoch = score_table(last_parts, targets, task, loss, metric)["metric"].to_numpy()
+        of_last_epoch = score_table(last_parts, labels, task, loss, metric)["metric"].to_numpy()
     else:
         of_last_epoch = logged_last(root, chosen, scores["metric"].to_numpy())
     scores = with_selection_gap(scores, of_last_epoch, metric)
     if metric.rounds:
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+        targets = task.targets(labels)
         scores = with_thresholds(scores, task.predict(oof_logits), targets, folds, metric)
     # Photos that cannot be read are predicted as the mean of the train targets.
     test_logits = np.empty((len(models), len(test), task.n_outputs), np.float32)
-    test_logits[:] = task.constant_logits(targets)
+    test_logits[:] = task.constant_logits(labels)
     test_logits[:, loader.dataset.rows] = readable_logits
 
-    results = _Results(oof_logits, test_logits, scores)
-    outputs = _write_results(root, label, project, table, test, task, results)
+    results = Results(oof_logits, test_logits, scores)
+    outputs = write_results(root, label, project, table, test, task, results)
     # Last: this file says that the others are complete.
     write_manifest(
         inference_manifest(root, criterion),
@@ -276,16 +277,29 @@ def _last_snapshots(root: Path, manifests: Sequence[Manifest], hashes: FileHashe
     return found if whole else []
 
 
-def _write_results(
+def write_results(
     root: Path,
     label: str,
     project: Project,
     table: pd.DataFrame,
     test: pd.DataFrame,
     task: Task,
-    results: _Results,
+    results: Results,
 ) -> list[Path]:
-    """Write predictions, logits and scores, each file whole; return the files."""
+    """Write predictions, logits and scores, each file whole.
+
+    Args:
+        root: Output folder.
+        label: One of :data:`LABELS`.
+        project: The project.
+        table: The fold table.
+        test: The test table.
+        task: How logits become predictions.
+        results: What to write.
+
+    Returns:
+        The files.
+    """
     tables: dict[str, pd.DataFrame] = {}
     arrays: dict[str, npt.NDArray[np.float32 | np.float64]] = {}
     oof = task.predict(results.oof_logits)
@@ -299,7 +313,7 @@ def _write_results(
     arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
     columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
     tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(prediction=oof)
-    if probabilities_of(task, results.oof_logits) is not None:
+    if task.name != "regression":
         arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits
         arrays[f"test_logit_by_{label}.npy"] = results.test_logits
     tables[f"score_by_{label}.csv"] = results.scores
@@ -316,7 +330,9 @@ def _load_experiment(project: Project, root: Path, overrides: Sequence[str]) -> 
     if not path.is_file():
         raise OutputError(f"{root}: no {RESOLVED_CONFIG}; is it the output folder of a training?")
     experiment = Experiment.load(project, path, overrides)
-    if experiment.globals.task not in ("multi-class", "regression"):
+    if experiment.globals.task == "frozen-features":
+        raise OutputError(f"{root}: its predictions come with 'foldsmith train', not with infer")
+    if experiment.globals.task not in FINE_TUNINGS:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, not a fine-tuning")
     return experiment
 

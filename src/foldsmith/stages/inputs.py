@@ -47,7 +47,8 @@ _INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
 _TRAINING_ONLY = (
     *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
     *("extensions", "globals/max_epoch", "globals/grad_accum", "globals/freeze_backbone"),
-    *("globals/seed", "model/pretrained"),
+    *("globals/seed", "globals/head_epochs", "globals/ema_decay", "globals/auxiliary", "ema"),
+    *("globals/head_init", "model/pretrained"),
 )
 
 
@@ -113,7 +114,8 @@ def train_inputs(
         "fold": fold,
         "files": _files(experiment, types, hashes),
         "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, [project.settings.target_column]),
+        "targets": _hash_labels(experiment, table),
+        "auxiliary": _hash_auxiliary(experiment, table, hashes),
         "photos": hash_photos(project, photo_paths(project, table), hashes),
     }
 
@@ -146,10 +148,45 @@ def infer_inputs(
         "criterion": criterion,
         "files": _files(experiment, types, hashes) | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, [project.settings.target_column]),
+        "targets": _hash_labels(experiment, table),
         "test ids": hash_columns(test, [project.settings.id_column]),
         "photos": hash_photos(project, paths, hashes),
         "snapshots": dict(snapshots),
+    }
+
+
+def features_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of the features of a frozen backbone: all but the head and targets."""
+    project = experiment.project
+    table = read_folds(project, experiment.globals.meta_file)
+    test = read_test(project)
+    readable = test.iloc[readable_test(project, test)]
+    paths = [*photo_paths(project, table), *photo_paths(project, readable)]
+    return {
+        "config": _config(experiment, ("head",)),
+        "files": _files(experiment, types, hashes),
+        "photos": hash_photos(project, paths, hashes),
+    }
+
+
+def frozen_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of a head on frozen features: the features' own, folds and targets."""
+    project = experiment.project
+    table = read_folds(project, experiment.globals.meta_file)
+    features = features_inputs(experiment, types, hashes)
+    names = (project.settings.target_column, project.settings.group_column)
+    columns = [name for name in names if name is not None and name in table]
+    return features | {
+        "config": _config(experiment),
+        "project.yml": _target_values(project),
+        "files": features["files"] | _sample(project, hashes),
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, columns),
+        "test ids": hash_columns(read_test(project), [project.settings.id_column]),
     }
 
 
@@ -213,6 +250,35 @@ def _table(project: Project, name: str) -> pd.DataFrame:
 def _project_values(project: Project, keys: Iterable[str]) -> dict[str, Any]:
     values = project.settings.model_dump(mode="json")
     return flatten({key: values[key] for key in keys})
+
+
+def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
+    """Return the hash of the targets, and of the continuous column if that is learned."""
+    settings = experiment.project.settings
+    targets = hash_columns(table, [settings.target_column])
+    continuous = settings.continuous
+    if not experiment.globals.continuous_target or continuous is None:
+        return targets
+    labels = hash_columns(table, [name for name in (continuous.column,) if name in table])
+    return hash_value([targets, labels, continuous.model_dump(mode="json")])
+
+
+def _hash_auxiliary(
+    experiment: Experiment, table: pd.DataFrame, hashes: FileHashes
+) -> dict[str, str]:
+    """Return the hash of each auxiliary target that is learned: what it is, and its column."""
+    project = experiment.project
+    found = {}
+    for name in experiment.globals.auxiliary:
+        settings = project.settings.auxiliary.get(name)
+        if settings is None:
+            continue  # the training will say so
+        if settings.table is not None:
+            content = hashes.of(project.data_dir / settings.table)
+        else:
+            content = hash_columns(table, [c for c in (settings.column,) if c in table])
+        found[name] = hash_value([settings.model_dump(mode="json"), content])
+    return found
 
 
 def _target_values(project: Project) -> dict[str, Any]:

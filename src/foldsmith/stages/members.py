@@ -17,7 +17,7 @@ from foldsmith.stages.inputs import hash_folds
 from foldsmith.stages.manifest import Manifest, read_manifest
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import Metric
-from foldsmith.tasks.task import create_task, probabilities_of
+from foldsmith.tasks.scoring import class_probabilities
 
 Array = npt.NDArray[np.float64]
 
@@ -218,4 +218,4 @@ def _read_probabilities(
     if path.name not in manifest.outputs:
         return None
     logits = np.load(path, allow_pickle=False)
-    return probabilities_of(create_task(task, project), logits)
+    return class_probabilities(task, project.class_values, logits)

@@ -58,7 +58,7 @@ def with_selection_gap(
 def with_thresholds(
     scores: pd.DataFrame,
     oof: npt.NDArray[np.float64],
-    targets: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.float64],
     folds: npt.NDArray[np.int64],
     metric: Metric,
 ) -> pd.DataFrame:
@@ -71,8 +71,7 @@ def with_thresholds(
         folds: Fold of each row, shape (n,).
         metric: One that rounds predictions to classes.
     """
-    truth = targets.astype(np.float64)
-    value = metric(cross_fitted_classes(oof, truth, folds, metric), truth)
+    value = metric(cross_fitted_classes(oof, targets, folds, metric), targets)
     row = pd.DataFrame({"fold": [THRESHOLDS], "metric": [value]})
     return pd.concat([scores, row], ignore_index=True)
 

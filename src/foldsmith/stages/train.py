@@ -4,17 +4,25 @@ import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from foldsmith.config import Experiment, Parts, Project
+from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.data.auxiliary import read_auxiliary
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.tables import read_folds, targets_of
+from foldsmith.data.tables import FOLD_COLUMN, read_folds
 from foldsmith.errors import ConfigError, OutputError, one_line
+from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
+from foldsmith.models.classifier import ImageModel
+from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.speed import Measured, tune
+from foldsmith.stages.frozen import fit_experiment
 from foldsmith.stages.inputs import train_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
@@ -31,7 +39,9 @@ from foldsmith.stages.output_folder import (
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import Metric
-from foldsmith.tasks.task import Task, check_metric, create_task
+from foldsmith.tasks.scoring import check_metric
+from foldsmith.tasks.task import Task, create_task, labels_of
+from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
 from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.snapshots import every_epoch_snapshot, restore
@@ -74,6 +84,10 @@ def train(
     """
     experiment = Experiment.load(project, Path(config), overrides)
     start: Start = "resume" if resume else "force" if force else "new"
+    if experiment.globals.task == "frozen-features":
+        if folds is not None:
+            raise ConfigError(f"{experiment.file}: frozen features are fitted in all folds at once")
+        return fit_experiment(experiment, start)
     return train_folds(experiment, folds, start)
 
 
@@ -92,7 +106,7 @@ def train_folds(
         listener: Called after each epoch.
     """
     project, settings = experiment.project, experiment.globals
-    if settings.task not in ("multi-class", "regression"):
+    if settings.task not in FINE_TUNINGS:
         stage = "pretrain" if settings.task == "self-supervised" else settings.task
         raise ConfigError(
             f"{experiment.file}: globals/task is {settings.task}; run it with 'foldsmith {stage}'"
@@ -103,8 +117,9 @@ def train_folds(
     experiment.check(types)
     chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
     table = read_folds(project, settings.meta_file)
-    task = create_task(settings.task, project)
-    task.check(targets_of(project, table))
+    task = create_task(settings, project)
+    labels = labels_of(task, project, table)
+    task.check(labels)
     root = project.path(settings.output_root)
     if start == "new":
         for fold in chosen:
@@ -132,12 +147,20 @@ def train_folds(
             {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
         )
         parts = of_fold.with_values({"globals/output_path": str(folder)}).build(types, context)
+        # What is learned may be finer than the target that the datasets have.
+        for part in ("loader/train", "loader/val"):
+            dataset = parts[part].dataset
+            dataset.targets = labels[dataset.rows]
+        auxiliary = _add_auxiliary(of_fold, parts["model"], table, runtime)
         measured = Measured(project.measurements)
         metric: Metric = parts["eval/metric"]
         check_metric(task, metric)
         model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
         # What is wrong with the parts shows before anything is created or replaced.
         check_outputs(experiment, model, parts["loader/val"], task, runtime)
+        if settings.head_init == "ridge":
+            seen = of_fold.with_values({"dataset/val/part": "train"}).build(types, context)
+            _start_head(model, seen["loader/val"], runtime)
         with lock(folder):
             # Again, now that nobody else can change it.
             state = decide(folder, inputs, start)
@@ -150,7 +173,7 @@ def train_folds(
             save_sources(folder, of_fold)
             print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
             progress = Progress(folder, settings.max_epoch, listener)
-            _train_fold(of_fold, parts, model, task, runtime, state, progress)
+            _train_fold(of_fold, parts, model, task, auxiliary, runtime, state, progress)
             write_manifest(
                 folder / MANIFEST,
                 step_name,
@@ -178,6 +201,7 @@ def _train_fold(
     parts: Parts,
     model: nn.Module,
     task: Task,
+    auxiliary: AuxiliaryLoss | None,
     runtime: Runtime,
     state: State,
     progress: Progress,
@@ -187,7 +211,7 @@ def _train_fold(
     manager = parts["manager"]
     folder = Path(manager.out)
     every_epoch = (
-        [every_epoch_snapshot(parts["model"])] if settings.snapshot_epochs == "all" else []
+        [every_epoch_snapshot(parts["ema"].module)] if settings.snapshot_epochs == "all" else []
     )
     for extension in [
         parts["eval"],
@@ -200,7 +224,12 @@ def _train_fold(
     if state == "continue":
         restore(manager, read_resume(folder))
         print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
-    step = FineTuneStep(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed)
+    step = FineTuneStep(
+        *(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed),
+        head_epochs=settings.head_epochs,
+        average=parts["ema"],
+        auxiliary=auxiliary,
+    )
     run_training(
         manager,
         step,
@@ -212,6 +241,40 @@ def _train_fold(
         settings.max_epoch,
         settings.seed,
     )
+
+
+def _add_auxiliary(
+    experiment: Experiment, model: nn.Module, table: pd.DataFrame, runtime: Runtime
+) -> AuxiliaryLoss | None:
+    """Add the auxiliary heads of one fold to its model, before the optimizer is made."""
+    settings = experiment.globals
+    if not settings.auxiliary:
+        return None
+    if not isinstance(model, ImageModel):
+        raise ConfigError(
+            f"{experiment.file}: globals/auxiliary: {type(model).__name__} has no auxiliary heads; "
+            "take model/type ImageModel"
+        )
+    seen = table[FOLD_COLUMN].to_numpy() != settings.val_fold
+    targets = read_auxiliary(experiment.project, settings.auxiliary, table, seen)
+    model.add_auxiliary({name: target.width for name, target in targets.items()})
+    return AuxiliaryLoss(targets, settings.auxiliary, runtime.device)
+
+
+def _start_head(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None:
+    """Let the head begin as a ridge regression on the features of the training folds.
+
+    Args:
+        model: On the runtime's device.
+        loader: The training folds' photos with the transforms of the validation.
+        runtime: Device and precision.
+    """
+    if not isinstance(model, ImageModel):
+        raise ConfigError(
+            f"globals/head_init: {type(model).__name__} has no head to set; take ImageModel"
+        )
+    features = predict_logits([model.backbone], loader, runtime, "ridge")[0]
+    model.start_head(*ridge_layer(features, loader.dataset.targets.astype(np.float64)))
 
 
 @torch.inference_mode()

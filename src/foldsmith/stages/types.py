@@ -5,7 +5,7 @@ from typing import Any
 
 from foldsmith.config import Project
 from foldsmith.data import datasets, loader, probe_photos, statistics, transforms
-from foldsmith.models import backbone, classifier, ssl
+from foldsmith.models import backbone, classifier, feature_heads, ssl
 from foldsmith.tasks import losses, metrics
 from foldsmith.training import (
     extensions,
@@ -16,6 +16,7 @@ from foldsmith.training import (
     parameter_groups,
     progressive,
     schedules,
+    weight_average,
 )
 
 LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
@@ -27,6 +28,7 @@ LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
     **backbone.TYPES,
     **classifier.TYPES,
     **ssl.TYPES,
+    **feature_heads.TYPES,
     **losses.TYPES,
     **metrics.TYPES,
     **mixup.TYPES,
@@ -34,6 +36,7 @@ LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
     **parameter_groups.TYPES,
     **schedules.TYPES,
     **progressive.TYPES,
+    **weight_average.TYPES,
     **loop.TYPES,
     **manager.TYPES,
     **extensions.TYPES,

@@ -1,4 +1,4 @@
-"""Losses that an experiment may name: torch's own."""
+"""Losses that an experiment may name: torch's own, and CORN's."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,27 @@ from foldsmith.config import Types
 # From (logits, encoded targets) to a scalar.
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
+
+class CornLoss(nn.Module):
+    """Cross-entropy of the conditional outputs of the task ``corn`` (Shi et al. 2021).
+
+    Output j is learned from the photos of class j and above; the sum over all of them is
+    divided by their number.
+    """
+
+    def forward(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits, shape (n, n_classes - 1), and classes, int64, shape (n,)."""
+        ranks = torch.arange(logits.shape[1], device=logits.device)
+        asked = classes[:, None] >= ranks
+        above = (classes[:, None] > ranks).to(logits.dtype)
+        each = nn.functional.binary_cross_entropy_with_logits(logits, above, reduction="none")
+        return (each * asked).sum() / asked.sum()
+
+
 TYPES: Types = {
-    name: getattr(nn, name)
-    for name in ("CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
+    "CornLoss": CornLoss,
+    **{
+        name: getattr(nn, name)
+        for name in ("CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
+    },
 }

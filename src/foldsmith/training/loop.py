@@ -93,6 +93,7 @@ def run_training(
         epoch = manager.epoch
         seed_everything(seed, epoch)
         loader.set_epoch(epoch)
+        step.start_epoch(epoch)
         step.model.train()
         sums: dict[str, torch.Tensor] = {}
         losses: list[torch.Tensor] = []

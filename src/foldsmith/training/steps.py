@@ -1,16 +1,19 @@
 """What happens to one batch: from views to a loss."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from foldsmith.data.datasets import Batch
+from foldsmith.errors import ConfigError
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.task import Task
-from foldsmith.training.mixup import Mixup
+from foldsmith.training.auxiliary import AuxiliaryLoss
+from foldsmith.training.mixup import Mixer
 from foldsmith.training.progressive import ProgressiveResize
+from foldsmith.training.weight_average import WeightAverage
 
 
 class Step(Protocol):
@@ -30,6 +33,9 @@ class Step(Protocol):
             epoch: Counted from 0.
             index: Number of the batch in the epoch, counted from 0.
         """
+
+    def start_epoch(self, epoch: int) -> None:
+        """Do what an epoch (counted from 0) begins with, before the model is set to train."""
 
     def after_update(self, progress: float) -> None:
         """Do what follows an optimizer step, for instance move averages of weights.
@@ -63,6 +69,9 @@ class PretrainStep:
         scalars: dict[str, torch.Tensor] = self.model(views)
         return scalars
 
+    def start_epoch(self, epoch: int) -> None:
+        """Do nothing."""
+
     def after_update(self, progress: float) -> None:
         """Tell the method, if it has something to do then (a momentum encoder)."""
         after_update = getattr(self.model, "after_update", None)
@@ -77,9 +86,16 @@ class FineTuneStep:
         model: Model from images to logits.
         loss: Loss of (logits, encoded targets).
         task: How targets are encoded.
-        mixup: Mixup, or None.
+        mixup: Mixup, CutMix or the like; or None.
         max_epoch: Number of epochs, for mixup's end.
         seed: Seed of the mixing.
+        head_epochs: First epochs that train the head alone; above 0 for models with
+            ``train_head_alone`` only.
+        average: Moving average of the model's weights, or None.
+        auxiliary: Losses of the model's auxiliary heads, or None.
+
+    Raises:
+        ConfigError: ``head_epochs`` is set and the model cannot train its head alone.
     """
 
     def __init__(
@@ -87,31 +103,72 @@ class FineTuneStep:
         model: nn.Module,
         loss: Loss,
         task: Task,
-        mixup: Mixup | None,
+        mixup: Mixer | None,
         max_epoch: int,
         seed: int,
+        head_epochs: int = 0,
+        average: WeightAverage | None = None,
+        auxiliary: AuxiliaryLoss | None = None,
     ) -> None:
+        if head_epochs and not hasattr(model, "train_head_alone"):
+            raise ConfigError(
+                f"globals/head_epochs: {type(model).__name__} cannot train its head alone (it has "
+                "no train_head_alone); set it to 0, or take model/type ImageModel"
+            )
         self.model = model
         self.loss = loss
         self.task = task
         self.mixup = mixup
         self.max_epoch = max_epoch
         self.seed = seed
+        self.head_epochs = head_epochs
+        self.average = average
+        self.auxiliary = auxiliary
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freeze the backbone in the epochs of the head, and free it after them."""
+        if self.head_epochs:
+            model: Any = self.model
+            model.train_head_alone(epoch < self.head_epochs)
 
     def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
-        """Return the loss of one batch."""
+        """Return the loss of one batch, and those of auxiliary heads as ``loss_NAME``."""
         images = batch.views[0]
         targets = self.task.encode(batch.targets)
+        rows = batch.rows.to(images.device, non_blocking=True)
         if self.mixup is None or not self.mixup.active(epoch, self.max_epoch):
-            return {"loss": self.loss(self.model(images).float(), targets)}
+            return self._losses(*self._outputs(images), targets, rows)
         rng = np.random.default_rng([self.seed, epoch, index])
-        share, partner = self.mixup.draw(len(images), rng)
-        partner = partner.to(images.device)
-        logits = self.model(images.lerp(images[partner], 1 - share)).float()
+        mixed = self.mixup.mix(images, rng)
+        outputs = self._outputs(mixed.images)
         # Mixing the losses equals mixing the targets for losses linear in them, and works
         # with class indices as they are.
-        own, other = self.loss(logits, targets), self.loss(logits, targets[partner])
-        return {"loss": share * own + (1 - share) * other}
+        own = self._losses(*outputs, targets, rows)
+        other = self._losses(*outputs, targets[mixed.partner], rows[mixed.partner])
+        return {name: mixed.share * own[name] + (1 - mixed.share) * other[name] for name in own}
+
+    def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return logits and the outputs of auxiliary heads."""
+        if self.auxiliary is None:
+            return self.model(images).float(), {}
+        logits, outputs = self.model(images, auxiliary=True)
+        return logits.float(), outputs
+
+    def _losses(
+        self,
+        logits: torch.Tensor,
+        outputs: dict[str, torch.Tensor],
+        targets: torch.Tensor,
+        rows: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Return the whole loss, and those of auxiliary heads by name."""
+        loss = self.loss(logits, targets)
+        if self.auxiliary is None:
+            return {"loss": loss}
+        weighted, losses = self.auxiliary(outputs, rows)
+        return {"loss": loss + weighted} | {f"loss_{name}": each for name, each in losses.items()}
 
     def after_update(self, progress: float) -> None:
-        """Do nothing."""
+        """Move the average of the weights."""
+        if self.average is not None:
+            self.average.update()

@@ -10,7 +10,8 @@ from foldsmith.evaluation.predict import predict_logits
 from foldsmith.models.runtime import Runtime
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.metrics import Metric
-from foldsmith.tasks.task import Task, score_logits
+from foldsmith.tasks.scoring import score_logits
+from foldsmith.tasks.task import Task
 
 
 class Evaluator(extension.Extension):
@@ -52,8 +53,8 @@ class Evaluator(extension.Extension):
     def __call__(self, manager: object) -> None:
         """Evaluate; called by the manager at the end of an epoch."""
         logits = predict_logits([self.model], self.loader, self.runtime)[0]
-        targets = self.loader.dataset.targets
-        encoded = self.task.encode(torch.from_numpy(targets))
+        labels = self.loader.dataset.targets
+        encoded = self.task.encode(torch.from_numpy(labels))
         loss = float(self.loss(torch.from_numpy(logits), encoded))
-        metric = score_logits(self.task, self.metric, logits, targets)
+        metric = score_logits(self.task, self.metric, logits, labels)
         ppe.reporting.report({"val/loss": loss, "val/metric": metric})

@@ -1,0 +1,183 @@
+"""Small models on the features of a frozen backbone: from feature vectors to a target."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVR
+from torch import nn
+
+from foldsmith.config import Types
+from foldsmith.errors import ConfigError
+from foldsmith.models.runtime import seed_everything
+
+Features = npt.NDArray[np.float32]
+Targets = npt.NDArray[np.float64]
+
+# From features, shape (n, n_features), to predictions, shape (n,).
+Predictor = Callable[[Features], Targets]
+
+
+# Standard deviations from the mean at which standardised features end: one that hardly varies
+# among the photos of a training can be far out in another photo, and then outweighs all others.
+_FARTHEST = 5.0
+
+
+def _standardise() -> Pipeline:
+    """Return a transformer that standardises features and bounds them."""
+    bound = FunctionTransformer(np.clip, kw_args={"a_min": -_FARTHEST, "a_max": _FARTHEST})
+    return make_pipeline(StandardScaler(), bound)
+
+
+class FeatureHead(Protocol):
+    """Something that learns a target from features."""
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> Predictor:
+        """Learn from the photos of the training folds.
+
+        Args:
+            features: Shape (n, n_features).
+            targets: Shape (n,).
+            groups: Group of each photo, shape (n,): equal ones stay together in every split.
+            seed: Seed of everything that is drawn.
+        """
+
+
+@dataclass(frozen=True)
+class RidgeHead:
+    """Ridge regression on standardised features.
+
+    Attributes:
+        alphas: Strengths to choose from, by the leave-one-out error within the training folds.
+    """
+
+    alphas: tuple[float, ...] = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
+
+    def __post_init__(self) -> None:
+        if not self.alphas or min(self.alphas) <= 0:
+            raise ConfigError(f"alphas: {list(self.alphas)} must be numbers above 0")
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> Predictor:
+        """Fit in closed form; nothing is drawn."""
+        model = make_pipeline(_standardise(), RidgeCV(alphas=np.asarray(self.alphas, np.float64)))
+        model.fit(features.astype(np.float64), targets)
+        return lambda unseen: np.asarray(model.predict(unseen.astype(np.float64)))
+
+
+def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
+    """Return a linear layer by ridge regression, its strength by the leave-one-out error.
+
+    Features are centred and scaled alike, not each by its own deviation: a layer cannot bound
+    what it is given.
+
+    Args:
+        features: Shape (n, n_features).
+        targets: Shape (n,).
+
+    Returns:
+        Weights, shape (n_features,), and bias.
+    """
+    inputs = features.astype(np.float64)
+    mean = inputs.mean(axis=0)
+    scale = float(inputs.std(axis=0).mean()) or 1.0
+    model = RidgeCV(alphas=np.asarray(RidgeHead().alphas)).fit((inputs - mean) / scale, targets)
+    weights: Targets = model.coef_ / scale
+    return weights, float(model.intercept_ - weights @ mean)
+
+
+@dataclass(frozen=True)
+class SVRHead:
+    """Support vector regression with an RBF kernel on standardised features.
+
+    Attributes:
+        C: Penalties to choose from, by the squared error of a grouped 3-fold
+            cross-validation within the training folds.
+        epsilon: Half-widths of the tube without loss to choose from, in units of the target.
+    """
+
+    C: tuple[float, ...] = (0.3, 1, 3)
+    epsilon: tuple[float, ...] = (0.2,)
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> Predictor:
+        """Choose by groups, then fit to all; nothing is drawn."""
+        search = GridSearchCV(
+            make_pipeline(_standardise(), SVR()),
+            {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},
+            scoring="neg_mean_squared_error",
+            cv=GroupKFold(3),
+        )
+        search.fit(features.astype(np.float64), targets, groups=groups)
+        return lambda unseen: np.asarray(search.predict(unseen.astype(np.float64)))
+
+
+@dataclass(frozen=True)
+class MLPHead:
+    """A hidden layer with dropout on standardised features, trained for a fixed time on a CPU.
+
+    Attributes:
+        hidden: Width of the hidden layer.
+        dropout: Share of features and of hidden units that a step leaves out, 0..1.
+        epochs: Passes over the training folds.
+        batch_size: Photos per step.
+        lr: Learning rate at its height (one cycle, AdamW).
+        weight_decay: Weight decay.
+    """
+
+    hidden: int = 256
+    dropout: float = 0.5
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> Predictor:
+        """Train on the squared error of standardised targets."""
+        seed_everything(seed)
+        scaler = _standardise().fit(features)
+        inputs = torch.from_numpy(scaler.transform(features).astype(np.float32))
+        mean, scale = float(targets.mean()), float(targets.std()) or 1.0
+        wanted = torch.from_numpy(((targets - mean) / scale).astype(np.float32))
+        model = nn.Sequential(
+            nn.Dropout(self.dropout),
+            nn.Linear(inputs.shape[1], self.hidden),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.hidden, 1),
+        )
+        optimizer = torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
+        steps = -(-len(inputs) // self.batch_size) * self.epochs
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
+        for _ in range(self.epochs):
+            for rows in torch.split(torch.randperm(len(inputs)), self.batch_size):
+                loss = nn.functional.mse_loss(model(inputs[rows])[:, 0], wanted[rows])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                scheduler.step()
+        model.eval()
+
+        @torch.inference_mode()
+        def predict(unseen: Features) -> Targets:
+            outputs = model(torch.from_numpy(scaler.transform(unseen).astype(np.float32)))
+            standardised: npt.NDArray[np.float32] = outputs[:, 0].numpy()
+            return standardised.astype(np.float64) * scale + mean
+
+        return predict
+
+
+TYPES: Types = {"RidgeHead": RidgeHead, "SVRHead": SVRHead, "MLPHead": MLPHead}

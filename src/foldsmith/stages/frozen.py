@@ -1,0 +1,192 @@
+"""Members made of frozen features: a small model on a backbone that is not trained further."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from torch import nn
+
+from foldsmith.atomic import remove_leftovers, write_npy
+from foldsmith.config import Experiment, Project
+from foldsmith.data.tables import FOLD_COLUMN, read_folds, read_test, readable_test, targets_of
+from foldsmith.errors import ConfigError
+from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
+from foldsmith.evaluation.predict import predict_logits
+from foldsmith.hashing import FileHashes
+from foldsmith.locking import lock
+from foldsmith.models.feature_heads import FeatureHead
+from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.stages.infer import Results, write_results
+from foldsmith.stages.inputs import features_inputs, frozen_inputs
+from foldsmith.stages.manifest import (
+    Stopwatch,
+    changed_outputs,
+    differences,
+    read_manifest,
+    write_manifest,
+)
+from foldsmith.stages.output_folder import Start, refuse_existing, save_sources, shown
+from foldsmith.stages.photos import open_store
+from foldsmith.stages.selection import LABELS, inference_manifest
+from foldsmith.stages.types import types_of
+from foldsmith.tasks.metrics import metric_named
+from foldsmith.tasks.regression import Regression
+
+TRAIN_FEATURES = "train_features.npy"
+TEST_FEATURES = "test_features.npy"
+FEATURES_MANIFEST = "features.json"
+
+Array = npt.NDArray[np.float32]
+
+
+def fit_experiment(experiment: Experiment, start: Start) -> Path:
+    """Predict from the features of a frozen backbone: per fold one head that has not seen it.
+
+    The features of all photos are computed once, with the transforms of the validation, and
+    kept in the output folder; another head takes them as they are. Nothing is chosen on a
+    held-out fold, so the files that an inference writes for a criterion are the same for all.
+
+    Args:
+        experiment: One with the task ``frozen-features``.
+        start: What to do with an existing output folder; ``force`` computes the features anew.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ConfigError: The experiment is wrong.
+        OutputError: The folder exists and ``start`` is ``new``, or another process is at it.
+        DataError: A table or photo is wrong.
+    """
+    watch = Stopwatch()
+    project, settings = experiment.project, experiment.globals
+    if settings.output_root is None:
+        raise ConfigError(f"{experiment.file}: globals/output_root is missing")
+    types = types_of(project)
+    experiment.check(types)
+    root = project.path(settings.output_root)
+    if start == "new":
+        refuse_existing(root)
+    table, test = read_folds(project, settings.meta_file), read_test(project)
+    hashes = FileHashes(project.hash_store)
+    inputs = frozen_inputs(experiment, types, hashes)
+    hashes.save()
+    head: FeatureHead = experiment.build(types, {"project": project})["head"]
+    with lock(root):
+        root.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(root)
+        for criterion in LABELS:
+            inference_manifest(root, criterion).unlink(missing_ok=True)
+        save_sources(root, experiment)
+        features, test_features = _features(experiment, root, types, hashes, start == "force")
+        task = Regression(project.target_range)
+        targets = targets_of(project, table)
+        parts, test_logits = [], np.empty((project.n_splits, len(test), 1), np.float32)
+        # Photos that cannot be read are predicted as the mean of the train targets.
+        test_logits[:] = task.constant_logits(targets)
+        folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+        groups = _groups(project, table)
+        for fold in range(project.n_splits):
+            seen = folds != fold
+            predict = head.fit(
+                features[seen], targets[seen].astype(np.float64), groups[seen], settings.seed
+            )
+            held_out = predict(features[~seen]).astype(np.float32)[:, None]
+            parts.append(FoldLogits(fold, None, np.flatnonzero(~seen), held_out))
+            on_test = predict(test_features).astype(np.float32)[:, None]
+            test_logits[fold, readable_test(project, test)] = on_test
+        metric = metric_named(project.settings.metric)
+        scores = score_table(parts, targets, task, nn.MSELoss(), metric)
+        results = Results(collect_oof(parts, len(table)), test_logits, scores)
+        for criterion, label in LABELS.items():
+            write_manifest(
+                inference_manifest(root, criterion),
+                f"fit {shown(root)}",
+                inputs,
+                write_results(root, label, project, table, test, task, results),
+                hashes,
+                task=task.name,
+                seed=settings.seed,
+                n_train=len(table),
+                n_test=len(test),
+                metric=float(scores["metric"].iloc[-1]),
+                wall_s=watch.seconds,
+            )
+    shown_scores = scores.drop(columns="epoch")
+    print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    print(f"wrote {shown(root)}/*_by_* (the same for every criterion: nothing was chosen)")
+    return root
+
+
+def _features(
+    experiment: Experiment,
+    root: Path,
+    types: Mapping[str, Callable[..., Any]],
+    hashes: FileHashes,
+    anew: bool,
+) -> tuple[Array, Array]:
+    """Return the features of the train table and of the readable test photos.
+
+    Returns:
+        Shapes (n_train, n_features) and (n_readable, n_features).
+    """
+    inputs = features_inputs(experiment, types, hashes)
+    kept = read_manifest(root / FEATURES_MANIFEST)
+    if (
+        kept is None
+        or anew
+        or differences(kept.inputs, inputs)
+        or changed_outputs(root, kept, hashes)
+    ):
+        (root / FEATURES_MANIFEST).unlink(missing_ok=True)
+        watch = Stopwatch()
+        train, test = _compute_features(experiment, types, hashes)
+        write_npy(root / TRAIN_FEATURES, train)
+        write_npy(root / TEST_FEATURES, test)
+        write_manifest(
+            root / FEATURES_MANIFEST,
+            f"features {shown(root)}",
+            inputs,
+            [root / TRAIN_FEATURES, root / TEST_FEATURES],
+            hashes,
+            wall_s=watch.seconds,
+        )
+    return (
+        np.load(root / TRAIN_FEATURES, allow_pickle=False),
+        np.load(root / TEST_FEATURES, allow_pickle=False),
+    )
+
+
+def _compute_features(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> tuple[Array, Array]:
+    project, settings = experiment.project, experiment.globals
+    runtime = create_runtime(settings)
+    # Random weights are a backbone too, and should be the same ones every time.
+    seed_everything(settings.seed)
+    context = {
+        "project": project,
+        "images": open_store(project, settings, hashes),
+        "runtime": runtime,
+        "task": None,
+    }
+    backbone = runtime.place(experiment.build(types, context)["model"])
+    by_fold = []
+    for fold in range(project.n_splits):
+        parts = experiment.with_values({"globals/val_fold": fold}).build(types, context)
+        loader = parts["loader/val"]
+        features = predict_logits([backbone], loader, runtime, f"fold {fold}", settings.tta)[0]
+        by_fold.append(FoldLogits(fold, None, loader.dataset.rows, features))
+    test = predict_logits([backbone], parts["loader/test"], runtime, "test", settings.tta)[0]
+    return collect_oof(by_fold, sum(len(part.rows) for part in by_fold)), test
+
+
+def _groups(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return a number per group, shape (n,); every row its own where there are no groups."""
+    column = project.settings.group_column
+    if column is None or column not in table:
+        return np.arange(len(table))
+    return pd.factorize(table[column])[0].astype(np.int64)

@@ -1,0 +1,80 @@
+"""Ordinal regression by conditional probabilities."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from foldsmith.tasks.multi_class import MultiClass
+
+
+@dataclass(frozen=True)
+class Corn:
+    """Ordered classes; output j says whether a photo is above class j, given it is not below.
+
+    CORN (Shi, Cao & Raschka, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based
+    on Conditional Probabilities", 2021). The probabilities to be above a class are products,
+    and so fall from class to class. The prediction is the expectation of the class values.
+
+    Attributes:
+        class_values: Target value of each class, ascending, shape (n_classes,).
+    """
+
+    class_values: tuple[float, ...]
+    name: Literal["corn"] = "corn"
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of logits per photo."""
+        return len(self.class_values) - 1
+
+    def encode(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return the class of each target (the nearest value), int64, shape (n,)."""
+        return MultiClass(self.class_values).encode(targets)
+
+    def targets(self, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the targets as they are."""
+        return labels.astype(np.float64)
+
+    def check(self, targets: npt.NDArray[np.float32]) -> None:
+        """Make sure that targets fit the task, as for classification."""
+        MultiClass(self.class_values).check(targets)
+
+    def above(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the probability to be above each class but the last.
+
+        Args:
+            logits: Shape (..., n_classes - 1).
+
+        Returns:
+            Same shape, falling along the last axis.
+        """
+        # Here, not above: scipy takes half a second, which `status` and `check` never need.
+        from scipy.special import expit
+
+        above: npt.NDArray[np.float64] = np.cumprod(expit(logits.astype(np.float64)), axis=-1)
+        return above
+
+    def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the expectation of the class values: shape (..., n_classes - 1) to (...)."""
+        values = np.asarray(self.class_values)
+        expectation: npt.NDArray[np.float64] = values[0] + self.above(logits) @ np.diff(values)
+        return expectation
+
+    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the probability of each class, shape (..., n_classes)."""
+        above = self.above(logits)
+        reached = np.concatenate([np.ones_like(above[..., :1]), above], axis=-1)
+        left = np.concatenate([above, np.zeros_like(above[..., :1])], axis=-1)
+        probabilities: npt.NDArray[np.float64] = reached - left
+        return probabilities
+
+    def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return logits whose prediction is the mean target, shape (n_classes - 1,)."""
+        classes = self.encode(torch.from_numpy(targets)).numpy()
+        reached = np.array([(classes >= k).mean() for k in range(len(self.class_values))])
+        share = np.clip(reached[1:] / np.maximum(reached[:-1], 1e-12), 1e-6, 1 - 1e-6)
+        logits: npt.NDArray[np.float32] = np.log(share / (1 - share)).astype(np.float32)
+        return logits

@@ -1,0 +1,66 @@
+"""Scoring what a task makes of logits."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.errors import ConfigError
+from foldsmith.tasks.corn import Corn
+from foldsmith.tasks.metrics import Metric
+from foldsmith.tasks.multi_class import MultiClass
+from foldsmith.tasks.task import Task
+
+
+def class_probabilities(
+    task: str, class_values: Sequence[float], logits: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64] | None:
+    """Return class probabilities, shape (..., n_classes); None if the task knows no classes.
+
+    Args:
+        task: Name of the task.
+        class_values: Target value of each class.
+        logits: Shape (..., n_outputs).
+    """
+    if task == "multi-class":
+        return MultiClass(tuple(class_values)).probabilities(logits)
+    if task == "corn":
+        return Corn(tuple(class_values)).probabilities(logits)
+    return None
+
+
+def check_metric(task: Task, metric: Metric) -> None:
+    """Make sure that a task gives what a metric judges.
+
+    Raises:
+        ConfigError: The metric needs class probabilities and the task has none.
+    """
+    if metric.needs == "probabilities" and not isinstance(task, MultiClass | Corn):
+        raise ConfigError(
+            f"metric {metric.name}: needs class probabilities, and the task {task.name} gives "
+            "none; train as multi-class, or set another eval/metric (as in {type: RMSE})"
+        )
+
+
+def score_logits(
+    task: Task,
+    metric: Metric,
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float32],
+) -> float:
+    """Return the metric of what a task makes of logits.
+
+    Args:
+        task: How logits become predictions or probabilities, and labels targets.
+        metric: The metric.
+        logits: Shape (n, n_outputs).
+        labels: What the task learns, shape (n,).
+
+    Raises:
+        ConfigError: As :func:`check_metric`.
+    """
+    check_metric(task, metric)
+    truth = task.targets(labels)
+    if metric.needs == "probabilities" and isinstance(task, MultiClass | Corn):
+        return metric(task.probabilities(logits), truth)
+    return metric(task.predict(logits), truth)

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from foldsmith.errors import ConfigError
+from foldsmith.models.feature_heads import MLPHead, RidgeHead, SVRHead, ridge_layer
+
+HEADS = [RidgeHead(), SVRHead(), MLPHead(hidden=32, dropout=0.1, epochs=100)]
+
+
+def photos(n=240, seed=0):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, 12)).astype(np.float32) * 5 + 3
+    targets = features[:, 0] * 0.1 - features[:, 1] * 0.05 + rng.normal(scale=0.1, size=n)
+    return features, targets.astype(np.float64), np.arange(n) // 2
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
+def test_a_head_learns_what_is_there_and_the_same_every_time(head):
+    features, targets, groups = photos()
+    predict = head.fit(features[:160], targets[:160], groups[:160], seed=3)
+    prediction = predict(features[160:])
+    assert prediction.shape == (80,)
+    error = np.sqrt(np.mean((prediction - targets[160:]) ** 2))
+    assert error < 0.6 * targets.std()
+    again = head.fit(features[:160], targets[:160], groups[:160], seed=3)(features[160:])
+    np.testing.assert_array_equal(prediction, again)
+
+
+def test_ridge_chooses_by_leaving_one_out():
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(60, 50)).astype(np.float32)
+    targets = rng.normal(size=60)
+    # Of noise, the strongest of the strengths is the best.
+    prediction = RidgeHead().fit(features, targets, np.arange(60), seed=0)(features)
+    assert prediction.std() < 0.1 * targets.std()
+
+
+def test_strengths_must_be_positive():
+    with pytest.raises(ConfigError, match="alphas"):
+        RidgeHead(alphas=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
+def test_a_feature_that_hardly_varied_cannot_carry_a_photo_away(head):
+    features, targets, groups = photos()
+    quiet = np.random.default_rng(2).normal(scale=1e-3, size=(240, 1)).astype(np.float32)
+    features = np.hstack([features, quiet])
+    predict = head.fit(features[:160], targets[:160], groups[:160], seed=3)
+    features[160:, -1] = 4.0
+    assert np.abs(predict(features[160:])).max() < 2 * np.abs(targets).max()
+
+
+def test_a_ridge_layer_is_linear_in_the_features_as_they_are():
+    features, targets, _ = photos()
+    weights, bias = ridge_layer(features[:160], targets[:160])
+    assert weights.shape == (12,)
+    error = np.sqrt(np.mean((features[160:] @ weights + bias - targets[160:]) ** 2))
+    assert error < 0.3 * targets.std()

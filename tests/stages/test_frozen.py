@@ -1,0 +1,80 @@
+"""A frozen-features experiment through the real pipeline."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_project import BACKBONE, EXPERIMENTS, write_experiment
+
+from foldsmith.config import Project
+from foldsmith.errors import ConfigError, OutputError
+from foldsmith.pipeline import dry_run, run
+from foldsmith.stages import infer, preprocess, train
+
+FROZEN = {
+    "import": "foldsmith:frozen_features.yml",
+    "globals/output_root": "output/300",
+    "model/base_name": "resnet10t",
+    "dataset/img_size": 32,
+}
+OOF = "oof_prediction_by_best_metric"
+
+
+@pytest.fixture
+def small(small_project):
+    write_experiment(small_project, "300", FROZEN)
+    project = Project.open(small_project)
+    preprocess(project)
+    return project
+
+
+def test_an_ensemble_takes_it_as_a_member(small):
+    folder = small.folder
+    write_experiment(folder, "300", FROZEN | {"model/pretrained": BACKBONE})
+    members = {"ensemble/experiments": ["output/300"], "ensemble/criterion": "last"}
+    write_experiment(folder, "900", EXPERIMENTS["900"] | members)
+    run(small, "exp_config/900.yml")
+    scores = pd.read_csv(folder / "output/900/ensemble_scores.csv", index_col="name")
+    oof = np.load(folder / "output/300" / f"{OOF}.npy")
+    assert oof.shape == (24, 1)
+    table = pd.read_csv(folder / "output/300" / f"{OOF}.csv")
+    rmse = np.sqrt(((table["prediction"] - table["target"]) ** 2).mean())
+    assert scores.loc["avg-all", scores.columns[0]] == pytest.approx(rmse)
+    assert "4 of 4 steps done" in dry_run(small, "exp_config/900.yml")
+    # Another strength of the head is another result, from the same features.
+    features = (folder / "output/300/train_features.npy").stat().st_mtime_ns
+    stronger = ["300:head/alphas=[1.0e+6]"]
+    assert "stale" in dry_run(small, "exp_config/900.yml", stronger)
+    run(small, "exp_config/900.yml", stronger)
+    assert (folder / "output/300/train_features.npy").stat().st_mtime_ns == features
+    assert not np.array_equal(np.load(folder / "output/300" / f"{OOF}.npy"), oof)
+
+
+def test_the_held_out_fold_teaches_nothing(small):
+    root = train(small, "exp_config/300.yml")
+    before = np.load(root / f"{OOF}.npy")[:, 0]
+    table = pd.read_csv(small.fold_table, dtype={"object_id": str})
+    held_out = table["fold"] == 0
+    table.loc[held_out, "target"] = 3 - table.loc[held_out, "target"]
+    table.to_csv(small.fold_table, index=False)
+    train(small, "exp_config/300.yml", resume=True)
+    after = np.load(root / f"{OOF}.npy")[:, 0]
+    np.testing.assert_array_equal(after[held_out], before[held_out])
+    assert not np.allclose(after[~held_out], before[~held_out])
+
+
+def test_what_it_writes_and_refuses(small):
+    root = train(small, "exp_config/300.yml")
+    assert np.load(root / "train_features.npy").shape == (24, 512)
+    for label in ("best_metric", "best_loss", "last"):
+        manifest = json.loads((root / f"manifest_by_{label}.json").read_text())
+        assert manifest["facts"]["task"] == "regression"
+        assert f"submission_by_{label}_fold1.csv" in manifest["outputs"]
+    assert len(pd.read_csv(root / "submission_by_last.csv")) == 8
+    with pytest.raises(OutputError, match="exists already"):
+        train(small, "exp_config/300.yml")
+    with pytest.raises(OutputError, match="foldsmith train"):
+        infer(small, "output/300")
+    with pytest.raises(ConfigError, match="all folds at once"):
+        train(small, "exp_config/300.yml", folds=[0], force=True)
