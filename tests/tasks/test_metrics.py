@@ -9,7 +9,9 @@ from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 from foldsmith.config import MetricName
 from foldsmith.errors import ConfigError
 from foldsmith.tasks.metrics import METRICS, metric_named
-from foldsmith.tasks.task import MultiClass, Regression, check_metric, score_logits
+from foldsmith.tasks.multi_class import MultiClass
+from foldsmith.tasks.regression import Regression
+from foldsmith.tasks.scoring import check_metric, score_logits
 
 VALUES = (0.0, 1.0, 2.0, 3.0)
 
