@@ -5,6 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A first example may import a library, and a busy machine takes its time: neither is a fault.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # What the scripts and tests of survival share.
@@ -56,15 +61,10 @@ def project(project_dir):
 @pytest.fixture
 def cli():
     """Run the real command line in a folder."""
+    from warm import foldsmith
 
     def run(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess:
-        result = subprocess.run(
-            [sys.executable, "-m", "foldsmith", *map(str, arguments)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        result = foldsmith(folder, *arguments)
         assert result.returncode == code, result.stdout + result.stderr
         return result
 

@@ -1,38 +1,30 @@
-"""Run foldsmith and kill this process (SIGKILL) at its n-th file: a test's stand-in for fate.
-
-    python die_at_write.py N before|after|torn COMMAND...
-    python die_at_write.py NAME before|after|torn COMMAND...
-
-NAME is the end of a path, as in fold0/manifest.json.
-
-``before`` dies with the temporary file written and not yet renamed, ``after`` just after the
-rename, ``torn`` with half of the temporary file gone.
-"""
+"""Kill this process (SIGKILL) at its n-th file: a test's stand-in for fate."""
 
 import os
 import signal
-import sys
-
-from foldsmith.cli import main
-
-at, moment = sys.argv[1], sys.argv[2]
-sys.argv = ["foldsmith", *sys.argv[3:]]
-count = 0
-replace = os.replace
 
 
-def dying_replace(source, target, *arguments, **options):
-    global count
-    count += 1
-    now = count == int(at) if at.isdigit() else str(target).endswith(at)
-    if now and moment != "after":
-        if moment == "torn":
-            os.truncate(source, os.path.getsize(source) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target, *arguments, **options)
-    if now:
-        os.kill(os.getpid(), signal.SIGKILL)
+def die_at_write(at: int | str, moment: str) -> None:
+    """Let this process die when it writes a file.
 
+    Args:
+        at: Number of the file, from 1; or the end of its path, as in fold0/manifest.json.
+        moment: ``before`` dies with the temporary file written and not yet renamed, ``after``
+            just after the rename, ``torn`` with half of the temporary file gone.
+    """
+    count = 0
+    replace = os.replace
 
-os.replace = dying_replace
-main()
+    def dying_replace(source, target, *arguments, **options):
+        nonlocal count
+        count += 1
+        now = count == at if isinstance(at, int) else str(target).endswith(at)
+        if now and moment != "after":
+            if moment == "torn":
+                os.truncate(source, os.path.getsize(source) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target, *arguments, **options)
+        if now:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = dying_replace

@@ -5,7 +5,6 @@ python tests/survival/kill_and_resume.py --kills 20 --seed 0
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,9 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from small_project import foldsmith, make_project  # noqa: E402
+from die_at_write import die_at_write  # noqa: E402
+from small_project import fresh, make_project  # noqa: E402
+from warm import Command, foldsmith  # noqa: E402
 
 RUN = ["run", "-cfg", "exp_config/900.yml"]
 MOMENTS = ("before", "after", "torn")
@@ -80,30 +81,21 @@ def killed_run(project: Path, rng: np.random.Generator, seconds: float, writes: 
     """Run until a random moment; return where it was killed, None if it ended before."""
     if rng.random() < 0.5:
         at, moment = int(rng.integers(1, writes + 1)), str(rng.choice(MOMENTS))
-        command = [sys.executable, str(HERE / "die_at_write.py"), str(at), moment, *RUN]
-        process = start(command, project)
+        process = Command(project, *RUN, before=(die_at_write, at, moment))
         process.wait(timeout=300)
         where = f"{moment} file {at}"
     else:
         wait = float(rng.uniform(0, seconds))
-        process = start([sys.executable, "-m", "foldsmith", *RUN], project)
+        process = Command(project, *RUN)
         try:
             process.wait(timeout=wait)
         except subprocess.TimeoutExpired:
-            # The main process alone, as kill -9 and the kernel's memory killer do it.
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
+            process.kill()
         where = f"after {wait:.1f} s"
     if process.returncode == -signal.SIGKILL:
         return where
-    assert process.returncode == 0, (project.parent / f"{project.name}.txt").read_text()
+    assert process.returncode == 0, process.read()
     return None
-
-
-def start(command: list[str], project: Path) -> subprocess.Popen:
-    """Start a command whose output is kept outside the compared folders."""
-    with (project.parent / f"{project.name}.txt").open("w") as log:
-        return subprocess.Popen(command, cwd=project, stdout=log, stderr=subprocess.STDOUT)
 
 
 def survive(folder: Path, photos: Path, kills: int, seed: int) -> Counter:
@@ -135,7 +127,8 @@ def survive(folder: Path, photos: Path, kills: int, seed: int) -> Counter:
         if counts["kills"] < kills:
             where = killed_run(project, rng, seconds, writes)
         else:
-            result = foldsmith(project, *RUN)
+            # A new interpreter, with another seed of hashes than the clean run's.
+            result = fresh(project, *RUN)
             assert result.returncode == 0, result.stdout + result.stderr
         if where is not None:
             counts["kills"] += 1

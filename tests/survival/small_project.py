@@ -84,9 +84,7 @@ def write_experiment(folder: Path, name: str, content: dict) -> None:
     (folder / "exp_config" / f"{name}.yml").write_text(text)
 
 
-def foldsmith(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run the command line in a project."""
+def fresh(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the command line in a project, in a new interpreter."""
     command = [sys.executable, "-m", "foldsmith", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, **options
-    )
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from small_project import foldsmith
+from warm import foldsmith
 
 from foldsmith.data.images import decode
 

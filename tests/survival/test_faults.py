@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from kill_and_resume import compare
-from small_project import EXPERIMENTS, foldsmith, make_project, write_experiment
+from small_project import EXPERIMENTS, make_project, write_experiment
+from warm import Command, foldsmith
 
 RUN = ["run", "-cfg", "exp_config/900.yml"]
 RUN_200 = ["run", "-cfg", "exp_config/200.yml", "200:model/pretrained=null"]
@@ -43,29 +44,14 @@ def longer(folder: Path, name: str, **values) -> None:
     write_experiment(folder, name, EXPERIMENTS[name] | {"globals/max_epoch": 200} | values)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "foldsmith", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
+def wait_for(path: Path, process: Command) -> None:
     """Wait until a training that runs has written a file."""
     for _ in range(1200):
         if path.is_file():
             return
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.read()
         time.sleep(0.05)
     raise AssertionError(f"no {path}")
-
-
-def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
-    out, err = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def in_namespace(script: str, folder: Path) -> subprocess.CompletedProcess:
@@ -119,11 +105,11 @@ def test_a_photo_that_goes_while_it_is_needed(small_project, clean):
     values = {"globals/photo_store": False, "model/pretrained": None}
     longer(small_project, "200", **values)
     photo = sorted((small_project / "input/photos").glob("*.jpg"))[0]
-    process = start(small_project, "run", "-cfg", "exp_config/200.yml")
+    process = Command(small_project, "run", "-cfg", "exp_config/200.yml")
     wait_for(small_project / "output/200/fold0/resume.pth", process)
     away = small_project / "away.jpg"
     shutil.move(photo, away)
-    line = error_of(finish(process))
+    line = error_of(process.finish())
     assert f"{photo.name}: no such photo" in line
     shutil.move(away, photo)
     table = foldsmith(small_project, "status", "-cfg", "exp_config/200.yml").stdout
@@ -132,12 +118,12 @@ def test_a_photo_that_goes_while_it_is_needed(small_project, clean):
 
 def test_a_loader_process_that_is_killed(small_project):
     longer(small_project, "100", **{"model/pretrained": None})
-    process = start(small_project, "run", "-cfg", "exp_config/100.yml")
+    process = Command(small_project, "run", "-cfg", "exp_config/100.yml")
     wait_for(small_project / "output/100/fold0/resume.pth", process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert children
     os.kill(int(children[0]), signal.SIGKILL)
-    line = error_of(finish(process))
+    line = error_of(process.finish())
     assert "a loader process died" in line
     assert "num_workers" in line
     assert "continues at epoch" in foldsmith(small_project, "status").stdout
@@ -148,22 +134,20 @@ def test_ctrl_c_says_how_to_go_on(small_project, how, code):
     longer(small_project, "100", **{"model/pretrained": None})
     command = ["train", "-cfg", "exp_config/100.yml", "-v", "1", "-f"]
     assert foldsmith(small_project, "preprocess").returncode == 0
-    process = start(small_project, *command)
+    process = Command(small_project, *command)
     wait_for(small_project / "output/100/fold1/resume.pth", process)
     asked = time.perf_counter()
     process.send_signal(how)
-    result = finish(process)
+    result = process.finish()
     assert time.perf_counter() - asked < 20
     assert result.returncode == code
     assert "Traceback" not in result.stderr
     expected = "Go on with: foldsmith train -cfg exp_config/100.yml -v 1 --resume"
     assert expected in result.stderr
     # And that command does go on: the training is let end after 200 epochs more or less.
-    again = start(small_project, *expected.split()[4:])
-    while "continuing after epoch" not in (line := again.stdout.readline()):
-        assert line, again.communicate()
+    again = Command(small_project, *expected.split()[4:])
+    again.wait_for_output("continuing after epoch")
     again.kill()
-    again.communicate()
 
 
 def test_a_loss_that_is_no_number_stops_that_fold_and_names_what_to_do(small_project):
@@ -236,7 +220,7 @@ def test_out_of_memory_names_a_batch_to_try(small_project, loss):
 
 def test_a_second_run_is_told_who_is_at_it(small_project):
     longer(small_project, "200", **{"model/pretrained": None})
-    process = start(small_project, "run", "-cfg", "exp_config/200.yml")
+    process = Command(small_project, "run", "-cfg", "exp_config/200.yml")
     wait_for(small_project / "output/200/fold0/resume.pth", process)
     second = foldsmith(small_project, "run", "-cfg", "exp_config/200.yml")
     assert f"process {process.pid}" in error_of(second)
@@ -247,22 +231,18 @@ def test_a_second_run_is_told_who_is_at_it(small_project):
     table = foldsmith(small_project, "status", "-cfg", "exp_config/200.yml").stdout
     assert "running" in table and "images/s" in table and "epoch" in table
     process.kill()
-    process.wait()
     # A dead process holds nothing.
-    third = start(small_project, "run", "-cfg", "exp_config/200.yml")
-    while "continuing after epoch" not in (line := third.stdout.readline()):
-        assert line, third.communicate()
+    third = Command(small_project, "run", "-cfg", "exp_config/200.yml")
+    third.wait_for_output("continuing after epoch")
     third.kill()
-    third.communicate()
 
 
 def test_a_damaged_file_to_resume_from_is_named(small_project):
     longer(small_project, "200", **{"model/pretrained": None})
-    process = start(small_project, "run", "-cfg", "exp_config/200.yml")
+    process = Command(small_project, "run", "-cfg", "exp_config/200.yml")
     resume = small_project / "output/200/fold0/resume.pth"
     wait_for(resume, process)
     process.kill()
-    process.communicate()
     os.truncate(resume, 1000)
     line = error_of(foldsmith(small_project, "run", "-cfg", "exp_config/200.yml"))
     assert "resume.pth: not a readable snapshot" in line

@@ -1,11 +1,11 @@
 """Kills at random, and after each file that says a step is done; `make survive` does more."""
 
 import signal
-import subprocess
-import sys
 
-from kill_and_resume import HERE, RUN, compare, survive
-from small_project import foldsmith, make_project
+from die_at_write import die_at_write
+from kill_and_resume import RUN, compare, survive
+from small_project import fresh, make_project
+from warm import Command, foldsmith
 
 
 def test_a_killed_run_ends_as_one_that_was_never_killed(tmp_path, small_photos):
@@ -26,11 +26,10 @@ def test_a_run_that_was_killed_just_after_a_step_was_done(tmp_path, small_photos
         "100/manifest_by_best_metric.json",
         "900/manifest.json",
     ):
-        command = [sys.executable, str(HERE / "die_at_write.py"), name, "after", *RUN]
-        result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
+        result = Command(project, *RUN, before=(die_at_write, name, "after")).finish()
         assert result.returncode == -signal.SIGKILL, (name, result.stdout, result.stderr)
-    # What the last one left undone.
-    assert foldsmith(project, *RUN).returncode == 0
+    # What the last one left undone, in an interpreter with another seed of hashes.
+    assert fresh(project, *RUN).returncode == 0
     assert compare(clean, project) == []
 
 

@@ -40,7 +40,8 @@ def perceptual_hash(image: Image) -> int:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:_SIDE, :_SIDE].ravel()
-    bits = low > np.median(low[1:])
+    # Of 63 values the 32nd is their median: np.median takes longer than all else here.
+    bits = low > np.partition(low[1:], 31)[31]
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

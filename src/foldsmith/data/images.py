@@ -1,7 +1,8 @@
 """Decoding photos."""
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, one_line
-from foldsmith.hashing import FileHashes, hash_bytes
+from foldsmith.hashing import hash_bytes
 
 Image = npt.NDArray[np.uint8]
 
@@ -37,15 +38,26 @@ def decode(path: Path) -> Image:
     return decode_bytes(_content(path), path)
 
 
-def read_bytes(path: Path, hashes: FileHashes) -> tuple[npt.NDArray[np.uint8], str]:
+class FileRead(NamedTuple):
+    """What reading a file tells of it, for :meth:`FileHashes.remember`.
+
+    Attributes:
+        status: From before it was read.
+        digest: SHA-256 of its content.
+    """
+
+    status: os.stat_result
+    digest: str
+
+
+def read_bytes(path: Path) -> tuple[npt.NDArray[np.uint8], FileRead]:
     """Read a file, once, for its content and the hash of it.
 
     Args:
         path: The file.
-        hashes: Takes the hash.
 
     Returns:
-        The content, uint8, shape (size,), and its SHA-256.
+        The content, uint8, shape (size,), and what is to be remembered of the file.
 
     Raises:
         DataError: The file is missing or cannot be read.
@@ -53,12 +65,10 @@ def read_bytes(path: Path, hashes: FileHashes) -> tuple[npt.NDArray[np.uint8], s
     try:
         status = path.stat()
     except (OSError, ValueError):
-        status = None  # reading says what is wrong
+        _content(path)  # says what is wrong
+        return read_bytes(path)  # unless it has come this very moment
     data = _content(path)
-    digest = hash_bytes(data)
-    if status is not None:
-        hashes.remember(path, status, digest)
-    return data, digest
+    return data, FileRead(status, hash_bytes(data))
 
 
 def _content(path: Path) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,10 +12,10 @@ import pandas as pd
 
 from foldsmith.config import Project, Types
 from foldsmith.data.duplicates import THUMBNAIL_SIDE, perceptual_hash, thumbnail
-from foldsmith.data.images import Image, decode_bytes, read_bytes
+from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes
+from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.store import Filling
 from foldsmith.data.tables import read_table
-from foldsmith.data.threads import on_all_cores
 from foldsmith.errors import DataError
 from foldsmith.hashing import FileHashes
 
@@ -46,10 +47,21 @@ class PhotoFacts:
     thumbnails: npt.NDArray[np.uint8]
 
 
+class _Photo(NamedTuple):
+    """What is found out about one photo."""
+
+    file: FileRead | None = None
+    problem: str | None = None
+    values: Sequence[float] = ()
+    hash: int = 0
+    thumbnail: Image | None = None
+    versions: Sequence[tuple[bytes, Image]] = ()
+
+
 def photo_statistics(image: Image) -> list[float]:
     """Return a photo's values for :data:`COLUMNS`; means and stds in 0..255."""
     mean, std = cv2.meanStdDev(image)
-    return [*image.shape[:2], *mean.ravel(), *std.ravel()]
+    return [*image.shape[:2], *mean.ravel().tolist(), *std.ravel().tolist()]
 
 
 def photo_facts(
@@ -67,21 +79,33 @@ def photo_facts(
     hashes = np.zeros(len(paths), np.uint64)
     thumbnails = np.zeros((len(paths), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
 
-    def read(k: int) -> list[tuple[bytes, Image]]:
+    def read(path: Path) -> _Photo:
+        file = None
         try:
-            data, digest = read_bytes(paths[k], file_hashes)
-            image = decode_bytes(data, paths[k])
+            data, file = read_bytes(path)
+            image = decode_bytes(data, path)
         except DataError as error:
-            problems[k] = str(error)
-            return []
-        values[k] = photo_statistics(image)
-        hashes[k] = perceptual_hash(image)
-        thumbnails[k] = thumbnail(image)
-        return [] if filling is None else filling.versions(digest, image)
+            return _Photo(file, str(error))
+        return _Photo(
+            file,
+            None,
+            photo_statistics(image),
+            perceptual_hash(image),
+            thumbnail(image),
+            [] if filling is None else filling.versions(file.digest, image),
+        )
 
-    for versions in on_all_cores(read, range(len(paths)), "photos"):
+    for k, photo in enumerate(on_all_cores(read, paths, "photos")):
+        if photo.file is not None:
+            file_hashes.remember(paths[k], *photo.file)
+        problems[k] = photo.problem
+        if photo.thumbnail is None:
+            continue
+        values[k] = photo.values
+        hashes[k] = photo.hash
+        thumbnails[k] = photo.thumbnail
         if filling is not None:
-            filling.add(versions)
+            filling.add(photo.versions)
     return PhotoFacts(pd.DataFrame(values, columns=COLUMNS), problems, hashes, thumbnails)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.atomic import remove_leftovers, replacing
-from foldsmith.data.images import Image, decode_bytes, read_bytes, read_photo
-from foldsmith.data.threads import on_all_cores
+from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes, read_photo
+from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, OutputError
 from foldsmith.hashing import FileHashes, hash_value
@@ -206,20 +206,22 @@ class Filling:
         """
         self._store.announce(paths, self.heads)
 
-        def read(path: Path) -> tuple[str, list[tuple[bytes, Image]]]:
-            data, digest = read_bytes(path, self._store.hashes)
-            if all(self._store._find(digest, head) for head in self.heads):
-                return digest, []
-            return digest, self.versions(digest, decode_bytes(data, path))
+        def read(path: Path) -> tuple[FileRead, list[tuple[bytes, Image]]]:
+            data, file = read_bytes(path)
+            if all(self._store._find(file.digest, head) for head in self.heads):
+                return file, []
+            return file, self.versions(file.digest, decode_bytes(data, path))
 
         digests = []
-        for digest, versions in on_all_cores(read, paths, label, leave=False):
+        results = on_all_cores(read, paths, label, leave=False)
+        for path, (file, versions) in zip(paths, results, strict=True):
+            self._store.hashes.remember(path, *file)
             self.add(versions)
-            digests.append(digest)
+            digests.append(file.digest)
         return digests
 
     def versions(self, digest: str, image: Image) -> list[tuple[bytes, Image]]:
-        """Return what the store lacks of a photo, to be added; may be called from threads."""
+        """Return what the store lacks of a photo, to be added; called on all cores."""
         return [
             (bytes.fromhex(digest) + key, _apply(head, image))
             for key, head in {_head_key(head, image): head for head in self.heads}.items()
