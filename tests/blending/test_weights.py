@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from foldsmith.blending.weights import (
@@ -62,6 +62,7 @@ def test_blends_are_clipped():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6))
+@example(197, 2)  # the clipped error has another minimum beside the one of the plain sum
 def test_the_exact_weights_are_never_worse_than_those_of_a_search(seed, n_members):
     predictions, targets = members(seed, n_members)
     exact = box_weights(predictions, targets, RANGE)

@@ -5,7 +5,7 @@ from typing import get_type_hints
 import numpy as np
 import pandas as pd
 import pytest
-from small_project import foldsmith
+from warm import foldsmith
 
 from foldsmith import cli
 from foldsmith.config import Criterion, Project

@@ -8,6 +8,7 @@ import yaml
 from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.config import Experiment, Project
+from foldsmith.data.on_device import OnDevice
 from foldsmith.data.store import PhotoStore
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.evaluation.probes import ridge_oof
@@ -107,9 +108,9 @@ def test_the_probe_is_what_the_kept_backbone_is_worth(project, capsys):
     }
     dataset = experiment.build(types_of(project), context)["probe/loader/dataset"]
     batch = dataset.__getitems__([(0, index) for index in range(len(dataset))])
-    scale, shift = dataset.normalize.constants(torch.device("cpu"))
+    (images,) = OnDevice(dataset).views(batch, torch.device("cpu"))
     with torch.inference_mode():
-        features = backbone(batch.views[0].float() * scale + shift).double().numpy()
+        features = backbone(images).double().numpy()
     table = pd.read_csv(project.fold_table)
     targets = table["target"].to_numpy(dtype=np.float64)
     predictions = ridge_oof(features, targets, table["fold"].to_numpy()).clip(0, 3)

@@ -11,6 +11,11 @@ from foldsmith.tasks.metrics import RMSE, Metric
 Array = npt.NDArray[np.float64]
 
 
+# Points of the box that the search of the clipped blend begins at. With none, 2 of 300 random
+# problems end above the lowest of 5,000 points, by 1e-5; with eight, none does.
+_STARTS = 8
+
+
 def blend(
     predictions: Array,
     weights: Array,
@@ -46,8 +51,9 @@ def box_weights(predictions: Array, targets: Array, target_range: tuple[float, f
 
     Bounded least squares (Stark and Parker, 1995, as ``scipy.optimize.lsq_linear``) has the
     exact solution for the weighted sum. Where sums leave the target range they are clipped,
-    which lowers their error a little further; from there, and from the plain average, the
-    error of the clipped blend is followed down its gradient (L-BFGS-B).
+    which lowers their error a little further, and makes it a function of several minima: from
+    there, from the plain average and from some points of the box it is followed down its
+    gradient (L-BFGS-B), and the lowest end counts.
 
     The weights are chosen on the very rows that they are scored on: the RMSE of the result
     is an in-sample one.
@@ -65,7 +71,10 @@ def box_weights(predictions: Array, targets: Array, target_range: tuple[float, f
 
     bounds = (0.0, 1.0)
     solution = lsq_linear(predictions.T, targets, bounds=bounds, method="bvls")
-    starts = [np.clip(solution.x, *bounds), equal_weights(len(predictions))]
+    n_members = len(predictions)
+    # Around the plain average: sums of larger weights are all clipped, and lead nowhere.
+    points = np.random.default_rng(0).uniform(0, min(1.0, 2 / n_members), (_STARTS, n_members))
+    starts = [np.clip(solution.x, *bounds), equal_weights(n_members), *points]
 
     def error(weights: Array) -> tuple[float, Array]:
         sums = weights @ predictions

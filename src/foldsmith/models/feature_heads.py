@@ -2,21 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GridSearchCV, GroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.svm import SVR
 from torch import nn
 
 from foldsmith.config import Types
 from foldsmith.errors import ConfigError
 from foldsmith.models.runtime import seed_everything
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 Features = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.float64]
@@ -30,8 +28,12 @@ Predictor = Callable[[Features], Targets]
 _FARTHEST = 5.0
 
 
-def _standardise() -> Pipeline:
+def _standardise() -> "Pipeline":
     """Return a transformer that standardises features and bounds them."""
+    # Here, not above, as everywhere in this file: few commands need scikit-learn, which takes long.
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
     bound = FunctionTransformer(np.clip, kw_args={"a_min": -_FARTHEST, "a_max": _FARTHEST})
     return make_pipeline(StandardScaler(), bound)
 
@@ -70,6 +72,9 @@ class RidgeHead:
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> Predictor:
         """Fit in closed form; nothing is drawn."""
+        from sklearn.linear_model import RidgeCV
+        from sklearn.pipeline import make_pipeline
+
         model = make_pipeline(_standardise(), RidgeCV(alphas=np.asarray(self.alphas, np.float64)))
         model.fit(features.astype(np.float64), targets)
         return lambda unseen: np.asarray(model.predict(unseen.astype(np.float64)))
@@ -88,6 +93,8 @@ def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
     Returns:
         Weights, shape (n_features,), and bias.
     """
+    from sklearn.linear_model import RidgeCV
+
     inputs = features.astype(np.float64)
     mean = inputs.mean(axis=0)
     scale = float(inputs.std(axis=0).mean()) or 1.0
@@ -113,6 +120,10 @@ class SVRHead:
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> Predictor:
         """Choose by groups, then fit to all; nothing is drawn."""
+        from sklearn.model_selection import GridSearchCV, GroupKFold
+        from sklearn.pipeline import make_pipeline
+        from sklearn.svm import SVR
+
         search = GridSearchCV(
             make_pipeline(_standardise(), SVR()),
             {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},

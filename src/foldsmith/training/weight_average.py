@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from foldsmith.config import Types
@@ -26,6 +25,9 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float | None) -> None:
+        # Here, not above: timm takes a second to import, and most commands need none of it.
+        from timm.utils.model_ema import ModelEmaV3
+
         self._model = model
         self._ema = None if decay is None else ModelEmaV3(model, decay, use_warmup=True)
         self._steps = 0
