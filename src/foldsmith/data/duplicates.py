@@ -12,7 +12,9 @@ from foldsmith.data.images import Image
 
 NEAR_DUPLICATES = "near_duplicates.csv"
 
-# Low frequencies of a 32 x 32 thumbnail that make up a hash, without the mean brightness.
+_MINIATURE_SIDE = 32
+
+# Low frequencies of a miniature that make up a hash, without the mean brightness.
 _SIDE = 8
 
 _BITS = 64
@@ -27,7 +29,20 @@ THUMBNAIL_DISTANCE = 8.0
 THUMBNAIL_SIDE = 16
 
 
-def perceptual_hash(image: Image) -> int:
+def miniature(image: Image) -> Image:
+    """Return a small copy of a photo, which :func:`perceptual_hash` and :func:`thumbnail` take.
+
+    Args:
+        image: RGB, uint8, shape (H, W, 3).
+
+    Returns:
+        uint8, shape (32, 32, 3).
+    """
+    size = (_MINIATURE_SIDE, _MINIATURE_SIDE)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def perceptual_hash(small: Image) -> int:
     """Return the 64-bit pHash of a photo.
 
     The signs, against their median, of the 64 lowest frequencies of a small grey copy
@@ -35,20 +50,19 @@ def perceptual_hash(image: Image) -> int:
     Copies of a photo in another size, quality or brightness differ in few bits.
 
     Args:
-        image: RGB, uint8, shape (H, W, 3).
+        small: Its :func:`miniature`.
     """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:_SIDE, :_SIDE].ravel()
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    low = cv2.dct(grey)[:_SIDE, :_SIDE].ravel()
     # Of 63 values the 32nd is their median: np.median takes longer than all else here.
     bits = low > np.partition(low[1:], 31)[31]
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def thumbnail(image: Image) -> Image:
-    """Return a tiny copy of a photo, uint8, shape (16, 16, 3)."""
+def thumbnail(small: Image) -> Image:
+    """Return a tiny copy of a photo, uint8, shape (16, 16, 3), from its :func:`miniature`."""
     size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return cv2.resize(small, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def near_duplicates(

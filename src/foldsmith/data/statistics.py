@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Project, Types
-from foldsmith.data.duplicates import THUMBNAIL_SIDE, perceptual_hash, thumbnail
+from foldsmith.data.duplicates import THUMBNAIL_SIDE, miniature, perceptual_hash, thumbnail
 from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.store import Filling
@@ -86,12 +86,13 @@ def photo_facts(
             image = decode_bytes(data, path)
         except DataError as error:
             return _Photo(file, str(error))
+        small = miniature(image)
         return _Photo(
             file,
             None,
             photo_statistics(image),
-            perceptual_hash(image),
-            thumbnail(image),
+            perceptual_hash(small),
+            thumbnail(small),
             [] if filling is None else filling.versions(file.digest, image),
         )
 

@@ -1,9 +1,12 @@
 """Decoded photos on disk: decoded once for all folds, experiments and loader workers."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,6 +27,8 @@ _FORMAT = f"v1-opencv{cv2.__version__}"
 
 # A shard is renamed into place when it is full: so much is lost at most when a build is killed.
 _SHARD_BYTES = 256 * 2**20
+
+_SYNC_BYTES = 16 * 2**20
 
 # Bytes of a key: SHA-256 of the file, then what was done to the photo (0: nothing).
 _DIGEST, _HEAD = 32, 8
@@ -196,6 +201,11 @@ class Filling:
         self._file: BinaryIO | None = None
         self._keys: list[bytes] = []
         self._sizes: list[tuple[int, int]] = []
+        # Brings pixels to the disk while the next photos are decoded: at the end of a shard all
+        # would have to wait for it.
+        self._syncing = ThreadPoolExecutor(1)
+        self._synced: Future[None] | None = None
+        self._unsynced = 0
 
     def photos(self, paths: Sequence[Path], label: str) -> list[str]:
         """Decode photos and add them; return the hashes of their files.
@@ -236,11 +246,17 @@ class Filling:
             self._file.write(image.data)
             self._keys.append(key)
             self._sizes.append((image.shape[0], image.shape[1]))
+            self._unsynced += image.nbytes
+            if self._unsynced >= _SYNC_BYTES:
+                self._file.flush()
+                self._synced = self._syncing.submit(os.fsync, self._file.fileno())
+                self._unsynced = 0
             if self._file.tell() >= _SHARD_BYTES:
                 self._finish()
 
     def close(self, kind: Any, error: Any, trace: Any) -> None:
         """Put the last shard into place; after an error leave it out."""
+        self._syncing.shutdown()
         if kind is None and self._file is not None:
             self._finish()
         else:
@@ -254,6 +270,8 @@ class Filling:
         return self._shard.enter_context(temporary.open("wb"))
 
     def _finish(self) -> None:
+        if self._synced is not None:
+            self._synced.result()  # before its file is closed
         # Closes and renames the file of pixels; the index comes last and makes it count.
         self._shard.close()
         keys = np.frombuffer(b"".join(self._keys), np.uint8).reshape(-1, _DIGEST + _HEAD)
@@ -314,9 +332,14 @@ class Photos:
         return [np.asarray(np.memmap(path, np.uint8, mode="r")) for path in self._shards]
 
 
+# Transforms take a generator, but those of a head draw nothing from it.
+_UNUSED = np.random.default_rng(0)
+
+
 def _apply(head: Compose, image: Image) -> Image:
-    # They take a generator like all transforms, but draw nothing from it.
-    version: Image = head(image, np.random.default_rng(0)).astype(np.uint8, copy=False)
+    if head.keeps(image.shape[0], image.shape[1]):
+        return image
+    version: Image = head(image, _UNUSED).astype(np.uint8, copy=False)
     return version
 
 
@@ -325,7 +348,9 @@ def _head_key(head: Compose, image: Image) -> bytes:
     return bytes(_HEAD) if head.keeps(image.shape[0], image.shape[1]) else _named(head)
 
 
+@lru_cache(maxsize=64)
 def _named(head: Compose) -> bytes:
+    # Once per list of transforms, not per photo: they do not change.
     return bytes.fromhex(hash_value(repr(head)))[:_HEAD]
 
 
