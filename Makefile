@@ -34,10 +34,11 @@ survive: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
-	@echo "preprocessing, training, chain, scaling (up to 50,000 photos; the script itself goes to 100,000)"
+	@echo "preprocessing, training, shares, chain, scaling (up to 50,000 photos; the script itself goes to 100,000)"
 	@started=$$(date +%s) && \
 	$(BIN)/python benchmarks/preprocessing.py && \
 	$(BIN)/python benchmarks/training.py && \
+	$(BIN)/python benchmarks/shares.py && \
 	$(BIN)/python benchmarks/chain.py && \
 	$(BIN)/python benchmarks/scaling.py --photos 1000 10000 50000 && \
 	echo "make bench took $$(( $$(date +%s) - started )) s"
@@ -46,6 +47,7 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
 	$(BIN)/python benchmarks/training.py --rounds 5
+	$(BIN)/python benchmarks/shares.py
 	$(BIN)/python benchmarks/chain.py
 
 clean:

@@ -58,6 +58,8 @@ def wait() -> None:
 class Foldsmith:
     """foldsmith's own loop; and, with the same parts, the model alone on one batch."""
 
+    augment_on = "auto"
+
     def __init__(self, project: Project, kind: str, size: int, batch: int, workers: int) -> None:
         experiment = Experiment.load(
             project,
@@ -67,6 +69,7 @@ class Foldsmith:
                 f"loader/train/batch_size={batch}",
                 f"loader/train/num_workers={workers}",
                 "loader/train/drop_last=true",
+                f"globals/augment_on={self.augment_on}",
                 *([] if kind == "SimSiam" else ["model/pretrained=null"]),
             ],
         )
@@ -124,6 +127,18 @@ class Foldsmith:
             )
             wait()
             return self.n_images / (time.perf_counter() - started)
+
+
+class FoldsmithOnCPU(Foldsmith):
+    """The loop whose loader augments, where another has the card do it."""
+
+    augment_on = "cpu"
+
+
+class FoldsmithOnGPU(Foldsmith):
+    """The loop whose card augments, the photos resident there if they fit."""
+
+    augment_on = "gpu"
 
 
 class SimSiamHeads(nn.Module):
@@ -403,6 +418,8 @@ def image_folder(project: Project, kind: str) -> Path:
 
 ALL: dict[str, Any] = {
     "foldsmith": Foldsmith,
+    "augmenting on the CPU": FoldsmithOnCPU,
+    "augmenting on the GPU": FoldsmithOnGPU,
     "plain": Plain,
     "lightly": Lightly,
     "timm": Timm,

@@ -15,6 +15,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ATMACUP = REPOSITORY / "competitions" / "atmacup11"
 
 
+def generate_photos(folder: Path, n_train: int, n_test: int, long_side: int = 224) -> None:
+    """Write the demo's tables and photos, of another number and size."""
+    spec = importlib.util.spec_from_file_location("demo_data", ATMACUP / "make_demo_data.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with contextlib.redirect_stdout(io.StringIO()):
+        module.make_demo_data(folder, n_train, n_test, seed=1, long_side=long_side)
+
+
 def generated_project(folder: Path, n_train: int, n_test: int = 20, grain: float = 0) -> Project:
     """Return the bundled project with generated photos in it, not yet preprocessed.
 
@@ -25,14 +35,9 @@ def generated_project(folder: Path, n_train: int, n_test: int = 20, grain: float
         grain: Standard deviation of noise added to each photo. Generated photos are smooth;
             with 6 their files are as large as those of real ones, and take as long to decode.
     """
-    spec = importlib.util.spec_from_file_location("demo_data", ATMACUP / "make_demo_data.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     project = folder / "project"
     shutil.copytree(ATMACUP, project, ignore=shutil.ignore_patterns("input", "output", ".fold*"))
-    with contextlib.redirect_stdout(io.StringIO()):
-        module.make_demo_data(project / "input" / "atmaCup-11", n_train, n_test, seed=1)
+    generate_photos(project / "input" / "atmaCup-11", n_train, n_test)
     if grain:
         for path in (project / "input").rglob("*.jpg"):
             photo = cv2.imread(str(path)).astype(np.float32)

@@ -25,6 +25,9 @@ from generated import generated_project
 from foldsmith.config import Experiment, Project
 from foldsmith.stages import preprocess
 
+# Kind of training, side of the photos in px, batch size.
+Case = tuple[str, int, int]
+
 
 def main() -> None:
     """Measure, print the table, write JSON and a plot."""
@@ -42,11 +45,15 @@ def main() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             preprocess(project, False, [Experiment.load(project, CONFIGS[k]) for k in CONFIGS])
         print(
-            f"{'training':<12} {'px':>4}  {'contender':<10} {'workers':>7} {'images/s':>9}  ratio"
+            f"{'training':<12} {'px':>4}  {'contender':<22} {'workers':>7} {'images/s':>9}  ratio"
         )
         for kind in arguments.kinds:
+            names = ("foldsmith", *contenders_of(kind))
+            running = {name: Process(name, project.folder) for name in names}
             for size in arguments.sizes:
-                results += compare(project, kind, size, arguments.batch, arguments.rounds)
+                results += compare(running, (kind, size, arguments.batch), arguments.rounds)
+            for process in running.values():
+                process.end()
     groups: dict[str, dict[str, float]] = {}
     for row in results:
         case = f"{row['training']}, {row['img_size']} px"
@@ -58,12 +65,18 @@ def main() -> None:
 class Process:
     """A contender in a process of its own, so that its settings of torch reach nobody else."""
 
-    def __init__(self, name: str, project: Path, case: tuple[str, int, int, int]) -> None:
+    def __init__(self, name: str, project: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, project, case))
+        self._process = context.Process(target=_serve, args=(theirs, name, project))
         self._process.start()
-        self.workers = case[3]
+        self.workers: int | None = None
+
+    def begin(self, case: Case, workers: int) -> None:
+        """Get ready for a case, with some loader processes; runs an epoch to warm up."""
+        self.workers = workers
+        self._pipe.send((*case, workers))
+        self.measure()
 
     def measure(self, what: str = "epoch") -> float:
         """Return images/s: of an ``epoch``, or of the ``floor``."""
@@ -76,25 +89,36 @@ class Process:
         self._process.join()
 
 
-def _serve(pipe: Any, name: str, project: Path, case: tuple[str, int, int, int]) -> None:
+def _serve(pipe: Any, name: str, project: Path) -> None:
     import contenders
 
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    contender = None
     with contextlib.redirect_stdout(io.StringIO()):
-        contender = contenders.ALL[name](Project.open(project), *case)
-        while (what := pipe.recv()) is not None:
-            pipe.send(getattr(contender, what)())
+        while (asked := pipe.recv()) is not None:
+            if isinstance(asked, tuple):
+                contender = None  # frees the memory of the case before
+                contender = contenders.ALL[name](Project.open(project), *asked)
+            else:
+                pipe.send(getattr(contender, asked)())
 
 
-def compare(
-    project: Project, kind: str, size: int, batch: int, rounds: int
-) -> list[dict[str, Any]]:
-    """Measure all contenders of one case; return a row for each."""
-    running = {
-        name: fastest(name, project.folder, kind, size, batch)
-        for name in ("foldsmith", *contenders_of(kind))
-    }
+def compare(running: dict[str, Process], case: Case, rounds: int) -> list[dict[str, Any]]:
+    """Measure all contenders of one case; return a row for each.
+
+    Args:
+        running: Name -> process of each contender.
+        case: Kind of training, side of the photos in px, batch size.
+        rounds: How often each is measured.
+    """
+    kind, size, batch = case
+    for process in running.values():
+        if process.workers is None:
+            choose_workers(process, case)
+        else:
+            # What is fastest at the first size is taken at the others too.
+            process.begin(case, process.workers)
     measures: dict[str, Callable[[], float]] = {
         "model only": lambda: running["foldsmith"].measure("floor"),
         **{name: process.measure for name, process in running.items()},
@@ -107,44 +131,40 @@ def compare(
     rows = []
     for name in measures:
         pairs = zip(speeds["foldsmith"], speeds[name], strict=True)
-        workers = running.get(name, running["foldsmith"]).workers
         row = {
             "training": kind,
             "img_size": size,
             "batch_size": batch,
             "contender": name,
-            "workers": workers,
+            "workers": running.get(name, running["foldsmith"]).workers,
             "images_per_s": statistics.median(speeds[name]),
             "rounds": speeds[name],
             "foldsmith_ratio": statistics.median(ours / other for ours, other in pairs),
         }
         rows.append(row)
         print(
-            f"{kind:<12} {size:>4}  {name:<10} {workers:>7} {row['images_per_s']:>9.1f}  "
+            f"{kind:<12} {size:>4}  {name:<22} {row['workers']:>7} {row['images_per_s']:>9.1f}  "
             f"foldsmith: {row['foldsmith_ratio']:.3f} times as fast",
             flush=True,
         )
-    for process in running.values():
-        process.end()
     return rows
 
 
 def contenders_of(kind: str) -> tuple[str, ...]:
-    """Return what else one would train with."""
-    return ("plain", "lightly") if kind == "SimSiam" else ("plain", "timm")
+    """Return what else one would train with, and where there is a choice both ways to augment."""
+    ways = ("augmenting on the CPU", "augmenting on the GPU") if CUDA else ()
+    return (*ways, "plain", "lightly" if kind == "SimSiam" else "timm")
 
 
-def fastest(name: str, project: Path, kind: str, size: int, batch: int) -> Process:
-    """Return a contender with the number of loader processes that is fastest for it."""
-    found: list[tuple[float, Process]] = []
+def choose_workers(process: Process, case: Case) -> None:
+    """Get a contender ready with the number of loader processes that is fastest for it."""
+    found = {}
     for workers in sorted({0, min(os.cpu_count() or 1, 8)}):
-        process = Process(name, project, (kind, size, batch, workers))
-        process.measure()  # warm up
-        found.append((process.measure(), process))
-    found.sort(key=lambda entry: entry[0])
-    for _, process in found[:-1]:
-        process.end()
-    return found[-1][1]
+        process.begin(case, workers)
+        found[workers] = process.measure()
+    best = max(found, key=lambda workers: found[workers])
+    if best != process.workers:
+        process.begin(case, best)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 
-from foldsmith.config import MetricName
+from foldsmith.config import MetricName, Project
 from foldsmith.errors import ConfigError
-from foldsmith.tasks.metrics import METRICS, metric_named
+from foldsmith.tasks.metrics import METRICS, metric_named, value_metric
 from foldsmith.tasks.multi_class import MultiClass
 from foldsmith.tasks.regression import Regression
 from foldsmith.tasks.scoring import check_metric, score_logits
@@ -82,6 +82,15 @@ def test_rows_and_directions(name, seed):
     assert (rows is None) == (name in ("QWK", "AUC"))
     if rows is not None:
         assert metric.from_mean(rows.mean()) == pytest.approx(wrong)
+
+
+@pytest.mark.parametrize(("name", "judged_by"), [("QWK", "QWK"), ("MAE", "MAE"), ("AUC", "RMSE")])
+def test_what_has_only_values_is_judged_by_values(small_project, name, judged_by):
+    text = (small_project / "project.yml").read_text()
+    (small_project / "project.yml").write_text(f"{text}metric: {name}\n")
+    metric = value_metric(Project.open(small_project))
+    assert (metric.name, metric.needs) == (judged_by, "values")
+    assert metric.rounds == (name == "QWK")
 
 
 def test_a_task_that_has_no_probabilities_is_named():

@@ -32,7 +32,7 @@ from foldsmith.stages.output_folder import Start, refuse_existing, save_sources,
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.metrics import metric_named
+from foldsmith.tasks.metrics import value_metric
 from foldsmith.tasks.regression import Regression
 
 TRAIN_FEATURES = "train_features.npy"
@@ -98,7 +98,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             parts.append(FoldLogits(fold, None, np.flatnonzero(~seen), held_out))
             on_test = predict(test_features).astype(np.float32)[:, None]
             test_logits[fold, readable_test(project, test)] = on_test
-        metric = metric_named(project.settings.metric)
+        metric = value_metric(project)
         scores = score_table(parts, targets, task, nn.MSELoss(), metric)
         results = Results(collect_oof(parts, len(table)), test_logits, scores)
         for criterion, label in LABELS.items():

@@ -233,6 +233,12 @@ def project_metric(project: Project) -> Metric:
     return metric_named(project.settings.metric, project.class_values)
 
 
+def value_metric(project: Project) -> Metric:
+    """Return the project's metric, or RMSE for what has no class probabilities to be judged by."""
+    metric = project_metric(project)
+    return metric if metric.needs == "values" else RMSE
+
+
 # As a part of an experiment, "{type: RMSE}".
 TYPES: Types = {
     "ProjectMetric": project_metric,

@@ -21,7 +21,7 @@ from foldsmith.evaluation.predict import predict_logits
 from foldsmith.evaluation.probes import effective_rank, knn_oof, ridge_oof
 from foldsmith.models.runtime import Runtime
 from foldsmith.models.ssl.parts import feature_std
-from foldsmith.tasks.metrics import metric_named
+from foldsmith.tasks.metrics import value_metric
 from foldsmith.training.extensions.snapshots import every_and_last
 
 PROBES_FILE = "probes.csv"
@@ -85,7 +85,7 @@ class Probe(extension.Extension):
         self.backbone = backbone
         self.runtime = runtime
         self.k = k
-        self.metric = metric_named(project.settings.metric)
+        self.metric = value_metric(project)
         self.target_range = project.target_range
         self.folds = read_folds(project, meta_file)[FOLD_COLUMN].to_numpy(dtype=np.int64)
         self._records: list[dict[str, float]] = []
