@@ -195,7 +195,7 @@ def seconds(project: Project, folders: list[str], criterion: str) -> float:
 def oof_of(project: Project, row: Row, folders: list[str]) -> tuple[Array, dict[str, float]]:
     """Return the cross-fitted blend of a row, shape (n,), and the RMSE of each member."""
     label = LABELS[row.criterion]  # type: ignore[index]
-    table = read_folds(project)
+    table = read_folds(project, None)
     targets = targets_of(project, table).astype(np.float64)
     predictions = np.stack(
         [
@@ -219,7 +219,7 @@ def compare(project: Project, oof: dict[str, list[Array]]) -> pd.DataFrame:
 
     The squared errors of a photo are averaged over the seeds before groups are resampled.
     """
-    table = read_folds(project)
+    table = read_folds(project, None)
     targets = targets_of(project, table).astype(np.float64)
     groups = groups_of(project, table)
     # The RMSE of sqrt(mean squared error) against 0 is the pooled one of all seeds.
@@ -269,7 +269,7 @@ def main() -> None:
                 oof[row.name].append(blended)
                 walls[row.name].append(seconds(project, folders, row.criterion))
                 members = ", ".join(f"{name} {value:.4f}" for name, value in single.items())
-                targets = targets_of(project, read_folds(project)).astype(np.float64)
+                targets = targets_of(project, read_folds(project, None)).astype(np.float64)
                 print(
                     f"== {data}, seed {seed}, {row.name}: {RMSE(blended, targets):.4f} "
                     f"({members}), {walls[row.name][-1]:.0f} s",

@@ -68,3 +68,10 @@ def test_own_python_with_an_error_is_named(tmp_path):
     (tmp_path / "parts.py").write_text("import nothing_of_this_name\n")
     with pytest.raises(ConfigError, match=r"parts\.py: ModuleNotFoundError"):
         Project.open(write(tmp_path, GOOD + "python: [parts.py]"))
+
+
+@pytest.mark.parametrize("name", ["type", "a.b", "two words"])
+def test_names_of_auxiliary_targets_are_plain(tmp_path, name):
+    text = f"auxiliary: {{{name!r}: {{column: x, kind: regression}}}}\n"
+    with pytest.raises(ConfigError, match=r"auxiliary: .* is no name of letters"):
+        Project.open(write(tmp_path, GOOD + text))

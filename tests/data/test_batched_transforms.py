@@ -146,3 +146,28 @@ def test_a_whole_pipeline_draws_the_same_numbers():
     # Another draw is another picture: the comparison would notice.
     other = np.stack(both(steps, images, 4)[1]).astype(int)
     assert np.abs(np.stack(single).astype(int) - other).mean() > 10
+
+
+@pytest.mark.parametrize("threshold", [0, 256])
+def test_the_ends_of_solarize(threshold):
+    images = [photo(*size, seed) for seed, size in enumerate(SIZES)]
+    single, batch, _ = both(t.Solarize(threshold, p=1), images)
+    for image, expected, found in zip(images, single, batch, strict=True):
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(expected, image if threshold else 255 - image)
+
+
+def test_a_transform_of_ones_own_is_not_sent_through_its_parents_batches():
+    class Twice(t.HorizontalFlip):
+        def change(self, image, drawn):
+            return image // 2
+
+    class Sharper(t.Resize):
+        def apply(self, image, drawn):
+            return super().apply(image, drawn) // 2
+
+    class Same(t.HorizontalFlip):
+        pass
+
+    assert not Twice().batched and not Sharper(4, 4).batched
+    assert Same().batched

@@ -1,5 +1,6 @@
 import pytest
 import yaml
+from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.config import Project
 from foldsmith.errors import ConfigError
@@ -126,3 +127,33 @@ def test_overrides_go_to_the_files_they_name(opened, project_dir):
     }
     with pytest.raises(ConfigError, match="no file in .* is called 7"):
         plan_of(opened, "exp_config/900.yml", ["7*:globals/max_epoch=7"])
+
+
+def test_ensembles_of_two_criteria_infer_their_members_twice(small_project):
+    last = EXPERIMENTS["900"] | {
+        "globals/output_path": "output/800",
+        "ensemble/criterion": "last",
+    }
+    write_experiment(small_project, "800", last)
+    plan = plan_of_all(Project.open(small_project))
+    labels = {step.label for step in plan.steps}
+    for step in plan.steps:
+        assert set(step.needs) <= labels, step.label
+    assert {"infer 100", "infer 100 by last", "infer 200", "infer 200 by last"} <= labels
+
+
+@pytest.mark.parametrize(
+    ("metric", "override", "message"),
+    [
+        ("RMSE", "ensemble/calibrate=thresholds", "thresholds needs QWK or Accuracy"),
+        ("AUC", "ensemble/calibrate=isotonic", "isotonic needs a metric of values"),
+        ("LogLoss", "ensemble/calibrate=none", "task regression gives no class probabilities"),
+    ],
+)
+def test_what_a_metric_does_not_allow_is_said_before_any_work(
+    small_project, metric, override, message
+):
+    file = small_project / "project.yml"
+    file.write_text(f"{file.read_text()}metric: {metric}\n")
+    with pytest.raises(ConfigError, match=message):
+        plan_of(Project.open(small_project), "exp_config/900.yml", [override])

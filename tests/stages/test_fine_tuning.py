@@ -205,7 +205,7 @@ def test_auxiliary_heads_teach_and_leave_no_trace_in_inference(small):
     log = json.loads((root / "fold0" / "log.json").read_text())
     assert {"train/loss_materials", "train/loss_date"} <= log[0].keys()
     state = torch.load(root / "fold0" / "snapshot_last_epoch_1.pth", weights_only=True)
-    assert "auxiliary.materials.weight" in state
+    assert "auxiliary.of_materials.weight" in state
     scores = infer(project, root, "last", keep_snapshots=True)
     assert scores["metric"][0] == pytest.approx(log[-1]["val/metric"], rel=1e-5)
     # Another table is another training.

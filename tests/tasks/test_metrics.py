@@ -8,7 +8,7 @@ from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 
 from foldsmith.config import MetricName, Project
 from foldsmith.errors import ConfigError
-from foldsmith.tasks.metrics import METRICS, metric_named, value_metric
+from foldsmith.tasks.metrics import METRICS, TYPES, metric_named, value_metric
 from foldsmith.tasks.multi_class import MultiClass
 from foldsmith.tasks.regression import Regression
 from foldsmith.tasks.scoring import check_metric, score_logits
@@ -91,6 +91,16 @@ def test_what_has_only_values_is_judged_by_values(small_project, name, judged_by
     metric = value_metric(Project.open(small_project))
     assert (metric.name, metric.needs) == (judged_by, "values")
     assert metric.rounds == (name == "QWK")
+
+
+def test_a_metric_in_an_experiment_knows_classes_that_a_fold_lacks(small_project):
+    project = Project.open(small_project)
+    qwk = TYPES["QWK"](project)
+    targets = np.array([0.0, 1, 2, 2, 1])
+    wrong = np.array([0.0, 1, 3, 3, 1])
+    assert qwk(targets, targets) == 1.0 > qwk(wrong, targets)
+    assert qwk.as_judged(np.array([0.4, 2.6, 9.0])).tolist() == [0.0, 3.0, 3.0]
+    assert TYPES["RMSE"]().as_judged(np.array([0.4])).tolist() == [0.4]
 
 
 def test_a_task_that_has_no_probabilities_is_named():

@@ -157,6 +157,16 @@ class ProjectSettings(BaseModel):
             raise ValueError(f"there is no metric {value}{hint}")
         return value
 
+    @field_validator("auxiliary")
+    @classmethod
+    def _plain_names(cls, value: dict[str, AuxiliarySettings]) -> dict[str, AuxiliarySettings]:
+        for name in value:
+            if not name.isidentifier() or name == "type":
+                raise ValueError(
+                    f"{name!r} is no name of letters, digits and _ (nor may it be type)"
+                )
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> "ProjectSettings":
         low, high = self.target_range

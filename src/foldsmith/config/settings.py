@@ -17,6 +17,9 @@ Task = Literal[
 # Tasks that train a model per fold.
 FINE_TUNINGS: tuple[Task, ...] = ("multi-class", "regression", "label-distribution", "corn")
 
+# Tasks that give class probabilities.
+WITH_CLASSES: tuple[Task, ...] = ("multi-class", "corn")
+
 # Tasks whose predictions an ensemble blends.
 MEMBERS: tuple[Task, ...] = (*FINE_TUNINGS, "frozen-features")
 TestTimeAugmentation = Literal["none", "hflip", "flips"]
@@ -77,8 +80,10 @@ class Globals(BaseModel):
         cudnn_benchmark: Let cuDNN measure its algorithms; off when ``deterministic``.
         augment_on: Where training photos are augmented: ``cpu``, ``gpu`` (in batches, with the
             same random numbers, the photos resident there if they fit), or ``auto``: on CUDA
-            where a short measurement finds it faster, once per experiment and machine; the CPU
-            when ``deterministic``. Pixels differ by the rounding of 8-bit values.
+            where a short measurement finds it faster, once per model, photos and card (kept in
+            the project's ``.foldsmith/measurements.json``: without that file a training that
+            goes on may be measured anew); the CPU when ``deterministic``. Pixels differ by the
+            rounding of 8-bit values: by 1 of 255, after several changes of colour by up to 6.
         tta: Test-time augmentation of ``infer``: logits are averaged over the photo alone
             (``none``), with its mirror image (``hflip``), or with its mirror images in both
             directions and both at once (``flips``).

@@ -66,7 +66,9 @@ class DrawnBatch:
     def pin_memory(self) -> "DrawnBatch":
         """Return the batch in page-locked memory; torch's loader calls this."""
         images = None if self.images is None else self.images.pin_memory()
-        return replace(self, images=images, targets=self.targets.pin_memory())
+        return replace(
+            self, images=images, targets=self.targets.pin_memory(), rows=self.rows.pin_memory()
+        )
 
 
 class View(NamedTuple):

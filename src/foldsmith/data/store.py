@@ -1,5 +1,6 @@
 """Decoded photos on disk: decoded once for all folds, experiments and loader workers."""
 
+import inspect
 import os
 import shutil
 import sys
@@ -23,7 +24,7 @@ from foldsmith.hashing import FileHashes, hash_value
 from foldsmith.locking import holder, lock
 
 # Another decoder, or another form of these files, begins a store of its own.
-_FORMAT = f"v1-opencv{cv2.__version__}"
+_FORMAT = f"v2-opencv{cv2.__version__}"
 
 # A shard is renamed into place when it is full: so much is lost at most when a build is killed.
 _SHARD_BYTES = 256 * 2**20
@@ -96,7 +97,13 @@ class PhotoStore:
                 entry or self._find(found[path], prepare)
                 for path, entry in zip(paths, entries, strict=True)
             ]
-        where = np.array([entry for entry in entries if entry is not None], dtype=np.int64)
+        found_entries = [entry for entry in entries if entry is not None]
+        if len(found_entries) < len(paths):
+            raise OutputError(
+                f"{self.folder}: photos that were just written cannot be read; delete the folder "
+                "and run the command again"
+            )
+        where = np.array(found_entries, dtype=np.int64)
         return Photos(paths, prepare, where, self._shards)
 
     @contextmanager
@@ -302,7 +309,7 @@ class Photos:
         self._prepare = prepare
         self._where = None if where is None else where.tolist()
         self._shards = list(shards)
-        self._pixels: list[Image] = self._open()
+        self._pixels: dict[int, Image] = self._open()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -321,15 +328,20 @@ class Photos:
 
     def __getstate__(self) -> dict[str, Any]:
         # A process that does not share memory maps the files itself.
-        return self.__dict__ | {"_pixels": []}
+        return self.__dict__ | {"_pixels": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._pixels = self._open()
 
-    def _open(self) -> list[Image]:
-        # Plain arrays: slicing a memmap object costs ten times as much.
-        return [np.asarray(np.memmap(path, np.uint8, mode="r")) for path in self._shards]
+    def _open(self) -> dict[int, Image]:
+        # Only what these photos need: every map holds a file open. Plain arrays: slicing a memmap
+        # object costs ten times as much.
+        needed = sorted({shard for shard, *_ in self._where or ()})
+        return {
+            shard: np.asarray(np.memmap(self._shards[shard], np.uint8, mode="r"))
+            for shard in needed
+        }
 
 
 # Transforms take a generator, but those of a head draw nothing from it.
@@ -351,7 +363,13 @@ def _head_key(head: Compose, image: Image) -> bytes:
 @lru_cache(maxsize=64)
 def _named(head: Compose) -> bytes:
     # Once per list of transforms, not per photo: they do not change.
-    return bytes.fromhex(hash_value(repr(head)))[:_HEAD]
+    own = [
+        inspect.getsource(type(step))
+        for step in head.transforms
+        # Of those of the package the format knows; a project's may be edited at any time.
+        if not type(step).__module__.startswith("foldsmith.")
+    ]
+    return bytes.fromhex(hash_value([repr(head), *own]))[:_HEAD]
 
 
 def _size(n_bytes: float) -> str:

@@ -54,9 +54,11 @@ def predict_logits(
     batches = []
     watched = label is not None and sys.stderr.isatty()
     for batch in tqdm(loader, desc=label, leave=False, unit="batch", disable=not watched):
-        images = runtime.transfer(batch, loader.on_device).views[0]
-        batch_of = f"batches of {len(images)} photos; lower the batch_size of loader/val and test"
+        batch_of = (
+            f"batches of {len(batch.rows)} photos; lower the batch_size of loader/val and test"
+        )
         with runtime.memory_errors(batch_of), runtime.autocast():
+            images = runtime.transfer(batch, loader.on_device).views[0]
             views = [images, *(images.flip(dims) for dims in FLIPS[tta])]
             logits = [torch.stack([model(v).float() for v in views]).mean(0) for model in models]
         batches.append(torch.stack(logits))

@@ -15,6 +15,8 @@ from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone, num_features
 from foldsmith.models.weights import load_weights
 
+_PREFIX = "of_"
+
 
 class ImageModel(nn.Module):
     """A timm backbone and a multi-layer head, for training also auxiliary heads.
@@ -104,7 +106,8 @@ class ImageModel(nn.Module):
         """
         features = num_features(self.backbone)
         for name, width in widths.items():
-            self.auxiliary[name] = nn.Linear(features, width)
+            # Behind a prefix: a ModuleDict cannot hold what it has methods of, such as "values".
+            self.auxiliary[_PREFIX + name] = nn.Linear(features, width)
 
     def train_head_alone(self, alone: bool) -> None:
         """Let the backbone stand still, or train it too unless ``freeze_backbone`` is set.
@@ -138,7 +141,9 @@ class ImageModel(nn.Module):
         logits: torch.Tensor = self.head(features)
         if not auxiliary:
             return logits
-        return logits, {name: head(features) for name, head in self.auxiliary.items()}
+        return logits, {
+            key.removeprefix(_PREFIX): head(features) for key, head in self.auxiliary.items()
+        }
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -124,11 +124,17 @@ class SVRHead:
         from sklearn.pipeline import make_pipeline
         from sklearn.svm import SVR
 
+        n_groups = len(np.unique(groups))
+        if n_groups < 2:
+            raise ConfigError(
+                "head: SVRHead: the training folds hold a single group, so that nothing can be "
+                "held out; take RidgeHead"
+            )
         search = GridSearchCV(
             make_pipeline(_standardise(), SVR()),
             {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},
             scoring="neg_mean_squared_error",
-            cv=GroupKFold(3),
+            cv=GroupKFold(min(3, n_groups)),
         )
         search.fit(features.astype(np.float64), targets, groups=groups)
         return lambda unseen: np.asarray(search.predict(unseen.astype(np.float64)))

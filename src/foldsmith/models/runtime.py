@@ -59,7 +59,9 @@ class Runtime:
         """Return the free memory of a CUDA device; infinite for others, which use the host's."""
         if self.device.type != "cuda":
             return float("inf")
-        return float(torch.cuda.mem_get_info(self.device)[0])
+        # What torch keeps of what was freed is free too.
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return float(torch.cuda.mem_get_info(self.device)[0] + kept)
 
     def transfer(self, batch: Batch | DrawnBatch, on_device: OnDevice) -> Batch:
         """Bring a batch to the device, normalised, its views in the run's memory format.

@@ -243,10 +243,19 @@ def _augment_on_gpu(
 
     question = _question("augment", part, shape, runtime) | {
         "views": repr(loader.dataset.views),
-        "workers": loader.num_workers,
+        # Not the number of workers: another one must not change the results.
         "cores": os.cpu_count(),
     }
     return measured.get(question, measure) == "gpu"
+
+
+def _if_it_fits(measure: Callable[[], bool], otherwise: bool) -> bool:
+    """Return what a measurement says; where it does not fit the device, what would be without."""
+    try:
+        return measure()
+    except torch.OutOfMemoryError:
+        # The training itself needs less: there is one copy of its model, not two.
+        return otherwise
 
 
 def tune(
@@ -277,21 +286,23 @@ def tune(
     height, width, channels = loader.dataset.view(0, 0).shape
     shape = (loader.sampler.batch_size, channels, height, width)
     part = getattr(model, "backbone", model)
-    try:
-        if settings.channels_last == "auto" and open_questions:
-            runtime.channels_last = choose_layout(part, shape, runtime, measured)
-        model = runtime.place(model)
-        compiled = settings.compile == "on"
-        if settings.compile == "auto" and open_questions:
-            n_batches = len(loader) * settings.max_epoch
-            compiled = compile_pays(part, shape, runtime, n_batches, measured)
-        if _augment_on_gpu(part, shape, loader, settings, runtime, measured):
-            room = _RESIDENT_SHARE * runtime.free_bytes()
-            loader.on_device.augment_here(runtime.device, room)
-            runtime.wait()  # the photos are used from another stream
-    except torch.OutOfMemoryError:
-        # Two copies of the model did not fit: nothing was learned, and nothing is lost.
-        model, compiled = runtime.place(model), False
+    if settings.channels_last == "auto" and open_questions:
+        runtime.channels_last = _if_it_fits(
+            lambda: choose_layout(part, shape, runtime, measured), runtime.channels_last
+        )
+    model = runtime.place(model)
+    compiled = settings.compile == "on"
+    if settings.compile == "auto" and open_questions:
+        n_batches = len(loader) * settings.max_epoch
+        compiled = _if_it_fits(
+            lambda: compile_pays(part, shape, runtime, n_batches, measured), False
+        )
+    if _if_it_fits(
+        lambda: _augment_on_gpu(part, shape, loader, settings, runtime, measured), False
+    ):
+        room = _RESIDENT_SHARE * runtime.free_bytes()
+        loader.on_device.augment_here(runtime.device, room)
+        runtime.wait()  # the photos are used from another stream
     if compiled:
         model.compile()
     return model

@@ -270,10 +270,15 @@ def _disk_bytes(experiment: Experiment, weights: int) -> int:
     resume = weights * (2 if optimizer == "SGD" else 3)
     if settings.task == "self-supervised":
         kept = -(-settings.max_epoch // settings.snapshot_interval)
-        return kept * weights + 2 * resume
-    # Per fold three snapshots, and while it is trained one more of each and the resume one.
+        best_probe = 1 if experiment.tree.get("probe") else 0
+        return (kept + best_probe) * weights + 2 * resume
+    if settings.ema_decay is not None:
+        resume += weights
+    # Per fold three snapshots and a copy of two, while it is trained one more of each and the
+    # resume one, and every epoch's if they are kept.
+    every = settings.max_epoch if settings.snapshot_epochs == "all" else 0
     folds = experiment.project.n_splits
-    return 4 * folds * weights + 2 * weights + 2 * resume
+    return (5 + every) * folds * weights + 2 * weights + 2 * resume
 
 
 def _check_leaks(plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.backbones import backbone_problem
 from foldsmith.config.check import named_files
-from foldsmith.config.settings import MEMBERS
+from foldsmith.config.settings import MEMBERS, WITH_CLASSES
 from foldsmith.errors import ConfigError
 from foldsmith.stages.types import types_of
 
@@ -214,7 +214,9 @@ class _Builder:
     def plan(self, targets: Sequence[Experiment]) -> Plan:
         # Ensembles first: they say which snapshots their members are inferred from.
         for target in sorted(targets, key=lambda t: t.globals.task != "ensemble"):
-            self._add(target, "metric")
+            # A member of an ensemble is inferred as that wants it, and not once more.
+            if not any(step.experiment is target for step in self.steps.values()):
+                self._add(target, "metric")
         if self.problems:
             raise ConfigError("\n".join(dict.fromkeys(self.problems)))
         steps = sorted(self.steps.values(), key=lambda step: step.kind == "ensemble")
@@ -258,6 +260,14 @@ class _Builder:
                 self.problems.append(
                     f"{experiment.file}: ensemble/experiments: {folder} is made by "
                     f"{member.file.name}, a {member.globals.task} experiment"
+                )
+            elif self.project.settings.metric in ("LogLoss", "AUC") and (
+                member.globals.task not in WITH_CLASSES
+            ):
+                self.problems.append(
+                    f"{experiment.file}: ensemble/experiments: {folder} is made by "
+                    f"{member.file.name}, whose task {member.globals.task} gives no class "
+                    f"probabilities; the project's metric {self.project.settings.metric} needs them"
                 )
             else:
                 needs += self._add(member, settings.criterion)
@@ -309,14 +319,9 @@ class _Builder:
         # An experiment in two ensembles with other criteria is inferred by both.
         by = "" if criterion == "metric" else f" by {criterion}"
         label = f"infer {stem}{by}"
-        inferred = any(
-            step.kind == "infer" and step.experiment is experiment for step in self.steps.values()
+        self.steps.setdefault(
+            label, Step("infer", label, output, tuple(folds), experiment, criterion=criterion)
         )
-        if criterion != "metric" or not inferred:
-            self.steps.setdefault(
-                label,
-                Step("infer", label, output, tuple(folds), experiment, criterion=criterion),
-            )
         return (label,)
 
     def _check(self, experiment: Experiment, made: Sequence[str]) -> None:

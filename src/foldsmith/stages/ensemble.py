@@ -207,7 +207,7 @@ def _predict(
     prediction = goal.points(result.fitted.predict(test_rows))
     # Weights need not sum to 1: what nobody could read stays at the mean whatever they are.
     prediction[unreadable] = targets.mean()
-    return prediction
+    return goal.metric.as_judged(prediction)
 
 
 def _submission_file(name: str) -> str:

@@ -46,8 +46,9 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
     """Predict from the features of a frozen backbone: per fold one head that has not seen it.
 
     The features of all photos are computed once, with the transforms of the validation, and
-    kept in the output folder; another head takes them as they are. Nothing is chosen on a
-    held-out fold, so the files that an inference writes for a criterion are the same for all.
+    kept in the output folder; another head takes them as they are. No epoch is chosen, so the
+    files that an inference writes for a criterion are the same for all. (A backbone that was
+    picked by its probe was chosen by the labels of all folds, among about ten.)
 
     Args:
         experiment: One with the task ``frozen-features``.
@@ -117,7 +118,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             )
     shown_scores = scores.drop(columns="epoch")
     print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    print(f"wrote {shown(root)}/*_by_* (the same for every criterion: nothing was chosen)")
+    print(f"wrote {shown(root)}/*_by_* (the same for every criterion: no epoch is chosen)")
     return root
 
 

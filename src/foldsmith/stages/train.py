@@ -159,8 +159,8 @@ def train_folds(
         # What is wrong with the parts shows before anything is created or replaced.
         check_outputs(experiment, model, parts["loader/val"], task, runtime)
         if settings.head_init == "ridge":
-            seen = of_fold.with_values({"dataset/val/part": "train"}).build(types, context)
-            _start_head(model, seen["loader/val"], runtime)
+            seen = of_fold.with_values({"dataset/val/part": "train"})
+            _start_head(model, seen.build(types, context)["loader/val"], runtime)
         with lock(folder):
             # Again, now that nobody else can change it.
             state = decide(folder, inputs, start)

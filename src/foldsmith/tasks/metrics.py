@@ -78,6 +78,13 @@ class Metric:
         """Point predictions are rounded to classes that are known: boundaries can be moved."""
         return self.of_classes and self.needs == "values" and bool(self.class_values)
 
+    def as_judged(self, predictions: Array) -> Array:
+        """Return point predictions as the metric judges them: nearest classes, where it rounds."""
+        if not self.rounds:
+            return predictions
+        values = np.sort(np.asarray(self.class_values))
+        return values[nearest(predictions, values)]
+
     def best(self, values: Sequence[float]) -> int:
         """Return the position of the best of some values, the first of equal ones."""
         choose = np.argmax if self.greater_is_better else np.argmin
@@ -239,8 +246,16 @@ def value_metric(project: Project) -> Metric:
     return metric if metric.needs == "values" else RMSE
 
 
-# As a part of an experiment, "{type: RMSE}".
+def metric_of_classes(name: str, project: Project) -> Metric:
+    """Return a metric of classes, with those of the project: a fold may lack some of them."""
+    return metric_named(name, project.class_values)
+
+
+# As a part of an experiment, "{type: RMSE}" or "{type: QWK, project: "@/project"}".
 TYPES: Types = {
     "ProjectMetric": project_metric,
-    **{name: partial(metric_named, name) for name in METRICS},
+    **{
+        name: partial(metric_of_classes if metric.of_classes else metric_named, name)
+        for name, metric in METRICS.items()
+    },
 }

@@ -102,7 +102,9 @@ def run_training(
         batches = iter(loader)
         for index, weight in enumerate(weights):
             asked = time.perf_counter()
-            batch = runtime.transfer(next(batches), loader.on_device)
+            raw = next(batches)
+            with _memory_advice(runtime, loader, grad_accum):
+                batch = runtime.transfer(raw, loader.on_device)
             waited += time.perf_counter() - asked
             with manager.run_iteration(), _memory_advice(runtime, loader, grad_accum):
                 with runtime.autocast():

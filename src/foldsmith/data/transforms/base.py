@@ -64,8 +64,8 @@ class Transform(ABC):
 
     @property
     def batched(self) -> bool:
-        """Whether the transform has :meth:`apply_batch`."""
-        return type(self).apply_batch is not Transform.apply_batch
+        """Whether the transform has :meth:`apply_batch`, and not merely that of another."""
+        return _written_for(type(self), "apply_batch", "apply") is not Transform
 
     def apply_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
         """Do to a batch of images, on their device, what was drawn for each of them.
@@ -75,6 +75,19 @@ class Transform(ABC):
             drawn: n times what :meth:`draw` returned.
         """
         raise NotImplementedError(f"{type(self).__name__} has no version for batches")
+
+
+def _written_for(transform: type, for_batches: str, for_one: str) -> type:
+    """Return the class whose method for batches goes with the one for a single image.
+
+    A class that inherits the one and writes the other anew has none: then the base class.
+    """
+    lineage = transform.__mro__
+    batches = next(base for base in lineage if for_batches in vars(base))
+    one = next(base for base in lineage if for_one in vars(base))
+    if lineage.index(one) < lineage.index(batches):
+        return next(base for base in reversed(lineage) if for_batches in vars(base))
+    return batches
 
 
 @dataclass(frozen=True)
@@ -108,8 +121,8 @@ class RandomTransform(Transform):
 
     @property
     def batched(self) -> bool:
-        """Whether the transform has :meth:`change_batch`."""
-        return type(self).change_batch is not RandomTransform.change_batch
+        """Whether the transform has :meth:`change_batch`, and not merely that of another."""
+        return _written_for(type(self), "change_batch", "change") is not RandomTransform
 
     @abstractmethod
     def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:

@@ -114,4 +114,6 @@ def gaussian_blur(pixels: Pixels, sigmas: Sequence[float], sizes: Sequence[int])
 def solarize(pixels: Pixels, threshold: int) -> Pixels:
     """Return the images with all values at or above a threshold inverted."""
     values = pixels.values
-    return replace(pixels, values=torch.where(values >= threshold, 255 - values, values))
+    # Not as bytes: a threshold of 256 leaves all as it is, and would wrap to 0.
+    above = values.short() >= threshold
+    return replace(pixels, values=torch.where(above, 255 - values, values))

@@ -78,7 +78,7 @@ class RandomResizedCrop(RandomTransform):
     @property
     def batched(self) -> bool:
         """Whether the interpolation is one for batches."""
-        return self.interpolation in SAMPLED
+        return super().batched and self.interpolation in SAMPLED
 
     def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
         """Return the parts, resized."""
@@ -258,7 +258,7 @@ class ShiftScaleRotate(RandomTransform):
     @property
     def batched(self) -> bool:
         """Whether the interpolation is one for batches."""
-        return self.interpolation in SAMPLED
+        return super().batched and self.interpolation in SAMPLED
 
     def change_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
         """Return the moved images."""

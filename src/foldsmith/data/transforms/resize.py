@@ -70,7 +70,7 @@ class Resize(Transform):
     @property
     def batched(self) -> bool:
         """Whether the interpolation is one for batches."""
-        return self.interpolation in SAMPLED
+        return super().batched and self.interpolation in SAMPLED
 
     def apply_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
         """Return the resized images."""
@@ -197,7 +197,7 @@ class PadIfNeeded(Transform):
     @property
     def batched(self) -> bool:
         """Whether the border needs no value of its own."""
-        return self.border != "constant" or self.value == 0
+        return super().batched and (self.border != "constant" or self.value == 0)
 
     def apply_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
         """Return the padded images."""

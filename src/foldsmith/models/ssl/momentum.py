@@ -25,6 +25,9 @@ def momentum_copy(module: M) -> M:
             part.drop_prob = 0.0
         elif isinstance(part, nn.Dropout):
             part.p = 0.0
+        # Some of timm's models drop out by a number of their own.
+        if isinstance(getattr(part, "drop_rate", None), float):
+            setattr(part, "drop_rate", 0.0)  # noqa: B010 - no module declares it
     return twin
 
 
