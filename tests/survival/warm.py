@@ -100,6 +100,9 @@ def _main(
     outputs: list[Path],
     before: tuple[Callable, ...],
 ) -> None:
+    # As in an interpreter that was started: processes of the server would start their loader
+    # workers from a server of their own, which survives the kill of a command.
+    multiprocessing.set_start_method("fork", force=True)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
