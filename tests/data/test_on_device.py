@@ -99,9 +99,10 @@ def test_photos_that_are_not_stored_are_sent(paths):
 
 def test_resident_photos_are_the_stored_ones(paths, monkeypatch):
     monkeypatch.setattr("foldsmith.data.on_device._CHUNK", 5_000)  # two photos or so
-    photos = dataset(paths).photos
+    # The last one is the smallest: beside it in the memory there is nothing.
+    photos = dataset(paths[::-1]).photos
     resident = ResidentPhotos(photos, photos.sizes, CPU)
-    chosen = np.array([7, 0, 3, 7])
+    chosen = np.array([7, 0, 8, 3, 7])
     pixels = resident.take(chosen)
     for values, height, width, index in zip(
         pixels.values.numpy(), pixels.heights, pixels.widths, chosen, strict=True

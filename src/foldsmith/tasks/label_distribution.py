@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldsmith.data.transforms.pixels import to_device
 from foldsmith.errors import DataError
 
 # Standard deviations of the Gaussian that the bins reach beyond the range of the labels: what is
@@ -77,7 +78,7 @@ class LabelDistribution:
         Args:
             targets: The labels, float32, shape (n,).
         """
-        edges = torch.tensor(self.edges, dtype=torch.float32, device=targets.device)
+        edges = to_device(self.edges.astype(np.float32), targets.device)
         sigma = self.sigma * (edges[1] - edges[0])
         labels = targets.clamp(*self.label_range)
         below: torch.Tensor = torch.special.ndtr((edges - labels[:, None]) / sigma)

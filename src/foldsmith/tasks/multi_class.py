@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldsmith.data.transforms.pixels import to_device
 from foldsmith.errors import DataError
 
 
@@ -28,7 +29,7 @@ class MultiClass:
 
     def encode(self, targets: torch.Tensor) -> torch.Tensor:
         """Return the class of each target (the nearest value), int64, shape (n,)."""
-        values = torch.tensor(self.class_values, device=targets.device)
+        values = to_device(np.asarray(self.class_values, np.float32), targets.device)
         return (targets[:, None] - values).abs().argmin(dim=1)
 
     def targets(self, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

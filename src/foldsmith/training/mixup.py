@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from foldsmith.config import Types
+from foldsmith.data.transforms.pixels import to_device
 from foldsmith.errors import ConfigError
 
 
@@ -76,7 +77,7 @@ class Mixup:
     def mix(self, images: torch.Tensor, rng: np.random.Generator) -> Mixed:
         """Return weighted means of the images and their partners."""
         share, partner = self.draw(len(images), rng)
-        partner = partner.to(images.device)
+        partner = to_device(partner.numpy(), images.device)
         return Mixed(images.lerp(images[partner], 1 - share), partner, share)
 
 
@@ -108,7 +109,7 @@ class CutMix:
     def mix(self, images: torch.Tensor, rng: np.random.Generator) -> Mixed:
         """Return copies of the images with a box of their partners."""
         share, partner = _draw(self.alpha, len(images), rng)
-        partner = partner.to(images.device)
+        partner = to_device(partner.numpy(), images.device)
         height, width = images.shape[-2:]
         box = []
         for side in (height, width):
