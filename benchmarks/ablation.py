@@ -1,14 +1,24 @@
-"""From the published recipe to the recommended one, one change at a time, on two image sets.
+"""From the published recipe to the recommended one, one change at a time.
 
 Every row is a chain of experiments as YAML, run by `foldsmith run` in this process and kept: what
 rows share is trained once, and a run that was stopped goes on. Rows are scored on out-of-fold
-predictions, their blends cross-fitted; each is compared with the published recipe by paired
+predictions, their blends cross-fitted; each is compared with the first row of its table by paired
 differences of squared errors, averaged over the seeds and resampled by group.
 
-    python benchmarks/ablation.py --data artwork fgrade --fgrade DIR --seeds 1 2 3
+    python benchmarks/ablation.py --data artwork fgrade digits --fgrade DIR --seeds 1 2 3
+    python benchmarks/ablation.py --data artwork fgrade --fgrade DIR --table alone
+    python benchmarks/ablation.py --write docs/recipe.md
 
-The scale is one for two CPU cores, so that a row takes about two minutes: 48 px, ResNet10-T.
-`--backbone`, `--size` and `--longer` make it larger.
+Tables: `recipe` goes from the published recipe to the recommended one; `alone` changes one thing
+of the published regression alone, which is where what did not help can be seen. `--write` puts
+what was measured into a document, between its marks.
+
+Image sets: `artwork`, 800 generated photos; `fgrade`, every fourth photo of FGrade; `digits`,
+900 handwritten digits (of scikit-learn) whose closed loops are to be counted, a set that no
+choice of the recipe was made on.
+
+The scale is one for two CPU cores, so that a row takes about three minutes on one of them: 48 px,
+ResNet10-T. `--backbone`, `--size` and `--longer` make it larger.
 """
 
 import argparse
@@ -19,18 +29,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import report
 import yaml
 from generated import ATMACUP, generate_photos
+from sklearn.datasets import load_digits
 
 from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import create_blend
 from foldsmith.config import EnsembleSettings, Project
+from foldsmith.config.experiment import RECIPES
 from foldsmith.data.tables import FOLD_COLUMN, read_folds, targets_of
 from foldsmith.hashing import hash_value
 from foldsmith.pipeline import run
@@ -64,12 +77,16 @@ class Scale:
         return max(1, round(n * self.longer))
 
 
+# Members that train no backbone.
+FROZEN = ("frozen", "descriptors")
+
+
 @dataclass
 class Row:
     """One recipe.
 
     Attributes:
-        name: What has changed since the row before.
+        name: What has changed.
         pretraining: The pretraining, as a tree.
         members: Name -> fine-tuning or frozen-feature experiment, as a tree.
         criterion: Which epoch of each fold.
@@ -120,26 +137,59 @@ def set_up(folder: Path, data: str, fgrade: Path | None) -> Project:
     """Make the project of an image set, once."""
     if not (folder / "project.yml").is_file():
         (folder / "input").mkdir(parents=True, exist_ok=True)
-        if data == "artwork":
-            generate_photos(folder / "input", 800, 400, long_side=64)
-            text = (ATMACUP / "project.yml").read_text(encoding="utf-8")
-            text = text.replace("data_dir: input/atmaCup-11", "data_dir: input")
-        else:
-            if fgrade is None:
-                sys.exit("--data fgrade needs --fgrade DIR (train.csv, test.csv, images/)")
-            # Frames of a tomato are nearly alike: a fourth of them tells as much.
-            order = ["tomato_id", "freshness", "image_id"]
-            train = pd.read_csv(fgrade / "train.csv").sort_values(order).iloc[::4]
-            train.to_csv(folder / "input/train.csv", index=False)
-            pd.read_csv(fgrade / "test.csv").iloc[::4].to_csv(
-                folder / "input/test.csv", index=False
-            )
-            (folder / "input/images").symlink_to((fgrade / "images").resolve())
-            example = ATMACUP.parents[1] / "examples/fgrade/project.yml"
-            text = example.read_text(encoding="utf-8")
-            text = text.replace("data_dir: input/fgrade", "data_dir: input")
+        make = {"artwork": make_artwork, "digits": make_digits}.get(data)
+        text = make_fgrade(folder / "input", fgrade) if make is None else make(folder / "input")
         (folder / "project.yml").write_text(text, encoding="utf-8")
     return Project.open(folder)
+
+
+def make_artwork(folder: Path) -> str:
+    """Write 800 labelled generated photos and 400 more; return the project file."""
+    generate_photos(folder, 800, 400, long_side=64)
+    text = (ATMACUP / "project.yml").read_text(encoding="utf-8")
+    return text.replace("data_dir: input/atmaCup-11", "data_dir: input")
+
+
+def make_fgrade(folder: Path, fgrade: Path | None) -> str:
+    """Write tables of every fourth photo of FGrade; return the project file."""
+    if fgrade is None:
+        sys.exit("--data fgrade needs --fgrade DIR (train.csv, test.csv, images/)")
+    # Frames of a tomato are nearly alike: a fourth of them tells as much.
+    order = ["tomato_id", "freshness", "image_id"]
+    train = pd.read_csv(fgrade / "train.csv").sort_values(order).iloc[::4]
+    train.to_csv(folder / "train.csv", index=False)
+    pd.read_csv(fgrade / "test.csv").iloc[::4].to_csv(folder / "test.csv", index=False)
+    (folder / "images").symlink_to((fgrade / "images").resolve())
+    example = ATMACUP.parents[1] / "examples/fgrade/project.yml"
+    text = example.read_text(encoding="utf-8")
+    return text.replace("data_dir: input/fgrade", "data_dir: input")
+
+
+def make_digits(folder: Path) -> str:
+    """Write 900 labelled digits and 897 more; return the project file.
+
+    The target is how many closed loops a digit has: two an 8, one a 0, 6 and 9, others none.
+    """
+    digits = load_digits()
+    (folder / "images").mkdir()
+    for k, digit in enumerate(digits.images):
+        large = cv2.resize(
+            (digit / 16 * 255).astype(np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC
+        )
+        cv2.imwrite(str(folder / f"images/d{k:04}.png"), large)
+    loops = np.array([1, 0, 0, 0, 0, 0, 1, 0, 2, 1])[digits.target]
+    ids = [f"d{k:04}" for k in range(len(loops))]
+    train = pd.DataFrame({"image_id": ids, "loops": loops})
+    train[:900].to_csv(folder / "train.csv", index=False)
+    train[["image_id"]][900:].to_csv(folder / "test.csv", index=False)
+    return yaml.safe_dump(
+        {
+            **{"name": "digits", "data_dir": "input", "image_path": "images/{image_id}.png"},
+            **{"id_column": "image_id", "target_column": "loops"},
+            **{"target_range": [0, 2], "n_classes": 3},
+            "folds": {"method": "StratifiedKFold", "n_splits": 5},
+        }
+    )
 
 
 def write(project: Project, row: Row, seed: int, scale: Scale) -> tuple[Path, list[str]]:
@@ -161,8 +211,10 @@ def write(project: Project, row: Row, seed: int, scale: Scale) -> tuple[Path, li
     weights = f"output/{backbone}/backbone_epoch_{epochs}.pth"
     members = []
     for name, tree in row.members.items():
-        tree = common | tree | {"model/pretrained": weights}
-        if name == "frozen":
+        tree = common | tree
+        if name != "descriptors":
+            tree["model/pretrained"] = weights
+        if name in FROZEN:
             tree.pop("globals/resume_interval")
         else:
             tree["loader/train/num_workers"] = 0
@@ -240,94 +292,191 @@ def compare(project: Project, oof: dict[str, list[Array]]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=columns)
 
 
-def main() -> None:
-    """Run the rows, print the tables, write JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", nargs="+", default=["artwork"], choices=["artwork", "fgrade"])
-    parser.add_argument("--fgrade", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--rows", nargs="+", help="Names of rows; the published one is always run.")
-    parser.add_argument("--backbone", default="resnet10t")
-    parser.add_argument("--size", type=int, default=48)
-    parser.add_argument("--longer", type=float, default=1.0)
-    parser.add_argument("--folder", type=Path, default=Path("build/ablation"))
-    arguments = parser.parse_args()
-    scale = Scale(arguments.backbone, arguments.size, arguments.longer)
-    rows = recipe_rows(scale)
-    if arguments.rows:
-        rows = [row for row in rows if row.name in ("published", *arguments.rows)]
-    results = []
-    for data in arguments.data:
-        project = set_up(arguments.folder.resolve() / data, data, arguments.fgrade)
-        oof: dict[str, list[Array]] = {row.name: [] for row in rows}
-        walls: dict[str, list[float]] = {row.name: [] for row in rows}
-        for seed in arguments.seeds:
-            for row in rows:
-                file, folders = write(project, row, seed, scale)
-                run(project, file, keep_snapshots=True)
-                blended, single = oof_of(project, row, folders)
-                oof[row.name].append(blended)
-                walls[row.name].append(seconds(project, folders, row.criterion))
-                members = ", ".join(f"{name} {value:.4f}" for name, value in single.items())
-                targets = targets_of(project, read_folds(project, None)).astype(np.float64)
-                print(
-                    f"== {data}, seed {seed}, {row.name}: {RMSE(blended, targets):.4f} "
-                    f"({members}), {walls[row.name][-1]:.0f} s",
-                    flush=True,
-                )
-        table = compare(project, oof).assign(seconds=[np.mean(walls[row.name]) for row in rows])
-        print(f"\n{data}, {len(arguments.seeds)} seeds")
-        print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"), flush=True)
-        results.append({"data": data, "rows": json.loads(table.to_json(orient="records"))})
-    report.write("ablation", results)
-
-
 def recipe_rows(scale: Scale) -> list[Row]:
-    """Return the rows of the table, each a change of the one before."""
+    """Return the rows from the published recipe to the recommended one, each a change more."""
     rows = [published(scale)]
 
     def add(name: str, change: Callable[[Row], None]) -> None:
         rows.append(changed(rows[-1], name, change))
 
     def last_epoch(row: Row) -> None:
-        row.criterion, row.blend = "last", "mean"
+        row.criterion, row.blend = "last", "simplex"
 
-    add("last epoch, plain mean", last_epoch)
+    add("last epochs, weights that sum to 1", last_epoch)
 
-    def cosine(row: Row) -> None:
-        row.pretraining = {
-            "import": "foldsmith:simsiam_cosine.yml",
+    def frozen(row: Row) -> None:
+        row.members["frozen"] = {
+            "import": "foldsmith:recommended_frozen.yml",
+            "model/base_name": scale.backbone,
+        }
+
+    add("+ heads on frozen features", frozen)
+
+    def descriptors(row: Row) -> None:
+        row.members["descriptors"] = {
+            "import": "foldsmith:photo_descriptors.yml",
+            "dataset/img_size": 2 * scale.size,
+        }
+
+    add("+ heads on photo descriptors", descriptors)
+
+    def distribution(row: Row) -> None:
+        del row.members["classification"]
+        for name, epochs in (("regression", 7), ("distribution", 5)):
+            row.members[name] = {
+                "import": f"foldsmith:recommended_{name}.yml",
+                "model/base_name": scale.backbone,
+                # Fewer epochs pay for the members on features.
+                "globals/max_epoch": scale.epochs(epochs),
+            }
+
+    add("label distribution in the place of classification: recommended", distribution)
+    return rows
+
+
+def alone_rows(scale: Scale) -> list[Row]:
+    """Return the published regression alone, and single changes of it."""
+    first = published(scale)
+    regression = first.members["regression"]
+    start = Row("published regression alone, last epoch", first.pretraining, {"it": regression})
+    rows = [start]
+
+    def add(name: str, pretraining: Tree | None = None, **values: Any) -> None:
+        tree = regression | {key.replace("__", "/"): value for key, value in values.items()}
+        rows.append(Row(name, pretraining or first.pretraining, {"it": tree}))
+
+    def method(name: str, **values: Any) -> Tree:
+        return {
+            "import": f"foldsmith:{name}.yml",
             "model/backbone/model_name": scale.backbone,
             "loader/train/batch_size": 64,
             "globals/max_epoch": scale.epochs(12),
             "probe": None,
-            "model/projection_layers": 2,
-            "model/projection_dim": None,
-            "model/prediction_hidden": None,
-        }
+        } | values
 
-    add("SimSiam with a cosine schedule", cosine)
-
-    def average(row: Row) -> None:
-        for tree in row.members.values():
-            tree["globals/ema_decay"] = 0.99
-
-    add("average of the weights", average)
-
-    def head_first(row: Row) -> None:
-        for tree in row.members.values():
-            tree["globals/head_epochs"] = scale.epochs(2)
-
-    add("head first", head_first)
-
-    def frozen(row: Row) -> None:
-        row.members["frozen"] = {
-            "import": "foldsmith:frozen_features.yml",
-            "model/base_name": scale.backbone,
-        }
-
-    add("frozen features as a member", frozen)
+    same_heads = {
+        "model/projection_layers": 2,
+        "model/projection_dim": None,
+        "model/prediction_hidden": None,
+    }
+    add("SimSiam with a cosine schedule", method("simsiam_cosine", **same_heads))
+    add("SimCLR", method("simclr"))
+    add("average of the weights (EMA)", globals__ema_decay=0.99)
+    add("head first (LP-FT)", globals__head_epochs=scale.epochs(2))
+    add("head begins as a ridge regression", globals__head_init="ridge")
+    add("mixup", dataset__mixup={"type": "Mixup", "alpha": 0.4, "start_epoch": 1, "end_epoch": -1})
+    add("twice as long", globals__max_epoch=scale.epochs(16))
+    plain = yaml.safe_load((RECIPES / "multi_class.yml").read_text(encoding="utf-8"))
+    add("gentle augmentation", dataset__train__transforms=plain["dataset"]["train"]["transforms"])
     return rows
+
+
+TABLES = {"recipe": recipe_rows, "alone": alone_rows}
+
+
+def main() -> None:
+    """Run the rows, print the tables, write JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", nargs="+", default=[], choices=["artwork", "fgrade", "digits"])
+    parser.add_argument("--fgrade", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--table", default="recipe", choices=list(TABLES))
+    parser.add_argument("--rows", nargs="+", help="Names of rows; the first one is always run.")
+    parser.add_argument("--backbone", default="resnet10t")
+    parser.add_argument("--size", type=int, default=48)
+    parser.add_argument("--longer", type=float, default=1.0)
+    parser.add_argument("--folder", type=Path, default=Path("build/ablation"))
+    parser.add_argument("--write", type=Path, help="Document to put the measured tables into.")
+    arguments = parser.parse_args()
+    for data in arguments.data:
+        measure(data, arguments)
+    if arguments.write is not None:
+        write_document(arguments.write, arguments.folder)
+
+
+def measure(data: str, arguments: argparse.Namespace) -> None:
+    """Run the rows of one table on one image set; print and keep what was found."""
+    scale = Scale(arguments.backbone, arguments.size, arguments.longer)
+    rows = TABLES[arguments.table](scale)
+    if arguments.rows:
+        rows = [row for row in rows if row in rows[:1] or row.name in arguments.rows]
+    project = set_up(arguments.folder.resolve() / data, data, arguments.fgrade)
+    oof: dict[str, list[Array]] = {row.name: [] for row in rows}
+    walls: dict[str, list[float]] = {row.name: [] for row in rows}
+    singles: dict[str, list[dict[str, float]]] = {row.name: [] for row in rows}
+    for seed in arguments.seeds:
+        for row in rows:
+            file, folders = write(project, row, seed, scale)
+            run(project, file, keep_snapshots=True)
+            blended, single = oof_of(project, row, folders)
+            oof[row.name].append(blended)
+            singles[row.name].append(single)
+            walls[row.name].append(seconds(project, folders, row.criterion))
+            members = ", ".join(f"{name} {value:.4f}" for name, value in single.items())
+            targets = targets_of(project, read_folds(project, None)).astype(np.float64)
+            print(
+                f"== {data}, seed {seed}, {row.name}: {RMSE(blended, targets):.4f} "
+                f"({members}), {walls[row.name][-1]:.0f} s",
+                flush=True,
+            )
+    table = compare(project, oof).assign(seconds=[np.mean(walls[row.name]) for row in rows])
+    print(f"\n{data}, {len(arguments.seeds)} seeds")
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"), flush=True)
+    result = {
+        "data": data,
+        "table": arguments.table,
+        "scale": vars(scale),
+        "seeds": arguments.seeds,
+        "photos": len(next(iter(oof.values()))[0]),
+        "groups": int(groups_of(project, read_folds(project, None)).max()) + 1,
+        "rows": json.loads(table.to_json(orient="records")),
+        "members": {
+            name: {member: float(np.mean([s[member] for s in found])) for member in found[0]}
+            for name, found in singles.items()
+        },
+    }
+    report.write(f"ablation_{arguments.table}_{data}", [result])
+
+
+def write_document(document: Path, folder: Path) -> None:
+    """Put the measured tables into a document, between the marks that it has for them."""
+    text = document.read_text(encoding="utf-8")
+    for file in sorted(report.FOLDER.glob("ablation_*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))["results"][0]
+        name = f"{result['table']} {result['data']}"
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if begin in text and end in text:
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}\n{markdown(result)}\n{end}{rest.partition(end)[2]}"
+            print(f"wrote {name} into {document}")
+    document.write_text(text, encoding="utf-8")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return one measured table."""
+    lines = [
+        f"{result['photos']} photos in {result['groups']} groups, seeds "
+        f"{', '.join(map(str, result['seeds']))}; {result['scale']['size']} px, "
+        f"{result['scale']['backbone']}",
+        "",
+        "| | RMSE | lowest, highest seed | change | 95 % of resamples | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for k, row in enumerate(result["rows"]):
+        change = "" if k == 0 else f"{row['change']:+.1%}"
+        between = "" if k == 0 else f"{row['low']:+.1%} to {row['high']:+.1%}"
+        lines.append(
+            f"| {row['row']} | {row['rmse']:.4f} | {row['lowest']:.4f}, {row['highest']:.4f} | "
+            f"{change} | {between} | {row['seconds']:.0f} |"
+        )
+    members = [
+        f"{name}: " + ", ".join(f"{member} {value:.4f}" for member, value in found.items())
+        for name, found in result["members"].items()
+        if len(found) > 1
+    ]
+    if members:
+        lines += ["", "Members alone, means of the seeds: " + "; ".join(members) + "."]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

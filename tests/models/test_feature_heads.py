@@ -2,9 +2,22 @@ import numpy as np
 import pytest
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import MLPHead, RidgeHead, SVRHead, ridge_layer
+from foldsmith.models.feature_heads import (
+    MeanHead,
+    MLPHead,
+    RidgeHead,
+    SVRHead,
+    TreesHead,
+    ridge_layer,
+)
 
-HEADS = [RidgeHead(), SVRHead(), MLPHead(hidden=32, dropout=0.1, epochs=100)]
+HEADS = [
+    RidgeHead(),
+    SVRHead(),
+    TreesHead(n_trees=50),
+    MLPHead(hidden=32, dropout=0.1, epochs=100),
+    MeanHead((RidgeHead(), SVRHead())),
+]
 
 
 def photos(n=240, seed=0):
@@ -33,6 +46,16 @@ def test_ridge_chooses_by_leaving_one_out():
     # Of noise, the strongest of the strengths is the best.
     prediction = RidgeHead().fit(features, targets, np.arange(60), seed=0)(features)
     assert prediction.std() < 0.1 * targets.std()
+
+
+def test_a_mean_of_heads_is_their_mean():
+    features, targets, groups = photos()
+    heads = (RidgeHead(), TreesHead(n_trees=20))
+    single = [head.fit(features, targets, groups, seed=3)(features) for head in heads]
+    mean = MeanHead(heads).fit(features, targets, groups, seed=3)(features)
+    np.testing.assert_allclose(mean, (single[0] + single[1]) / 2)
+    with pytest.raises(ConfigError, match="at least one"):
+        MeanHead(())
 
 
 def test_strengths_must_be_positive():

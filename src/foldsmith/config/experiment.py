@@ -16,6 +16,7 @@ import pytorch_pfn_extras as ppe
 from pydantic import ValidationError
 
 from foldsmith.config.backbones import picked_backbone, source_of
+from foldsmith.config.budget import within_budget
 from foldsmith.config.check import check_tree
 from foldsmith.config.project import Project, validation_message
 from foldsmith.config.references import walk_path
@@ -103,6 +104,10 @@ class Experiment:
         tree = _load_with_imports(path, sources)
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: must be a list of 'key: value' lines")
+        try:
+            tree = within_budget(tree, project.settings.budget)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
         # Defaults first, so that an override may name a global that no file sets.
         if isinstance(tree.get("globals"), dict):
             defaults = {

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from foldsmith.config.budget import Budget
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.config.yaml_io import read_yaml
 from foldsmith.errors import ConfigError, one_line
@@ -125,6 +126,8 @@ class ProjectSettings(BaseModel):
             predictions rounded to the nearest class), ``Accuracy`` (of the same), ``LogLoss`` or
             ``AUC`` (of class probabilities). Recipes choose epochs by it.
         folds: How to split.
+        budget: Which of three values experiments take, where they are written as
+            ``{small: 20, medium: 100, large: 300}``.
         python: Python files of the project itself, relative to its folder. Each has a
             dict ``TYPES`` of names that the project's YAML may use as ``type:``.
     """
@@ -147,6 +150,7 @@ class ProjectSettings(BaseModel):
     auxiliary: dict[str, AuxiliarySettings] = {}
     metric: MetricName = "RMSE"
     folds: FoldSettings = FoldSettings()
+    budget: Budget = "small"
     python: tuple[str, ...] = ()
 
     @field_validator("metric", mode="before")

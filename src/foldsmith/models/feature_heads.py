@@ -197,4 +197,68 @@ class MLPHead:
         return predict
 
 
-TYPES: Types = {"RidgeHead": RidgeHead, "SVRHead": SVRHead, "MLPHead": MLPHead}
+@dataclass(frozen=True)
+class TreesHead:
+    """Extremely randomised trees (Geurts et al. 2006).
+
+    Attributes:
+        n_trees: Number of trees.
+        min_leaf: Fewest photos of a leaf.
+        max_features: Share of the features that a split chooses from, 0..1.
+    """
+
+    n_trees: int = 300
+    min_leaf: int = 3
+    max_features: float = 0.3
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> Predictor:
+        """Grow the trees from the seed."""
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        model = ExtraTreesRegressor(
+            self.n_trees,
+            min_samples_leaf=self.min_leaf,
+            max_features=self.max_features,
+            random_state=seed,
+            n_jobs=-1,
+        )
+        model.fit(features, targets)
+        # The same trees on any number of cores, but several would add them up in any order.
+        model.n_jobs = 1
+        return lambda unseen: np.asarray(model.predict(unseen))
+
+
+@dataclass(frozen=True)
+class MeanHead:
+    """The plain mean of several heads on the same features.
+
+    Linear, smooth and piecewise constant functions err differently, so that their mean is
+    mostly better than the best of them, and nothing has to be chosen.
+
+    Attributes:
+        heads: The heads.
+    """
+
+    heads: tuple[FeatureHead, ...]
+
+    def __post_init__(self) -> None:
+        if not self.heads:
+            raise ConfigError("heads: there must be at least one")
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> Predictor:
+        """Fit every head to the same photos."""
+        predictors = [head.fit(features, targets, groups, seed) for head in self.heads]
+        return lambda unseen: np.mean([predict(unseen) for predict in predictors], axis=0)
+
+
+TYPES: Types = {
+    "RidgeHead": RidgeHead,
+    "SVRHead": SVRHead,
+    "TreesHead": TreesHead,
+    "MLPHead": MLPHead,
+    "MeanHead": MeanHead,
+}

@@ -5,7 +5,7 @@ from typing import Any
 
 from foldsmith.config import Project
 from foldsmith.data import datasets, loader, probe_photos, statistics, transforms
-from foldsmith.models import backbone, classifier, feature_heads, ssl
+from foldsmith.models import backbone, classifier, descriptors, feature_heads, ssl
 from foldsmith.tasks import losses, metrics
 from foldsmith.training import (
     extensions,
@@ -27,6 +27,7 @@ LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
     **loader.TYPES,
     **backbone.TYPES,
     **classifier.TYPES,
+    **descriptors.TYPES,
     **ssl.TYPES,
     **feature_heads.TYPES,
     **losses.TYPES,
