@@ -87,6 +87,26 @@ def _open(folder: Path) -> Any:
 
 
 @app.command()
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")],
+    budget: Annotated[
+        Literal["small", "medium", "large"],
+        typer.Option(
+            "--budget",
+            help="small: a laptop's CPU, minutes; medium: a GPU, an hour; large: a GPU over night.",
+        ),
+    ] = "small",
+) -> None:
+    """Begin a project: the recommended experiments, and a project.yml to fill in.
+
+    foldsmith new my-project --budget medium
+    """
+    from foldsmith import stages
+
+    stages.new_project(folder, budget)
+
+
+@app.command()
 def preprocess(
     project: ProjectOption = Path("."),
     skip_bad: SkipBad = False,

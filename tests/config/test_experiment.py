@@ -9,6 +9,7 @@ from foldsmith.stages.types import types_of
 
 ATMACUP = Path(__file__).resolve().parents[2] / "competitions" / "atmacup11"
 EXPERIMENTS = sorted((ATMACUP / "exp_config").glob("*.yml"))
+PUBLISHED = [path for path in EXPERIMENTS if path.stem[0] in "012" or path.stem == "900"]
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,14 @@ def problems(project, name, *overrides):
 
 
 def test_there_are_thirteen_published_experiments():
-    assert len(EXPERIMENTS) == 13
+    assert len(PUBLISHED) == 13
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_published_experiments_pass_the_check(atmacup, path):
+def test_all_experiments_pass_the_check(atmacup, path):
     # Their pretrained backbones do not exist in a fresh clone.
-    no_file = ["model/pretrained=null"] if path.stem[0] in "12" else []
+    starts = path.stem[0] in "124" and path.stem != "400"
+    no_file = ["model/pretrained=null"] if starts else []
     load(atmacup, path.name, *no_file).check(types_of(atmacup))
 
 

@@ -23,6 +23,9 @@ from foldsmith.errors import ConfigError, one_line
 
 PROJECT_FILE = "project.yml"
 
+# What a new project begins with.
+TEMPLATE = Path(__file__).parent / "template"
+
 # What predictions can be judged by; tasks/metrics.py has the functions.
 MetricName = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
 
