@@ -37,6 +37,18 @@ def test_what_fails_in_an_experiment_is_found_with_all_the_others(folder):
     assert any("200.yml: one batch fails: RuntimeError" in line for line in problems)
 
 
+def test_frozen_features_are_tried_too(folder, capsys):
+    recipe = {"import": "foldsmith:photo_descriptors.yml", "dataset/img_size": 32}
+    write_experiment(folder, "300", recipe | {"globals/output_root": "output/300"})
+    project = Project.open(folder)
+    assert doctor(project, "exp_config/300.yml") == []
+    assert "300: 235 features of 4 photos" in capsys.readouterr().out
+    maps = {"model": {"type": "GaussianBlur"}, "globals/output_root": "output/300"}
+    write_experiment(folder, "300", recipe | maps)
+    problems = doctor(project, "exp_config/300.yml")
+    assert len(problems) == 1 and "300.yml" in problems[0]
+
+
 def test_a_group_in_two_folds_is_a_leak(folder):
     import pandas as pd
 

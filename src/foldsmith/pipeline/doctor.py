@@ -53,8 +53,8 @@ class _Trial:
 def doctor(project: Project, config: Path | str | None = None) -> list[str]:
     """Check the environment, the data and every experiment; print what is found.
 
-    One batch of every experiment goes through its model, loss and backward pass. Nothing is
-    written but hashes of files.
+    One batch of every experiment goes through its model, loss and backward pass; of frozen features
+    through the backbone. Nothing is written but hashes of files.
 
     Args:
         project: The project.
@@ -144,11 +144,11 @@ def _check_photos(project: Project) -> list[str]:
 
 
 def _try_all(plan: Plan) -> list[str]:
-    """Send a batch through every experiment that is trained."""
+    """Send a batch through every experiment that has a model."""
     experiments = {
         step.name: step.experiment
         for step in plan.steps
-        if step.epochs and step.experiment is not None
+        if step.experiment is not None and step.kind != "ensemble"
     }
     problems: list[str] = []
     disk = 0
@@ -157,7 +157,8 @@ def _try_all(plan: Plan) -> list[str]:
             print(f"  {name}: not tried, run 'foldsmith preprocess' first")
             continue
         try:
-            trial = _try(experiment, plan.types)
+            frozen = experiment.globals.task == "frozen-features"
+            trial = (_try_frozen if frozen else _try)(experiment, plan.types)
         except FoldsmithError as error:
             problems += str(error).splitlines()
             print(f"  {name}: fails")
@@ -226,6 +227,32 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
         f"{seconds:.1f} s, loss {loss:.3f}{advice}"
     )
     return _Trial(text, _disk_bytes(experiment, weights))
+
+
+def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Trial:
+    """Compute the features of a few photos, and build the head."""
+    project = experiment.project
+    runtime = create_runtime(experiment.globals)
+    store = PhotoStore(None, FileHashes(project.hash_store))
+    context = {"project": project, "images": store, "runtime": runtime, "task": None}
+    experiment = without_pretrained(experiment).with_values({"globals/val_fold": 0})
+    parts = experiment.build(types, context)
+    backbone = runtime.place(parts["model"]).eval()
+    head, loader = parts["head"], parts["loader/val"]
+    started = time.perf_counter()
+    keys = [(0, index) for index in range(min(_CPU_PHOTOS, len(loader.dataset)))]
+    batch = runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)
+    with torch.inference_mode(), runtime.autocast():
+        features = backbone(batch.views[0])
+    if features.shape[:-1] != (len(keys),):
+        raise FoldsmithError(
+            f"{experiment.file}: model: gives features of shape {tuple(features.shape[1:])} per "
+            "photo, not one vector"
+        )
+    seconds = time.perf_counter() - started
+    text = f"{features.shape[1]} features of {len(keys)} photos in {seconds:.1f} s"
+    photos = sum(len(read(project)) for read in (read_train, read_test))
+    return _Trial(f"{text}, {type(head).__name__}", photos * features.shape[1] * 4)
 
 
 def _one_batch(
