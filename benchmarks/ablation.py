@@ -45,11 +45,10 @@ from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import create_blend
 from foldsmith.config import EnsembleSettings, Project
 from foldsmith.config.experiment import RECIPES
-from foldsmith.data.tables import FOLD_COLUMN, read_folds, targets_of
+from foldsmith.data.tables import FOLD_COLUMN, groups_of, read_folds, targets_of
 from foldsmith.hashing import hash_value
 from foldsmith.pipeline import run
 from foldsmith.stages.manifest import read_manifest
-from foldsmith.stages.members import groups_of
 from foldsmith.stages.selection import LABELS
 from foldsmith.tasks.metrics import RMSE
 

@@ -17,6 +17,7 @@ from foldsmith.data.duplicates import (
 )
 from foldsmith.data.folds import assign_folds
 from foldsmith.data.images import decode
+from foldsmith.data.tables import groups_of
 from foldsmith.errors import DataError
 from foldsmith.stages import preprocess
 
@@ -103,7 +104,8 @@ def test_near_duplicates_share_a_fold_with_every_method(method):
     groups = pd.Series(rng.integers(0, 45, 90)).astype(str)
     pairs = pd.DataFrame({"first": np.arange(0, 40, 2), "second": np.arange(50, 90, 2)})
     settings = FoldSettings(method=method, n_splits=3)
-    folds = assign_folds(settings, targets, groups, pairs)
+    merged = merged_groups(groups if "Group" in method else None, pairs, len(targets))
+    folds = assign_folds(settings, targets, groups, merged)
     assert (folds[pairs["first"]] == folds[pairs["second"]]).all()
     assert set(folds) == {0, 1, 2}
     if "Group" in method:
@@ -112,8 +114,9 @@ def test_near_duplicates_share_a_fold_with_every_method(method):
 
 def test_too_few_groups_are_left(tmp_path):
     pairs = pd.DataFrame({"first": np.arange(9), "second": np.arange(1, 10)})
+    merged = merged_groups(None, pairs, 10)
     with pytest.raises(DataError, match="1 groups are left when near-identical photos share one"):
-        assign_folds(FoldSettings(method="KFold", n_splits=2), pd.Series([0, 1] * 5), None, pairs)
+        assign_folds(FoldSettings(method="KFold", n_splits=2), pd.Series([0, 1] * 5), None, merged)
 
 
 def test_preprocess_lists_leaks_and_can_mend_them(project_dir, capsys):
@@ -143,5 +146,9 @@ def test_preprocess_lists_leaks_and_can_mend_them(project_dir, capsys):
     )
     preprocess(Project.open(project_dir))
     assert "in different folds" not in capsys.readouterr().err
-    folds = pd.read_csv(opened.fold_table).set_index("object_id")["fold"]
-    assert folds[one] == folds[other]
+    table = pd.read_csv(opened.fold_table).set_index("object_id")
+    assert table["fold"][one] == table["fold"][other]
+    # The bootstrap draws them together too.
+    groups = pd.Series(groups_of(opened, table.reset_index()), index=table.index)
+    assert groups[one] == groups[other]
+    assert groups.nunique() < table["art_series_id"].nunique()

@@ -5,7 +5,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config.project import FoldSettings
-from foldsmith.data.duplicates import merged_groups
 from foldsmith.errors import DataError
 
 # A target with more values than this is not a class; it is stratified by its quantiles.
@@ -25,7 +24,7 @@ def assign_folds(
     settings: FoldSettings,
     targets: pd.Series,
     groups: pd.Series | None,
-    near_duplicates: pd.DataFrame | None = None,
+    merged: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Assign a fold to every labelled photo.
 
@@ -33,8 +32,8 @@ def assign_folds(
         settings: Method, number and seed.
         targets: Targets, for the stratified methods.
         groups: Groups, for the group methods: no group ends up in two folds.
-        near_duplicates: Pairs of rows (columns first, second) that must share a fold.
-            Methods without groups then treat linked photos as a group.
+        merged: Number of each photo's group, shape (n,), where near-identical photos have joined
+            them; it takes the place of ``groups``, for methods without groups too.
 
     Returns:
         Fold of each row, 0..n_splits-1, shape (n,).
@@ -54,9 +53,8 @@ def assign_folds(
                 f"{groups.nunique()} groups cannot fill {n} folds; lower folds/n_splits"
             )
     grouped = "Group" in settings.method
-    if near_duplicates is not None:
-        numbers = merged_groups(groups if grouped else None, near_duplicates, len(targets))
-        groups, grouped = pd.Series(numbers), True
+    if merged is not None:
+        groups, grouped = pd.Series(merged), True
         if groups.nunique() < n:
             raise DataError(
                 f"{groups.nunique()} groups are left when near-identical photos share one, too "

@@ -16,6 +16,8 @@ from foldsmith.errors import DataError, one_line
 from foldsmith.hashing import hash_value
 
 FOLD_COLUMN = "fold"
+# Groups that near-identical photos have joined, where preprocess was asked to.
+MERGED_COLUMN = "merged_group"
 
 # Rows that preprocess was told to leave out: data_type, id, path, problem.
 BAD_PHOTOS = "bad_photos.csv"
@@ -305,6 +307,34 @@ def photo_paths(project: Project, table: pd.DataFrame) -> list[Path]:
 def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]:
     """Return the targets, shape (n,), float32."""
     return table[project.settings.target_column].to_numpy(dtype=np.float32, copy=True)
+
+
+def group_column_of(project: Project, table: pd.DataFrame) -> str | None:
+    """Return the column of a fold table whose equal values stay together, if there is one.
+
+    That of near-identical photos that were joined comes before the project's own; a table that
+    was made by hand may lack both.
+    """
+    for column in (MERGED_COLUMN, project.settings.group_column):
+        if column is not None and column in table.columns:
+            return column
+    return None
+
+
+def groups_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the number of each row's group, from 0 on; each photo is one if there is no column.
+
+    Args:
+        project: The project.
+        table: The fold table.
+
+    Returns:
+        int64, shape (n,).
+    """
+    column = group_column_of(project, table)
+    if column is None:
+        return np.arange(len(table))
+    return np.unique(table[column].astype(str), return_inverse=True)[1].astype(np.int64)
 
 
 def hash_columns(table: pd.DataFrame, columns: list[str]) -> str:

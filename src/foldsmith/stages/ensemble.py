@@ -16,6 +16,7 @@ from foldsmith.blending.weights import equal_weights
 from foldsmith.config import BlendMethod, EnsembleSettings, Experiment, Project
 from foldsmith.data.tables import (
     FOLD_COLUMN,
+    groups_of,
     read_folds,
     read_test,
     readable_test,
@@ -28,7 +29,7 @@ from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.stages.inputs import ensemble_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
-from foldsmith.stages.members import Member, groups_of, member_hashes, read_members, rows_of
+from foldsmith.stages.members import Member, member_hashes, read_members, rows_of
 from foldsmith.stages.output_folder import refuse_existing, save_sources, shown
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import Metric, project_metric

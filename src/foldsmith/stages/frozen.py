@@ -6,12 +6,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from torch import nn
 
 from foldsmith.atomic import remove_leftovers, write_npy
-from foldsmith.config import Experiment, Project
-from foldsmith.data.tables import FOLD_COLUMN, read_folds, read_test, readable_test, targets_of
+from foldsmith.config import Experiment
+from foldsmith.data.tables import (
+    FOLD_COLUMN,
+    groups_of,
+    read_folds,
+    read_test,
+    readable_test,
+    targets_of,
+)
 from foldsmith.errors import ConfigError
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
 from foldsmith.evaluation.predict import predict_logits
@@ -89,7 +95,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         # Photos that cannot be read are predicted as the mean of the train targets.
         test_logits[:] = task.constant_logits(targets)
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-        groups = _groups(project, table)
+        groups = groups_of(project, table)
         for fold in range(project.n_splits):
             seen = folds != fold
             predict = head.fit(
@@ -183,11 +189,3 @@ def _compute_features(
         by_fold.append(FoldLogits(fold, None, loader.dataset.rows, features))
     test = predict_logits([backbone], parts["loader/test"], runtime, "test", settings.tta)[0]
     return collect_oof(by_fold, sum(len(part.rows) for part in by_fold)), test
-
-
-def _groups(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return a number per group, shape (n,); every row its own where there are no groups."""
-    column = project.settings.group_column
-    if column is None or column not in table:
-        return np.arange(len(table))
-    return pd.factorize(table[column])[0].astype(np.int64)

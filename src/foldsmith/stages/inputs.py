@@ -13,6 +13,7 @@ from foldsmith.config.flatten import flatten
 from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA
 from foldsmith.data.tables import (
     FOLD_COLUMN,
+    group_column_of,
     hash_columns,
     photo_paths,
     read_folds,
@@ -178,8 +179,8 @@ def frozen_inputs(
     project = experiment.project
     table = read_folds(project, experiment.globals.meta_file)
     features = features_inputs(experiment, types, hashes)
-    names = (project.settings.target_column, project.settings.group_column)
-    columns = [name for name in names if name is not None and name in table]
+    names = (project.settings.target_column, group_column_of(project, table))
+    columns = [name for name in names if name is not None]
     return features | {
         "config": _config(experiment),
         "project.yml": _target_values(project),
@@ -207,13 +208,13 @@ def ensemble_inputs(
     files = _sample(project, hashes)
     if "stack" in settings.methods:
         files[IMG_INFO] = hashes.of(project.data_dir / IMG_INFO)
-    group = project.settings.group_column
+    group = group_column_of(project, table)
     return {
         "config": flatten(settings.model_dump(mode="json"))
         | {"globals/seed": experiment.globals.seed},
         "project.yml": _target_values(project),
         "files": files,
-        "groups": hash_columns(table, [group]) if group and group in table.columns else None,
+        "groups": hash_columns(table, [group]) if group else None,
         "fold assignment": hash_folds(project, table),
         "targets": hash_columns(table, [project.settings.target_column]),
         "test ids": hash_columns(test, [project.settings.id_column]),

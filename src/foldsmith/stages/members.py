@@ -150,22 +150,6 @@ def rows_of(
     return found[0], found[1]
 
 
-def groups_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the number of each row's group, from 0 on; each photo is one if there is no column.
-
-    Args:
-        project: The project.
-        table: The fold table; one that was made by hand may lack the column.
-
-    Returns:
-        int64, shape (n,).
-    """
-    column = project.settings.group_column
-    if column is None or column not in table.columns:
-        return np.arange(len(table))
-    return np.unique(table[column].astype(str), return_inverse=True)[1].astype(np.int64)
-
-
 def _photo_facts(project: Project, table: pd.DataFrame, data_type: str) -> Array:
     """Return size and colours of photos, shape (n, 8), NaN where one could not be read."""
     column = project.settings.id_column

@@ -9,7 +9,7 @@ import pandas as pd
 from foldsmith.atomic import remove_leftovers, write_csv
 from foldsmith.config import Experiment, Project
 from foldsmith.data.checks import table_problems
-from foldsmith.data.duplicates import NEAR_DUPLICATES, near_duplicates
+from foldsmith.data.duplicates import NEAR_DUPLICATES, merged_groups, near_duplicates
 from foldsmith.data.folds import assign_folds
 from foldsmith.data.statistics import (
     IMG_INFO,
@@ -22,6 +22,7 @@ from foldsmith.data.store import PhotoStore
 from foldsmith.data.tables import (
     BAD_PHOTOS,
     FOLD_COLUMN,
+    MERGED_COLUMN,
     photo_paths,
     read_test,
     read_train,
@@ -91,7 +92,8 @@ def _preprocess(
     of_train = good[ids["data_type"].to_numpy()[good] == "train"]
     train = tables["train"].iloc[of_train].reset_index(drop=True)
     pairs = near_duplicates(facts.hashes[good], facts.thumbnails[good])
-    folds = _folds(project, train, pairs)
+    merged = _merged(project, train, pairs)
+    folds = _folds(project, train, merged)
     info = pd.concat([ids, facts.table], axis=1).iloc[good].reset_index(drop=True)
     info = info.astype({"height": int, "width": int})
     statistics = statistics_by_data(info)
@@ -109,6 +111,8 @@ def _preprocess(
     write_csv(data / IMG_INFO, info)
     write_csv(data / STATS_BY_DATA, statistics, index=True)
     with_folds = train.assign(**{FOLD_COLUMN: folds})
+    if merged is not None:
+        with_folds[MERGED_COLUMN] = merged
     write_csv(project.fold_table, with_folds)
     write_manifest(
         data / PREPROCESS_MANIFEST,
@@ -174,13 +178,18 @@ def _bad_message(bad: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _folds(project: Project, train: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray:
-    """Assign the folds; the first rows of the pairs' numbering are the train photos."""
+def _merged(project: Project, train: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray | None:
+    """Join groups by near-identical photos, if asked; rows of train come first in the pairs."""
+    settings = project.settings
+    if not settings.folds.merge_near_duplicates:
+        return None
+    groups = train[settings.group_column] if "Group" in settings.folds.method else None
+    return merged_groups(groups, pairs[pairs["second"] < len(train)], len(train))
+
+
+def _folds(project: Project, train: pd.DataFrame, merged: np.ndarray | None) -> np.ndarray:
     settings = project.settings
     groups = train[settings.group_column] if settings.group_column else None
-    merged = None
-    if settings.folds.merge_near_duplicates:
-        merged = pairs[pairs["second"] < len(train)]
     return assign_folds(settings.folds, train[settings.target_column], groups, merged)
 
 
