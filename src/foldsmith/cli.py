@@ -4,6 +4,7 @@ import errno
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -134,6 +135,9 @@ def run(
     ] = None,
     skip_bad: SkipBad = False,
     keep_snapshots: KeepSnapshots = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write no report at the end.")
+    ] = False,
     project: ProjectOption = Path("."),
 ) -> None:
     """Run all that an experiment needs and that is not done; go on where a run was stopped.
@@ -148,6 +152,41 @@ def run(
         typer.echo(pipeline.dry_run(opened, config, overrides or (), names, until))
     else:
         pipeline.run(opened, config, overrides or (), names, until, skip_bad, keep_snapshots)
+        if not no_report and until is None:
+            _report_of_run(opened, config, overrides or ())
+
+
+def _report_of_run(project: Any, config: Path, overrides: Sequence[str]) -> None:
+    """Write the report; the run has done its work, whatever happens here."""
+    from foldsmith.report import write_report
+
+    try:
+        typer.echo(f"wrote {write_report(project, config, overrides)}")
+    except Exception as error:  # a run of hours must not end as failed for want of a picture
+        typer.echo(
+            f"warning: the report could not be written: {one_line(error)} "
+            f"(foldsmith report -cfg {config} --debug shows where)",
+            err=True,
+        )
+
+
+@app.command()
+def report(
+    config: ConfigOption,
+    overrides: RunOverrides = None,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", metavar="HTML", show_default="reports/NAME.html"),
+    ] = None,
+    project: ProjectOption = Path("."),
+) -> None:
+    """Write one HTML file of what a run has found: data, curves, predictions, blends, costs.
+
+    foldsmith report -cfg exp_config/900.yml
+    """
+    from foldsmith.report import write_report
+
+    typer.echo(f"wrote {write_report(_open(project), config, overrides or (), output)}")
 
 
 @app.command()

@@ -46,7 +46,7 @@ def test_common_epochs_need_their_snapshots(small_project):
 def test_an_ensemble_by_kappa_of_common_epochs(small_project):
     by_metric(small_project, "QWK")
     overrides = [*QUICK, *COMMON, "ensemble/calibrate=thresholds"]
-    result = foldsmith(small_project, "run", "-cfg", TARGET, *overrides)
+    result = foldsmith(small_project, "run", "--no-report", "-cfg", TARGET, *overrides)
     assert result.returncode == 0, result.stdout + result.stderr
     logs = [
         pd.read_json(small_project / f"output/100/fold{k}/log.json")["val/metric"] for k in range(2)

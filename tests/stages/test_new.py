@@ -47,7 +47,7 @@ def test_a_new_project_runs_once_its_lines_are_set(tmp_path, small_photos, cli):
     folder = tmp_path / "mine"
     assert sorted(file.stem for file in (folder / "exp_config").iterdir()) == EXPERIMENTS
     fill_in(folder, small_photos)
-    cli(folder, "run", "-cfg", "exp_config/901.yml", *TINY)
+    cli(folder, "run", "--no-report", "-cfg", "exp_config/901.yml", *TINY)
     weights = pd.read_csv(folder / "output/901_ensemble/weights.csv").set_index("experiment")
     members = ["400_descriptors", "401_frozen", "410_regression", "420_distribution"]
     assert weights.index.tolist() == members

@@ -23,7 +23,7 @@ from die_at_write import die_at_write  # noqa: E402
 from small_project import fresh, make_project  # noqa: E402
 from warm import Command, foldsmith  # noqa: E402
 
-RUN = ["run", "-cfg", "exp_config/900.yml"]
+RUN = ["run", "--no-report", "-cfg", "exp_config/900.yml"]
 MOMENTS = ("before", "after", "torn")
 
 # What measures time, and so differs from run to run.

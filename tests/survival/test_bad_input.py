@@ -11,7 +11,7 @@ from warm import foldsmith
 
 from foldsmith.data.images import decode
 
-RUN = ["run", "-cfg", "exp_config/900.yml"]
+RUN = ["run", "--no-report", "-cfg", "exp_config/900.yml"]
 
 
 def errors_of(result) -> list[str]:

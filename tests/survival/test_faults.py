@@ -17,8 +17,8 @@ from kill_and_resume import compare
 from small_project import EXPERIMENTS, make_project, write_experiment
 from warm import Command, foldsmith
 
-RUN = ["run", "-cfg", "exp_config/900.yml"]
-RUN_200 = ["run", "-cfg", "exp_config/200.yml", "200:model/pretrained=null"]
+RUN = ["run", "--no-report", "-cfg", "exp_config/900.yml"]
+RUN_200 = ["run", "--no-report", "-cfg", "exp_config/200.yml", "200:model/pretrained=null"]
 
 
 def error_of(result) -> str:
@@ -105,7 +105,7 @@ def test_a_photo_that_goes_while_it_is_needed(small_project, clean):
     values = {"globals/photo_store": False, "model/pretrained": None}
     longer(small_project, "200", **values)
     photo = sorted((small_project / "input/photos").glob("*.jpg"))[0]
-    process = Command(small_project, "run", "-cfg", "exp_config/200.yml")
+    process = Command(small_project, "run", "--no-report", "-cfg", "exp_config/200.yml")
     wait_for(small_project / "output/200/fold0/resume.pth", process)
     away = small_project / "away.jpg"
     shutil.move(photo, away)
@@ -118,7 +118,7 @@ def test_a_photo_that_goes_while_it_is_needed(small_project, clean):
 
 def test_a_loader_process_that_is_killed(small_project):
     longer(small_project, "100", **{"model/pretrained": None})
-    process = Command(small_project, "run", "-cfg", "exp_config/100.yml")
+    process = Command(small_project, "run", "--no-report", "-cfg", "exp_config/100.yml")
     wait_for(small_project / "output/100/fold0/resume.pth", process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert children
@@ -178,7 +178,13 @@ def test_collapse_warns_or_stops(small_project, stop):
         "optimizer/weight_decay": 90.0,
     }
     write_experiment(small_project, "000", content)
-    command = ["run", "-cfg", "exp_config/000.yml", f"globals/stop_on_collapse={str(stop).lower()}"]
+    command = [
+        "run",
+        "--no-report",
+        "-cfg",
+        "exp_config/000.yml",
+        f"globals/stop_on_collapse={str(stop).lower()}",
+    ]
     result = foldsmith(small_project, *command)
     assert "the features have collapsed: train/std is" in result.stderr
     assert "epoch" in result.stderr
@@ -220,9 +226,9 @@ def test_out_of_memory_names_a_batch_to_try(small_project, loss):
 
 def test_a_second_run_is_told_who_is_at_it(small_project):
     longer(small_project, "200", **{"model/pretrained": None})
-    process = Command(small_project, "run", "-cfg", "exp_config/200.yml")
+    process = Command(small_project, "run", "--no-report", "-cfg", "exp_config/200.yml")
     wait_for(small_project / "output/200/fold0/resume.pth", process)
-    second = foldsmith(small_project, "run", "-cfg", "exp_config/200.yml")
+    second = foldsmith(small_project, "run", "--no-report", "-cfg", "exp_config/200.yml")
     assert f"process {process.pid}" in error_of(second)
     # The stages know the lock too.
     assert f"in use by process {process.pid}" in error_of(
@@ -232,19 +238,19 @@ def test_a_second_run_is_told_who_is_at_it(small_project):
     assert "running" in table and "images/s" in table and "epoch" in table
     process.kill()
     # A dead process holds nothing.
-    third = Command(small_project, "run", "-cfg", "exp_config/200.yml")
+    third = Command(small_project, "run", "--no-report", "-cfg", "exp_config/200.yml")
     third.wait_for_output("continuing after epoch")
     third.kill()
 
 
 def test_a_damaged_file_to_resume_from_is_named(small_project):
     longer(small_project, "200", **{"model/pretrained": None})
-    process = Command(small_project, "run", "-cfg", "exp_config/200.yml")
+    process = Command(small_project, "run", "--no-report", "-cfg", "exp_config/200.yml")
     resume = small_project / "output/200/fold0/resume.pth"
     wait_for(resume, process)
     process.kill()
     os.truncate(resume, 1000)
-    line = error_of(foldsmith(small_project, "run", "-cfg", "exp_config/200.yml"))
+    line = error_of(foldsmith(small_project, "run", "--no-report", "-cfg", "exp_config/200.yml"))
     assert "resume.pth: not a readable snapshot" in line
     assert "delete it to start this training anew" in line
 

@@ -1,0 +1,190 @@
+"""The figures of a report, readable on a light and on a dark page."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[np.float64]
+
+# Of ink that shows on white and on black.
+_GREY = "#7d8590"
+
+
+def _figure(width: float, height: float, n: int = 1) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * n, height), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, n)).tolist()
+    for axis in axes:
+        axis.tick_params(colors=_GREY, labelsize=8)
+        axis.xaxis.label.set_color(_GREY)
+        axis.yaxis.label.set_color(_GREY)
+        axis.title.set_color(_GREY)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color(_GREY)
+    return figure, axes
+
+
+def _legend(axis: "Axes") -> None:
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, frameon=False, labelcolor=_GREY)
+
+
+def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], keys: Sequence[str]) -> "Figure":
+    """Draw logged values over the epochs: a panel per key, a line per log.
+
+    Args:
+        logs: Name of each line -> entries with ``epoch`` and values by key.
+        keys: The keys.
+    """
+    figure, axes = _figure(3.6, 2.8, len(keys))
+    for axis, key in zip(axes, keys, strict=True):
+        for name, log in logs.items():
+            points = [(entry["epoch"], entry[key]) for entry in log if key in entry]
+            if points:
+                mark = "o" if len(points) < 15 else None
+                axis.plot(*zip(*points, strict=True), label=name, marker=mark, markersize=3, lw=1.2)
+        axis.set_title(key, fontsize=9)
+        axis.set_xlabel("epoch", fontsize=8)
+    if len(logs) > 1:
+        _legend(axes[0])
+    return figure
+
+
+def by_fold(scores: pd.DataFrame, value: float, metric: str) -> "Figure":
+    """Draw the metric of each fold, and that of all rows.
+
+    Args:
+        scores: Columns fold and metric, a row per fold.
+        value: Metric of all rows.
+        metric: Its name.
+    """
+    figure, (axis,) = _figure(3.6, 2.8)
+    axis.bar(scores["fold"].astype(str), scores["metric"], color="C0", width=0.6)
+    axis.axhline(value, color="C1", lw=1.2, label=f"all rows {value:.4f}")
+    axis.set_title(f"{metric} by fold", fontsize=9)
+    axis.set_xlabel("fold", fontsize=8)
+    _legend(axis)
+    return figure
+
+
+def predicted_against_true(targets: Array, predictions: Array, values: Sequence[float]) -> "Figure":
+    """Draw predictions over targets, and how often which class is predicted as which.
+
+    Args:
+        targets: Shape (n,).
+        predictions: Out-of-fold predictions, shape (n,).
+        values: Target value of each class; predictions are rounded to the nearest.
+    """
+    figure, (left, right) = _figure(3.6, 3.2, 2)
+    rng = np.random.default_rng(0)
+    step = min(np.diff(values)) if len(values) > 1 else 1.0
+    spread = rng.uniform(-0.2, 0.2, len(targets)) * step
+    left.scatter(targets + spread, predictions, s=4, alpha=0.4, linewidths=0, rasterized=True)
+    ends = [min(values), max(values)]
+    left.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
+    left.set_title("predicted against true (spread sideways)", fontsize=9)
+    left.set_xlabel("true", fontsize=8)
+    left.set_ylabel("predicted", fontsize=8)
+    points = np.asarray(values, np.float64)
+    true, predicted = (
+        np.abs(each[:, None] - points).argmin(axis=1) for each in (targets, predictions)
+    )
+    counts = np.zeros((len(points), len(points)))
+    np.add.at(counts, (true, predicted), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    right.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if len(points) <= 12:
+        for row, column in np.ndindex(*counts.shape):
+            ink = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{counts[row, column]:.0f}"
+            right.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+    labels = [f"{value:g}" for value in values]
+    every = max(1, len(labels) // 12)
+    right.set_xticks(range(0, len(labels), every), labels[::every])
+    right.set_yticks(range(0, len(labels), every), labels[::every])
+    right.set_title("confusion at rounded values", fontsize=9)
+    right.set_xlabel("predicted", fontsize=8)
+    right.set_ylabel("true", fontsize=8)
+    return figure
+
+
+def matrix(names: Sequence[str], values: Array, title: str) -> "Figure":
+    """Draw a square matrix with its numbers; values are correlations, shape (n, n)."""
+    side = max(3.0, 0.55 * len(names) + 1.6)
+    figure, (axis,) = _figure(side, side)
+    axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    for row, column in np.ndindex(*values.shape):
+        ink = "white" if abs(values[row, column]) > 0.6 else "black"
+        text = f"{values[row, column]:.2f}"
+        axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.set_title(title, fontsize=9)
+    return figure
+
+
+def with_intervals(scores: pd.DataFrame, metric: str) -> "Figure":
+    """Draw cross-fitted scores with their intervals, and the in-sample ones beside them.
+
+    Args:
+        scores: Columns name, in_sample, cross_fitted, low, high, submit; a row per blend.
+        metric: Name of the metric.
+    """
+    figure, (axis,) = _figure(5.4, 0.32 * len(scores) + 1.2)
+    places = np.arange(len(scores))[::-1]
+    middle = scores["cross_fitted"].to_numpy(np.float64)
+    gaps = np.stack([middle - scores["low"], scores["high"] - middle]).astype(np.float64)
+    colours = ["C1" if chosen else "C0" for chosen in scores["submit"]]
+    axis.errorbar(middle, places, xerr=gaps, fmt="none", ecolor=_GREY, elinewidth=1, capsize=2)
+    axis.scatter(middle, places, c=colours, s=28, zorder=3, label="cross-fitted")
+    axis.scatter(scores["in_sample"], places, marker="|", c="C3", s=60, zorder=4, label="in sample")
+    axis.set_yticks(places, scores["name"])
+    axis.set_xlabel(metric, fontsize=8)
+    axis.set_title("blends, 95 % of resamples by group; the one to submit in orange", fontsize=9)
+    _legend(axis)
+    return figure
+
+
+def map_of(features: npt.NDArray[np.float32], targets: Array) -> "Figure":
+    """Draw photos on the two main directions of their features, coloured by target.
+
+    Args:
+        features: Shape (n, n_features).
+        targets: Shape (n,).
+    """
+    centred = features.astype(np.float64) - features.mean(axis=0)
+    # Principal components (Pearson 1901), of features on one scale.
+    centred /= np.maximum(centred.std(axis=0), 1e-9)
+    left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
+    figure, (axis,) = _figure(4.6, 3.8)
+    points = left[:, :2] * strengths[:2]
+    drawn = axis.scatter(
+        points[:, 0], points[:, 1], c=targets, s=6, cmap="viridis", linewidths=0, rasterized=True
+    )
+    bar = figure.colorbar(drawn, ax=axis)
+    bar.ax.tick_params(colors=_GREY, labelsize=8)
+    share = strengths**2 / (strengths**2).sum()
+    axis.set_xlabel(f"first component, {share[0]:.0%} of the variance", fontsize=8)
+    axis.set_ylabel(f"second, {share[1]:.0%}", fontsize=8)
+    axis.set_title("frozen features, coloured by target", fontsize=9)
+    return figure
+
+
+def sizes(info: pd.DataFrame) -> "Figure":
+    """Draw widths and heights of photos; ``info`` has height and width in px."""
+    figure, (axis,) = _figure(3.6, 2.8)
+    axis.scatter(info["width"], info["height"], s=5, alpha=0.4, linewidths=0, rasterized=True)
+    axis.set_xlabel("width, px", fontsize=8)
+    axis.set_ylabel("height, px", fontsize=8)
+    axis.set_title("sizes of the photos", fontsize=9)
+    axis.set_xlim(left=0)
+    axis.set_ylim(bottom=0)
+    return figure

@@ -1,0 +1,127 @@
+"""What a report is made of: sections of text, tables, figures and photos."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import pandas as pd
+
+from foldsmith.data.images import Image, decode
+from foldsmith.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Side of a photo in a report, px.
+_THUMBNAIL = 112
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted, and searched if it is long.
+
+    Attributes:
+        caption: What it shows.
+        rows: Its cells as text.
+        columns: Their names.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a data URI."""
+
+    caption: str
+    uri: str
+    kind: str = "picture"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Photos with a caption each.
+
+    Attributes:
+        caption: What they are.
+        photos: Data URI and caption of each.
+        columns: Photos per row; 0 fills the width.
+    """
+
+    caption: str
+    photos: Sequence[tuple[str, str]]
+    columns: int = 0
+    kind: str = "gallery"
+
+
+Part = Text | Table | Picture | Gallery
+
+
+@dataclass
+class Section:
+    """A part of the report with a heading.
+
+    Attributes:
+        title: Its heading.
+        name: Its anchor.
+        parts: What it shows.
+    """
+
+    title: str
+    name: str
+    parts: list[Part] = field(default_factory=list)
+
+
+def table(caption: str, frame: pd.DataFrame, digits: int = 4) -> Table:
+    """Return a table of a frame's columns, numbers rounded."""
+
+    def shown(value: object) -> str:
+        if value is None or (isinstance(value, float) and pd.isna(value)):
+            return ""
+        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+    rows = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
+    return Table(caption, [str(name) for name in frame.columns], rows)
+
+
+def picture(caption: str, figure: "Figure") -> Picture:
+    """Return a figure as SVG, in itself: nothing is fetched when the page is opened."""
+    import matplotlib as mpl
+
+    buffer = BytesIO()
+    # The same figure is the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "foldsmith"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return Picture(caption, _uri("image/svg+xml", buffer.getvalue()))
+
+
+def thumbnail(path: Path) -> str:
+    """Return a photo, made small, as a data URI; empty if it cannot be read."""
+    try:
+        image: Image = decode(path)
+    except DataError:
+        return ""
+    scale = min(1.0, _THUMBNAIL / max(image.shape[:2]))
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return _uri("image/jpeg", data.tobytes())
+
+
+def _uri(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
