@@ -62,7 +62,8 @@ def main() -> None:
         "[12]*:loader/train/batch_size=32",
         "ensemble/method=box",
     ]
-    ours = [python, "-m", "foldsmith", "run", "--no-report", "-cfg", "demo_config/900.yml", *overrides]
+    run = ["run", "--no-report", "-cfg", "demo_config/900.yml"]
+    ours = [python, "-m", "foldsmith", *run, *overrides]
     rounds: dict[str, list[tuple[float, float]]] = {"foldsmith": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.rounds):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Side of a photo in a report, px.
 _THUMBNAIL = 112
+# A figure that is wider than the page is scrolled rather than made smaller than this, px.
+_READABLE = 620
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as a data URI."""
+    """A figure as a data URI.
+
+    Attributes:
+        caption: What it shows.
+        uri: The figure.
+        width: Its width in px, down to which it is shown whole.
+    """
 
     caption: str
     uri: str
+    width: int
     kind: str = "picture"
 
 
@@ -90,12 +99,20 @@ class Section:
 def table(caption: str, frame: pd.DataFrame, digits: int = 4) -> Table:
     """Return a table of a frame's columns, numbers rounded."""
 
-    def shown(value: object) -> str:
+    def shown(value: object, digits: int) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):
             return ""
         return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
-    rows = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
+    # Whole numbers that have become floats for want of one, such as the epoch of no fold.
+    places = [
+        0 if values.dtype == float and (values.dropna() % 1 == 0).all() else digits
+        for _, values in frame.items()
+    ]
+    rows = [
+        [shown(value, n) for value, n in zip(row, places, strict=True)]
+        for row in frame.itertuples(index=False)
+    ]
     return Table(caption, [str(name) for name in frame.columns], rows)
 
 
@@ -107,7 +124,8 @@ def picture(caption: str, figure: "Figure") -> Picture:
     # The same figure is the same bytes.
     with mpl.rc_context({"svg.hashsalt": "foldsmith"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return Picture(caption, _uri("image/svg+xml", buffer.getvalue()))
+    width = min(_READABLE, round(figure.get_figwidth() * 72))
+    return Picture(caption, _uri("image/svg+xml", buffer.getvalue()), width)
 
 
 def thumbnail(path: Path) -> str:
