@@ -38,6 +38,10 @@ Array = npt.NDArray[np.float64]
 
 # Photos of a gallery.
 _SHOWN = 12
+# Rows of a table that might have many thousands.
+_ROWS = 200
+# Photos of a map: more make it slow, and no clearer.
+_MAPPED = 4000
 # Photos whose neighbours are shown, and how many of them.
 _ASKED, _NEIGHBOURS = 6, 5
 
@@ -102,7 +106,9 @@ def _data(project: Project) -> Section:
         caption = (
             f"{len(pairs)} pairs of near-identical photos in different folds, or in train and test"
         )
-        section.parts.append(table(caption, pairs))
+        if len(pairs) > _ROWS:
+            caption += f"; the first {_ROWS}, all in {NEAR_DUPLICATES}"
+        section.parts.append(table(caption, pairs.head(_ROWS)))
     else:
         section.parts.append(Text("No near-identical photos in different folds or in the test."))
     return section
@@ -161,7 +167,8 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
         folds = read_folds(project, experiment.globals.meta_file)
         targets = targets_of(project, folds).astype(np.float64)
         title = f"Labelled photos by the features of {other.name} (principal components)"
-        yield picture(title, figures.map_of(features, targets))
+        chosen = np.linspace(0, len(folds) - 1, min(_MAPPED, len(folds))).astype(int)
+        yield picture(title, figures.map_of(features[chosen], targets[chosen]))
         yield _neighbours(project, folds, features, targets)
         return
 
