@@ -258,6 +258,70 @@ def ensemble(
 
 
 @app.command()
+def predict(
+    photos: Annotated[
+        list[str],
+        typer.Argument(metavar="PHOTOS...", help="Files, folders and patterns as in 'new/*.jpg'."),
+    ],
+    finished: Annotated[
+        Path,
+        typer.Option(
+            "--run", metavar="DIR", help="Output folder of an ensemble, or of one experiment."
+        ),
+    ],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            *("-o", "--output"),
+            metavar="FILE",
+            help="A .csv, .json or .parquet file.",
+            show_default="print a CSV",
+        ),
+    ] = None,
+    blend: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
+    ] = None,
+    criterion: Annotated[
+        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
+        typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="No prediction for photos that cannot be read.")
+    ] = False,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--device", help="As globals/device.", show_default="as when inferred"),
+    ] = None,
+    project: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--project",
+            metavar="DIR",
+            help="Project folder, which --run is relative to then.",
+            show_default="that of the run",
+        ),
+    ] = None,
+) -> None:
+    """Predict new photos as a finished run has predicted the test photos.
+
+    foldsmith predict --run output/900_ensemble new_photos -o predictions.csv
+    """
+    from foldsmith import stages
+
+    table = stages.predict(
+        *(finished, photos, output),
+        blend=blend,
+        criterion=criterion,
+        skip_bad=skip_bad,
+        device=device,
+        project=project,
+    )
+    if output is None:
+        typer.echo(table.to_csv(index=False), nl=False)
+
+
+@app.command()
 def check(
     config: ConfigOption,
     overrides: Overrides = None,
