@@ -61,6 +61,15 @@ KeepSnapshots = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be read.")]
+RunProject = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option(
+        "--project",
+        metavar="DIR",
+        help="Project folder, which --run is relative to then.",
+        show_default="that of the run",
+    ),
+]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Allow an existing output folder.")]
 
 
@@ -258,6 +267,27 @@ def ensemble(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to.")],
+    finished: Annotated[
+        Path, typer.Option("--run", metavar="DIR", help="Output folder of a pretraining.")
+    ],
+    pick: Annotated[str, typer.Option("--pick", help="last, best_probe or an epoch.")] = "last",
+    force: Annotated[
+        bool, typer.Option("-f", "--force", help="Replace an earlier export.")
+    ] = False,
+    project: RunProject = None,
+) -> None:
+    """Write a pretrained backbone as safetensors, for timm without foldsmith.
+
+    foldsmith export --run output/000_resnet18d_simsiam backbone
+    """
+    from foldsmith import stages
+
+    stages.export(finished, folder, pick=pick, force=force, project=project)
+
+
+@app.command()
 def predict(
     photos: Annotated[
         list[str],
@@ -293,15 +323,7 @@ def predict(
         Optional[str],  # noqa: UP045
         typer.Option("--device", help="As globals/device.", show_default="as when inferred"),
     ] = None,
-    project: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--project",
-            metavar="DIR",
-            help="Project folder, which --run is relative to then.",
-            show_default="that of the run",
-        ),
-    ] = None,
+    project: RunProject = None,
 ) -> None:
     """Predict new photos as a finished run has predicted the test photos.
 

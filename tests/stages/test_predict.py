@@ -329,7 +329,7 @@ def test_unreadable_photos_are_named_or_skipped(finished, album, predicted, cli)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--run", "output/none", "."], "is it the output folder of an ensemble or a training?"),
+        (["--run", "output/none", "."], "is it the output folder of a run?"),
         (["--run", "output/000", "."], "holds a self-supervised run, which predicts nothing"),
         (["--run", RUN, "nothing/*.jpg"], "nothing/*.jpg: no file has such a name"),
         (["--run", RUN, "exp_config"], "exp_config: holds no photos"),

@@ -3,6 +3,7 @@
 from foldsmith.config import Project
 from foldsmith.stages.check import check, show_augmentations
 from foldsmith.stages.ensemble import ensemble
+from foldsmith.stages.export import export
 from foldsmith.stages.infer import infer
 from foldsmith.stages.new import new_project
 from foldsmith.stages.predict import predict
@@ -14,6 +15,7 @@ __all__ = [
     "Project",
     "check",
     "ensemble",
+    "export",
     "infer",
     "new_project",
     "predict",

@@ -25,7 +25,7 @@ from foldsmith.models.weights import load_weights
 from foldsmith.stages.frozen import FEATURES_MANIFEST, TRAIN_FEATURES, fit_fold, head_groups
 from foldsmith.stages.inputs import new_photo_inputs, without_pretrained
 from foldsmith.stages.manifest import Inputs, Manifest, differences, read_manifest
-from foldsmith.stages.output_folder import RESOLVED_CONFIG, shown
+from foldsmith.stages.output_folder import RESOLVED_CONFIG, read_resolved, shown
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.regression import Regression
@@ -207,20 +207,6 @@ def read_member(
     if device is not None:
         experiment = experiment.with_values({"globals/device": device})
     return MemberModels(experiment, root, manifest, criterion)
-
-
-def read_resolved(project: Project, root: Path) -> Experiment:
-    """Return the experiment that a run has left in its output folder.
-
-    Raises:
-        OutputError: There is none.
-    """
-    path = root / RESOLVED_CONFIG
-    if not path.is_file():
-        raise OutputError(
-            f"{root}: no {RESOLVED_CONFIG}; is it the output folder of an ensemble or a training?"
-        )
-    return Experiment.load(project, path)
 
 
 def _as_inferred(

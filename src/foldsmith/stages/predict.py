@@ -1,7 +1,6 @@
 """Predictions for new photos, by a finished ensemble or by a single experiment."""
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ import pandas as pd
 
 from foldsmith.atomic import replacing, write_csv, write_json
 from foldsmith.blending.base import FittedBlend, FittedWeights, Goal
-from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
-from foldsmith.config.project import PROJECT_FILE
+from foldsmith.config import Criterion, EnsembleSettings, Experiment
 from foldsmith.config.settings import MEMBERS
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.data.parallel import on_all_cores
@@ -27,9 +25,9 @@ from foldsmith.hashing import FileHashes
 from foldsmith.stages.ensemble import candidates_of
 from foldsmith.stages.inputs import ensemble_inputs
 from foldsmith.stages.manifest import MANIFEST, Manifest, differences, read_manifest
-from foldsmith.stages.member_models import MemberModels, read_member, read_resolved
+from foldsmith.stages.member_models import MemberModels, read_member
 from foldsmith.stages.members import blend_rows, member_hashes, read_members, rows_of
-from foldsmith.stages.output_folder import shown
+from foldsmith.stages.output_folder import open_run, read_resolved, shown
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import project_metric
 from foldsmith.tasks.scoring import class_probabilities
@@ -207,7 +205,7 @@ def load(
         OutputError: The folder holds no finished run, a file that it needs is missing, or
             something is not as it was when the run predicted the test photos.
     """
-    opened, root = _open(Path(run), project)
+    opened, root = open_run(Path(run), project)
     experiment = read_resolved(opened, root)
     task = experiment.globals.task
     if task in MEMBERS:
@@ -277,22 +275,6 @@ def predict(
             f"{', '.join(predictor.members)})"
         )
     return table
-
-
-def _open(run: Path, project: Path | str | None) -> tuple[Project, Path]:
-    """Return the project, and the absolute path of the run."""
-    if project is not None:
-        opened = Project.open(project)
-        return opened, opened.path(run)
-    # Links are not followed: a linked output folder lies in the project still.
-    root = Path(os.path.abspath(run))
-    for folder in root.parents:
-        if (folder / PROJECT_FILE).is_file():
-            return Project.open(folder), root
-    raise ConfigError(
-        f"{root}: lies in no project (a folder with {PROJECT_FILE}); name the project's folder "
-        "with --project"
-    )
 
 
 def _criterion(root: Path, asked: Criterion | None, any_will_do: bool) -> Criterion:
