@@ -20,7 +20,7 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.predict import predict_in_turn
 from foldsmith.hashing import FileHashes
 from foldsmith.models.feature_heads import FeatureHead
-from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.models.runtime import create_runtime, random_state_kept, seed_everything
 from foldsmith.models.weights import load_weights
 from foldsmith.stages.frozen import FEATURES_MANIFEST, TRAIN_FEATURES, fit_fold, head_groups
 from foldsmith.stages.inputs import new_photo_inputs, without_pretrained
@@ -73,14 +73,16 @@ class MemberModels:
         self._batch_size = int(parts["loader/test/batch_size"])
         # Of frozen features: from those of new photos to what each fold says.
         self._heads: list[Callable[[Array], Array]] = []
-        if self._frozen:
-            self._check_features(hashes)
-            # Random weights are a backbone too: those that the features were made with.
-            seed_everything(settings.seed)
-            self._models: list[nn.Module] = [parts["model"]]
-            self._heads = self._fit_heads(parts["head"])
-        else:
-            self._models = self._load_models(self._check_snapshots(manifest, criterion, hashes))
+        # Who calls this may be drawing random numbers too.
+        with random_state_kept():
+            if self._frozen:
+                self._check_features(hashes)
+                # Random weights are a backbone too: those that the features were made with.
+                seed_everything(settings.seed)
+                self._models: list[nn.Module] = [parts["model"]]
+                self._heads = self._fit_heads(parts["head"])
+            else:
+                self._models = self._load_models(self._check_snapshots(manifest, criterion, hashes))
         hashes.save()
 
     @property
