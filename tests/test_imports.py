@@ -11,3 +11,13 @@ def test_commands_that_train_nothing_do_not_wait_for_slow_libraries():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert SLOW & set(result.stdout.split()) == set()
+
+
+def test_the_package_itself_imports_nothing():
+    code = "import sys, foldsmith; print(callable(foldsmith.load), *sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    callable_, *modules = result.stdout.split()
+    assert callable_ == "True"
+    assert {"torch", "numpy", "pandas", "cv2", "pydantic", *SLOW} & set(modules) == set()

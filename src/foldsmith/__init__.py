@@ -1,7 +1,45 @@
 """foldsmith: from a folder of photos and a CSV to a prediction, without pretrained weights.
 
 The five stages are plain functions in :mod:`foldsmith.stages`; the ``foldsmith`` command
-(:mod:`foldsmith.cli`) calls the same functions.
+(:mod:`foldsmith.cli`) calls the same functions. :func:`load` predicts new photos.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foldsmith.config import Criterion
+    from foldsmith.stages.predict import Predictor
+
 __version__ = "0.1.0"
+
+
+def load(
+    run: Path | str,
+    *,
+    blend: str | None = None,
+    criterion: "Criterion | None" = None,
+    device: str | None = None,
+    project: Path | str | None = None,
+) -> "Predictor":
+    """Return what predicts new photos, as a finished run has predicted the test photos.
+
+    Args:
+        run: Output folder of an ensemble, or of one experiment whose folds' models are averaged.
+        blend: Blend of the ensemble; the one that it recommends if None.
+        criterion: Which snapshots of a single experiment, if it was inferred by several.
+        device: Where to compute, as in ``globals/device``; None as each experiment says.
+        project: The project folder, which ``run`` is relative to then; None takes the one that
+            the run lies in.
+
+    Returns:
+        An object whose ``predict`` takes paths, arrays and PIL images.
+
+    Raises:
+        FoldsmithError: There is no finished run, a file that it needs is missing, or something
+            is not as it was when the run predicted the test photos.
+    """
+    # Here, not above: torch takes seconds, and the command line should answer at once.
+    from foldsmith.stages.predict import load as load_run
+
+    return load_run(run, blend=blend, criterion=criterion, device=device, project=project)

@@ -62,6 +62,15 @@ KeepSnapshots = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be read.")]
+RunProject = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option(
+        "--project",
+        metavar="DIR",
+        help="Project folder, which --run is relative to then.",
+        show_default="that of the run",
+    ),
+]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Allow an existing output folder.")]
 
 
@@ -294,6 +303,83 @@ def ensemble(
     from foldsmith import stages
 
     stages.ensemble(_open(project), config, overrides or (), force)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to.")],
+    finished: Annotated[
+        Path, typer.Option("--run", metavar="DIR", help="Output folder of a pretraining.")
+    ],
+    pick: Annotated[str, typer.Option("--pick", help="last, best_probe or an epoch.")] = "last",
+    force: Annotated[
+        bool, typer.Option("-f", "--force", help="Replace an earlier export.")
+    ] = False,
+    project: RunProject = None,
+) -> None:
+    """Write a pretrained backbone as safetensors, for timm without foldsmith.
+
+    foldsmith export --run output/000_resnet18d_simsiam backbone
+    """
+    from foldsmith import stages
+
+    stages.export(finished, folder, pick=pick, force=force, project=project)
+
+
+@app.command()
+def predict(
+    photos: Annotated[
+        list[str],
+        typer.Argument(metavar="PHOTOS...", help="Files, folders and patterns as in 'new/*.jpg'."),
+    ],
+    finished: Annotated[
+        Path,
+        typer.Option(
+            "--run", metavar="DIR", help="Output folder of an ensemble, or of one experiment."
+        ),
+    ],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            *("-o", "--output"),
+            metavar="FILE",
+            help="A .csv, .json or .parquet file.",
+            show_default="print a CSV",
+        ),
+    ] = None,
+    blend: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
+    ] = None,
+    criterion: Annotated[
+        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
+        typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="No prediction for photos that cannot be read.")
+    ] = False,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--device", help="As globals/device.", show_default="as when inferred"),
+    ] = None,
+    project: RunProject = None,
+) -> None:
+    """Predict new photos as a finished run has predicted the test photos.
+
+    foldsmith predict --run output/900_ensemble new_photos -o predictions.csv
+    """
+    from foldsmith import stages
+
+    table = stages.predict(
+        *(finished, photos, output),
+        blend=blend,
+        criterion=criterion,
+        skip_bad=skip_bad,
+        device=device,
+        project=project,
+    )
+    if output is None:
+        typer.echo(table.to_csv(index=False), nl=False)
 
 
 @app.command()

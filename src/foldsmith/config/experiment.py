@@ -126,11 +126,11 @@ class Experiment:
         """Return a copy with other values.
 
         Args:
-            values: Path such as ``globals/val_fold`` -> value.
+            values: Path such as ``globals/val_fold`` -> value; the items of a list have numbers.
         """
         tree = copy.deepcopy(self.tree)
         for path, value in values.items():
-            *parents, last = path.split("/")
+            *parents, last = [int(key) if key.isdigit() else key for key in path.split("/")]
             walk_path(tree, parents)[last] = value
         changed = Experiment(self.project, self.file, tree)
         changed.sources = self.sources

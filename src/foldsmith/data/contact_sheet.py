@@ -37,7 +37,7 @@ def contact_sheet(
     try:
         chosen = np.linspace(0, len(dataset) - 1, min(n_photos, len(dataset))).astype(int)
         rows = [
-            [decode(dataset.photos.paths[k]), *(dataset.view(e, int(k)) for e in range(n_samples))]
+            [decode(dataset.paths[k]), *(dataset.view(e, int(k)) for e in range(n_samples))]
             for k in chosen
         ]
     finally:

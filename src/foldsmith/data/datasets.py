@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,25 @@ class View(NamedTuple):
     normalize: Normalize | None
 
 
+class PhotoSequence(Protocol):
+    """Photos as the stored head of their transforms leaves them."""
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64] | None:
+        """Height and width of each, int64, shape (n, 2); None if they are not known."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint8]: ...
+
+
+class PhotoSource(Protocol):
+    """Where a dataset has its photos from: a store, or the memory."""
+
+    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> PhotoSequence:
+        """Return photos after the transforms ``prepare``, which run once per photo."""
+
+
 class PhotoDataset(Dataset[Batch | DrawnBatch]):
     """Photos with transforms; every sample draws from a random stream of its own.
 
@@ -90,7 +109,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
     not on workers, batch size or what was drawn before.
 
     Args:
-        images: Store of decoded photos.
+        images: Where decoded photos come from.
         paths: The photos.
         rows: Row of each photo in its table.
         targets: Target of each photo, or None.
@@ -105,6 +124,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
 
     Attributes:
         views: How each view is made.
+        paths: The photos' files.
         photos: The photos as their stored transforms leave them.
         drawing: Whether batches are :class:`DrawnBatch`: what the transforms have drawn
             instead of what they do.
@@ -113,7 +133,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
 
     def __init__(
         self,
-        images: PhotoStore,
+        images: PhotoSource,
         paths: Sequence[Path],
         rows: npt.NDArray[np.int64],
         targets: npt.NDArray[np.float32] | None,
@@ -136,6 +156,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
                     f"transforms ({local_prepare} instead of {prepare})"
                 )
             self.views += (local,) * n_local
+        self.paths = list(paths)
         self.photos = images.load(paths, prepare, label)
         self.rows = rows
         self.targets = np.full(len(paths), np.nan, np.float32) if targets is None else targets
@@ -211,6 +232,11 @@ def different_sizes(shapes: Sequence[Sequence[int]]) -> str:
 
 def _size(photo: npt.NDArray[Any]) -> tuple[int, int]:
     return photo.shape[0], photo.shape[1]
+
+
+def stored_head(transforms: Sequence[Transform]) -> Compose:
+    """Return the transforms that a dataset runs once per photo, before it is stored."""
+    return _split(transforms)[0]
 
 
 def _split(transforms: Sequence[Transform]) -> tuple[Compose, View]:

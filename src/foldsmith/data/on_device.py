@@ -4,8 +4,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset, different_sizes
-from foldsmith.data.store import Photos
+from foldsmith.data.datasets import (
+    Batch,
+    DrawnBatch,
+    PhotoDataset,
+    PhotoSequence,
+    different_sizes,
+)
 from foldsmith.data.transforms import Normalize
 from foldsmith.data.transforms.pixels import Pixels, to_device
 from foldsmith.errors import DataError
@@ -23,7 +28,9 @@ class ResidentPhotos:
         device: Where to.
     """
 
-    def __init__(self, photos: Photos, sizes: npt.NDArray[np.int64], device: torch.device) -> None:
+    def __init__(
+        self, photos: PhotoSequence, sizes: npt.NDArray[np.int64], device: torch.device
+    ) -> None:
         self._sizes = sizes
         ends = np.cumsum(sizes.prod(axis=1))
         self._starts = np.concatenate([[0], ends[:-1]])

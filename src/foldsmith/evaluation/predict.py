@@ -66,6 +66,34 @@ def predict_logits(
     return result
 
 
+def predict_in_turn(
+    models: Sequence[nn.Module],
+    loader: PhotoLoader,
+    runtime: Runtime,
+    label: str | None = None,
+    tta: TestTimeAugmentation = "none",
+) -> npt.NDArray[np.float32]:
+    """Return the logits of several models, as many at a time as the device holds.
+
+    Args:
+        models: Models on the CPU, where they are again afterwards.
+        loader: As for :func:`predict_logits`.
+        runtime: Device and precision.
+        label: As for :func:`predict_logits`.
+        tta: As for :func:`predict_logits`.
+
+    Returns:
+        float32, shape (n_models, n_photos, n_outputs).
+    """
+    logits = []
+    for group in models_that_fit(models, runtime.free_bytes()):
+        placed = [runtime.place(model) for model in group]
+        logits.append(predict_logits(placed, loader, runtime, label, tta))
+        for model in group:
+            model.cpu()
+    return np.concatenate(logits)
+
+
 def models_that_fit(models: Sequence[nn.Module], free_bytes: float) -> list[list[nn.Module]]:
     """Return models in groups that fit a device's memory together.
 

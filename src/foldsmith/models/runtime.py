@@ -146,6 +146,18 @@ def seed_everything(*seeds: int) -> None:
     torch.manual_seed(seed)
 
 
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave the global generators of Python, numpy and torch's CPU as they were before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
 @cache
 def _keep_freed_memory() -> None:
     """Tell glibc's allocator to keep what is freed, instead of giving it back to the system.

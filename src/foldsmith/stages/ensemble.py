@@ -99,7 +99,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     targets = targets_of(project, table).astype(np.float64)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
     groups = groups_of(project, table)
-    candidates = _candidates(members, settings, goal, seed)
+    candidates = candidates_of([member.task for member in members], settings, goal, seed)
     compared = compare(candidates, BASELINE, goal, rows, targets, folds, groups, seed)
     chosen, reason = recommend(compared, BASELINE, goal.metric)
     scores = _score_table(compared, chosen, goal.metric)
@@ -155,17 +155,24 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     return scores
 
 
-def _candidates(
-    members: list[Member], settings: EnsembleSettings, goal: Goal, seed: int
+def candidates_of(
+    tasks: Sequence[str], settings: EnsembleSettings, goal: Goal, seed: int
 ) -> list[Candidate]:
-    """Return the averages, the optimised weights, and what else the file names."""
+    """Return the averages, the optimised weights, and what else the file names.
+
+    Args:
+        tasks: Task of each member.
+        settings: What the file says.
+        goal: What the blends are to be good at.
+        seed: Seed of Optuna and of the trees.
+    """
     found = []
-    for task in dict.fromkeys((*_SHORT_TASKS, *(member.task for member in members))):
-        weights = _average_of(members, task)
+    for task in dict.fromkeys((*_SHORT_TASKS, *tasks)):
+        weights = _average_of(tasks, task)
         if weights.any():
             blend = fixed_blend(f"avg-{_SHORT_TASKS.get(task, task)}", weights, goal)
             found.append(Candidate(blend.name, blend, blend))
-    mean = fixed_blend(BASELINE, equal_weights(len(members)), goal)
+    mean = fixed_blend(BASELINE, equal_weights(len(tasks)), goal)
     found.append(Candidate(BASELINE, mean, mean))
 
     def candidate(name: str, method: BlendMethod) -> Candidate:
@@ -191,9 +198,9 @@ def _candidates(
     return found
 
 
-def _average_of(members: list[Member], task: str) -> Array:
+def _average_of(tasks: Sequence[str], task: str) -> Array:
     """Return equal weights of the members of one task, zero for the others."""
-    chosen = np.array([member.task == task for member in members], dtype=np.float64)
+    chosen = np.array([one == task for one in tasks], dtype=np.float64)
     return np.divide(chosen, max(chosen.sum(), 1.0))
 
 

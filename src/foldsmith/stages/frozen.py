@@ -97,14 +97,10 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
         groups = groups_of(project, table)
         for fold in range(project.n_splits):
-            seen = folds != fold
-            predict = head.fit(
-                features[seen], targets[seen].astype(np.float64), groups[seen], settings.seed
-            )
-            held_out = predict(features[~seen]).astype(np.float32)[:, None]
-            parts.append(FoldLogits(fold, None, np.flatnonzero(~seen), held_out))
-            on_test = predict(test_features).astype(np.float32)[:, None]
-            test_logits[fold, readable_test(project, test)] = on_test
+            predict = fit_fold(head, features, targets, folds, groups, fold, settings.seed)
+            held_out = np.flatnonzero(folds == fold)
+            parts.append(FoldLogits(fold, None, held_out, predict(features[held_out])))
+            test_logits[fold, readable_test(project, test)] = predict(test_features)
         metric = value_metric(project)
         scores = score_table(parts, targets, task, nn.MSELoss(), metric)
         results = Results(collect_oof(parts, len(table)), test_logits, scores)
@@ -189,3 +185,31 @@ def _compute_features(
         by_fold.append(FoldLogits(fold, None, loader.dataset.rows, features))
     test = predict_logits([backbone], parts["loader/test"], runtime, "test", settings.tta)[0]
     return collect_oof(by_fold, sum(len(part.rows) for part in by_fold)), test
+
+
+def fit_fold(
+    head: FeatureHead,
+    features: Array,
+    targets: npt.NDArray[np.float32],
+    folds: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    fold: int,
+    seed: int,
+) -> Callable[[Array], Array]:
+    """Fit a head to the photos of all other folds.
+
+    Args:
+        head: The head.
+        features: Of all labelled photos, shape (n_train, n_features).
+        targets: Shape (n_train,).
+        folds: Fold of each photo, shape (n_train,).
+        groups: Group of each photo, shape (n_train,).
+        fold: The fold that it does not see.
+        seed: Seed of what the head draws.
+
+    Returns:
+        From features, shape (n, n_features), to outputs of a regression, float32, shape (n, 1).
+    """
+    seen = folds != fold
+    predict = head.fit(features[seen], targets[seen].astype(np.float64), groups[seen], seed)
+    return lambda unseen: predict(unseen).astype(np.float32)[:, None]

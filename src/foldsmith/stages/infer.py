@@ -21,7 +21,7 @@ from foldsmith.data.tables import (
 )
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
-from foldsmith.evaluation.predict import models_that_fit, predict_logits
+from foldsmith.evaluation.predict import predict_in_turn, predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import Runtime, create_runtime
@@ -197,14 +197,7 @@ def _infer(
         models.append(parts["model"].cpu())
     # One pass over the test photos for all folds, or as many as the device holds.
     loader = parts["loader/test"]
-    groups = models_that_fit(models, runtime.free_bytes())
-    logits_by_group = []
-    for group in groups:
-        placed = [runtime.place(model) for model in group]
-        logits_by_group.append(predict_logits(placed, loader, runtime, "test", settings.tta))
-        for model in group:
-            model.cpu()
-    readable_logits = np.concatenate(logits_by_group)
+    readable_logits = predict_in_turn(models, loader, runtime, "test", settings.tta)
 
     labels = labels_of(task, project, table)
     oof_logits = collect_oof(oof_parts, len(table))

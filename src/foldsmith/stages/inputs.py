@@ -143,16 +143,40 @@ def infer_inputs(
     readable = test.iloc[readable_test(project, test)]
     paths = [*photo_paths(project, table), *photo_paths(project, readable)]
     experiment = without_pretrained(experiment)
-    return {
-        "config": _config(experiment, _TRAINING_ONLY),
-        "project.yml": _target_values(project),
+    lasting = new_photo_inputs(experiment, types, hashes)
+    return lasting | {
         "criterion": criterion,
-        "files": _files(experiment, types, hashes) | _sample(project, hashes),
+        "files": lasting["files"] | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
         "test ids": hash_columns(test, [project.settings.id_column]),
         "photos": hash_photos(project, paths, hashes),
         "snapshots": dict(snapshots),
+    }
+
+
+def new_photo_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return what predictions of new photos depend on, beside the models of the folds.
+
+    A part of what an inference, or a fit of frozen features, depends on.
+    """
+    project = experiment.project
+    inputs: Inputs = {
+        "project.yml": _target_values(project),
+        "files": _files(experiment, types, hashes),
+    }
+    if experiment.globals.task != "frozen-features":
+        return inputs | {"config": _config(experiment, _TRAINING_ONLY)}
+    # The heads are fitted again.
+    table = read_folds(project, experiment.globals.meta_file)
+    names = (project.settings.target_column, group_column_of(project, table))
+    columns = [name for name in names if name is not None]
+    return inputs | {
+        "config": _config(experiment),
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, columns),
     }
 
 
@@ -177,16 +201,11 @@ def frozen_inputs(
 ) -> Inputs:
     """Return the inputs of a head on frozen features: the features' own, folds and targets."""
     project = experiment.project
-    table = read_folds(project, experiment.globals.meta_file)
     features = features_inputs(experiment, types, hashes)
-    names = (project.settings.target_column, group_column_of(project, table))
-    columns = [name for name in names if name is not None]
-    return features | {
-        "config": _config(experiment),
-        "project.yml": _target_values(project),
-        "files": features["files"] | _sample(project, hashes),
-        "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, columns),
+    lasting = new_photo_inputs(experiment, types, hashes)
+    return lasting | {
+        "files": lasting["files"] | _sample(project, hashes),
+        "photos": features["photos"],
         "test ids": hash_columns(read_test(project), [project.settings.id_column]),
     }
 

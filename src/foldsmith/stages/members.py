@@ -1,5 +1,6 @@
 """The members of an ensemble: what finished experiments predict, read and checked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,18 +137,34 @@ def rows_of(
             member.oof_probabilities if part == "train" else member.test_probabilities
             for member in members
         ]
-        known = [array for array in probabilities if array is not None]
-        features = np.empty((len(ids), 0))
-        if metric.needs == "probabilities":
-            predictions = np.stack(known)
-        else:
-            predictions = np.stack([m.oof if part == "train" else m.test for m in members])
-            if with_features:
-                features = np.hstack([features, *known])
-        if with_features:
-            features = np.hstack([features, _photo_facts(project, ids, part)])
-        found.append(Rows(predictions, features))
+        points = [member.oof if part == "train" else member.test for member in members]
+        facts = _photo_facts(project, ids, part) if with_features else None
+        found.append(blend_rows(metric, points, probabilities, facts))
     return found[0], found[1]
+
+
+def blend_rows(
+    metric: Metric,
+    points: Sequence[Array],
+    probabilities: Sequence[Array | None],
+    facts: Array | None,
+) -> Rows:
+    """Return what a blend is made of.
+
+    Args:
+        metric: What it needs: values or probabilities.
+        points: Each member's point predictions, shape (n,).
+        probabilities: Each member's class probabilities, shape (n, n_classes), None where it
+            has none, which none may lack if the metric needs them.
+        facts: Size and colours of the photos, shape (n, 8); None leaves out all that is not a
+            member's prediction.
+    """
+    known = [array for array in probabilities if array is not None]
+    of_classes = metric.needs == "probabilities"
+    features = np.empty((len(points[0]), 0))
+    if facts is not None:
+        features = np.hstack([*(() if of_classes else known), facts])
+    return Rows(np.stack(known if of_classes else points), features)
 
 
 def _photo_facts(project: Project, table: pd.DataFrame, data_type: str) -> Array:

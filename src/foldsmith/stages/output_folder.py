@@ -1,11 +1,13 @@
 """The output folder of a run: claiming it, continuing in it, what was run there."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
-from foldsmith.config import Experiment
+from foldsmith.config import Experiment, Project
+from foldsmith.config.project import PROJECT_FILE
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.locking import lock
 from foldsmith.models.weights import read_snapshot
@@ -38,6 +40,43 @@ def shown(path: Path) -> str:
     """Return a path as it is printed: relative to the working folder if it is below it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def open_run(run: Path, project: Path | str | None) -> tuple[Project, Path]:
+    """Return the project of a finished run, and the run's absolute path.
+
+    Args:
+        run: Its output folder.
+        project: The project folder, which ``run`` is relative to then; None takes the one that
+            the run lies in.
+
+    Raises:
+        ConfigError: There is no project, or its file is wrong.
+    """
+    if project is not None:
+        opened = Project.open(project)
+        return opened, opened.path(run)
+    # Links are not followed: a linked output folder lies in the project still.
+    root = Path(os.path.abspath(run))
+    for folder in root.parents:
+        if (folder / PROJECT_FILE).is_file():
+            return Project.open(folder), root
+    raise ConfigError(
+        f"{root}: lies in no project (a folder with {PROJECT_FILE}); name the project's folder "
+        "with --project"
+    )
+
+
+def read_resolved(project: Project, root: Path) -> Experiment:
+    """Return the experiment that a run has left in its output folder.
+
+    Raises:
+        OutputError: There is none.
+    """
+    path = root / RESOLVED_CONFIG
+    if not path.is_file():
+        raise OutputError(f"{root}: no {RESOLVED_CONFIG}; is it the output folder of a run?")
+    return Experiment.load(project, path)
 
 
 def refuse_existing(folder: Path) -> None:

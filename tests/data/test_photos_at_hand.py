@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from foldsmith.data.datasets import PhotoDataset, stored_head
+from foldsmith.data.images import decode
+from foldsmith.data.photos_at_hand import PhotosAtHand, find_photos
+from foldsmith.data.store import PhotoStore
+from foldsmith.data.transforms import LongestMaxSize, Normalize, PadIfNeeded, Resize
+from foldsmith.errors import DataError
+from foldsmith.hashing import FileHashes
+
+
+def test_files_folders_and_patterns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/2.png", "b/10.PNG", "b/c/1.webp", "d/1.jpg", "[x].jpg", "b/.hidden.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/notes.txt").touch()
+
+    def found(*names):
+        return [path.as_posix() for path in find_photos(names)]
+
+    assert found("b") == ["b/10.PNG", "b/2.png", "b/c/1.webp"]
+    # What is named is taken whatever it is called, in this order, once.
+    assert found("d/1.jpg", "none", "b/notes.txt", "./d/1.jpg") == [
+        *("d/1.jpg", "none", "b/notes.txt")
+    ]
+    assert found("b/*.png") == ["b/2.png"]
+    assert found("**/1.*") == ["b/c/1.webp", "d/1.jpg"]
+    assert found("b/*") == ["b/10.PNG", "b/2.png", "b/notes.txt"]
+    # Folders that a pattern fits are folders; brackets may be a name's own.
+    assert found("[bd]") == ["b/10.PNG", "b/2.png", "b/c/1.webp", "d/1.jpg"]
+    assert found("[x].jpg") == ["[x].jpg"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: holds no photos \(.avif"):
+        found("d", "empty")
+    with pytest.raises(DataError, match=r"e\*/x: no file has such a name"):
+        found("e*/x")
+
+
+def test_photos_are_those_of_a_store(write_photos):
+    paths = write_photos(5, 30, 20)
+    lists = [
+        [LongestMaxSize(16), PadIfNeeded(16, 16), Normalize([0.5] * 3, [0.2] * 3)],
+        [Resize(12, 12), Normalize([0.5] * 3, [0.2] * 3)],
+        [LongestMaxSize(99)],
+    ]
+    at_hand = PhotosAtHand([stored_head(transforms) for transforms in lists])
+    for path in paths:
+        at_hand.add(at_hand.versions(decode(path)))
+    assert len(at_hand) == 5
+    assert at_hand.n_bytes == 5 * 3 * (16 * 11 + 12 * 12 + 30 * 20)
+    store = PhotoStore(None, FileHashes(paths[0].parent / "hashes.json"))
+    keys = [(0, k) for k in range(5)]
+    for transforms in lists:
+        one, other = (
+            PhotoDataset(source, paths, np.arange(5), None, transforms, seed=0)
+            for source in (at_hand, store)
+        )
+        assert one.photos.sizes.tolist() == [list(one.photos[0].shape[:2])] * 5
+        found, wanted = one[keys[0]].views[0], other[keys[0]].views[0]
+        np.testing.assert_array_equal(found, wanted)
+        batch = one.__getitems__(keys), other.__getitems__(keys)
+        np.testing.assert_array_equal(batch[0].views[0], batch[1].views[0])
