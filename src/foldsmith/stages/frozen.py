@@ -89,7 +89,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         # Photos that cannot be read are predicted as the mean of the train targets.
         test_logits[:] = task.constant_logits(targets)
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-        groups = _groups(project, table)
+        groups, readable = _groups(project, table), readable_test(project, test)
         for fold in range(project.n_splits):
             seen = folds != fold
             predict = head.fit(
@@ -97,8 +97,8 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             )
             held_out = predict(features[~seen]).astype(np.float32)[:, None]
             parts.append(FoldLogits(fold, None, np.flatnonzero(~seen), held_out))
-            on_test = predict(test_features).astype(np.float32)[:, None]
-            test_logits[fold, readable_test(project, test)] = on_test
+            if len(readable):
+                test_logits[fold, readable] = predict(test_features).astype(np.float32)[:, None]
         metric = value_metric(project)
         scores = score_table(parts, targets, task, nn.MSELoss(), metric)
         results = Results(collect_oof(parts, len(table)), test_logits, scores)
@@ -181,8 +181,11 @@ def _compute_features(
         loader = parts["loader/val"]
         features = predict_logits([backbone], loader, runtime, f"fold {fold}", settings.tta)[0]
         by_fold.append(FoldLogits(fold, None, loader.dataset.rows, features))
+    train = collect_oof(by_fold, sum(len(part.rows) for part in by_fold))
+    if not len(readable_test(project, read_test(project))):
+        return train, np.empty((0, train.shape[1]), np.float32)
     test = predict_logits([backbone], parts["loader/test"], runtime, "test", settings.tta)[0]
-    return collect_oof(by_fold, sum(len(part.rows) for part in by_fold)), test
+    return train, test
 
 
 def _groups(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:

@@ -17,6 +17,7 @@ from foldsmith.data.tables import (
     FOLD_COLUMN,
     read_folds,
     read_test,
+    readable_test,
     submission_table,
 )
 from foldsmith.errors import ConfigError, OutputError
@@ -195,16 +196,15 @@ def _infer(
         oof_parts.append(_predict_oof(item.copy, item.epoch, *parts_of_fold))
         last_parts.append(of_last or oof_parts[-1])
         models.append(parts["model"].cpu())
-    # One pass over the test photos for all folds, or as many as the device holds.
-    loader = parts["loader/test"]
-    groups = models_that_fit(models, runtime.free_bytes())
+    readable = readable_test(project, test)
     logits_by_group = []
-    for group in groups:
+    # One pass over the test photos for all folds, or as many as the device holds.
+    for group in models_that_fit(models, runtime.free_bytes()) if len(readable) else []:
         placed = [runtime.place(model) for model in group]
+        loader = parts["loader/test"]
         logits_by_group.append(predict_logits(placed, loader, runtime, "test", settings.tta))
         for model in group:
             model.cpu()
-    readable_logits = np.concatenate(logits_by_group)
 
     labels = labels_of(task, project, table)
     oof_logits = collect_oof(oof_parts, len(table))
@@ -222,7 +222,8 @@ def _infer(
     # Photos that cannot be read are predicted as the mean of the train targets.
     test_logits = np.empty((len(models), len(test), task.n_outputs), np.float32)
     test_logits[:] = task.constant_logits(labels)
-    test_logits[:, loader.dataset.rows] = readable_logits
+    if logits_by_group:
+        test_logits[:, readable] = np.concatenate(logits_by_group)
 
     results = Results(oof_logits, test_logits, scores)
     outputs = write_results(root, label, project, table, test, task, results)
@@ -242,7 +243,7 @@ def _infer(
         wall_s=watch.seconds,
     )
     print_scores(scores, metric, criterion, chosen[0].epoch)
-    unread = len(test) - len(loader.dataset.rows)
+    unread = len(test) - len(readable)
     if unread:
         print(f"({unread} test photos cannot be read; they get the mean of the train targets)")
     print(f"wrote {shown(root)}/*_by_{label}*")

@@ -193,7 +193,7 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
     ids, target = project.settings.id_column, project.settings.target_column
     # The table carries the row ids and folds of the array.
     oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)
-    test = read_table(root / f"submission_by_{label}.csv", [target])
+    test = read_table(root / f"submission_by_{label}.csv", [target], may_be_empty=True)
     task = str(manifest.facts["task"])
     probabilities = [
         _read_probabilities(project, task, manifest, root / f"{part}_logit_by_{label}.npy")
