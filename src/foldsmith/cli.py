@@ -193,10 +193,9 @@ def _ask(question: str, answers: Sequence[str], best: str) -> str:
             raise typer.BadParameter(f"there is {', '.join(answers)}")
         return text
 
+    listed = ", ".join(answers[:12]) + (", ..." if len(answers) > 12 else "")
     try:
-        answer: str = typer.prompt(
-            f"{question} ({', '.join(answers)})", default=best, value_proc=known
-        )
+        answer: str = typer.prompt(f"{question} ({listed})", default=best, value_proc=known)
     except typer.Abort:
         raise FoldsmithError("no answer; name the column with its flag, or use --yes") from None
     return answer

@@ -180,6 +180,8 @@ def guess_id(source: Source, photos: PhotoFolder) -> Guess:
     best, most = "", (0, False)
     for name in source.table.columns:
         values = source.table[name].unique()
+        if len(values) < most[0]:
+            continue
         found = {photo for value in values for photo in photos.find(value)[:1]}
         rank = len(found), len(values) == len(source.table)
         if rank[0] and rank > most:

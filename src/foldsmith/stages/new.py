@@ -142,12 +142,60 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     names = [*_templates(), Path(_README)]
     inputs = [Path("input") / name for name in ("train.csv", "test.csv", _PHOTOS, _TEST_PHOTOS)]
     _refuse_existing(folder, [*names, *inputs])
+    found = _find(data, _Decisions(ask, yes))
+    # The project file comes last: where it is, the rest is.
+    for link, target in found.links.items():
+        _link(folder / "input" / link, target, folder)
+    for name, table in (("train.csv", found.train), ("test.csv", found.test)):
+        write_csv(folder / "input" / name, table)
+        print(f"wrote {shown(folder / 'input' / name)}: {len(table):,} rows")
+    _write_templates(folder, names, _project_values(folder, found) | _readme_values(folder, found))
+    print(f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml")
+    return folder / PROJECT_FILE
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a project is made of.
+
+    Attributes:
+        train: The table of the labelled photos, as it is to be written.
+        test: That of the photos to predict.
+        links: Name of each link in ``input`` -> folder of photos.
+        id_column: Column of the ids.
+        path_column: Column of the photos' paths.
+        source_column: Column of the targets as they were.
+        target_column: Column of the targets as numbers.
+        group_column: Column of the groups, if there are groups.
+        target: What the targets are.
+        folds: How to split.
+        metric: What predictions are judged by.
+        budget: How much time it may take.
+    """
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    links: Mapping[str, Path]
+    id_column: str
+    path_column: str
+    source_column: str
+    target_column: str
+    group_column: str | None
+    target: Target
+    folds: FoldSettings
+    metric: NewMetric
+    budget: Budget
+
+
+def _find(data: Data, decide: "_Decisions") -> _Found:
+    """Look at the data; nothing is written."""
     photos = PhotoFolder(data.images)
     others = None if data.test_images is None else PhotoFolder(data.test_images, "--test-images")
-    _say_photos(photos, others)
-
+    for folder in (photos, others):
+        if folder is not None:
+            _say_photos(folder)
     train, test = _read(data, photos)
-    decide = _Decisions(ask, yes)
+
     id_column = decide("id", train, data.id_column, lambda: guess_id(train, photos))
     paths = locate(train, id_column, photos)
     known = [] if test is None else list(test.table.columns)
@@ -155,21 +203,17 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
         "target", train, data.target_column, lambda: guess_target(train, id_column, known)
     )
     target = examine_target(train, target_column, id_column)
-    group_column: str | None = None
-    if data.group_column == NO_GROUP and NO_GROUP not in train.table.columns:
-        print("group    none, as named")
-    else:
-        group_column = decide.optional(
-            "group",
-            train,
-            data.group_column,
-            lambda: guess_group(train, id_column, target_column),
-        )
+    if target.classes:
+        listed = ", ".join(map(_on_one_line, target.classes[:8]))
+        more = ", ..." if len(target.classes) > 8 else ""
+        print(f"classes  {listed}{more}: taken for steps of one scale, in this order")
+    group_column = decide.optional(
+        "group", train, data.group_column, lambda: guess_group(train, id_column, target_column)
+    )
     _refuse_same(id_column, target_column, group_column)
     if group_column is not None:
         check_group(train, group_column)
-    groups = None if group_column is None else train.table[group_column]
-    folds = choose_folds(target.values, groups)
+    folds = choose_folds(target.values, None if group_column is None else train.table[group_column])
     print(f"folds    {folds.n_splits} by {folds.method}")
     metric = _metric(data, target)
     budget = _budget(data, len(photos.names) + (0 if others is None else len(others.names)))
@@ -182,42 +226,24 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
         new_train[new_target] = target.values.astype(int)
     new_test = _test_table(test, id_column, path_column, photos, others, train)
     _refuse_overlap(data, id_column, new_train, new_test)
-    unused = len(photos.names) - len({*new_train[path_column], *new_test[path_column]})
-    if others is None and unused > 0:
-        print(f"note: {unused:,} photos are in no table and are not used")
-
-    values = {
-        "how_made": "Found in the data by 'foldsmith new': look it over.",
-        "name": _own_name(folder),
-        "image_path": _scalar(f"{{{path_column}}}"),
-        "id_column": _scalar(id_column),
-        "about_target": _about_target(target, target_column),
-        "target_column": _scalar(new_target),
-        "target_range": _numbers(target.range),
-        "n_classes": target.n_classes,
-        "class_values": _numbers(target.class_values),
-        "group_column": _scalar(group_column),
-        "method": folds.method,
-        "n_splits": folds.n_splits,
-        "metric": metric,
-        "budget": budget,
-    }
-    links = {_PHOTOS: photos} | ({} if others is None else {_TEST_PHOTOS: others})
-    added = f"the photo's `{path_column}`"
-    if target.classes:
-        added += f" and the number of its class, `{new_target}`"
-    values |= _for_readme(
-        folder, new_train, new_test, target, target_column, group_column, folds, links, added
+    used = {*new_train[path_column], *new_test[path_column]}
+    unused = len(set(_below(_PHOTOS, photos.names)) - used)
+    if unused:
+        print(f"note: {unused:,} photos of {shown(photos.folder)} are in no table and not used")
+    return _Found(
+        train=new_train,
+        test=new_test,
+        links={_PHOTOS: photos.folder} | ({} if others is None else {_TEST_PHOTOS: others.folder}),
+        id_column=id_column,
+        path_column=path_column,
+        source_column=target_column,
+        target_column=new_target,
+        group_column=group_column,
+        target=target,
+        folds=folds,
+        metric=metric,
+        budget=budget,
     )
-    # The project file comes last: where it is, the rest is.
-    for name, photo_folder in links.items():
-        _link(folder / "input" / name, photo_folder.folder, folder)
-    for name, table in (("train.csv", new_train), ("test.csv", new_test)):
-        write_csv(folder / "input" / name, table)
-        print(f"wrote {shown(folder / 'input' / name)}: {len(table):,} rows")
-    _write_templates(folder, names, values)
-    print(f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml")
-    return folder / PROJECT_FILE
 
 
 class _Decisions:
@@ -226,6 +252,7 @@ class _Decisions:
     def __init__(self, ask: Ask | None, yes: bool) -> None:
         self._ask = ask
         self._yes = yes
+        self._taken: list[str] = []
 
     def __call__(
         self, what: str, source: Source, given: str | None, guess: Callable[[], Guess]
@@ -246,18 +273,29 @@ class _Decisions:
             given: The column that was named.
             guess: Looks for it.
         """
+        column, why = self._choose(what, source, given, guess)
+        print(f"{what:<8} {column or 'none'}{why}")
+        if column is not None:
+            self._taken.append(column)
+        return column
+
+    def _choose(
+        self, what: str, source: Source, given: str | None, guess: Callable[[], Guess]
+    ) -> tuple[str | None, str]:
+        """Return the column and why it is the one."""
+        columns = source.table.columns
         if given is not None:
+            if what == "group" and given == NO_GROUP and given not in columns:
+                return None, ", as named"
             source.has(given, f"--{what}")
-            print(f"{what:<8} {given}, as named")
-            return given
+            return given, ", as named"
         found = guess()
-        if found.others and not self._yes and found.column is not None:
-            answer = self._answer(what, source, found, found.column)
-            print(f"{what:<8} {answer}, as answered")
-            return None if answer == NO_GROUP and answer not in source.table.columns else answer
-        note = f" (or {', '.join(found.others)}: --{what})" if found.others else ""
-        print(f"{what:<8} {found.column or 'none'}: {found.why}{note}")
-        return found.column
+        if found.column is None or not found.others:
+            return found.column, f": {found.why}"
+        if self._yes:
+            return found.column, f": {found.why} (or {', '.join(found.others)}: --{what})"
+        answer = self._answer(what, source, found, found.column)
+        return answer if answer in columns else None, ", as answered"
 
     def _answer(self, what: str, source: Source, found: Guess, best: str) -> str:
         choices = [best, *found.others, *([NO_GROUP] if what == "group" else [])]
@@ -267,7 +305,8 @@ class _Decisions:
                 f"it with --{what}, or take the first with --yes"
             )
         # Any column may be meant, not only those that look like it.
-        others = [name for name in source.table.columns if name not in choices]
+        known = {*choices, *self._taken}
+        others = [name for name in source.table.columns if name not in known]
         return self._ask(f"Which column is the {what}?", [*choices, *others], best)
 
 
@@ -328,14 +367,11 @@ def _refuse_existing(folder: Path, names: Sequence[Path]) -> None:
             raise OutputError(f"{folder / name}: exists already; name another folder")
 
 
-def _say_photos(photos: PhotoFolder, others: PhotoFolder | None) -> None:
-    for found in (photos, others):
-        if found is None:
-            continue
-        kinds = sorted({Path(name).suffix[1:].lower() for name in found.names})
-        sides = found.sides()
-        text = "none of a sample can be read" if sides is None else _sides(*sides)
-        print(f"{shown(found.folder)}: {len(found.names):,} photos ({', '.join(kinds)}; {text})")
+def _say_photos(found: PhotoFolder) -> None:
+    kinds = sorted({Path(name).suffix[1:].lower() for name in found.names})
+    sides = found.sides()
+    text = "none of a sample can be read" if sides is None else _sides(*sides)
+    print(f"{shown(found.folder)}: {len(found.names):,} photos ({', '.join(kinds)}; {text})")
 
 
 def _sides(shortest: int, longest: int) -> str:
@@ -380,59 +416,74 @@ def _below(folder: str, paths: Sequence[str]) -> list[str]:
     return [f"{folder}/{path}" for path in paths]
 
 
-def _about_target(target: Target, column: str) -> str:
-    """Return the comment above the target."""
-    if not target.classes:
-        return str(_TO_FILL_IN["about_target"])
-    lines = [
-        f"The column to predict: {_quoted(column)} as numbers, in this order (for another, number "
-        "them anew in",
-        "input/train.csv). The experiments take them for steps of one scale; for classes without "
-        "an order add one",
-        "that imports foldsmith:multi_class.yml.",
-    ]
-    lines += [f"  {number} = {_quoted(name)}" for number, name in enumerate(target.classes)]
-    return "\n".join(f"# {line}" for line in lines)
-
-
-def _for_readme(
-    folder: Path,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    target: Target,
-    target_column: str,
-    group_column: str | None,
-    folds: FoldSettings,
-    links: Mapping[str, PhotoFolder],
-    added: str,
-) -> dict[str, str]:
-    """Return what the README says of the data."""
-    what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
-    if target.classes:
-        what = f"{len(target.classes)} classes, see `project.yml` for their order"
-    groups = "every photo by itself"
-    if group_column is not None:
-        groups = f"no {_quoted(group_column)} in two of them"
-    submission = "`submission.csv`: the predictions to hand in;"
-    to_predict = f"{len(test):,} photos to predict"
-    if not len(test):
-        submission = "`submission.csv`: empty, as long as there is nothing to predict;"
-        to_predict = (
-            "no photos to predict. To predict some later, put them below `input/`, their ids and "
-            f"paths into `input/test.csv` ({', '.join(test.columns)}), and run the same command: "
-            "what that does not change is not run again"
-        )
+def _project_values(folder: Path, found: _Found) -> dict[str, Any]:
+    """Return what the project file says."""
     return {
-        "title": folder.resolve().name,
-        "summary": f"{len(train):,} labelled photos; target {_quoted(target_column)}, {what}; "
-        f"{folds.n_splits} folds, {groups}; {to_predict}.",
-        "submission": submission,
-        "added": added,
-        "links": ", ".join(f"`input/{name}`" for name in links),
+        "how_made": "Found in the data by 'foldsmith new': look it over.",
+        "name": _own_name(folder),
+        "image_path": _scalar(f"{{{found.path_column}}}"),
+        "id_column": _scalar(found.id_column),
+        "about_target": _about_target(found),
+        "target_column": _scalar(found.target_column),
+        "target_range": _numbers(found.target.range),
+        "n_classes": found.target.n_classes,
+        "class_values": _numbers(found.target.class_values),
+        "group_column": _scalar(found.group_column),
+        "method": found.folds.method,
+        "n_splits": found.folds.n_splits,
+        "metric": found.metric,
+        "budget": found.budget,
     }
 
 
-def _quoted(text: str) -> str:
+def _about_target(found: _Found) -> str:
+    """Return the comment above the target."""
+    classes = found.target.classes
+    if not classes:
+        return str(_TO_FILL_IN["about_target"])
+    lines = [
+        f"The column to predict: the classes of {_on_one_line(found.source_column)} as numbers, in "
+        "the order below;",
+        f"for another order, change the numbers of {found.target_column} in input/train.csv. The "
+        "experiments",
+        "take them for steps of one scale. For classes without an order, write fine-tunings of the",
+        "task multi-class (import: foldsmith:multi_class.yml) and metric: LogLoss or AUC.",
+        *(f"  {number} = {_on_one_line(name)}" for number, name in enumerate(classes)),
+    ]
+    return "\n".join(f"# {line}" for line in lines)
+
+
+def _readme_values(folder: Path, found: _Found) -> dict[str, str]:
+    """Return what the README says."""
+    target, added = found.target, f"the photo's `{found.path_column}`"
+    what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
+    if target.classes:
+        what = f"{len(target.classes)} classes (their order is in `project.yml`)"
+        added += f" and the number of its class, `{found.target_column}`"
+    groups = "every photo by itself"
+    if found.group_column is not None:
+        groups = f"no {_on_one_line(found.group_column)} in two of them"
+    submission = "`submission.csv`: the predictions to hand in;"
+    to_predict = f"{len(found.test):,} photos to predict."
+    if not len(found.test):
+        submission = "`submission.csv`: empty, as there is nothing to predict;"
+        to_predict = (
+            "no photos to predict.\n\nTo predict some later, put them below `input`, their ids and "
+            f"paths into `input/test.csv` ({', '.join(found.test.columns)}), and run the same "
+            "command. It begins anew, since the pretraining sees all photos."
+        )
+    return {
+        "title": folder.resolve().name,
+        "summary": f"{len(found.train):,} labelled photos; target "
+        f"{_on_one_line(found.source_column)}, {what}; {found.folds.n_splits} folds, {groups}; "
+        f"{to_predict}",
+        "submission": submission,
+        "added": added,
+        "links": ", ".join(f"`input/{name}`" for name in found.links),
+    }
+
+
+def _on_one_line(text: str) -> str:
     """Return a text of the data for a comment or a README: on one line."""
     return " ".join(text.split())
 
