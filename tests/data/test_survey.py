@@ -137,9 +137,15 @@ SIX = {"id": [1, 2, 3, 4, 5, 6]}
         ({"label": list("uuvvuv"), "label_id": [0, 0, 1, 1, 0, 1]}, [], 1, False),
         # Neither constant, nor free text, nor a row number.
         (
-            {"Unnamed: 0": range(6), "k": [1] * 6, "notes": list("abcdef"), "z": list("uuvvuv")},
+            {
+                "Unnamed: 0": [0, 1] * 3,
+                "nr": [6, 4, 5, 3, 2, 1],
+                "k": [1] * 6,
+                "notes": list("abcdef"),
+                "z": list("uuvvuv"),
+            },
             [],
-            3,
+            4,
             True,
         ),
     ],

@@ -333,3 +333,12 @@ def test_a_project_that_holds_its_photos_may_move(tmp_path):
     new_project_of(tmp_path / "here", Data(images=tmp_path / "here/raw"))
     (tmp_path / "here").rename(tmp_path / "there")
     opened(tmp_path / "there")
+
+
+@pytest.mark.parametrize(("large", "budget"), [(13, "medium"), (12, "large")])
+def test_the_budget_follows_device_and_photos(tmp_path, monkeypatch, large, budget):
+    make_photos(tmp_path / "tree", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("foldsmith.stages.new._LARGE", large)
+    new_project_of(tmp_path / "mine", Data(images=tmp_path / "tree"))
+    assert opened(tmp_path / "mine")[0].settings.budget == budget

@@ -272,10 +272,10 @@ def class_folders(photos: PhotoFolder) -> pd.DataFrame:
 def guess_target(source: Source, id_column: str, test_columns: Iterable[str]) -> Guess:
     """Choose the target column.
 
-    Columns count that vary, are not the id, are not called like a group, and hold numbers or
-    texts that repeat; if any of them are not in the test table, only those. Of these, in this
-    order: one called like :data:`TARGET_WORDS` (or ``y``); the last one of numbers with at most
-    20 values; the last one of numbers; the last one of text. Numbers go before text.
+    Columns count that vary, are not the id, are not called like a group, and hold numbers (other
+    than those of the rows) or texts that repeat; if any of them are not in the test table, only
+    those. Of these, in this order: one called like :data:`TARGET_WORDS` (or ``y``); the last one
+    of numbers with at most 20 values; the last one of numbers; the last one of text.
 
     A person should be asked if several are called so, or none is and several are left.
 
@@ -501,7 +501,7 @@ class _Facts:
     Attributes:
         numeric: Numbers, but for one in ten at most.
         distinct: Different values.
-        may_be_target: It varies, and holds numbers or texts that repeat.
+        may_be_target: It varies, and holds numbers (not those of the rows) or texts that repeat.
     """
 
     numeric: bool
@@ -514,8 +514,16 @@ class _Facts:
         found = _finite(present)
         numeric = len(present) > 0 and int(found.isna().sum()) * 10 <= len(present)
         distinct = int(found.nunique() if numeric else present.nunique())
-        repeats = distinct <= max(2, len(present) // 2)
-        return cls(numeric, distinct, distinct > 1 and (numeric or repeats))
+        useful = distinct <= max(2, len(present) // 2)
+        if numeric:
+            useful = not _counts_rows(found)
+        return cls(numeric, distinct, distinct > 1 and useful)
+
+
+def _counts_rows(values: pd.Series) -> bool:
+    """Return whether numbers are a row number: integers one after another, in any order."""
+    steps = np.diff(np.sort(values.to_numpy()))
+    return len(steps) > 1 and bool((steps == 1).all())
 
 
 def _finite(column: pd.Series) -> pd.Series:
