@@ -16,7 +16,8 @@ from foldsmith.data.checks import table_problems
 from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.errors import DataError, OutputError
 from foldsmith.pipeline import dry_run
-from foldsmith.stages import Data, check, new_project, new_project_of
+from foldsmith.stages import Data, check, new_project, new_project_of, preprocess
+from foldsmith.stages.members import _photo_facts
 
 EXPERIMENTS = ["300", "400", "401", "410", "420", "901"]
 
@@ -231,6 +232,14 @@ def test_what_is_named_is_taken(tmp_path, numbered):
     assert (settings.target_column, settings.group_column) == ("weight", None)
     assert (settings.metric, settings.budget) == ("MAE", "large")
     assert settings.folds.method == "StratifiedKFold"
+
+
+def test_ids_of_digits_are_found_again_in_the_facts_of_the_photos(tmp_path, numbered):
+    table_of(16, label=[0, 1] * 8).to_csv(tmp_path / "train.csv", index=False)
+    new_project_of(tmp_path / "mine", Data(images=numbered, train=tmp_path / "train.csv"))
+    project, train, _ = opened(tmp_path / "mine")
+    preprocess(project)
+    assert np.isfinite(_photo_facts(project, train, "train")).all()
 
 
 @pytest.fixture

@@ -169,9 +169,10 @@ def groups_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
 def _photo_facts(project: Project, table: pd.DataFrame, data_type: str) -> Array:
     """Return size and colours of photos, shape (n, 8), NaN where one could not be read."""
     column = project.settings.id_column
-    # Without an id column: an id may be in train and in test.
-    info = read_table(project.data_dir / IMG_INFO, ["data_type", column, *COLUMNS])
-    info = info[info["data_type"] == data_type].astype({column: str}).set_index(column)
+    # An id may be in train and in test.
+    needed = ["data_type", column, *COLUMNS]
+    info = read_table(project.data_dir / IMG_INFO, needed, column, unique=False)
+    info = info[info["data_type"] == data_type].set_index(column)
     facts: Array = info.reindex(table[column].astype(str))[COLUMNS].to_numpy(dtype=np.float64)
     return facts
 
