@@ -99,21 +99,115 @@ def _open(folder: Path) -> Any:
 @app.command()
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")],
+    images: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option(
+            "--images",
+            metavar="DIR",
+            help="Folder of the photos; without --train, one folder in it per class.",
+            show_default="a project.yml to fill in",
+        ),
+    ] = None,
+    train: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--train", metavar="CSV", help="Table of the labelled photos."),
+    ] = None,
+    test: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--test", metavar="CSV", help="Table of the photos to predict, if any."),
+    ] = None,
+    test_images: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--test-images",
+            metavar="DIR",
+            help="Folder of the photos to predict, if it is another one.",
+        ),
+    ] = None,
+    id_column: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--id", metavar="COLUMN", help="Column that names the photos."),
+    ] = None,
+    target: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--target", metavar="COLUMN", help="Column to predict."),
+    ] = None,
+    group: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--group",
+            metavar="COLUMN",
+            help="Column whose equal values must stay in one fold, as of one patient; or none.",
+        ),
+    ] = None,
+    metric: Annotated[
+        Optional[Literal["RMSE", "MAE", "QWK", "Accuracy"]],  # noqa: UP045
+        typer.Option("--metric", help="What predictions are judged by."),
+    ] = None,
     budget: Annotated[
-        Literal["small", "medium", "large"],
+        Optional[Literal["small", "medium", "large"]],  # noqa: UP045
         typer.Option(
             "--budget",
             help="small: a laptop's CPU, minutes; medium: a GPU, an hour; large: a GPU over night.",
         ),
-    ] = "small",
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing: take the best guess.")
+    ] = False,
 ) -> None:
-    """Begin a project: the recommended experiments, and a project.yml to fill in.
+    """Begin a project: the recommended experiments and a project.yml, made from the data.
 
-    foldsmith new my-project --budget medium
+    foldsmith new my-project --images photos --train train.csv --test test.csv
+
+    What is not named is found in the data, and printed; where several columns are possible,
+    you are asked. Without --images there is a project.yml to fill in.
     """
     from foldsmith import stages
 
-    stages.new_project(folder, budget)
+    if images is None:
+        flags = {
+            "--train": train,
+            "--test": test,
+            "--test-images": test_images,
+            "--id": id_column,
+            "--target": target,
+            "--group": group,
+            "--metric": metric,
+        }
+        named = [flag for flag, value in flags.items() if value is not None]
+        if named:
+            raise typer.BadParameter(f"{named[0]} needs --images, the folder of the photos")
+        stages.new_project(folder, budget or "small")
+        return
+    data = stages.Data(
+        images=images,
+        train=train,
+        test=test,
+        test_images=test_images,
+        id_column=id_column,
+        target_column=target,
+        group_column=group,
+        metric=metric,
+        budget=budget,
+    )
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    stages.new_project_of(folder, data, _ask if on_terminal else None, yes)
+
+
+def _ask(question: str, answers: Sequence[str], best: str) -> str:
+    """Ask a person until the answer is one of those that are possible."""
+
+    def known(text: str) -> str:
+        if text not in answers:
+            raise typer.BadParameter(f"there is {', '.join(answers)}")
+        return text
+
+    listed = ", ".join(answers[:12]) + (", ..." if len(answers) > 12 else "")
+    try:
+        answer: str = typer.prompt(f"{question} ({listed})", default=best, value_proc=known)
+    except typer.Abort:
+        raise FoldsmithError("no answer; name the column with its flag, or use --yes") from None
+    return answer
 
 
 @app.command()

@@ -29,6 +29,14 @@ def test_ids_stay_text(opened):
     assert read_test(opened)["object_id"].tolist()[:2] == ["00000", "00001"]
 
 
+def test_a_test_table_may_have_no_rows_but_needs_its_column(opened):
+    rewrite(opened, "test.csv", lambda t: t.iloc[:0])
+    assert len(read_test(opened)) == 0
+    rewrite(opened, "test.csv", lambda t: t.rename(columns={"object_id": "id"}))
+    with pytest.raises(DataError, match="no column 'object_id'"):
+        read_test(opened)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

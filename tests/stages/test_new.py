@@ -1,16 +1,23 @@
 """A new project, from the command to a blend."""
 
+import io
 import shutil
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from foldsmith.cli import _ask
 from foldsmith.config import Project
 from foldsmith.config.project import TEMPLATE
-from foldsmith.errors import OutputError
+from foldsmith.data.checks import table_problems
+from foldsmith.data.tables import photo_paths, read_test, read_train
+from foldsmith.errors import DataError, OutputError
 from foldsmith.pipeline import dry_run
-from foldsmith.stages import check, new_project
+from foldsmith.stages import Data, check, new_project, new_project_of, preprocess
+from foldsmith.stages.members import _photo_facts
 
 EXPERIMENTS = ["300", "400", "401", "410", "420", "901"]
 
@@ -96,3 +103,251 @@ def test_the_bundled_project_uses_the_same_recipes(project_dir):
         return {yaml.safe_load(file.read_text())["import"] for file in files}
 
     assert imports(TEMPLATE / "exp_config") <= imports(project_dir / "exp_config")
+
+
+def make_photos(folder, *names):
+    """Write photos in which a class can be seen: each folder has a colour of its own."""
+    rng = np.random.default_rng(0)
+    folders = sorted({name.rpartition("/")[0] for name in names})
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour = 40 + 60 * (folders.index(name.rpartition("/")[0]) % 3)
+        cv2.imwrite(str(path), rng.integers(colour, colour + 40, (40, 48, 3), np.uint8))
+
+
+def opened(folder):
+    """Open a new project whose tables have nothing wrong and whose photos are there."""
+    project = Project.open(folder)
+    assert table_problems(project) == []
+    tables = read_train(project), read_test(project)
+    assert all(path.is_file() for table in tables for path in photo_paths(project, table))
+    return project, *tables
+
+
+def table_of(n, **columns):
+    return pd.DataFrame({"Bild Nr.": [f"{k:03}" for k in range(n)], **columns})
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Photos 000 to 023 in nested folders, of all kinds."""
+    kinds = ["jpg", "JPG", "jpeg", "png", "webp", "tif", "bmp", "PNG"]
+    names = [f"{'ab'[k % 2]}/{k % 3}/{k:03}.{kinds[k % 8]}" for k in range(24)]
+    make_photos(tmp_path / "photos", *names)
+    return tmp_path / "photos"
+
+
+def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli):
+    train = table_of(
+        16, **{"Größe: cm #1": np.arange(16) / 3, "patient": [f"p{k // 2}" for k in range(16)]}
+    )
+    train.to_csv(tmp_path / "labels.csv", index=False)
+    table_of(24)[16:].to_csv(tmp_path / "others.csv", index=False)
+    flags = ["--images", "photos", "--train", "labels.csv", "--test", "others.csv"]
+    # Nothing is unclear, so nothing is asked.
+    said = cli(tmp_path, "new", "my: project", *flags).stdout
+    assert "id       Bild Nr.: names 16 photos" in said
+    assert "target   Größe: cm #1: numbers, 16 values" in said
+    assert "group    patient: 8 values" in said
+    project, new_train, new_test = opened(tmp_path / "my: project")
+    settings = project.settings
+    assert settings.name == "my: project"
+    assert (settings.id_column, settings.target_column) == ("Bild Nr.", "Größe: cm #1")
+    assert (settings.group_column, settings.metric) == ("patient", "RMSE")
+    assert settings.target_range == pytest.approx((0, 5))
+    assert new_train["Bild Nr."].tolist() == train["Bild Nr."].tolist()
+    assert len(new_test) == 8
+    # The photos stay where they are.
+    assert (project.data_dir / "photos").readlink() == numbered
+    planned = cli(tmp_path / "my: project", "run", "-cfg", "exp_config/901.yml", "--dry-run")
+    assert planned.stdout.count("to do") >= 6
+    readme = (tmp_path / "my: project/README.md").read_text()
+    assert "16 labelled photos; target Größe: cm #1" in readme and "$" not in readme
+
+
+def test_an_image_folder_without_test_photos_runs_to_the_end(tmp_path, cli):
+    names = [f"{kind}/{k}.png" for kind in ("bad", "good", "very good") for k in range(8)]
+    make_photos(tmp_path / "tree", *names)
+    cli(tmp_path, "new", "mine", "--images", "tree", "--budget", "small")
+    folder = tmp_path / "mine"
+    text = (folder / "project.yml").read_text()
+    assert "#   0 = bad\n#   1 = good\n#   2 = very good\n" in text
+    project, train, test = opened(folder)
+    assert dict(zip(train["class"], train["target"], strict=True)) == {
+        "bad": 0,
+        "good": 1,
+        "very good": 2,
+    }
+    assert (project.n_classes, project.settings.metric, len(test)) == (3, "Accuracy", 0)
+    said = cli(folder, "run", "-cfg", "exp_config/901.yml", *TINY).stdout
+    assert "(the test table has no rows: the submissions are empty)" in said
+    assert len(pd.read_csv(folder / "output/901_ensemble/submission.csv")) == 0
+    scores = pd.read_csv(folder / "output/901_ensemble/ensemble_scores.csv")
+    assert scores["cross_fitted"].notna().any()
+    assert "to do" not in cli(folder, "status").stdout
+
+
+def test_test_photos_may_lie_in_a_folder_of_their_own(tmp_path):
+    make_photos(tmp_path / "train", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+    make_photos(tmp_path / "test", "0.jpg", "1.jpg")
+    data = Data(images=tmp_path / "train", test_images=tmp_path / "test")
+    new_project_of(tmp_path / "mine", data)
+    project, _, test = opened(tmp_path / "mine")
+    assert test["photo_id"].tolist() == ["0.jpg", "1.jpg"]
+    assert test["path"].tolist() == ["test_photos/0.jpg", "test_photos/1.jpg"]
+    # Two classes: a number between them says more than one of the two.
+    assert project.settings.metric == "RMSE"
+
+
+def test_columns_of_its_own_do_not_meet_those_of_the_table(tmp_path, numbered):
+    columns = {"path": range(16), "target": ["no", "yes"] * 8}
+    table_of(16, **columns).to_csv(tmp_path / "train.csv", index=False)
+    data = Data(images=numbered, train=tmp_path / "train.csv")
+    new_project_of(tmp_path / "mine", data, yes=True)
+    project, train, _ = opened(tmp_path / "mine")
+    assert train["path"].tolist() == list(range(16))
+    assert train["target"].tolist() == ["no", "yes"] * 8
+    assert project.settings.target_column == "new_target"
+    assert train["new_target"].tolist() == [0, 1] * 8
+
+
+def test_what_is_named_is_taken(tmp_path, numbered):
+    columns = {
+        "label": [0, 1] * 8,
+        "weight": [1, 2, 3, 4] * 4,
+        "group": [k // 2 for k in range(16)],
+    }
+    table_of(16, **columns).to_csv(tmp_path / "train.csv", index=False)
+    data = Data(
+        images=numbered,
+        train=tmp_path / "train.csv",
+        target_column="weight",
+        group_column="none",
+        metric="MAE",
+        budget="large",
+    )
+    new_project_of(tmp_path / "mine", data)
+    settings = opened(tmp_path / "mine")[0].settings
+    assert (settings.target_column, settings.group_column) == ("weight", None)
+    assert (settings.metric, settings.budget) == ("MAE", "large")
+    assert settings.folds.method == "StratifiedKFold"
+
+
+def test_ids_of_digits_are_found_again_in_the_facts_of_the_photos(tmp_path, numbered):
+    table_of(16, label=[0, 1] * 8).to_csv(tmp_path / "train.csv", index=False)
+    new_project_of(tmp_path / "mine", Data(images=numbered, train=tmp_path / "train.csv"))
+    project, train, _ = opened(tmp_path / "mine")
+    preprocess(project)
+    assert np.isfinite(_photo_facts(project, train, "train")).all()
+
+
+@pytest.fixture
+def unclear(tmp_path, numbered):
+    """Two columns that may be the target, and two that may be the group."""
+    columns = {
+        "length": [1, 2, 3, 4] * 4,
+        "weight": [1, 2] * 8,
+        "patient": [k // 2 for k in range(16)],
+        "clinic_id": [k // 4 for k in range(16)],
+    }
+    table_of(16, **columns).to_csv(tmp_path / "train.csv", index=False)
+    return Data(images=numbered, train=tmp_path / "train.csv")
+
+
+def test_what_is_unclear_is_asked(tmp_path, unclear):
+    asked = []
+
+    def ask(question, answers, best):
+        asked.append((question, list(answers)[:2], best))
+        return "length" if "target" in question else "none"
+
+    new_project_of(tmp_path / "mine", unclear, ask)
+    assert asked == [
+        ("Which column is the target?", ["weight", "length"], "weight"),
+        ("Which column is the group?", ["patient", "clinic_id"], "patient"),
+    ]
+    settings = opened(tmp_path / "mine")[0].settings
+    assert (settings.target_column, settings.group_column) == ("length", None)
+
+
+def test_or_guessed_or_an_error(tmp_path, unclear, cli, capsys):
+    flags = ["--images", "photos", "--train", "train.csv"]
+    said = cli(tmp_path, "new", "mine", *flags, code=2).stderr
+    assert "train.csv: which column is the target? It may be weight, length; " in said
+    assert "--target" in said and "--yes" in said
+    assert not (tmp_path / "mine").exists()
+    new_project_of(tmp_path / "mine", unclear, yes=True)
+    settings = opened(tmp_path / "mine")[0].settings
+    assert (settings.target_column, settings.group_column) == ("weight", "patient")
+    assert "(or length: --target)" in capsys.readouterr().out
+
+
+def test_an_answer_must_be_possible(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("nonsense\nlength\n"))
+    assert _ask("Which?", ["weight", "length"], "weight") == "length"
+    assert "there is weight, length" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.replace({"Bild Nr.": {"003": "999"}}), "column Bild Nr.: 1 of 16 rows name"),
+        (lambda t: t.replace({"Bild Nr.": {"003": "004"}}), "column Bild Nr.: 1 ids stand more"),
+        (lambda t: t.assign(label=[None, *t["label"][1:]]), "column label: 1 rows have no number"),
+        (lambda t: t.assign(group=[None, *t["group"][1:]]), "column group: 1 rows have no group"),
+        (lambda t: t.assign(group=1), "column group: all rows are of one group"),
+        (lambda t: t.drop(columns="group"), "no column 'group' for --group"),
+        (lambda t: t.iloc[:0], "a line of column names but no rows"),
+        (lambda t: pd.concat([t, table_of(24, label=1, group=1)[20:]]), "1 ids are in .*train.csv"),
+    ],
+)
+def test_wrong_data_is_said_before_anything_is_written(tmp_path, numbered, change, message):
+    good = table_of(16, label=[0, 1] * 8, group=[k // 2 for k in range(16)])
+    change(good).to_csv(tmp_path / "train.csv", index=False)
+    table_of(24)[23:].to_csv(tmp_path / "test.csv", index=False)
+    tables = {"train": tmp_path / "train.csv", "test": tmp_path / "test.csv"}
+    data = Data(images=numbered, group_column="group", **tables)
+    with pytest.raises(DataError, match=message) as error:
+        new_project_of(tmp_path / "mine", data)
+    assert ".csv: " in str(error.value)
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--train", "train.csv"], "--train needs --images"),
+        (["--images", "nowhere"], "--images: nowhere: no such folder"),
+        (["--images", "photos", "--test", "a.csv"], "--test needs --train"),
+        (["--images", "photos", "--train", "a.csv"], "a.csv: no such file"),
+    ],
+)
+def test_flags_that_do_not_fit(tmp_path, numbered, cli, flags, message):
+    assert message in cli(tmp_path, "new", "mine", *flags, code=2).stderr
+    assert not (tmp_path / "mine").exists()
+
+
+def test_tables_that_are_there_are_not_overwritten(tmp_path):
+    make_photos(tmp_path / "tree", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+    (tmp_path / "mine/input").mkdir(parents=True)
+    (tmp_path / "mine/input/train.csv").write_text("my own")
+    with pytest.raises(OutputError, match=r"train\.csv: exists already"):
+        new_project_of(tmp_path / "mine", Data(images=tmp_path / "tree"))
+    assert not (tmp_path / "mine/project.yml").exists()
+
+
+def test_a_project_that_holds_its_photos_may_move(tmp_path):
+    make_photos(tmp_path / "here/raw", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+    new_project_of(tmp_path / "here", Data(images=tmp_path / "here/raw"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    opened(tmp_path / "there")
+
+
+@pytest.mark.parametrize(("large", "budget"), [(13, "medium"), (12, "large")])
+def test_the_budget_follows_device_and_photos(tmp_path, monkeypatch, large, budget):
+    make_photos(tmp_path / "tree", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("foldsmith.stages.new._LARGE", large)
+    new_project_of(tmp_path / "mine", Data(images=tmp_path / "tree"))
+    assert opened(tmp_path / "mine")[0].settings.budget == budget

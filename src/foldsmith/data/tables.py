@@ -30,7 +30,11 @@ _BYTE_ORDER_MARKS = {
 
 
 def read_table(
-    path: Path, columns: Iterable[str], id_column: str | None = None, unique: bool = True
+    path: Path,
+    columns: Iterable[str],
+    id_column: str | None = None,
+    unique: bool = True,
+    may_be_empty: bool = False,
 ) -> pd.DataFrame:
     """Read a CSV and make sure that it has what is needed.
 
@@ -40,6 +44,7 @@ def read_table(
         id_column: Column read as text, whatever it looks like (``007``, ``NA``), whose
             values must be present.
         unique: Whether an id may stand only once.
+        may_be_empty: Whether there may be a line of column names alone.
 
     Returns:
         The table, its rows in the file's order.
@@ -48,6 +53,60 @@ def read_table(
         DataError: The file is missing, empty or unreadable, or one line per problem: a
             column is missing, an id is missing or stands twice.
     """
+    text = _content(path)
+    try:
+        with warnings.catch_warnings():
+            # Rows longer than the line of names: pandas would drop what is too much.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(io.StringIO(text), index_col=False, low_memory=False)
+            if id_column in table.columns:
+                # Once more as it stands: an id such as "007" or "NA" is neither number nor gap.
+                ids = pd.read_csv(
+                    io.StringIO(text),
+                    usecols=[id_column],
+                    index_col=False,
+                    dtype=str,
+                    keep_default_na=False,
+                )
+                table[id_column] = ids[id_column].to_numpy(dtype=object)
+    except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
+        raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
+    problems = list(_table_problems(table, columns, id_column, unique, may_be_empty))
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    return table
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """Read a CSV as it stands, every value a text; for a table that nothing is known of yet.
+
+    Args:
+        path: The file, as for :func:`read_table`; a semicolon or tab may stand for the comma.
+
+    Raises:
+        DataError: The file is missing, empty or unreadable.
+    """
+    text = _content(path)
+    names = text.lstrip("\r\n").partition("\n")[0]
+    delimiter = max(",;\t", key=names.count)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                io.StringIO(text),
+                sep=delimiter,
+                index_col=False,
+                dtype=str,
+                keep_default_na=False,
+            )
+    except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
+        raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
+    # What a short row lacks is a gap even so.
+    return table.astype(object).fillna("")
+
+
+def _content(path: Path) -> str:
+    """Return the text of a CSV."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -67,36 +126,20 @@ def read_table(
         ) from None
     if "\0" in text:
         raise DataError(f"{path}: holds bytes that are no text; is it a CSV?")
-    try:
-        with warnings.catch_warnings():
-            # Rows longer than the line of names: pandas would drop what is too much.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(io.StringIO(text), index_col=False, low_memory=False)
-            if id_column in table.columns:
-                # Once more as it stands: an id such as "007" or "NA" is neither number nor gap.
-                ids = pd.read_csv(
-                    io.StringIO(text),
-                    usecols=[id_column],
-                    index_col=False,
-                    dtype=str,
-                    keep_default_na=False,
-                )
-                table[id_column] = ids[id_column].to_numpy(dtype=object)
-    except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
-    problems = list(_table_problems(table, columns, id_column, unique))
-    if problems:
-        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
-    return table
+    return text
 
 
 def _table_problems(
-    table: pd.DataFrame, columns: Iterable[str], id_column: str | None, unique: bool
+    table: pd.DataFrame,
+    columns: Iterable[str],
+    id_column: str | None,
+    unique: bool,
+    may_be_empty: bool,
 ) -> Iterable[str]:
     for column in columns:
         if column not in table.columns:
             yield f"no column {column!r} (it has: {', '.join(map(str, table.columns))})"
-    if table.empty:
+    if table.empty and not may_be_empty:
         yield "has a line of column names but no rows"
     elif id_column in table.columns:
         empty = table[id_column] == ""
@@ -143,14 +186,14 @@ def read_train(project: Project, with_bad: bool = False) -> pd.DataFrame:
 
 
 def read_test(project: Project) -> pd.DataFrame:
-    """Return the table of the photos to predict, all of them.
+    """Return the table of the photos to predict, all of them; it may have no rows.
 
     Raises:
         DataError: As :func:`read_table`, or a photo would lie outside the photo folder.
     """
     settings = project.settings
     path = project.data_dir / settings.test_csv
-    table = read_table(path, [settings.id_column], settings.id_column)
+    table = read_table(path, [settings.id_column], settings.id_column, may_be_empty=True)
     problems = path_problems(project, table)
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
@@ -166,7 +209,7 @@ def readable_test(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64
 def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
     settings = project.settings
     column = settings.target_column
-    targets = _numbers(table[column])
+    targets = numbers(table[column])
     low, high = settings.target_range
     for wrong, what in (
         (targets.isna(), "missing or no number"),
@@ -185,7 +228,7 @@ def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
             yield f"column {column}: {empty.sum()} rows have no group, {_lines(empty)}"
 
 
-def _numbers(column: pd.Series) -> pd.Series:
+def numbers(column: pd.Series) -> pd.Series:
     """Return a column as float64; NaN where there is no number, or one too large for it."""
     try:
         return pd.to_numeric(column, errors="coerce").astype(np.float64)
@@ -277,7 +320,7 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
     outside = path_problems(project, table)
     if outside:
         raise DataError("\n".join(f"{path}: {problem}" for problem in outside))
-    targets = _numbers(table[settings.target_column])
+    targets = numbers(table[settings.target_column])
     wrong = ~targets.between(*settings.target_range)
     if wrong.any():
         raise DataError(

@@ -5,19 +5,21 @@ from foldsmith.stages.check import check, show_augmentations
 from foldsmith.stages.ensemble import ensemble
 from foldsmith.stages.export import export
 from foldsmith.stages.infer import infer
-from foldsmith.stages.new import new_project
+from foldsmith.stages.new import Data, new_project, new_project_of
 from foldsmith.stages.predict import predict
 from foldsmith.stages.preprocess import preprocess
 from foldsmith.stages.pretrain import pretrain
 from foldsmith.stages.train import train
 
 __all__ = [
+    "Data",
     "Project",
     "check",
     "ensemble",
     "export",
     "infer",
     "new_project",
+    "new_project_of",
     "predict",
     "preprocess",
     "pretrain",

@@ -148,6 +148,8 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     if len(unreadable):
         print(f"({len(unreadable)} test photos cannot be read; they get the train targets' mean)")
     print(reason)
+    if not len(test):
+        print("(the test table has no rows: the submissions are empty)")
     print(
         f"wrote {shown(folder)}/submission.csv ({chosen}), submission_*.csv, weights.csv, "
         "ensemble_scores.csv"
@@ -212,6 +214,8 @@ def _predict(
     targets: Array,
 ) -> Array:
     """Return the point predictions of the test photos, shape (n_test,)."""
+    if not test_rows.predictions.shape[1]:
+        return np.empty(0)  # nothing to predict, which not every method bears
     prediction = goal.points(result.fitted.predict(test_rows))
     # Weights need not sum to 1: what nobody could read stays at the mean whatever they are.
     prediction[unreadable] = targets.mean()

@@ -95,12 +95,13 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         # Photos that cannot be read are predicted as the mean of the train targets.
         test_logits[:] = task.constant_logits(targets)
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-        groups = groups_of(project, table)
+        groups, readable = groups_of(project, table), readable_test(project, test)
         for fold in range(project.n_splits):
             predict = fit_fold(head, features, targets, folds, groups, fold, settings.seed)
             held_out = np.flatnonzero(folds == fold)
             parts.append(FoldLogits(fold, None, held_out, predict(features[held_out])))
-            test_logits[fold, readable_test(project, test)] = predict(test_features)
+            if len(readable):
+                test_logits[fold, readable] = predict(test_features)
         metric = value_metric(project)
         scores = score_table(parts, targets, task, nn.MSELoss(), metric)
         results = Results(collect_oof(parts, len(table)), test_logits, scores)
@@ -183,8 +184,11 @@ def _compute_features(
         loader = parts["loader/val"]
         features = predict_logits([backbone], loader, runtime, f"fold {fold}", settings.tta)[0]
         by_fold.append(FoldLogits(fold, None, loader.dataset.rows, features))
+    train = collect_oof(by_fold, sum(len(part.rows) for part in by_fold))
+    if not len(readable_test(project, read_test(project))):
+        return train, np.empty((0, train.shape[1]), np.float32)
     test = predict_logits([backbone], parts["loader/test"], runtime, "test", settings.tta)[0]
-    return collect_oof(by_fold, sum(len(part.rows) for part in by_fold)), test
+    return train, test
 
 
 def fit_fold(

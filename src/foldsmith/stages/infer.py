@@ -17,6 +17,7 @@ from foldsmith.data.tables import (
     FOLD_COLUMN,
     read_folds,
     read_test,
+    readable_test,
     submission_table,
 )
 from foldsmith.errors import ConfigError, OutputError
@@ -195,9 +196,6 @@ def _infer(
         oof_parts.append(_predict_oof(item.copy, item.epoch, *parts_of_fold))
         last_parts.append(of_last or oof_parts[-1])
         models.append(parts["model"].cpu())
-    # One pass over the test photos for all folds, or as many as the device holds.
-    loader = parts["loader/test"]
-    readable_logits = predict_in_turn(models, loader, runtime, "test", settings.tta)
 
     labels = labels_of(task, project, table)
     oof_logits = collect_oof(oof_parts, len(table))
@@ -215,7 +213,11 @@ def _infer(
     # Photos that cannot be read are predicted as the mean of the train targets.
     test_logits = np.empty((len(models), len(test), task.n_outputs), np.float32)
     test_logits[:] = task.constant_logits(labels)
-    test_logits[:, loader.dataset.rows] = readable_logits
+    readable = readable_test(project, test)
+    if len(readable):
+        # One pass over the test photos for all folds, or as many as the device holds.
+        loader = parts["loader/test"]
+        test_logits[:, readable] = predict_in_turn(models, loader, runtime, "test", settings.tta)
 
     results = Results(oof_logits, test_logits, scores)
     outputs = write_results(root, label, project, table, test, task, results)
@@ -235,7 +237,7 @@ def _infer(
         wall_s=watch.seconds,
     )
     print_scores(scores, metric, criterion, chosen[0].epoch)
-    unread = len(test) - len(loader.dataset.rows)
+    unread = len(test) - len(readable)
     if unread:
         print(f"({unread} test photos cannot be read; they get the mean of the train targets)")
     print(f"wrote {shown(root)}/*_by_{label}*")

@@ -264,7 +264,7 @@ def hash_photos(project: Project, paths: Iterable[Path], hashes: FileHashes) -> 
 def _table(project: Project, name: str) -> pd.DataFrame:
     """Read a table with every row, those with unreadable photos included."""
     column = project.settings.id_column
-    return read_table(project.data_dir / name, [column], column)
+    return read_table(project.data_dir / name, [column], column, may_be_empty=True)
 
 
 def _project_values(project: Project, keys: Iterable[str]) -> dict[str, Any]:

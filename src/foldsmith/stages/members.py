@@ -170,9 +170,10 @@ def blend_rows(
 def _photo_facts(project: Project, table: pd.DataFrame, data_type: str) -> Array:
     """Return size and colours of photos, shape (n, 8), NaN where one could not be read."""
     column = project.settings.id_column
-    # Without an id column: an id may be in train and in test.
-    info = read_table(project.data_dir / IMG_INFO, ["data_type", column, *COLUMNS])
-    info = info[info["data_type"] == data_type].astype({column: str}).set_index(column)
+    # An id may be in train and in test.
+    needed = ["data_type", column, *COLUMNS]
+    info = read_table(project.data_dir / IMG_INFO, needed, column, unique=False)
+    info = info[info["data_type"] == data_type].set_index(column)
     facts: Array = info.reindex(table[column].astype(str))[COLUMNS].to_numpy(dtype=np.float64)
     return facts
 
@@ -194,7 +195,7 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
     ids, target = project.settings.id_column, project.settings.target_column
     # The table carries the row ids and folds of the array.
     oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)
-    test = read_table(root / f"submission_by_{label}.csv", [target])
+    test = read_table(root / f"submission_by_{label}.csv", [target], may_be_empty=True)
     task = str(manifest.facts["task"])
     probabilities = [
         _read_probabilities(project, task, manifest, root / f"{part}_logit_by_{label}.npy")
