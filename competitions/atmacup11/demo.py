@@ -49,6 +49,7 @@ def main() -> None:
     best = table.set_index("name")["rmse"]
     print(f"\nthe plain average of both models: OOF RMSE {best['avg-all']:.4f}")
     shown = Path(os.path.relpath(project))
+    print(f"report:      {shown}/reports/900.html")
     print(f"submissions: {shown}/output/900_ensemble/submission_*.csv")
     print(f"plots:       {shown}/output/*/loss.png, std.png, {shown}/output/*/fold*/*.png")
 
