@@ -106,3 +106,11 @@ def test_a_single_bright_pixel_has_the_patterns_of_its_neighbours():
     # Its eight neighbours see one brighter pixel; itself and all others see none.
     counts = (_patterns(grey)[0] ** 2 * 49).round().tolist()
     assert counts == [41, 8, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_two_arcs_of_brighter_neighbours_are_no_uniform_pattern():
+    stripes = (torch.arange(9) % 2).float().expand(1, 1, 9, 9)
+    shares = _patterns(stripes)[0] ** 2
+    # A dark column has a bright one on either side; a bright one sees nothing brighter.
+    assert shares[9].item() == pytest.approx(21 / 49)
+    assert shares[0].item() == pytest.approx(28 / 49)

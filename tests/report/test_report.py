@@ -60,6 +60,16 @@ def test_it_has_every_part(page):
     assert not re.search(r"did not|is not done yet", page)
 
 
+def test_the_worst_are_worse_than_the_best(page):
+    section = page.partition('id="experiment-200"')[2].partition("</section>")[0]
+    worst, _, best = section.partition("Worst predictions")[2].partition("Best predictions")
+    of = re.compile(r"true ([\d.]+), predicted ([\d.]+)<")
+    errors = [[abs(float(t) - float(p)) for t, p in of.findall(text)] for text in (worst, best)]
+    assert len(errors[0]) == len(errors[1]) == 12
+    assert errors[0] == sorted(errors[0], reverse=True) and errors[1] == sorted(errors[1])
+    assert errors[0][0] > errors[1][0]
+
+
 def test_nothing_is_fetched_and_nothing_is_markup_that_should_be_text(page):
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "@import" not in page and "url(" not in page
