@@ -24,7 +24,6 @@ EXPERIMENTS = ["300", "400", "401", "410", "420", "901"]
 # Everything that makes the recommended recipe run in seconds.
 TINY = [
     "300:globals/max_epoch=1",
-    "300:globals/snapshot_interval=1",
     "300:loader/train/batch_size=8",
     "4*0:dataset/img_size=32",
     "4[12]0:globals/max_epoch=1",

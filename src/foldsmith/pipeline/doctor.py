@@ -201,6 +201,8 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     step: Step
     if task is None:
         step = PretrainStep(model)
+        if experiment.tree.get("probe"):
+            parts["probe"]  # says what is wrong with its epochs
     else:
         check_outputs(experiment, model, parts["loader/val"], task, runtime)
         step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
