@@ -79,3 +79,24 @@ def test_a_ridge_layer_is_linear_in_the_features_as_they_are():
     assert weights.shape == (12,)
     error = np.sqrt(np.mean((features[160:] @ weights + bias - targets[160:]) ** 2))
     assert error < 0.3 * targets.std()
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
+def test_the_unit_of_the_target_does_not_matter(head):
+    features, targets, groups = photos()
+    predictions = [
+        head.fit(features[:160], targets[:160] * unit, groups[:160], seed=3)(features[160:]) / unit
+        for unit in (1, 1000)
+    ]
+    np.testing.assert_allclose(*predictions, atol=0.02 * targets.std())
+
+
+def test_all_features_may_be_asked_for_by_a_whole_number():
+    features, targets, groups = photos()
+    whole, share = (
+        TreesHead(n_trees=5, max_features=value).fit(features, targets, groups, 3)(features)
+        for value in (1, 1.0)
+    )
+    np.testing.assert_array_equal(whole, share)
+    with pytest.raises(ConfigError, match="max_features"):
+        TreesHead(max_features=1.5)

@@ -83,6 +83,15 @@ def test_what_is_not_done_is_said(tmp_path, small_photos, cli):
     assert text.count("is not done yet") == 6
 
 
+def test_what_is_out_of_date_is_not_shown_as_if_it_were_not(project):
+    overrides = ["100:optimizer/lr=0.5"]
+    path = write_report(project, "exp_config/900.yml", overrides, project.folder / "other.html")
+    text = path.read_text(encoding="utf-8")
+    section = text.partition('id="experiment-100"')[2].partition("</section>")[0]
+    assert "out of date" in section and "<img" not in section
+    assert "Learning curves" in text.partition('id="experiment-200"')[2].partition("</section>")[0]
+
+
 def test_a_run_ends_with_a_report_unless_told_not_to(tmp_path, small_photos, cli):
     folder = make_project(tmp_path / "project", small_photos)
     write_experiment(folder, "000", EXPERIMENTS["000"] | {"globals/max_epoch": 1})

@@ -355,10 +355,12 @@ def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]
 def group_column_of(project: Project, table: pd.DataFrame) -> str | None:
     """Return the column of a fold table whose equal values stay together, if there is one.
 
-    That of near-identical photos that were joined comes before the project's own; a table that
-    was made by hand may lack both.
+    That of near-identical photos that were joined comes before the project's own, which it holds
+    where folds are made by group; a table that was made by hand may lack both.
     """
-    for column in (MERGED_COLUMN, project.settings.group_column):
+    own = project.settings.group_column
+    by_group = own is None or "Group" in project.settings.folds.method
+    for column in (MERGED_COLUMN if by_group else None, own):
         if column is not None and column in table.columns:
             return column
     return None

@@ -110,7 +110,8 @@ class SVRHead:
     Attributes:
         C: Penalties to choose from, by the squared error of a grouped 3-fold
             cross-validation within the training folds; of a single group the middle one is taken.
-        epsilon: Half-widths of the tube without loss to choose from, in units of the target.
+        epsilon: Half-widths of the tube without loss to choose from, in standard deviations of
+            the target, which is standardised.
     """
 
     C: tuple[float, ...] = (0.3, 1, 3)
@@ -124,21 +125,25 @@ class SVRHead:
         from sklearn.pipeline import make_pipeline
         from sklearn.svm import SVR
 
+        mean, scale = float(targets.mean()), float(targets.std()) or 1.0
+        wanted = (targets - mean) / scale
         n_groups = len(np.unique(groups))
         if n_groups < 2:
             # Nothing can be held out to choose by.
             middle = sorted(self.C)[len(self.C) // 2], sorted(self.epsilon)[len(self.epsilon) // 2]
             model = make_pipeline(_standardise(), SVR(C=middle[0], epsilon=middle[1]))
-            model.fit(features.astype(np.float64), targets)
-            return lambda unseen: np.asarray(model.predict(unseen.astype(np.float64)))
+            model.fit(features.astype(np.float64), wanted)
+            return lambda unseen: (
+                np.asarray(model.predict(unseen.astype(np.float64))) * scale + mean
+            )
         search = GridSearchCV(
             make_pipeline(_standardise(), SVR()),
             {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},
             scoring="neg_mean_squared_error",
             cv=GroupKFold(min(3, n_groups)),
         )
-        search.fit(features.astype(np.float64), targets, groups=groups)
-        return lambda unseen: np.asarray(search.predict(unseen.astype(np.float64)))
+        search.fit(features.astype(np.float64), wanted, groups=groups)
+        return lambda unseen: np.asarray(search.predict(unseen.astype(np.float64))) * scale + mean
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,12 @@ class TreesHead:
     min_leaf: int = 3
     max_features: float = 0.3
 
+    def __post_init__(self) -> None:
+        if self.n_trees < 1 or self.min_leaf < 1 or not 0 < self.max_features <= 1:
+            raise ConfigError(
+                "TreesHead: n_trees and min_leaf must be at least 1, max_features in 0..1, not 0"
+            )
+
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> Predictor:
@@ -221,7 +232,8 @@ class TreesHead:
         model = ExtraTreesRegressor(
             self.n_trees,
             min_samples_leaf=self.min_leaf,
-            max_features=self.max_features,
+            # Of 1, a whole number, scikit-learn would make one feature.
+            max_features=float(self.max_features),
             random_state=seed,
             n_jobs=-1,
         )

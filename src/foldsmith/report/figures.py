@@ -142,6 +142,8 @@ def with_intervals(scores: pd.DataFrame, metric: str) -> "Figure":
     places = np.arange(len(scores))[::-1]
     middle = scores["cross_fitted"].to_numpy(np.float64)
     gaps = np.stack([middle - scores["low"], scores["high"] - middle]).astype(np.float64)
+    # Of few groups an interval may miss its own score.
+    gaps = np.maximum(gaps, 0)
     colours = ["C1" if chosen else "C0" for chosen in scores["submit"]]
     axis.errorbar(middle, places, xerr=gaps, fmt="none", ecolor=_GREY, elinewidth=1, capsize=2)
     axis.scatter(middle, places, c=colours, s=28, zorder=3, label="cross-fitted")

@@ -22,19 +22,24 @@ from foldsmith.data.tables import (
     read_table,
     targets_of,
 )
+from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, Step
+from foldsmith.pipeline.state import StepState, states_of
 from foldsmith.pipeline.table import duration
 from foldsmith.report import figures
 from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
 from foldsmith.stages.frozen import TRAIN_FEATURES
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.stages.output_folder import RESOLVED_CONFIG
+from foldsmith.stages.scores import POOLED, THRESHOLDS
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import value_metric
 from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.probe import PROBES_FILE
 
 Array = npt.NDArray[np.float64]
+
+_TITLES = {"pretrain": "Pretraining", "infer": "Experiment", "ensemble": "Ensemble"}
 
 # Photos of a gallery.
 _SHOWN = 12
@@ -53,9 +58,13 @@ def sections_of(plan: Plan) -> list[Section]:
         plan: The steps of an experiment.
     """
     project = plan.project
+    states = states_of(plan, FileHashes(project.hash_store))
     found = [_data(project)]
     for step in plan.steps:
-        if step.kind == "pretrain":
+        state = states[step.label]
+        if step.kind in _TITLES and state.status == "stale":
+            found.append(_out_of_date(step, state))
+        elif step.kind == "pretrain":
             found.append(_pretraining(plan, step))
         elif step.kind == "infer":
             found.append(_experiment(project, step))
@@ -71,6 +80,21 @@ def reason_of(plan: Plan) -> str:
         if manifest is not None:
             return str(manifest.facts["reason"])
     return ""
+
+
+def _section(step: Step) -> Section:
+    return Section(f"{_TITLES[step.kind]} {step.name}", f"{_TITLES[step.kind]}-{step.name}".lower())
+
+
+def _out_of_date(step: Step, state: StepState) -> Section:
+    section = _section(step)
+    section.parts.append(
+        Text(
+            f"What is there is out of date ({state.why}): run it again, or give the report the "
+            "overrides of the run."
+        )
+    )
+    return section
 
 
 def _not_done(what: str) -> Text:
@@ -123,7 +147,7 @@ def _log(file: Path) -> list[dict[str, Any]]:
 
 
 def _pretraining(plan: Plan, step: Step) -> Section:
-    section = Section(f"Pretraining {step.name}", f"pretraining-{step.name}")
+    section = _section(step)
     log = _log(step.folder / LOG_FILE)
     if not log:
         section.parts.append(_not_done("This pretraining"))
@@ -165,6 +189,8 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
             continue
         features = np.load(file, allow_pickle=False)
         folds = read_folds(project, experiment.globals.meta_file)
+        if len(features) != len(folds):
+            continue  # of other tables
         targets = targets_of(project, folds).astype(np.float64)
         title = f"Labelled photos by the features of {other.name} (principal components)"
         chosen = np.linspace(0, len(folds) - 1, min(_MAPPED, len(folds))).astype(int)
@@ -191,18 +217,20 @@ def _neighbours(
 def _experiment(project: Project, step: Step) -> Section:
     assert step.experiment is not None
     experiment, label = step.experiment, LABELS[step.criterion]
-    section = Section(f"Experiment {step.name}", f"experiment-{step.name}")
+    section = _section(step)
     manifest = read_manifest(inference_manifest(step.folder, step.criterion))
     if manifest is None:
         section.parts.append(_not_done("This experiment"))
         return section
-    metric = value_metric(project)
     folds = read_folds(project, experiment.globals.meta_file)
     targets = targets_of(project, folds).astype(np.float64)
     predicted = np.load(step.folder / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
     predicted = predicted.astype(np.float64)
-    value = metric(predicted, targets)
-    section.parts.append(Text(_sentence(experiment, step, manifest, metric.name, value)))
+    scores = pd.read_csv(step.folder / f"score_by_{label}.csv")
+    kinds = scores["fold"].astype(str)
+    value = float(scores.loc[kinds == POOLED, "metric"].iloc[0])
+    metric = _metric_of(project, experiment)
+    section.parts.append(Text(_sentence(experiment, step, manifest, metric, value)))
     logs = {
         f"fold {fold}": log
         for fold in range(project.n_splits)
@@ -211,11 +239,10 @@ def _experiment(project: Project, step: Step) -> Section:
     if logs:
         keys = ["train/loss", "val/loss", "val/metric"]
         section.parts.append(picture("Learning curves of all folds", figures.curves(logs, keys)))
-    scores = pd.read_csv(step.folder / f"score_by_{label}.csv")
-    of_folds = scores[scores["fold"].astype(str) != "oof"]
+    of_folds = scores[~kinds.isin([POOLED, THRESHOLDS])]
     spread = of_folds["metric"].std()
     caption = f"Out of fold; standard deviation between the folds {spread:.4f}"
-    section.parts.append(picture(caption, figures.by_fold(of_folds, value, metric.name)))
+    section.parts.append(picture(caption, figures.by_fold(of_folds, value, metric)))
     section.parts.append(table("Scores of the folds", scores))
     values = project.class_values
     section.parts.append(
@@ -228,6 +255,14 @@ def _experiment(project: Project, step: Step) -> Section:
     return section
 
 
+def _metric_of(project: Project, experiment: Experiment) -> str:
+    """Return the name of what an experiment's folds are scored by."""
+    if experiment.globals.task == "frozen-features":
+        return value_metric(project).name
+    kind = str(experiment.tree["eval"]["metric"]["type"])
+    return project.settings.metric if kind == "ProjectMetric" else kind
+
+
 def _sentence(
     experiment: Experiment, step: Step, manifest: Manifest, metric: str, value: float
 ) -> str:
@@ -237,6 +272,8 @@ def _sentence(
         return f"{text}; no epoch is chosen."
     if step.criterion == "last":
         return f"{text}, of the last epochs."
+    if step.criterion == "common":
+        return f"{text}; one epoch for all folds, the best of their mean curve."
     gap = manifest.facts.get("selection_gap")
     said = f" (selection gap {gap:+.4f}: by so much it looks better than the last)" if gap else ""
     return f"{text}; each fold's epoch was chosen by its own validation{said}."
@@ -249,8 +286,7 @@ def _residuals(
     residuals = predicted - targets
     group = group_column_of(project, folds)
     if group is not None:
-        frame = pd.DataFrame({group: folds[group].astype(str), "residual": residuals})
-        by = frame.groupby(group)["residual"]
+        by = pd.Series(residuals).groupby(folds[group].astype(str).to_numpy())
         rows = pd.DataFrame(
             {
                 "photos": by.size(),
@@ -259,7 +295,7 @@ def _residuals(
             }
         )
         rows = rows.sort_values("RMSE", ascending=False)
-        listed = rows.head(30).reset_index()
+        listed = rows.head(30).rename_axis("group").reset_index()
         caption = f"Residuals (predicted less true) by {group}"
         if len(listed) < len(rows):
             caption += f": the {len(listed)} of {len(rows)} groups with the largest errors"
@@ -277,7 +313,7 @@ def _residuals(
 
 def _ensemble(project: Project, step: Step) -> Section:
     assert step.experiment is not None
-    section = Section(f"Ensemble {step.name}", f"ensemble-{step.name}")
+    section = _section(step)
     manifest = read_manifest(step.folder / MANIFEST)
     if manifest is None:
         section.parts.append(_not_done("This ensemble"))
