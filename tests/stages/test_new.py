@@ -148,6 +148,9 @@ def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli
     said = cli(tmp_path, "new", "my: project", *flags).stdout
     assert "id       Bild Nr.: names 16 photos" in said
     assert "target   Größe: cm #1: numbers, 16 values" in said
+    # 24 photos do not fill the recipe's batch.
+    batch = yaml.safe_load((tmp_path / "my: project/exp_config/300.yml").read_text())
+    assert batch["loader/train/batch_size"] == 16
     assert "group    patient: 8 values" in said
     project, new_train, new_test = opened(tmp_path / "my: project")
     settings = project.settings
@@ -298,7 +301,18 @@ def test_an_answer_must_be_possible(monkeypatch, capsys):
         (lambda t: t.assign(group=1), "column group: all rows are of one group"),
         (lambda t: t.drop(columns="group"), "no column 'group' for --group"),
         (lambda t: t.iloc[:0], "a line of column names but no rows"),
-        (lambda t: pd.concat([t, table_of(24, label=1, group=1)[20:]]), "1 ids are in .*train.csv"),
+        (
+            lambda t: pd.concat([t, table_of(24, label=1, group=1)[20:]]),
+            "1 photos are in .*train.csv",
+        ),
+        (
+            lambda t: t.replace({"Bild Nr.": {"003": "004.webp"}}),
+            "004.webp, 004 name the same photo",
+        ),
+        (
+            lambda t: pd.concat([t, t[:1].assign(**{"Bild Nr.": "023.PNG"})]),
+            "1 photos are in .*train.csv too, the first is 023",
+        ),
     ],
 )
 def test_wrong_data_is_said_before_anything_is_written(tmp_path, numbered, change, message):

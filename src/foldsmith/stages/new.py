@@ -12,7 +12,9 @@ import yaml
 
 from foldsmith.atomic import write_csv, write_text
 from foldsmith.config.budget import Budget
+from foldsmith.config.experiment import RECIPES
 from foldsmith.config.project import PROJECT_FILE, TEMPLATE, FoldSettings
+from foldsmith.config.yaml_io import read_yaml
 from foldsmith.data.survey import (
     Guess,
     PhotoFolder,
@@ -62,6 +64,7 @@ _TO_FILL_IN = {
     "method": "StratifiedGroupKFold",
     "n_splits": 5,
     "metric": "RMSE",
+    "batch": "",
 }
 
 
@@ -225,7 +228,7 @@ def _find(data: Data, decide: "_Decisions") -> _Found:
         new_target = _free_name("target", train, test)
         new_train[new_target] = target.values.astype(int)
     new_test = _test_table(test, id_column, path_column, photos, others, train)
-    _refuse_overlap(data, id_column, new_train, new_test)
+    _refuse_overlap(data, id_column, path_column, new_train, new_test)
     used = {*new_train[path_column], *new_test[path_column]}
     unused = len(set(_below(_PHOTOS, photos.names)) - used)
     if unused:
@@ -352,12 +355,21 @@ def _refuse_same(id_column: str, target_column: str, group_column: str | None) -
         )
 
 
-def _refuse_overlap(data: Data, id_column: str, train: pd.DataFrame, test: pd.DataFrame) -> None:
-    both = test[id_column][test[id_column].isin(train[id_column])].tolist()
-    if both:
+def _refuse_overlap(
+    data: Data, id_column: str, path_column: str, train: pd.DataFrame, test: pd.DataFrame
+) -> None:
+    # By its photo too: 7 and 7.jpg are two ids of one.
+    twice = train[train[path_column].duplicated(keep=False)]
+    if len(twice):
         raise DataError(
-            f"{data.test}: column {id_column}: {len(both)} ids are in {data.train} too, the first "
-            f"is {both[0]}; a photo is either labelled or to predict"
+            f"{data.train}: column {id_column}: {', '.join(twice[id_column].head(2))} name the "
+            f"same photo, {twice[path_column].iloc[0]}; keep one row of each photo"
+        )
+    both = test[id_column].isin(train[id_column]) | test[path_column].isin(train[path_column])
+    if both.any():
+        raise DataError(
+            f"{data.test}: column {id_column}: {both.sum()} photos are in {data.train} too, the "
+            f"first is {test[id_column][both].iloc[0]}; a photo is either labelled or to predict"
         )
 
 
@@ -433,7 +445,18 @@ def _project_values(folder: Path, found: _Found) -> dict[str, Any]:
         "n_splits": found.folds.n_splits,
         "metric": found.metric,
         "budget": found.budget,
+        "batch": _batch(found.budget, len(found.train) + len(found.test)),
     }
+
+
+def _batch(budget: Budget, n_photos: int) -> str:
+    """Return the pretraining's line for a smaller batch, where the photos do not fill one."""
+    recipe = read_yaml(RECIPES / "recommended_pretraining.yml")
+    if n_photos >= recipe["loader/train/batch_size"][budget]:
+        return ""
+    fits = 2 ** (n_photos.bit_length() - 1)
+    why = "# The recipe's batch is larger than all photos together."
+    return f"\n{why}\nloader/train/batch_size: {fits}"
 
 
 def _about_target(found: _Found) -> str:
