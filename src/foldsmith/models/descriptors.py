@@ -29,8 +29,8 @@ class PhotoDescriptors(nn.Module):
     """Statistics of colour and texture, in the place of a backbone.
 
     A few hundred labelled photos teach a network slowly what plain statistics show at once, so
-    these make strong members of an ensemble, in seconds, and what they miss others see. All but
-    the layout are the same wherever in the photo something is, and when it is mirrored.
+    these make strong members of an ensemble, in seconds, and what they miss others see. A photo
+    mirrored left to right has the same; all but the layout are the same wherever something is.
 
     - Colours in RGB and CIE L*a*b*: mean, standard deviation and quantiles of each channel, the
       correlations of L*, a* and b* (colour moments: Stricker and Orengo 1995), and how much of
@@ -39,7 +39,7 @@ class PhotoDescriptors(nn.Module):
       most, how uneven, which direction prevails.
     - Local binary patterns of L*, a* and b* at three scales: the shares of the nine uniform,
       rotation-invariant patterns of eight neighbours and of all others (Ojala et al. 2002).
-    - Layout: the mean L*, a* and b* of each of 4 x 4 fields.
+    - Layout: the mean L*, a* and b* of each of 4 x 4 fields, averaged over left and right.
 
     Expects RGB in 0..1: in an experiment, ``dataset/ch_mean_norm: [0, 0, 0]`` and
     ``ch_std_norm: [1, 1, 1]``.
@@ -64,7 +64,7 @@ class PhotoDescriptors(nn.Module):
                 *_colours(_at_most(rgb, _COLOUR_SIDE)),
                 *(_gradients(level) for level in _pyramid(grey, _GRADIENT_LEVELS)),
                 *(_patterns(x) for channel in channels for x in _pyramid(channel, _PATTERN_LEVELS)),
-                nn.functional.adaptive_avg_pool2d(lab, _LAYOUT).flatten(1),
+                _layout(lab).flatten(1),
             ]
             return torch.cat(parts, dim=1)
 
@@ -125,6 +125,12 @@ def _hues(pixels: torch.Tensor) -> torch.Tensor:
     saturation = chroma / high.clamp(min=1e-6)
     amounts = pixels.new_zeros(len(pixels), _HUES).scatter_add_(1, bins, saturation)
     return amounts / pixels.shape[2]
+
+
+def _layout(lab: torch.Tensor) -> torch.Tensor:
+    """Return the mean colour of each field and its mirror image, (n, 3, 4, 4) of (n, 3, H, W)."""
+    fields = nn.functional.adaptive_avg_pool2d(lab, _LAYOUT)
+    return (fields + fields.flip(3)) / 2
 
 
 def _pyramid(grey: torch.Tensor, levels: int) -> list[torch.Tensor]:
