@@ -9,7 +9,7 @@ from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
 from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import HorizontalFlip, Normalize, RandomResizedCrop, Resize
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.errors import ConfigError, DataError, FoldsmithError
 from foldsmith.hashing import FileHashes
 
 TRANSFORMS = [
@@ -140,3 +140,19 @@ def test_a_photo_that_goes_missing_is_one_line(paths, workers):
     with pytest.raises(DataError) as error:
         list(PhotoLoader(data, 2, num_workers=workers))
     assert str(error.value) == f"{paths[3]}: no such photo"
+
+
+@pytest.mark.parametrize(
+    "said", [ConnectionResetError(104, "Connection reset by peer"), EOFError()]
+)
+def test_a_worker_that_dies_while_it_hands_over_a_batch(paths, said):
+    """What a killed worker leaves behind depends on the moment; these come from its socket."""
+    loader = PhotoLoader(dataset(paths), 2, num_workers=1)
+
+    def broken():
+        yield from ()
+        raise said
+
+    loader._loader = broken()
+    with pytest.raises(FoldsmithError, match="a loader process died .* lower num_workers"):
+        list(loader)

@@ -138,6 +138,12 @@ class PhotoLoader:
             # torch wraps a worker's error into its traceback; the last line is what it said.
             last = str(error).strip().splitlines()[-1]
             raise DataError(last.removeprefix("foldsmith.errors.DataError: ")) from None
+        except (ConnectionError, EOFError) as error:
+            # The batch was announced, and its process died before it was handed over: torch's
+            # own message about the death comes only if the signal is faster.
+            if not self.num_workers:
+                raise
+            raise _death_of_a_worker(error) from error
 
 
 @contextmanager
@@ -154,10 +160,14 @@ def worker_errors() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise FoldsmithError(
-            f"a loader process died ({one_line(error)[:120]}); most often the machine is out of "
-            "memory: lower num_workers and run again"
-        ) from error
+        raise _death_of_a_worker(error) from error
+
+
+def _death_of_a_worker(error: Exception) -> FoldsmithError:
+    return FoldsmithError(
+        f"a loader process died ({one_line(error)[:120]}); most often the machine is out of "
+        "memory: lower num_workers and run again"
+    )
 
 
 def _identity(value: T) -> T:
