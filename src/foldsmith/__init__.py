@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from foldsmith.config import Criterion
-    from foldsmith.stages.predict import Predictor
+    from foldsmith.stages.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -25,7 +25,8 @@ def load(
     """Return what predicts new photos, as a finished run has predicted the test photos.
 
     Args:
-        run: Output folder of an ensemble, or of one experiment whose folds' models are averaged.
+        run: Output folder of an ensemble, or of one experiment whose folds' models are averaged;
+            or what ``foldsmith export`` has made of one.
         blend: Blend of the ensemble; the one that it recommends if None.
         criterion: Which snapshots of a single experiment, if it was inferred by several.
         device: Where to compute, as in ``globals/device``; None as each experiment says.

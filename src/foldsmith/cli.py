@@ -403,21 +403,49 @@ def ensemble(
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to.")],
     finished: Annotated[
-        Path, typer.Option("--run", metavar="DIR", help="Output folder of a pretraining.")
+        Path,
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="Output folder of an ensemble, of one experiment, or of a pretraining.",
+        ),
     ],
-    pick: Annotated[str, typer.Option("--pick", help="last, best_probe or an epoch.")] = "last",
+    blend: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
+    ] = None,
+    criterion: Annotated[
+        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
+        typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
+    ] = None,
+    pick: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--pick",
+            help="Backbone of a pretraining: last, best_probe or an epoch.",
+            show_default="last",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("-f", "--force", help="Replace an earlier export.")
     ] = False,
     project: RunProject = None,
 ) -> None:
-    """Write a pretrained backbone as safetensors, for timm without foldsmith.
+    """Write a run for use elsewhere: what predicts without the training data, or a backbone.
 
-    foldsmith export --run output/000_resnet18d_simsiam backbone
+    foldsmith export --run output/900_ensemble predictor, then foldsmith predict --run predictor;
+    foldsmith export --run output/000_resnet18d_simsiam backbone, for timm without foldsmith.
     """
     from foldsmith import stages
 
-    stages.export(finished, folder, pick=pick, force=force, project=project)
+    stages.export(
+        *(finished, folder),
+        pick=pick,
+        blend=blend,
+        criterion=criterion,
+        force=force,
+        project=project,
+    )
 
 
 @app.command()

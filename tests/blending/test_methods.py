@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -5,11 +6,13 @@ import pytest
 from blend_data import RANGE, VALUES, alike, as_probabilities, goal, rows, unlike
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import HistGradientBoostingClassifier
 
-from foldsmith.blending.base import Rows
+from foldsmith.blending import stacking
+from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.calibration import CalibratedBlend
 from foldsmith.blending.greedy import greedy_weights
-from foldsmith.blending.methods import create_blend, with_fewer_trials
+from foldsmith.blending.methods import create_blend, restore_blend, with_fewer_trials
 from foldsmith.blending.weights import (
     best_member_weights,
     blend,
@@ -18,7 +21,7 @@ from foldsmith.blending.weights import (
     simplex_weights,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.tasks.metrics import METRICS, metric_named, rmse
 
 SETTINGS = EnsembleSettings(experiments=["a"], n_trials=5)
@@ -93,6 +96,8 @@ def test_every_method_takes_every_metric(method, name):
     assert (result >= low).all() and (result <= high).all()
     if result.ndim == 2:
         np.testing.assert_allclose(result.sum(axis=1), 1)
+    restored = restore_blend(blended.arrays(), aim).predict(rows(predictions).take(~half))
+    np.testing.assert_array_equal(restored, result)
     points = aim.points(result)
     assert points.shape == (80,)
     # All of them have seen that some know the target.
@@ -146,3 +151,44 @@ def test_calibration_that_does_not_fit_the_metric_is_refused():
         plain = create_blend("mean", goal(name), SETTINGS, 0)
         with pytest.raises(ConfigError, match=f"{how} needs .*; the project's is {name}"):
             CalibratedBlend(plain, how, goal(name))
+
+
+@pytest.mark.parametrize(("how", "name"), [("isotonic", "RMSE"), ("thresholds", "QWK")])
+def test_a_calibration_is_restored_from_its_arrays(how, name):
+    predictions, targets = unlike(1, n=160)
+    made = CalibratedBlend(create_blend("ridge", goal(name), SETTINGS, 0), how, goal(name))
+    fitted = made.fit(rows(predictions), targets)
+    restored = restore_blend(fitted.arrays(), goal(name))
+    wanted = fitted.predict(rows(predictions))
+    assert len(np.unique(wanted)) > 2
+    np.testing.assert_array_equal(restored.predict(rows(predictions)), wanted)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_trees_say_what_scikit_learn_says_of_what_is_unknown_too(n_classes):
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, n_classes, 600).astype(float)
+    facts = np.stack([targets + rng.normal(size=600), rng.normal(size=600)], axis=1)
+    facts[rng.random((600, 2)) < 0.3] = np.nan
+    probabilities = np.full((2, 600, n_classes), 1 / n_classes)
+    aim = Goal(metric_named("LogLoss"), (0.0, n_classes - 1.0), tuple(range(n_classes)))
+    data = Rows(probabilities, facts)
+    fitted = create_blend("stack", aim, SETTINGS, 0).fit(data, targets)
+    trees = HistGradientBoostingClassifier(**stacking._TREES, random_state=0)
+    inputs = stacking._inputs(data)
+    expected = trees.fit(inputs, targets).predict_proba(inputs)
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(fitted.predict(data), expected, atol=1e-9)
+
+
+def test_trees_of_another_form_are_not_taken(monkeypatch):
+    predictions, targets = unlike(1, n=160)
+    boosted = stacking.boosted_trees
+
+    def other(trees):
+        forest = boosted(trees)
+        return replace(forest, value=forest.value + 0.1)
+
+    monkeypatch.setattr(stacking, "boosted_trees", other)
+    with pytest.raises(TrainingError, match="leave stack out of ensemble/methods"):
+        create_blend("stack", goal(), SETTINGS, 0).fit(rows(predictions), targets)

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
 
 from foldsmith.errors import ConfigError
+from foldsmith.models.arrays import read_arrays, write_arrays
 from foldsmith.models.feature_heads import (
     MeanHead,
     MLPHead,
@@ -30,12 +35,12 @@ def photos(n=240, seed=0):
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
 def test_a_head_learns_what_is_there_and_the_same_every_time(head):
     features, targets, groups = photos()
-    predict = head.fit(features[:160], targets[:160], groups[:160], seed=3)
-    prediction = predict(features[160:])
+    fitted = head.fit(features[:160], targets[:160], groups[:160], seed=3)
+    prediction = fitted.predict(features[160:])
     assert prediction.shape == (80,)
     error = np.sqrt(np.mean((prediction - targets[160:]) ** 2))
     assert error < 0.6 * targets.std()
-    again = head.fit(features[:160], targets[:160], groups[:160], seed=3)(features[160:])
+    again = head.fit(features[:160], targets[:160], groups[:160], seed=3).predict(features[160:])
     np.testing.assert_array_equal(prediction, again)
 
 
@@ -44,15 +49,15 @@ def test_ridge_chooses_by_leaving_one_out():
     features = rng.normal(size=(60, 50)).astype(np.float32)
     targets = rng.normal(size=60)
     # Of noise, the strongest of the strengths is the best.
-    prediction = RidgeHead().fit(features, targets, np.arange(60), seed=0)(features)
+    prediction = RidgeHead().fit(features, targets, np.arange(60), seed=0).predict(features)
     assert prediction.std() < 0.1 * targets.std()
 
 
 def test_a_mean_of_heads_is_their_mean():
     features, targets, groups = photos()
     heads = (RidgeHead(), TreesHead(n_trees=20))
-    single = [head.fit(features, targets, groups, seed=3)(features) for head in heads]
-    mean = MeanHead(heads).fit(features, targets, groups, seed=3)(features)
+    single = [head.fit(features, targets, groups, seed=3).predict(features) for head in heads]
+    mean = MeanHead(heads).fit(features, targets, groups, seed=3).predict(features)
     np.testing.assert_allclose(mean, (single[0] + single[1]) / 2)
     with pytest.raises(ConfigError, match="at least one"):
         MeanHead(())
@@ -68,9 +73,9 @@ def test_a_feature_that_hardly_varied_cannot_carry_a_photo_away(head):
     features, targets, groups = photos()
     quiet = np.random.default_rng(2).normal(scale=1e-3, size=(240, 1)).astype(np.float32)
     features = np.hstack([features, quiet])
-    predict = head.fit(features[:160], targets[:160], groups[:160], seed=3)
+    fitted = head.fit(features[:160], targets[:160], groups[:160], seed=3)
     features[160:, -1] = 4.0
-    assert np.abs(predict(features[160:])).max() < 2 * np.abs(targets).max()
+    assert np.abs(fitted.predict(features[160:])).max() < 2 * np.abs(targets).max()
 
 
 def test_a_ridge_layer_is_linear_in_the_features_as_they_are():
@@ -85,7 +90,8 @@ def test_a_ridge_layer_is_linear_in_the_features_as_they_are():
 def test_the_unit_of_the_target_does_not_matter(head):
     features, targets, groups = photos()
     predictions = [
-        head.fit(features[:160], targets[:160] * unit, groups[:160], seed=3)(features[160:]) / unit
+        head.fit(features[:160], targets[:160] * unit, groups[:160], seed=3).predict(features[160:])
+        / unit
         for unit in (1, 1000)
     ]
     np.testing.assert_allclose(*predictions, atol=0.02 * targets.std())
@@ -94,9 +100,40 @@ def test_the_unit_of_the_target_does_not_matter(head):
 def test_all_features_may_be_asked_for_by_a_whole_number():
     features, targets, groups = photos()
     whole, share = (
-        TreesHead(n_trees=5, max_features=value).fit(features, targets, groups, 3)(features)
+        TreesHead(n_trees=5, max_features=value).fit(features, targets, groups, 3).predict(features)
         for value in (1, 1.0)
     )
     np.testing.assert_array_equal(whole, share)
     with pytest.raises(ConfigError, match="max_features"):
         TreesHead(max_features=1.5)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
+def test_a_head_is_restored_from_a_file_to_the_last_bit(head, tmp_path):
+    features, targets, groups = photos()
+    fitted = head.fit(features[:160], targets[:160], groups[:160], seed=3)
+    write_arrays(tmp_path / "head.safetensors", fitted.arrays())
+    restored = head.restore(read_arrays(tmp_path / "head.safetensors"))
+    np.testing.assert_array_equal(fitted.predict(features[160:]), restored.predict(features[160:]))
+
+
+def test_heads_say_what_scikit_learn_says():
+    features, targets, groups = photos()
+    seen, unseen, wanted = features[:160], features[160:], targets[:160]
+    inputs = [rows.astype(np.float64) for rows in (seen, unseen)]
+    scaler = StandardScaler().fit(inputs[0])
+    scaled = [np.clip(scaler.transform(rows), -5, 5) for rows in inputs]
+    trees = ExtraTreesRegressor(30, min_samples_leaf=3, max_features=0.3, random_state=3)
+    mean, scale = wanted.mean(), wanted.std()
+    pairs = [
+        (RidgeHead((10.0,)), Ridge(10.0).fit(scaled[0], wanted).predict(scaled[1])),
+        (
+            SVRHead((1.0,), (0.2,)),
+            SVR(C=1, epsilon=0.2).fit(scaled[0], (wanted - mean) / scale).predict(scaled[1]) * scale
+            + mean,
+        ),
+        (TreesHead(30), trees.fit(seen, wanted).predict(unseen)),
+    ]
+    for head, expected in pairs:
+        found = head.fit(seen, wanted, groups[:160], seed=3).predict(unseen)
+        np.testing.assert_allclose(found, expected, atol=1e-6 * scale, err_msg=str(head))

@@ -61,7 +61,7 @@ def test_timm_loads_it(pretrained, tmp_path, cli):
 
 
 def test_another_epoch_and_what_is_there(pretrained, tmp_path):
-    path = export(pretrained / "output/000", tmp_path, pick="1")
+    path = export(pretrained / "output/000", tmp_path, pick="1") / "model.safetensors"
     weights = torch.load(pretrained / "output/000/backbone_epoch_1.pth", weights_only=True)
     exported = load_file(path)
     assert exported.keys() == weights.keys()

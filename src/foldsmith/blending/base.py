@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.blending.weights import blend
+from foldsmith.models.arrays import Arrays
 from foldsmith.tasks.metrics import Metric, nearest
 
 Array = npt.NDArray[np.float64]
@@ -71,6 +72,9 @@ class FittedBlend(Protocol):
     def predict(self, rows: Rows) -> Array:
         """Return the blended predictions, shape (n,) or (n, n_classes)."""
 
+    def arrays(self) -> Arrays:
+        """Return all that it knows, for :func:`~foldsmith.blending.methods.restore_blend`."""
+
 
 class Blend(Protocol):
     """A way to make one prediction of several."""
@@ -98,6 +102,10 @@ class FittedWeights:
     def predict(self, rows: Rows) -> Array:
         """Return the clipped sums."""
         return blend(rows.predictions, self.weights, self.bounds)
+
+    def arrays(self) -> Arrays:
+        """Return the weights."""
+        return {"weights": self.weights}
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """What follows a blend: a rising function of its predictions, or boundaries between classes."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from foldsmith.blending.base import Blend, FittedBlend, Goal, Rows
 from foldsmith.errors import ConfigError
+from foldsmith.models.arrays import Arrays, prefixed
 from foldsmith.tasks.thresholds import apply_thresholds, fit_thresholds
 
 Array = npt.NDArray[np.float64]
@@ -43,37 +44,61 @@ class CalibratedBlend:
         """Both names."""
         return f"{self.blend.name}+{self.how}"
 
-    def fit(self, rows: Rows, targets: Array) -> "FittedCalibration":
+    def fit(self, rows: Rows, targets: Array) -> "FittedThresholds | FittedCurve":
         """Fit the blend, then what follows it."""
         fitted = self.blend.fit(rows, targets)
         blended = fitted.predict(rows)
         if self.how == "thresholds":
             cuts = fit_thresholds(blended, targets, self.goal.metric)
-            return FittedCalibration(fitted, cuts, self.goal)
+            return FittedThresholds(fitted, cuts, self.goal)
         from sklearn.isotonic import IsotonicRegression
 
         rising = IsotonicRegression(out_of_bounds="clip").fit(blended, targets)
-        return FittedCalibration(fitted, rising, self.goal)
+        return FittedCurve(fitted, rising.X_thresholds_, rising.y_thresholds_)
 
 
 @dataclass(frozen=True)
-class FittedCalibration:
-    """A fitted blend and what follows it.
+class FittedThresholds:
+    """A fitted blend, and boundaries between the classes.
 
     Attributes:
         blend: The blend.
-        after: Boundaries between classes, shape (n_classes - 1,), or an isotonic regression.
+        thresholds: Shape (n_classes - 1,).
         goal: What it was made for.
     """
 
     blend: FittedBlend
-    after: Any
+    thresholds: Array
     goal: Goal
 
     def predict(self, rows: Rows) -> Array:
+        """Return the classes' values, shape (n,)."""
+        return apply_thresholds(self.blend.predict(rows), self.thresholds, self.goal.metric)
+
+    def arrays(self) -> Arrays:
+        """Return the blend's arrays and the boundaries."""
+        return prefixed("blend", self.blend.arrays()) | {"thresholds": self.thresholds}
+
+
+@dataclass(frozen=True)
+class FittedCurve:
+    """A fitted blend, and a rising function of its predictions: straight between points.
+
+    Attributes:
+        blend: The blend.
+        before: Predictions at the points, ascending, shape (n_points,).
+        after: What they become, shape (n_points,); beyond the ends nothing changes any more.
+    """
+
+    blend: FittedBlend
+    before: Array
+    after: Array
+
+    def predict(self, rows: Rows) -> Array:
         """Return the calibrated predictions, shape (n,)."""
-        blended = self.blend.predict(rows)
-        if isinstance(self.after, np.ndarray):
-            return apply_thresholds(blended, self.after, self.goal.metric)
-        calibrated: Array = self.after.predict(blended)
-        return calibrated
+        return np.interp(self.blend.predict(rows), self.before, self.after)
+
+    def arrays(self) -> Arrays:
+        """Return the blend's arrays and the points."""
+        points = {"before": self.before, "after": self.after}
+        return prefixed("blend", self.blend.arrays()) | points

@@ -3,9 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.base import Blend, Goal, WeightedBlend
+from foldsmith.blending.base import Blend, FittedBlend, FittedWeights, Goal, WeightedBlend
+from foldsmith.blending.calibration import FittedCurve, FittedThresholds
 from foldsmith.blending.greedy import greedy_weights
-from foldsmith.blending.stacking import StackedTrees
+from foldsmith.blending.stacking import FittedTrees, StackedTrees
 from foldsmith.blending.weights import (
     best_member_weights,
     box_weights,
@@ -16,6 +17,7 @@ from foldsmith.blending.weights import (
     simplex_weights,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
+from foldsmith.models.arrays import Arrays, part
 
 Array = npt.NDArray[np.float64]
 
@@ -73,6 +75,24 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
                 )
 
     return WeightedBlend(method, goal, choose)
+
+
+def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
+    """Return the fitted blend that gave these arrays, whatever it is.
+
+    Args:
+        arrays: What its ``arrays`` returned.
+        goal: What it was made for.
+    """
+    if "weights" in arrays:
+        return FittedWeights(arrays["weights"], goal.bounds)
+    if "thresholds" in arrays:
+        blend = restore_blend(part(arrays, "blend"), goal)
+        return FittedThresholds(blend, arrays["thresholds"], goal)
+    if "before" in arrays:
+        blend = restore_blend(part(arrays, "blend"), goal)
+        return FittedCurve(blend, arrays["before"], arrays["after"])
+    return FittedTrees.restore(arrays, goal)
 
 
 def with_fewer_trials(settings: EnsembleSettings) -> EnsembleSettings:

@@ -1,12 +1,16 @@
 """A model over the members' predictions."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from foldsmith.blending.base import Goal, Rows
+from foldsmith.errors import TrainingError
+from foldsmith.models.arrays import Arrays, part, prefixed
+from foldsmith.models.forest import Forest, boosted_trees
 from foldsmith.tasks.metrics import nearest
 
 Array = npt.NDArray[np.float64]
@@ -52,7 +56,9 @@ class StackedTrees:
         else:
             trees = HistGradientBoostingClassifier(**_TREES, random_state=self.seed)
             trees.fit(inputs, nearest(targets, self.goal.class_values))
-        return FittedTrees(trees, self.goal)
+        fitted = _as_arrays(trees, self.goal)
+        _make_sure(fitted, trees, rows)
+        return fitted
 
 
 @dataclass(frozen=True)
@@ -60,24 +66,70 @@ class FittedTrees:
     """Grown trees.
 
     Attributes:
-        trees: The model.
+        forest: The trees, step after step.
+        baseline: What the trees add to, shape (1,), or (n,) for n > 2 classes, of which each
+            step has a tree.
+        classes: Numbers of the classes that the rows had, ascending; of values shape (0,).
         goal: What it was made for.
     """
 
-    trees: Any
+    forest: Forest
+    baseline: Array
+    classes: npt.NDArray[np.int64]
     goal: Goal
 
     def predict(self, rows: Rows) -> Array:
         """Return values within the target range, shape (n,), or probabilities."""
-        inputs = _inputs(rows)
+        # Here, not above: few commands need scipy, which takes long to import.
+        from scipy.special import softmax
+
+        by_tree = self.forest.predict(_inputs(rows))
+        n, width = len(by_tree), len(self.baseline)
+        raw = by_tree.reshape(n, -1, width).sum(axis=1) + self.baseline
         if self.goal.metric.needs == "values":
-            off: Array = self.trees.predict(inputs)
-            values: Array = rows.predictions.mean(axis=0) + off
+            values: Array = rows.predictions.mean(axis=0) + raw[:, 0]
             return np.clip(values, *self.goal.target_range)
+        if width == 1:
+            raw = np.hstack([np.zeros((n, 1)), raw])
         # A class that the rows did not have gets nothing.
-        probabilities = np.zeros((len(inputs), len(self.goal.class_values)))
-        probabilities[:, self.trees.classes_] = self.trees.predict_proba(inputs)
+        probabilities = np.zeros((n, len(self.goal.class_values)))
+        probabilities[:, self.classes] = softmax(raw, axis=1)
         return probabilities
+
+    def arrays(self) -> Arrays:
+        """Return the trees and what they add to."""
+        others = {"baseline": self.baseline, "classes": self.classes}
+        return prefixed("forest", self.forest.arrays()) | others
+
+    @classmethod
+    def restore(cls, arrays: Arrays, goal: Goal) -> "FittedTrees":
+        """Return the trees that gave these arrays."""
+        forest = Forest(**part(arrays, "forest"))
+        return cls(forest, arrays["baseline"], arrays["classes"], goal)
+
+
+def _as_arrays(trees: Any, goal: Goal) -> FittedTrees:
+    classes = getattr(trees, "classes_", np.empty(0))
+    baseline = np.asarray(trees._baseline_prediction, np.float64).ravel()
+    return FittedTrees(boosted_trees(trees), baseline, classes.astype(np.int64), goal)
+
+
+def _make_sure(fitted: FittedTrees, trees: Any, rows: Rows) -> None:
+    """Compare with scikit-learn, whose trees are its own affair, and may change their form."""
+    inputs, goal = _inputs(rows), fitted.goal
+    if goal.metric.needs == "values":
+        expected = np.clip(
+            rows.predictions.mean(axis=0) + trees.predict(inputs), *goal.target_range
+        )
+        found = fitted.predict(rows)
+    else:
+        expected, found = trees.predict_proba(inputs), fitted.predict(rows)[:, fitted.classes]
+    if not np.allclose(found, expected, rtol=0, atol=1e-9):
+        raise TrainingError(
+            f"scikit-learn {version('scikit-learn')} keeps boosted trees in a form that is not "
+            "known here; leave stack out of ensemble/methods, or install the version in "
+            "constraints.txt"
+        )
 
 
 def _inputs(rows: Rows) -> Array:

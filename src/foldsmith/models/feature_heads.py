@@ -1,8 +1,7 @@
 """Small models on the features of a frozen backbone: from feature vectors to a target."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,8 @@ from torch import nn
 
 from foldsmith.config import Types
 from foldsmith.errors import ConfigError
+from foldsmith.models.arrays import ArrayFields, Arrays, part, prefixed
+from foldsmith.models.forest import Forest, extra_trees
 from foldsmith.models.runtime import seed_everything
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 Features = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.float64]
-
-# From features, shape (n, n_features), to predictions, shape (n,).
-Predictor = Callable[[Features], Targets]
 
 
 # Standard deviations from the mean at which standardised features end: one that hardly varies
@@ -38,12 +36,28 @@ def _standardise() -> "Pipeline":
     return make_pipeline(StandardScaler(), bound)
 
 
+def _standardised(features: Features, mean: Targets, scale: Targets) -> Targets:
+    """Return features as :func:`_standardise` leaves them."""
+    found: Targets = np.clip((features.astype(np.float64) - mean) / scale, -_FARTHEST, _FARTHEST)
+    return found
+
+
+class FittedHead(Protocol):
+    """A head that has learned."""
+
+    def predict(self, features: Features) -> Targets:
+        """Return predictions, shape (n,), of features, shape (n, n_features)."""
+
+    def arrays(self) -> Arrays:
+        """Return all that it knows, for :meth:`FeatureHead.restore`."""
+
+
 class FeatureHead(Protocol):
     """Something that learns a target from features."""
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
-    ) -> Predictor:
+    ) -> FittedHead:
         """Learn from the photos of the training folds.
 
         Args:
@@ -52,6 +66,140 @@ class FeatureHead(Protocol):
             groups: Group of each photo, shape (n,): equal ones stay together in every split.
             seed: Seed of everything that is drawn.
         """
+
+    def restore(self, arrays: Arrays) -> FittedHead:
+        """Return what :meth:`fit` has made, from its arrays."""
+
+
+@dataclass(frozen=True)
+class FittedLine(ArrayFields):
+    """A linear function of standardised features.
+
+    Attributes:
+        mean: Mean of each feature, shape (n_features,).
+        scale: Deviation of each feature, shape (n_features,).
+        weights: Shape (n_features,).
+        bias: A number.
+    """
+
+    mean: Targets
+    scale: Targets
+    weights: Targets
+    bias: Any
+
+    def predict(self, features: Features) -> Targets:
+        """Return the function's values."""
+        values: Targets = _standardised(features, self.mean, self.scale) @ self.weights + self.bias
+        return values
+
+
+@dataclass(frozen=True)
+class FittedKernel(ArrayFields):
+    """A sum of Gaussians around photos of the training.
+
+    Attributes:
+        mean: Mean of each feature, shape (n_features,).
+        scale: Deviation of each feature, shape (n_features,).
+        centres: Standardised features of those photos, shape (n_centres, n_features).
+        weights: Shape (n_centres,).
+        gamma: exp(-gamma d^2) is the Gaussian at the distance d.
+        bias: A number.
+    """
+
+    mean: Targets
+    scale: Targets
+    centres: Targets
+    weights: Targets
+    gamma: Any
+    bias: Any
+
+    def predict(self, features: Features) -> Targets:
+        """Return the sums."""
+        from sklearn.metrics.pairwise import rbf_kernel
+
+        inputs = _standardised(features, self.mean, self.scale)
+        values: Targets = rbf_kernel(inputs, self.centres, self.gamma) @ self.weights + self.bias
+        return values
+
+
+@dataclass(frozen=True)
+class FittedNetwork(ArrayFields):
+    """A network of one hidden layer on standardised features.
+
+    Attributes:
+        mean: Mean of each feature, shape (n_features,).
+        scale: Deviation of each feature, shape (n_features,).
+        hidden: Weights of the hidden layer, float32, shape (n_hidden, n_features).
+        hidden_bias: Shape (n_hidden,).
+        output: Weights of the output, float32, shape (1, n_hidden).
+        output_bias: Shape (1,).
+        target_mean: What the output is in units of, and from where.
+        target_scale: As that.
+    """
+
+    mean: Targets
+    scale: Targets
+    hidden: Features
+    hidden_bias: Features
+    output: Features
+    output_bias: Features
+    target_mean: Any
+    target_scale: Any
+
+    @torch.inference_mode()
+    def predict(self, features: Features) -> Targets:
+        """Return the network's outputs, in units of the target."""
+        inputs = _standardised(features, self.mean, self.scale).astype(np.float32)
+        linear = nn.functional.linear
+        layers = (self.hidden, self.hidden_bias, self.output, self.output_bias)
+        hidden, hidden_bias, output, output_bias = (torch.from_numpy(layer) for layer in layers)
+        active = linear(torch.from_numpy(inputs), hidden, hidden_bias).relu()
+        standardised: Features = linear(active, output, output_bias)[:, 0].numpy()
+        values: Targets = standardised.astype(np.float64) * self.target_scale + self.target_mean
+        return values
+
+
+@dataclass(frozen=True)
+class FittedTrees:
+    """The mean of what trees say.
+
+    Attributes:
+        forest: The trees.
+    """
+
+    forest: Forest
+
+    def predict(self, features: Features) -> Targets:
+        """Return the means."""
+        means: Targets = self.forest.predict(features).mean(axis=1)
+        return means
+
+    def arrays(self) -> Arrays:
+        """Return the trees."""
+        return self.forest.arrays()
+
+
+@dataclass(frozen=True)
+class FittedMean:
+    """The plain mean of heads.
+
+    Attributes:
+        heads: The heads.
+    """
+
+    heads: tuple[FittedHead, ...]
+
+    def predict(self, features: Features) -> Targets:
+        """Return the means."""
+        means: Targets = np.mean([head.predict(features) for head in self.heads], axis=0)
+        return means
+
+    def arrays(self) -> Arrays:
+        """Return the heads' arrays, by their numbers."""
+        found: Arrays = {}
+        for number, head in enumerate(self.heads):
+            found |= prefixed(str(number), head.arrays())
+        return found
 
 
 @dataclass(frozen=True)
@@ -70,14 +218,19 @@ class RidgeHead:
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
-    ) -> Predictor:
+    ) -> FittedLine:
         """Fit in closed form; nothing is drawn."""
         from sklearn.linear_model import RidgeCV
         from sklearn.pipeline import make_pipeline
 
         model = make_pipeline(_standardise(), RidgeCV(alphas=np.asarray(self.alphas, np.float64)))
         model.fit(features.astype(np.float64), targets)
-        return lambda unseen: np.asarray(model.predict(unseen.astype(np.float64)))
+        scaler, ridge = model[0][0], model[-1]
+        return FittedLine(scaler.mean_, scaler.scale_, ridge.coef_, float(ridge.intercept_))
+
+    def restore(self, arrays: Arrays) -> FittedLine:
+        """Return the line."""
+        return FittedLine(**arrays)
 
 
 def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
@@ -119,31 +272,43 @@ class SVRHead:
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
-    ) -> Predictor:
+    ) -> FittedKernel:
         """Choose by groups, then fit to all; nothing is drawn."""
         from sklearn.model_selection import GridSearchCV, GroupKFold
         from sklearn.pipeline import make_pipeline
         from sklearn.svm import SVR
 
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
-        wanted = (targets - mean) / scale
+        inputs, wanted = features.astype(np.float64), (targets - mean) / scale
         n_groups = len(np.unique(groups))
         if n_groups < 2:
             # Nothing can be held out to choose by.
             middle = sorted(self.C)[len(self.C) // 2], sorted(self.epsilon)[len(self.epsilon) // 2]
             model = make_pipeline(_standardise(), SVR(C=middle[0], epsilon=middle[1]))
-            model.fit(features.astype(np.float64), wanted)
-            return lambda unseen: (
-                np.asarray(model.predict(unseen.astype(np.float64))) * scale + mean
+            model.fit(inputs, wanted)
+        else:
+            search = GridSearchCV(
+                make_pipeline(_standardise(), SVR()),
+                {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},
+                scoring="neg_mean_squared_error",
+                cv=GroupKFold(min(3, n_groups)),
             )
-        search = GridSearchCV(
-            make_pipeline(_standardise(), SVR()),
-            {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},
-            scoring="neg_mean_squared_error",
-            cv=GroupKFold(min(3, n_groups)),
+            model = search.fit(inputs, wanted, groups=groups).best_estimator_
+        scaler, machine = model[0][0], model[-1]
+        # What scikit-learn documents as gamma="scale".
+        variance = float(model[:-1].transform(inputs).var()) or 1.0
+        return FittedKernel(
+            mean=scaler.mean_,
+            scale=scaler.scale_,
+            centres=machine.support_vectors_,
+            weights=machine.dual_coef_[0] * scale,
+            gamma=1.0 / (features.shape[1] * variance),
+            bias=float(machine.intercept_[0]) * scale + mean,
         )
-        search.fit(features.astype(np.float64), wanted, groups=groups)
-        return lambda unseen: np.asarray(search.predict(unseen.astype(np.float64))) * scale + mean
+
+    def restore(self, arrays: Arrays) -> FittedKernel:
+        """Return the sum of Gaussians."""
+        return FittedKernel(**arrays)
 
 
 @dataclass(frozen=True)
@@ -168,7 +333,7 @@ class MLPHead:
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
-    ) -> Predictor:
+    ) -> FittedNetwork:
         """Train on the squared error of standardised targets."""
         seed_everything(seed)
         scaler = _standardise().fit(features)
@@ -192,15 +357,23 @@ class MLPHead:
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
-        model.eval()
+        hidden, hidden_bias, output, output_bias = (
+            parameter.detach().numpy() for parameter in model.parameters()
+        )
+        return FittedNetwork(
+            mean=scaler[0].mean_,
+            scale=scaler[0].scale_,
+            hidden=hidden,
+            hidden_bias=hidden_bias,
+            output=output,
+            output_bias=output_bias,
+            target_mean=mean,
+            target_scale=scale,
+        )
 
-        @torch.inference_mode()
-        def predict(unseen: Features) -> Targets:
-            outputs = model(torch.from_numpy(scaler.transform(unseen).astype(np.float32)))
-            standardised: npt.NDArray[np.float32] = outputs[:, 0].numpy()
-            return standardised.astype(np.float64) * scale + mean
-
-        return predict
+    def restore(self, arrays: Arrays) -> FittedNetwork:
+        """Return the network."""
+        return FittedNetwork(**arrays)
 
 
 @dataclass(frozen=True)
@@ -225,7 +398,7 @@ class TreesHead:
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
-    ) -> Predictor:
+    ) -> FittedTrees:
         """Grow the trees from the seed."""
         from sklearn.ensemble import ExtraTreesRegressor
 
@@ -238,9 +411,11 @@ class TreesHead:
             n_jobs=-1,
         )
         model.fit(features, targets)
-        # The same trees on any number of cores, but several would add them up in any order.
-        model.n_jobs = 1
-        return lambda unseen: np.asarray(model.predict(unseen))
+        return FittedTrees(extra_trees(model))
+
+    def restore(self, arrays: Arrays) -> FittedTrees:
+        """Return the trees."""
+        return FittedTrees(Forest(**arrays))
 
 
 @dataclass(frozen=True)
@@ -262,10 +437,14 @@ class MeanHead:
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
-    ) -> Predictor:
+    ) -> FittedMean:
         """Fit every head to the same photos."""
-        predictors = [head.fit(features, targets, groups, seed) for head in self.heads]
-        return lambda unseen: np.mean([predict(unseen) for predict in predictors], axis=0)
+        return FittedMean(tuple(head.fit(features, targets, groups, seed) for head in self.heads))
+
+    def restore(self, arrays: Arrays) -> FittedMean:
+        """Return the heads."""
+        parts = (head.restore(part(arrays, str(k))) for k, head in enumerate(self.heads))
+        return FittedMean(tuple(parts))
 
 
 TYPES: Types = {

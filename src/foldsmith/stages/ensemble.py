@@ -27,6 +27,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.evaluation.oof import constant_oof
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
+from foldsmith.models.arrays import Arrays, prefixed, write_arrays
 from foldsmith.stages.inputs import ensemble_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.members import Member, member_hashes, read_members, rows_of
@@ -40,6 +41,9 @@ Array = npt.NDArray[np.float64]
 BASELINE = "avg-all"
 OPTIMISED = "wopt-all"
 
+# All that the fitted blends know, by their names.
+BLENDS = "blends.safetensors"
+
 # What the averages of one task's members are called; others by the task's name.
 _SHORT_TASKS = {"multi-class": "cls", "regression": "reg"}
 
@@ -51,7 +55,8 @@ def ensemble(
 
     Writes the submissions ``avg_cls``, ``avg_reg`` (averages of one task's members),
     ``avg_all``, ``weight_optimization_all`` and one of each further method, ``submission.csv``
-    (the recommended one), ``weights.csv`` and ``ensemble_scores.csv``. Beside its score on the
+    (the recommended one), ``weights.csv``, ``ensemble_scores.csv`` and ``blends.safetensors``
+    (the fitted blends, for new photos). Beside its score on the
     rows that it was fitted on, each blend gets a cross-fitted one: see
     :func:`~foldsmith.blending.comparison.compare`.
 
@@ -118,6 +123,9 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         for result in compared
         if isinstance(result.fitted, FittedWeights)
     }
+    blends: Arrays = {}
+    for result in compared:
+        blends |= prefixed(result.name, result.fitted.arrays())
     outputs["weights.csv"] = pd.DataFrame({"experiment": names} | weights)
     outputs["ensemble_scores.csv"] = scores
     with lock(folder):
@@ -129,11 +137,12 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         save_sources(folder, experiment)
         for file, content in outputs.items():
             write_csv(folder / file, content)
+        write_arrays(folder / BLENDS, blends)
         write_manifest(
             folder / MANIFEST,
             f"ensemble {experiment.globals.output_path}",
             inputs,
-            [folder / file for file in outputs],
+            [*(folder / file for file in outputs), folder / BLENDS],
             hashes,
             members=names,
             seed=seed,

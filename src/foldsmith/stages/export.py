@@ -1,141 +1,69 @@
-"""The backbone of a pretraining as files that timm loads: safetensors and a config."""
+"""A finished run as files for use elsewhere: a predictor, or a pretrained backbone."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from foldsmith.atomic import replacing, write_json
-from foldsmith.config import Experiment, Parts
-from foldsmith.config.backbones import picked_backbone
-from foldsmith.data.statistics import STATS_BY_DATA
-from foldsmith.data.transforms import Normalize
+from foldsmith.config import Criterion
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.hashing import FileHashes
-from foldsmith.models.backbone import create_backbone, num_features
-from foldsmith.models.weights import load_weights
-from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
+from foldsmith.stages.backbone_files import CONFIG, WEIGHTS, write_backbone
 from foldsmith.stages.output_folder import open_run, read_resolved, shown
-from foldsmith.stages.types import types_of
-
-# The names that timm looks for in a folder.
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+from foldsmith.stages.predict import load
+from foldsmith.stages.predictor_files import PREDICTOR_FILE, write_predictor
 
 
 def export(
     run: Path | str,
     folder: Path | str,
     *,
-    pick: str | int = "last",
+    pick: str | int | None = None,
+    blend: str | None = None,
+    criterion: Criterion | None = None,
     force: bool = False,
     project: Path | str | None = None,
 ) -> Path:
-    """Write a pretrained backbone for use without foldsmith.
+    """Write a finished run for use elsewhere.
 
-    ``model.safetensors`` is what ``timm.create_model(name, num_classes=0, checkpoint_path=...)``
-    takes. ``config.json`` holds the model's name and arguments and the normalisation of its
-    photos, so that ``timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=...)``
-    needs nothing else.
+    An ensemble, or a single experiment, becomes a folder that predicts without the project and
+    its photos: :func:`~foldsmith.stages.predict.load` and ``predict`` take it as a run. A
+    pretraining becomes a backbone that timm loads without foldsmith:
+    :func:`~foldsmith.stages.backbone_files.write_backbone`.
 
     Args:
-        run: Output folder of a pretraining.
+        run: Output folder.
         folder: Where to; made if need be.
-        pick: ``last``, ``best_probe`` or an epoch.
+        pick: Of a pretraining, which backbone: ``last`` (also if None), ``best_probe`` or an
+            epoch.
+        blend: Of an ensemble, which blend; the one that it recommends if None.
+        criterion: Of a single experiment, which snapshots, if it was inferred by several.
         force: Replace an earlier export.
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.
 
     Returns:
-        The file of the weights.
+        The folder.
 
     Raises:
-        ConfigError: The run is no pretraining of a timm model, or keeps no such backbone.
-        OutputError: The pretraining is not finished, a file is missing or was changed, or the
-            folder holds an export already.
+        ConfigError: An argument is not for such a run, or an experiment is wrong.
+        OutputError: The run is not finished, a file is missing or was changed, or the folder
+            holds an export already.
     """
     opened, root = open_run(Path(run), project)
     experiment = read_resolved(opened, root)
-    if experiment.globals.task != "self-supervised":
-        raise ConfigError(f"{root}: holds a {experiment.globals.task} run, not a pretraining")
     target = Path(folder)
-    existing = [target / name for name in (WEIGHTS, CONFIG) if (target / name).exists()]
+    existing = [name for name in (PREDICTOR_FILE, WEIGHTS, CONFIG) if (target / name).exists()]
     if existing and not force:
-        raise OutputError(f"{existing[0]}: exists already; add -f to replace it")
-    manifest = read_manifest(root / MANIFEST)
-    if manifest is None:
-        raise OutputError(f"{root}: is not finished; run 'foldsmith pretrain --resume' first")
-    epoch = int(pick) if str(pick).isdigit() else pick
-    wanted = {"from": root.name, "pick": epoch}
-    source = (
-        root / Path(picked_backbone(wanted, root.name, experiment.tree, experiment.globals)).name
+        raise OutputError(f"{target / existing[0]}: exists already; add -f to replace it")
+    if experiment.globals.task == "self-supervised":
+        if blend is not None or criterion is not None:
+            raise ConfigError(f"{root}: is a pretraining, which has no blend and no criterion")
+        write_backbone(experiment, root, target, "last" if pick is None else pick)
+        return target
+    if pick is not None:
+        raise ConfigError(f"{root}: is no pretraining, of which a backbone could be picked")
+    predictor = load(root, blend=blend, criterion=criterion, project=opened.folder)
+    write_predictor(predictor, target)
+    how = f"{predictor.blend} of " if predictor.blend else ""
+    print(
+        f"wrote {shown(target)} ({how}{', '.join(predictor.members)}); it predicts two made-up "
+        "images as the run does"
     )
-    _check_files(experiment, source, manifest)
-    types = types_of(opened)
-    context = {"project": opened, "images": None, "runtime": None, "task": None}
-    parts = experiment.build(types, context)
-    config, backbone = _model_of(experiment, parts)
-    load_weights(backbone, source)
-    config["pretrained_cfg"] |= _photos_of(experiment.tree["dataset"], parts)
-
-    from safetensors.torch import save_file
-
-    target.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in backbone.state_dict().items()}
-    with replacing(target / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-    write_json(target / CONFIG, config)
-    print(f"wrote {shown(target / WEIGHTS)} ({config['architecture']}, {source.name}), {CONFIG}")
-    return target / WEIGHTS
-
-
-def _check_files(experiment: Experiment, source: Path, manifest: Manifest) -> None:
-    """Make sure that the backbone, and the statistics of its photos, are those of the run."""
-    project = experiment.project
-    hashes = FileHashes(project.hash_store)
-    statistics = project.data_dir / STATS_BY_DATA
-    made = {source: manifest.outputs.get(source.name)}
-    if STATS_BY_DATA in manifest.inputs["files"]:
-        made[statistics] = manifest.inputs["files"][STATS_BY_DATA]
-    for path, digest in made.items():
-        found = hashes.of(path)
-        if found != digest:
-            state = "no such file" if found == "missing" else "is not what the run had"
-            raise OutputError(f"{path}: {state}; put it back, or run the pretraining again")
-
-
-def _model_of(experiment: Experiment, parts: Parts) -> tuple[dict[str, Any], Any]:
-    """Return timm's config of the backbone, and the backbone with random weights."""
-    node = experiment.tree["model"].get("backbone")
-    if not isinstance(node, dict) or node.get("type") != "Backbone":
-        raise ConfigError(
-            f"{experiment.file}: model/backbone is not of the type Backbone, so that timm would "
-            "not know it"
-        )
-    # Stochastic depth is a matter of training.
-    names = [name for name in node if name not in ("type", "drop_path_rate")]
-    arguments = {name: parts[f"model/backbone/{name}"] for name in names}
-    backbone = create_backbone(**arguments)
-    sized = {"img_size": arguments["img_size"]} if arguments.get("img_size") else {}
-    known = getattr(backbone, "pretrained_cfg", {})
-    kept = {name: known[name] for name in ("first_conv", "classifier") if known.get(name)}
-    config = {
-        "architecture": arguments["model_name"],
-        "num_classes": 0,
-        "num_features": num_features(backbone),
-        "model_args": dict(arguments.get("options") or {}) | sized,
-        # These are timm's own names, whatever its pretrained models were converted from.
-        "pretrained_cfg": {"num_classes": 0, "custom_load": False, **kept},
-    }
-    return config, backbone
-
-
-def _photos_of(section: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
-    """Return the photos' size and normalisation, as far as the section ``dataset`` says."""
-    found: dict[str, Any] = {}
-    if "img_size" in section:
-        size = int(parts["dataset/img_size"])
-        found["input_size"] = [3, size, size]
-    train = section.get("train")
-    steps = parts["dataset/train/transforms"] if train and "transforms" in train else []
-    if steps and isinstance(steps[-1], Normalize):
-        found |= {"mean": list(steps[-1].mean), "std": list(steps[-1].std)}
-    return found
+    return target

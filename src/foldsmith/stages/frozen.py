@@ -23,7 +23,8 @@ from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
 from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
-from foldsmith.models.feature_heads import FeatureHead
+from foldsmith.models.arrays import write_arrays
+from foldsmith.models.feature_heads import FeatureHead, FittedHead
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.stages.infer import Results, write_results
 from foldsmith.stages.inputs import features_inputs, frozen_inputs
@@ -97,20 +98,24 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
         groups, readable = groups_of(project, table), readable_test(project, test)
         for fold in range(project.n_splits):
-            predict = fit_fold(head, features, targets, folds, groups, fold, settings.seed)
-            held_out = np.flatnonzero(folds == fold)
-            parts.append(FoldLogits(fold, None, held_out, predict(features[held_out])))
+            seen, held_out = folds != fold, np.flatnonzero(folds == fold)
+            fitted = head.fit(
+                features[seen], targets[seen].astype(np.float64), groups[seen], settings.seed
+            )
+            write_arrays(root / head_file(fold), fitted.arrays())
+            parts.append(FoldLogits(fold, None, held_out, head_logits(fitted, features[held_out])))
             if len(readable):
-                test_logits[fold, readable] = predict(test_features)
+                test_logits[fold, readable] = head_logits(fitted, test_features)
         metric = value_metric(project)
         scores = score_table(parts, targets, task, nn.MSELoss(), metric)
         results = Results(collect_oof(parts, len(table)), test_logits, scores)
+        heads = [root / head_file(fold) for fold in range(project.n_splits)]
         for criterion, label in LABELS.items():
             write_manifest(
                 inference_manifest(root, criterion),
                 f"fit {shown(root)}",
                 inputs,
-                write_results(root, label, project, table, test, task, results),
+                [*write_results(root, label, project, table, test, task, results), *heads],
                 hashes,
                 task=task.name,
                 seed=settings.seed,
@@ -191,29 +196,11 @@ def _compute_features(
     return train, test
 
 
-def fit_fold(
-    head: FeatureHead,
-    features: Array,
-    targets: npt.NDArray[np.float32],
-    folds: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    fold: int,
-    seed: int,
-) -> Callable[[Array], Array]:
-    """Fit a head to the photos of all other folds.
+def head_file(fold: int) -> str:
+    """Return the name of the file that holds a fold's fitted head."""
+    return f"head_fold{fold}.safetensors"
 
-    Args:
-        head: The head.
-        features: Of all labelled photos, shape (n_train, n_features).
-        targets: Shape (n_train,).
-        folds: Fold of each photo, shape (n_train,).
-        groups: Group of each photo, shape (n_train,).
-        fold: The fold that it does not see.
-        seed: Seed of what the head draws.
 
-    Returns:
-        From features, shape (n, n_features), to outputs of a regression, float32, shape (n, 1).
-    """
-    seen = folds != fold
-    predict = head.fit(features[seen], targets[seen].astype(np.float64), groups[seen], seed)
-    return lambda unseen: predict(unseen).astype(np.float32)[:, None]
+def head_logits(head: FittedHead, features: Array) -> Array:
+    """Return what a head says of features as outputs of a regression, float32, shape (n, 1)."""
+    return head.predict(features).astype(np.float32)[:, None]

@@ -167,17 +167,8 @@ def new_photo_inputs(
         "project.yml": _target_values(project),
         "files": _files(experiment, types, hashes),
     }
-    if experiment.globals.task != "frozen-features":
-        return inputs | {"config": _config(experiment, _TRAINING_ONLY)}
-    # The heads are fitted again.
-    table = read_folds(project, experiment.globals.meta_file)
-    names = (project.settings.target_column, group_column_of(project, table))
-    columns = [name for name in names if name is not None]
-    return inputs | {
-        "config": _config(experiment),
-        "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, columns),
-    }
+    frozen = experiment.globals.task == "frozen-features"
+    return inputs | {"config": _config(experiment, () if frozen else _TRAINING_ONLY)}
 
 
 def features_inputs(
@@ -203,8 +194,12 @@ def frozen_inputs(
     project = experiment.project
     features = features_inputs(experiment, types, hashes)
     lasting = new_photo_inputs(experiment, types, hashes)
+    table = read_folds(project, experiment.globals.meta_file)
+    names = (project.settings.target_column, group_column_of(project, table))
     return lasting | {
         "files": lasting["files"] | _sample(project, hashes),
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, [name for name in names if name is not None]),
         "photos": features["photos"],
         "test ids": hash_columns(read_test(project), [project.settings.id_column]),
     }

@@ -14,18 +14,18 @@ from foldsmith.config.settings import MEMBERS
 from foldsmith.data.datasets import PhotoDataset, stored_head
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.photos_at_hand import PhotosAtHand
-from foldsmith.data.tables import FOLD_COLUMN, groups_of, read_folds, targets_of
 from foldsmith.data.transforms import Compose, Transform
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.predict import predict_in_turn
 from foldsmith.hashing import FileHashes
-from foldsmith.models.feature_heads import FeatureHead
+from foldsmith.models.arrays import read_arrays
+from foldsmith.models.feature_heads import FeatureHead, FittedHead
 from foldsmith.models.runtime import create_runtime, random_state_kept, seed_everything
 from foldsmith.models.weights import load_weights
-from foldsmith.stages.frozen import FEATURES_MANIFEST, TRAIN_FEATURES, fit_fold
+from foldsmith.stages.frozen import head_file, head_logits
 from foldsmith.stages.inputs import new_photo_inputs, without_pretrained
 from foldsmith.stages.manifest import Inputs, Manifest, differences, read_manifest
-from foldsmith.stages.output_folder import RESOLVED_CONFIG, read_resolved, shown
+from foldsmith.stages.output_folder import read_resolved, shown
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.regression import Regression
@@ -35,55 +35,41 @@ Array = npt.NDArray[np.float32]
 
 
 class MemberModels:
-    """What a finished experiment predicts new photos with: one model per fold.
-
-    All is read when it is made: what happens to the files afterwards does not matter.
+    """What a finished experiment predicts new photos with.
 
     Args:
+        name: Name of its output folder.
         experiment: As its inference has run it.
-        root: Its output folder.
-        manifest: That of its inference.
-        criterion: Which snapshots.
+        models: One per fold, on the CPU; if there are heads, the backbone that all folds share.
+        heads: Of frozen features, what each fold has learned from them; else none.
 
     Attributes:
         name: Name of the output folder.
+        experiment: As its inference has run it.
+        models: As given.
+        heads: As given.
         task: How logits become predictions.
         transforms: What is done to a photo.
 
     Raises:
         ConfigError: The experiment's transforms are not those of a list.
-        OutputError: A file is missing, or is not what the predictions were made with.
     """
 
     def __init__(
-        self, experiment: Experiment, root: Path, manifest: Manifest, criterion: Criterion
+        self,
+        name: str,
+        experiment: Experiment,
+        models: Sequence[nn.Module],
+        heads: Sequence[FittedHead] = (),
     ) -> None:
-        self.name = root.name
-        self._experiment = experiment
-        self._root = root
-        settings, project = experiment.globals, experiment.project
-        self._frozen = settings.task == "frozen-features"
-        self.task: Task = (
-            Regression(project.target_range) if self._frozen else create_task(settings, project)
-        )
-        self._types = types_of(project)
-        hashes = FileHashes(project.hash_store)
-        parts = self._build()
-        self.transforms = self._read_transforms(parts)
+        self.name = name
+        self.experiment = experiment
+        self.models = list(models)
+        self.heads = list(heads)
+        parts = parts_of(experiment)
+        self.task: Task = parts["task"]
+        self.transforms = _read_transforms(experiment, parts)
         self._batch_size = int(parts["loader/test/batch_size"])
-        # Of frozen features: from those of new photos to what each fold says.
-        self._heads: list[Callable[[Array], Array]] = []
-        # Who calls this may be drawing random numbers too.
-        with random_state_kept():
-            if self._frozen:
-                self._check_features(hashes)
-                # Random weights are a backbone too: those that the features were made with.
-                seed_everything(settings.seed)
-                self._models: list[nn.Module] = [parts["model"]]
-                self._heads = self._fit_heads(parts["head"])
-            else:
-                self._models = self._load_models(self._check_snapshots(manifest, criterion, hashes))
-        hashes.save()
 
     @property
     def head(self) -> Compose:
@@ -99,73 +85,32 @@ class MemberModels:
         Returns:
             Shape (n_folds, n, n_outputs).
         """
-        settings, n = self._experiment.globals, len(photos)
+        settings, n = self.experiment.globals, len(photos)
         runtime = create_runtime(settings)
         dataset = PhotoDataset(
             photos, [Path()] * n, np.arange(n), None, self.transforms, seed=0, label=self.name
         )
         loader = PhotoLoader(dataset, self._batch_size)
-        made = predict_in_turn(self._models, loader, runtime, self.name, settings.tta)
-        return np.stack([predict(made[0]) for predict in self._heads]) if self._frozen else made
+        made = predict_in_turn(self.models, loader, runtime, self.name, settings.tta)
+        if not self.heads:
+            return made
+        return np.stack([head_logits(head, made[0]) for head in self.heads])
 
-    def _build(self, fold: int | None = None) -> Parts:
-        experiment = self._experiment.with_values({"globals/val_fold": fold})
-        context = {"project": experiment.project, "images": None, "runtime": None}
-        return experiment.build(self._types, context | {"task": self.task})
 
-    def _read_transforms(self, parts: Parts) -> list[Transform]:
-        dataset = self._experiment.tree["dataset"].get("test")
-        if not isinstance(dataset, dict) or "transforms" not in dataset:
-            raise ConfigError(
-                f"{self._root / RESOLVED_CONFIG}: dataset/test has no transforms, by which new "
-                "photos would be prepared"
-            )
-        return list(parts["dataset/test/transforms"])
+def parts_of(experiment: Experiment, fold: int | None = None) -> Parts:
+    """Return the parts of an experiment that predicts, without photos.
 
-    def _load_models(self, snapshots: Sequence[Path]) -> list[nn.Module]:
-        """Return the folds' models."""
-        models = []
-        for fold, path in enumerate(snapshots):
-            model: nn.Module = self._build(fold)["model"]
-            load_weights(model, path)
-            models.append(model)
-        return models
-
-    def _fit_heads(self, head: FeatureHead) -> list[Callable[[Array], Array]]:
-        """Fit the heads as they were: to the same features, targets and folds."""
-        settings, project = self._experiment.globals, self._experiment.project
-        table = read_folds(project, settings.meta_file)
-        features = np.load(self._root / TRAIN_FEATURES, allow_pickle=False)
-        targets, groups = targets_of(project, table), groups_of(project, table)
-        folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-        return [
-            fit_fold(head, features, targets, folds, groups, fold, settings.seed)
-            for fold in range(project.n_splits)
-        ]
-
-    def _check_snapshots(
-        self, manifest: Manifest, criterion: Criterion, hashes: FileHashes
-    ) -> list[Path]:
-        wanted = dict(manifest.inputs["snapshots"])
-        paths = [
-            self._root / f"{LABELS[criterion]}_model_fold{fold}.pth" for fold in range(len(wanted))
-        ]
-        remedy = (
-            f"run 'foldsmith infer -e {shown(self._root)} -cri {criterion}', which makes it from "
-            "what the training has kept, or says which fold to train again"
-        )
-        for fold, (path, digest) in enumerate(zip(paths, hashes.of_all(paths), strict=True)):
-            if digest != wanted[f"fold{fold}"]:
-                raise OutputError(_not_there(path, digest, remedy))
-        return paths
-
-    def _check_features(self, hashes: FileHashes) -> None:
-        path = self._root / TRAIN_FEATURES
-        kept = read_manifest(self._root / FEATURES_MANIFEST)
-        digest = hashes.of(path)
-        if kept is None or kept.outputs.get(TRAIN_FEATURES) != digest:
-            remedy = "run 'foldsmith train --resume' with the experiment's file, which makes it"
-            raise OutputError(_not_there(path, digest, remedy))
+    Args:
+        experiment: The experiment.
+        fold: The fold whose model is built.
+    """
+    project = experiment.project
+    frozen = experiment.globals.task == "frozen-features"
+    task: Task = (
+        Regression(project.target_range) if frozen else create_task(experiment.globals, project)
+    )
+    context = {"project": project, "images": None, "runtime": None, "task": task}
+    return experiment.with_values({"globals/val_fold": fold}).build(types_of(project), context)
 
 
 def read_member(
@@ -208,7 +153,64 @@ def read_member(
         )
     if device is not None:
         experiment = experiment.with_values({"globals/device": device})
-    return MemberModels(experiment, root, manifest, criterion)
+    # Who calls this may be drawing random numbers too.
+    with random_state_kept():
+        if experiment.globals.task == "frozen-features":
+            models, heads = _read_frozen(experiment, root, manifest, hashes)
+        else:
+            models, heads = _read_folds(experiment, root, manifest, criterion, hashes), []
+    hashes.save()
+    return MemberModels(root.name, experiment, models, heads)
+
+
+def _read_transforms(experiment: Experiment, parts: Parts) -> list[Transform]:
+    dataset = experiment.tree["dataset"].get("test")
+    if not isinstance(dataset, dict) or "transforms" not in dataset:
+        raise ConfigError(
+            f"{experiment.file}: dataset/test has no transforms, by which new photos would be "
+            "prepared"
+        )
+    return list(parts["dataset/test/transforms"])
+
+
+def _read_frozen(
+    experiment: Experiment, root: Path, manifest: Manifest, hashes: FileHashes
+) -> tuple[list[nn.Module], list[FittedHead]]:
+    """Return the backbone, and what each fold has learned from its features."""
+    # Random weights are a backbone too: those that the features were made with.
+    seed_everything(experiment.globals.seed)
+    parts = parts_of(experiment)
+    head: FeatureHead = parts["head"]
+    remedy = "run 'foldsmith train --resume' with the experiment's file, which makes it"
+    heads = []
+    for fold in range(experiment.project.n_splits):
+        path = root / head_file(fold)
+        _check_file(path, manifest.outputs.get(path.name), hashes, remedy)
+        heads.append(head.restore(read_arrays(path)))
+    return [parts["model"]], heads
+
+
+def _read_folds(
+    experiment: Experiment,
+    root: Path,
+    manifest: Manifest,
+    criterion: Criterion,
+    hashes: FileHashes,
+) -> list[nn.Module]:
+    """Return the folds' models, as the chosen snapshots have them."""
+    wanted = dict(manifest.inputs["snapshots"])
+    remedy = (
+        f"run 'foldsmith infer -e {shown(root)} -cri {criterion}', which makes it from what the "
+        "training has kept, or says which fold to train again"
+    )
+    models = []
+    for fold in range(len(wanted)):
+        path = root / f"{LABELS[criterion]}_model_fold{fold}.pth"
+        _check_file(path, wanted[f"fold{fold}"], hashes, remedy)
+        model: nn.Module = parts_of(experiment, fold)["model"]
+        load_weights(model, path)
+        models.append(model)
+    return models
 
 
 def _as_inferred(
@@ -240,7 +242,9 @@ def _changed(
     return differences(then, today)
 
 
-def _not_there(path: Path, digest: str, remedy: str) -> str:
-    changed = "is not what the test photos were predicted with"
-    state = "no such file" if digest == "missing" else changed
-    return f"{path}: {state}; put it back, or {remedy}"
+def _check_file(path: Path, wanted: str | None, hashes: FileHashes, remedy: str) -> None:
+    digest = hashes.of(path)
+    if digest != wanted:
+        changed = "is not what the test photos were predicted with"
+        state = "no such file" if digest == "missing" else changed
+        raise OutputError(f"{path}: {state}; put it back, or {remedy}")

@@ -1,0 +1,62 @@
+"""Fitted things as named arrays, and the files that hold them."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.atomic import replacing
+from foldsmith.errors import OutputError, one_line
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+# Name -> array; names of parts that are made of parts are joined by dots.
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class ArrayFields:
+    """A dataclass whose fields are arrays and numbers, which ``cls(**arrays)`` makes again."""
+
+    def arrays(self: "DataclassInstance") -> Arrays:
+        """Return the fields by name; numbers have the shape ()."""
+        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+
+
+def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """Return arrays as those of a part of this name."""
+    return {f"{name}.{key}": value for key, value in arrays.items()}
+
+
+def part(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Arrays:
+    """Return the arrays of the part of this name, by what they are called in it."""
+    start = f"{name}."
+    return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as safetensors."""
+    from safetensors.numpy import save_file
+
+    with replacing(path) as temporary:
+        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, temporary)
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read what :func:`write_arrays` wrote.
+
+    Raises:
+        OutputError: The file is missing, damaged, or something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise OutputError(f"{path}: no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path}: not a readable safetensors file: {one_line(error)}") from None

@@ -1,0 +1,219 @@
+"""An exported predictor has to say elsewhere what the run says, with nothing of the project."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file, save_file
+from small_project import EXPERIMENTS, make_project, write_experiment
+from warm import foldsmith
+
+import foldsmith as package
+from foldsmith.config import Project
+from foldsmith.data.tables import photo_paths, read_test
+from foldsmith.errors import ConfigError, OutputError
+from foldsmith.stages import export
+
+QUICK = {"globals/max_epoch": 1, "loader/train/num_workers": 0, "model/pretrained": None}
+OWN = """
+from foldsmith.data.transforms import Resize
+
+class HalfSize(Resize):
+    \"\"\"A transform of the project itself.\"\"\"
+
+TYPES = {"HalfSize": HalfSize}
+"""
+TRANSFORMS = [
+    {"type": "HalfSize", "height": "@/dataset/img_size", "width": "@/dataset/img_size"},
+    {"type": "Normalize", "mean": "@/dataset/ch_mean_norm", "std": "@/dataset/ch_std_norm"},
+]
+DESCRIPTORS = {
+    "import": "foldsmith:photo_descriptors.yml",
+    "globals/output_root": "output/310",
+    "dataset/img_size": 32,
+    "head": {
+        "type": "MeanHead",
+        "heads": [
+            {"type": "RidgeHead"},
+            {"type": "SVRHead"},
+            {"type": "TreesHead", "n_trees": 20},
+            {"type": "MLPHead", "epochs": 2},
+        ],
+    },
+}
+MEMBERS = {
+    "100": EXPERIMENTS["100"] | QUICK | {"dataset/mixup": None},
+    "200": EXPERIMENTS["200"] | QUICK | {"globals/tta": "hflip"},
+    # A backbone of random weights is one that only the file can know.
+    "300": {
+        "import": "foldsmith:frozen_features.yml",
+        "globals/output_root": "output/300",
+        "model/base_name": "resnet10t",
+        "dataset/img_size": 32,
+        "dataset/val/transforms": TRANSFORMS,
+    },
+    "310": DESCRIPTORS,
+    "900": EXPERIMENTS["900"]
+    | {
+        "ensemble/experiments": ["output/100", "output/200", "output/300", "output/310"],
+        "ensemble/calibrate": "isotonic",
+        "ensemble/criterion": "last",
+    },
+}
+RUN = "output/900"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small_photos):
+    folder = make_project(tmp_path_factory.mktemp("finished") / "project", small_photos)
+    (folder / "own").mkdir()
+    (folder / "own/transforms.py").write_text(OWN)
+    with (folder / "project.yml").open("a") as file:
+        file.write("python: [own/transforms.py]\n")
+    for name, content in MEMBERS.items():
+        write_experiment(folder, name, content)
+    result = foldsmith(folder, "run", "--no-report", "-cfg", "exp_config/900.yml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(finished, tmp_path_factory):
+    """The test photos, away from the project."""
+    folder = tmp_path_factory.mktemp("photos")
+    project = Project.open(finished)
+    return [shutil.copy(path, folder) for path in photo_paths(project, read_test(project))]
+
+
+def submitted(folder, file):
+    return pd.read_csv(folder / file)["target"].to_numpy()
+
+
+@pytest.fixture
+def gone(finished):
+    """Takes the project away while a test runs."""
+    hidden = finished.with_name("hidden")
+
+    def hide():
+        finished.rename(hidden)
+
+    yield hide
+    if hidden.exists():
+        hidden.rename(finished)
+
+
+@pytest.mark.parametrize("blend", ["avg-all", "stack", "simplex+isotonic", None])
+def test_it_predicts_without_the_project(finished, photos, gone, tmp_path, cli, blend):
+    chosen = ["--blend", blend] if blend else []
+    printed = cli(finished, "export", "--run", RUN, str(tmp_path / "kept"), *chosen).stdout
+    assert "predicts two made-up images as the run does" in printed
+    name = blend or json.loads((finished / RUN / "manifest.json").read_text())["facts"]["submit"]
+    wanted = submitted(finished, f"{RUN}/submission_{name.replace('-', '_').replace('+', '_')}.csv")
+    members = [
+        submitted(finished, f"output/{k}/submission_by_last.csv") for k in MEMBERS if k < "9"
+    ]
+    gone()
+    moved = (tmp_path / "kept").rename(tmp_path / "moved")
+    predictor = package.load(moved)
+    assert predictor.blend == name and predictor.members == ["100", "200", "300", "310"]
+    table = predictor.predict(photos)
+    np.testing.assert_allclose(table["prediction"], wanted, rtol=0, atol=1e-6)
+    assert table["prediction"].nunique() > 2
+    np.testing.assert_allclose(table["spread"], np.std(members, axis=0), rtol=0, atol=1e-6)
+    cli(tmp_path, "predict", "--run", "moved", *photos[:2], "-o", "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv")["prediction"].tolist() == pytest.approx(wanted[:2])
+    kinds = {path.suffix for path in moved.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".yml", ".safetensors", ".md", ".py"}
+
+
+@pytest.mark.parametrize("name", ["200", "310"])
+def test_a_single_experiment_too(finished, photos, tmp_path, name):
+    folder = export(finished / "output" / name, tmp_path / "one", criterion="last")
+    table = package.load(folder).predict(photos)
+    wanted = submitted(finished, f"output/{name}/submission_by_last.csv")
+    np.testing.assert_allclose(table["prediction"], wanted, rtol=0, atol=1e-6)
+
+
+def test_an_earlier_export_is_replaced_when_asked(finished, photos, tmp_path):
+    export(finished / RUN, tmp_path, blend="avg-all")
+    with pytest.raises(OutputError, match=r"predictor.json: exists already; add -f"):
+        export(finished / "output/200", tmp_path)
+    export(finished / "output/200", tmp_path, criterion="last", force=True)
+    assert [path.name for path in (tmp_path / "members").iterdir()] == ["200"]
+    assert not (tmp_path / "blend.safetensors").exists()
+    assert package.load(tmp_path).predict(photos[:1])["prediction"].notna().all()
+
+
+def test_what_does_not_fit_a_run_is_said(finished, tmp_path):
+    with pytest.raises(ConfigError, match="is no pretraining"):
+        export(finished / RUN, tmp_path / "a", pick="last")
+    with pytest.raises(ConfigError, match=r"has no blend 'avg-al' \(did you mean avg-all"):
+        export(finished / RUN, tmp_path / "a", blend="avg-al")
+    with pytest.raises(ConfigError, match="is an ensemble"):
+        export(finished / RUN, tmp_path / "a", criterion="last")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_of_the_project_is_not_forgotten(finished, tmp_path):
+    """A transform that reads the project's files predicts otherwise, or not at all, elsewhere."""
+    folder = shutil.copytree(finished, tmp_path / "project")
+    own = folder / "own/transforms.py"
+    reads = OWN.replace(
+        "class HalfSize(Resize):",
+        "from pathlib import Path\n\nclass HalfSize(Resize):\n"
+        "    def __init__(self, height, width):\n"
+        "        known = Path(__file__).with_name('sizes.txt').exists()\n"
+        "        super().__init__(height if known else 8, width)\n",
+    )
+    own.write_text(reads)
+    (folder / "own/sizes.txt").write_text("here")
+    result = foldsmith(folder, "run", "--no-report", "-cfg", "exp_config/900.yml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    with pytest.raises(OutputError, match="the project's own Python may read files"):
+        export(folder / RUN, tmp_path / "kept", blend="avg-all")
+    assert not (tmp_path / "kept/predictor.json").exists()
+
+
+@pytest.fixture
+def exported(finished, tmp_path):
+    return export(finished / RUN, tmp_path / "exported", blend="avg-all")
+
+
+def rewrite(path, change):
+    arrays = load_file(path)
+    change(arrays)
+    save_file(arrays, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "act", "message"),
+    [
+        ("predictor.json", lambda p: p.write_text("{"), "is damaged; export the run again"),
+        ("predictor.json", lambda p: p.write_text('{"format": 1}'), "is damaged"),
+        (
+            "predictor.json",
+            lambda p: p.write_text(p.read_text().replace('"format": 1', '"format": 2')),
+            "in a form that this one .* does not know",
+        ),
+        ("members/100/weights.safetensors", lambda p: p.unlink(), "no such file"),
+        ("members/100/weights.safetensors", lambda p: p.write_bytes(b"x" * 99), "not a readable"),
+        (
+            "members/100/weights.safetensors",
+            lambda p: rewrite(p, lambda arrays: arrays.pop("fold0.backbone.conv1.0.weight")),
+            "not the weights of the model in .*experiment.yml",
+        ),
+        ("blend.safetensors", lambda p: p.unlink(), "blend.safetensors: no such file"),
+        ("members/300/experiment.yml", lambda p: p.unlink(), "experiment.yml"),
+    ],
+)
+def test_damage_is_named(exported, file, act, message):
+    act(exported / file)
+    with pytest.raises((OutputError, ConfigError), match=message):
+        package.load(exported)
+
+
+def test_the_choice_was_made(exported):
+    with pytest.raises(ConfigError, match="was made of one blend and one criterion"):
+        package.load(exported, blend="stack")
