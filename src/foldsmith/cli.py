@@ -426,6 +426,9 @@ def export(
             show_default="last",
         ),
     ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Networks as ONNX files, for ONNX Runtime on a CPU.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("-f", "--force", help="Replace an earlier export.")
     ] = False,
@@ -443,6 +446,7 @@ def export(
         pick=pick,
         blend=blend,
         criterion=criterion,
+        onnx=onnx,
         force=force,
         project=project,
     )

@@ -108,7 +108,7 @@ def gone(finished):
 def test_it_predicts_without_the_project(finished, photos, gone, tmp_path, cli, blend):
     chosen = ["--blend", blend] if blend else []
     printed = cli(finished, "export", "--run", RUN, str(tmp_path / "kept"), *chosen).stdout
-    assert "predicts two made-up images as the run does" in printed
+    assert "predictions of made-up images are within" in printed
     name = blend or json.loads((finished / RUN / "manifest.json").read_text())["facts"]["submit"]
     wanted = submitted(finished, f"{RUN}/submission_{name.replace('-', '_').replace('+', '_')}.csv")
     members = [
@@ -128,12 +128,30 @@ def test_it_predicts_without_the_project(finished, photos, gone, tmp_path, cli, 
     assert kinds == {".json", ".yml", ".safetensors", ".md", ".py"}
 
 
-@pytest.mark.parametrize("name", ["200", "310"])
-def test_a_single_experiment_too(finished, photos, tmp_path, name):
-    folder = export(finished / "output" / name, tmp_path / "one", criterion="last")
+def test_a_single_experiment_too(finished, photos, tmp_path):
+    folder = export(finished / "output/200", tmp_path / "one", criterion="last")
     table = package.load(folder).predict(photos)
-    wanted = submitted(finished, f"output/{name}/submission_by_last.csv")
+    wanted = submitted(finished, "output/200/submission_by_last.csv")
     np.testing.assert_allclose(table["prediction"], wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "networks"), [("200", ["fold0.onnx", "fold1.onnx"]), ("300", ["backbone.onnx"])]
+)
+def test_onnx_predicts_the_same(finished, photos, gone, tmp_path, cli, name, networks):
+    run, kept = f"output/{name}", tmp_path / "kept"
+    chosen = ["-cri", "last", "--onnx"]
+    printed = cli(finished, "export", "--run", run, str(kept), *chosen).stdout
+    assert "predictions of made-up images are within" in printed
+    wanted = submitted(finished, f"{run}/submission_by_last.csv")
+    gone()
+    member = kept / "members" / name
+    assert sorted(path.name for path in member.glob("*.onnx")) == networks
+    # Weights are not there twice; what the heads have learned is.
+    assert (member / "weights.safetensors").exists() == (name == "300")
+    table = package.load(kept).predict(photos)
+    # The run had bfloat16 where ONNX Runtime has float32.
+    assert np.abs(table["prediction"] - wanted).max() < 0.2 * np.std(wanted)
 
 
 def test_an_earlier_export_is_replaced_when_asked(finished, photos, tmp_path):

@@ -17,6 +17,7 @@ def export(
     pick: str | int | None = None,
     blend: str | None = None,
     criterion: Criterion | None = None,
+    onnx: bool = False,
     force: bool = False,
     project: Path | str | None = None,
 ) -> Path:
@@ -34,6 +35,7 @@ def export(
             epoch.
         blend: Of an ensemble, which blend; the one that it recommends if None.
         criterion: Of a single experiment, which snapshots, if it was inferred by several.
+        onnx: Of an ensemble or experiment, networks as ONNX files, for ONNX Runtime on a CPU.
         force: Replace an earlier export.
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.
@@ -53,17 +55,20 @@ def export(
     if existing and not force:
         raise OutputError(f"{target / existing[0]}: exists already; add -f to replace it")
     if experiment.globals.task == "self-supervised":
-        if blend is not None or criterion is not None:
-            raise ConfigError(f"{root}: is a pretraining, which has no blend and no criterion")
+        if blend is not None or criterion is not None or onnx:
+            raise ConfigError(
+                f"{root}: is a pretraining, which has no blend and no criterion, and whose "
+                "backbone is written for timm, not as ONNX"
+            )
         write_backbone(experiment, root, target, "last" if pick is None else pick)
         return target
     if pick is not None:
         raise ConfigError(f"{root}: is no pretraining, of which a backbone could be picked")
     predictor = load(root, blend=blend, criterion=criterion, project=opened.folder)
-    write_predictor(predictor, target)
+    off = write_predictor(predictor, target, onnx)
     how = f"{predictor.blend} of " if predictor.blend else ""
     print(
-        f"wrote {shown(target)} ({how}{', '.join(predictor.members)}); it predicts two made-up "
-        "images as the run does"
+        f"wrote {shown(target)} ({how}{', '.join(predictor.members)}); its predictions of made-up "
+        f"images are within {off:.1e} of the run's"
     )
     return target

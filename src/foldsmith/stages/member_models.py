@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from foldsmith.config import Criterion, Experiment, Parts, Project
@@ -85,16 +86,26 @@ class MemberModels:
         Returns:
             Shape (n_folds, n, n_outputs).
         """
-        settings, n = self.experiment.globals, len(photos)
+        settings, loader = self.experiment.globals, self._loader(photos)
         runtime = create_runtime(settings)
-        dataset = PhotoDataset(
-            photos, [Path()] * n, np.arange(n), None, self.transforms, seed=0, label=self.name
-        )
-        loader = PhotoLoader(dataset, self._batch_size)
         made = predict_in_turn(self.models, loader, runtime, self.name, settings.tta)
         if not self.heads:
             return made
         return np.stack([head_logits(head, made[0]) for head in self.heads])
+
+    def images_of(self, photos: PhotosAtHand) -> torch.Tensor:
+        """Return photos as the models get them: float32, normalised, shape (n, 3, H, W)."""
+        loader = self._loader(photos)
+        runtime = create_runtime(self.experiment.globals.model_copy(update={"device": "cpu"}))
+        views = [runtime.transfer(batch, loader.on_device).views[0] for batch in loader]
+        return torch.cat(views)
+
+    def _loader(self, photos: PhotosAtHand) -> PhotoLoader:
+        n = len(photos)
+        dataset = PhotoDataset(
+            photos, [Path()] * n, np.arange(n), None, self.transforms, seed=0, label=self.name
+        )
+        return PhotoLoader(dataset, self._batch_size)
 
 
 def parts_of(experiment: Experiment, fold: int | None = None) -> Parts:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -22,9 +23,11 @@ from foldsmith.config import Experiment, Project
 from foldsmith.config.check import named_files
 from foldsmith.config.project import PROJECT_FILE
 from foldsmith.config.yaml_io import dump_yaml
+from foldsmith.data.photos_at_hand import PhotosAtHand
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.arrays import Arrays, part, prefixed, read_arrays, write_arrays
 from foldsmith.models.feature_heads import FeatureHead
+from foldsmith.models.onnx_model import OnnxModel, check_onnx, write_onnx
 from foldsmith.models.runtime import random_state_kept
 from foldsmith.stages.inputs import without_pretrained
 from foldsmith.stages.member_models import MemberModels, parts_of
@@ -57,17 +60,24 @@ code but what the project brought itself (`python` in `project.yml`).
 """
 
 
-def write_predictor(predictor: Predictor, folder: Path) -> None:
+def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> float:
     """Write all that a predictor needs into a folder, and make sure that it says the same there.
 
     Args:
         predictor: One of a finished run.
         folder: Where to; members of an earlier export in it are replaced.
+        onnx: Networks as ONNX files, which ONNX Runtime runs, instead of weights for torch.
+
+    Returns:
+        How far its predictions of made-up images are from the run's, in units of the target.
 
     Raises:
-        ConfigError: An experiment is made from further files, which cannot be taken along.
+        ConfigError: An experiment is made from further files, which cannot be taken along; or
+            ONNX is not installed, or knows no such model.
         OutputError: What was written predicts otherwise.
     """
+    if onnx:
+        check_onnx()
     # First, so that a folder that is half written is not taken for whole.
     (folder / PREDICTOR_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder / _MEMBERS, ignore_errors=True)
@@ -80,7 +90,11 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
     for member, experiment in zip(predictor.models, experiments, strict=True):
         root = folder / _MEMBERS / member.name
         write_text(root / _EXPERIMENT, experiment.dump())
-        write_arrays(root / _WEIGHTS, _weights_of(member))
+        if onnx:
+            _write_networks(member, root)
+        arrays = _arrays_of(member, with_networks=not onnx)
+        if arrays:
+            write_arrays(root / _WEIGHTS, arrays)
     (folder / BLEND_FILE).unlink(missing_ok=True)
     if predictor.fitted_blend is not None:
         write_arrays(folder / BLEND_FILE, predictor.fitted_blend.fitted.arrays())
@@ -95,9 +109,13 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
         "blend": predictor.blend,
         "members": predictor.members,
     }
-    written = _read(folder, content, None)
-    _compare(predictor, written, folder)
+    low, high = project.target_range
+    # Networks in ONNX have been compared to 1e-4 already, but in float32, which a run may not have
+    # had, and trees behind them may jump.
+    tolerance = 0.02 * (high - low) if onnx else 1e-5
+    off = _compare(predictor, _read(folder, content, None), folder, tolerance)
     write_json(folder / PREDICTOR_FILE, content)
+    return off
 
 
 def read_predictor(folder: Path, device: str | None) -> Predictor:
@@ -143,16 +161,23 @@ def _read_member(project: Project, name: str, device: str | None) -> MemberModel
     experiment = Experiment.load(project, root / _EXPERIMENT)
     if device is not None:
         experiment = experiment.with_values({"globals/device": device})
-    path = root / _WEIGHTS
-    arrays = read_arrays(path)
-    if experiment.globals.task != "frozen-features":
-        folds = range(project.n_splits)
-        models = [_load(experiment, part(arrays, f"fold{fold}"), path, fold) for fold in folds]
-        return MemberModels(name, experiment, models)
-    head: FeatureHead = parts_of(experiment)["head"]
-    heads = [head.restore(part(arrays, f"head{fold}")) for fold in range(project.n_splits)]
-    backbone = _load(experiment, part(arrays, "backbone"), path, None)
-    return MemberModels(name, experiment, [backbone], heads)
+    path, arrays = root / _WEIGHTS, {}
+    as_onnx = any(root.glob("*.onnx"))
+    frozen = experiment.globals.task == "frozen-features"
+    if frozen or not as_onnx:
+        arrays = read_arrays(path)
+    folds = range(project.n_splits)
+    models: list[nn.Module] = []
+    for network, fold in {"backbone": None}.items() if frozen else ((f"fold{k}", k) for k in folds):
+        if as_onnx:
+            models.append(OnnxModel(root / f"{network}.onnx"))
+        else:
+            models.append(_load(experiment, part(arrays, network), path, fold))
+    heads = []
+    if frozen:
+        head: FeatureHead = parts_of(experiment)["head"]
+        heads = [head.restore(part(arrays, f"head{fold}")) for fold in folds]
+    return MemberModels(name, experiment, models, heads)
 
 
 def _load(experiment: Experiment, arrays: Arrays, path: Path, fold: int | None) -> nn.Module:
@@ -167,15 +192,30 @@ def _load(experiment: Experiment, arrays: Arrays, path: Path, fold: int | None) 
     return model
 
 
-def _weights_of(member: MemberModels) -> Arrays:
+def _networks_of(member: MemberModels) -> dict[str, nn.Module]:
+    """Return the networks of a member by name: those of the folds, or the backbone they share."""
+    if member.heads:
+        return {"backbone": member.models[0]}
+    return {f"fold{fold}": model for fold, model in enumerate(member.models)}
+
+
+def _arrays_of(member: MemberModels, with_networks: bool) -> Arrays:
     found: Arrays = {}
-    names = ["backbone"] if member.heads else [f"fold{k}" for k in range(len(member.models))]
-    for name, model in zip(names, member.models, strict=True):
+    for name, model in _networks_of(member).items() if with_networks else ():
         state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
         found |= prefixed(name, state)
     for fold, head in enumerate(member.heads):
         found |= prefixed(f"head{fold}", head.arrays())
     return found
+
+
+def _write_networks(member: MemberModels, root: Path) -> None:
+    waiting = PhotosAtHand([member.head])
+    for image in _made_up_images():
+        waiting.add(waiting.versions(image))
+    images = member.images_of(waiting)
+    for name, model in _networks_of(member).items():
+        write_onnx(model, images, root / f"{name}.onnx")
 
 
 def _self_contained(member: MemberModels) -> Experiment:
@@ -207,14 +247,26 @@ def _statistics(node: Any, path: str) -> Iterator[str]:
         yield from _statistics(child, f"{path}/{key}")
 
 
-def _compare(predictor: Predictor, written: Predictor, folder: Path) -> None:
-    """Make sure that two predictors say the same of two made-up images."""
+def _made_up_images() -> list[npt.NDArray[np.uint8]]:
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (height, 320, 3), np.uint8) for height in (240, 400)]
-    tables = [one.predict(images)[["prediction", "spread"]] for one in (predictor, written)]
-    if not np.allclose(tables[0], tables[1], rtol=0, atol=1e-5):
+    return [rng.integers(0, 256, (height, 320, 3), np.uint8) for height in (240, 400)]
+
+
+def _compare(predictor: Predictor, written: Predictor, folder: Path, tolerance: float) -> float:
+    """Return how far two predictors are apart, on made-up images.
+
+    Raises:
+        OutputError: Farther than they may be.
+    """
+    images = _made_up_images()
+    tables = [
+        one.predict(images)[["prediction", "spread"]].to_numpy() for one in (predictor, written)
+    ]
+    off = float(np.abs(tables[0] - tables[1]).max())
+    if not off <= tolerance:
         raise OutputError(
-            f"{folder}: what was written predicts {tables[1].to_numpy().tolist()} where the run "
-            f"predicts {tables[0].to_numpy().tolist()}; the project's own Python may read files "
-            "that were not taken along"
+            f"{folder}: what was written predicts {tables[1].tolist()} where the run predicts "
+            f"{tables[0].tolist()}; the project's own Python may read files that were not taken "
+            "along"
         )
+    return off
