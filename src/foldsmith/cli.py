@@ -144,8 +144,12 @@ def new(
         ),
     ] = None,
     metric: Annotated[
-        Optional[Literal["RMSE", "MAE", "QWK", "Accuracy"]],  # noqa: UP045
-        typer.Option("--metric", help="What predictions are judged by."),
+        Optional[Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]],  # noqa: UP045
+        typer.Option(
+            "--metric",
+            help="What predictions are judged by; of text RMSE, MAE and QWK mean steps of a scale.",
+            show_default="RMSE for numbers, Accuracy for text",
+        ),
     ] = None,
     budget: Annotated[
         Optional[Literal["small", "medium", "large"]],  # noqa: UP045

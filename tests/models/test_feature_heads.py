@@ -3,6 +3,7 @@ import pytest
 
 from foldsmith.errors import ConfigError
 from foldsmith.models.feature_heads import (
+    LogisticHead,
     MeanHead,
     MLPHead,
     RidgeHead,
@@ -100,3 +101,38 @@ def test_all_features_may_be_asked_for_by_a_whole_number():
     np.testing.assert_array_equal(whole, share)
     with pytest.raises(ConfigError, match="max_features"):
         TreesHead(max_features=1.5)
+
+
+CLASS_HEADS = [
+    LogisticHead(VALUES := (0.0, 1.0, 5.0)),
+    TreesHead(n_trees=50, class_values=VALUES),
+    MeanHead((LogisticHead(VALUES), TreesHead(n_trees=50, class_values=VALUES))),
+]
+
+
+@pytest.mark.parametrize("head", CLASS_HEADS, ids=lambda head: type(head).__name__)
+def test_a_head_of_classes_gives_their_probabilities(head):
+    features, targets, groups = photos()
+    values = np.array(VALUES)
+    # In no order: the middle of the range is the last class.
+    classes = np.digitize(targets, np.quantile(targets, [0.33, 0.66]))
+    wanted = values[np.array([0, 2, 1])[classes]]
+    predict = head.fit(features[:160], wanted[:160], groups[:160], seed=3)
+    prediction = predict(features[160:])
+    np.testing.assert_allclose(prediction.sum(axis=1), 1)
+    assert (values[prediction.argmax(axis=1)] == wanted[160:]).mean() > 0.55
+    again = head.fit(features[:160], wanted[:160], groups[:160], seed=3)(features[160:])
+    np.testing.assert_array_equal(prediction, again)
+    # A class that is not there to learn from has no probability; and one alone has all.
+    without = wanted[:160] != 1
+    fitted = head.fit(features[:160][without], wanted[:160][without], groups[:160][without], 0)
+    assert (fitted(features)[:, 1] == 0).all()
+    alone = head.fit(features[:8], np.full(8, 5.0), groups[:8], 0)
+    np.testing.assert_allclose(alone(features), np.tile([0, 0, 1], (len(features), 1)))
+
+
+def test_numbers_and_probabilities_have_no_mean():
+    with pytest.raises(ConfigError, match="some give numbers and some probabilities"):
+        MeanHead((RidgeHead(), LogisticHead((0.0, 1.0))))
+    with pytest.raises(ConfigError, match="C: "):
+        LogisticHead((0.0, 1.0), C=(0,))

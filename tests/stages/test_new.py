@@ -171,7 +171,9 @@ def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli
 def test_an_image_folder_without_test_photos_runs_to_the_end(tmp_path, cli):
     names = [f"{kind}/{k}.png" for kind in ("bad", "good", "very good") for k in range(8)]
     make_photos(tmp_path / "tree", *names)
-    cli(tmp_path, "new", "mine", "--images", "tree", "--budget", "small")
+    flags = ["--images", "tree", "--budget", "small", "--metric", "QWK"]
+    said = cli(tmp_path, "new", "mine", *flags).stdout
+    assert "classes  bad, good, very good: taken for steps of one scale, in this order" in said
     folder = tmp_path / "mine"
     text = (folder / "project.yml").read_text()
     assert "#   0 = bad\n#   1 = good\n#   2 = very good\n" in text
@@ -181,7 +183,7 @@ def test_an_image_folder_without_test_photos_runs_to_the_end(tmp_path, cli):
         "good": 1,
         "very good": 2,
     }
-    assert (project.n_classes, project.settings.metric, len(test)) == (3, "Accuracy", 0)
+    assert (project.n_classes, project.settings.metric, len(test)) == (3, "QWK", 0)
     said = cli(folder, "run", "-cfg", "exp_config/901.yml", *TINY).stdout
     assert "(the test table has no rows: the submissions are empty)" in said
     assert len(pd.read_csv(folder / "output/901_ensemble/submission.csv")) == 0
@@ -198,14 +200,13 @@ def test_test_photos_may_lie_in_a_folder_of_their_own(tmp_path):
     project, _, test = opened(tmp_path / "mine")
     assert test["photo_id"].tolist() == ["0.jpg", "1.jpg"]
     assert test["path"].tolist() == ["test_photos/0.jpg", "test_photos/1.jpg"]
-    # Two classes: a number between them says more than one of the two.
-    assert project.settings.metric == "RMSE"
+    assert project.settings.metric == "Accuracy"
 
 
 def test_columns_of_its_own_do_not_meet_those_of_the_table(tmp_path, numbered):
     columns = {"path": range(16), "target": ["no", "yes"] * 8}
     table_of(16, **columns).to_csv(tmp_path / "train.csv", index=False)
-    data = Data(images=numbered, train=tmp_path / "train.csv")
+    data = Data(images=numbered, train=tmp_path / "train.csv", metric="RMSE")
     new_project_of(tmp_path / "mine", data, yes=True)
     project, train, _ = opened(tmp_path / "mine")
     assert train["path"].tolist() == list(range(16))

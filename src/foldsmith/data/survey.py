@@ -389,6 +389,11 @@ class Target:
     class_values: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
 
+    @property
+    def few(self) -> bool:
+        """Whether the values are classes: texts, or at most 20 numbers."""
+        return bool(self.classes) or len(np.unique(self.values)) <= MAX_CLASSES
+
 
 def examine_target(source: Source, column: str, id_column: str) -> Target:
     """Turn the target column into numbers.

@@ -1,6 +1,6 @@
 """Small models on the features of a frozen backbone: from feature vectors to a target."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,13 +19,20 @@ if TYPE_CHECKING:
 Features = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.float64]
 
-# From features, shape (n, n_features), to predictions, shape (n,).
+# From features, shape (n, n_features), to predictions, shape (n,), or to probabilities of classes,
+# shape (n, n_classes).
 Predictor = Callable[[Features], Targets]
 
 
 # Standard deviations from the mean at which standardised features end: one that hardly varies
 # among the photos of a training can be far out in another photo, and then outweighs all others.
 _FARTHEST = 5.0
+
+# Of the solver of a logistic regression; features are standardised, and it mostly ends sooner.
+_STEPS = 1000
+
+# No probability counts as less when strengths are compared.
+_LEAST = 1e-12
 
 
 def _standardise() -> "Pipeline":
@@ -39,7 +46,11 @@ def _standardise() -> "Pipeline":
 
 
 class FeatureHead(Protocol):
-    """Something that learns a target from features."""
+    """Something that learns a target from features.
+
+    One that gives probabilities of classes has an attribute ``class_values``: the target value of
+    each class, in the order of the probabilities. Not empty.
+    """
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
@@ -204,18 +215,91 @@ class MLPHead:
 
 
 @dataclass(frozen=True)
+class LogisticHead:
+    """Logistic regression on standardised features: probabilities of classes.
+
+    Attributes:
+        class_values: Target value of each class.
+        C: Inverse strengths to choose from, by the log loss of a grouped 3-fold cross-validation
+            within the training folds; of a single group the middle one is taken.
+    """
+
+    class_values: Sequence[float]
+    C: tuple[float, ...] = (0.001, 0.01, 0.1, 1)
+
+    def __post_init__(self) -> None:
+        if not self.C or min(self.C) <= 0:
+            raise ConfigError(f"C: {list(self.C)} must be numbers above 0")
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> Predictor:
+        """Choose by groups, then fit to all; nothing is drawn."""
+        from sklearn.model_selection import GroupKFold
+
+        classes = _classes_of(targets, self.class_values)
+        n_groups, strengths = len(np.unique(groups)), sorted(self.C)
+        if n_groups < 2 or len(strengths) < 2:
+            return self._fit(features, classes, strengths[len(strengths) // 2])
+        splits = list(GroupKFold(min(3, n_groups)).split(features, classes, groups))
+
+        def surprise(strength: float) -> float:
+            total = 0.0
+            for seen, held in splits:
+                given = self._fit(features[seen], classes[seen], strength)(features[held])
+                of_truth = given[np.arange(len(held)), classes[held]]
+                total -= float(np.log(np.maximum(of_truth, _LEAST)).sum())
+            return total
+
+        return self._fit(features, classes, min(strengths, key=surprise))
+
+    def _fit(
+        self, features: Features, classes: npt.NDArray[np.int64], strength: float
+    ) -> Predictor:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        seen = np.unique(classes)
+        n_classes = len(self.class_values)
+        if len(seen) == 1:
+            return lambda unseen: np.tile(np.eye(n_classes)[seen[0]], (len(unseen), 1))
+        logistic = LogisticRegression(C=strength, max_iter=_STEPS)
+        model = make_pipeline(_standardise(), logistic)
+        model.fit(features.astype(np.float64), classes)
+        return lambda unseen: _of_all_classes(
+            model.predict_proba(unseen.astype(np.float64)), seen, n_classes
+        )
+
+
+def _classes_of(targets: Targets, class_values: Sequence[float]) -> npt.NDArray[np.int64]:
+    """Return the class of each target, that of the nearest value, shape (n,)."""
+    classes: npt.NDArray[np.int64] = np.abs(targets[:, None] - np.asarray(class_values)).argmin(1)
+    return classes
+
+
+def _of_all_classes(given: Targets, seen: npt.NDArray[np.int64], n_classes: int) -> Targets:
+    """Return probabilities of all classes: one that was not there to learn from has none."""
+    probabilities = np.zeros((len(given), n_classes))
+    probabilities[:, seen] = given
+    return probabilities
+
+
+@dataclass(frozen=True)
 class TreesHead:
-    """Extremely randomised trees (Geurts et al. 2006).
+    """Extremely randomised trees (Geurts et al. 2006), of numbers or of classes.
 
     Attributes:
         n_trees: Number of trees.
         min_leaf: Fewest photos of a leaf.
         max_features: Share of the features that a split chooses from, 0..1.
+        class_values: Target value of each class, whose probabilities it gives then; none for a
+            number.
     """
 
     n_trees: int = 300
     min_leaf: int = 3
     max_features: float = 0.3
+    class_values: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if self.n_trees < 1 or self.min_leaf < 1 or not 0 < self.max_features <= 1:
@@ -227,9 +311,9 @@ class TreesHead:
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> Predictor:
         """Grow the trees from the seed."""
-        from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
-        model = ExtraTreesRegressor(
+        model = (ExtraTreesClassifier if self.class_values else ExtraTreesRegressor)(
             self.n_trees,
             min_samples_leaf=self.min_leaf,
             # Of 1, a whole number, scikit-learn would make one feature.
@@ -237,9 +321,14 @@ class TreesHead:
             random_state=seed,
             n_jobs=-1,
         )
-        model.fit(features, targets)
+        wanted = _classes_of(targets, self.class_values) if self.class_values else targets
+        model.fit(features, wanted)
         # The same trees on any number of cores, but several would add them up in any order.
         model.n_jobs = 1
+        if self.class_values:
+            return lambda unseen: _of_all_classes(
+                model.predict_proba(unseen), model.classes_, len(self.class_values)
+            )
         return lambda unseen: np.asarray(model.predict(unseen))
 
 
@@ -259,6 +348,13 @@ class MeanHead:
     def __post_init__(self) -> None:
         if not self.heads:
             raise ConfigError("heads: there must be at least one")
+        if len({bool(_class_values(head)) for head in self.heads}) > 1:
+            raise ConfigError("heads: some give numbers and some probabilities of classes")
+
+    @property
+    def class_values(self) -> Sequence[float]:
+        """Target value of each class, if the heads give probabilities."""
+        return _class_values(self.heads[0])
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
@@ -268,7 +364,17 @@ class MeanHead:
         return lambda unseen: np.mean([predict(unseen) for predict in predictors], axis=0)
 
 
+def _class_values(head: FeatureHead) -> Sequence[float]:
+    return tuple(getattr(head, "class_values", ()))
+
+
+def gives_probabilities(head: FeatureHead) -> bool:
+    """Return whether a head gives probabilities of classes."""
+    return bool(_class_values(head))
+
+
 TYPES: Types = {
+    "LogisticHead": LogisticHead,
     "RidgeHead": RidgeHead,
     "SVRHead": SVRHead,
     "TreesHead": TreesHead,

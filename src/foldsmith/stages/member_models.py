@@ -22,13 +22,12 @@ from foldsmith.hashing import FileHashes
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.runtime import create_runtime, random_state_kept, seed_everything
 from foldsmith.models.weights import load_weights
-from foldsmith.stages.frozen import FEATURES_MANIFEST, TRAIN_FEATURES, fit_fold
+from foldsmith.stages.frozen import FEATURES_MANIFEST, TRAIN_FEATURES, fit_fold, head_of
 from foldsmith.stages.inputs import new_photo_inputs, without_pretrained
 from foldsmith.stages.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, read_resolved, shown
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.regression import Regression
 from foldsmith.tasks.task import Task, create_task
 
 Array = npt.NDArray[np.float32]
@@ -63,10 +62,10 @@ class MemberModels:
         self._root = root
         settings, project = experiment.globals, experiment.project
         self._frozen = settings.task == "frozen-features"
-        self.task: Task = (
-            Regression(project.target_range) if self._frozen else create_task(settings, project)
-        )
         self._types = types_of(project)
+        self.task: Task = (
+            head_of(experiment, self._types)[1] if self._frozen else create_task(settings, project)
+        )
         hashes = FileHashes(project.hash_store)
         parts = self._build()
         self.transforms = self._read_transforms(parts)
