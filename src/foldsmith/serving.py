@@ -296,7 +296,7 @@ def _check_pixels(uploads: list[_Upload], limits: Limits) -> None:
             what = "is not a photo that can be read" if upload.content else "is empty"
             raise HTTPException(415, f"{upload.label}: {what}") from None
         except Exception as error:  # whatever a format's reader makes of odd bytes
-            raise HTTPException(422, f"{upload.label}: damaged ({one_line(error)})") from None
+            raise HTTPException(422, f"{upload.label}: is damaged ({one_line(error)})") from None
         if pixels > limits.megapixels * 1e6:
             raise HTTPException(
                 413,
@@ -313,7 +313,8 @@ def _predict(predictor: "Predictor", uploads: list[_Upload]) -> pd.DataFrame:
             # As 'foldsmith predict' decodes files, to the bit.
             images.append(decode_bytes(np.frombuffer(upload.content, np.uint8), Path(upload.label)))
         except DataError:
-            raise HTTPException(422, f"{upload.label}: damaged or cut short") from None
+            what = "is damaged, cut short or of a kind that cannot be read"
+            raise HTTPException(422, f"{upload.label}: {what}") from None
     try:
         return predictor.predict(images)
     except DataError as error:

@@ -365,3 +365,42 @@ def test_the_budget_follows_device_and_photos(tmp_path, monkeypatch, large, budg
     monkeypatch.setattr("foldsmith.stages.new._LARGE", large)
     new_project_of(tmp_path / "mine", Data(images=tmp_path / "tree"))
     assert opened(tmp_path / "mine")[0].settings.budget == budget
+
+
+def test_a_spreadsheet_of_another_country_is_read_as_it_is_meant(tmp_path, numbered, cli):
+    lines = ["Bild Nr.;Länge;Art", *(f"{k:03};{k // 2},5;x{k % 3}" for k in range(16))]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    flags = ["--images", "photos", "--train", "train.csv", "--target", "Länge", "--yes"]
+    said = cli(tmp_path, "new", "mine", *flags).stdout
+    assert "note: the decimal commas of Länge are written as points" in said
+    project, train, _ = opened(tmp_path / "mine")
+    assert train["Länge"].tolist() == [k // 2 + 0.5 for k in range(16)]
+    assert project.settings.target_range == (0.5, 7.5)
+    lines = [line.replace(",5", ",500") for line in lines]
+    (tmp_path / "train.csv").write_text("\n".join(lines[:1] + lines[3:]))
+    result = cli(tmp_path, "new", "other", *flags, code=2)
+    (line,) = [line for line in result.stderr.splitlines() if "error" in line]
+    assert "train.csv: column Länge: numbers such as 1,500 may be read in several ways" in line
+
+
+def test_zeros_of_ids_stay_to_the_end(tmp_path, numbered, cli):
+    table_of(16, label=[0, 1] * 8).to_csv(tmp_path / "train.csv", index=False)
+    table_of(24)[16:].to_csv(tmp_path / "test.csv", index=False)
+    flags = ["--images", "photos", "--train", "train.csv", "--test", "test.csv"]
+    cli(tmp_path, "new", "mine", *flags)
+    folder = tmp_path / "mine"
+    config = folder / "exp_config/901.yml"
+    content = yaml.safe_load(config.read_text())
+    content["ensemble/experiments"] = ["output/400_descriptors"]
+    config.write_text(yaml.safe_dump(content))
+    cli(folder, "run", "--no-report", "-cfg", "exp_config/901.yml", "400:dataset/img_size=32")
+    submission = (folder / "output/901_ensemble/submission.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in submission] == [
+        "Bild Nr.",
+        *(f"{k:03}" for k in range(16, 24)),
+    ]
+    oof = (folder / "output/400_descriptors/oof_prediction_by_last.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in oof[1:4]] == ["000", "001", "002"]
+    # The photos are behind a link, which is followed.
+    predicted = cli(folder, "predict", "--run", "output/901_ensemble", "input").stdout
+    assert "input/photos/" in predicted and len(predicted.splitlines()) == 1 + 24

@@ -35,7 +35,7 @@ from foldsmith.data.survey import (
     ids_of,
     locate,
 )
-from foldsmith.data.tables import read_text_table
+from foldsmith.data.tables import numbers, read_text_table
 from foldsmith.errors import DataError, OutputError
 from foldsmith.stages.output_folder import shown
 
@@ -255,6 +255,9 @@ def _find(data: Data, decide: "_Decisions") -> _Found:
     path_column = _free_name("path", train, test)
     new_train = train.table.assign(**{path_column: _below(_PHOTOS, paths)})
     new_target = target_column
+    if not target.classes and numbers(new_train[target_column]).isna().any():
+        print(f"note: the decimal commas of {_on_one_line(target_column)} are written as points")
+        new_train[target_column] = target.values
     if target.classes and metric in _OF_SCALES:
         new_target = _free_name("target", train, test)
         new_train[new_target] = target.values.astype(int)
