@@ -1,6 +1,7 @@
 """The ``foldsmith`` command: one sub-command per stage, each a thin call of its function."""
 
 import errno
+import importlib.util
 import shlex
 import signal
 import sys
@@ -71,6 +72,8 @@ RunProject = Annotated[
         show_default="that of the run",
     ),
 ]
+# Modules of the optional packages, those of foldsmith[serve].
+_FOR_SERVE = ("fastapi", "uvicorn", "python_multipart")
 Force = Annotated[bool, typer.Option("-f", "--force", help="Allow an existing output folder.")]
 
 
@@ -141,8 +144,12 @@ def new(
         ),
     ] = None,
     metric: Annotated[
-        Optional[Literal["RMSE", "MAE", "QWK", "Accuracy"]],  # noqa: UP045
-        typer.Option("--metric", help="What predictions are judged by."),
+        Optional[Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]],  # noqa: UP045
+        typer.Option(
+            "--metric",
+            help="What predictions are judged by; of text RMSE, MAE and QWK mean steps of a scale.",
+            show_default="RMSE for numbers, Accuracy for text",
+        ),
     ] = None,
     budget: Annotated[
         Optional[Literal["small", "medium", "large"]],  # noqa: UP045
@@ -506,6 +513,60 @@ def predict(
     )
     if output is None:
         typer.echo(table.to_csv(index=False), nl=False)
+
+
+@app.command()
+def serve(
+    finished: Annotated[
+        Path,
+        typer.Option(
+            "--run", metavar="DIR", help="Output folder of an ensemble, or of one experiment."
+        ),
+    ],
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Its port; 0 for any that is free.")
+    ] = 8000,
+    max_megabytes: Annotated[
+        float, typer.Option("--max-megabytes", help="Largest request, in 10^6 bytes.")
+    ] = 20.0,
+    max_megapixels: Annotated[
+        float, typer.Option("--max-megapixels", help="Most pixels of a request, in 10^6.")
+    ] = 50.0,
+    blend: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
+    ] = None,
+    criterion: Annotated[
+        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
+        typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
+    ] = None,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--device", help="As globals/device.", show_default="as when inferred"),
+    ] = None,
+    project: RunProject = None,
+) -> None:
+    """Answer predictions of new photos over HTTP, to try a finished run.
+
+    foldsmith serve --run output/900_ensemble
+
+    Whoever reaches the address may ask: there are no passwords.
+    """
+    missing = [name for name in _FOR_SERVE if importlib.util.find_spec(name) is None]
+    if missing:
+        raise FoldsmithError(
+            f"serve needs {', '.join(missing)}; run: pip install 'foldsmith[serve]'"
+        )
+    from foldsmith import serving
+
+    serving.serve(
+        *(finished, host, port, serving.Limits(max_megabytes, max_megapixels)),
+        blend=blend,
+        criterion=criterion,
+        device=device,
+        project=project,
+    )
 
 
 @app.command()

@@ -62,3 +62,23 @@ def test_photos_are_those_of_a_store(write_photos):
         np.testing.assert_array_equal(found, wanted)
         batch = one.__getitems__(keys), other.__getitems__(keys)
         np.testing.assert_array_equal(batch[0].views[0], batch[1].views[0])
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("far/1.jpg", "far/deep/2.jpg", "here/own/3.jpg", "here/own/4.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "here/a").symlink_to(tmp_path / "far", target_is_directory=True)
+    # Back to itself, round about, and twice to one folder.
+    (tmp_path / "here/own/back").symlink_to("..", target_is_directory=True)
+    (tmp_path / "far/deep/round").symlink_to(tmp_path / "here", target_is_directory=True)
+    (tmp_path / "here/z").symlink_to(tmp_path / "far/deep", target_is_directory=True)
+    (tmp_path / "here/0").symlink_to("own", target_is_directory=True)
+    (tmp_path / "here/nothing").symlink_to("nowhere", target_is_directory=True)
+    (tmp_path / "here/5.jpg").symlink_to(tmp_path / "far/1.jpg")
+    assert [path.as_posix() for path in find_photos(["here"])] == [
+        *("here/5.jpg", "here/a/1.jpg", "here/a/deep/2.jpg", "here/own/3.jpg", "here/own/4.jpg")
+    ]
+    (tmp_path / "there").symlink_to("far", target_is_directory=True)
+    assert len(find_photos(["there"])) == 4  # through far/deep/round, what is in here too

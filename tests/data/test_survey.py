@@ -267,3 +267,51 @@ def test_a_table_is_read_as_it_stands(tmp_path):
         "grösse": ["1,5", "2"],
         "note": ["NA", ""],
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (["1,5", "2", "-0,25", "3,125"], [1.5, 2, -0.25, 3.125]),
+        # Of three digits each, but no thousands begin so.
+        (["0,125", "1,250", "0,375"], [0.125, 1.25, 0.375]),
+        (["1.5", " 2 ", "3e1"], [1.5, 2, 30]),
+    ],
+)
+def test_decimal_commas_are_numbers(values, wanted):
+    target = examine_target(source(id=range(len(values)), t=values), "t", "id")
+    np.testing.assert_array_equal(target.values, wanted)
+    assert not target.classes
+
+
+@pytest.mark.parametrize(
+    ("values", "first"),
+    [
+        (["1,500", "2,250", "900"], "1,500"),
+        (["1.234,5", "2.000,0", "3"], "1.234,5"),
+        (["1,234.5", "2", "3"], "1,234.5"),
+        (["1'234", "2'345", "3"], "1'234"),
+        (["1.234.567", "2", "3"], "1.234.567"),
+        (["1.234", "12,5", "3"], "1.234"),
+    ],
+)
+def test_numbers_that_may_be_several_are_refused(values, first):
+    with pytest.raises(DataError, match=f"column t: numbers such as {first} may be read in sever"):
+        examine_target(source(id=range(len(values)), t=values), "t", "id")
+
+
+def test_texts_with_commas_are_texts():
+    values = ["1,5", "Oak, old", "Elm", "Elm"] * 2
+    target = examine_target(source(id=range(8), t=values), "t", "id")
+    assert target.classes == ("1,5", "Elm", "Oak, old")
+
+
+def test_zeros_that_a_spreadsheet_has_lost_are_said(photos):
+    folder = photos("007.jpg", "010.jpg", "100.jpg")
+    table = source(id=[7, 10, 100])
+    with pytest.raises(DataError, match="the table has lost the zeros of 007, as a spreadsheet"):
+        locate(table, "id", folder)
+    with pytest.raises(DataError, match="the table has lost the zeros of 010, as a spreadsheet"):
+        guess_id(source(id=[10, 7]), folder)
+    with pytest.raises(DataError, match="8; add the photos"):
+        locate(source(id=["007", 8]), "id", folder)

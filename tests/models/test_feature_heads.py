@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
-from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.linear_model import Ridge
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from foldsmith.errors import ConfigError
 from foldsmith.models.arrays import read_arrays, write_arrays
 from foldsmith.models.feature_heads import (
+    LogisticHead,
     MeanHead,
     MLPHead,
     RidgeHead,
@@ -22,6 +23,11 @@ HEADS = [
     TreesHead(n_trees=50),
     MLPHead(hidden=32, dropout=0.1, epochs=100),
     MeanHead((RidgeHead(), SVRHead())),
+]
+CLASS_HEADS = [
+    LogisticHead(VALUES := (0.0, 1.0, 5.0)),
+    TreesHead(n_trees=50, class_values=VALUES),
+    MeanHead((LogisticHead(VALUES), TreesHead(n_trees=50, class_values=VALUES))),
 ]
 
 
@@ -108,10 +114,11 @@ def test_all_features_may_be_asked_for_by_a_whole_number():
         TreesHead(max_features=1.5)
 
 
-@pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
+@pytest.mark.parametrize("head", [*HEADS, *CLASS_HEADS], ids=lambda head: type(head).__name__)
 def test_a_head_is_restored_from_a_file_to_the_last_bit(head, tmp_path):
     features, targets, groups = photos()
     fitted = head.fit(features[:160], targets[:160], groups[:160], seed=3)
+    assert np.std(fitted.predict(features[160:])) > 0
     write_arrays(tmp_path / "head.safetensors", fitted.arrays())
     restored = head.restore(read_arrays(tmp_path / "head.safetensors"))
     np.testing.assert_array_equal(fitted.predict(features[160:]), restored.predict(features[160:]))
@@ -137,3 +144,49 @@ def test_heads_say_what_scikit_learn_says():
     for head, expected in pairs:
         found = head.fit(seen, wanted, groups[:160], seed=3).predict(unseen)
         np.testing.assert_allclose(found, expected, atol=1e-6 * scale, err_msg=str(head))
+
+
+@pytest.mark.parametrize("head", CLASS_HEADS, ids=lambda head: type(head).__name__)
+def test_a_head_of_classes_gives_their_probabilities(head):
+    features, targets, groups = photos()
+    values = np.array(VALUES)
+    # In no order: the middle of the range is the last class.
+    classes = np.digitize(targets, np.quantile(targets, [0.33, 0.66]))
+    wanted = values[np.array([0, 2, 1])[classes]]
+    fitted = head.fit(features[:160], wanted[:160], groups[:160], seed=3)
+    prediction = fitted.predict(features[160:])
+    np.testing.assert_allclose(prediction.sum(axis=1), 1)
+    assert (values[prediction.argmax(axis=1)] == wanted[160:]).mean() > 0.55
+    again = head.fit(features[:160], wanted[:160], groups[:160], seed=3).predict(features[160:])
+    np.testing.assert_array_equal(prediction, again)
+    # A class that is not there to learn from has no probability; and one alone has all.
+    without = wanted[:160] != 1
+    fitted = head.fit(features[:160][without], wanted[:160][without], groups[:160][without], 0)
+    assert (fitted.predict(features)[:, 1] == 0).all()
+    alone = head.fit(features[:8], np.full(8, 5.0), groups[:8], 0)
+    np.testing.assert_allclose(alone.predict(features), np.tile([0, 0, 1], (len(features), 1)))
+
+
+def test_numbers_and_probabilities_have_no_mean():
+    with pytest.raises(ConfigError, match="some give numbers and some probabilities"):
+        MeanHead((RidgeHead(), LogisticHead((0.0, 1.0))))
+    with pytest.raises(ConfigError, match="C: "):
+        LogisticHead((0.0, 1.0), C=(0,))
+
+
+def test_probabilities_are_those_of_scikit_learn():
+    features, targets, groups = photos()
+    wanted = np.digitize(targets, np.quantile(targets, [0.33, 0.66])).astype(float)
+    for values in ((0.0, 1.0, 2.0), (0.0, 1.0)):
+        seen = wanted < len(values)
+        rows, labels = features[seen].astype(np.float64), wanted[seen]
+        scaled = np.clip(StandardScaler().fit_transform(rows), -5, 5)
+        logistic = LogisticRegression(C=0.1, max_iter=1000).fit(scaled, labels)
+        trees = ExtraTreesClassifier(30, min_samples_leaf=3, max_features=0.3, random_state=3)
+        for head, expected in (
+            (LogisticHead(values, C=(0.1,)), logistic.predict_proba(scaled)),
+            (TreesHead(30, class_values=values), trees.fit(rows, labels).predict_proba(rows)),
+        ):
+            fitted = head.fit(features[seen], labels, groups[seen], seed=3)
+            found = fitted.predict(features[seen])
+            np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=str(head))

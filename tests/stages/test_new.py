@@ -171,7 +171,9 @@ def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli
 def test_an_image_folder_without_test_photos_runs_to_the_end(tmp_path, cli):
     names = [f"{kind}/{k}.png" for kind in ("bad", "good", "very good") for k in range(8)]
     make_photos(tmp_path / "tree", *names)
-    cli(tmp_path, "new", "mine", "--images", "tree", "--budget", "small")
+    flags = ["--images", "tree", "--budget", "small", "--metric", "QWK"]
+    said = cli(tmp_path, "new", "mine", *flags).stdout
+    assert "classes  bad, good, very good: taken for steps of one scale, in this order" in said
     folder = tmp_path / "mine"
     text = (folder / "project.yml").read_text()
     assert "#   0 = bad\n#   1 = good\n#   2 = very good\n" in text
@@ -181,7 +183,7 @@ def test_an_image_folder_without_test_photos_runs_to_the_end(tmp_path, cli):
         "good": 1,
         "very good": 2,
     }
-    assert (project.n_classes, project.settings.metric, len(test)) == (3, "Accuracy", 0)
+    assert (project.n_classes, project.settings.metric, len(test)) == (3, "QWK", 0)
     said = cli(folder, "run", "-cfg", "exp_config/901.yml", *TINY).stdout
     assert "(the test table has no rows: the submissions are empty)" in said
     assert len(pd.read_csv(folder / "output/901_ensemble/submission.csv")) == 0
@@ -198,14 +200,13 @@ def test_test_photos_may_lie_in_a_folder_of_their_own(tmp_path):
     project, _, test = opened(tmp_path / "mine")
     assert test["photo_id"].tolist() == ["0.jpg", "1.jpg"]
     assert test["path"].tolist() == ["test_photos/0.jpg", "test_photos/1.jpg"]
-    # Two classes: a number between them says more than one of the two.
-    assert project.settings.metric == "RMSE"
+    assert project.settings.metric == "Accuracy"
 
 
 def test_columns_of_its_own_do_not_meet_those_of_the_table(tmp_path, numbered):
     columns = {"path": range(16), "target": ["no", "yes"] * 8}
     table_of(16, **columns).to_csv(tmp_path / "train.csv", index=False)
-    data = Data(images=numbered, train=tmp_path / "train.csv")
+    data = Data(images=numbered, train=tmp_path / "train.csv", metric="RMSE")
     new_project_of(tmp_path / "mine", data, yes=True)
     project, train, _ = opened(tmp_path / "mine")
     assert train["path"].tolist() == list(range(16))
@@ -364,3 +365,42 @@ def test_the_budget_follows_device_and_photos(tmp_path, monkeypatch, large, budg
     monkeypatch.setattr("foldsmith.stages.new._LARGE", large)
     new_project_of(tmp_path / "mine", Data(images=tmp_path / "tree"))
     assert opened(tmp_path / "mine")[0].settings.budget == budget
+
+
+def test_a_spreadsheet_of_another_country_is_read_as_it_is_meant(tmp_path, numbered, cli):
+    lines = ["Bild Nr.;Länge;Art", *(f"{k:03};{k // 2},5;x{k % 3}" for k in range(16))]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    flags = ["--images", "photos", "--train", "train.csv", "--target", "Länge", "--yes"]
+    said = cli(tmp_path, "new", "mine", *flags).stdout
+    assert "note: the decimal commas of Länge are written as points" in said
+    project, train, _ = opened(tmp_path / "mine")
+    assert train["Länge"].tolist() == [k // 2 + 0.5 for k in range(16)]
+    assert project.settings.target_range == (0.5, 7.5)
+    lines = [line.replace(",5", ",500") for line in lines]
+    (tmp_path / "train.csv").write_text("\n".join(lines[:1] + lines[3:]))
+    result = cli(tmp_path, "new", "other", *flags, code=2)
+    (line,) = [line for line in result.stderr.splitlines() if "error" in line]
+    assert "train.csv: column Länge: numbers such as 1,500 may be read in several ways" in line
+
+
+def test_zeros_of_ids_stay_to_the_end(tmp_path, numbered, cli):
+    table_of(16, label=[0, 1] * 8).to_csv(tmp_path / "train.csv", index=False)
+    table_of(24)[16:].to_csv(tmp_path / "test.csv", index=False)
+    flags = ["--images", "photos", "--train", "train.csv", "--test", "test.csv"]
+    cli(tmp_path, "new", "mine", *flags)
+    folder = tmp_path / "mine"
+    config = folder / "exp_config/901.yml"
+    content = yaml.safe_load(config.read_text())
+    content["ensemble/experiments"] = ["output/400_descriptors"]
+    config.write_text(yaml.safe_dump(content))
+    cli(folder, "run", "--no-report", "-cfg", "exp_config/901.yml", "400:dataset/img_size=32")
+    submission = (folder / "output/901_ensemble/submission.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in submission] == [
+        "Bild Nr.",
+        *(f"{k:03}" for k in range(16, 24)),
+    ]
+    oof = (folder / "output/400_descriptors/oof_prediction_by_last.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in oof[1:4]] == ["000", "001", "002"]
+    # The photos are behind a link, which is followed.
+    predicted = cli(folder, "predict", "--run", "output/901_ensemble", "input").stdout
+    assert "input/photos/" in predicted and len(predicted.splitlines()) == 1 + 24

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from foldsmith.blending.weights import blend
 from foldsmith.models.arrays import Arrays
 from foldsmith.tasks.metrics import Metric, nearest
+from foldsmith.tasks.multi_class import class_labels
 
 Array = npt.NDArray[np.float64]
 
@@ -40,16 +41,23 @@ class Goal:
         metric: The metric.
         target_range: Lowest and highest possible target.
         class_values: Target value of each class.
+        class_names: Their names if they have no order.
     """
 
     metric: Metric
     target_range: tuple[float, float]
     class_values: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Lowest and highest value that a blend may have."""
         return (0.0, 1.0) if self.metric.needs == "probabilities" else self.target_range
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each class is called."""
+        return class_labels(self.class_values, self.class_names)
 
     def encoded(self, targets: Array) -> Array:
         """Return what predictions should be: targets, shape (n,), or (n, n_classes) of 0 and 1."""
@@ -59,9 +67,15 @@ class Goal:
         return identity[nearest(targets, self.class_values)]
 
     def points(self, predictions: Array) -> Array:
-        """Return point predictions, shape (n,): of probabilities the expected class value."""
+        """Return point predictions, shape (n,): of probabilities the expected class value.
+
+        Of classes without an order that is the value of the most probable one.
+        """
         if self.metric.needs == "values":
             return predictions
+        if self.class_names:
+            most_probable: Array = np.asarray(self.class_values)[predictions.argmax(axis=1)]
+            return most_probable
         points: Array = predictions @ np.asarray(self.class_values)
         return points
 

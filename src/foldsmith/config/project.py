@@ -25,9 +25,14 @@ PROJECT_FILE = "project.yml"
 
 # What a new project begins with.
 TEMPLATE = Path(__file__).parent / "template"
+# Its experiments for classes without an order, or for a metric of class probabilities.
+TEMPLATE_OF_CLASSES = Path(__file__).parent / "template_classes"
 
 # What predictions can be judged by; tasks/metrics.py has the functions.
 MetricName = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
+
+# Those that make sense of classes without an order.
+OF_ANY_CLASSES: tuple[MetricName, ...] = ("Accuracy", "LogLoss", "AUC")
 
 FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
 
@@ -123,11 +128,15 @@ class ProjectSettings(BaseModel):
         n_classes: Number of classes when the target is treated as classes.
         class_values: Target value of each class; evenly spaced over ``target_range`` if
             not given.
+        class_names: Texts of the target column, for classes without an order. In computations
+            they are 0, 1, ... in this order, which is said by the range and number of classes
+            that follow from them; what is written are the texts.
         continuous: A continuous column that the target is a coarse form of, if there is one.
         auxiliary: What else is known of the labelled photos, by name.
         metric: What predictions are judged by: ``RMSE``, ``MAE``, ``QWK`` (quadratic kappa of
-            predictions rounded to the nearest class), ``Accuracy`` (of the same), ``LogLoss`` or
-            ``AUC`` (of class probabilities). Recipes choose epochs by it.
+            predictions rounded to the nearest class), ``Accuracy`` (of the same; of the most
+            probable class where classes have no order), ``LogLoss`` or ``AUC`` (of class
+            probabilities). Recipes choose epochs by it.
         folds: How to split.
         budget: Which of three values experiments take, where they are written as
             ``{small: 20, medium: 100, large: 300}``.
@@ -149,12 +158,22 @@ class ProjectSettings(BaseModel):
     target_range: tuple[float, float]
     n_classes: int = Field(ge=2)
     class_values: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
     continuous: ContinuousSettings | None = None
     auxiliary: dict[str, AuxiliarySettings] = {}
     metric: MetricName = "RMSE"
     folds: FoldSettings = FoldSettings()
     budget: Budget = "small"
     python: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_class_names(cls, content: object) -> object:
+        names = content.get("class_names") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or not isinstance(names, list | tuple) or not names:
+            return content
+        implied = {"target_range": (0, len(names) - 1), "n_classes": len(names)}
+        return {**implied, "metric": "Accuracy", **content}
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -183,6 +202,8 @@ class ProjectSettings(BaseModel):
             raise ValueError(
                 f"class_values: {len(self.class_values)} values for n_classes: {self.n_classes}"
             )
+        if self.class_names:
+            self._check_class_names()
         if self.continuous and len(self.continuous.thresholds) != self.n_classes - 1:
             raise ValueError(
                 f"continuous: {len(self.continuous.thresholds)} thresholds for n_classes: "
@@ -191,6 +212,20 @@ class ProjectSettings(BaseModel):
         if self.group_column is None and "Group" in self.folds.method:
             raise ValueError(f"group_column: folds/method {self.folds.method} needs one")
         return self
+
+    def _check_class_names(self) -> None:
+        n = len(self.class_names)
+        if len(set(self.class_names)) < n:
+            raise ValueError("class_names: a name stands twice")
+        if self.n_classes != n or self.target_range != (0, n - 1):
+            raise ValueError("class_names: n_classes and target_range follow from them; leave out")
+        if self.class_values or self.continuous:
+            raise ValueError("class_names: have no order; leave out class_values and continuous")
+        if self.metric not in OF_ANY_CLASSES:
+            raise ValueError(
+                f"metric: {self.metric} is of an order that class_names do not have; take one of "
+                f"{', '.join(OF_ANY_CLASSES)}"
+            )
 
 
 class Project:
@@ -283,6 +318,11 @@ class Project:
         low, high = self.settings.target_range
         step = (high - low) / (self.n_classes - 1)
         return [low + step * k for k in range(self.n_classes)]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Texts of the classes, where they have no order; none if the target is a number."""
+        return self.settings.class_names
 
     @property
     def target_range(self) -> tuple[float, float]:

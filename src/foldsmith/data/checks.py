@@ -7,7 +7,14 @@ import pandas as pd
 
 from foldsmith.config import Project
 from foldsmith.data.folds import assign_folds
-from foldsmith.data.tables import FOLD_COLUMN, read_folds, read_sample, read_test, read_train
+from foldsmith.data.tables import (
+    FOLD_COLUMN,
+    read_folds,
+    read_sample,
+    read_test,
+    read_train,
+    target_numbers,
+)
 from foldsmith.errors import DataError
 
 
@@ -63,7 +70,7 @@ def _check_folds(project: Project, train: pd.DataFrame) -> None:
     settings = project.settings
     groups = train[settings.group_column] if settings.group_column else None
     try:
-        assign_folds(settings.folds, train[settings.target_column], groups)
+        assign_folds(settings.folds, target_numbers(project, train), groups)
     except DataError as error:
         raise DataError(f"{project.data_dir / settings.train_csv}: {error}") from None
 

@@ -1,7 +1,8 @@
 """Photos that belong to no table: files and folders that somebody names, images in memory."""
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def find_photos(names: Iterable[str | Path]) -> list[Path]:
 
     Args:
         names: Files, taken as they are; folders, of which every photo in them and below is
-            taken, in the order of the names; patterns such as ``new/**/*.jpg``.
+            taken, in the order of the names, behind links too; patterns such as ``new/**/*.jpg``.
 
     Raises:
         DataError: A folder holds no photo, or a pattern fits nothing.
@@ -51,13 +52,28 @@ def find_photos(names: Iterable[str | Path]) -> list[Path]:
 def _in_folder(folder: Path) -> list[Path]:
     photos = sorted(
         path
-        for path in folder.rglob("*")
+        for path in _files(folder)
         # Hidden files are a system's own, such as the "._x.jpg" of a Mac.
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     if not photos:
         raise DataError(f"{folder}: holds no photos ({', '.join(sorted(SUFFIXES))})")
     return photos
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and below, behind links to folders too, each folder once."""
+    # Links may lead back to where they are, or several to one folder.
+    entered: set[str] = set()
+    for name, inner, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(name)
+        if real in entered:
+            inner.clear()
+            continue
+        entered.add(real)
+        # A folder itself goes before a link to it.
+        inner.sort(key=lambda each: (os.path.islink(os.path.join(name, each)), each))
+        yield from (Path(name) / file for file in files)
 
 
 def pixels_of(image: Any, name: str) -> Image:

@@ -29,6 +29,12 @@ _CONTINUOUS_CLASSES = 4
 # Text that pandas reads as a gap, in numbers and groups (as the name of a class it may stand).
 _GAPS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "#N/A", "-nan")
 
+# Numbers with a comma for the decimal point; of three digits after it, it may stand for thousands.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_THOUSANDS_OR_NOT = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+# Numbers in groups of three digits, which are no numbers to any reader.
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([.,' \u00a0\u202f]\d{3})+([.,]\d+)?")
+
 # Photos whose size is looked at.
 _SAMPLE = 20
 
@@ -188,10 +194,12 @@ def guess_id(source: Source, photos: PhotoFolder) -> Guess:
             best, most = name, rank
     if not best:
         columns = _listed([f"{name} {values.iloc[0]!r}" for name, values in source.table.items()])
+        texts = (value for name in source.table for value in source.table[name].unique())
         raise DataError(
             f"{source.file}: no column names photos of {photos.folder}, which are called "
-            f"{_listed(photos.names)} (the first row has {columns}); check --images, or write the "
-            "names of the photos into a column"
+            f"{_listed(photos.names)} (the first row has {columns}); "
+            f"{_lost_zeros(texts, photos)}check --images, or write the names of the photos into a "
+            "column"
         )
     return Guess(best, f"names {most[0]:,} photos")
 
@@ -224,8 +232,8 @@ def locate(source: Source, column: str, photos: PhotoFolder) -> list[str]:
     if missing:
         problems.append(
             f"{len(missing)} of {len(ids)} rows name photos that are not in {photos.folder}: "
-            f"{_listed(missing)}; add the photos, take the rows out, or name another column "
-            "with --id"
+            f"{_listed(missing)}; {_lost_zeros(missing, photos)}add the photos, take the rows out, "
+            "or name another column with --id"
         )
     if several:
         value, names = several[0]
@@ -237,6 +245,20 @@ def locate(source: Source, column: str, photos: PhotoFolder) -> list[str]:
     if problems:
         raise DataError("\n".join(f"{source.file}: column {column}: {p}" for p in problems))
     return [names[0] for names in found]
+
+
+def _lost_zeros(ids: Iterable[str], photos: PhotoFolder) -> str:
+    """Return advice if ids are numbers of photos without their leading zeros; else nothing."""
+    stems = (without_suffix(name).split("/")[-1] for name in photos.names)
+    padded = {stem.lstrip("0") or "0": stem for stem in stems if stem.isdecimal()}
+    for value in ids:
+        photo = padded.get(value)
+        if photo is not None and photo != value:
+            return (
+                f"the table has lost the zeros of {photo}, as a spreadsheet does (save the column "
+                "as text); "
+            )
+    return ""
 
 
 def class_folders(photos: PhotoFolder) -> pd.DataFrame:
@@ -389,15 +411,20 @@ class Target:
     class_values: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
 
+    @property
+    def few(self) -> bool:
+        """Whether the values are classes: texts, or at most 20 numbers."""
+        return bool(self.classes) or len(np.unique(self.values)) <= MAX_CLASSES
+
 
 def examine_target(source: Source, column: str, id_column: str) -> Target:
     """Turn the target column into numbers.
 
-    Numbers stay as they are. With at most 20 values they are classes: the values if those are
-    evenly spaced, else all integers between them if those are at most 20, else the values as they
-    are. With more values the target is continuous, and has four classes evenly spaced over the
-    range, for whatever needs some. Text becomes 0, 1, ... in alphabetical order (``grade 2``
-    before ``grade 10``).
+    Numbers stay as they are; their decimal point may be a comma. With at most 20 values they are
+    classes: the values if those are evenly spaced, else all integers between them if those are at
+    most 20, else the values as they are. With more values the target is continuous, and has four
+    classes evenly spaced over the range, for whatever needs some. Text becomes 0, 1, ... in
+    alphabetical order (``grade 2`` before ``grade 10``).
 
     Args:
         source: The table of the labelled photos.
@@ -405,9 +432,11 @@ def examine_target(source: Source, column: str, id_column: str) -> Target:
         id_column: Its id column, for messages.
 
     Raises:
-        DataError: Rows have no target, it does not vary, or its texts hardly repeat.
+        DataError: Rows have no target, it does not vary, its texts hardly repeat, or its numbers
+            are written so that they may mean several.
     """
     text = source.table[column]
+    _refuse_separators(source, column)
     numeric = _Facts.of(text).numeric
     values = _finite(text)
     gaps = values.isna() if numeric else text.str.strip() == ""
@@ -443,6 +472,26 @@ def examine_target(source: Source, column: str, id_column: str) -> Target:
     elif (unique == unique.round()).all() and high - low < MAX_CLASSES:
         n_classes, class_values = int(high - low) + 1, ()
     return Target(values.to_numpy(), (low, high), n_classes, class_values)
+
+
+def _refuse_separators(source: Source, column: str) -> None:
+    """Make sure that numbers have no separators that may mean several things."""
+    text = source.table[column]
+    present = text[~text.isin(_GAPS)].str.strip()
+    grouped = present[present.str.fullmatch(_GROUPED) & numbers(present).isna()]
+    commas = present[present.str.fullmatch(_DECIMAL_COMMA)]
+    unclear = len(commas) > 0 and bool(commas.str.fullmatch(_THOUSANDS_OR_NOT).all())
+    others = grouped if unclear else grouped[~grouped.isin(commas)]
+    if len(commas) and not len(others):
+        # Beside decimal commas a point may be one of thousands.
+        others = present[present.str.contains(".", regex=False)]
+    n_numbers = int(numbers(present).notna().sum()) + len(commas.index.union(grouped.index))
+    if len(others) and n_numbers * 10 >= 9 * len(present):
+        raise DataError(
+            f"{source.file}: column {column}: numbers such as {others.iloc[0]} may be read in "
+            "several ways; write them without separators of thousands and with a decimal point, "
+            "or name another column with --target"
+        )
 
 
 def choose_folds(targets: npt.NDArray[np.float64], groups: pd.Series | None) -> FoldSettings:
@@ -527,7 +576,10 @@ def _counts_rows(values: pd.Series) -> bool:
 
 
 def _finite(column: pd.Series) -> pd.Series:
-    values = numbers(column)
+    """Return the numbers of a column of text, with points or commas for decimals."""
+    plain = column.str.strip()
+    with_commas = plain.str.fullmatch(_DECIMAL_COMMA)
+    values = numbers(plain.where(~with_commas, plain.str.replace(",", ".", regex=False)))
     return values.where(np.isfinite(values))
 
 

@@ -3,7 +3,7 @@
 import codecs
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -35,6 +35,7 @@ def read_table(
     id_column: str | None = None,
     unique: bool = True,
     may_be_empty: bool = False,
+    text_columns: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Read a CSV and make sure that it has what is needed.
 
@@ -45,6 +46,7 @@ def read_table(
             values must be present.
         unique: Whether an id may stand only once.
         may_be_empty: Whether there may be a line of column names alone.
+        text_columns: Further columns that are read as text.
 
     Returns:
         The table, its rows in the file's order.
@@ -59,16 +61,16 @@ def read_table(
             # Rows longer than the line of names: pandas would drop what is too much.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(io.StringIO(text), index_col=False, low_memory=False)
-            if id_column in table.columns:
+            for column in {id_column, *text_columns} & set(table.columns):
                 # Once more as it stands: an id such as "007" or "NA" is neither number nor gap.
-                ids = pd.read_csv(
+                texts = pd.read_csv(
                     io.StringIO(text),
-                    usecols=[id_column],
+                    usecols=[column],
                     index_col=False,
                     dtype=str,
                     keep_default_na=False,
                 )
-                table[id_column] = ids[id_column].to_numpy(dtype=object)
+                table[column] = texts[column].to_numpy(dtype=object)
     except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
     problems = list(_table_problems(table, columns, id_column, unique, may_be_empty))
@@ -178,7 +180,7 @@ def read_train(project: Project, with_bad: bool = False) -> pd.DataFrame:
     columns = [settings.id_column, settings.target_column]
     if settings.group_column is not None:
         columns.append(settings.group_column)
-    table = read_table(path, columns, settings.id_column)
+    table = read_table(path, columns, settings.id_column, text_columns=class_columns(project))
     problems = [*_value_problems(project, table), *path_problems(project, table)]
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
@@ -209,10 +211,10 @@ def readable_test(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64
 def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
     settings = project.settings
     column = settings.target_column
-    targets = numbers(table[column])
+    targets = target_numbers(project, table)
     low, high = settings.target_range
     for wrong, what in (
-        (targets.isna(), "missing or no number"),
+        (targets.isna(), "none of class_names" if project.class_names else "missing or no number"),
         ((targets < low) | (targets > high), f"outside target_range {low:g}..{high:g}"),
     ):
         if wrong.any():
@@ -226,6 +228,36 @@ def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
         if empty.any():
             column = settings.group_column
             yield f"column {column}: {empty.sum()} rows have no group, {_lines(empty)}"
+
+
+def class_columns(project: Project) -> list[str]:
+    """Return the target column where it holds names of classes, which are texts."""
+    return [project.settings.target_column] if project.class_names else []
+
+
+def target_numbers(project: Project, table: pd.DataFrame) -> pd.Series:
+    """Return the target column as float64, names of classes as their numbers; NaN for others."""
+    column = table[project.settings.target_column]
+    if not project.class_names:
+        return numbers(column)
+    known = dict(zip(project.class_names, project.class_values, strict=True))
+    return column.map(known).astype(np.float64)
+
+
+def as_written(project: Project, values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Return predictions as tables have them: names of classes, where those have no order.
+
+    Args:
+        project: The project.
+        values: Shape (n,); of classes without an order each one of their numbers.
+    """
+    return named(values, project.class_names) if project.class_names else values
+
+
+def named(values: npt.NDArray[np.float64], names: Sequence[str]) -> npt.NDArray[np.object_]:
+    """Return the name of each class number, shape (n,)."""
+    found: npt.NDArray[np.object_] = np.array(names, dtype=object)[values.astype(np.int64)]
+    return found
 
 
 def numbers(column: pd.Series) -> pd.Series:
@@ -311,7 +343,9 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
         )
         raise DataError(f"{path}: no such file; {remedy}")
     columns = [settings.id_column, settings.target_column, FOLD_COLUMN]
-    table = _without_bad(project, read_table(path, columns, settings.id_column))
+    texts = class_columns(project)
+    table = read_table(path, columns, settings.id_column, text_columns=texts)
+    table = _without_bad(project, table)
     if set(table[FOLD_COLUMN]) != set(range(project.n_splits)):
         raise DataError(
             f"{path}: column {FOLD_COLUMN}: must hold 0..{project.n_splits - 1}, "
@@ -320,7 +354,7 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
     outside = path_problems(project, table)
     if outside:
         raise DataError("\n".join(f"{path}: {problem}" for problem in outside))
-    targets = numbers(table[settings.target_column])
+    targets = target_numbers(project, table)
     wrong = ~targets.between(*settings.target_range)
     if wrong.any():
         raise DataError(
@@ -349,7 +383,10 @@ def photo_paths(project: Project, table: pd.DataFrame) -> list[Path]:
 
 def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]:
     """Return the targets, shape (n,), float32."""
-    return table[project.settings.target_column].to_numpy(dtype=np.float32, copy=True)
+    column = table[project.settings.target_column]
+    if project.class_names:
+        column = target_numbers(project, table)
+    return column.to_numpy(dtype=np.float32, copy=True)
 
 
 def group_column_of(project: Project, table: pd.DataFrame) -> str | None:
@@ -401,7 +438,7 @@ def submission_table(
         DataError: The sample submission does not fit the test table.
     """
     settings = project.settings
-    values = np.asarray(predictions, dtype=np.float64)
+    values = as_written(project, np.asarray(predictions, dtype=np.float64))
     if settings.sample_submission is None:
         ids = test[settings.id_column].to_numpy()
         return pd.DataFrame({settings.id_column: ids, settings.target_column: values})

@@ -22,14 +22,14 @@ def out_of_fold(
 
     Args:
         features: Shape (n, dim).
-        targets: Shape (n,).
+        targets: Shape (n,), or (n, n_targets).
         folds: Fold of each row, shape (n,).
         create: From a number of rows to an estimator of scikit-learn that is fitted on so many.
 
     Returns:
-        Shape (n,).
+        The shape of the targets.
     """
-    predictions = np.empty(len(targets), dtype=np.float64)
+    predictions = np.empty(targets.shape, dtype=np.float64)
     for fold in np.unique(folds):
         seen = folds != fold
         model = create(int(seen.sum()))
@@ -45,12 +45,12 @@ def knn_oof(features: Features, targets: Array, folds: npt.NDArray[np.int64], k:
 
     Args:
         features: Shape (n, dim).
-        targets: Shape (n,).
+        targets: Shape (n,), or (n, n_targets).
         folds: Fold of each row, shape (n,).
         k: Neighbours; fewer where the other folds hold fewer.
 
     Returns:
-        Shape (n,).
+        The shape of the targets.
     """
     # Here, not above: scikit-learn takes half a second, which `status` and `check` never need.
     from sklearn.neighbors import KNeighborsRegressor
@@ -71,11 +71,11 @@ def ridge_oof(features: Features, targets: Array, folds: npt.NDArray[np.int64]) 
 
     Args:
         features: Shape (n, dim).
-        targets: Shape (n,).
+        targets: Shape (n,), or (n, n_targets).
         folds: Fold of each row, shape (n,).
 
     Returns:
-        Shape (n,).
+        The shape of the targets.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline

@@ -1,6 +1,7 @@
 """Small models on the features of a frozen backbone: from feature vectors to a target."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,6 +26,12 @@ Targets = npt.NDArray[np.float64]
 # among the photos of a training can be far out in another photo, and then outweighs all others.
 _FARTHEST = 5.0
 
+# Of the solver of a logistic regression; features are standardised, and it mostly ends sooner.
+_STEPS = 1000
+
+# No probability counts as less when strengths are compared.
+_LEAST = 1e-12
+
 
 def _standardise() -> "Pipeline":
     """Return a transformer that standardises features and bounds them."""
@@ -46,14 +53,22 @@ class FittedHead(Protocol):
     """A head that has learned."""
 
     def predict(self, features: Features) -> Targets:
-        """Return predictions, shape (n,), of features, shape (n, n_features)."""
+        """Return predictions of features, shape (n, n_features).
+
+        Returns:
+            Numbers, shape (n,), or probabilities of classes, shape (n, n_classes).
+        """
 
     def arrays(self) -> Arrays:
         """Return all that it knows, for :meth:`FeatureHead.restore`."""
 
 
 class FeatureHead(Protocol):
-    """Something that learns a target from features."""
+    """Something that learns a target from features.
+
+    One that gives probabilities of classes has an attribute ``class_values``: the target value of
+    each class, in the order of the probabilities. Not empty.
+    """
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
@@ -91,6 +106,31 @@ class FittedLine(ArrayFields):
         """Return the function's values."""
         values: Targets = _standardised(features, self.mean, self.scale) @ self.weights + self.bias
         return values
+
+
+@dataclass(frozen=True)
+class FittedSoftmax(ArrayFields):
+    """Probabilities of classes: the softmax of linear functions of standardised features.
+
+    Attributes:
+        mean: Mean of each feature, shape (n_features,).
+        scale: Deviation of each feature, shape (n_features,).
+        weights: Shape (n_classes, n_features).
+        bias: Shape (n_classes,); minus infinity for a class that was not there to learn from.
+    """
+
+    mean: Targets
+    scale: Targets
+    weights: Targets
+    bias: Targets
+
+    def predict(self, features: Features) -> Targets:
+        """Return the probabilities, shape (n, n_classes)."""
+        from scipy.special import softmax
+
+        logits = _standardised(features, self.mean, self.scale) @ self.weights.T + self.bias
+        probabilities: Targets = softmax(logits, axis=1)
+        return probabilities
 
 
 @dataclass(frozen=True)
@@ -377,18 +417,89 @@ class MLPHead:
 
 
 @dataclass(frozen=True)
+class LogisticHead:
+    """Logistic regression on standardised features: probabilities of classes.
+
+    Attributes:
+        class_values: Target value of each class.
+        C: Inverse strengths to choose from, by the log loss of a grouped 3-fold cross-validation
+            within the training folds; of a single group the middle one is taken.
+    """
+
+    class_values: Sequence[float]
+    C: tuple[float, ...] = (0.001, 0.01, 0.1, 1)
+
+    def __post_init__(self) -> None:
+        if not self.C or min(self.C) <= 0:
+            raise ConfigError(f"C: {list(self.C)} must be numbers above 0")
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> FittedSoftmax:
+        """Choose by groups, then fit to all; nothing is drawn."""
+        from sklearn.model_selection import GroupKFold
+
+        classes = _classes_of(targets, self.class_values)
+        n_groups, strengths = len(np.unique(groups)), sorted(self.C)
+        if n_groups < 2 or len(strengths) < 2:
+            return self._fit(features, classes, strengths[len(strengths) // 2])
+        splits = list(GroupKFold(min(3, n_groups)).split(features, classes, groups))
+
+        def surprise(strength: float) -> float:
+            total = 0.0
+            for seen, held in splits:
+                fitted = self._fit(features[seen], classes[seen], strength)
+                of_truth = fitted.predict(features[held])[np.arange(len(held)), classes[held]]
+                total -= float(np.log(np.maximum(of_truth, _LEAST)).sum())
+            return total
+
+        return self._fit(features, classes, min(strengths, key=surprise))
+
+    def restore(self, arrays: Arrays) -> FittedSoftmax:
+        """Return the linear functions."""
+        return FittedSoftmax(**arrays)
+
+    def _fit(
+        self, features: Features, classes: npt.NDArray[np.int64], strength: float
+    ) -> FittedSoftmax:
+        from sklearn.linear_model import LogisticRegression
+
+        scaler, seen = _standardise().fit(features.astype(np.float64)), np.unique(classes)
+        # A class that is not there to learn from has no probability.
+        weights = np.zeros((len(self.class_values), features.shape[1]))
+        bias = np.full(len(self.class_values), -np.inf)
+        bias[seen] = 0.0
+        if len(seen) > 1:
+            model = LogisticRegression(C=strength, max_iter=_STEPS)
+            model.fit(scaler.transform(features.astype(np.float64)), classes)
+            # Of two classes there is one function, for the second.
+            rows = seen if len(seen) > 2 else seen[1:]
+            weights[rows], bias[rows] = model.coef_, model.intercept_
+        return FittedSoftmax(scaler[0].mean_, scaler[0].scale_, weights, bias)
+
+
+def _classes_of(targets: Targets, class_values: Sequence[float]) -> npt.NDArray[np.int64]:
+    """Return the class of each target, that of the nearest value, shape (n,)."""
+    classes: npt.NDArray[np.int64] = np.abs(targets[:, None] - np.asarray(class_values)).argmin(1)
+    return classes
+
+
+@dataclass(frozen=True)
 class TreesHead:
-    """Extremely randomised trees (Geurts et al. 2006).
+    """Extremely randomised trees (Geurts et al. 2006), of numbers or of classes.
 
     Attributes:
         n_trees: Number of trees.
         min_leaf: Fewest photos of a leaf.
         max_features: Share of the features that a split chooses from, 0..1.
+        class_values: Target value of each class, whose probabilities it gives then; none for a
+            number.
     """
 
     n_trees: int = 300
     min_leaf: int = 3
     max_features: float = 0.3
+    class_values: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if self.n_trees < 1 or self.min_leaf < 1 or not 0 < self.max_features <= 1:
@@ -400,9 +511,9 @@ class TreesHead:
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> FittedTrees:
         """Grow the trees from the seed."""
-        from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
-        model = ExtraTreesRegressor(
+        model = (ExtraTreesClassifier if self.class_values else ExtraTreesRegressor)(
             self.n_trees,
             min_samples_leaf=self.min_leaf,
             # Of 1, a whole number, scikit-learn would make one feature.
@@ -410,8 +521,13 @@ class TreesHead:
             random_state=seed,
             n_jobs=-1,
         )
-        model.fit(features, targets)
-        return FittedTrees(extra_trees(model))
+        if not self.class_values:
+            return FittedTrees(extra_trees(model.fit(features, targets)))
+        model.fit(features, _classes_of(targets, self.class_values))
+        forest = extra_trees(model)
+        shares = np.zeros((len(forest.value), len(self.class_values)), np.float32)
+        shares[:, model.classes_] = forest.value
+        return FittedTrees(replace(forest, value=shares))
 
     def restore(self, arrays: Arrays) -> FittedTrees:
         """Return the trees."""
@@ -434,6 +550,13 @@ class MeanHead:
     def __post_init__(self) -> None:
         if not self.heads:
             raise ConfigError("heads: there must be at least one")
+        if len({bool(_class_values(head)) for head in self.heads}) > 1:
+            raise ConfigError("heads: some give numbers and some probabilities of classes")
+
+    @property
+    def class_values(self) -> Sequence[float]:
+        """Target value of each class, if the heads give probabilities."""
+        return _class_values(self.heads[0])
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
@@ -447,7 +570,17 @@ class MeanHead:
         return FittedMean(tuple(parts))
 
 
+def _class_values(head: FeatureHead) -> Sequence[float]:
+    return tuple(getattr(head, "class_values", ()))
+
+
+def gives_probabilities(head: FeatureHead) -> bool:
+    """Return whether a head gives probabilities of classes."""
+    return bool(_class_values(head))
+
+
 TYPES: Types = {
+    "LogisticHead": LogisticHead,
     "RidgeHead": RidgeHead,
     "SVRHead": SVRHead,
     "TreesHead": TreesHead,

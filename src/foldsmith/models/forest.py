@@ -25,7 +25,7 @@ class Forest(ArrayFields):
         left: Where it goes then, int32, shape (n_nodes,); a leaf is its own successor.
         right: Where it goes else, int32, shape (n_nodes,).
         unknown_left: Whether it goes left where the feature is NaN, shape (n_nodes,).
-        value: What a leaf says, float32 or float64, shape (n_nodes,).
+        value: What a leaf says, float32 or float64, shape (n_nodes,) or (n_nodes, n_classes).
     """
 
     roots: Array
@@ -43,9 +43,9 @@ class Forest(ArrayFields):
             features: Shape (n, n_features).
 
         Returns:
-            Shape (n, n_trees).
+            Shape (n, n_trees), or (n, n_trees, n_classes).
         """
-        found = np.empty((len(features), len(self.roots)))
+        found = np.empty((len(features), len(self.roots), *self.value.shape[1:]))
         for start in range(0, len(features), _ROWS_AT_ONCE):
             rows = features[start : start + _ROWS_AT_ONCE]
             number = np.arange(len(rows))[:, None]
@@ -64,7 +64,9 @@ class Forest(ArrayFields):
 
 
 def extra_trees(model: Any) -> Forest:
-    """Return the trees of scikit-learn's ``ExtraTreesRegressor``; leaves say float32.
+    """Return the trees of scikit-learn's ``ExtraTreesRegressor`` or ``ExtraTreesClassifier``.
+
+    Leaves say numbers, or the shares of the model's classes, as float32.
 
     It compares features of float32 with thresholds of float64. Here a threshold is the highest
     float32 that is not above it, which sorts such features alike and takes half the room.
@@ -73,6 +75,8 @@ def extra_trees(model: Any) -> Forest:
     exact = np.concatenate([tree.threshold for tree in trees])
     threshold = exact.astype(np.float32)
     too_high = threshold > exact
+    of_classes = hasattr(model, "classes_")
+    values = np.concatenate([tree.value[:, 0] for tree in trees]).astype(np.float32)
     threshold[too_high] = np.nextafter(threshold[too_high], np.float32(-np.inf))
     return _forest(
         sizes=[tree.node_count for tree in trees],
@@ -82,7 +86,7 @@ def extra_trees(model: Any) -> Forest:
         right=np.concatenate([tree.children_right for tree in trees]),
         leaf=np.concatenate([tree.children_left < 0 for tree in trees]),
         unknown_left=np.zeros(len(exact), bool),
-        value=np.concatenate([tree.value[:, 0, 0] for tree in trees]).astype(np.float32),
+        value=values / values.sum(axis=1, keepdims=True) if of_classes else values[:, 0],
     )
 
 

@@ -25,6 +25,7 @@ from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
+from foldsmith.stages.frozen import head_of
 from foldsmith.stages.inputs import without_pretrained
 from foldsmith.stages.train import check_outputs
 from foldsmith.tasks.task import create_task
@@ -240,7 +241,7 @@ def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]])
     experiment = without_pretrained(experiment).with_values({"globals/val_fold": 0})
     parts = experiment.build(types, context)
     backbone = runtime.place(parts["model"]).eval()
-    head, loader = parts["head"], parts["loader/val"]
+    head, loader = head_of(experiment, types)[0], parts["loader/val"]
     started = time.perf_counter()
     keys = [(0, index) for index in range(min(_CPU_PHOTOS, len(loader.dataset)))]
     batch = runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)

@@ -11,8 +11,11 @@ from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.backbones import backbone_problem
 from foldsmith.config.check import named_files
 from foldsmith.config.settings import MEMBERS, WITH_CLASSES
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, FoldsmithError
+from foldsmith.stages.frozen import head_of
 from foldsmith.stages.types import types_of
+from foldsmith.tasks.metrics import project_metric
+from foldsmith.tasks.multi_class import MultiClass
 
 Kind = Literal["preprocess", "pretrain", "train", "infer", "ensemble"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -206,6 +209,7 @@ class _Builder:
         self.project = project
         self.experiments = experiments
         self.types = types_of(project)
+        self.needs_probabilities = project_metric(project).needs == "probabilities"
         self.problems: list[str] = []
         self.steps: dict[str, Step] = {
             "preprocess": Step("preprocess", "preprocess", project.data_dir)
@@ -261,19 +265,27 @@ class _Builder:
                     f"{experiment.file}: ensemble/experiments: {folder} is made by "
                     f"{member.file.name}, a {member.globals.task} experiment"
                 )
-            elif self.project.settings.metric in ("LogLoss", "AUC") and (
-                member.globals.task not in WITH_CLASSES
-            ):
+            elif self.needs_probabilities and not self._gives_probabilities(member):
                 self.problems.append(
                     f"{experiment.file}: ensemble/experiments: {folder} is made by "
                     f"{member.file.name}, whose task {member.globals.task} gives no class "
                     f"probabilities; the project's metric {self.project.settings.metric} needs them"
+                    f"{' where classes have no order' if self.project.class_names else ''}"
                 )
             else:
                 needs += self._add(member, settings.criterion)
         label = f"ensemble {experiment.file.stem}"
         self.steps[label] = Step("ensemble", label, output, tuple(needs), experiment)
         return (label,)
+
+    def _gives_probabilities(self, member: Experiment) -> bool:
+        if member.globals.task != "frozen-features":
+            return member.globals.task in WITH_CLASSES
+        try:
+            return isinstance(head_of(member, self.types)[1], MultiClass)
+        except FoldsmithError as error:
+            self.problems += str(error).splitlines()
+            return True
 
     def _add_sources(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
         """Add the pretrainings whose files an experiment names; return what comes before it."""

@@ -97,23 +97,47 @@ def predicted_against_true(targets: Array, predictions: Array, values: Sequence[
     true, predicted = (
         np.abs(each[:, None] - points).argmin(axis=1) for each in (targets, predictions)
     )
-    counts = np.zeros((len(points), len(points)))
+    _draw_confusion(right, true, predicted, [f"{value:g}" for value in values])
+    right.set_title("confusion at rounded values", fontsize=9)
+    return figure
+
+
+def confusion(targets: Array, predictions: Array, names: Sequence[str]) -> "Figure":
+    """Draw how often which class is predicted as which.
+
+    Args:
+        targets: Number of each photo's class, shape (n,).
+        predictions: Number of the class that is predicted, shape (n,).
+        names: Names of the classes.
+    """
+    side = min(8.0, max(3.2, 0.4 * len(names) + 1.6))
+    figure, (axis,) = _figure(side, side)
+    _draw_confusion(axis, targets.astype(np.int64), predictions.astype(np.int64), names)
+    axis.tick_params(axis="x", labelrotation=45)
+    axis.set_title("confusion", fontsize=9)
+    return figure
+
+
+def _draw_confusion(
+    axis: "Axes",
+    true: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    labels: Sequence[str],
+) -> None:
+    counts = np.zeros((len(labels), len(labels)))
     np.add.at(counts, (true, predicted), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    right.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    if len(points) <= 12:
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if len(labels) <= 12:
         for row, column in np.ndindex(*counts.shape):
             ink = "white" if shares[row, column] > 0.5 else "black"
             text = f"{counts[row, column]:.0f}"
-            right.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
-    labels = [f"{value:g}" for value in values]
+            axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
     every = max(1, len(labels) // 12)
-    right.set_xticks(range(0, len(labels), every), labels[::every])
-    right.set_yticks(range(0, len(labels), every), labels[::every])
-    right.set_title("confusion at rounded values", fontsize=9)
-    right.set_xlabel("predicted", fontsize=8)
-    right.set_ylabel("true", fontsize=8)
-    return figure
+    axis.set_xticks(range(0, len(labels), every), labels[::every])
+    axis.set_yticks(range(0, len(labels), every), labels[::every])
+    axis.set_xlabel("predicted", fontsize=8)
+    axis.set_ylabel("true", fontsize=8)
 
 
 def matrix(names: Sequence[str], values: Array, title: str) -> "Figure":
@@ -155,12 +179,15 @@ def with_intervals(scores: pd.DataFrame, metric: str) -> "Figure":
     return figure
 
 
-def map_of(features: npt.NDArray[np.float32], targets: Array) -> "Figure":
+def map_of(
+    features: npt.NDArray[np.float32], targets: Array, names: Sequence[str] = ()
+) -> "Figure":
     """Draw photos on the two main directions of their features, coloured by target.
 
     Args:
         features: Shape (n, n_features).
         targets: Shape (n,).
+        names: Names of the classes, whose numbers the targets are then.
     """
     centred = features.astype(np.float64) - features.mean(axis=0)
     # Principal components (Pearson 1901), of features on one scale.
@@ -168,10 +195,13 @@ def map_of(features: npt.NDArray[np.float32], targets: Array) -> "Figure":
     left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
     figure, (axis,) = _figure(4.6, 3.8)
     points = left[:, :2] * strengths[:2]
+    colours = "tab20" if names else "viridis"
     drawn = axis.scatter(
-        points[:, 0], points[:, 1], c=targets, s=6, cmap="viridis", linewidths=0, rasterized=True
+        points[:, 0], points[:, 1], c=targets, s=6, cmap=colours, linewidths=0, rasterized=True
     )
     bar = figure.colorbar(drawn, ax=axis)
+    if names:
+        bar.set_ticks(range(len(names)), labels=list(names))
     bar.ax.tick_params(colors=_GREY, labelsize=8)
     share = strengths**2 / (strengths**2).sum()
     axis.set_xlabel(f"first component, {share[0]:.0%} of the variance", fontsize=8)

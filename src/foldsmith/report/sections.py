@@ -11,11 +11,13 @@ import pandas as pd
 
 from foldsmith.config import EnsembleSettings, Experiment, Project
 from foldsmith.config.flatten import flatten
+from foldsmith.config.settings import WITH_CLASSES
 from foldsmith.config.yaml_io import read_yaml
 from foldsmith.data.duplicates import NEAR_DUPLICATES
 from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.tables import (
     FOLD_COLUMN,
+    as_written,
     group_column_of,
     photo_paths,
     read_folds,
@@ -33,7 +35,8 @@ from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.stages.output_folder import RESOLVED_CONFIG
 from foldsmith.stages.scores import POOLED, THRESHOLDS
 from foldsmith.stages.selection import LABELS, inference_manifest
-from foldsmith.tasks.metrics import value_metric
+from foldsmith.tasks.metrics import project_metric, value_metric
+from foldsmith.tasks.multi_class import MultiClass
 from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.probe import PROBES_FILE
 
@@ -116,7 +119,8 @@ def _data(project: Project) -> Section:
         sentence += f", {folds[group].nunique()} groups by {group}"
     section.parts.append(Text(f"{sentence}; predictions are judged by {settings.metric}."))
     targets = folds[settings.target_column]
-    shown = targets if targets.nunique() <= 20 else pd.qcut(targets, 4, duplicates="drop")
+    few = project.class_names or targets.nunique() <= 20
+    shown = targets if few else pd.qcut(targets, 4, duplicates="drop")
     by_target = pd.crosstab(folds[FOLD_COLUMN], shown)
     by_target.columns = [f"target {name}" for name in by_target.columns]
     by_target["photos"] = by_target.sum(axis=1)
@@ -194,14 +198,16 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
         targets = targets_of(project, folds).astype(np.float64)
         title = f"Labelled photos by the features of {other.name} (principal components)"
         chosen = np.linspace(0, len(folds) - 1, min(_MAPPED, len(folds))).astype(int)
-        yield picture(title, figures.map_of(features[chosen], targets[chosen]))
-        yield _neighbours(project, folds, features, targets)
+        names = project.class_names
+        yield picture(title, figures.map_of(features[chosen], targets[chosen], names))
+        yield _neighbours(project, folds, features)
         return
 
 
 def _neighbours(
-    project: Project, folds: pd.DataFrame, features: npt.NDArray[np.float32], targets: Array
+    project: Project, folds: pd.DataFrame, features: npt.NDArray[np.float32]
 ) -> Gallery:
+    targets = as_written(project, targets_of(project, folds).astype(np.float64))
     scaled = features - features.mean(axis=0)
     scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
     paths = photo_paths(project, folds)
@@ -209,9 +215,13 @@ def _neighbours(
     for k in np.linspace(0, len(folds) - 1, min(_ASKED, len(folds))).astype(int):
         nearest = np.argsort(-(scaled @ scaled[k]), kind="stable")
         row = [k, *(other for other in nearest if other != k)][: _NEIGHBOURS + 1]
-        photos += [(thumbnail(paths[j]), f"target {targets[j]:g}") for j in row]
+        photos += [(thumbnail(paths[j]), f"target {_shown(targets[j])}") for j in row]
     caption = "Left a photo, beside it its nearest by cosine of the frozen features"
     return Gallery(caption, photos, _NEIGHBOURS + 1)
+
+
+def _shown(target: float | str) -> str:
+    return target if isinstance(target, str) else f"{target:g}"
 
 
 def _experiment(project: Project, step: Step) -> Section:
@@ -229,7 +239,7 @@ def _experiment(project: Project, step: Step) -> Section:
     scores = pd.read_csv(step.folder / f"score_by_{label}.csv")
     kinds = scores["fold"].astype(str)
     value = float(scores.loc[kinds == POOLED, "metric"].iloc[0])
-    metric = _metric_of(project, experiment)
+    metric = _metric_of(project, experiment, manifest)
     section.parts.append(Text(_sentence(experiment, step, manifest, metric, value)))
     logs = {
         f"fold {fold}": log
@@ -244,21 +254,24 @@ def _experiment(project: Project, step: Step) -> Section:
     caption = f"Out of fold; standard deviation between the folds {spread:.4f}"
     section.parts.append(picture(caption, figures.by_fold(of_folds, value, metric)))
     section.parts.append(table("Scores of the folds", scores))
-    values = project.class_values
-    section.parts.append(
-        picture(
-            "Out-of-fold predictions; in the confusion, counts on shares of each row",
-            figures.predicted_against_true(targets, predicted, values),
-        )
-    )
+    caption = "Out-of-fold predictions; in the confusion, counts on shares of each row"
+    if project.class_names:
+        figure = figures.confusion(targets, predicted, project.class_names)
+        section.parts.append(picture(caption, figure))
+        missed = _missed(project, step.folder, label, targets)
+        section.parts += _misses(project, folds, targets, predicted, missed)
+        return section
+    figure = figures.predicted_against_true(targets, predicted, project.class_values)
+    section.parts.append(picture(caption, figure))
     section.parts += _residuals(project, folds, targets, predicted)
     return section
 
 
-def _metric_of(project: Project, experiment: Experiment) -> str:
+def _metric_of(project: Project, experiment: Experiment, manifest: Manifest) -> str:
     """Return the name of what an experiment's folds are scored by."""
     if experiment.globals.task == "frozen-features":
-        return value_metric(project).name
+        of_classes = manifest.facts["task"] in WITH_CLASSES
+        return (project_metric if of_classes else value_metric)(project).name
     kind = str(experiment.tree["eval"]["metric"]["type"])
     return project.settings.metric if kind == "ProjectMetric" else kind
 
@@ -311,6 +324,40 @@ def _residuals(
         yield Gallery(f"{caption} predictions, out of fold", photos)
 
 
+def _missed(project: Project, folder: Path, label: str, targets: Array) -> Array:
+    """Return the probability that an experiment gave all classes but the true one, shape (n,)."""
+    logits = np.load(folder / f"oof_logit_by_{label}.npy", allow_pickle=False)
+    probabilities = MultiClass(tuple(project.class_values)).probabilities(logits)
+    missed: Array = 1 - probabilities[np.arange(len(targets)), targets.astype(np.int64)]
+    return missed
+
+
+def _misses(
+    project: Project, folds: pd.DataFrame, targets: Array, predicted: Array, missed: Array
+) -> Iterator[Part]:
+    """Yield hits by group, and the worst and best predictions, of classes without an order."""
+    group = group_column_of(project, folds)
+    if group is not None:
+        by = pd.Series(predicted == targets).groupby(folds[group].astype(str).to_numpy())
+        rows = pd.DataFrame({"photos": by.size(), "share that is right": by.mean()})
+        rows = rows.sort_values("share that is right", kind="stable")
+        listed = rows.head(30).rename_axis("group").reset_index()
+        yield table(f"Hits by {group}: the {len(listed)} of {len(rows)} with fewest", listed)
+    truth, said = as_written(project, targets), as_written(project, predicted)
+    order = np.argsort(missed, kind="stable")
+    paths = photo_paths(project, folds)
+    ids = folds[project.settings.id_column].astype(str).to_numpy()
+    for caption, rows_ in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
+        photos = [
+            (
+                thumbnail(paths[k]),
+                f"{ids[k]}: {truth[k]} (probability {1 - missed[k]:.2f}), predicted {said[k]}",
+            )
+            for k in rows_
+        ]
+        yield Gallery(f"{caption} predictions, out of fold", photos)
+
+
 def _ensemble(project: Project, step: Step) -> Section:
     assert step.experiment is not None
     section = _section(step)
@@ -330,15 +377,20 @@ def _ensemble(project: Project, step: Step) -> Section:
     weights = pd.read_csv(step.folder / "weights.csv")
     section.parts.append(table("Weight of each member in each blend", weights, digits=3))
     label = LABELS[settings.criterion]
-    oof = [
-        np.load(project.path(member) / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
-        for member in settings.experiments
-    ]
-    if len(oof) > 1:
-        targets = targets_of(project, read_folds(project, step.experiment.globals.meta_file))
+    targets = targets_of(project, read_folds(project, step.experiment.globals.meta_file))
+
+    def errors_of(folder: Path) -> Array:
+        if project.class_names:
+            return _missed(project, folder, label, targets.astype(np.float64))
+        oof = np.load(folder / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
+        off: Array = oof.astype(np.float64) - targets
+        return off
+
+    names = [Path(member).name for member in settings.experiments]
+    if len(names) > 1:
+        off = np.stack([errors_of(project.path(member)) for member in settings.experiments])
         with np.errstate(invalid="ignore", divide="ignore"):
-            errors: Array = np.corrcoef(np.stack(oof).astype(np.float64) - targets)  # type: ignore[assignment]
-        names = [Path(member).name for member in settings.experiments]
+            errors: Array = np.corrcoef(off)  # type: ignore[assignment]
         figure = figures.matrix(names, np.nan_to_num(errors), "correlation of the errors")
         section.parts.append(picture("Members that err alike add little to each other.", figure))
     return section

@@ -30,10 +30,10 @@ from foldsmith.locking import lock
 from foldsmith.models.arrays import Arrays, prefixed, write_arrays
 from foldsmith.stages.inputs import ensemble_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
-from foldsmith.stages.members import Member, member_hashes, read_members, rows_of
+from foldsmith.stages.members import Member, goal_of, member_hashes, read_members, rows_of
 from foldsmith.stages.output_folder import refuse_existing, save_sources, shown
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.metrics import Metric, project_metric
+from foldsmith.tasks.metrics import Metric
 
 Array = npt.NDArray[np.float64]
 
@@ -43,6 +43,7 @@ OPTIMISED = "wopt-all"
 
 # All that the fitted blends know, by their names.
 BLENDS = "blends.safetensors"
+PROBABILITIES = "probabilities.csv"
 
 # What the averages of one task's members are called; others by the task's name.
 _SHORT_TASKS = {"multi-class": "cls", "regression": "reg"}
@@ -55,7 +56,8 @@ def ensemble(
 
     Writes the submissions ``avg_cls``, ``avg_reg`` (averages of one task's members),
     ``avg_all``, ``weight_optimization_all`` and one of each further method, ``submission.csv``
-    (the recommended one), ``weights.csv``, ``ensemble_scores.csv`` and ``blends.safetensors``
+    (the recommended one; where class probabilities are judged, these are in
+    ``probabilities.csv``), ``weights.csv``, ``ensemble_scores.csv`` and ``blends.safetensors``
     (the fitted blends, for new photos). Beside its score on the
     rows that it was fitted on, each blend gets a cross-fitted one: see
     :func:`~foldsmith.blending.comparison.compare`.
@@ -93,7 +95,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     test = read_test(project)
     hashes = FileHashes(project.hash_store)
     members = read_members(project, settings, table, test)
-    goal = Goal(project_metric(project), project.target_range, tuple(project.class_values))
+    goal = goal_of(project)
     with_features = "stack" in settings.methods
     rows, test_rows = rows_of(project, members, goal.metric, table, test, with_features)
     inputs = ensemble_inputs(experiment, member_hashes(project, experiment), hashes)
@@ -112,11 +114,16 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     unreadable = np.setdiff1d(np.arange(len(test)), readable_test(project, test))
     outputs: dict[str, pd.DataFrame] = {}
     for result in compared:
-        prediction = _predict(result, goal, test_rows, unreadable, targets)
+        blended = _blended(result, goal, test_rows, unreadable, targets)
+        prediction = goal.metric.as_judged(goal.points(blended))
         submission = submission_table(project, test, prediction)
         outputs[_submission_file(result.name)] = submission
         if result.name == chosen:
             outputs["submission.csv"] = submission
+            if goal.metric.needs == "probabilities":
+                ids = test[[project.settings.id_column]].reset_index(drop=True)
+                of_classes = pd.DataFrame(blended, columns=list(goal.labels))
+                outputs[PROBABILITIES] = pd.concat([ids, of_classes], axis=1)
     names = [member.name for member in members]
     weights = {
         result.name: result.fitted.weights
@@ -132,7 +139,8 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         # First, so that a run that is killed here does not look finished.
-        for old in (folder / MANIFEST, *folder.glob("submission*.csv")):
+        older = (folder / PROBABILITIES, *folder.glob("submission*.csv"))
+        for old in (folder / MANIFEST, *older):
             old.unlink(missing_ok=True)
         save_sources(folder, experiment)
         for file, content in outputs.items():
@@ -159,8 +167,9 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     print(reason)
     if not len(test):
         print("(the test table has no rows: the submissions are empty)")
+    more = f", {PROBABILITIES}" if PROBABILITIES in outputs else ""
     print(
-        f"wrote {shown(folder)}/submission.csv ({chosen}), submission_*.csv, weights.csv, "
+        f"wrote {shown(folder)}/submission.csv ({chosen}){more}, submission_*.csv, weights.csv, "
         "ensemble_scores.csv"
     )
     return scores
@@ -215,20 +224,21 @@ def _average_of(tasks: Sequence[str], task: str) -> Array:
     return np.divide(chosen, max(chosen.sum(), 1.0))
 
 
-def _predict(
+def _blended(
     result: Compared,
     goal: Goal,
     test_rows: Rows,
     unreadable: npt.NDArray[np.int64],
     targets: Array,
 ) -> Array:
-    """Return the point predictions of the test photos, shape (n_test,)."""
+    """Return the blend for the test photos: values, or probabilities, (n_test, n_classes)."""
     if not test_rows.predictions.shape[1]:
-        return np.empty(0)  # nothing to predict, which not every method bears
-    prediction = goal.points(result.fitted.predict(test_rows))
+        # Nothing to predict, which not every method bears.
+        return np.empty(test_rows.predictions.shape[1:])
+    blended = result.fitted.predict(test_rows)
     # Weights need not sum to 1: what nobody could read stays at the mean whatever they are.
-    prediction[unreadable] = targets.mean()
-    return goal.metric.as_judged(prediction)
+    blended[unreadable] = goal.encoded(targets).mean(axis=0)
+    return blended
 
 
 def _submission_file(name: str) -> str:

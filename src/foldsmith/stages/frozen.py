@@ -24,7 +24,7 @@ from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.arrays import write_arrays
-from foldsmith.models.feature_heads import FeatureHead, FittedHead
+from foldsmith.models.feature_heads import FeatureHead, FittedHead, gives_probabilities
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.stages.infer import Results, write_results
 from foldsmith.stages.inputs import features_inputs, frozen_inputs
@@ -39,12 +39,16 @@ from foldsmith.stages.output_folder import Start, refuse_existing, save_sources,
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.metrics import value_metric
+from foldsmith.tasks.metrics import project_metric, value_metric
+from foldsmith.tasks.multi_class import MultiClass
 from foldsmith.tasks.regression import Regression
 
 TRAIN_FEATURES = "train_features.npy"
 TEST_FEATURES = "test_features.npy"
 FEATURES_MANIFEST = "features.json"
+
+# No probability is less: its logarithm must be a number.
+_LEAST = 1e-12
 
 Array = npt.NDArray[np.float32]
 
@@ -82,7 +86,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
     hashes = FileHashes(project.hash_store)
     inputs = frozen_inputs(experiment, types, hashes)
     hashes.save()
-    head: FeatureHead = experiment.build(types, {"project": project})["head"]
+    head, task = head_of(experiment, types)
     with lock(root):
         root.mkdir(parents=True, exist_ok=True)
         remove_leftovers(root)
@@ -90,9 +94,9 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             inference_manifest(root, criterion).unlink(missing_ok=True)
         save_sources(root, experiment)
         features, test_features = _features(experiment, root, types, hashes, start == "force")
-        task = Regression(project.target_range)
         targets = targets_of(project, table)
-        parts, test_logits = [], np.empty((project.n_splits, len(test), 1), np.float32)
+        shape = project.n_splits, len(test), task.n_outputs
+        parts, test_logits = [], np.empty(shape, np.float32)
         # Photos that cannot be read are predicted as the mean of the train targets.
         test_logits[:] = task.constant_logits(targets)
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
@@ -106,8 +110,10 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             parts.append(FoldLogits(fold, None, held_out, head_logits(fitted, features[held_out])))
             if len(readable):
                 test_logits[fold, readable] = head_logits(fitted, test_features)
-        metric = value_metric(project)
-        scores = score_table(parts, targets, task, nn.MSELoss(), metric)
+        of_classes = isinstance(task, MultiClass)
+        metric = project_metric(project) if of_classes else value_metric(project)
+        loss = nn.CrossEntropyLoss() if of_classes else nn.MSELoss()
+        scores = score_table(parts, targets, task, loss, metric)
         results = Results(collect_oof(parts, len(table)), test_logits, scores)
         heads = [root / head_file(fold) for fold in range(project.n_splits)]
         for criterion, label in LABELS.items():
@@ -128,6 +134,33 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
     print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     print(f"wrote {shown(root)}/*_by_* (the same for every criterion: no epoch is chosen)")
     return root
+
+
+def head_of(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]]
+) -> tuple[FeatureHead, MultiClass | Regression]:
+    """Return the head of an experiment, and what becomes of its outputs: numbers or classes.
+
+    Raises:
+        ConfigError: The head gives numbers, and the project's classes have no order; or it gives
+            probabilities of other classes than the project's.
+    """
+    project = experiment.project
+    head: FeatureHead = experiment.build(types, {"project": project})["head"]
+    if gives_probabilities(head):
+        if list(head.class_values) != project.class_values:  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"{experiment.file}: head: class_values must be those of the project, "
+                '"@/project.class_values"'
+            )
+        return head, MultiClass(tuple(project.class_values), project.class_names)
+    if project.class_names:
+        raise ConfigError(
+            f"{experiment.file}: head: {type(head).__name__} gives numbers, but the class_names of "
+            "project.yml have no order; take LogisticHead, or TreesHead with class_values: "
+            '"@/project.class_values"'
+        )
+    return head, Regression(project.target_range)
 
 
 def _features(
@@ -202,5 +235,11 @@ def head_file(fold: int) -> str:
 
 
 def head_logits(head: FittedHead, features: Array) -> Array:
-    """Return what a head says of features as outputs of a regression, float32, shape (n, 1)."""
-    return head.predict(features).astype(np.float32)[:, None]
+    """Return what a head says of features as outputs of its task, float32.
+
+    Numbers have the shape (n, 1); probabilities become their logarithms, shape (n, n_classes).
+    """
+    said = head.predict(features)
+    if said.ndim == 1:
+        return said.astype(np.float32)[:, None]
+    return np.log(np.maximum(said, _LEAST)).astype(np.float32)

@@ -15,6 +15,7 @@ from foldsmith.config import Criterion, Experiment, Parts, Project, TestTimeAugm
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.tables import (
     FOLD_COLUMN,
+    as_written,
     read_folds,
     read_test,
     readable_test,
@@ -47,6 +48,7 @@ from foldsmith.stages.scores import (
 )
 from foldsmith.stages.selection import LABELS, Chosen, choose, inference_manifest
 from foldsmith.stages.types import types_of
+from foldsmith.tasks.scoring import mean_prediction
 from foldsmith.tasks.task import Task, create_task, labels_of
 
 
@@ -303,11 +305,13 @@ def write_results(
         tables[f"submission_by_{label}_fold{fold}.csv"] = submission_table(
             project, test, prediction
         )
-    average = fold_predictions.mean(axis=0)
+    average = mean_prediction(task, results.test_logits)
     tables[f"submission_by_{label}.csv"] = submission_table(project, test, average)
     arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
     columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
-    tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(prediction=oof)
+    tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(
+        prediction=as_written(project, oof)
+    )
     if task.name != "regression":
         arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits
         arrays[f"test_logit_by_{label}.npy"] = results.test_logits

@@ -63,6 +63,7 @@ def preprocess_inputs(project: Project, hashes: FileHashes) -> Inputs:
     keys = (
         *("data_dir", "train_csv", "test_csv", "image_path", "id_column", "target_column"),
         *("group_column", "folds"),
+        *(("class_names",) if project.class_names else ()),
     )
     return {
         "project.yml": _project_values(project, keys),
@@ -302,6 +303,7 @@ def _target_values(project: Project) -> dict[str, Any]:
         "target_column": project.settings.target_column,
         "target_range": list(project.target_range),
         "class_values": project.class_values,
+        **({"class_names": list(project.class_names)} if project.class_names else {}),
     }
 
 

@@ -23,13 +23,12 @@ from foldsmith.models.arrays import read_arrays
 from foldsmith.models.feature_heads import FeatureHead, FittedHead
 from foldsmith.models.runtime import create_runtime, random_state_kept, seed_everything
 from foldsmith.models.weights import load_weights
-from foldsmith.stages.frozen import head_file, head_logits
+from foldsmith.stages.frozen import head_file, head_logits, head_of
 from foldsmith.stages.inputs import new_photo_inputs, without_pretrained
 from foldsmith.stages.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.stages.output_folder import read_resolved, shown
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.regression import Regression
 from foldsmith.tasks.task import Task, create_task
 
 Array = npt.NDArray[np.float32]
@@ -115,13 +114,14 @@ def parts_of(experiment: Experiment, fold: int | None = None) -> Parts:
         experiment: The experiment.
         fold: The fold whose model is built.
     """
-    project = experiment.project
-    frozen = experiment.globals.task == "frozen-features"
-    task: Task = (
-        Regression(project.target_range) if frozen else create_task(experiment.globals, project)
-    )
+    project, types = experiment.project, types_of(experiment.project)
+    task: Task
+    if experiment.globals.task == "frozen-features":
+        _, task = head_of(experiment, types)
+    else:
+        task = create_task(experiment.globals, project)
     context = {"project": project, "images": None, "runtime": None, "task": task}
-    return experiment.with_values({"globals/val_fold": fold}).build(types_of(project), context)
+    return experiment.with_values({"globals/val_fold": fold}).build(types, context)
 
 
 def read_member(

@@ -8,16 +8,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.blending.base import Rows
+from foldsmith.blending.base import Goal, Rows
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.data.statistics import COLUMNS, IMG_INFO
-from foldsmith.data.tables import FOLD_COLUMN, hash_columns, read_table
+from foldsmith.data.tables import (
+    FOLD_COLUMN,
+    class_columns,
+    hash_columns,
+    read_table,
+    target_numbers,
+)
 from foldsmith.errors import OutputError
 from foldsmith.hashing import hash_value
 from foldsmith.stages.inputs import hash_folds
 from foldsmith.stages.manifest import Manifest, read_manifest
 from foldsmith.stages.selection import LABELS, inference_manifest
-from foldsmith.tasks.metrics import Metric
+from foldsmith.tasks.metrics import Metric, project_metric
 from foldsmith.tasks.scoring import class_probabilities
 
 Array = npt.NDArray[np.float64]
@@ -82,6 +88,12 @@ def read_members(
             "run 'foldsmith infer' again"
         )
     return members
+
+
+def goal_of(project: Project) -> Goal:
+    """Return what blends of a project are to be good at."""
+    metric, values = project_metric(project), tuple(project.class_values)
+    return Goal(metric, project.target_range, values, project.class_names)
 
 
 def member_hashes(project: Project, experiment: Experiment) -> dict[str, str]:
@@ -195,7 +207,12 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
     ids, target = project.settings.id_column, project.settings.target_column
     # The table carries the row ids and folds of the array.
     oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)
-    test = read_table(root / f"submission_by_{label}.csv", [target], may_be_empty=True)
+    test = read_table(
+        root / f"submission_by_{label}.csv",
+        [target],
+        may_be_empty=True,
+        text_columns=class_columns(project),
+    )
     task = str(manifest.facts["task"])
     probabilities = [
         _read_probabilities(project, task, manifest, root / f"{part}_logit_by_{label}.npy")
@@ -205,7 +222,7 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
         name=root.name,
         task=task,
         oof=np.load(root / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0],
-        test=test[target].to_numpy(dtype=np.float64),
+        test=target_numbers(project, test).to_numpy(dtype=np.float64),
         oof_probabilities=probabilities[0],
         # Of every fold's model.
         test_probabilities=None if probabilities[1] is None else probabilities[1].mean(axis=0),

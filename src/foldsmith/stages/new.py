@@ -13,7 +13,12 @@ import yaml
 from foldsmith.atomic import write_csv, write_text
 from foldsmith.config.budget import Budget
 from foldsmith.config.experiment import RECIPES
-from foldsmith.config.project import PROJECT_FILE, TEMPLATE, FoldSettings
+from foldsmith.config.project import (
+    PROJECT_FILE,
+    TEMPLATE,
+    TEMPLATE_OF_CLASSES,
+    FoldSettings,
+)
 from foldsmith.config.yaml_io import read_yaml
 from foldsmith.data.survey import (
     Guess,
@@ -30,12 +35,15 @@ from foldsmith.data.survey import (
     ids_of,
     locate,
 )
-from foldsmith.data.tables import read_text_table
+from foldsmith.data.tables import numbers, read_text_table
 from foldsmith.errors import DataError, OutputError
 from foldsmith.stages.output_folder import shown
 
-# What the members on features can be judged by.
-NewMetric = Literal["RMSE", "MAE", "QWK", "Accuracy"]
+NewMetric = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
+
+# Metrics of a scale, and those of class probabilities; Accuracy may be either.
+_OF_SCALES: tuple[NewMetric, ...] = ("RMSE", "MAE", "QWK")
+_OF_PROBABILITIES: tuple[NewMetric, ...] = ("LogLoss", "AUC")
 
 # From a question, the answers and the best guess to an answer.
 Ask = Callable[[str, Sequence[str], str], str]
@@ -43,12 +51,24 @@ Ask = Callable[[str, Sequence[str], str], str]
 NO_GROUP = "none"
 
 _README = "README.md"
+_PRETRAINING = Path("exp_config/300.yml")
 
 # The links to the photos, in the new project's input folder.
 _PHOTOS, _TEST_PHOTOS = "photos", "test_photos"
 
 # From so many photos on, the largest models are worth their time.
 _LARGE = 20_000
+
+# What the project file says of a target that is a scale.
+_SCALE = """\
+target_range: {range}
+
+# The values of the classes; [] for n_classes of them, evenly spaced over target_range.
+n_classes: {n_classes}
+class_values: {class_values}"""
+
+_METRICS = "RMSE, MAE, QWK or Accuracy"
+_METRICS_OF_CLASSES = "Accuracy, LogLoss or AUC"
 
 # Values of the project file that nobody has set yet.
 _TO_FILL_IN = {
@@ -57,9 +77,8 @@ _TO_FILL_IN = {
     "id_column": "photo_id",
     "about_target": "# The column to predict, a number, and its lowest and highest possible value.",
     "target_column": "target",
-    "target_range": "[0, 3]",
-    "n_classes": 4,
-    "class_values": "[]",
+    "target_values": _SCALE.format(range="[0, 3]", n_classes=4, class_values="[]"),
+    "metrics": _METRICS,
     "group_column": "group",
     "method": "StratifiedGroupKFold",
     "n_splits": 5,
@@ -108,8 +127,8 @@ def new_project(folder: Path, budget: Budget) -> Path:
     Raises:
         OutputError: One of the files is there already; nothing is written then.
     """
-    names = _templates()
-    _refuse_existing(folder, names)
+    names = _templates(of_classes=False)
+    _refuse_existing(folder, list(names))
     _write_templates(folder, names, _TO_FILL_IN | {"name": _own_name(folder), "budget": budget})
     print(
         f"next: set the lines of {shown(folder / PROJECT_FILE)} that say what your data is; then, "
@@ -122,12 +141,16 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     """Look at photos and tables, and write a project that is ready to run.
 
     The tables are written anew into its ``input``, with all their columns, the column ``path``
-    and, where the targets are text, one of numbers; the photos stay where they are, behind the
-    link ``input/photos``. How columns are chosen is said by
+    and, where targets of text are taken for a scale, one of numbers; the photos stay where they
+    are, behind the link ``input/photos``. How columns are chosen is said by
     :func:`~foldsmith.data.survey.guess_id`, ``guess_target`` and ``guess_group``, the rest by
-    ``examine_target`` and ``choose_folds``. The metric is RMSE for numbers and two classes,
-    Accuracy for more classes of text; the budget small without a CUDA device, else medium, and
-    large from 20,000 photos on. Each choice is printed.
+    ``examine_target`` and ``choose_folds``. The metric is RMSE for numbers and Accuracy for text;
+    the budget small without a CUDA device, else medium, and large from 20,000 photos on. Each
+    choice is printed.
+
+    Numbers are a scale. Text is classes without an order, unless a metric of scales is named;
+    these, and whatever LogLoss and AUC are to judge, get experiments that predict the
+    probabilities of classes.
 
     Args:
         folder: The project folder; made if it is not there.
@@ -142,9 +165,10 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
         DataError: The data is wrong, or a column must be named because nobody can be asked.
         OutputError: One of the files is there already. Nothing is written in either case.
     """
-    names = [*_templates(), Path(_README)]
+    # Of both kinds: one project is not to be written over another.
+    own = [Path(_README), *_templates(of_classes=False), *_templates(of_classes=True)]
     inputs = [Path("input") / name for name in ("train.csv", "test.csv", _PHOTOS, _TEST_PHOTOS)]
-    _refuse_existing(folder, [*names, *inputs])
+    _refuse_existing(folder, [*own, *inputs])
     found = _find(data, _Decisions(ask, yes))
     # The project file comes last: where it is, the rest is.
     for link, target in found.links.items():
@@ -152,6 +176,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     for name, table in (("train.csv", found.train), ("test.csv", found.test)):
         write_csv(folder / "input" / name, table)
         print(f"wrote {shown(folder / 'input' / name)}: {len(table):,} rows")
+    names = {Path(_README): TEMPLATE / _README, **_templates(found.of_classes)}
     _write_templates(folder, names, _project_values(folder, found) | _readme_values(folder, found))
     print(f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml")
     return folder / PROJECT_FILE
@@ -168,7 +193,7 @@ class _Found:
         id_column: Column of the ids.
         path_column: Column of the photos' paths.
         source_column: Column of the targets as they were.
-        target_column: Column of the targets as numbers.
+        target_column: Column of the targets as the project takes them.
         group_column: Column of the groups, if there are groups.
         target: What the targets are.
         folds: How to split.
@@ -189,6 +214,16 @@ class _Found:
     metric: NewMetric
     budget: Budget
 
+    @property
+    def unordered(self) -> bool:
+        """The targets are classes without an order."""
+        return bool(self.target.classes) and self.metric not in _OF_SCALES
+
+    @property
+    def of_classes(self) -> bool:
+        """What is wanted are probabilities of classes."""
+        return self.unordered or self.metric in _OF_PROBABILITIES
+
 
 def _find(data: Data, decide: "_Decisions") -> _Found:
     """Look at the data; nothing is written."""
@@ -206,10 +241,6 @@ def _find(data: Data, decide: "_Decisions") -> _Found:
         "target", train, data.target_column, lambda: guess_target(train, id_column, known)
     )
     target = examine_target(train, target_column, id_column)
-    if target.classes:
-        listed = ", ".join(map(_on_one_line, target.classes[:8]))
-        more = ", ..." if len(target.classes) > 8 else ""
-        print(f"classes  {listed}{more}: taken for steps of one scale, in this order")
     group_column = decide.optional(
         "group", train, data.group_column, lambda: guess_group(train, id_column, target_column)
     )
@@ -218,13 +249,16 @@ def _find(data: Data, decide: "_Decisions") -> _Found:
         check_group(train, group_column)
     folds = choose_folds(target.values, None if group_column is None else train.table[group_column])
     print(f"folds    {folds.n_splits} by {folds.method}")
-    metric = _metric(data, target)
+    metric = _metric(data, target, train, target_column)
     budget = _budget(data, len(photos.names) + (0 if others is None else len(others.names)))
 
     path_column = _free_name("path", train, test)
     new_train = train.table.assign(**{path_column: _below(_PHOTOS, paths)})
     new_target = target_column
-    if target.classes:
+    if not target.classes and numbers(new_train[target_column]).isna().any():
+        print(f"note: the decimal commas of {_on_one_line(target_column)} are written as points")
+        new_train[target_column] = target.values
+    if target.classes and metric in _OF_SCALES:
         new_target = _free_name("target", train, test)
         new_train[new_target] = target.values.astype(int)
     new_test = _test_table(test, id_column, path_column, photos, others, train)
@@ -390,15 +424,28 @@ def _sides(shortest: int, longest: int) -> str:
     return f"sides of {shortest} to {longest} px" if shortest < longest else f"{longest} px"
 
 
-def _metric(data: Data, target: Target) -> NewMetric:
-    if data.metric is not None:
-        print(f"metric   {data.metric}, as named")
-        return data.metric
-    if len(target.classes) > 2:
-        print(f"metric   Accuracy: {len(target.classes)} classes of text")
-        return "Accuracy"
-    print(f"metric   RMSE: {'two classes' if target.classes else 'numbers'}")
-    return "RMSE"
+def _metric(data: Data, target: Target, train: Source, column: str) -> NewMetric:
+    """Choose the metric, and say what it means for the target."""
+    metric: NewMetric = data.metric or ("Accuracy" if target.classes else "RMSE")
+    if metric in _OF_PROBABILITIES and not target.few:
+        raise DataError(
+            f"{train.file}: column {column}: --metric {metric} judges classes, but these are "
+            f"{len(set(target.values)):,} numbers; name another metric or another column"
+        )
+    listed = ", ".join(map(_on_one_line, target.classes[:8]))
+    listed += ", ..." if len(target.classes) > 8 else ""
+    if target.classes and metric in _OF_SCALES:
+        print(f"classes  {listed}: taken for steps of one scale, in this order")
+        print("         (for classes without an order: --metric Accuracy)")
+    elif target.classes:
+        print(f"classes  {listed}: no order is assumed")
+        print("         (for steps of one scale, in this order: --metric QWK, RMSE or MAE)")
+    elif target.few and metric not in _OF_PROBABILITIES:
+        print("classes  the numbers are taken for a scale")
+        print("         (where they only number classes: --metric LogLoss or AUC)")
+    why = ", as named" if data.metric else ": text" if target.classes else ": numbers"
+    print(f"metric   {metric}{why}")
+    return metric
 
 
 def _budget(data: Data, n_photos: int) -> Budget:
@@ -437,9 +484,8 @@ def _project_values(folder: Path, found: _Found) -> dict[str, Any]:
         "id_column": _scalar(found.id_column),
         "about_target": _about_target(found),
         "target_column": _scalar(found.target_column),
-        "target_range": _numbers(found.target.range),
-        "n_classes": found.target.n_classes,
-        "class_values": _numbers(found.target.class_values),
+        "target_values": _target_values(found),
+        "metrics": _METRICS_OF_CLASSES if found.of_classes else _METRICS,
         "group_column": _scalar(found.group_column),
         "method": found.folds.method,
         "n_splits": found.folds.n_splits,
@@ -447,6 +493,18 @@ def _project_values(folder: Path, found: _Found) -> dict[str, Any]:
         "budget": found.budget,
         "batch": _batch(found.budget, len(found.train) + len(found.test)),
     }
+
+
+def _target_values(found: _Found) -> str:
+    """Return the lines of the project file on the values of the target."""
+    target = found.target
+    if found.unordered:
+        return "class_names:\n" + "\n".join(f"- {_scalar(name)}" for name in target.classes)
+    return _SCALE.format(
+        range=_numbers(target.range),
+        n_classes=target.n_classes,
+        class_values=_numbers(target.class_values),
+    )
 
 
 def _batch(budget: Budget, n_photos: int) -> str:
@@ -464,13 +522,18 @@ def _about_target(found: _Found) -> str:
     classes = found.target.classes
     if not classes:
         return str(_TO_FILL_IN["about_target"])
+    if found.unordered:
+        return (
+            "# The column to predict, a text, and its classes, which have no order. For steps of "
+            "a scale,\n# begin anew with 'foldsmith new ... --metric QWK'."
+        )
     lines = [
         f"The column to predict: the classes of {_on_one_line(found.source_column)} as numbers, in "
         "the order below;",
         f"for another order, change the numbers of {found.target_column} in input/train.csv. The "
         "experiments",
-        "take them for steps of one scale. For classes without an order, write fine-tunings of the",
-        "task multi-class (import: foldsmith:multi_class.yml) and metric: LogLoss or AUC.",
+        "take them for steps of one scale. For classes without an order, begin anew with",
+        "'foldsmith new ... --metric Accuracy'.",
         *(f"  {number} = {_on_one_line(name)}" for number, name in enumerate(classes)),
     ]
     return "\n".join(f"# {line}" for line in lines)
@@ -480,13 +543,21 @@ def _readme_values(folder: Path, found: _Found) -> dict[str, str]:
     """Return what the README says."""
     target, added = found.target, f"the photo's `{found.path_column}`"
     what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
-    if target.classes:
+    if found.unordered:
+        what = f"{len(target.classes)} classes"
+    elif target.classes:
         what = f"{len(target.classes)} classes (their order is in `project.yml`)"
         added += f" and the number of its class, `{found.target_column}`"
     groups = "every photo by itself"
     if found.group_column is not None:
         groups = f"no {_on_one_line(found.group_column)} in two of them"
     submission = "`submission.csv`: the predictions to hand in;"
+    fine_tunings = (
+        "`exp_config/410.yml`, `420.yml` | fine-tuning as regression, as a label distribution"
+    )
+    if found.of_classes:
+        submission += " `probabilities.csv`: those of each class;"
+        fine_tunings = "`exp_config/410.yml` | fine-tuning as classification"
     to_predict = f"{len(found.test):,} photos to predict."
     if not len(found.test):
         submission = "`submission.csv`: empty, as there is nothing to predict;"
@@ -501,6 +572,7 @@ def _readme_values(folder: Path, found: _Found) -> dict[str, str]:
         f"{_on_one_line(found.source_column)}, {what}; {found.folds.n_splits} folds, {groups}; "
         f"{to_predict}",
         "submission": submission,
+        "fine_tunings": fine_tunings,
         "added": added,
         "links": ", ".join(f"`input/{name}`" for name in found.links),
     }
@@ -535,14 +607,24 @@ def _link(link: Path, target: Path, project: Path) -> None:
     print(f"linked {shown(link)} to {target}")
 
 
-def _templates() -> list[Path]:
-    """Return the YAML files of the template, as paths in the project; the project file last."""
-    found = sorted(path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*.yml"))
-    return sorted(found, key=lambda path: path.name == PROJECT_FILE)
+def _templates(of_classes: bool) -> dict[Path, Path]:
+    """Return the YAML files of a new project: their paths in it -> their templates.
+
+    Args:
+        of_classes: The experiments predict probabilities of classes.
+    """
+    found = {path.relative_to(TEMPLATE): path for path in sorted(TEMPLATE.rglob("*.yml"))}
+    if not of_classes:
+        return found
+    own = sorted(TEMPLATE_OF_CLASSES.rglob("*.yml"))
+    shared = (Path(PROJECT_FILE), _PRETRAINING)
+    return {name: found[name] for name in shared} | {
+        path.relative_to(TEMPLATE_OF_CLASSES): path for path in own
+    }
 
 
-def _write_templates(folder: Path, names: Sequence[Path], values: Mapping[str, Any]) -> None:
+def _write_templates(folder: Path, names: Mapping[Path, Path], values: Mapping[str, Any]) -> None:
     for name in sorted(names, key=lambda path: path.name == PROJECT_FILE):
-        text = (TEMPLATE / name).read_text(encoding="utf-8")
+        text = names[name].read_text(encoding="utf-8")
         write_text(folder / name, Template(text).substitute(values))
         print(f"wrote {shown(folder / name)}")

@@ -9,7 +9,6 @@ from typing import get_args
 import pandas as pd
 
 from foldsmith.atomic import replacing, write_csv, write_json
-from foldsmith.blending.base import Goal
 from foldsmith.blending.methods import restore_blend
 from foldsmith.config import Criterion, EnsembleSettings, Project
 from foldsmith.config.settings import MEMBERS
@@ -21,12 +20,11 @@ from foldsmith.models.arrays import part, read_arrays
 from foldsmith.stages.ensemble import BLENDS
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.stages.member_models import read_member
-from foldsmith.stages.members import member_hashes
+from foldsmith.stages.members import goal_of, member_hashes
 from foldsmith.stages.output_folder import open_run, read_resolved, shown
 from foldsmith.stages.predictor import NamedBlend, Predictor
 from foldsmith.stages.predictor_files import PREDICTOR_FILE, read_predictor
 from foldsmith.stages.selection import LABELS, inference_manifest
-from foldsmith.tasks.metrics import project_metric
 
 FORMATS = (".csv", ".json", ".parquet")
 
@@ -179,7 +177,7 @@ def _read_blend(
     names = dict.fromkeys(key.split(".")[0] for key in arrays)
     if name not in names:
         raise ConfigError(f"{folder}: has no blend {name!r}{did_you_mean(name, names)}")
-    goal = Goal(project_metric(project), project.target_range, tuple(project.class_values))
+    goal = goal_of(project)
     return NamedBlend(name, goal, restore_blend(part(arrays, name), goal))
 
 

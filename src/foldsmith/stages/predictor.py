@@ -14,10 +14,14 @@ from foldsmith.blending.stacking import FittedTrees
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.photos_at_hand import PhotosAtHand, as_list, pixels_of
 from foldsmith.data.statistics import photo_statistics
+from foldsmith.data.tables import named
 from foldsmith.errors import DataError
 from foldsmith.stages.member_models import MemberModels
 from foldsmith.stages.members import blend_rows
-from foldsmith.tasks.scoring import class_probabilities
+from foldsmith.tasks.corn import Corn
+from foldsmith.tasks.multi_class import MultiClass, class_labels
+from foldsmith.tasks.scoring import class_probabilities, mean_prediction
+from foldsmith.tasks.task import Task
 
 Array = npt.NDArray[np.float64]
 
@@ -83,8 +87,11 @@ class Predictor:
 
         Returns:
             A row per image, in their order. Columns: path (None for an image in memory);
-            prediction, in units of the target; spread, the standard deviation of the members'
-            predictions (of a single experiment: of its folds' models).
+            prediction, in units of the target or the name of a class; spread, the standard
+            deviation of the members' predictions (of a single experiment: of its folds'
+            models), of classes without an order that of the predicted class's probability;
+            probability_NAME of each class, where the run blends probabilities or is a single
+            experiment that gives them.
 
         Raises:
             DataError: There are no images, or some cannot be read: a line for each of these.
@@ -131,19 +138,13 @@ class Predictor:
             raise DataError("\n".join(problems.values()))
         if len(waiting):
             self._ask(waiting, logits)
-        table = pd.DataFrame(
-            {
-                "path": [str(x) if isinstance(x, (str, Path)) else None for x in images],
-                "prediction": np.nan,
-                "spread": np.nan,
-            }
-        )
+        paths = [str(x) if isinstance(x, (str, Path)) else None for x in images]
+        table = pd.DataFrame({"path": paths, "prediction": np.nan, "spread": np.nan})
         if facts:
-            good = [number not in problems for number in range(len(images))]
+            good = [number for number in range(len(images)) if number not in problems]
             joined = [np.concatenate(parts, axis=1) for parts in logits]
-            prediction, spread = self._outcome(joined, np.array(facts) if with_facts else None)
-            table.loc[good, "prediction"] = prediction
-            table.loc[good, "spread"] = spread
+            outcome = self._outcome(joined, np.array(facts) if with_facts else None)
+            table = table[["path"]].join(outcome.set_axis(good))
         return table, problems
 
     def _ask(self, photos: PhotosAtHand, logits: list[list[npt.NDArray[np.float32]]]) -> None:
@@ -152,19 +153,19 @@ class Predictor:
 
     def _outcome(
         self, logits: Sequence[npt.NDArray[np.float32]], facts: Array | None
-    ) -> tuple[Array, Array]:
-        """Return predictions and spreads, each of shape (n,).
+    ) -> pd.DataFrame:
+        """Return predictions and spreads, and probabilities where there are some.
 
         Args:
             logits: Of each member, shape (n_folds, n, n_outputs).
             facts: Size and colours of the photos, shape (n, 8), where the blend wants them.
         """
+        if self.fitted_blend is None:
+            return _of_single(self.models[0].task, logits[0])
         by_fold = [
             models.task.predict(said) for models, said in zip(self.models, logits, strict=True)
         ]
         points = [predictions.mean(axis=0) for predictions in by_fold]
-        if self.fitted_blend is None:
-            return points[0], by_fold[0].std(axis=0)
         goal = self.fitted_blend.goal
         probabilities = [
             class_probabilities(models.task.name, goal.class_values, said)
@@ -172,5 +173,49 @@ class Predictor:
         ]
         means = [None if known is None else known.mean(axis=0) for known in probabilities]
         rows = blend_rows(goal.metric, points, means, facts)
-        prediction = goal.points(self.fitted_blend.fitted.predict(rows))
-        return goal.metric.as_judged(prediction), np.std(points, axis=0)
+        blended = self.fitted_blend.fitted.predict(rows)
+        prediction = goal.metric.as_judged(goal.points(blended))
+        if goal.metric.needs == "values":
+            return pd.DataFrame({"prediction": prediction, "spread": np.std(points, axis=0)})
+        spread = np.std(points, axis=0)
+        classes = goal.class_values, goal.class_names
+        return _of_classes(prediction, spread, blended, rows.predictions, *classes)
+
+
+def _of_single(task: Task, logits: npt.NDArray[np.float32]) -> pd.DataFrame:
+    """Return what a single experiment says; logits have the shape (n_folds, n, n_outputs)."""
+    prediction, spread = mean_prediction(task, logits), task.predict(logits).std(axis=0)
+    if not isinstance(task, MultiClass | Corn):
+        return pd.DataFrame({"prediction": prediction, "spread": spread})
+    by_fold = task.probabilities(logits)
+    names = task.class_names if isinstance(task, MultiClass) else ()
+    mean = by_fold.mean(axis=0)
+    return _of_classes(prediction, spread, mean, by_fold, task.class_values, names)
+
+
+def _of_classes(
+    prediction: Array,
+    spread: Array,
+    probabilities: Array,
+    by_model: Array,
+    class_values: Sequence[float],
+    class_names: Sequence[str],
+) -> pd.DataFrame:
+    """Return predictions with the probabilities of the classes.
+
+    Args:
+        prediction: Shape (n,).
+        spread: That of point predictions, shape (n,).
+        probabilities: Shape (n, n_classes).
+        by_model: What each member, or fold, says: shape (n_models, n, n_classes).
+        class_values: Target value of each class.
+        class_names: Their names if they have no order.
+    """
+    labels = class_labels(class_values, class_names)
+    columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(labels)}
+    if not class_names:
+        return pd.DataFrame({"prediction": prediction, "spread": spread} | columns)
+    chosen = probabilities.argmax(axis=1)
+    of_chosen = by_model[:, np.arange(len(chosen)), chosen].std(axis=0)
+    names = named(prediction, class_names)
+    return pd.DataFrame({"prediction": names, "spread": of_chosen} | columns)

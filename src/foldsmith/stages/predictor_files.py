@@ -17,7 +17,6 @@ from torch import nn
 
 from foldsmith import __version__
 from foldsmith.atomic import copy_file, write_json, write_text
-from foldsmith.blending.base import Goal
 from foldsmith.blending.methods import restore_blend
 from foldsmith.config import Experiment, Project
 from foldsmith.config.check import named_files
@@ -31,9 +30,9 @@ from foldsmith.models.onnx_model import OnnxModel, check_onnx, write_onnx
 from foldsmith.models.runtime import random_state_kept
 from foldsmith.stages.inputs import without_pretrained
 from foldsmith.stages.member_models import MemberModels, parts_of
+from foldsmith.stages.members import goal_of
 from foldsmith.stages.predictor import NamedBlend, Predictor
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.metrics import project_metric
 
 PREDICTOR_FILE = "predictor.json"
 BLEND_FILE = "blend.safetensors"
@@ -150,7 +149,7 @@ def _read(folder: Path, content: dict[str, Any], device: str | None) -> Predicto
         members = [_read_member(project, name, device) for name in content["members"]]
     blend = None
     if content["blend"] is not None:
-        goal = Goal(project_metric(project), project.target_range, tuple(project.class_values))
+        goal = goal_of(project)
         fitted = restore_blend(read_arrays(folder / BLEND_FILE), goal)
         blend = NamedBlend(content["blend"], goal, fitted)
     return Predictor(folder, members, blend)

@@ -26,6 +26,7 @@ from foldsmith.data.tables import (
     photo_paths,
     read_test,
     read_train,
+    target_numbers,
 )
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
@@ -190,7 +191,7 @@ def _merged(project: Project, train: pd.DataFrame, pairs: pd.DataFrame) -> np.nd
 def _folds(project: Project, train: pd.DataFrame, merged: np.ndarray | None) -> np.ndarray:
     settings = project.settings
     groups = train[settings.group_column] if settings.group_column else None
-    return assign_folds(settings.folds, train[settings.target_column], groups, merged)
+    return assign_folds(settings.folds, target_numbers(project, train), groups, merged)
 
 
 def _leaks(

@@ -190,6 +190,11 @@ def _hits(predicted: Classes, classes: Classes, _: int) -> Array:
     return hits
 
 
+def _most_probable_hits(probabilities: Array, classes: Classes, _: int) -> Array:
+    hits: Array = (probabilities.argmax(axis=1) == classes).astype(np.float64)
+    return hits
+
+
 def _surprise(probabilities: Array, classes: Classes, _: int) -> Array:
     of_truth = probabilities[np.arange(len(classes)), classes]
     surprise: Array = -np.log(np.clip(of_truth, _SMALLEST_PROBABILITY, 1.0))
@@ -212,6 +217,15 @@ LOG_LOSS = Metric(
     needs="probabilities",
     of_classes=True,
     row_function=_surprise,
+)
+# Accuracy of classes without an order: no number lies between them that could be rounded.
+MOST_PROBABLE = Metric(
+    "Accuracy",
+    _mean_of(_most_probable_hits),
+    greater_is_better=True,
+    needs="probabilities",
+    of_classes=True,
+    row_function=_most_probable_hits,
 )
 AUC = Metric("AUC", macro_auc, greater_is_better=True, needs="probabilities", of_classes=True)
 
@@ -237,17 +251,25 @@ def metric_named(name: str, class_values: Sequence[float] = ()) -> Metric:
 
 def project_metric(project: Project) -> Metric:
     """Return the metric that a project is judged by, with the project's classes."""
-    return metric_named(project.settings.metric, project.class_values)
+    return metric_of_classes(project.settings.metric, project)
 
 
 def value_metric(project: Project) -> Metric:
-    """Return the project's metric, or RMSE for what has no class probabilities to be judged by."""
+    """Return what is judged that gives no good class probabilities.
+
+    The project's metric, or RMSE if that needs them; of classes without an order the Accuracy of
+    the one that has most.
+    """
+    if project.class_names:
+        return metric_of_classes("Accuracy", project)
     metric = project_metric(project)
     return metric if metric.needs == "values" else RMSE
 
 
 def metric_of_classes(name: str, project: Project) -> Metric:
     """Return a metric of classes, with those of the project: a fold may lack some of them."""
+    if project.class_names and name == "Accuracy":
+        return replace(MOST_PROBABLE, class_values=tuple(project.class_values))
     return metric_named(name, project.class_values)
 
 

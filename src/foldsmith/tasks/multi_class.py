@@ -1,5 +1,6 @@
-"""Classification with an expectation as its prediction."""
+"""Classification, of steps of a scale or of classes without an order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,15 +12,24 @@ from foldsmith.data.transforms.pixels import to_device
 from foldsmith.errors import DataError
 
 
+def class_labels(values: Sequence[float], names: Sequence[str]) -> tuple[str, ...]:
+    """Return what each class is called: its name if it has one, else its value."""
+    return tuple(names) or tuple(f"{value:g}" for value in values)
+
+
 @dataclass(frozen=True)
 class MultiClass:
     """Classification; the prediction is the expectation of the class values.
 
+    Of classes without an order it is the value of the most probable one.
+
     Attributes:
         class_values: Target value of each class, ascending or not, shape (n_classes,).
+        class_names: Their names if they have no order.
     """
 
     class_values: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
     name: Literal["multi-class"] = "multi-class"
 
     @property
@@ -52,7 +62,7 @@ class MultiClass:
             )
 
     def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return the expectation of the softmax over the class values.
+        """Return the expectation of the softmax over the class values, or the most probable.
 
         Args:
             logits: Shape (..., n_classes).
@@ -60,8 +70,15 @@ class MultiClass:
         Returns:
             Shape (...).
         """
+        return self.points(self.probabilities(logits))
+
+    def points(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return what is predicted by probabilities, shape (..., n_classes): shape (...)."""
         values = np.asarray(self.class_values)
-        expectation: npt.NDArray[np.float64] = self.probabilities(logits) @ values
+        if self.class_names:
+            most_probable: npt.NDArray[np.float64] = values[probabilities.argmax(axis=-1)]
+            return most_probable
+        expectation: npt.NDArray[np.float64] = probabilities @ values
         return expectation
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -72,7 +89,7 @@ class MultiClass:
         return probabilities
 
     def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return logits whose prediction is the mean target: the classes' log frequencies.
+        """Return the classes' log frequencies, whose expectation is the mean target.
 
         Args:
             targets: Shape (n,).

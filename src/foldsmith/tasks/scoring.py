@@ -29,6 +29,22 @@ def class_probabilities(
     return None
 
 
+def mean_prediction(task: Task, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return what several models predict together, shape (n,).
+
+    The mean of their predictions; of classes without an order the most probable by the mean of
+    their probabilities.
+
+    Args:
+        task: How logits become predictions.
+        logits: Shape (n_models, n, n_outputs).
+    """
+    if isinstance(task, MultiClass) and task.class_names:
+        return task.points(task.probabilities(logits).mean(axis=0))
+    mean: npt.NDArray[np.float64] = task.predict(logits).mean(axis=0)
+    return mean
+
+
 def check_metric(task: Task, metric: Metric) -> None:
     """Make sure that a task gives what a metric judges.
 

@@ -33,7 +33,12 @@ def create_task(settings: Globals, project: Project) -> Task:
         ConfigError: Its classes must be in order and are not.
     """
     if settings.task == "multi-class":
-        return MultiClass(tuple(project.class_values))
+        return MultiClass(tuple(project.class_values), project.class_names)
+    if project.class_names:
+        raise ConfigError(
+            f"globals/task: {settings.task} needs an order, which the class_names of project.yml "
+            "do not have; take multi-class"
+        )
     if settings.task == "corn":
         if sorted(project.class_values) != project.class_values:
             raise ConfigError("project.yml: class_values: must ascend for globals/task: corn")

@@ -34,9 +34,10 @@ class Probe(extension.Extension):
     """Scores the frozen backbone on the project's folds every so many epochs and at the last.
 
     Reports ``probe/knn`` and ``probe/ridge`` (the project's metric of out-of-fold predictions,
-    over all labelled photos at once), ``probe/rank`` (RankMe of the features) and ``probe/std``
-    (near 1/sqrt(dim) when they spread). Labels are used for nothing else: the training does
-    not see them, but which of its backbones is kept as the best does depend on them.
+    over all labelled photos at once; of classes without an order the Accuracy), ``probe/rank``
+    (RankMe of the features) and ``probe/std`` (near 1/sqrt(dim) when they spread). Labels are
+    used for nothing else: the training does not see them, but which of its backbones is kept as
+    the best does depend on them.
 
     Args:
         loader: Every labelled photo in the order of the fold table.
@@ -87,6 +88,7 @@ class Probe(extension.Extension):
         self.k = k
         self.metric = value_metric(project)
         self.target_range = project.target_range
+        self.n_unordered = len(project.class_names)
         self.folds = read_folds(project, meta_file)[FOLD_COLUMN].to_numpy(dtype=np.int64)
         self._records: list[dict[str, float]] = []
 
@@ -104,8 +106,12 @@ class Probe(extension.Extension):
             )
         targets = self.loader.dataset.targets.astype(np.float64)
         exact = features.astype(np.float64)
-        knn = knn_oof(exact, targets, self.folds, self.k)
-        ridge = ridge_oof(exact, targets, self.folds).clip(*self.target_range)
+        # Classes without an order are learned as shares of each: 0 and 1.
+        wanted = np.eye(self.n_unordered)[targets.astype(int)] if self.n_unordered else targets
+        knn = knn_oof(exact, wanted, self.folds, self.k)
+        ridge = ridge_oof(exact, wanted, self.folds)
+        if not self.n_unordered:
+            ridge = ridge.clip(*self.target_range)
         scores = {
             "knn": self.metric(knn, targets),
             "ridge": self.metric(ridge, targets),

@@ -1,0 +1,302 @@
+"""The HTTP service: the answers of a real server, and everything that it refuses."""
+
+import asyncio
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import cv2
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+from small_project import EXPERIMENTS, make_project, write_experiment
+from warm import Command, foldsmith
+
+import foldsmith as package
+from foldsmith.config import Project
+from foldsmith.data.tables import photo_paths, read_test
+from foldsmith.serving import Limits, create_app
+
+QUICK = {
+    "globals/max_epoch": 1,
+    "loader/train/num_workers": 0,
+    "model/pretrained": None,
+    "dataset/mixup": None,
+}
+RUN = "output/900"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small_photos):
+    """A project after its ensemble; no test changes it."""
+    folder = make_project(tmp_path_factory.mktemp("served") / "project", small_photos)
+    write_experiment(folder, "100", EXPERIMENTS["100"] | QUICK)
+    frozen = {
+        "import": "foldsmith:photo_descriptors.yml",
+        "globals/output_root": "output/200",
+        "head": {"type": "RidgeHead"},
+    }
+    write_experiment(folder, "200", frozen)
+    result = foldsmith(folder, "run", "-cfg", "exp_config/900.yml", "--no-report")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(finished):
+    project = Project.open(finished)
+    return photo_paths(project, read_test(project))
+
+
+@pytest.fixture(scope="module")
+def predicted(finished, photos, tmp_path_factory):
+    """What 'foldsmith predict' says of the photos."""
+    out = tmp_path_factory.mktemp("predicted") / "out.csv"
+    result = foldsmith(finished, "predict", "--run", RUN, *map(str, photos), "-o", str(out))
+    assert result.returncode == 0, result.stderr
+    return pd.read_csv(out)
+
+
+@pytest.fixture(scope="module")
+def predictor(finished):
+    return package.load(finished / RUN)
+
+
+@pytest.fixture(scope="module")
+def client(predictor):
+    return TestClient(create_app(predictor, "900", Limits(megabytes=0.2, megapixels=0.1)))
+
+
+def start(folder, *arguments):
+    command = Command(folder, "serve", "--run", RUN, "--port", "0", *arguments)
+    command.wait_for_output("Ctrl-C ends it")
+    return command, command.read()[0].partition(" answers at ")[2].partition(" ")[0]
+
+
+@pytest.fixture
+def server(finished):
+    command, url = start(finished, "--max-megabytes", "0.2")
+    yield url
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(30) == 0, command.read()
+    assert command.read()[1] == ""
+
+
+def files(*paths):
+    return [("file", (path.name, path.read_bytes())) for path in paths]
+
+
+def equal(answer, table):
+    assert [entry["id"] for entry in answer] == [path.rsplit("/")[-1] for path in table["path"]]
+    for name in ("prediction", "spread"):
+        found = [entry[name] for entry in answer]
+        np.testing.assert_allclose(found, table[name], rtol=0, atol=1e-6)
+
+
+def test_a_real_server_predicts_as_the_command_does(server, photos, predicted):
+    assert predicted["prediction"].nunique() > 4
+    answer = httpx.post(f"{server}/predict", files=files(*photos)).json()
+    equal(answer["predictions"], predicted)
+    one = urllib.request.Request(
+        f"{server}/predict", photos[1].read_bytes(), {"Content-Type": "image/jpeg"}
+    )
+    with urllib.request.urlopen(one) as reply:
+        (entry,) = json.load(reply)["predictions"]
+    assert entry["id"] is None and entry["probabilities"] is None
+    assert entry["prediction"] == pytest.approx(predicted["prediction"][1], abs=1e-6)
+    health = httpx.get(f"{server}/health").json()
+    assert health == {"ready": True, "run": "900", "version": package.__version__}
+
+    bad = httpx.post(f"{server}/predict", files=[("file", ("notes.txt", b"no photo"))])
+    assert bad.status_code == 415
+    assert bad.json() == {"detail": "notes.txt: is not a photo that can be read"}
+    # What was refused does no harm.
+    again = httpx.post(f"{server}/predict", files=files(*photos)).json()
+    equal(again["predictions"], predicted)
+
+
+def test_a_real_server_refuses_before_it_reads(server):
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        # Of so much nothing is ever sent.
+        line.sendall(f"{head}Content-Length: 5000000000\r\n\r\n".encode())
+        reply = line.makefile("rb").read().decode()
+    assert reply.startswith("HTTP/1.1 413 ")
+    assert reply.endswith(
+        '{"detail":"the request is larger than 0.2 MB; send fewer or smaller photos"}'
+    )
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        # Without a length it is counted: the end never comes, the answer does.
+        line.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        line.sendall(b"40000\r\n" + b"x" * 0x40000 + b"\r\n")
+        assert line.makefile("rb").readline().startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_when_it_is_told_to(finished, number):
+    command, url = start(finished)
+    with httpx.Client() as kept_alive:
+        assert kept_alive.get(f"{url}/health").status_code == 200
+        command.send_signal(number)
+        assert command.wait(30) == 0
+    assert command.read()[1] == ""
+
+
+def test_a_port_that_is_taken_is_one_line(finished, cli):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = cli(finished, "serve", "--run", RUN, "--port", port, code=2)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"foldsmith: error: --port {port}: cannot be listened at on 127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: there is no such"),
+        (["--max-megabytes", "0"], "--max-megabytes: 0 must be above 0"),
+        (["--max-megapixels", "nan"], "--max-megapixels: nan must be above 0"),
+        (["--blend", "rigde"], "no blend 'rigde' (did you mean ridge?)"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(finished, cli, arguments, message):
+    result = cli(finished, "serve", "--run", RUN, "--port", "0", *arguments, code=2)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("foldsmith: error: ") and message in line
+
+
+def test_without_its_packages_it_says_what_to_install():
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv = ['foldsmith', 'serve', '--run', 'x']"
+        "; from foldsmith.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 2
+    wanted = "foldsmith: error: serve needs uvicorn; run: pip install 'foldsmith[serve]'\n"
+    assert result.stderr == wanted
+
+
+def png(width, height):
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def test_a_small_file_may_not_hold_a_large_picture(client):
+    # The larger one, of 1.2 GB when it is decoded, is beyond what Pillow opens.
+    for bomb in (png(2_000, 2_000), png(20_000, 20_000)):
+        assert len(bomb) < 100_000
+        reply = client.post("/predict", content=bomb, headers={"Content-Type": "image/png"})
+        assert reply.status_code == 413
+        assert reply.json()["detail"].startswith("the body: more than 0.1 megapixels in one re")
+    # Together, too; each alone is small enough.
+    several = [("file", (f"{k}.png", png(200, 200))) for k in range(3)]
+    reply = client.post("/predict", files=several)
+    assert reply.status_code == 413 and reply.json()["detail"].startswith("2.png: more than")
+    assert client.post("/predict", files=several[:2]).status_code == 200
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
+def test_photos_that_are_cut_short_are_named(client, suffix):
+    rng = np.random.default_rng(0)
+    data = cv2.imencode(suffix, rng.integers(0, 255, (60, 60, 3), np.uint8))[1].tobytes()
+    reply = client.post("/predict", files=[("file", ("good", data))])
+    assert reply.status_code == 200
+    two = [("file", ("good", data)), ("file", (f"cut{suffix}", data[: len(data) // 2]))]
+    reply = client.post("/predict", files=two)
+    assert reply.status_code in (415, 422)
+    assert reply.json()["detail"].startswith(f"cut{suffix}: ")
+    assert "\n" not in reply.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "detail"),
+    [
+        ({"files": [("photo", ("1.jpg", b"x"))]}, 400, "the form has no photo"),
+        ({"data": {"file": "1.jpg"}, "files": [("x", ("x", b"x"))]}, 400, "the form has no photo"),
+        ({"files": [("file", ("1.jpg", b""))]}, 415, "1.jpg: is empty"),
+        ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "the content type is"),
+        ({"content": b"x"}, 415, "the content type is missing; send a form"),
+        (
+            {"content": b"", "headers": {"Content-Type": "image/png"}},
+            *(415, "the body: is empty"),
+        ),
+        (
+            {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+            *(400, "Missing boundary"),
+        ),
+        (
+            {"files": [("file", (f"{k}.png", b"x")) for k in range(101)]},
+            *(400, "Too many files"),
+        ),
+    ],
+)
+def test_requests_that_are_wrong_are_one_line(client, request_, status, detail):
+    reply = client.post("/predict", **request_)
+    assert reply.status_code == status
+    assert reply.json()["detail"].startswith(detail) and "\n" not in reply.json()["detail"]
+
+
+def test_what_the_predictor_refuses_is_said(client, predictor, monkeypatch):
+    def refuse(images):
+        raise package.errors.DataError("image 0:\nis too small")
+
+    monkeypatch.setattr(predictor, "predict", refuse)
+    reply = client.post("/predict", files=[("file", ("1.png", png(5, 5)))])
+    assert (reply.status_code, reply.json()["detail"]) == (422, "image 0: is too small")
+
+
+def test_the_page_of_help_needs_no_network(client):
+    page = client.get("/docs").text
+    assert "curl -F file=@1.jpg" in page and "http://testserver/predict" in page
+    assert "<script" not in page and "https://" not in page
+    schema = client.get("/openapi.json").json()
+    kinds = schema["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert set(kinds) == {"multipart/form-data", "image/*"}
+
+
+def test_many_at_once_get_their_own_answers(predictor, photos, predicted):
+    """Requests take turns at the models, and health waits for none of them."""
+    inside, most, go_on = 0, 0, threading.Event()
+    real = predictor.predict
+
+    class Slow:
+        def predict(self, images):
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            go_on.wait(30)
+            table = real(images)
+            inside -= 1
+            return table
+
+    app = create_app(Slow(), "900", Limits())
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x", timeout=60) as web:
+            asked = [
+                asyncio.create_task(web.post("/predict", files=files(photo))) for photo in photos
+            ]
+            until = time.monotonic() + 20
+            while not inside and time.monotonic() < until:
+                await asyncio.sleep(0.01)
+            health = await web.get("/health")
+            assert inside == 1 and health.json()["ready"]
+            go_on.set()
+            return await asyncio.gather(*asked)
+
+    replies = asyncio.run(ask())
+    equal([entry for reply in replies for entry in reply.json()["predictions"]], predicted)
+    assert most == 1
