@@ -68,6 +68,7 @@ def finished(data, said):
     result = foldsmith(folder, "run", "-cfg", "exp_config/901.yml", "--skip-bad", *TINY)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "warning: the report" not in result.stderr
+    assert "1 test photos cannot be read; they get the most frequent class" in result.stdout
     return folder
 
 
