@@ -68,6 +68,7 @@ def finished(data, said):
     result = foldsmith(folder, "run", "-cfg", "exp_config/901.yml", "--skip-bad", *TINY)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "warning: the report" not in result.stderr
+    assert "1 test photos cannot be read; they get the most frequent class" in result.stdout
     return folder
 
 
@@ -165,6 +166,15 @@ def test_new_photos_get_names(finished, data, tmp_path, cli):
         submission = pd.read_csv(file, keep_default_na=False).set_index("photo_id")
         wanted = submission["class"].drop("broken.png")
         assert member["prediction"].tolist() == wanted.tolist()
+
+
+def test_a_blend_that_is_fitted_again_gives_names_too(finished):
+    photos = [p for p in photo_paths(*opened(finished)) if p.name != "broken.png"]
+    table = package.load(finished / RUN, blend="stack").predict(photos)
+    submission = pd.read_csv(finished / RUN / "submission_stack.csv", keep_default_na=False)
+    wanted = submission[submission["photo_id"] != "broken.png"]["class"]
+    assert table["prediction"].tolist() == wanted.tolist()
+    assert table.filter(like="probability_").sum(axis=1).to_numpy() == pytest.approx(1)
 
 
 def opened(folder):

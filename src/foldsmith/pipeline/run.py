@@ -22,7 +22,7 @@ from foldsmith.pipeline.state import (
 from foldsmith.pipeline.table import duration, plan_table, summary
 from foldsmith.stages.ensemble import ensemble_experiment
 from foldsmith.stages.frozen import fit_experiment
-from foldsmith.stages.infer import infer_experiment, tidy_inference
+from foldsmith.stages.infer import for_unreadable, infer_experiment, tidy_inference
 from foldsmith.stages.output_folder import Start, tidy
 from foldsmith.stages.preprocess import preprocess
 from foldsmith.stages.pretrain import pretrain_experiment
@@ -225,7 +225,7 @@ class _Run:
         if any(counts.values()):
             print(
                 f"warning: {counts['train']} train photos are left out and {counts['test']} test "
-                "photos get the mean of the train targets, since they cannot be read",
+                f"photos get {for_unreadable(self.plan.project)}, since they cannot be read",
                 file=sys.stderr,
             )
 

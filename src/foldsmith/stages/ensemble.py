@@ -28,6 +28,7 @@ from foldsmith.evaluation.oof import constant_oof
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.arrays import Arrays, prefixed, write_arrays
+from foldsmith.stages.infer import for_unreadable
 from foldsmith.stages.inputs import ensemble_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.members import Member, goal_of, member_hashes, read_members, rows_of
@@ -163,7 +164,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, weights[OPTIMISED], strict=True))
     print(f"optimised weights ({settings.method}): {listed}")
     if len(unreadable):
-        print(f"({len(unreadable)} test photos cannot be read; they get the train targets' mean)")
+        print(f"({len(unreadable)} test photos cannot be read; they get {for_unreadable(project)})")
     print(reason)
     if not len(test):
         print("(the test table has no rows: the submissions are empty)")

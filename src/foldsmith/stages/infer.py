@@ -241,7 +241,7 @@ def _infer(
     print_scores(scores, metric, criterion, chosen[0].epoch)
     unread = len(test) - len(readable)
     if unread:
-        print(f"({unread} test photos cannot be read; they get the mean of the train targets)")
+        print(f"({unread} test photos cannot be read; they get {for_unreadable(project)})")
     print(f"wrote {shown(root)}/*_by_{label}*")
     if not keep_snapshots:
         _delete_snapshots(root, project.n_splits)
@@ -272,6 +272,11 @@ def _last_snapshots(root: Path, manifests: Sequence[Manifest], hashes: FileHashe
         return []
     whole = all(hashes.of(item.source) == item.sha256 for item in found)
     return found if whole else []
+
+
+def for_unreadable(project: Project) -> str:
+    """Return what photos are predicted as that cannot be read, for people."""
+    return "the most frequent class" if project.class_names else "the mean of the train targets"
 
 
 def write_results(
