@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.atomic import remove_leftovers, write_csv
+from foldsmith.atomic import remove_leftovers, write_csv, write_npy
 from foldsmith.blending.base import FittedWeights, Goal, Rows
 from foldsmith.blending.calibration import CalibratedBlend
 from foldsmith.blending.comparison import Candidate, Compared, compare, recommend
@@ -40,6 +40,11 @@ Array = npt.NDArray[np.float64]
 BASELINE = "avg-all"
 OPTIMISED = "wopt-all"
 
+# Id, fold, target, and a column of cross-fitted predictions per blend that has them; for a metric
+# of probabilities also those, shape (n_blends, n_train, n_classes), in the order of the columns.
+CROSS_FITTED = "cross_fitted_predictions.csv"
+CROSS_FITTED_PROBABILITIES = "cross_fitted_probabilities.npy"
+
 # What the averages of one task's members are called; others by the task's name.
 _SHORT_TASKS = {"multi-class": "cls", "regression": "reg"}
 
@@ -53,7 +58,9 @@ def ensemble(
     ``avg_all``, ``weight_optimization_all`` and one of each further method, ``submission.csv``
     (the recommended one), ``weights.csv`` and ``ensemble_scores.csv``. Beside its score on the
     rows that it was fitted on, each blend gets a cross-fitted one: see
-    :func:`~foldsmith.blending.comparison.compare`.
+    :func:`~foldsmith.blending.comparison.compare`. The cross-fitted predictions behind it are
+    kept in :data:`CROSS_FITTED`, for a metric of probabilities also in
+    :data:`CROSS_FITTED_PROBABILITIES`.
 
     Args:
         project: The project.
@@ -120,20 +127,30 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     }
     outputs["weights.csv"] = pd.DataFrame({"experiment": names} | weights)
     outputs["ensemble_scores.csv"] = scores
+    held_out = {c.name: c.cross_fitted for c in compared if c.cross_fitted is not None}
+    columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
+    outputs[CROSS_FITTED] = table[columns].assign(
+        **{name: goal.points(predicted) for name, predicted in held_out.items()}
+    )
+    files = [folder / file for file in outputs]
     with lock(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         # First, so that a run that is killed here does not look finished.
-        for old in (folder / MANIFEST, *folder.glob("submission*.csv")):
+        stale = (*folder.glob("submission*.csv"), folder / CROSS_FITTED_PROBABILITIES)
+        for old in (folder / MANIFEST, *stale):
             old.unlink(missing_ok=True)
         save_sources(folder, experiment)
-        for file, content in outputs.items():
-            write_csv(folder / file, content)
+        for path, content in zip(files, outputs.values(), strict=True):
+            write_csv(path, content)
+        if goal.metric.needs == "probabilities":
+            files.append(folder / CROSS_FITTED_PROBABILITIES)
+            write_npy(files[-1], np.stack(list(held_out.values())))
         write_manifest(
             folder / MANIFEST,
             f"ensemble {experiment.globals.output_path}",
             inputs,
-            [folder / file for file in outputs],
+            files,
             hashes,
             members=names,
             seed=seed,
@@ -237,7 +254,7 @@ def _score_table(compared: Sequence[Compared], chosen: str, metric: Metric) -> p
             record["low"], record["high"] = honest.interval
             record["gain"] = honest.gain
             record["gain_low"], record["gain_high"] = honest.gain_interval
-            record["beats_mean"] = honest.beats_mean
+            record["beats_mean"] = honest.beats_baseline
         record["submit"] = result.name == chosen
         records.append(record)
     columns = max((list(record) for record in records), key=len)
@@ -276,7 +293,7 @@ def _print_blends(
         line += f"{honest.score:.4f} [{low:.4f}, {high:.4f}]"
         if result.name != BASELINE:
             line += f"   {honest.gain:+.4f} [{gain_low:+.4f}, {gain_high:+.4f}]"
-            line += "  better" if honest.beats_mean else ""
+            line += "  better" if honest.beats_baseline else ""
         print(line)
     print(
         "(in sample: weights chosen on the rows they are scored on; cross-fitted: on other folds)"

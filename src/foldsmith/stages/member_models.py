@@ -199,7 +199,7 @@ def read_member(
     types = types_of(project)
     experiment.check(types)
     hashes = FileHashes(project.hash_store)
-    experiment = _as_inferred(experiment, manifest, types, hashes)
+    experiment = as_inferred(experiment, manifest, types, hashes)
     changed = _changed(experiment, manifest, types, hashes)
     if changed:
         raise OutputError(
@@ -211,7 +211,7 @@ def read_member(
     return MemberModels(experiment, root, manifest, criterion)
 
 
-def _as_inferred(
+def as_inferred(
     experiment: Experiment,
     manifest: Manifest,
     types: Mapping[str, Callable[..., Any]],
