@@ -96,6 +96,11 @@ class Section:
     parts: list[Part] = field(default_factory=list)
 
 
+def not_done(what: str) -> Text:
+    """Return the paragraph that stands for something that was not run."""
+    return Text(f"{what} is not done yet.")
+
+
 def table(caption: str, frame: pd.DataFrame, digits: int = 4) -> Table:
     """Return a table of a frame's columns, numbers rounded."""
 

@@ -1,9 +1,7 @@
 """What a report says: the sections, made from the files that finished steps have left."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +9,6 @@ import pandas as pd
 
 from foldsmith.config import EnsembleSettings, Experiment, Project
 from foldsmith.config.flatten import flatten
-from foldsmith.config.yaml_io import read_yaml
 from foldsmith.data.duplicates import NEAR_DUPLICATES
 from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.tables import (
@@ -25,16 +22,25 @@ from foldsmith.data.tables import (
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.state import StepState, states_of
-from foldsmith.pipeline.table import duration
 from foldsmith.report import figures
-from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
+from foldsmith.report.configuration import differences, tree_of
+from foldsmith.report.costs import cost_of
+from foldsmith.report.parts import (
+    Gallery,
+    Part,
+    Section,
+    Text,
+    not_done,
+    picture,
+    table,
+    thumbnail,
+)
 from foldsmith.stages.frozen import TRAIN_FEATURES
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
-from foldsmith.stages.output_folder import RESOLVED_CONFIG
 from foldsmith.stages.scores import POOLED, THRESHOLDS
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import value_metric
-from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions.log import entries_of
 from foldsmith.training.extensions.probe import PROBES_FILE
 
 Array = npt.NDArray[np.float64]
@@ -70,7 +76,7 @@ def sections_of(plan: Plan) -> list[Section]:
             found.append(_experiment(project, step))
         elif step.kind == "ensemble":
             found.append(_ensemble(project, step))
-    return [*found, _cost(plan), _configuration(plan)]
+    return [*found, cost_of(plan), _configuration(plan)]
 
 
 def reason_of(plan: Plan) -> str:
@@ -97,14 +103,10 @@ def _out_of_date(step: Step, state: StepState) -> Section:
     return section
 
 
-def _not_done(what: str) -> Text:
-    return Text(f"{what} is not done yet.")
-
-
 def _data(project: Project) -> Section:
     section = Section("Data", "data")
     if not project.fold_table.is_file():
-        section.parts.append(_not_done("Preprocessing"))
+        section.parts.append(not_done("Preprocessing"))
         return section
     folds = read_folds(project, None)
     settings = project.settings
@@ -138,19 +140,11 @@ def _data(project: Project) -> Section:
     return section
 
 
-def _log(file: Path) -> list[dict[str, Any]]:
-    try:
-        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return entries
-
-
 def _pretraining(plan: Plan, step: Step) -> Section:
     section = _section(step)
-    log = _log(step.folder / LOG_FILE)
+    log = entries_of(step.folder)
     if not log:
-        section.parts.append(_not_done("This pretraining"))
+        section.parts.append(not_done("This pretraining"))
         return section
     keys = [key for key in ("train/loss", "train/std", "lr") if any(key in e for e in log)]
     section.parts.append(
@@ -220,7 +214,7 @@ def _experiment(project: Project, step: Step) -> Section:
     section = _section(step)
     manifest = read_manifest(inference_manifest(step.folder, step.criterion))
     if manifest is None:
-        section.parts.append(_not_done("This experiment"))
+        section.parts.append(not_done("This experiment"))
         return section
     folds = read_folds(project, experiment.globals.meta_file)
     targets = targets_of(project, folds).astype(np.float64)
@@ -234,7 +228,7 @@ def _experiment(project: Project, step: Step) -> Section:
     logs = {
         f"fold {fold}": log
         for fold in range(project.n_splits)
-        if (log := _log(step.folder / f"fold{fold}" / LOG_FILE))
+        if (log := entries_of(step.folder / f"fold{fold}"))
     }
     if logs:
         keys = ["train/loss", "val/loss", "val/metric"]
@@ -316,7 +310,7 @@ def _ensemble(project: Project, step: Step) -> Section:
     section = _section(step)
     manifest = read_manifest(step.folder / MANIFEST)
     if manifest is None:
-        section.parts.append(_not_done("This ensemble"))
+        section.parts.append(not_done("This ensemble"))
         return section
     settings = EnsembleSettings.model_validate(step.experiment.tree["ensemble"])
     section.parts.append(Text(str(manifest.facts["reason"])))
@@ -344,74 +338,15 @@ def _ensemble(project: Project, step: Step) -> Section:
     return section
 
 
-def _cost(plan: Plan) -> Section:
-    section = Section("Cost", "cost")
-    records = []
-    for step in plan.steps:
-        for manifest, folder in _manifests(plan.project, step):
-            speeds = [e["images_per_s"] for e in _log(folder / LOG_FILE) if "images_per_s" in e]
-            facts = manifest.facts
-            records.append(
-                {
-                    "step": step.label,
-                    "seconds": round(float(facts.get("wall_s", 0.0)), 1),
-                    "images/s": round(float(np.median(speeds))) if speeds else None,
-                    "device": facts.get("device", ""),
-                    "finished": str(facts.get("finished", "")),
-                }
-            )
-    if not records:
-        section.parts.append(_not_done("Anything"))
-        return section
-    frame = pd.DataFrame(records)
-    total = float(frame["seconds"].sum())
-    section.parts.append(Text(f"{duration(total)} of work in {len(frame)} finished steps."))
-    frame["images/s"] = frame["images/s"].map(lambda v: "" if pd.isna(v) else f"{v:.0f}")
-    section.parts.append(table("Steps; images per second of the median epoch", frame, digits=1))
-    return section
-
-
-def _manifests(project: Project, step: Step) -> Iterator[tuple[Manifest, Path]]:
-    if step.kind == "preprocess":
-        files = [project.data_dir / "preprocess_manifest.json"]
-    elif step.kind == "infer":
-        files = [inference_manifest(step.folder, step.criterion)]
-    else:
-        files = [step.folder / MANIFEST]
-    for file in files:
-        manifest = read_manifest(file)
-        if manifest is not None:
-            yield manifest, file.parent
-
-
 def _configuration(plan: Plan) -> Section:
     section = Section("Configuration", "configuration")
     for title, kinds in (("pretrainings", ("pretrain",)), ("experiments", ("infer",))):
-        trees = {step.name: flatten(_tree(step)) for step in plan.steps if step.kind in kinds}
+        trees = {step.name: flatten(tree_of(step)) for step in plan.steps if step.kind in kinds}
         if trees:
             caption = f"What differs between the {title}" if len(trees) > 1 else f"The {title[:-1]}"
-            section.parts.append(_differences(caption, trees))
+            section.parts.append(differences(caption, trees))
     files = ", ".join(sorted({step.name for step in plan.steps} - {""}))
     section.parts.append(
         Text(f"Experiments: {files}. resolved_config.yml in each output folder has every value.")
     )
     return section
-
-
-def _tree(step: Step) -> dict[str, Any]:
-    """Return the configuration that was run; of a step that was not, the one that would be."""
-    for folder in (step.folder, step.folder / "fold0"):
-        if (folder / RESOLVED_CONFIG).is_file():
-            return dict(read_yaml(folder / RESOLVED_CONFIG))
-    assert step.experiment is not None
-    return step.experiment.tree
-
-
-def _differences(caption: str, trees: dict[str, dict[str, Any]]) -> Part:
-    keys = sorted({key for tree in trees.values() for key in tree})
-    rows: list[Sequence[str]] = []
-    for key in keys:
-        values = ["" if key not in tree else str(tree[key]) for tree in trees.values()]
-        if len(trees) == 1 or len(set(values)) > 1:
-            rows.append([key, *values])
-    return table(caption, pd.DataFrame(rows, columns=["key", *trees]))
