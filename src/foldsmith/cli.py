@@ -281,6 +281,15 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", metavar="HTML", show_default="reports/NAME.html"),
     ] = None,
+    look_at: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--look-at",
+            metavar="ID,ID",
+            help="Labelled photos of which to show what each model looked at.",
+            show_default="the worst and the best",
+        ),
+    ] = None,
     project: ProjectOption = Path("."),
 ) -> None:
     """Write one HTML file of what a run has found: data, curves, predictions, blends, costs.
@@ -289,7 +298,8 @@ def report(
     """
     from foldsmith.report import write_report
 
-    typer.echo(f"wrote {write_report(_open(project), config, overrides or (), output)}")
+    ids = [name for name in (look_at or "").split(",") if name]
+    typer.echo(f"wrote {write_report(_open(project), config, overrides or (), output, ids)}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from foldsmith.data.tables import FOLD_COLUMN, groups_of, read_folds, read_table
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, experiment_making, plan_of_run
-from foldsmith.pipeline.state import states_of
+from foldsmith.pipeline.state import results_of
 from foldsmith.stages.ensemble import BASELINE, CROSS_FITTED, CROSS_FITTED_PROBABILITIES
 from foldsmith.stages.manifest import MANIFEST, read_manifest
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
@@ -206,7 +206,7 @@ def read_finished(
     else:
         raise OutputError(f"{root}: holds a {task} run, which predicts nothing to compare")
     plan = plan_of_run(opened, root, criterion)
-    state = list(states_of(plan, FileHashes(opened.hash_store)).values())[-1]
+    state = list(results_of(plan, FileHashes(opened.hash_store)).values())[-1]
     out_of_date = "" if state.status == "done" else state.why or state.status
     return FinishedRun(opened, root, experiment, predictions, plan, out_of_date)
 

@@ -24,6 +24,7 @@ def write_report(
     config: Path | str,
     overrides: Sequence[str] = (),
     output: Path | None = None,
+    look_at: Sequence[str] = (),
 ) -> Path:
     """Write one HTML file of what an experiment and all that it needs have found.
 
@@ -35,18 +36,20 @@ def write_report(
         config: Experiment file of any kind, relative to the project folder.
         overrides: As those of the run.
         output: The file; ``reports/NAME.html`` in the project folder if None.
+        look_at: Ids of labelled photos of which is shown what each fine-tuned model looked at,
+            beside the worst and the best ones.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: An experiment is wrong.
+        ConfigError: An experiment is wrong, or no labelled photo has such an id.
     """
     plan = plan_of(project, config, overrides)
     name = Path(config).stem
     path = project.path(REPORTS) / f"{name}.html" if output is None else output
     title = f"{project.settings.name}: {name}"
-    _write(path, title, reason_of(plan), sections_of(plan))
+    _write(path, title, reason_of(plan), sections_of(plan, look_at))
     return path
 
 

@@ -1,6 +1,6 @@
 """What a report says: the sections, made from the files that finished steps have left."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 
 from foldsmith.config import EnsembleSettings, Experiment, Project
 from foldsmith.config.flatten import flatten
+from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.duplicates import NEAR_DUPLICATES
 from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.tables import (
@@ -19,9 +20,10 @@ from foldsmith.data.tables import (
     read_table,
     targets_of,
 )
+from foldsmith.errors import ConfigError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, Step
-from foldsmith.pipeline.state import StepState, states_of
+from foldsmith.pipeline.state import StepState, results_of
 from foldsmith.report import figures
 from foldsmith.report.configuration import differences, tree_of
 from foldsmith.report.costs import cost_of
@@ -30,12 +32,14 @@ from foldsmith.report.parts import (
     Part,
     Section,
     Text,
+    heat_map,
     not_done,
     picture,
     table,
     thumbnail,
 )
 from foldsmith.stages.frozen import TRAIN_FEATURES
+from foldsmith.stages.look import look_at
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.stages.scores import POOLED, THRESHOLDS
 from foldsmith.stages.selection import LABELS, inference_manifest
@@ -49,6 +53,8 @@ _TITLES = {"pretrain": "Pretraining", "infer": "Experiment", "ensemble": "Ensemb
 
 # Photos of a gallery.
 _SHOWN = 12
+# Photos of which is shown what a model looked at.
+_WORST, _BEST = 5, 3
 # Rows of a table that might have many thousands.
 _ROWS = 200
 # Photos of a map: more make it slow, and no clearer.
@@ -57,14 +63,19 @@ _MAPPED = 4000
 _ASKED, _NEIGHBOURS = 6, 5
 
 
-def sections_of(plan: Plan) -> list[Section]:
+def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
     """Return the sections of a report, of the steps that are done.
 
     Args:
         plan: The steps of an experiment.
+        look_at_ids: Photos of which is shown what each model looked at, beside the worst and best.
+
+    Raises:
+        ConfigError: There is no labelled photo of such an id.
     """
     project = plan.project
-    states = states_of(plan, FileHashes(project.hash_store))
+    _check_ids(plan, look_at_ids)
+    states = results_of(plan, FileHashes(project.hash_store))
     found = [_data(project)]
     for step in plan.steps:
         state = states[step.label]
@@ -73,7 +84,7 @@ def sections_of(plan: Plan) -> list[Section]:
         elif step.kind == "pretrain":
             found.append(_pretraining(plan, step))
         elif step.kind == "infer":
-            found.append(_experiment(project, step))
+            found.append(_experiment(project, step, look_at_ids))
         elif step.kind == "ensemble":
             found.append(_ensemble(project, step))
     return [*found, cost_of(plan), _configuration(plan)]
@@ -208,7 +219,15 @@ def _neighbours(
     return Gallery(caption, photos, _NEIGHBOURS + 1)
 
 
-def _experiment(project: Project, step: Step) -> Section:
+def _check_ids(plan: Plan, ids: Sequence[str]) -> None:
+    for meta_file in plan.meta_files if ids else ():
+        known = set(read_folds(plan.project, meta_file)[plan.project.settings.id_column])
+        unknown = [name for name in ids if name not in known]
+        if unknown:
+            raise ConfigError(f"--look-at {','.join(unknown)}: no labelled photo has such an id")
+
+
+def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Section:
     assert step.experiment is not None
     experiment, label = step.experiment, LABELS[step.criterion]
     section = _section(step)
@@ -246,6 +265,10 @@ def _experiment(project: Project, step: Step) -> Section:
         )
     )
     section.parts += _residuals(project, folds, targets, predicted)
+    if experiment.globals.task in FINE_TUNINGS:
+        ids = list(folds[project.settings.id_column])
+        chosen = [ids.index(name) for name in look_at_ids]
+        section.parts += _looked_at(project, step, folds, targets, predicted, chosen)
     return section
 
 
@@ -303,6 +326,49 @@ def _residuals(
             for k in rows_
         ]
         yield Gallery(f"{caption} predictions, out of fold", photos)
+
+
+def _looked_at(
+    project: Project,
+    step: Step,
+    folds: pd.DataFrame,
+    targets: Array,
+    predicted: Array,
+    chosen: Sequence[int],
+) -> Iterator[Part]:
+    """Yield what the models looked at in chosen photos, the worst and the best ones."""
+    order = np.argsort(-np.abs(predicted - targets), kind="stable").tolist()
+    worst = order[:_WORST]
+    best = [row for row in order[::-1][:_BEST] if row not in worst]
+    wanted = {"Chosen photos": list(chosen), "Worst": worst, "Best": best}
+    rows = list(dict.fromkeys(row for of in wanted.values() for row in of))
+    try:
+        looked, what = look_at(project, step.folder, step.criterion, rows)
+    except Exception as error:  # whatever a model does: the rest of the report is worth having
+        yield Text(f"What the models looked at cannot be shown: {one_line(error)}.")
+        return
+    by_row = dict(zip(rows, looked, strict=True))
+    if all(each.heat.size == 1 for each in looked):
+        yield Text(
+            "What the models looked at cannot be shown: photos are so small that the last feature "
+            "map is a single cell."
+        )
+        return
+    ids = folds[project.settings.id_column].astype(str).to_numpy()
+    for title, of in wanted.items():
+        if of:
+            photos = [
+                (
+                    heat_map(by_row[row].view, by_row[row].heat),
+                    f"{ids[row]}: true {targets[row]:g}, predicted {predicted[row]:.2f}",
+                )
+                for row in of
+            ]
+            caption = (
+                f"{title}: what the model of the photo's own fold, which has not seen it, looked "
+                f"at ({what}; Grad-CAM)"
+            )
+            yield Gallery(caption, photos, wide=True)
 
 
 def _ensemble(project: Project, step: Step) -> Section:

@@ -1,6 +1,6 @@
 """The models behind a finished experiment's predictions, for photos that it has not seen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,9 @@ class MemberModels:
                 self._models: list[nn.Module] = [parts["model"]]
                 self._heads = self._fit_heads(parts["head"])
             else:
-                self._models = self._load_models(self._check_snapshots(manifest, criterion, hashes))
+                folds = range(project.n_splits)
+                snapshots = kept_snapshots(root, manifest, criterion, folds, hashes)
+                self._models = self._load_models(snapshots)
         hashes.save()
 
     @property
@@ -143,22 +145,6 @@ class MemberModels:
             for fold in range(project.n_splits)
         ]
 
-    def _check_snapshots(
-        self, manifest: Manifest, criterion: Criterion, hashes: FileHashes
-    ) -> list[Path]:
-        wanted = dict(manifest.inputs["snapshots"])
-        paths = [
-            self._root / f"{LABELS[criterion]}_model_fold{fold}.pth" for fold in range(len(wanted))
-        ]
-        remedy = (
-            f"run 'foldsmith infer -e {shown(self._root)} -cri {criterion}', which makes it from "
-            "what the training has kept, or says which fold to train again"
-        )
-        for fold, (path, digest) in enumerate(zip(paths, hashes.of_all(paths), strict=True)):
-            if digest != wanted[f"fold{fold}"]:
-                raise OutputError(_not_there(path, digest, remedy))
-        return paths
-
     def _check_features(self, hashes: FileHashes) -> None:
         path = self._root / TRAIN_FEATURES
         kept = read_manifest(self._root / FEATURES_MANIFEST)
@@ -185,6 +171,27 @@ def read_member(
             is not as it was when the test photos were predicted.
     """
     root = project.path(folder)
+    experiment, manifest = read_inferred(project, root, criterion)
+    if device is not None:
+        experiment = experiment.with_values({"globals/device": device})
+    return MemberModels(experiment, root, manifest, criterion)
+
+
+def read_inferred(
+    project: Project, root: Path, criterion: Criterion
+) -> tuple[Experiment, Manifest]:
+    """Return a finished experiment as its inference has run it, and the inference's manifest.
+
+    Args:
+        project: The project.
+        root: Output folder of a fine-tuning or of frozen features.
+        criterion: Which snapshots.
+
+    Raises:
+        ConfigError: The experiment is wrong, or a file that it names is missing.
+        OutputError: The folder holds no finished experiment, or something is not as it was when
+            the test photos were predicted.
+    """
     experiment = read_resolved(project, root)
     if experiment.globals.task not in MEMBERS:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, which predicts nothing")
@@ -192,7 +199,7 @@ def read_member(
     manifest = read_manifest(path)
     if manifest is None:
         raise OutputError(
-            f"{path}: no such file; run 'foldsmith infer -e {folder} -cri {criterion}' first"
+            f"{path}: no such file; run 'foldsmith infer -e {shown(root)} -cri {criterion}' first"
         )
     if experiment.globals.task != "frozen-features":
         experiment = without_pretrained(experiment)
@@ -206,9 +213,39 @@ def read_member(
             f"{root}: has predicted the test photos from other inputs than today's "
             f"({'; '.join(changed[:5])}); restore them, or run 'foldsmith run' again"
         )
-    if device is not None:
-        experiment = experiment.with_values({"globals/device": device})
-    return MemberModels(experiment, root, manifest, criterion)
+    return experiment, manifest
+
+
+def kept_snapshots(
+    root: Path,
+    manifest: Manifest,
+    criterion: Criterion,
+    folds: Iterable[int],
+    hashes: FileHashes,
+) -> list[Path]:
+    """Return the weights that folds were inferred with.
+
+    Args:
+        root: Output folder of the fine-tuning.
+        manifest: That of its inference.
+        criterion: Which snapshots.
+        folds: The folds.
+        hashes: Hashes of files.
+
+    Raises:
+        OutputError: A file is gone, or is not what the predictions were made with.
+    """
+    wanted = dict(manifest.inputs["snapshots"])
+    paths = {fold: root / f"{LABELS[criterion]}_model_fold{fold}.pth" for fold in folds}
+    remedy = (
+        f"run 'foldsmith infer -e {shown(root)} -cri {criterion}', which makes it from "
+        "what the training has kept, or says which fold to train again"
+    )
+    digests = hashes.of_all(paths.values())
+    for (fold, path), digest in zip(paths.items(), digests, strict=True):
+        if digest != wanted[f"fold{fold}"]:
+            raise OutputError(_not_there(path, digest, remedy))
+    return list(paths.values())
 
 
 def as_inferred(
