@@ -97,12 +97,6 @@ class FinishedRun:
     plan: Plan
     out_of_date: str
 
-    @property
-    def name(self) -> str:
-        """Its folder, as it is printed, with the blend."""
-        blend = self.predictions.blend
-        return shown(self.root) + (f" ({blend})" if blend else "")
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -125,6 +119,15 @@ class Comparison:
     scores: tuple[Honest, Honest]
     by_fold: pd.DataFrame
     n_groups: int
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The runs' folders in their project, of an ensemble with the blend; for people."""
+        a, b = (
+            _name(run, with_project=self.a.project.folder != self.b.project.folder)
+            for run in (self.a, self.b)
+        )
+        return a, b
 
     @property
     def same_folds(self) -> bool:
@@ -234,6 +237,15 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> Comparison:
         by_fold=_by_fold(metric, shared),
         n_groups=int(groups.max()) + 1,
     )
+
+
+def _name(run: FinishedRun, with_project: bool) -> str:
+    folder, root = run.project.folder, run.root.resolve()
+    # A linked output folder may be anywhere.
+    name = str(root.relative_to(folder)) if root.is_relative_to(folder) else run.root.name
+    if with_project:
+        name = f"{folder.name}/{name}"
+    return name + (f" ({run.predictions.blend})" if run.predictions.blend else "")
 
 
 def _remedy(project: Project, root: Path) -> str:

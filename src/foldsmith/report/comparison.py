@@ -28,13 +28,16 @@ def lines_of(comparison: Comparison) -> list[str]:
     """Return what was found, line by line: both scores, the difference, what it means."""
     metric = comparison.metric.name
     found = []
-    for name, run, honest in zip("AB", _runs(comparison), comparison.scores, strict=True):
+    named = zip("AB", comparison.names, strict=True)
+    for (letter, name), run, honest in zip(
+        named, _runs(comparison), comparison.scores, strict=True
+    ):
         (low, high), said = honest.interval, run.predictions
         in_sample = ""
         if said.in_sample is not None and metric == run.project.settings.metric:
             in_sample = f"; in sample {said.in_sample:.4f}"
         score = f"{metric} {honest.score:.4f} [{low:.4f}, {high:.4f}]"
-        found.append(f"{name} {run.name}: {score}, {said.how}{in_sample}")
+        found.append(f"{letter} {name}: {score}, {said.how}{in_sample}")
     found += [f"{metric}: {comparison.difference}", comparison.verdict]
     return found + [f"note: {note}" for note in comparison.notes]
 

@@ -89,7 +89,7 @@ def compare(
         print(line)
     name = f"compare_{runs[0].root.name}_{runs[1].root.name}.html"
     path = runs[0].project.path(REPORTS) / name if output is None else output
-    title = f"{runs[0].name} and {runs[1].name}"
+    title = " and ".join(comparison.names)
     lead = f"{comparison.verdict}. {comparison.metric.name}: {comparison.difference}."
     _write(path, title, lead, sections_of_comparison(comparison))
     return path

@@ -54,7 +54,7 @@ _TITLES = {"pretrain": "Pretraining", "infer": "Experiment", "ensemble": "Ensemb
 # Photos of a gallery.
 _SHOWN = 12
 # Photos of which is shown what a model looked at.
-_WORST, _BEST = 5, 3
+_WORST, _BEST = 4, 4
 # Rows of a table that might have many thousands.
 _ROWS = 200
 # Photos of a map: more make it slow, and no clearer.
@@ -337,9 +337,9 @@ def _looked_at(
     chosen: Sequence[int],
 ) -> Iterator[Part]:
     """Yield what the models looked at in chosen photos, the worst and the best ones."""
-    order = np.argsort(-np.abs(predicted - targets), kind="stable").tolist()
-    worst = order[:_WORST]
-    best = [row for row in order[::-1][:_BEST] if row not in worst]
+    order = np.argsort(np.abs(predicted - targets), kind="stable").tolist()
+    worst = order[::-1][:_WORST]
+    best = [row for row in order[:_BEST] if row not in worst]
     wanted = {"Chosen photos": list(chosen), "Worst": worst, "Best": best}
     rows = list(dict.fromkeys(row for of in wanted.values() for row in of))
     try:
@@ -365,8 +365,8 @@ def _looked_at(
                 for row in of
             ]
             caption = (
-                f"{title}: what the model of the photo's own fold, which has not seen it, looked "
-                f"at ({what}; Grad-CAM)"
+                f"{title}; on the right what the model that has not seen the photo looked at: "
+                f"{what} (Grad-CAM)"
             )
             yield Gallery(caption, photos, wide=True)
 
