@@ -270,9 +270,10 @@ def test_runs_of_two_folders_and_what_is_out_of_date(project, copied, cli):
     assert (project.folder / "mine.html").is_file() and "note:" not in done.stdout
     photo = next(copied.data_dir.glob("photos/*.jpg"))
     photo.write_bytes(photo.read_bytes() + b" ")
-    done = cli(project.folder, "compare", a, b)
+    done = cli(project.folder, "compare", a, b, "-o", "mine.html")
     assert re.search(r"note: B is out of date: .*", done.stdout)
     assert "A is out of date" not in done.stdout
+    assert "Note: B is out of date" in (project.folder / "mine.html").read_text("utf-8")
 
 
 def test_runs_that_cannot_be_compared_say_why(copied, cli):

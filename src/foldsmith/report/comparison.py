@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config.flatten import flatten
+from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.tables import photo_paths, read_folds
 from foldsmith.pipeline.compare import Comparison, FinishedRun
 from foldsmith.pipeline.plan import Kind, Step
@@ -26,6 +27,16 @@ _CURVES = ("train/loss", "val/loss", "val/metric")
 
 def lines_of(comparison: Comparison) -> list[str]:
     """Return what was found, line by line: both scores, the difference, what it means."""
+    difference = f"{comparison.metric.name}: {comparison.difference}"
+    return [
+        *_score_lines(comparison),
+        difference,
+        comparison.verdict,
+        *(f"note: {note}" for note in comparison.notes),
+    ]
+
+
+def _score_lines(comparison: Comparison) -> list[str]:
     metric = comparison.metric.name
     found = []
     named = zip("AB", comparison.names, strict=True)
@@ -38,8 +49,7 @@ def lines_of(comparison: Comparison) -> list[str]:
             in_sample = f"; in sample {said.in_sample:.4f}"
         score = f"{metric} {honest.score:.4f} [{low:.4f}, {high:.4f}]"
         found.append(f"{letter} {name}: {score}, {said.how}{in_sample}")
-    found += [f"{metric}: {comparison.difference}", comparison.verdict]
-    return found + [f"note: {note}" for note in comparison.notes]
+    return found
 
 
 def sections_of_comparison(comparison: Comparison) -> list[Section]:
@@ -60,7 +70,8 @@ def _runs(comparison: Comparison) -> tuple[FinishedRun, FinishedRun]:
 
 def _scores(comparison: Comparison) -> Section:
     metric = comparison.metric.name
-    parts: list[Part] = [Text(line) for line in lines_of(comparison)]
+    lines = [*_score_lines(comparison), *(f"Note: {note}." for note in comparison.notes)]
+    parts: list[Part] = [Text(line) for line in lines]
     caption = "Intervals of a bootstrap over groups; the gain is paired: both on the same photos"
     parts.append(picture(caption, figures.scores_beside(comparison.scores, metric)))
     by_fold = comparison.by_fold
@@ -182,18 +193,18 @@ def _mean_log(step: Step, n_splits: int) -> list[dict[str, float]]:
 
 def _configuration(comparison: Comparison) -> Section:
     section = Section("Configuration", "configuration")
-    kinds: tuple[tuple[Kind, str], ...] = (
-        ("infer", "experiments"),
-        ("pretrain", "pretrainings"),
-        ("ensemble", "ensembles"),
-    )
-    for kind, title in kinds:
-        trees: dict[str, dict[str, Any]] = {}
+    # What is made in one way has one set of keys.
+    trees: dict[str, dict[str, dict[str, Any]]] = {}
+    kinds: tuple[Kind, ...] = ("infer", "pretrain", "ensemble")
+    for kind in kinds:
         for name, step in _steps(comparison, kind):
             assert step.experiment is not None
-            trees[name] = flatten(step.experiment.tree)
-        if len(trees) > 1:
-            section.parts.append(differences(f"What differs between the {title}", trees))
-        elif trees:
-            section.parts.append(Text(f"The only one of the {title}: {next(iter(trees))}."))
+            task = step.experiment.globals.task
+            title = "fine-tunings" if task in FINE_TUNINGS else f"{task} runs"
+            trees.setdefault(title, {})[name] = flatten(step.experiment.tree)
+    for title, of in trees.items():
+        if len(of) > 1:
+            section.parts.append(differences(f"What differs between the {title}", of))
+        else:
+            section.parts.append(Text(f"The only one of the {title}: {next(iter(of))}."))
     return section

@@ -145,8 +145,15 @@ def prediction_against_prediction(points: Array, targets: Array) -> "Figure":
         targets: Shape (n,).
     """
     figure, (axis,) = _figure(4.6, 3.8)
+    # Rims, for the darkest points on a dark page.
     drawn = axis.scatter(
-        points[0], points[1], c=targets, s=7, cmap="viridis", linewidths=0, rasterized=True
+        *(points[0], points[1]),
+        c=targets,
+        s=9,
+        cmap="viridis",
+        edgecolors=_GREY,
+        linewidths=0.4,
+        rasterized=True,
     )
     ends = [points.min(), points.max()]
     axis.plot(ends, ends, color=_GREY, lw=0.8, ls=":")

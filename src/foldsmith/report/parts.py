@@ -162,7 +162,7 @@ def heat_map(view: Image, heat: npt.NDArray[np.float32]) -> str:
     photo = cv2.resize(view, size, interpolation=how)
     smooth = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)[:, :, None]
     levels = (255 * smooth).round().astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, :, ::-1]
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[:, :, ::-1]
     # Grey below, so that every colour is heat; where it is cold the photo shows.
     grey = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
     covered = (1 - 0.65 * smooth) * grey + 0.65 * smooth * colours
