@@ -212,6 +212,8 @@ def test_two_runs_are_compared_by_what_is_honest(project, cli):
     blend = pd.read_csv(project.path("output/900/cross_fitted_predictions.csv"))
     single = pd.read_csv(project.path("output/200/oof_prediction_by_best_metric.csv"))
     name = re.search(r"A output/900 \((.*?)\)", done.stdout)[1]
+    manifest = json.loads(project.path("output/900/manifest.json").read_text())
+    assert name == manifest["facts"]["submit"]
     a, b = rmse(blend[name], blend["target"]), rmse(single["prediction"], single["target"])
     assert f"RMSE {a:.4f} [" in done.stdout and f"RMSE {b:.4f} [" in done.stdout
     assert "cross-fitted" in done.stdout and "; in sample " in done.stdout

@@ -169,7 +169,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         print("(the test table has no rows: the submissions are empty)")
     print(
         f"wrote {shown(folder)}/submission.csv ({chosen}), submission_*.csv, weights.csv, "
-        "ensemble_scores.csv"
+        f"ensemble_scores.csv, {CROSS_FITTED}"
     )
     return scores
 

@@ -170,21 +170,20 @@ def read_member(
         OutputError: The folder holds no finished experiment, a file is missing, or something
             is not as it was when the test photos were predicted.
     """
-    root = project.path(folder)
-    experiment, manifest = read_inferred(project, root, criterion)
+    experiment, manifest = read_inferred(project, folder, criterion)
     if device is not None:
         experiment = experiment.with_values({"globals/device": device})
-    return MemberModels(experiment, root, manifest, criterion)
+    return MemberModels(experiment, project.path(folder), manifest, criterion)
 
 
 def read_inferred(
-    project: Project, root: Path, criterion: Criterion
+    project: Project, folder: str | Path, criterion: Criterion
 ) -> tuple[Experiment, Manifest]:
     """Return a finished experiment as its inference has run it, and the inference's manifest.
 
     Args:
         project: The project.
-        root: Output folder of a fine-tuning or of frozen features.
+        folder: Output folder of a fine-tuning or of frozen features.
         criterion: Which snapshots.
 
     Raises:
@@ -192,6 +191,7 @@ def read_inferred(
         OutputError: The folder holds no finished experiment, or something is not as it was when
             the test photos were predicted.
     """
+    root = project.path(folder)
     experiment = read_resolved(project, root)
     if experiment.globals.task not in MEMBERS:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, which predicts nothing")
@@ -199,7 +199,7 @@ def read_inferred(
     manifest = read_manifest(path)
     if manifest is None:
         raise OutputError(
-            f"{path}: no such file; run 'foldsmith infer -e {shown(root)} -cri {criterion}' first"
+            f"{path}: no such file; run 'foldsmith infer -e {folder} -cri {criterion}' first"
         )
     if experiment.globals.task != "frozen-features":
         experiment = without_pretrained(experiment)
