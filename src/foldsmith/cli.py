@@ -288,6 +288,15 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", metavar="HTML", show_default="reports/NAME.html"),
     ] = None,
+    look_at: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--look-at",
+            metavar="ID,ID",
+            help="Labelled photos of which to show what each model looked at.",
+            show_default="the worst and the best",
+        ),
+    ] = None,
     project: ProjectOption = Path("."),
 ) -> None:
     """Write one HTML file of what a run has found: data, curves, predictions, blends, costs.
@@ -296,7 +305,41 @@ def report(
     """
     from foldsmith.report import write_report
 
-    typer.echo(f"wrote {write_report(_open(project), config, overrides or (), output)}")
+    ids = [name for name in (look_at or "").split(",") if name]
+    typer.echo(f"wrote {write_report(_open(project), config, overrides or (), output, ids)}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Output folder of a finished run.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Output folder of another one.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", metavar="HTML", show_default="reports/compare_A_B.html"),
+    ] = None,
+    criterion: Annotated[
+        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
+        typer.Option("-cri", "--criterion", help="Which epochs of single experiments."),
+    ] = None,
+    project: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--project",
+            metavar="DIR",
+            help="Project folder, which A and B are relative to then.",
+            show_default="those that they lie in",
+        ),
+    ] = None,
+) -> None:
+    """Say whether one run is better than another by more than noise, and show where.
+
+    foldsmith compare output/900_ensemble output/901_ensemble
+    """
+    from foldsmith import report
+    from foldsmith.stages.output_folder import shown
+
+    path = report.compare(a, b, output, criterion=criterion, project=project)
+    typer.echo(f"wrote {shown(path)}")
 
 
 @app.command()

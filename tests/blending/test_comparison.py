@@ -100,7 +100,7 @@ def test_a_real_gain_is_recommended(metric):
     assert name != "mean" and "by more than noise" in why and why.startswith(f"submit {name}")
     by_name = {result.name: result for result in found}
     assert by_name[name].honest.gain == max(r.honest.gain for r in found)
-    assert by_name[name].honest.gain > 0 and by_name[name].honest.beats_mean
+    assert by_name[name].honest.gain > 0 and by_name[name].honest.beats_baseline
     # The mean gains nothing over itself.
     assert by_name["mean"].honest.gain_interval == (0, 0)
     assert isinstance(by_name["simplex"].fitted, FittedWeights)

@@ -26,14 +26,17 @@ from warm import Command, foldsmith  # noqa: E402
 RUN = ["run", "--no-report", "-cfg", "exp_config/900.yml"]
 MOMENTS = ("before", "after", "torn")
 
-# What measures time, and so differs from run to run.
-TIMES = {"images_per_s", "data_wait", "elapsed_time", "finished", "wall_s", "epoch_s"}
+# What measures time and memory, and so differs from run to run.
+TIMES = {
+    *("images_per_s", "data_wait", "elapsed_time", "finished", "wall_s", "epoch_s"),
+    *("host_mib", "cuda_mib"),
+}
 
 
 def compare(clean: Path, other: Path) -> list[str]:
     """Return how the files of two projects differ; all must be equal byte for byte.
 
-    In JSON and in the file to resume from, values that measure time are left out.
+    In JSON and in the file to resume from, values that measure time and memory are left out.
     """
     names = [files_of(folder) for folder in (clean, other)]
     problems = [f"{name}: only in one" for name in sorted(names[0] ^ names[1])]

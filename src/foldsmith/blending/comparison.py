@@ -1,6 +1,6 @@
-"""Ways to blend compared with the plain mean, and which one to submit."""
+"""Predictions compared with one among them; ways to blend, and which one to submit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +31,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Honest:
-    """A score on rows that a blend was not fitted on.
+    """A score on rows that were not learned from, beside that of a baseline on the same rows.
 
     Attributes:
-        score: Metric of the pooled cross-fitted predictions.
+        score: Metric of the pooled predictions.
         interval: Where 95 % of its resampled values lie.
-        gain: By how much it is better than the plain mean's; negative if worse.
+        gain: By how much it is better than the baseline's (of blends: the plain mean's);
+            negative if worse.
         gain_interval: Where 95 % of the resampled gains lie.
     """
 
@@ -46,8 +47,8 @@ class Honest:
     gain_interval: tuple[float, float]
 
     @property
-    def beats_mean(self) -> bool:
-        """Better than the plain mean by more than noise."""
+    def beats_baseline(self) -> bool:
+        """Better than the baseline by more than noise."""
         return self.gain_interval[0] > 0
 
 
@@ -60,12 +61,48 @@ class Compared:
         fitted: The blend, fitted on all rows.
         in_sample: Its metric on those same rows.
         honest: The honest score, if it was to be cross-fitted.
+        cross_fitted: The predictions behind it, each fold's by a blend of the other folds: shape
+            (n,), or (n, n_classes) for probabilities.
     """
 
     name: str
     fitted: FittedBlend
     in_sample: float
     honest: Honest | None
+    cross_fitted: Array | None
+
+
+def honest_scores(
+    metric: Metric,
+    predictions: Mapping[str, Array],
+    baseline: str,
+    targets: Array,
+    groups: npt.NDArray[np.int64],
+    seed: int,
+) -> dict[str, Honest]:
+    """Score predictions, and compare each with one of them by a paired bootstrap over groups.
+
+    Args:
+        metric: The metric.
+        predictions: Name -> predictions, shape (n,) or (n, n_classes), of rows that they were
+            not learned from.
+        baseline: Name of the one that all are compared with.
+        targets: Shape (n,).
+        groups: Number of each row's group, from 0 on, shape (n,).
+        seed: Seed of the bootstrap.
+    """
+    drawn = bootstrap(metric, predictions, targets, groups, seed)
+    scores = {name: metric(predicted, targets) for name, predicted in predictions.items()}
+    sign = 1 if metric.greater_is_better else -1
+    return {
+        name: Honest(
+            scores[name],
+            interval(drawn[name]),
+            metric.gain(scores[name], scores[baseline]),
+            interval(sign * (drawn[name] - drawn[baseline]) + 0.0),
+        )
+        for name in predictions
+    }
 
 
 def compare(
@@ -95,20 +132,13 @@ def compare(
     held_out = {
         c.name: cross_fitted(c.honest, rows, targets, folds) for c in candidates if c.honest
     }
-    drawn = bootstrap(metric, held_out, targets, groups, seed)
-    scores = {name: metric(predicted, targets) for name, predicted in held_out.items()}
-    sign = 1 if metric.greater_is_better else -1
-    honest = {
-        name: Honest(
-            scores[name],
-            interval(drawn[name]),
-            metric.gain(scores[name], scores[baseline]),
-            interval(sign * (drawn[name] - drawn[baseline]) + 0.0),
-        )
-        for name in held_out
-    }
+    honest = honest_scores(metric, held_out, baseline, targets, groups, seed)
     return [
-        Compared(c.name, blend, metric(blend.predict(rows), targets), honest.get(c.name))
+        Compared(
+            *(c.name, blend, metric(blend.predict(rows), targets)),
+            honest=honest.get(c.name),
+            cross_fitted=held_out.get(c.name),
+        )
         for c, blend in zip(candidates, fitted.values(), strict=True)
     ]
 
@@ -139,7 +169,7 @@ def recommend(compared: Sequence[Compared], baseline: str, metric: Metric) -> tu
     if honest.gain <= 0:
         why = f"nothing else is better out of fold (the next is {best.name}, {gain})"
         return baseline, f"submit {baseline}, the plain mean: {why}"
-    if not honest.beats_mean:
+    if not honest.beats_baseline:
         why = f"the gain of {best.name} may be noise ({gain})"
         return baseline, f"submit {baseline}, the plain mean: {why}"
     return best.name, f"submit {best.name}: better than the plain mean by more than noise ({gain})"

@@ -12,7 +12,12 @@ from foldsmith.config.backbones import backbone_problem
 from foldsmith.config.check import named_files
 from foldsmith.config.settings import MEMBERS, WITH_CLASSES
 from foldsmith.errors import ConfigError, FoldsmithError
+from foldsmith.hashing import FileHashes
 from foldsmith.stages.frozen import head_of
+from foldsmith.stages.manifest import read_manifest
+from foldsmith.stages.member_models import as_inferred
+from foldsmith.stages.output_folder import RESOLVED_CONFIG, read_resolved
+from foldsmith.stages.selection import inference_manifest
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import project_metric
 from foldsmith.tasks.multi_class import MultiClass
@@ -52,8 +57,8 @@ class Step:
 
     @property
     def name(self) -> str:
-        """Name of the experiment: that of its file without the suffix."""
-        return self.experiment.file.stem if self.experiment else ""
+        """Name of the experiment, as :func:`name_of`."""
+        return name_of(self.experiment) if self.experiment else ""
 
     @property
     def epochs(self) -> int:
@@ -140,6 +145,66 @@ def plan_of_all(project: Project, folder: str = EXPERIMENTS) -> Plan:
     return _Builder(project, experiments).plan(experiments.loaded)
 
 
+def plan_of_run(project: Project, root: Path, criterion: Criterion) -> Plan:
+    """Work out the steps behind a finished run as they were run: from its output folders.
+
+    What an experiment file says today does not matter, nor whether it is still there.
+
+    Args:
+        project: The project.
+        root: Output folder of an ensemble, or of one experiment.
+        criterion: By which snapshots a single experiment was inferred.
+
+    Raises:
+        OutputError: The folder holds no run.
+    """
+    types, hashes = types_of(project), FileHashes(project.hash_store)
+    target = read_resolved(project, root)
+    if target.globals.task == "ensemble":
+        criterion = EnsembleSettings.model_validate(target.tree["ensemble"]).criterion
+    found: dict[Path, Experiment] = {}
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        if folder in found or not (folder / RESOLVED_CONFIG).is_file():
+            continue
+        experiment = read_resolved(project, folder)
+        if experiment.globals.task == "ensemble":
+            members = EnsembleSettings.model_validate(experiment.tree["ensemble"]).experiments
+            waiting += [project.path(member) for member in members]
+        else:
+            manifest = read_manifest(inference_manifest(folder, criterion))
+            if manifest is not None:
+                experiment = as_inferred(experiment, manifest, types, hashes)
+            files = named_files(experiment.tree, types).values()
+            waiting += [project.path(file).parent for file in files]
+        found[folder] = experiment
+    experiments = _Experiments(project, [], None, ())
+    experiments.loaded += found.values()
+    return _Builder(project, experiments).plan_as_run(found[root], criterion)
+
+
+def name_of(experiment: Experiment) -> str:
+    """Return the name of an experiment: that of its file without the suffix.
+
+    Of one that was read from an output folder, that of the folder, relative to the project.
+    """
+    file = experiment.file
+    if file.name != RESOLVED_CONFIG:
+        return file.stem
+    folder, project = file.parent, experiment.project.folder
+    return str(folder.relative_to(project) if folder.is_relative_to(project) else folder)
+
+
+def experiment_making(project: Project, folder: Path) -> Experiment | None:
+    """Return the experiment of ``exp_config`` whose output folder this is, if there is one."""
+    files = sorted(project.path(EXPERIMENTS).glob("*.yml"))
+    try:
+        return _Experiments(project, files, None, ()).making(str(folder))
+    except ConfigError:
+        return None  # several
+
+
 def overrides_for(file: Path, target: Path | None, overrides: Sequence[str]) -> list[str]:
     """Return the overrides that are meant for one experiment file, without their pattern."""
     chosen = []
@@ -223,6 +288,14 @@ class _Builder:
                 self._add(target, "metric")
         if self.problems:
             raise ConfigError("\n".join(dict.fromkeys(self.problems)))
+        return self._made()
+
+    def plan_as_run(self, target: Experiment, criterion: Criterion) -> Plan:
+        """Return the plan of what was run; what is gone since shows in the state of a step."""
+        self._add(target, criterion)
+        return self._made()
+
+    def _made(self) -> Plan:
         steps = sorted(self.steps.values(), key=lambda step: step.kind == "ensemble")
         return Plan(self.project, tuple(steps), self.types)
 
@@ -238,14 +311,14 @@ class _Builder:
             return self._add_ensemble(experiment, output)
         if task == "self-supervised":
             self._check(experiment, ())
-            label = f"pretrain {experiment.file.stem}"
+            label = f"pretrain {name_of(experiment)}"
             self.steps.setdefault(
                 label, Step("pretrain", label, output, ("preprocess",), experiment)
             )
             return (label,)
         needs = self._add_sources(experiment, criterion)
         if task == "frozen-features":
-            label = f"fit {experiment.file.stem}"
+            label = f"fit {name_of(experiment)}"
             self.steps.setdefault(label, Step("infer", label, output, needs, experiment))
             return (label,)
         return self._add_fine_tuning(experiment, output, criterion, needs)
@@ -274,7 +347,7 @@ class _Builder:
                 )
             else:
                 needs += self._add(member, settings.criterion)
-        label = f"ensemble {experiment.file.stem}"
+        label = f"ensemble {name_of(experiment)}"
         self.steps[label] = Step("ensemble", label, output, tuple(needs), experiment)
         return (label,)
 
@@ -315,7 +388,7 @@ class _Builder:
                 f"{experiment.file}: globals/snapshot_epochs: must be all, since an ensemble takes "
                 "its epoch by the criterion common"
             )
-        stem = experiment.file.stem
+        stem = name_of(experiment)
         folds = []
         for fold in range(self.project.n_splits):
             label = f"train {stem} fold {fold}"

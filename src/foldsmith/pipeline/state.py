@@ -84,8 +84,16 @@ def manifest_path(step: Step) -> Path:
     return step.folder / MANIFEST
 
 
-def inputs_of(step: Step, plan: Plan, hashes: FileHashes) -> Inputs:
+def inputs_of(
+    step: Step, plan: Plan, hashes: FileHashes, weights_may_be_gone: bool = False
+) -> Inputs:
     """Return the inputs of a step as today's files give them.
+
+    Args:
+        step: The step.
+        plan: Its plan.
+        hashes: Hashes of files.
+        weights_may_be_gone: As for :func:`results_of`.
 
     Raises:
         FoldsmithError: A table is wrong, or something that it needs is not there.
@@ -104,15 +112,27 @@ def inputs_of(step: Step, plan: Plan, hashes: FileHashes) -> Inputs:
             manifest = read_manifest(step.folder / f"fold{fold}" / MANIFEST)
             if manifest is None:
                 raise OutputError(f"{step.folder}: fold {fold} is not trained")
-            found = choose(step.folder, manifest, fold, n_splits, step.criterion)
-            chosen[f"fold{fold}"] = found.sha256
+            known = _inferred_weights(step, fold) if weights_may_be_gone else None
+            if known is None or known not in manifest.outputs.values():
+                known = choose(step.folder, manifest, fold, n_splits, step.criterion).sha256
+            chosen[f"fold{fold}"] = known
         return infer_inputs(step.experiment, step.criterion, chosen, plan.types, hashes)
     predictions = member_hashes(plan.project, step.experiment)
     return ensemble_inputs(step.experiment, predictions, hashes)
 
 
+def _inferred_weights(step: Step, fold: int) -> str | None:
+    """Return the hash of the weights that an inference has used for a fold, if it is finished."""
+    manifest = read_manifest(manifest_path(step))
+    return None if manifest is None else manifest.inputs["snapshots"].get(f"fold{fold}")
+
+
 def state_of_step(
-    step: Step, plan: Plan, hashes: FileHashes, unfinished: Iterable[str]
+    step: Step,
+    plan: Plan,
+    hashes: FileHashes,
+    unfinished: Iterable[str],
+    weights_may_be_gone: bool = False,
 ) -> StepState:
     """Return how far one step is.
 
@@ -121,6 +141,7 @@ def state_of_step(
         plan: Its plan.
         hashes: Hashes of files.
         unfinished: Labels of the steps that are not done.
+        weights_may_be_gone: As for :func:`results_of`.
     """
     progress = read_progress(step)
     manifest = read_manifest(manifest_path(step))
@@ -137,7 +158,7 @@ def state_of_step(
     if manifest is None and not step.epochs:
         return StepState("to do")
     try:
-        inputs = inputs_of(step, plan, hashes)
+        inputs = inputs_of(step, plan, hashes, weights_may_be_gone)
     except FoldsmithError as error:
         return StepState(
             "to do" if manifest is None else "stale", one_line(error)[:200], step.epochs
@@ -145,7 +166,11 @@ def state_of_step(
     if step.kind in ("pretrain", "train"):
         assert step.experiment is not None
         longer = step.kind == "pretrain" and may_be_longer(step.experiment, plan.types)
-        return _training_state(step, plan.project, inputs, manifest, hashes, progress, longer)
+        state = _training_state(step, plan.project, inputs, manifest, hashes, progress, longer)
+        made = manifest is not None and not differences(manifest.inputs, inputs)
+        if weights_may_be_gone and step.kind == "train" and made:
+            return StepState("done")
+        return state
     assert manifest is not None
     changed = differences(manifest.inputs, inputs)
     changed += changed_outputs(manifest_path(step).parent, manifest, hashes)
@@ -194,10 +219,23 @@ def _unusable(step: Step, project: Project, manifest: Manifest, hashes: FileHash
 
 def states_of(plan: Plan, hashes: FileHashes) -> dict[str, StepState]:
     """Return label -> state of every step of a plan."""
+    return _states(plan, hashes, weights_may_be_gone=False)
+
+
+def results_of(plan: Plan, hashes: FileHashes) -> dict[str, StepState]:
+    """Return label -> state of every step of a plan, for who wants to see what was found.
+
+    As :func:`states_of`, but predictions are not out of date because somebody has deleted the
+    weights that made them.
+    """
+    return _states(plan, hashes, weights_may_be_gone=True)
+
+
+def _states(plan: Plan, hashes: FileHashes, weights_may_be_gone: bool) -> dict[str, StepState]:
     states: dict[str, StepState] = {}
     for step in plan.steps:
         unfinished = [label for label, state in states.items() if state.status != "done"]
-        states[step.label] = state_of_step(step, plan, hashes, unfinished)
+        states[step.label] = state_of_step(step, plan, hashes, unfinished, weights_may_be_gone)
     hashes.save()
     return states
 

@@ -1,5 +1,5 @@
-"""One HTML file that shows what a run found."""
+"""HTML files that show what a run found, and two runs beside each other."""
 
-from foldsmith.report.page import write_report
+from foldsmith.report.page import compare, write_report
 
-__all__ = ["write_report"]
+__all__ = ["compare", "write_report"]

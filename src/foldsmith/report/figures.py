@@ -1,14 +1,18 @@
 """The figures of a report, readable on a light and on a dark page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldsmith.blending.comparison import Honest
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float64]
@@ -32,17 +36,22 @@ def _figure(width: float, height: float, n: int = 1) -> "tuple[Figure, list[Axes
     return figure, axes
 
 
-def _legend(axis: "Axes") -> None:
+def _legend(axis: "Axes", **where: Any) -> None:
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, frameon=False, labelcolor=_GREY)
+        axis.legend(fontsize=8, frameon=False, labelcolor=_GREY, **where)
 
 
-def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], keys: Sequence[str]) -> "Figure":
+def curves(
+    logs: Mapping[str, Sequence[Mapping[str, Any]]],
+    keys: Sequence[str],
+    dashed: Collection[str] = (),
+) -> "Figure":
     """Draw logged values over the epochs: a panel per key, a line per log.
 
     Args:
         logs: Name of each line -> entries with ``epoch`` and values by key.
         keys: The keys.
+        dashed: Names of the lines that are dashed.
     """
     figure, axes = _figure(3.6, 2.8, len(keys))
     for axis, key in zip(axes, keys, strict=True):
@@ -50,7 +59,9 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], keys: Sequence[str])
             points = [(entry["epoch"], entry[key]) for entry in log if key in entry]
             if points:
                 mark = "o" if len(points) < 15 else None
-                axis.plot(*zip(*points, strict=True), label=name, marker=mark, markersize=3, lw=1.2)
+                ends = tuple(zip(*points, strict=True))
+                style = "--" if name in dashed else "-"
+                axis.plot(*ends, label=name, marker=mark, markersize=3, lw=1.2, ls=style)
         axis.set_title(key, fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
     if len(logs) > 1:
@@ -73,6 +84,91 @@ def by_fold(scores: pd.DataFrame, value: float, metric: str) -> "Figure":
     axis.set_xlabel("fold", fontsize=8)
     _legend(axis)
     return figure
+
+
+def folds_beside(scores: pd.DataFrame, metric: str) -> "Figure":
+    """Draw the metric of each fold in two runs.
+
+    Args:
+        scores: Columns fold, A and B, a row per fold.
+        metric: Its name.
+    """
+    figure, (axis,) = _figure(4.6, 2.8)
+    places = np.arange(len(scores))
+    # Points, not bars from zero: what matters is the distance.
+    axis.vlines(places, scores["A"], scores["B"], color=_GREY, lw=1)
+    for name in ("A", "B"):
+        axis.scatter(places, scores[name], s=32, zorder=3, label=name)
+    axis.margins(x=0.1)
+    axis.set_xticks(places, scores["fold"].astype(str))
+    axis.set_title(f"{metric} by fold", fontsize=9)
+    axis.set_xlabel("fold", fontsize=8)
+    # Beside the points, which may be anywhere.
+    axis.legend(
+        fontsize=8, frameon=False, labelcolor=_GREY, loc="upper left", bbox_to_anchor=(1, 1)
+    )
+    return figure
+
+
+def scores_beside(scores: Sequence[Honest], metric: str) -> "Figure":
+    """Draw the scores of A and B with their intervals, and the gain of B over A.
+
+    Args:
+        scores: Of A and of B; the gain of B is over A.
+        metric: Name of the metric.
+    """
+    figure, (left, right) = _figure(3.6, 1.7, 2)
+    for place, honest in enumerate(scores):
+        _interval(left, -place, honest.score, honest.interval, f"C{place}")
+    left.set_yticks([0, -1], ["A", "B"])
+    left.set_ylim(-1.6, 0.6)
+    left.set_title(f"{metric}, 95 % of resamples", fontsize=9)
+    _interval(right, 0, scores[1].gain, scores[1].gain_interval, "C2")
+    right.axvline(0, color=_GREY, lw=0.8, ls=":")
+    right.set_yticks([0], ["B over A"])
+    right.set_ylim(-1, 1)
+    right.set_title("gain (right of 0: B is better)", fontsize=9)
+    return figure
+
+
+def _interval(
+    axis: "Axes", place: float, value: float, ends: tuple[float, float], colour: str
+) -> None:
+    axis.plot(ends, [place, place], color=_GREY, lw=1.5)
+    axis.scatter([value], [place], color=colour, s=32, zorder=3)
+
+
+def prediction_against_prediction(points: Array, targets: Array) -> "Figure":
+    """Draw what A predicts against what B predicts, coloured by target.
+
+    Args:
+        points: Predictions of A and B, shape (2, n).
+        targets: Shape (n,).
+    """
+    figure, (axis,) = _figure(4.6, 3.8)
+    # Rims, for the darkest points on a dark page.
+    drawn = axis.scatter(
+        *(points[0], points[1]),
+        c=targets,
+        s=9,
+        cmap="viridis",
+        edgecolors=_GREY,
+        linewidths=0.4,
+        rasterized=True,
+    )
+    ends = [points.min(), points.max()]
+    axis.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
+    axis.set_title("predictions, coloured by target", fontsize=9)
+    axis.set_xlabel("predicted by A", fontsize=8)
+    axis.set_ylabel("predicted by B", fontsize=8)
+    _bar(figure, axis, drawn)
+    return figure
+
+
+def _bar(figure: "Figure", axis: "Axes", drawn: "PathCollection") -> "Colorbar":
+    bar = figure.colorbar(drawn, ax=axis)
+    bar.ax.tick_params(colors=_GREY, labelsize=8)
+    return bar
 
 
 def predicted_against_true(targets: Array, predictions: Array, values: Sequence[float]) -> "Figure":
@@ -199,10 +295,9 @@ def map_of(
     drawn = axis.scatter(
         points[:, 0], points[:, 1], c=targets, s=6, cmap=colours, linewidths=0, rasterized=True
     )
-    bar = figure.colorbar(drawn, ax=axis)
+    bar = _bar(figure, axis, drawn)
     if names:
         bar.set_ticks(range(len(names)), labels=list(names))
-    bar.ax.tick_params(colors=_GREY, labelsize=8)
     share = strengths**2 / (strengths**2).sum()
     axis.set_xlabel(f"first component, {share[0]:.0%} of the variance", fontsize=8)
     axis.set_ylabel(f"second, {share[1]:.0%}", fontsize=8)

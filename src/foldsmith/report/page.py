@@ -1,12 +1,16 @@
-"""The page: sections through a template, into one file."""
+"""The pages: sections through a template, each into one file."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from foldsmith.atomic import write_text
-from foldsmith.config import Project
+from foldsmith.config import Criterion, Project
+from foldsmith.errors import OutputError
+from foldsmith.pipeline.compare import compare_runs, read_finished
 from foldsmith.pipeline.plan import plan_of
+from foldsmith.report.comparison import lines_of, sections_of_comparison
+from foldsmith.report.parts import Section
 from foldsmith.report.sections import reason_of, sections_of
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -20,6 +24,7 @@ def write_report(
     config: Path | str,
     overrides: Sequence[str] = (),
     output: Path | None = None,
+    look_at: Sequence[str] = (),
 ) -> Path:
     """Write one HTML file of what an experiment and all that it needs have found.
 
@@ -31,28 +36,77 @@ def write_report(
         config: Experiment file of any kind, relative to the project folder.
         overrides: As those of the run.
         output: The file; ``reports/NAME.html`` in the project folder if None.
+        look_at: Ids of labelled photos of which is shown what each fine-tuned model looked at,
+            beside the worst and the best ones.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: An experiment is wrong.
+        ConfigError: An experiment is wrong, or no labelled photo has such an id.
     """
+    plan = plan_of(project, config, overrides)
+    name = Path(config).stem
+    path = project.path(REPORTS) / f"{name}.html" if output is None else output
+    title = f"{project.settings.name}: {name}"
+    _write(path, title, reason_of(plan), sections_of(plan, look_at))
+    return path
+
+
+def compare(
+    a: Path | str,
+    b: Path | str,
+    output: Path | None = None,
+    *,
+    criterion: Criterion | None = None,
+    project: Path | str | None = None,
+) -> Path:
+    """Write one HTML file of two finished runs beside each other, and print what was found.
+
+    Ensembles are compared by the cross-fitted predictions of the blend that they recommend,
+    single experiments by their out-of-fold predictions, on the photos that both have.
+
+    Args:
+        a: Output folder of an ensemble or of one experiment.
+        b: Another one, of the same project or of another one with the same photos.
+        output: The file; ``reports/compare_A_B.html`` in the project of ``a`` if None.
+        criterion: Which snapshots of a single experiment, if it was inferred by several.
+        project: The project folder, which both are relative to then; None takes the ones that
+            they lie in.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: There is no project, or the runs are judged by different metrics.
+        OutputError: A folder holds no finished run, or the runs are of other photos or targets.
+    """
+    runs = [read_finished(folder, project, criterion) for folder in (a, b)]
+    if runs[0].root == runs[1].root:
+        raise OutputError(f"{runs[0].root}: is both runs; name another one to compare it with")
+    comparison = compare_runs(*runs)
+    for line in lines_of(comparison):
+        print(line)
+    name = f"compare_{runs[0].root.name}_{runs[1].root.name}.html"
+    path = runs[0].project.path(REPORTS) / name if output is None else output
+    title = " and ".join(comparison.names)
+    lead = f"{comparison.verdict}. {comparison.metric.name}: {comparison.difference}."
+    _write(path, title, lead, sections_of_comparison(comparison))
+    return path
+
+
+def _write(path: Path, title: str, lead: str, sections: Sequence[Section]) -> None:
     # Here, not above: `run` needs it at its end only.
     from jinja2 import Environment, StrictUndefined
 
-    plan = plan_of(project, config, overrides)
-    name = Path(config).stem
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        title=f"{project.settings.name}: {name}",
+        title=title,
         subtitle=f"written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-        lead=reason_of(plan),
-        sections=sections_of(plan),
+        lead=lead,
+        sections=sections,
     )
-    path = project.path(REPORTS) / f"{name}.html" if output is None else output
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
-    return path

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.data.images import Image, decode
@@ -70,11 +72,13 @@ class Gallery:
         caption: What they are.
         photos: Data URI and caption of each.
         columns: Photos per row; 0 fills the width.
+        wide: Whether each is two photos beside each other.
     """
 
     caption: str
     photos: Sequence[tuple[str, str]]
     columns: int = 0
+    wide: bool = False
     kind: str = "gallery"
 
 
@@ -94,6 +98,11 @@ class Section:
     title: str
     name: str
     parts: list[Part] = field(default_factory=list)
+
+
+def not_done(what: str) -> Text:
+    """Return the paragraph that stands for something that was not run."""
+    return Text(f"{what} is not done yet.")
 
 
 def table(caption: str, frame: pd.DataFrame, digits: int = 4) -> Table:
@@ -135,9 +144,37 @@ def thumbnail(path: Path) -> str:
     except DataError:
         return ""
     scale = min(1.0, _THUMBNAIL / max(image.shape[:2]))
-    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    small = cv2.resize(image, _scaled(image, scale), interpolation=cv2.INTER_AREA)
+    return _jpeg(small.astype(np.uint8, copy=False))
+
+
+def heat_map(view: Image, heat: npt.NDArray[np.float32]) -> str:
+    """Return what a model saw, and beside it the same under a heat map, as a data URI.
+
+    Args:
+        view: uint8 RGB, shape (H, W, 3).
+        heat: In 0..1, shape (rows, columns): hotter is more.
+    """
+    # Small views are made larger too: cells of the map should be told apart.
+    size = _scaled(view, _THUMBNAIL / max(view.shape[:2]))
+    shrinks = size[0] < view.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
+    photo = cv2.resize(view, size, interpolation=how)
+    smooth = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)[:, :, None]
+    levels = (255 * smooth).round().astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[:, :, ::-1]
+    # Grey below, so that every colour is heat; where it is cold the photo shows.
+    grey = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
+    covered = (1 - 0.65 * smooth) * grey + 0.65 * smooth * colours
+    return _jpeg(np.hstack([photo, covered.round().astype(np.uint8)]))
+
+
+def _scaled(image: Image, scale: float) -> list[int]:
+    return [max(1, round(length * scale)) for length in image.shape[1::-1]]
+
+
+def _jpeg(image: Image) -> str:
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
     return _uri("image/jpeg", data.tobytes())
 
 

@@ -1,9 +1,7 @@
 """What a report says: the sections, made from the files that finished steps have left."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +9,7 @@ import pandas as pd
 
 from foldsmith.config import EnsembleSettings, Experiment, Project
 from foldsmith.config.flatten import flatten
-from foldsmith.config.settings import WITH_CLASSES
-from foldsmith.config.yaml_io import read_yaml
+from foldsmith.config.settings import FINE_TUNINGS, WITH_CLASSES
 from foldsmith.data.duplicates import NEAR_DUPLICATES
 from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.tables import (
@@ -24,20 +21,32 @@ from foldsmith.data.tables import (
     read_table,
     targets_of,
 )
+from foldsmith.errors import ConfigError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, Step
-from foldsmith.pipeline.state import StepState, states_of
-from foldsmith.pipeline.table import duration
+from foldsmith.pipeline.state import StepState, results_of
 from foldsmith.report import figures
-from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
+from foldsmith.report.configuration import differences, tree_of
+from foldsmith.report.costs import cost_of
+from foldsmith.report.parts import (
+    Gallery,
+    Part,
+    Section,
+    Text,
+    heat_map,
+    not_done,
+    picture,
+    table,
+    thumbnail,
+)
 from foldsmith.stages.frozen import TRAIN_FEATURES
+from foldsmith.stages.look import look_at
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
-from foldsmith.stages.output_folder import RESOLVED_CONFIG
 from foldsmith.stages.scores import POOLED, THRESHOLDS
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import project_metric, value_metric
 from foldsmith.tasks.multi_class import MultiClass
-from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions.log import entries_of
 from foldsmith.training.extensions.probe import PROBES_FILE
 
 Array = npt.NDArray[np.float64]
@@ -46,6 +55,8 @@ _TITLES = {"pretrain": "Pretraining", "infer": "Experiment", "ensemble": "Ensemb
 
 # Photos of a gallery.
 _SHOWN = 12
+# Photos of which is shown what a model looked at.
+_WORST, _BEST = 4, 4
 # Rows of a table that might have many thousands.
 _ROWS = 200
 # Photos of a map: more make it slow, and no clearer.
@@ -54,14 +65,19 @@ _MAPPED = 4000
 _ASKED, _NEIGHBOURS = 6, 5
 
 
-def sections_of(plan: Plan) -> list[Section]:
+def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
     """Return the sections of a report, of the steps that are done.
 
     Args:
         plan: The steps of an experiment.
+        look_at_ids: Photos of which is shown what each model looked at, beside the worst and best.
+
+    Raises:
+        ConfigError: There is no labelled photo of such an id.
     """
     project = plan.project
-    states = states_of(plan, FileHashes(project.hash_store))
+    _check_ids(plan, look_at_ids)
+    states = results_of(plan, FileHashes(project.hash_store))
     found = [_data(project)]
     for step in plan.steps:
         state = states[step.label]
@@ -70,10 +86,10 @@ def sections_of(plan: Plan) -> list[Section]:
         elif step.kind == "pretrain":
             found.append(_pretraining(plan, step))
         elif step.kind == "infer":
-            found.append(_experiment(project, step))
+            found.append(_experiment(project, step, look_at_ids))
         elif step.kind == "ensemble":
             found.append(_ensemble(project, step))
-    return [*found, _cost(plan), _configuration(plan)]
+    return [*found, cost_of(plan), _configuration(plan)]
 
 
 def reason_of(plan: Plan) -> str:
@@ -100,14 +116,10 @@ def _out_of_date(step: Step, state: StepState) -> Section:
     return section
 
 
-def _not_done(what: str) -> Text:
-    return Text(f"{what} is not done yet.")
-
-
 def _data(project: Project) -> Section:
     section = Section("Data", "data")
     if not project.fold_table.is_file():
-        section.parts.append(_not_done("Preprocessing"))
+        section.parts.append(not_done("Preprocessing"))
         return section
     folds = read_folds(project, None)
     settings = project.settings
@@ -142,19 +154,11 @@ def _data(project: Project) -> Section:
     return section
 
 
-def _log(file: Path) -> list[dict[str, Any]]:
-    try:
-        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return entries
-
-
 def _pretraining(plan: Plan, step: Step) -> Section:
     section = _section(step)
-    log = _log(step.folder / LOG_FILE)
+    log = entries_of(step.folder)
     if not log:
-        section.parts.append(_not_done("This pretraining"))
+        section.parts.append(not_done("This pretraining"))
         return section
     keys = [key for key in ("train/loss", "train/std", "lr") if any(key in e for e in log)]
     section.parts.append(
@@ -224,13 +228,21 @@ def _shown(target: float | str) -> str:
     return target if isinstance(target, str) else f"{target:g}"
 
 
-def _experiment(project: Project, step: Step) -> Section:
+def _check_ids(plan: Plan, ids: Sequence[str]) -> None:
+    for meta_file in plan.meta_files if ids else ():
+        known = set(read_folds(plan.project, meta_file)[plan.project.settings.id_column])
+        unknown = [name for name in ids if name not in known]
+        if unknown:
+            raise ConfigError(f"--look-at {','.join(unknown)}: no labelled photo has such an id")
+
+
+def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Section:
     assert step.experiment is not None
     experiment, label = step.experiment, LABELS[step.criterion]
     section = _section(step)
     manifest = read_manifest(inference_manifest(step.folder, step.criterion))
     if manifest is None:
-        section.parts.append(_not_done("This experiment"))
+        section.parts.append(not_done("This experiment"))
         return section
     folds = read_folds(project, experiment.globals.meta_file)
     targets = targets_of(project, folds).astype(np.float64)
@@ -244,7 +256,7 @@ def _experiment(project: Project, step: Step) -> Section:
     logs = {
         f"fold {fold}": log
         for fold in range(project.n_splits)
-        if (log := _log(step.folder / f"fold{fold}" / LOG_FILE))
+        if (log := entries_of(step.folder / f"fold{fold}"))
     }
     if logs:
         keys = ["train/loss", "val/loss", "val/metric"]
@@ -255,15 +267,22 @@ def _experiment(project: Project, step: Step) -> Section:
     section.parts.append(picture(caption, figures.by_fold(of_folds, value, metric)))
     section.parts.append(table("Scores of the folds", scores))
     caption = "Out-of-fold predictions; in the confusion, counts on shares of each row"
+    off = np.abs(predicted - targets)
     if project.class_names:
-        figure = figures.confusion(targets, predicted, project.class_names)
+        section.parts.append(
+            picture(caption, figures.confusion(targets, predicted, project.class_names))
+        )
+        off = _missed(project, step.folder, label, targets)
+        section.parts += _misses(project, folds, targets, predicted, off)
+    else:
+        figure = figures.predicted_against_true(targets, predicted, project.class_values)
         section.parts.append(picture(caption, figure))
-        missed = _missed(project, step.folder, label, targets)
-        section.parts += _misses(project, folds, targets, predicted, missed)
-        return section
-    figure = figures.predicted_against_true(targets, predicted, project.class_values)
-    section.parts.append(picture(caption, figure))
-    section.parts += _residuals(project, folds, targets, predicted)
+        section.parts += _residuals(project, folds, targets, predicted)
+    if experiment.globals.task in FINE_TUNINGS:
+        ids = list(folds[project.settings.id_column])
+        chosen = [ids.index(name) for name in look_at_ids]
+        said = _said(project, folds, targets, predicted)
+        section.parts += _looked_at(project, step, said, off, chosen)
     return section
 
 
@@ -358,12 +377,63 @@ def _misses(
         yield Gallery(f"{caption} predictions, out of fold", photos)
 
 
+def _said(project: Project, folds: pd.DataFrame, targets: Array, predicted: Array) -> list[str]:
+    """Return of each photo its id, what is true and what was predicted."""
+    ids = folds[project.settings.id_column].astype(str)
+    if project.class_names:
+        pairs = zip(as_written(project, targets), as_written(project, predicted), strict=True)
+        shown = [f"true {truth}, predicted {said}" for truth, said in pairs]
+    else:
+        pairs = zip(targets, predicted, strict=True)
+        shown = [f"true {truth:g}, predicted {said:.2f}" for truth, said in pairs]
+    return [f"{name}: {text}" for name, text in zip(ids, shown, strict=True)]
+
+
+def _looked_at(
+    project: Project, step: Step, said: Sequence[str], off: Array, chosen: Sequence[int]
+) -> Iterator[Part]:
+    """Yield what the models looked at in chosen photos, the worst and the best ones.
+
+    Args:
+        project: The project.
+        step: An inference.
+        said: What stands below each photo.
+        off: How far off each prediction is, shape (n,).
+        chosen: Rows of chosen photos.
+    """
+    order = np.argsort(off, kind="stable").tolist()
+    worst = order[::-1][:_WORST]
+    best = [row for row in order[:_BEST] if row not in worst]
+    wanted = {"Chosen photos": list(chosen), "Worst": worst, "Best": best}
+    rows = list(dict.fromkeys(row for of in wanted.values() for row in of))
+    try:
+        looked, what = look_at(project, step.folder, step.criterion, rows)
+    except Exception as error:  # whatever a model does: the rest of the report is worth having
+        yield Text(f"What the models looked at cannot be shown: {one_line(error)}.")
+        return
+    by_row = dict(zip(rows, looked, strict=True))
+    if all(each.heat.size == 1 for each in looked):
+        yield Text(
+            "What the models looked at cannot be shown: photos are so small that the last feature "
+            "map is a single cell."
+        )
+        return
+    for title, of in wanted.items():
+        if of:
+            photos = [(heat_map(by_row[row].view, by_row[row].heat), said[row]) for row in of]
+            caption = (
+                f"{title}; on the right what the model that has not seen the photo looked at: "
+                f"{what} (Grad-CAM)"
+            )
+            yield Gallery(caption, photos, wide=True)
+
+
 def _ensemble(project: Project, step: Step) -> Section:
     assert step.experiment is not None
     section = _section(step)
     manifest = read_manifest(step.folder / MANIFEST)
     if manifest is None:
-        section.parts.append(_not_done("This ensemble"))
+        section.parts.append(not_done("This ensemble"))
         return section
     settings = EnsembleSettings.model_validate(step.experiment.tree["ensemble"])
     section.parts.append(Text(str(manifest.facts["reason"])))
@@ -396,74 +466,15 @@ def _ensemble(project: Project, step: Step) -> Section:
     return section
 
 
-def _cost(plan: Plan) -> Section:
-    section = Section("Cost", "cost")
-    records = []
-    for step in plan.steps:
-        for manifest, folder in _manifests(plan.project, step):
-            speeds = [e["images_per_s"] for e in _log(folder / LOG_FILE) if "images_per_s" in e]
-            facts = manifest.facts
-            records.append(
-                {
-                    "step": step.label,
-                    "seconds": round(float(facts.get("wall_s", 0.0)), 1),
-                    "images/s": round(float(np.median(speeds))) if speeds else None,
-                    "device": facts.get("device", ""),
-                    "finished": str(facts.get("finished", "")),
-                }
-            )
-    if not records:
-        section.parts.append(_not_done("Anything"))
-        return section
-    frame = pd.DataFrame(records)
-    total = float(frame["seconds"].sum())
-    section.parts.append(Text(f"{duration(total)} of work in {len(frame)} finished steps."))
-    frame["images/s"] = frame["images/s"].map(lambda v: "" if pd.isna(v) else f"{v:.0f}")
-    section.parts.append(table("Steps; images per second of the median epoch", frame, digits=1))
-    return section
-
-
-def _manifests(project: Project, step: Step) -> Iterator[tuple[Manifest, Path]]:
-    if step.kind == "preprocess":
-        files = [project.data_dir / "preprocess_manifest.json"]
-    elif step.kind == "infer":
-        files = [inference_manifest(step.folder, step.criterion)]
-    else:
-        files = [step.folder / MANIFEST]
-    for file in files:
-        manifest = read_manifest(file)
-        if manifest is not None:
-            yield manifest, file.parent
-
-
 def _configuration(plan: Plan) -> Section:
     section = Section("Configuration", "configuration")
     for title, kinds in (("pretrainings", ("pretrain",)), ("experiments", ("infer",))):
-        trees = {step.name: flatten(_tree(step)) for step in plan.steps if step.kind in kinds}
+        trees = {step.name: flatten(tree_of(step)) for step in plan.steps if step.kind in kinds}
         if trees:
             caption = f"What differs between the {title}" if len(trees) > 1 else f"The {title[:-1]}"
-            section.parts.append(_differences(caption, trees))
+            section.parts.append(differences(caption, trees))
     files = ", ".join(sorted({step.name for step in plan.steps} - {""}))
     section.parts.append(
         Text(f"Experiments: {files}. resolved_config.yml in each output folder has every value.")
     )
     return section
-
-
-def _tree(step: Step) -> dict[str, Any]:
-    """Return the configuration that was run; of a step that was not, the one that would be."""
-    for folder in (step.folder, step.folder / "fold0"):
-        if (folder / RESOLVED_CONFIG).is_file():
-            return dict(read_yaml(folder / RESOLVED_CONFIG))
-    assert step.experiment is not None
-    return step.experiment.tree
-
-
-def _differences(caption: str, trees: dict[str, dict[str, Any]]) -> Part:
-    keys = sorted({key for tree in trees.values() for key in tree})
-    rows: list[Sequence[str]] = []
-    for key in keys:
-        values = ["" if key not in tree else str(tree[key]) for tree in trees.values()]
-        if len(trees) == 1 or len(set(values)) > 1:
-            rows.append([key, *values])
-    return table(caption, pd.DataFrame(rows, columns=["key", *trees]))

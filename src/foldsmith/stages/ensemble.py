@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.atomic import remove_leftovers, write_csv
+from foldsmith.atomic import remove_leftovers, write_csv, write_npy
 from foldsmith.blending.base import FittedWeights, Goal, Rows
 from foldsmith.blending.calibration import CalibratedBlend
 from foldsmith.blending.comparison import Candidate, Compared, compare, recommend
@@ -45,6 +45,10 @@ OPTIMISED = "wopt-all"
 # All that the fitted blends know, by their names.
 BLENDS = "blends.safetensors"
 PROBABILITIES = "probabilities.csv"
+# Id, fold, target, and a column of cross-fitted predictions per blend that has them; for a metric
+# of probabilities also those, shape (n_blends, n_train, n_classes), in the order of the columns.
+CROSS_FITTED = "cross_fitted_predictions.csv"
+CROSS_FITTED_PROBABILITIES = "cross_fitted_probabilities.npy"
 
 # What the averages of one task's members are called; others by the task's name.
 _SHORT_TASKS = {"multi-class": "cls", "regression": "reg"}
@@ -61,7 +65,9 @@ def ensemble(
     ``probabilities.csv``), ``weights.csv``, ``ensemble_scores.csv`` and ``blends.safetensors``
     (the fitted blends, for new photos). Beside its score on the
     rows that it was fitted on, each blend gets a cross-fitted one: see
-    :func:`~foldsmith.blending.comparison.compare`.
+    :func:`~foldsmith.blending.comparison.compare`. The cross-fitted predictions behind it are
+    kept in :data:`CROSS_FITTED`, for a metric of probabilities also in
+    :data:`CROSS_FITTED_PROBABILITIES`.
 
     Args:
         project: The project.
@@ -136,22 +142,35 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         blends |= prefixed(result.name, result.fitted.arrays())
     outputs["weights.csv"] = pd.DataFrame({"experiment": names} | weights)
     outputs["ensemble_scores.csv"] = scores
+    held_out = {c.name: c.cross_fitted for c in compared if c.cross_fitted is not None}
+    columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
+    outputs[CROSS_FITTED] = table[columns].assign(
+        **{name: goal.points(predicted) for name, predicted in held_out.items()}
+    )
+    files = [folder / file for file in outputs]
     with lock(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         # First, so that a run that is killed here does not look finished.
-        older = (folder / PROBABILITIES, *folder.glob("submission*.csv"))
+        older = (
+            *(folder / PROBABILITIES, folder / CROSS_FITTED_PROBABILITIES),
+            *folder.glob("submission*.csv"),
+        )
         for old in (folder / MANIFEST, *older):
             old.unlink(missing_ok=True)
         save_sources(folder, experiment)
-        for file, content in outputs.items():
-            write_csv(folder / file, content)
-        write_arrays(folder / BLENDS, blends)
+        for path, content in zip(files, outputs.values(), strict=True):
+            write_csv(path, content)
+        files.append(folder / BLENDS)
+        write_arrays(files[-1], blends)
+        if goal.metric.needs == "probabilities":
+            files.append(folder / CROSS_FITTED_PROBABILITIES)
+            write_npy(files[-1], np.stack(list(held_out.values())))
         write_manifest(
             folder / MANIFEST,
             f"ensemble {experiment.globals.output_path}",
             inputs,
-            [*(folder / file for file in outputs), folder / BLENDS],
+            files,
             hashes,
             members=names,
             seed=seed,
@@ -171,7 +190,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     more = f", {PROBABILITIES}" if PROBABILITIES in outputs else ""
     print(
         f"wrote {shown(folder)}/submission.csv ({chosen}){more}, submission_*.csv, weights.csv, "
-        "ensemble_scores.csv"
+        f"ensemble_scores.csv, {CROSS_FITTED}"
     )
     return scores
 
@@ -257,7 +276,7 @@ def _score_table(compared: Sequence[Compared], chosen: str, metric: Metric) -> p
             record["low"], record["high"] = honest.interval
             record["gain"] = honest.gain
             record["gain_low"], record["gain_high"] = honest.gain_interval
-            record["beats_mean"] = honest.beats_mean
+            record["beats_mean"] = honest.beats_baseline
         record["submit"] = result.name == chosen
         records.append(record)
     columns = max((list(record) for record in records), key=len)
@@ -296,7 +315,7 @@ def _print_blends(
         line += f"{honest.score:.4f} [{low:.4f}, {high:.4f}]"
         if result.name != BASELINE:
             line += f"   {honest.gain:+.4f} [{gain_low:+.4f}, {gain_high:+.4f}]"
-            line += "  better" if honest.beats_mean else ""
+            line += "  better" if honest.beats_baseline else ""
         print(line)
     print(
         "(in sample: weights chosen on the rows they are scored on; cross-fitted: on other folds)"

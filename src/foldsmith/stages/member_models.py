@@ -1,6 +1,6 @@
 """The models behind a finished experiment's predictions, for photos that it has not seen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,46 @@ def read_member(
         OutputError: The folder holds no finished experiment, a file is missing, or something
             is not as it was when the test photos were predicted.
     """
+    experiment, manifest = read_inferred(project, folder, criterion)
+    if device is not None:
+        experiment = experiment.with_values({"globals/device": device})
+    root, hashes = project.path(folder), FileHashes(project.hash_store)
+    # Who calls this may be drawing random numbers too.
+    with random_state_kept():
+        if experiment.globals.task == "frozen-features":
+            models, heads = _read_frozen(experiment, root, manifest, hashes)
+        else:
+            folds = range(project.n_splits)
+            snapshots = kept_snapshots(root, manifest, criterion, folds, hashes)
+            models, heads = _load_folds(experiment, snapshots), []
+    hashes.save()
+    return MemberModels(root.name, experiment, models, heads)
+
+
+def _load_folds(experiment: Experiment, snapshots: Sequence[Path]) -> list[nn.Module]:
+    models = []
+    for fold, path in enumerate(snapshots):
+        model: nn.Module = parts_of(experiment, fold)["model"]
+        load_weights(model, path)
+        models.append(model)
+    return models
+
+
+def read_inferred(
+    project: Project, folder: str | Path, criterion: Criterion
+) -> tuple[Experiment, Manifest]:
+    """Return a finished experiment as its inference has run it, and the inference's manifest.
+
+    Args:
+        project: The project.
+        folder: Output folder of a fine-tuning or of frozen features.
+        criterion: Which snapshots.
+
+    Raises:
+        ConfigError: The experiment is wrong, or a file that it names is missing.
+        OutputError: The folder holds no finished experiment, or something is not as it was when
+            the test photos were predicted.
+    """
     root = project.path(folder)
     experiment = read_resolved(project, root)
     if experiment.globals.task not in MEMBERS:
@@ -155,23 +195,14 @@ def read_member(
     types = types_of(project)
     experiment.check(types)
     hashes = FileHashes(project.hash_store)
-    experiment = _as_inferred(experiment, manifest, types, hashes)
+    experiment = as_inferred(experiment, manifest, types, hashes)
     changed = _changed(experiment, manifest, types, hashes)
     if changed:
         raise OutputError(
             f"{root}: has predicted the test photos from other inputs than today's "
             f"({'; '.join(changed[:5])}); restore them, or run 'foldsmith run' again"
         )
-    if device is not None:
-        experiment = experiment.with_values({"globals/device": device})
-    # Who calls this may be drawing random numbers too.
-    with random_state_kept():
-        if experiment.globals.task == "frozen-features":
-            models, heads = _read_frozen(experiment, root, manifest, hashes)
-        else:
-            models, heads = _read_folds(experiment, root, manifest, criterion, hashes), []
-    hashes.save()
-    return MemberModels(root.name, experiment, models, heads)
+    return experiment, manifest
 
 
 def _read_transforms(experiment: Experiment, parts: Parts) -> list[Transform]:
@@ -201,30 +232,37 @@ def _read_frozen(
     return [parts["model"]], heads
 
 
-def _read_folds(
-    experiment: Experiment,
+def kept_snapshots(
     root: Path,
     manifest: Manifest,
     criterion: Criterion,
+    folds: Iterable[int],
     hashes: FileHashes,
-) -> list[nn.Module]:
-    """Return the folds' models, as the chosen snapshots have them."""
+) -> list[Path]:
+    """Return the weights that folds were inferred with.
+
+    Args:
+        root: Output folder of the fine-tuning.
+        manifest: That of its inference.
+        criterion: Which snapshots.
+        folds: The folds.
+        hashes: Hashes of files.
+
+    Raises:
+        OutputError: A file is gone, or is not what the predictions were made with.
+    """
     wanted = dict(manifest.inputs["snapshots"])
+    paths = {fold: root / f"{LABELS[criterion]}_model_fold{fold}.pth" for fold in folds}
     remedy = (
-        f"run 'foldsmith infer -e {shown(root)} -cri {criterion}', which makes it from what the "
-        "training has kept, or says which fold to train again"
+        f"run 'foldsmith infer -e {shown(root)} -cri {criterion}', which makes it from "
+        "what the training has kept, or says which fold to train again"
     )
-    models = []
-    for fold in range(len(wanted)):
-        path = root / f"{LABELS[criterion]}_model_fold{fold}.pth"
+    for fold, path in paths.items():
         _check_file(path, wanted[f"fold{fold}"], hashes, remedy)
-        model: nn.Module = parts_of(experiment, fold)["model"]
-        load_weights(model, path)
-        models.append(model)
-    return models
+    return list(paths.values())
 
 
-def _as_inferred(
+def as_inferred(
     experiment: Experiment,
     manifest: Manifest,
     types: Mapping[str, Callable[..., Any]],

@@ -4,7 +4,6 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 
@@ -24,7 +23,7 @@ from foldsmith.stages.members import goal_of, member_hashes
 from foldsmith.stages.output_folder import open_run, read_resolved, shown
 from foldsmith.stages.predictor import NamedBlend, Predictor
 from foldsmith.stages.predictor_files import PREDICTOR_FILE, read_predictor
-from foldsmith.stages.selection import LABELS, inference_manifest
+from foldsmith.stages.selection import criterion_of
 
 FORMATS = (".csv", ".json", ".parquet")
 
@@ -68,7 +67,7 @@ def load(
     if task in MEMBERS:
         if blend is not None:
             raise ConfigError(f"{root}: is a single experiment; it has no blend {blend!r}")
-        chosen = _criterion(root, criterion, any_will_do=task == "frozen-features")
+        chosen = criterion_of(root, criterion, any_will_do=task == "frozen-features")
         return Predictor(root, [read_member(opened, root, chosen, device)], None)
     if task != "ensemble":
         raise OutputError(f"{root}: holds a {task} run, which predicts nothing")
@@ -134,21 +133,6 @@ def predict(
             f"{', '.join(predictor.members)})"
         )
     return table
-
-
-def _criterion(root: Path, asked: Criterion | None, any_will_do: bool) -> Criterion:
-    if asked is not None:
-        if asked not in get_args(Criterion):
-            raise ConfigError(f"criterion {asked!r}: must be one of {', '.join(LABELS)}")
-        return asked
-    found = [criterion for criterion in LABELS if inference_manifest(root, criterion).is_file()]
-    if not found:
-        raise OutputError(f"{root}: has predicted nothing yet; run 'foldsmith infer -e' first")
-    if len(found) > 1 and not any_will_do:
-        raise ConfigError(
-            f"{root}: was inferred by {' and by '.join(found)}; say which, as in -cri {found[0]}"
-        )
-    return found[0]
 
 
 def _read_blend(

@@ -24,7 +24,7 @@ from foldsmith.stages.output_folder import (
 )
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
-from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
+from foldsmith.training.extensions import EpochReport, MemoryPeak, Progress, resume_snapshot
 from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.snapshots import restore
 from foldsmith.training.loop import run_training
@@ -132,6 +132,7 @@ def pretrain_experiment(
         for extension in [
             *([] if probe is None else [probe]),
             *parts["extensions"],
+            MemoryPeak(runtime.device),
             progress,
             resume_snapshot(settings.resume_interval, settings.max_epoch),
         ]:

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from foldsmith.config import Criterion
-from foldsmith.errors import OutputError
+from foldsmith.errors import ConfigError, OutputError
 from foldsmith.stages.manifest import Manifest
 from foldsmith.training.extensions.log import LOG_FILE
 
@@ -52,6 +52,32 @@ class Chosen:
 def inference_manifest(root: Path, criterion: Criterion) -> Path:
     """Return where an inference leaves its manifest."""
     return root / f"manifest_by_{LABELS[criterion]}.json"
+
+
+def criterion_of(root: Path, asked: Criterion | None, any_will_do: bool = False) -> Criterion:
+    """Return by which snapshots an experiment was inferred.
+
+    Args:
+        root: Its output folder.
+        asked: What somebody has asked for; None for the one that there is.
+        any_will_do: If there are several, return the first.
+
+    Raises:
+        ConfigError: There are several, or there is no such criterion.
+        OutputError: There is none.
+    """
+    if asked is not None:
+        if asked not in get_args(Criterion):
+            raise ConfigError(f"criterion {asked!r}: must be one of {', '.join(LABELS)}")
+        return asked
+    found = [criterion for criterion in LABELS if inference_manifest(root, criterion).is_file()]
+    if not found:
+        raise OutputError(f"{root}: has predicted nothing yet; run 'foldsmith infer -e' first")
+    if len(found) > 1 and not any_will_do:
+        raise ConfigError(
+            f"{root}: was inferred by {' and by '.join(found)}; say which, as in -cri {found[0]}"
+        )
+    return found[0]
 
 
 def choose(

@@ -42,7 +42,7 @@ from foldsmith.tasks.metrics import Metric
 from foldsmith.tasks.scoring import check_metric
 from foldsmith.tasks.task import Task, create_task, labels_of
 from foldsmith.training.auxiliary import AuxiliaryLoss
-from foldsmith.training.extensions import EpochReport, Progress, resume_snapshot
+from foldsmith.training.extensions import EpochReport, MemoryPeak, Progress, resume_snapshot
 from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.snapshots import every_epoch_snapshot, restore
 from foldsmith.training.loop import run_training
@@ -217,6 +217,7 @@ def _train_fold(
         parts["eval"],
         *parts["extensions"],
         *every_epoch,
+        MemoryPeak(runtime.device),
         progress,
         resume_snapshot(settings.resume_interval, settings.max_epoch),
     ]:

@@ -5,6 +5,7 @@ from foldsmith.training.extensions.collapse import CollapseWatch, RankWatch
 from foldsmith.training.extensions.console import ConsoleReport
 from foldsmith.training.extensions.evaluator import Evaluator
 from foldsmith.training.extensions.log import create_log_report
+from foldsmith.training.extensions.memory import MemoryPeak
 from foldsmith.training.extensions.plots import PlotLog
 from foldsmith.training.extensions.probe import Probe
 from foldsmith.training.extensions.progress import EpochReport, Progress
@@ -16,7 +17,7 @@ from foldsmith.training.extensions.snapshots import (
     weights_snapshot,
 )
 
-__all__ = ["TYPES", "EpochReport", "Progress", "resume_snapshot"]
+__all__ = ["TYPES", "EpochReport", "MemoryPeak", "Progress", "resume_snapshot"]
 
 TYPES: Types = {
     "CollapseWatch": CollapseWatch,

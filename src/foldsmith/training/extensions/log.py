@@ -1,5 +1,9 @@
 """The log: one JSON list, one entry per epoch."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytorch_pfn_extras as ppe
 
 LOG_FILE = "log.json"
@@ -12,3 +16,12 @@ def create_log_report(filename: str = LOG_FILE) -> ppe.training.extensions.LogRe
         filename: Name in the output folder.
     """
     return ppe.training.extensions.LogReport(filename=filename, format="json")
+
+
+def entries_of(folder: Path) -> list[dict[str, Any]]:
+    """Return what a training has logged into its folder; empty if there is no log to read."""
+    try:
+        entries: list[dict[str, Any]] = json.loads((folder / LOG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return entries

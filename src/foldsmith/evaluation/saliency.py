@@ -1,0 +1,151 @@
+"""Which parts of photos a model's predictions come from: Grad-CAM."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from foldsmith.errors import ConfigError
+from foldsmith.models.classifier import ImageModel
+from foldsmith.tasks.corn import Corn
+from foldsmith.tasks.label_distribution import LabelDistribution
+from foldsmith.tasks.multi_class import MultiClass
+from foldsmith.tasks.task import Task
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What of a model's outputs is explained.
+
+    Attributes:
+        of: From outputs, shape (n, n_outputs), to one number per photo, shape (n,).
+        one_way: Whether only what raises it counts: so for a class. What pulls a value down is
+            as much a part of the prediction as what pushes it up.
+        text: What it is, for people.
+    """
+
+    of: Callable[[torch.Tensor], torch.Tensor]
+    one_way: bool
+    text: str
+
+
+def score_of(task: Task) -> Score:
+    """Return what is explained of a task's outputs, differentiably.
+
+    Of ``multi-class`` the logit of the winning class, as in the paper; of all other tasks the
+    prediction: of a regression before it is clipped, of distributions and ordered classes the
+    expected value.
+    """
+    if isinstance(task, MultiClass):
+        return Score(lambda logits: logits.max(dim=1).values, True, "for the winning class")
+    text = "that move the prediction, up or down"
+    if isinstance(task, LabelDistribution):
+        targets = torch.from_numpy(task.bin_targets).float()
+        return Score(lambda logits: logits.softmax(dim=1) @ targets.to(logits.device), False, text)
+    if isinstance(task, Corn):
+        steps = torch.from_numpy(np.diff(task.class_values)).float()
+        return Score(
+            lambda logits: logits.sigmoid().cumprod(dim=1) @ steps.to(logits.device), False, text
+        )
+    return Score(lambda logits: logits[:, 0], False, text)
+
+
+def grad_cam(model: ImageModel, images: torch.Tensor, score: Score) -> Array:
+    """Return where in images a score comes from.
+
+    Of convolutional backbones, Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from
+    Deep Networks via Gradient-based Localization", 2017): each channel of the last feature map is
+    weighted by the mean gradient of the score on it, and these are summed.
+
+    Of vision transformers, whose last tokens reach the head through the class token or a mean
+    alone, what the last block attends to: its normalised tokens without those that are no patch,
+    laid out as the grid of patches. Here each value is weighted by its own gradient (as in
+    Draelos and Carin, "HiResCAM", 2020; for a pooled feature map that is the same): the mean over
+    the patches says next to nothing after attention. The size counts, not the sign, which the
+    attention may turn.
+
+    Args:
+        model: In evaluation mode, on the images' device; its gradients are left alone.
+        images: Normalised, shape (n, 3, H, W).
+        score: As :func:`score_of` returns it.
+
+    Returns:
+        In 0..1, float32, shape (n, rows, columns) of the feature map; 1 at the strongest place
+        of each image, all 0 where nothing speaks for the score.
+
+    Raises:
+        ConfigError: The backbone has no feature map that is known how to read.
+    """
+    backbone: Any = model.backbone
+    with torch.no_grad():
+        features = backbone.forward_features(images)
+    if not torch.is_tensor(features) or features.ndim not in (3, 4):
+        raise ConfigError(f"{type(backbone).__name__}: gives no feature map")
+    with torch.enable_grad():
+        if features.ndim == 4:
+            leaf = features.float().requires_grad_()
+            outputs = model.head(backbone.forward_head(leaf))
+        else:
+            leaf, outputs = _through_tokens(model, images)
+        (gradient,) = torch.autograd.grad(score.of(outputs).sum(), leaf)
+    values = leaf.detach()
+    if features.ndim == 4:
+        # Some, such as Swin, have the channels last.
+        channels = 1 if values.shape[1] == backbone.num_features else 3
+        places = (2, 3) if channels == 1 else (1, 2)
+        weighted = (gradient.mean(dim=places, keepdim=True) * values).sum(dim=channels)
+        maps = weighted.clamp_min(0) if score.one_way else weighted.abs()
+    else:
+        maps = _on_grid((gradient * values).sum(dim=2).abs(), backbone)
+    highest = maps.amax(dim=(1, 2), keepdim=True)
+    scaled: Array = (maps / highest.clamp_min(torch.finfo(maps.dtype).tiny)).float().cpu().numpy()
+    return scaled
+
+
+def _through_tokens(model: ImageModel, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the normalised tokens before the last block's attention, and the model's outputs.
+
+    Returns:
+        A leaf of the graph, shape (n, tokens, channels); outputs, shape (n, n_outputs).
+    """
+    blocks: Any = getattr(model.backbone, "blocks", None)
+    norm = (
+        getattr(blocks[-1], "norm1", None)
+        if isinstance(blocks, nn.Sequential | nn.ModuleList)
+        else None
+    )
+    if not isinstance(norm, nn.Module):
+        raise ConfigError(
+            f"{type(model.backbone).__name__}: has tokens, but no blocks with a norm1 to read "
+            "them from"
+        )
+    leaves: list[torch.Tensor] = []
+
+    def cut(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1]
+
+    handle = norm.register_forward_hook(cut)
+    try:
+        outputs: torch.Tensor = model(images)
+    finally:
+        handle.remove()
+    return leaves[-1], outputs
+
+
+def _on_grid(tokens: torch.Tensor, backbone: Any) -> torch.Tensor:
+    """Lay values of tokens, shape (n, tokens), out as patches, shape (n, rows, columns)."""
+    count = tokens.shape[1]
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if grid is None or not 0 < grid[0] * grid[1] <= count:
+        side = math.isqrt(count)
+        grid = (side, side)
+    # Class and register tokens come first.
+    return tokens[:, count - grid[0] * grid[1] :].reshape(len(tokens), *grid)

@@ -1,0 +1,210 @@
+"""What a report of two runs says: the sections, made from their comparison."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.config.flatten import flatten
+from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.data.tables import photo_paths, read_folds
+from foldsmith.pipeline.compare import Comparison, FinishedRun
+from foldsmith.pipeline.plan import Kind, Step
+from foldsmith.report import figures
+from foldsmith.report.configuration import differences
+from foldsmith.report.costs import costs_beside
+from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
+from foldsmith.training.extensions.log import entries_of
+
+Array = npt.NDArray[np.float64]
+
+# Photos of a gallery.
+_SHOWN = 12
+_CURVES = ("train/loss", "val/loss", "val/metric")
+
+
+def lines_of(comparison: Comparison) -> list[str]:
+    """Return what was found, line by line: both scores, the difference, what it means."""
+    difference = f"{comparison.metric.name}: {comparison.difference}"
+    return [
+        *_score_lines(comparison),
+        difference,
+        comparison.verdict,
+        *(f"note: {note}" for note in comparison.notes),
+    ]
+
+
+def _score_lines(comparison: Comparison) -> list[str]:
+    metric = comparison.metric.name
+    found = []
+    named = zip("AB", comparison.names, strict=True)
+    for (letter, name), run, honest in zip(
+        named, _runs(comparison), comparison.scores, strict=True
+    ):
+        (low, high), said = honest.interval, run.predictions
+        in_sample = ""
+        if said.in_sample is not None and metric == run.project.settings.metric:
+            in_sample = f"; in sample {said.in_sample:.4f}"
+        score = f"{metric} {honest.score:.4f} [{low:.4f}, {high:.4f}]"
+        found.append(f"{letter} {name}: {score}, {said.how}{in_sample}")
+    return found
+
+
+def sections_of_comparison(comparison: Comparison) -> list[Section]:
+    """Return the sections of a report of two runs."""
+    return [
+        _scores(comparison),
+        _predictions(comparison),
+        _photos(comparison),
+        _curves(comparison),
+        costs_beside({"A": comparison.a.plan, "B": comparison.b.plan}),
+        _configuration(comparison),
+    ]
+
+
+def _runs(comparison: Comparison) -> tuple[FinishedRun, FinishedRun]:
+    return comparison.a, comparison.b
+
+
+def _scores(comparison: Comparison) -> Section:
+    metric = comparison.metric.name
+    lines = [*_score_lines(comparison), *(f"Note: {note}." for note in comparison.notes)]
+    parts: list[Part] = [Text(line) for line in lines]
+    caption = "Intervals of a bootstrap over groups; the gain is paired: both on the same photos"
+    parts.append(picture(caption, figures.scores_beside(comparison.scores, metric)))
+    by_fold = comparison.by_fold
+    caption = f"{metric} of each fold"
+    if comparison.same_folds:
+        caption += f"; B is better in {(by_fold['gain'] > 0).sum()} of {len(by_fold)}"
+    else:
+        caption += "; a fold holds other photos in A than in B"
+    parts.append(picture(caption, figures.folds_beside(by_fold, metric)))
+    parts.append(table("Scores of the folds; a positive gain is better in B", by_fold))
+    return Section("Scores", "scores", parts)
+
+
+def _predictions(comparison: Comparison) -> Section:
+    targets = comparison.shared[0].targets
+    points = np.stack([said.points for said in comparison.shared])
+    errors = np.abs(points - targets)
+    parts: list[Part] = [
+        Text(
+            f"Correlation of the predictions {_correlation(points)}, of the errors "
+            f"{_correlation(points - targets)}: runs that err alike gain little from a blend. "
+            f"A is closer to the truth for {(errors[0] < errors[1]).sum()} photos, B for "
+            f"{(errors[1] < errors[0]).sum()} of {len(targets)}."
+        ),
+        picture(
+            "Each point is a photo; on the dotted line both predict the same",
+            figures.prediction_against_prediction(points, targets),
+        ),
+    ]
+    return Section("Predictions", "predictions", parts)
+
+
+def _correlation(values: Array) -> str:
+    if (values.std(axis=1) == 0).any():
+        return "not defined (one of them is constant)"
+    a, b = values - values.mean(axis=1, keepdims=True)
+    return f"{(a @ b) / np.sqrt((a @ a) * (b @ b)):.3f}"
+
+
+def _photos(comparison: Comparison) -> Section:
+    targets = comparison.shared[0].targets
+    a, b = (said.points for said in comparison.shared)
+    wins = np.abs(b - targets) - np.abs(a - targets)
+    project = comparison.a.project
+    folds = read_folds(project, comparison.a.experiment.globals.meta_file)
+    known = pd.Index(folds[project.settings.id_column])
+    ids = comparison.shared[0].ids
+
+    def gallery(caption: str, amount: Array) -> Iterator[Gallery]:
+        """Yield a gallery of the photos with the largest amounts above 0."""
+        order = np.argsort(-amount, kind="stable")[:_SHOWN]
+        rows = known.get_indexer(pd.Index([ids[k] for k in order]))
+        photos = [
+            (
+                "" if row < 0 else thumbnail(photo_paths(project, folds.iloc[[row]])[0]),
+                f"{ids[k]}: true {targets[k]:g}, A {a[k]:.2f}, B {b[k]:.2f}",
+            )
+            for k, row in zip(order, rows, strict=True)
+            if amount[k] > 0
+        ]
+        if photos:
+            yield Gallery(caption, photos)
+
+    parts: list[Part] = [
+        *gallery("A and B differ most", np.abs(a - b)),
+        *gallery("A wins most: its prediction is so much closer to the truth", wins),
+        *gallery("B wins most", -wins),
+    ]
+    return Section("Photos", "photos", parts or [Text("A and B predict the same of every photo.")])
+
+
+def _curves(comparison: Comparison) -> Section:
+    logs: dict[str, list[dict[str, float]]] = {}
+    dashed = []
+    for name, step in _steps(comparison, "infer"):
+        log = _mean_log(step, comparison.a.project.n_splits)
+        if log:
+            logs[name] = log
+            if name.startswith("B "):
+                dashed.append(name)
+    section = Section("Learning curves", "curves")
+    if not logs:
+        section.parts.append(Text("None of their experiments is trained by epochs."))
+        return section
+    caption = (
+        "Mean over the folds of each experiment; those of B are dashed. Losses are comparable "
+        "only between experiments of one task."
+    )
+    section.parts.append(picture(caption, figures.curves(logs, _CURVES, dashed)))
+    return section
+
+
+def _steps(comparison: Comparison, kind: Kind) -> list[tuple[str, Step]]:
+    """Return the steps of one kind of both runs, with names; those of both once."""
+    found: dict[tuple[str, str], tuple[str, Step]] = {}
+    for letter, run in zip("AB", _runs(comparison), strict=True):
+        for step in run.plan.steps:
+            if step.kind == kind:
+                # The same step in both has one folder.
+                key = (str(step.folder), step.label)
+                before = found.get(key)
+                name = f"{letter if before is None else 'both'} {step.folder.name}"
+                found[key] = (name, step)
+    return list(found.values())
+
+
+def _mean_log(step: Step, n_splits: int) -> list[dict[str, float]]:
+    """Return the mean over the folds of what an experiment's trainings have logged."""
+    logs = [log for k in range(n_splits) if (log := entries_of(step.folder / f"fold{k}"))]
+    return [
+        {
+            key: float(np.mean([entry[key] for entry in entries]))
+            for key in ("epoch", *_CURVES)
+            if all(key in entry for entry in entries)
+        }
+        for entries in zip(*logs, strict=False)
+    ]
+
+
+def _configuration(comparison: Comparison) -> Section:
+    section = Section("Configuration", "configuration")
+    # What is made in one way has one set of keys.
+    trees: dict[str, dict[str, dict[str, Any]]] = {}
+    kinds: tuple[Kind, ...] = ("infer", "pretrain", "ensemble")
+    for kind in kinds:
+        for name, step in _steps(comparison, kind):
+            assert step.experiment is not None
+            task = step.experiment.globals.task
+            title = "fine-tunings" if task in FINE_TUNINGS else f"{task} runs"
+            trees.setdefault(title, {})[name] = flatten(step.experiment.tree)
+    for title, of in trees.items():
+        if len(of) > 1:
+            section.parts.append(differences(f"What differs between the {title}", of))
+        else:
+            section.parts.append(Text(f"The only one of the {title}: {next(iter(of))}."))
+    return section

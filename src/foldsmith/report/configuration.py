@@ -1,0 +1,36 @@
+"""What differs between the configurations of experiments."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from foldsmith.config.yaml_io import read_yaml
+from foldsmith.pipeline.plan import Step
+from foldsmith.report.parts import Table, table
+from foldsmith.stages.output_folder import RESOLVED_CONFIG
+
+
+def tree_of(step: Step) -> dict[str, Any]:
+    """Return the configuration that was run; of a step that was not, the one that would be."""
+    for folder in (step.folder, step.folder / "fold0"):
+        if (folder / RESOLVED_CONFIG).is_file():
+            return dict(read_yaml(folder / RESOLVED_CONFIG))
+    assert step.experiment is not None
+    return step.experiment.tree
+
+
+def differences(caption: str, trees: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a table of the values in which configurations differ; of a single one, all values.
+
+    Args:
+        caption: What the table shows.
+        trees: Name -> values by path, as :func:`~foldsmith.config.flatten.flatten` gives them.
+    """
+    keys = sorted({key for tree in trees.values() for key in tree})
+    rows: list[Sequence[str]] = []
+    for key in keys:
+        values = ["" if key not in tree else str(tree[key]) for tree in trees.values()]
+        if len(trees) == 1 or len(set(values)) > 1:
+            rows.append([key, *values])
+    return table(caption, pd.DataFrame(rows, columns=["key", *trees]))

@@ -1,0 +1,107 @@
+"""What runs have cost: time, speed and memory, from manifests and logs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from foldsmith.pipeline.plan import KINDS, Plan
+from foldsmith.pipeline.state import manifest_path
+from foldsmith.pipeline.table import duration
+from foldsmith.report.parts import Section, Text, not_done, table
+from foldsmith.stages.manifest import read_manifest
+from foldsmith.training.extensions.log import entries_of
+
+_SPEED, _HOST, _CUDA = "images/s", "host MiB", "GPU MiB"
+_WHAT = (
+    "images per second of the median epoch; peak memory of a training: resident, with its loader "
+    "processes, and what torch took on a GPU"
+)
+
+
+def costs(plan: Plan) -> pd.DataFrame:
+    """Return what each finished step of a plan has cost.
+
+    Returns:
+        Columns kind, step, folder, seconds, images/s, host MiB and GPU MiB (NaN where unknown),
+        device, finished.
+    """
+    records = []
+    for step in plan.steps:
+        path = manifest_path(step)
+        manifest = read_manifest(path)
+        if manifest is None:
+            continue
+        log = entries_of(path.parent)
+        of_epochs = {
+            name: np.array([entry[key] for entry in log if key in entry], np.float64)
+            for name, key in ((_SPEED, "images_per_s"), (_HOST, "host_mib"), (_CUDA, "cuda_mib"))
+        }
+        records.append(
+            {
+                "kind": step.kind,
+                "step": step.label,
+                "folder": str(step.folder),
+                "seconds": round(float(manifest.facts.get("wall_s", 0.0)), 1),
+                **{
+                    # Each peak is that of all epochs so far; a training that went on began anew.
+                    name: (np.median if name == _SPEED else np.max)(values) if len(values) else None
+                    for name, values in of_epochs.items()
+                },
+                "device": manifest.facts.get("device", ""),
+                "finished": str(manifest.facts.get("finished", "")),
+            }
+        )
+    columns = ["kind", "step", "folder", "seconds", _SPEED, _HOST, _CUDA, "device", "finished"]
+    frame = pd.DataFrame(records, columns=columns)
+    return frame.astype({"seconds": float, _SPEED: float, _HOST: float, _CUDA: float})
+
+
+def cost_of(plan: Plan) -> Section:
+    """Return the section of what the steps of a plan have cost."""
+    section = Section("Cost", "cost")
+    frame = costs(plan).drop(columns=["kind", "folder"])
+    if frame.empty:
+        section.parts.append(not_done("Anything"))
+        return section
+    total = float(frame["seconds"].sum())
+    section.parts.append(Text(f"{duration(total)} of work in {len(frame)} finished steps."))
+    if frame[_CUDA].isna().all():
+        frame = frame.drop(columns=_CUDA)
+    section.parts.append(table(f"Steps; {_WHAT}", _whole(frame), digits=1))
+    return section
+
+
+def costs_beside(plans: Mapping[str, Plan]) -> Section:
+    """Return the section of what several runs have cost, a column each.
+
+    Args:
+        plans: Name of each run -> its steps.
+    """
+    section = Section("Cost", "cost")
+    by_name = {name: costs(plan) for name, plan in plans.items()}
+    shared = set.intersection(
+        *(set(zip(each["step"], each["folder"], strict=True)) for each in by_name.values())
+    )
+    parts = [
+        f"{name} took {duration(float(each['seconds'].sum()))} in {len(each)} steps"
+        for name, each in by_name.items()
+    ]
+    section.parts.append(Text(f"{'; '.join(parts)}; {len(shared)} of these steps are the same."))
+    columns = {}
+    for value, summed in (("seconds", "sum"), (_SPEED, "median"), (_HOST, "max"), (_CUDA, "max")):
+        if all(each[value].isna().all() for each in by_name.values()):
+            continue
+        for name, each in by_name.items():
+            found = each.groupby("kind")[value].agg(summed)
+            columns[f"{value} {name}"] = found.reindex(KINDS)
+    frame = pd.DataFrame(columns).dropna(how="all").rename_axis("steps").reset_index()
+    caption = f"All steps of a kind: seconds in sum; {_WHAT}"
+    section.parts.append(table(caption, _whole(frame), digits=1))
+    return section
+
+
+def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """Round speeds and memory, of which nobody wants to read fractions."""
+    names = [name for name in frame.columns if str(name).startswith((_SPEED, _HOST, _CUDA))]
+    return frame.assign(**{name: frame[name].round() for name in names})

@@ -1,0 +1,72 @@
+"""How much memory a training takes."""
+
+import multiprocessing
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytorch_pfn_extras as ppe
+import torch
+from pytorch_pfn_extras.training import extension
+
+if sys.platform != "win32":
+    import resource
+
+_MIB = 2**20
+
+
+class MemoryPeak(extension.Extension):
+    """Reports ``host_mib``, and on a GPU ``cuda_mib``, after each epoch: peaks so far, in MiB.
+
+    ``host_mib`` is the largest resident memory of this process (``ru_maxrss`` of getrusage, which
+    counts KiB on Linux and bytes on macOS). Resident are also the pages of memory-mapped files
+    that were read, as of the store of decoded photos: the system takes these back when it needs
+    them. Where there is ``/proc`` (Linux) the peaks of the loader processes that are alive are
+    added; what they share with this one is counted once for each. Elsewhere they are left out.
+    Linux also forgets the peak of what the process did before the training; elsewhere a training
+    has at least that. Windows has no such number.
+
+    ``cuda_mib`` is what torch had allocated on the device at most
+    (``torch.cuda.max_memory_allocated``); what the driver and torch's cache hold beside it is not
+    counted.
+
+    Args:
+        device: Where the training runs.
+    """
+
+    trigger = (1, "epoch")
+    # After the validation, and before the log.
+    priority = extension.PRIORITY_EDITOR
+    default_name = "memory"
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def initialize(self, manager: object) -> None:
+        """Forget the peaks of what was before; called by the manager."""
+        # 5 is the peak of the resident memory; a system may not let a process do so.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def __call__(self, manager: object) -> None:
+        """Report; called by the manager at the end of an epoch."""
+        found = {}
+        if sys.platform != "win32":
+            unit = 1 if sys.platform == "darwin" else 2**10
+            own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+            children = [child.pid for child in multiprocessing.active_children()]
+            found["host_mib"] = (own + sum(map(_peak_of, children))) / _MIB
+        if self.device.type == "cuda":
+            found["cuda_mib"] = torch.cuda.max_memory_allocated(self.device) / _MIB
+        ppe.reporting.report(found)
+
+
+def _peak_of(pid: int | None) -> int:
+    """Return the peak of the resident memory of another process, in bytes; 0 if unknown."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 2**10
+    return 0
