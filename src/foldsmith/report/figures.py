@@ -1,4 +1,7 @@
-"""The figures of a report, readable on a light and on a dark page."""
+"""Figures of what a run has found, readable on a light and on a dark page.
+
+Each function returns a ``matplotlib.figure.Figure`` of its own: no global state of pyplot.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -76,44 +79,72 @@ def by_fold(scores: pd.DataFrame, value: float, metric: str) -> "Figure":
 
 
 def predicted_against_true(targets: Array, predictions: Array, values: Sequence[float]) -> "Figure":
-    """Draw predictions over targets, and how often which class is predicted as which.
+    """Draw predictions over targets.
+
+    Args:
+        targets: Shape (n,).
+        predictions: Out-of-fold predictions, shape (n,).
+        values: Target value of each class.
+    """
+    figure, (axis,) = _figure(3.6, 3.2)
+    _draw_scatter(axis, targets, predictions, values)
+    return figure
+
+
+def confusion(targets: Array, predictions: Array, values: Sequence[float]) -> "Figure":
+    """Draw how often which class is predicted as which.
 
     Args:
         targets: Shape (n,).
         predictions: Out-of-fold predictions, shape (n,).
         values: Target value of each class; predictions are rounded to the nearest.
     """
+    figure, (axis,) = _figure(3.6, 3.2)
+    _draw_confusion(axis, targets, predictions, values)
+    return figure
+
+
+def predictions(targets: Array, predicted: Array, values: Sequence[float]) -> "Figure":
+    """Draw :func:`predicted_against_true` and :func:`confusion` side by side."""
     figure, (left, right) = _figure(3.6, 3.2, 2)
+    _draw_scatter(left, targets, predicted, values)
+    _draw_confusion(right, targets, predicted, values)
+    return figure
+
+
+def _draw_scatter(axis: "Axes", targets: Array, predicted: Array, values: Sequence[float]) -> None:
     rng = np.random.default_rng(0)
     step = min(np.diff(values)) if len(values) > 1 else 1.0
     spread = rng.uniform(-0.2, 0.2, len(targets)) * step
-    left.scatter(targets + spread, predictions, s=4, alpha=0.4, linewidths=0, rasterized=True)
+    axis.scatter(targets + spread, predicted, s=4, alpha=0.4, linewidths=0, rasterized=True)
     ends = [min(values), max(values)]
-    left.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
-    left.set_title("predicted against true (spread sideways)", fontsize=9)
-    left.set_xlabel("true", fontsize=8)
-    left.set_ylabel("predicted", fontsize=8)
+    axis.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
+    axis.set_title("predicted against true (spread sideways)", fontsize=9)
+    axis.set_xlabel("true", fontsize=8)
+    axis.set_ylabel("predicted", fontsize=8)
+
+
+def _draw_confusion(
+    axis: "Axes", targets: Array, predicted: Array, values: Sequence[float]
+) -> None:
     points = np.asarray(values, np.float64)
-    true, predicted = (
-        np.abs(each[:, None] - points).argmin(axis=1) for each in (targets, predictions)
-    )
+    rows, columns = (np.abs(each[:, None] - points).argmin(axis=1) for each in (targets, predicted))
     counts = np.zeros((len(points), len(points)))
-    np.add.at(counts, (true, predicted), 1)
+    np.add.at(counts, (rows, columns), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    right.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if len(points) <= 12:
         for row, column in np.ndindex(*counts.shape):
             ink = "white" if shares[row, column] > 0.5 else "black"
             text = f"{counts[row, column]:.0f}"
-            right.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+            axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
     labels = [f"{value:g}" for value in values]
     every = max(1, len(labels) // 12)
-    right.set_xticks(range(0, len(labels), every), labels[::every])
-    right.set_yticks(range(0, len(labels), every), labels[::every])
-    right.set_title("confusion at rounded values", fontsize=9)
-    right.set_xlabel("predicted", fontsize=8)
-    right.set_ylabel("true", fontsize=8)
-    return figure
+    axis.set_xticks(range(0, len(labels), every), labels[::every])
+    axis.set_yticks(range(0, len(labels), every), labels[::every])
+    axis.set_title("confusion at rounded values", fontsize=9)
+    axis.set_xlabel("predicted", fontsize=8)
+    axis.set_ylabel("true", fontsize=8)
 
 
 def matrix(names: Sequence[str], values: Array, title: str) -> "Figure":

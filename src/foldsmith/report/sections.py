@@ -1,6 +1,5 @@
 """What a report says: the sections, made from the files that finished steps have left."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,13 @@ from foldsmith.pipeline.state import StepState, states_of
 from foldsmith.pipeline.table import duration
 from foldsmith.report import figures
 from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
+from foldsmith.report.results import blend_scores, log_entries
 from foldsmith.stages.frozen import TRAIN_FEATURES
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.stages.output_folder import RESOLVED_CONFIG
 from foldsmith.stages.scores import POOLED, THRESHOLDS
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import value_metric
-from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.probe import PROBES_FILE
 
 Array = npt.NDArray[np.float64]
@@ -138,17 +137,9 @@ def _data(project: Project) -> Section:
     return section
 
 
-def _log(file: Path) -> list[dict[str, Any]]:
-    try:
-        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return entries
-
-
 def _pretraining(plan: Plan, step: Step) -> Section:
     section = _section(step)
-    log = _log(step.folder / LOG_FILE)
+    log = log_entries(step.folder)
     if not log:
         section.parts.append(_not_done("This pretraining"))
         return section
@@ -234,7 +225,7 @@ def _experiment(project: Project, step: Step) -> Section:
     logs = {
         f"fold {fold}": log
         for fold in range(project.n_splits)
-        if (log := _log(step.folder / f"fold{fold}" / LOG_FILE))
+        if (log := log_entries(step.folder / f"fold{fold}"))
     }
     if logs:
         keys = ["train/loss", "val/loss", "val/metric"]
@@ -248,7 +239,7 @@ def _experiment(project: Project, step: Step) -> Section:
     section.parts.append(
         picture(
             "Out-of-fold predictions; in the confusion, counts on shares of each row",
-            figures.predicted_against_true(targets, predicted, values),
+            figures.predictions(targets, predicted, values),
         )
     )
     section.parts += _residuals(project, folds, targets, predicted)
@@ -320,9 +311,7 @@ def _ensemble(project: Project, step: Step) -> Section:
         return section
     settings = EnsembleSettings.model_validate(step.experiment.tree["ensemble"])
     section.parts.append(Text(str(manifest.facts["reason"])))
-    scores = pd.read_csv(step.folder / "ensemble_scores.csv")
-    # The second column is the metric in sample, under the metric's name.
-    scores = scores.rename(columns={scores.columns[1]: "in_sample"})
+    scores = blend_scores(step.folder)
     honest = scores.dropna(subset=["cross_fitted"])
     figure = figures.with_intervals(honest, project.settings.metric)
     section.parts.append(picture("Believe the cross-fitted scores.", figure))
@@ -349,7 +338,7 @@ def _cost(plan: Plan) -> Section:
     records = []
     for step in plan.steps:
         for manifest, folder in _manifests(plan.project, step):
-            speeds = [e["images_per_s"] for e in _log(folder / LOG_FILE) if "images_per_s" in e]
+            speeds = [e["images_per_s"] for e in log_entries(folder) if "images_per_s" in e]
             facts = manifest.facts
             records.append(
                 {
