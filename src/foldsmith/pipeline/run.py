@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from foldsmith.bars import Bar, progress_bar
 from foldsmith.config import Project
 from foldsmith.data.checks import table_problems
 from foldsmith.data.tables import bad_ids
@@ -107,11 +106,9 @@ class _Run:
         self._check_left_out()
         print(summary(self.chosen, self.states, self.speeds), flush=True)
         self._warn_of_bad()
-        bar = tqdm(
+        bar = progress_bar(
             total=0,
             unit="epoch",
-            leave=False,
-            disable=not sys.stderr.isatty(),
             bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} epochs in all{postfix}",
         )
         with bar:
@@ -121,7 +118,7 @@ class _Run:
             raise TrainingError("\n".join(self.failed.values()))
         print(f"everything is done: {len(self.chosen.steps)} steps")
 
-    def _step(self, number: int, step: Step, bar: Any) -> None:
+    def _step(self, number: int, step: Step, bar: Bar) -> None:
         head = f"[{number}/{len(self.chosen.steps)}] {step.label}"
         lost = [label for label in step.needs if label in self.failed]
         if lost:
