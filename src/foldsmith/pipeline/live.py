@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -110,7 +110,8 @@ class _Terminal(RunView, Screen):
         """Take the view away; what was printed stays."""
         live, self._live = self._live, None
         if live is not None:
-            live.stop()
+            with suppress(Exception):  # it clears its place, on a terminal that may have gone
+                live.stop()
 
     def _draw_now(self) -> None:
         if self._live is None:
