@@ -1,17 +1,34 @@
 """foldsmith: from a folder of photos and a CSV to a prediction, without pretrained weights.
 
-The five stages are plain functions in :mod:`foldsmith.stages`; the ``foldsmith`` command
-(:mod:`foldsmith.cli`) calls the same functions. :func:`load` predicts new photos.
+:class:`Project` runs experiments and returns what they have found; :func:`load` predicts new
+photos. The five stages are plain functions in :mod:`foldsmith.stages`; the ``foldsmith`` command
+(:mod:`foldsmith.cli`) calls the same functions.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foldsmith.api import Project
     from foldsmith.config import Criterion
     from foldsmith.stages.predictor import Predictor
 
+__all__ = ["Project", "load"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Only when it is asked for: torch takes seconds, and the command line should answer at once.
+    if name == "Project":
+        from foldsmith.api import Project
+
+        return Project
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load(
@@ -40,7 +57,7 @@ def load(
         FoldsmithError: There is no finished run, a file that it needs is missing, or something
             is not as it was when the run predicted the test photos.
     """
-    # Here, not above: torch takes seconds, and the command line should answer at once.
+    # Here, not above: as Project.
     from foldsmith.stages.predict import load as load_run
 
     return load_run(run, blend=blend, criterion=criterion, device=device, project=project)

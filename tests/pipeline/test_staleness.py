@@ -56,6 +56,7 @@ def test_comments_touches_and_speed_make_nothing_stale(folder):
         "1*:loader/train/num_workers=0",
         "[012]*:globals/photo_store=false",
         "*:globals/device=cpu",
+        "*:globals/loggers=[]",
         "000:globals/snapshot_interval=1",
         "100:extensions/4/label=other",
     ]

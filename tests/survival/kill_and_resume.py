@@ -47,13 +47,13 @@ def compare(clean: Path, other: Path) -> list[str]:
 
 
 def files_of(folder: Path) -> set[str]:
-    """Return a project's files, without locks, who held them last and remembered hashes."""
+    """Return a project's files, without locks, their last holders, remembered hashes and events."""
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if path.is_file()
         and not path.name.endswith((".lock", ".owner.json"))
-        and ".foldsmith" not in path.parts
+        and not {".foldsmith", "tensorboard"} & set(path.parts)
     }
 
 

@@ -1,11 +1,9 @@
 """Weights of a blend, chosen on out-of-fold predictions."""
 
-import sys
-
 import numpy as np
 import numpy.typing as npt
-from tqdm.auto import tqdm
 
+from foldsmith.bars import progress_bar
 from foldsmith.tasks.metrics import RMSE, Metric
 
 Array = npt.NDArray[np.float64]
@@ -221,9 +219,7 @@ def search_weights(
     )
     start = round(1 / len(predictions) / step) * step
     study.enqueue_trial({name: start for name in names})
-    bar = tqdm(
-        total=n_trials, desc="weights", unit="trial", leave=False, disable=not sys.stderr.isatty()
-    )
+    bar = progress_bar(total=n_trials, label="weights", unit="trial")
 
     def advance(*_: object) -> None:
         bar.update(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from foldsmith.config.loggers import logger_problems
 from foldsmith.config.project import Project, validation_message
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
 from foldsmith.config.settings import OPTIONAL, SECTIONS, EnsembleSettings
@@ -98,7 +99,9 @@ def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
 
 
 def _check_project(settings: Mapping[str, Any], project: Project) -> Iterator[str]:
-    """Yield what ``globals`` ask of the project that it does not declare."""
+    """Yield what ``globals`` ask for that is not declared or not installed."""
+    for problem in logger_problems(settings["loggers"]):
+        yield f"globals/loggers: {problem}"
     declared, file = project.settings.auxiliary, project.source_files[0]
     for name in settings["auxiliary"]:
         if name not in declared:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,9 @@ from foldsmith.config.budget import Budget
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.config.yaml_io import read_yaml
 from foldsmith.errors import ConfigError, one_line
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PROJECT_FILE = "project.yml"
 
@@ -248,7 +251,7 @@ class Project:
             self.types.update(_load_types(path))
 
     @classmethod
-    def open(cls, folder: Path | str = ".") -> "Project":
+    def open(cls, folder: Path | str = ".") -> "Self":
         """Open the project in ``folder``.
 
         Raises:

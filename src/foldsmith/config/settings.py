@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from foldsmith.config.loggers import LoggerName
+
 Task = Literal[
     "self-supervised",
     "multi-class",
@@ -87,6 +89,8 @@ class Globals(BaseModel):
         tta: Test-time augmentation of ``infer``: logits are averaged over the photo alone
             (``none``), with its mirror image (``hflip``), or with its mirror images in both
             directions and both at once (``flips``).
+        loggers: Where trainings can be watched, beside their log: any of ``tensorboard``,
+            ``mlflow`` and ``wandb``; null is TensorBoard if it is installed.
         photo_store: Keep decoded photos on disk, in the project's ``.foldsmith/photos``;
             otherwise they are decoded every time.
     """
@@ -122,6 +126,7 @@ class Globals(BaseModel):
     cudnn_benchmark: bool = True
     augment_on: Literal["auto", "cpu", "gpu"] = "auto"
     tta: TestTimeAugmentation = "none"
+    loggers: list[LoggerName] | None = None
     photo_store: bool = True
 
     @field_validator("compile", mode="before")

@@ -108,3 +108,16 @@ def dump_yaml(value: Any) -> str:
     """Return ``value`` (plain dicts, lists and scalars) as YAML, keys in their order."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
+
+
+def inline_yaml(value: Any) -> str:
+    """Return ``value`` (plain dicts, lists and scalars) as one line of YAML.
+
+    Raises:
+        yaml.YAMLError: It is something else.
+    """
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=float("inf")
+    )
+    # After a bare scalar comes the end of the document.
+    return text.removesuffix("...\n").strip()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from tqdm.auto import tqdm
+from foldsmith.bars import progress_bar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +36,7 @@ def on_all_cores(
         The results in the order of the items.
     """
     results = _on_threads(function, items)
-    yield from tqdm(results, desc=label, total=len(items), unit="photo", leave=leave, disable=None)
+    yield from progress_bar(results, label=label, total=len(items), unit="photo", leave=leave)
 
 
 def _on_threads(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

@@ -1,14 +1,13 @@
 """Running models over a loader."""
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
+from foldsmith.bars import progress_bar
 from foldsmith.config import TestTimeAugmentation
 from foldsmith.data.loader import PhotoLoader, worker_errors
 from foldsmith.models.runtime import Runtime
@@ -43,7 +42,7 @@ def predict_logits(
         models: Models on the runtime's device.
         loader: Batches in the order of the dataset.
         runtime: Device and precision.
-        label: Text of a progress bar on a terminal; no bar if None.
+        label: Text of a progress bar; no bar if None.
         tta: Flips to average the logits over.
 
     Returns:
@@ -52,8 +51,8 @@ def predict_logits(
     for model in models:
         model.eval()
     batches = []
-    watched = label is not None and sys.stderr.isatty()
-    for batch in tqdm(loader, desc=label, leave=False, unit="batch", disable=not watched):
+    watched = loader if label is None else progress_bar(loader, label=label, unit="batch")
+    for batch in watched:
         batch_of = (
             f"batches of {len(batch.rows)} photos; lower the batch_size of loader/val and test"
         )

@@ -2,6 +2,6 @@
 
 from foldsmith.pipeline.doctor import doctor
 from foldsmith.pipeline.run import dry_run, run
-from foldsmith.pipeline.status import status
+from foldsmith.pipeline.status import status, status_frame
 
-__all__ = ["doctor", "dry_run", "run", "status"]
+__all__ = ["doctor", "dry_run", "run", "status", "status_frame"]

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from foldsmith.bars import Bar, progress_bar
 from foldsmith.config import Project
 from foldsmith.data.checks import table_problems
 from foldsmith.data.tables import bad_ids
 from foldsmith.errors import ConfigError, DataError, OutputError, TrainingError
 from foldsmith.hashing import FileHashes
+from foldsmith.pipeline.live import RunView, run_view
 from foldsmith.pipeline.plan import Kind, Plan, Step, plan_of
 from foldsmith.pipeline.state import (
     StepState,
@@ -107,21 +107,23 @@ class _Run:
         self._check_left_out()
         print(summary(self.chosen, self.states, self.speeds), flush=True)
         self._warn_of_bad()
-        bar = tqdm(
-            total=0,
-            unit="epoch",
-            leave=False,
-            disable=not sys.stderr.isatty(),
-            bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} epochs in all{postfix}",
-        )
-        with bar:
-            for number, step in enumerate(self.chosen.steps, 1):
-                self._step(number, step, bar)
+        with run_view(self.chosen, self.states, self.speeds) as view:
+            self._steps(view)
         if self.failed:
             raise TrainingError("\n".join(self.failed.values()))
         print(f"everything is done: {len(self.chosen.steps)} steps")
 
-    def _step(self, number: int, step: Step, bar: Any) -> None:
+    def _steps(self, view: RunView) -> None:
+        bar = progress_bar(
+            total=0,
+            unit="epoch",
+            bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} epochs in all{postfix}",
+        )
+        with bar:
+            for number, step in enumerate(self.chosen.steps, 1):
+                self._step(number, step, bar, view)
+
+    def _step(self, number: int, step: Step, bar: Bar, view: RunView) -> None:
         head = f"[{number}/{len(self.chosen.steps)}] {step.label}"
         lost = [label for label in step.needs if label in self.failed]
         if lost:
@@ -156,15 +158,19 @@ class _Run:
             speed = f"{report.images_per_s:.0f} images/s, {report.data_wait:.0%} waiting"
             bar.set_postfix_str(f"{speed}, {left} left", False)
             bar.update(1)
+            view.epoch(step, report)
 
+        view.begin(step)
         try:
             self._execute(step, before, listen)
         except TrainingError as error:
             # The other trainings may be well; this one is told of again at the end.
             print(f"foldsmith: {error}", file=sys.stderr, flush=True)
             self.failed[step.label] = str(error)
+            view.end(step, failed=True)
             return
         self.states[step.label] = self._state(step)
+        view.end(step)
 
     def _state(self, step: Step) -> StepState:
         unfinished = [label for label, state in self.states.items() if state.status != "done"]

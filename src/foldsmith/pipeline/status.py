@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from foldsmith.config import Project
 from foldsmith.hashing import FileHashes
-from foldsmith.pipeline.plan import plan_of, plan_of_all
+from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
 from foldsmith.pipeline.state import speeds_of, states_of
 from foldsmith.pipeline.table import plan_table
 
@@ -25,5 +27,35 @@ def status(
     Raises:
         ConfigError: An experiment is wrong.
     """
-    plan = plan_of_all(project) if config is None else plan_of(project, config, overrides)
+    plan = _plan(project, config, overrides)
     return plan_table(plan, states_of(plan, FileHashes(project.hash_store)), speeds_of(plan))
+
+
+def status_frame(
+    project: Project, config: Path | str | None = None, overrides: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return what :func:`status` says as a frame, a row per step.
+
+    Columns: step, kind, experiment, fold, status, why, epochs_left, seconds_left (missing
+    where nothing like it was measured).
+    """
+    plan = _plan(project, config, overrides)
+    states, speeds = states_of(plan, FileHashes(project.hash_store)), speeds_of(plan)
+    rows = [
+        {
+            "step": step.label,
+            "kind": step.kind,
+            "experiment": step.name,
+            "fold": step.fold,
+            "status": states[step.label].status,
+            "why": states[step.label].why,
+            "epochs_left": states[step.label].epochs_left,
+            "seconds_left": speeds.left(step, states[step.label]),
+        }
+        for step in plan.steps
+    ]
+    return pd.DataFrame(rows).astype({"fold": "Int64", "seconds_left": "Float64"})
+
+
+def _plan(project: Project, config: Path | str | None, overrides: Sequence[str]) -> Plan:
+    return plan_of_all(project) if config is None else plan_of(project, config, overrides)

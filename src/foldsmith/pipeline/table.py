@@ -1,13 +1,38 @@
 """The table of a plan: what is done, what is to do and why, how long it takes."""
 
+from dataclasses import dataclass
 from itertools import groupby
 
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.state import Speeds, StepState
 
 
-def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
-    """Return a table of a plan's steps, a row each; folds that are alike share one.
+@dataclass(frozen=True)
+class Row:
+    """Steps that are alike: one, or folds of a training.
+
+    Attributes:
+        steps: The steps.
+        status: Their state.
+        left: How long they still take, for people; ``?`` if nobody knows.
+        why: What is changed, or how far they are.
+    """
+
+    steps: list[Step]
+    status: str
+    left: str
+    why: str
+
+    @property
+    def label(self) -> str:
+        """Name of the steps, for people."""
+        if len(self.steps) == 1:
+            return self.steps[0].label
+        return f"train {self.steps[0].name} folds {self.steps[0].fold}-{self.steps[-1].fold}"
+
+
+def plan_rows(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> list[Row]:
+    """Return a plan's steps as rows; folds that are alike share one.
 
     Args:
         plan: The plan.
@@ -28,7 +53,13 @@ def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
         left = [speeds.left(step, state) for step in steps]
         known = [seconds for seconds in left if seconds is not None]
         shown = "" if state.status == "done" else duration(sum(known)) if known else "?"
-        rows.append((_label(steps), state.status, shown, state.why))
+        rows.append(Row(steps, state.status, shown, state.why))
+    return rows
+
+
+def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
+    """Return the rows of a plan as a table; as :func:`plan_rows`."""
+    rows = [(row.label, row.status, row.left, row.why) for row in plan_rows(plan, states, speeds)]
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
     lines = [
         f"{name:<{widths[0]}}  {status:<{widths[1]}}  {left:>{widths[2]}}  {why}".rstrip()
@@ -60,9 +91,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _label(steps: list[Step]) -> str:
-    if len(steps) == 1:
-        return steps[0].label
-    return f"train {steps[0].name} folds {steps[0].fold}-{steps[-1].fold}"

@@ -1,5 +1,6 @@
-"""HTML files that show what a run found, and two runs beside each other."""
+"""What a run has found: as tables and figures, as one HTML file, beside another run."""
 
 from foldsmith.report.page import compare, write_report
+from foldsmith.report.results import Results
 
-__all__ = ["compare", "write_report"]
+__all__ = ["Results", "compare", "write_report"]

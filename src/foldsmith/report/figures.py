@@ -1,4 +1,7 @@
-"""The figures of a report, readable on a light and on a dark page."""
+"""Figures of what a run has found, readable on a light and on a dark page.
+
+Each function returns a ``matplotlib.figure.Figure`` of its own: no global state of pyplot.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -172,66 +175,80 @@ def _bar(figure: "Figure", axis: "Axes", drawn: "PathCollection") -> "Colorbar":
 
 
 def predicted_against_true(targets: Array, predictions: Array, values: Sequence[float]) -> "Figure":
-    """Draw predictions over targets, and how often which class is predicted as which.
+    """Draw predictions over targets.
+
+    Args:
+        targets: Shape (n,).
+        predictions: Out-of-fold predictions, shape (n,).
+        values: Target value of each class.
+    """
+    figure, (axis,) = _figure(3.6, 3.2)
+    _draw_scatter(axis, targets, predictions, values)
+    return figure
+
+
+def confusion(
+    targets: Array, predictions: Array, values: Sequence[float], names: Sequence[str] = ()
+) -> "Figure":
+    """Draw how often which class is predicted as which.
 
     Args:
         targets: Shape (n,).
         predictions: Out-of-fold predictions, shape (n,).
         values: Target value of each class; predictions are rounded to the nearest.
+        names: Names of the classes, if they have no order.
     """
+    side = min(8.0, max(3.2, 0.4 * len(names) + 1.6)) if names else 3.2
+    figure, (axis,) = _figure(max(side, 3.6), side)
+    _draw_confusion(axis, targets, predictions, values, names)
+    if names:
+        axis.tick_params(axis="x", labelrotation=45)
+    return figure
+
+
+def predictions(targets: Array, predicted: Array, values: Sequence[float]) -> "Figure":
+    """Draw :func:`predicted_against_true` and :func:`confusion` side by side."""
     figure, (left, right) = _figure(3.6, 3.2, 2)
+    _draw_scatter(left, targets, predicted, values)
+    _draw_confusion(right, targets, predicted, values)
+    return figure
+
+
+def _draw_scatter(axis: "Axes", targets: Array, predicted: Array, values: Sequence[float]) -> None:
     rng = np.random.default_rng(0)
     step = min(np.diff(values)) if len(values) > 1 else 1.0
     spread = rng.uniform(-0.2, 0.2, len(targets)) * step
-    left.scatter(targets + spread, predictions, s=4, alpha=0.4, linewidths=0, rasterized=True)
+    axis.scatter(targets + spread, predicted, s=4, alpha=0.4, linewidths=0, rasterized=True)
     ends = [min(values), max(values)]
-    left.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
-    left.set_title("predicted against true (spread sideways)", fontsize=9)
-    left.set_xlabel("true", fontsize=8)
-    left.set_ylabel("predicted", fontsize=8)
-    points = np.asarray(values, np.float64)
-    true, predicted = (
-        np.abs(each[:, None] - points).argmin(axis=1) for each in (targets, predictions)
-    )
-    _draw_confusion(right, true, predicted, [f"{value:g}" for value in values])
-    right.set_title("confusion at rounded values", fontsize=9)
-    return figure
-
-
-def confusion(targets: Array, predictions: Array, names: Sequence[str]) -> "Figure":
-    """Draw how often which class is predicted as which.
-
-    Args:
-        targets: Number of each photo's class, shape (n,).
-        predictions: Number of the class that is predicted, shape (n,).
-        names: Names of the classes.
-    """
-    side = min(8.0, max(3.2, 0.4 * len(names) + 1.6))
-    figure, (axis,) = _figure(side, side)
-    _draw_confusion(axis, targets.astype(np.int64), predictions.astype(np.int64), names)
-    axis.tick_params(axis="x", labelrotation=45)
-    axis.set_title("confusion", fontsize=9)
-    return figure
+    axis.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
+    axis.set_title("predicted against true (spread sideways)", fontsize=9)
+    axis.set_xlabel("true", fontsize=8)
+    axis.set_ylabel("predicted", fontsize=8)
 
 
 def _draw_confusion(
     axis: "Axes",
-    true: npt.NDArray[np.int64],
-    predicted: npt.NDArray[np.int64],
-    labels: Sequence[str],
+    targets: Array,
+    predicted: Array,
+    values: Sequence[float],
+    names: Sequence[str] = (),
 ) -> None:
-    counts = np.zeros((len(labels), len(labels)))
-    np.add.at(counts, (true, predicted), 1)
+    points = np.asarray(values, np.float64)
+    rows, columns = (np.abs(each[:, None] - points).argmin(axis=1) for each in (targets, predicted))
+    counts = np.zeros((len(points), len(points)))
+    np.add.at(counts, (rows, columns), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    if len(labels) <= 12:
+    if len(points) <= 12:
         for row, column in np.ndindex(*counts.shape):
             ink = "white" if shares[row, column] > 0.5 else "black"
             text = f"{counts[row, column]:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+    labels = list(names) or [f"{value:g}" for value in values]
     every = max(1, len(labels) // 12)
     axis.set_xticks(range(0, len(labels), every), labels[::every])
     axis.set_yticks(range(0, len(labels), every), labels[::every])
+    axis.set_title("confusion" if names else "confusion at rounded values", fontsize=9)
     axis.set_xlabel("predicted", fontsize=8)
     axis.set_ylabel("true", fontsize=8)
 

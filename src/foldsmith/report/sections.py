@@ -39,6 +39,7 @@ from foldsmith.report.parts import (
     table,
     thumbnail,
 )
+from foldsmith.report.results import blend_scores
 from foldsmith.stages.frozen import TRAIN_FEATURES
 from foldsmith.stages.look import look_at
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
@@ -267,16 +268,15 @@ def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Sec
     section.parts.append(picture(caption, figures.by_fold(of_folds, value, metric)))
     section.parts.append(table("Scores of the folds", scores))
     caption = "Out-of-fold predictions; in the confusion, counts on shares of each row"
-    off = np.abs(predicted - targets)
+    off, values = np.abs(predicted - targets), project.class_values
     if project.class_names:
         section.parts.append(
-            picture(caption, figures.confusion(targets, predicted, project.class_names))
+            picture(caption, figures.confusion(targets, predicted, values, project.class_names))
         )
         off = _missed(project, step.folder, label, targets)
         section.parts += _misses(project, folds, targets, predicted, off)
     else:
-        figure = figures.predicted_against_true(targets, predicted, project.class_values)
-        section.parts.append(picture(caption, figure))
+        section.parts.append(picture(caption, figures.predictions(targets, predicted, values)))
         section.parts += _residuals(project, folds, targets, predicted)
     if experiment.globals.task in FINE_TUNINGS:
         ids = list(folds[project.settings.id_column])
@@ -437,9 +437,7 @@ def _ensemble(project: Project, step: Step) -> Section:
         return section
     settings = EnsembleSettings.model_validate(step.experiment.tree["ensemble"])
     section.parts.append(Text(str(manifest.facts["reason"])))
-    scores = pd.read_csv(step.folder / "ensemble_scores.csv")
-    # The second column is the metric in sample, under the metric's name.
-    scores = scores.rename(columns={scores.columns[1]: "in_sample"})
+    scores = blend_scores(step.folder)
     honest = scores.dropna(subset=["cross_fitted"])
     figure = figures.with_intervals(honest, project.settings.metric)
     section.parts.append(picture("Believe the cross-fitted scores.", figure))

@@ -36,6 +36,7 @@ _FREE_GLOBALS = (
         "snapshot_epochs",
         "resume_interval",
         "stop_on_collapse",
+        "loggers",
     ),
 )
 _FREE_KEYS = ("num_workers", "pin_memory")

@@ -20,7 +20,9 @@ from foldsmith.stages.manifest import (
     normalised,
     read_manifest,
 )
+from foldsmith.training.extensions.epoch_logger import LOGGED_RUNS
 from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions.log_tensorboard import EVENTS
 from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.progress import PROGRESS_FILE
 from foldsmith.training.extensions.snapshots import RESUME_FILE
@@ -149,8 +151,9 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
     if state == "fresh":
         (folder / UNFINISHED).unlink(missing_ok=True)
         tables = [folder / name for name in (LOG_FILE, PROBES_FILE)]
-        for old in [*folder.glob("*.pth"), *folder.glob("*.png"), *tables]:
+        for old in [*folder.glob("*.pth"), *folder.glob("*.png"), *tables, folder / LOGGED_RUNS]:
             old.unlink(missing_ok=True)
+        shutil.rmtree(folder / EVENTS, ignore_errors=True)
     write_json(
         folder / UNFINISHED,
         {"step": step, "inputs": normalised(inputs), "outputs": {}, "facts": {}},

@@ -25,6 +25,7 @@ from foldsmith.stages.output_folder import (
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
 from foldsmith.training.extensions import EpochReport, MemoryPeak, Progress, resume_snapshot
+from foldsmith.training.extensions.loggers import loggers_of
 from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.snapshots import restore
 from foldsmith.training.loop import run_training
@@ -129,10 +130,12 @@ def pretrain_experiment(
         save_sources(folder, experiment)
         manager = parts["manager"]
         progress = Progress(folder, settings.max_epoch, listener)
+        loggers = loggers_of(experiment, folder, experiment.file.stem)
         for extension in [
             *([] if probe is None else [probe]),
             *parts["extensions"],
             MemoryPeak(runtime.device),
+            *loggers,
             progress,
             resume_snapshot(settings.resume_interval, settings.max_epoch),
         ]:
@@ -140,6 +143,8 @@ def pretrain_experiment(
         if state == "continue":
             restore(manager, read_resume(folder))
             print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
+        for logger in loggers:
+            logger.open(manager)
         print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
         run_training(
             manager,

@@ -44,6 +44,7 @@ from foldsmith.tasks.task import Task, create_task, labels_of
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.extensions import EpochReport, MemoryPeak, Progress, resume_snapshot
 from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions.loggers import loggers_of
 from foldsmith.training.extensions.snapshots import every_epoch_snapshot, restore
 from foldsmith.training.loop import run_training
 from foldsmith.training.steps import FineTuneStep
@@ -213,11 +214,13 @@ def _train_fold(
     every_epoch = (
         [every_epoch_snapshot(parts["ema"].module)] if settings.snapshot_epochs == "all" else []
     )
+    loggers = loggers_of(experiment, folder, f"{experiment.file.stem} {folder.name}")
     for extension in [
         parts["eval"],
         *parts["extensions"],
         *every_epoch,
         MemoryPeak(runtime.device),
+        *loggers,
         progress,
         resume_snapshot(settings.resume_interval, settings.max_epoch),
     ]:
@@ -225,6 +228,8 @@ def _train_fold(
     if state == "continue":
         restore(manager, read_resume(folder))
         print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
+    for logger in loggers:
+        logger.open(manager)
     step = FineTuneStep(
         *(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed),
         head_epochs=settings.head_epochs,

@@ -4,14 +4,14 @@ import sys
 from typing import Any
 
 from pytorch_pfn_extras.training import extension
-from tqdm.auto import tqdm
+
+from foldsmith.bars import Bar, progress_bar
 
 
 class ConsoleReport(extension.Extension):
     """Prints a table row per epoch and, where someone watches, a progress bar.
 
-    The bar goes to stderr and is left out when that is not a terminal (notebooks have
-    their own); the rows are plain text without escape sequences.
+    The rows are plain text without escape sequences.
 
     Args:
         keys: Keys of the log, one column each.
@@ -29,7 +29,7 @@ class ConsoleReport(extension.Extension):
         self.label = label
         self.max_epoch = max_epoch
         self.iters_per_epoch = iters_per_epoch
-        self._bar: Any = None
+        self._bar: Bar | None = None
 
     def initialize(self, manager: extension.ExtensionsManagerProtocol) -> None:
         """Print the head of the table."""
@@ -39,13 +39,11 @@ class ConsoleReport(extension.Extension):
     def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
         """Advance the bar; at the end of an epoch print a row."""
         if self._bar is None:
-            self._bar = tqdm(
-                desc=self.label,
+            self._bar = progress_bar(
+                label=self.label,
                 total=self.max_epoch * self.iters_per_epoch,
                 initial=manager.iteration - 1,
                 unit="batch",
-                leave=False,
-                disable=not (sys.stderr.isatty() or _in_notebook()),
             )
         self._bar.update(1)
         if manager.iteration % self.iters_per_epoch:
@@ -80,7 +78,3 @@ def _number(value: float | None) -> str:
     if value == 0 or 0.001 <= abs(value) < 100:
         return f"{value:.4f}"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2e}"
-
-
-def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules

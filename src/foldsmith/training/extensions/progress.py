@@ -1,7 +1,7 @@
 """How far a training is, for those who look from outside."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class EpochReport:
         images_per_s: Photos per second of the training loop.
         data_wait: Share of its time that it waited for photos, 0..1.
         epoch_s: Seconds of the whole epoch, validation and snapshots included.
+        values: What was logged of it, as in ``train/loss``.
     """
 
     epoch: int
@@ -31,6 +32,7 @@ class EpochReport:
     images_per_s: float
     data_wait: float
     epoch_s: float
+    values: Mapping[str, float]
 
 
 class Progress(extension.Extension):
@@ -72,8 +74,9 @@ class Progress(extension.Extension):
         """Say that an epoch has ended; called by the manager."""
         now = time.perf_counter()
         seen: Any = manager.observation
-        speed = float(seen["images_per_s"]), float(seen["data_wait"])
-        report = EpochReport(manager.epoch, self.max_epoch, *speed, now - self._since)
+        values = {key: float(value) for key, value in seen.items()}
+        speed = values["images_per_s"], values["data_wait"]
+        report = EpochReport(manager.epoch, self.max_epoch, *speed, now - self._since, values)
         self._since = now
         self.epoch_s = round(report.epoch_s, 3)
         write_json(

@@ -1,0 +1,204 @@
+"""foldsmith from Python: a project with what can be done to it.
+
+Errors that are meant for people are :class:`~foldsmith.errors.FoldsmithError`, with the line that
+the command would print.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from foldsmith import config, pipeline, stages
+from foldsmith.config.budget import Budget
+from foldsmith.config.yaml_io import inline_yaml
+from foldsmith.errors import ConfigError
+from foldsmith.pipeline.plan import EXPERIMENTS, Kind, plan_of
+from foldsmith.report import Results, write_report
+from foldsmith.stages.new import NewMetric
+
+# Path of a value -> the value; for other experiments with their pattern before it, as in
+# {"globals/max_epoch": 2, "1*:dataset/img_size": 64}.
+Overrides = Mapping[str, Any]
+
+
+class Project(config.Project):
+    """A project folder, and what the ``foldsmith`` command does in it.
+
+    It is the project that all of foldsmith's functions take (:class:`foldsmith.config.Project`)
+    with methods of its own. An experiment is named as in ``"901"``, the file
+    ``exp_config/901.yml``, or by the path of its file, relative to the project folder.
+
+    Overrides are a dict of paths and values, as in ``{"globals/max_epoch": 2}``. They are for
+    that experiment; ``{"1*:globals/max_epoch": 2}`` is for all whose name fits ``1*``. Results
+    know nothing of later changes: give the methods that read what a run has left the overrides
+    of that run.
+    """
+
+    @classmethod
+    def new(
+        cls,
+        folder: Path | str,
+        images: Path | str,
+        train: Path | str | None = None,
+        test: Path | str | None = None,
+        *,
+        test_images: Path | str | None = None,
+        id_column: str | None = None,
+        target_column: str | None = None,
+        group_column: str | None = None,
+        metric: NewMetric | None = None,
+        budget: Budget | None = None,
+    ) -> "Project":
+        """Begin a project from photos and tables, as ``foldsmith new --yes`` does.
+
+        Args:
+            folder: The project's folder.
+            images: Folder of the photos; without ``train`` one folder in it per class.
+            train: Table of the labelled photos.
+            test: Table of the photos to predict, if there are any.
+            test_images: Folder of the photos to predict, if it is another.
+            id_column: Column that names the photos; None to be found, as what follows.
+            target_column: Column to predict.
+            group_column: Column whose equal values stay in one fold; ``none`` for no groups.
+            metric: What predictions are judged by.
+            budget: How much time it may take: small, medium or large.
+
+        Raises:
+            DataError: A table or photo is wrong.
+            OutputError: The folder holds a project already.
+        """
+        data = stages.Data(
+            images=Path(images),
+            train=_path(train),
+            test=_path(test),
+            test_images=_path(test_images),
+            id_column=id_column,
+            target_column=target_column,
+            group_column=group_column,
+            metric=metric,
+            budget=budget,
+        )
+        stages.new_project_of(Path(folder), data, yes=True)
+        return cls.open(folder)
+
+    def run(
+        self,
+        experiment: Path | str,
+        overrides: Overrides | None = None,
+        *,
+        only: Sequence[str] = (),
+        until: Kind | None = None,
+        skip_bad: bool = False,
+        keep_snapshots: bool = False,
+    ) -> Results:
+        """Run all that an experiment needs and that is not done, as ``foldsmith run`` does.
+
+        Args:
+            experiment: The experiment.
+            overrides: Values to run it with.
+            only: Names of the experiments to run, as in ``100``; all if empty.
+            until: Last kind of step: preprocess, pretrain, train or infer; all if None.
+            skip_bad: Leave out photos that cannot be read.
+            keep_snapshots: Keep the snapshots of the trainings.
+
+        Returns:
+            Its results.
+
+        Raises:
+            ConfigError: An experiment is wrong, or a step that is left out is not done.
+            DataError: A table or photo is wrong.
+            OutputError: Another process is at a step.
+            TrainingError: Trainings have failed; what does not need them has been run.
+        """
+        file, texts = self.experiment_file(experiment), override_texts(overrides)
+        pipeline.run(self, file, texts, list(only), until, skip_bad, keep_snapshots)
+        return self.results(experiment, overrides)
+
+    def results(self, experiment: Path | str, overrides: Overrides | None = None) -> Results:
+        """Return what an experiment has found: scores, predictions, logs and figures of them.
+
+        Args:
+            experiment: The experiment.
+            overrides: Those that it was run with.
+
+        Raises:
+            ConfigError: An experiment is wrong.
+        """
+        file = self.experiment_file(experiment)
+        return Results(plan_of(self, file, override_texts(overrides)), file.stem)
+
+    def status(
+        self, experiment: Path | str | None = None, overrides: Overrides | None = None
+    ) -> pd.DataFrame:
+        """Return a row per step: what is done, to do, stale or running, and why.
+
+        Args:
+            experiment: The experiment; None for all in ``exp_config``.
+            overrides: Those that it was run with.
+
+        Returns:
+            Columns step, kind, experiment, fold, status, why, epochs_left, seconds_left.
+
+        Raises:
+            ConfigError: An experiment is wrong.
+        """
+        file = None if experiment is None else self.experiment_file(experiment)
+        return pipeline.status_frame(self, file, override_texts(overrides))
+
+    def report(
+        self,
+        experiment: Path | str,
+        overrides: Overrides | None = None,
+        output: Path | str | None = None,
+    ) -> Path:
+        """Write one HTML file of what an experiment has found.
+
+        Args:
+            experiment: The experiment.
+            overrides: Those that it was run with.
+            output: The file; ``reports/NAME.html`` in the project folder if None.
+
+        Returns:
+            The file.
+
+        Raises:
+            ConfigError: An experiment is wrong.
+        """
+        file, texts = self.experiment_file(experiment), override_texts(overrides)
+        return write_report(self, file, texts, _path(output))
+
+    def experiment_file(self, experiment: Path | str) -> Path:
+        """Return the file of an experiment that is named as in ``901``, or by its path."""
+        path = Path(experiment)
+        return path if path.suffix in (".yml", ".yaml") else Path(EXPERIMENTS, f"{path}.yml")
+
+
+def override_texts(overrides: Overrides | None) -> list[str]:
+    """Return overrides as the command line has them, ``PATH=VALUE`` each.
+
+    Raises:
+        ConfigError: Something is no plain value: a number, a text, true or false, null, a list
+            or a dict of them.
+    """
+    texts = []
+    for path, value in (overrides or {}).items():
+        if "=" in path:
+            raise ConfigError(f"override {path!r}: give the value apart: {{path: value}}")
+        # A reference is text that YAML would not take without quotes.
+        if isinstance(value, str) and value.startswith("@"):
+            texts.append(f"{path}={value}")
+            continue
+        try:
+            texts.append(f"{path}={inline_yaml(value)}")
+        except yaml.YAMLError:
+            raise ConfigError(
+                f"override {path!r}: {value!r} is no plain value (a number, text, list or dict)"
+            ) from None
+    return texts
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)

@@ -1,0 +1,325 @@
+"""What the finished steps of an experiment have left, as tables and figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.blending.bootstrap import bootstrap, interval
+from foldsmith.config import Criterion, EnsembleSettings
+from foldsmith.data.tables import (
+    FOLD_COLUMN,
+    as_written,
+    groups_of,
+    read_folds,
+    read_test,
+    targets_of,
+)
+from foldsmith.errors import OutputError
+from foldsmith.pipeline.plan import Plan, Step
+from foldsmith.report import figures
+from foldsmith.stages.ensemble import CROSS_FITTED
+from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
+from foldsmith.stages.members import Member, read_members
+from foldsmith.stages.selection import LABELS, inference_manifest
+from foldsmith.tasks.metrics import Metric, project_metric, value_metric
+from foldsmith.training.extensions.log import entries_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[np.float64]
+
+# What learning curves show of a fine-tuning.
+_CURVES = ("train/loss", "val/loss", "val/metric")
+
+# The columns of Results.scores, and those of ensemble_scores.csv among them.
+_SCORES = (
+    *("name", "kind", "fold", "epoch", "in_sample", "cross_fitted", "low", "high"),
+    *("gain", "gain_low", "gain_high", "submit"),
+)
+
+
+class Results:
+    """What an experiment has found, read from its output folder when it is asked for.
+
+    The numbers are those of the last run that finished, which may have had other inputs than
+    today's: :func:`foldsmith.pipeline.status` knows.
+
+    Args:
+        plan: The experiment's plan.
+        name: Name of the experiment: that of its file without the suffix.
+
+    Attributes:
+        name: Name of the experiment.
+        folder: Its output folder.
+    """
+
+    def __init__(self, plan: Plan, name: str) -> None:
+        self._plan = plan
+        self._project = plan.project
+        # The last of an experiment's steps is the one that the others lead to.
+        self._step = [step for step in plan.steps if step.name == name][-1]
+        assert self._step.experiment is not None
+        self._experiment = self._step.experiment
+        self.name = name
+        self.folder = self._step.folder
+
+    def __repr__(self) -> str:
+        return f"<Results of {self.name} in {self.folder}>"
+
+    @property
+    def members(self) -> "dict[str, Results]":
+        """The results of each member of an ensemble, by name; empty for other experiments."""
+        if not self._is_ensemble:
+            return {}
+        steps = {step.label: step for step in self._plan.steps}
+        names = [steps[label].name for label in self._step.needs]
+        return {name: Results(self._plan, name) for name in names}
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Scores by the project's metric, on rows that what is scored has not seen.
+
+        A row per fold, then one of all folds together (the kind ``member``); of an ensemble a
+        row per member, then one per blend. (RMSE where the metric is of probabilities and an
+        experiment gives none.)
+
+        Columns: name; kind (``fold``, ``member`` or ``blend``); fold; epoch, that of the fold's
+        snapshot; in_sample, of blends, on the rows that they were fitted on; cross_fitted, on
+        other rows; low and high, where 95 % of resamples by group lie; gain over the plain mean
+        with gain_low and gain_high, positive is better; submit, of the recommended blend.
+
+        Raises:
+            OutputError: The experiment is not finished, or predicts nothing.
+        """
+        self._finished()
+        table, targets, folds = self._truth()
+        groups, seed = groups_of(self._project, table), self._experiment.globals.seed
+        rows: list[dict[str, Any]] = []
+        for member in self._read_members():
+            metric, predicted = self._judged(member)
+            if not self._is_ensemble:
+                epochs = self._epochs()
+                for fold in np.unique(folds):
+                    held = folds == fold
+                    value = metric(predicted[held], targets[held])
+                    row = {"name": f"fold {fold}", "kind": "fold", "fold": fold}
+                    rows.append(row | {"epoch": epochs.get(str(fold)), "cross_fitted": value})
+            drawn = bootstrap(metric, {member.name: predicted}, targets, groups, seed)
+            low, high = interval(drawn[member.name])
+            row = {"name": member.name, "kind": "member", "low": low, "high": high}
+            rows.append(row | {"cross_fitted": metric(predicted, targets)})
+        frame = pd.DataFrame(rows)
+        if self._is_ensemble:
+            blends = blend_scores(self.folder).assign(kind="blend")
+            frame = pd.concat([frame, blends], ignore_index=True)
+        frame = frame.reindex(columns=list(_SCORES))
+        return frame.astype({"fold": "Int64", "epoch": "Int64", "submit": "boolean"})
+
+    @property
+    def oof(self) -> pd.DataFrame:
+        """Predictions of the labelled photos by what has not seen them.
+
+        Columns: id, target, fold, prediction. Of an ensemble that of the recommended blend, its
+        weights fitted on the other folds, and a column per member.
+
+        Raises:
+            OutputError: The experiment is not finished, or predicts nothing.
+        """
+        self._finished()
+        table, targets, folds = self._truth()
+        members = self._read_members()
+        ids = table[self._project.settings.id_column].astype(str)
+        written = as_written(self._project, targets)
+        frame = pd.DataFrame({"id": ids, "target": written, "fold": folds})
+        if not self._is_ensemble:
+            return frame.assign(prediction=as_written(self._project, members[0].oof))
+        predicted = as_written(self._project, self._blended())
+        return frame.assign(
+            prediction=predicted,
+            **{one.name: as_written(self._project, one.oof) for one in members},
+        )
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Predictions of the photos to predict, as they are submitted.
+
+        Columns: id, prediction; of an ensemble also one per member.
+
+        Raises:
+            OutputError: The experiment is not finished, or predicts nothing.
+        """
+        self._finished()
+        members = self._read_members()
+        ids = read_test(self._project)[self._project.settings.id_column].astype(str)
+        frame = pd.DataFrame({"id": ids})
+        of_members = {one.name: as_written(self._project, one.test) for one in members}
+        if not self._is_ensemble:
+            return frame.assign(prediction=of_members[members[0].name])
+        submitted = pd.read_csv(self.folder / "submission.csv")
+        predicted = submitted[self._project.settings.target_column]
+        return frame.assign(prediction=predicted, **of_members)
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """What the trainings logged: a row per experiment, fold and epoch.
+
+        Columns: experiment, fold (none for a pretraining), epoch, train/loss, val/metric, ... Of
+        an ensemble the trainings of all its members, and their pretrainings. Empty where
+        nothing was trained yet; also there while a training runs.
+        """
+        rows = [
+            {"experiment": step.name, "fold": step.fold} | entry
+            for step in self._trainings()
+            for entry in entries_of(step.folder)
+        ]
+        frame = pd.DataFrame(rows)
+        if frame.empty:
+            return pd.DataFrame(columns=["experiment", "fold", "epoch"])
+        first = ["experiment", "fold", "epoch"]
+        others = [name for name in frame if name not in first]
+        return frame[first + others].astype({"fold": "Int64", "epoch": int})
+
+    def plot_learning_curves(self, keys: Sequence[str] | None = None) -> "Figure":
+        """Draw what was logged over the epochs.
+
+        A line per fold; of an ensemble a line per member, the mean of its folds.
+
+        Args:
+            keys: Columns of :attr:`log`, a panel each; None takes losses and metric, of a
+                pretraining loss, spread of the features and learning rate.
+
+        Raises:
+            OutputError: Nothing was trained.
+        """
+        log = self.log
+        pretraining = self._step.kind == "pretrain"
+        usual = ("train/loss", "train/std", "lr") if pretraining else _CURVES
+        shown = [key for key in (usual if keys is None else keys) if key in log]
+        if not shown:
+            raise OutputError(f"{self.name}: nothing was logged yet")
+        if not pretraining:
+            log = log[log["fold"].notna()]
+        logs: dict[str, Sequence[Mapping[str, Any]]] = {}
+        if self._is_ensemble:
+            for name, of_member in log.groupby("experiment", sort=False):
+                means = of_member.groupby("epoch")[shown].mean().reset_index()
+                logs[str(name)] = _records(means)
+        else:
+            for fold, of_fold in log.groupby("fold", dropna=False, sort=False):
+                logs[self.name if pretraining else f"fold {fold!s}"] = _records(of_fold)
+        return figures.curves(logs, shown)
+
+    def plot_predicted_against_true(self) -> "Figure":
+        """Draw the out-of-fold predictions over the targets."""
+        return figures.predicted_against_true(*self._points())
+
+    def plot_confusion(self) -> "Figure":
+        """Draw how often which class is predicted as which, out of fold, in rounded values."""
+        return figures.confusion(*self._points(), self._project.class_names)
+
+    def plot_scores(self) -> "Figure":
+        """Draw the scores: of each fold, or of an ensemble's blends with their intervals."""
+        self._finished()
+        if self._is_ensemble:
+            scores = blend_scores(self.folder).dropna(subset=["cross_fitted"])
+            return figures.with_intervals(scores, self._project.settings.metric)
+        scores = self.scores
+        metric, _ = self._judged(self._read_members()[0])
+        of_folds = scores[scores["kind"] == "fold"].assign(metric=scores["cross_fitted"])
+        return figures.by_fold(of_folds, float(scores["cross_fitted"].iloc[-1]), metric.name)
+
+    @property
+    def _is_ensemble(self) -> bool:
+        return self._step.kind == "ensemble"
+
+    @property
+    def _criterion(self) -> Criterion:
+        """How the snapshots were chosen: as the plan has it, or as there was an inference."""
+        wanted = self._step.criterion
+        for criterion in (wanted, *LABELS):
+            if inference_manifest(self.folder, criterion).is_file():
+                return criterion
+        return wanted
+
+    def _finished(self) -> Manifest:
+        """Return the manifest of the last step."""
+        if self._step.kind == "pretrain":
+            raise OutputError(f"{self.name}: is a pretraining, which predicts nothing; see its log")
+        path = self.folder / MANIFEST
+        if not self._is_ensemble:
+            path = inference_manifest(self.folder, self._criterion)
+        manifest = read_manifest(path)
+        if manifest is None:
+            raise OutputError(f"{path}: no such file; run {self.name} first")
+        return manifest
+
+    def _truth(self) -> tuple[pd.DataFrame, Array, npt.NDArray[np.int64]]:
+        """Return the fold table, and target and fold of each row."""
+        table = read_folds(self._project, self._experiment.globals.meta_file)
+        folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+        return table, targets_of(self._project, table).astype(np.float64), folds
+
+    def _settings(self) -> EnsembleSettings:
+        if self._is_ensemble:
+            return EnsembleSettings.model_validate(self._experiment.tree["ensemble"])
+        # An experiment that stands for itself.
+        return EnsembleSettings(experiments=[str(self.folder)], criterion=self._criterion)
+
+    def _read_members(self) -> list[Member]:
+        table = read_folds(self._project, self._experiment.globals.meta_file)
+        return read_members(self._project, self._settings(), table, read_test(self._project))
+
+    def _judged(self, member: Member) -> tuple[Metric, Array]:
+        """Return the metric that can judge a member, and what it judges."""
+        metric = project_metric(self._project)
+        if metric.needs == "probabilities" and member.oof_probabilities is not None:
+            return metric, member.oof_probabilities
+        return value_metric(self._project), member.oof.astype(np.float64)
+
+    def _blended(self) -> Array:
+        """Return what the recommended blend predicts of the folds it was not fitted on."""
+        manifest = self._finished()
+        submitted = str(manifest.facts["submit"])
+        kept = pd.read_csv(self.folder / CROSS_FITTED)
+        if submitted not in kept:
+            raise OutputError(f"{self.folder}: {submitted} was not cross-fitted")
+        return kept[submitted].to_numpy(np.float64)
+
+    def _epochs(self) -> dict[str, int]:
+        """Return the epoch of each fold's snapshot; nothing where nothing is trained."""
+        scores = pd.read_csv(self.folder / f"score_by_{LABELS[self._criterion]}.csv")
+        known = scores.dropna(subset=["epoch"])
+        return dict(zip(known["fold"].astype(str), known["epoch"].astype(int), strict=True))
+
+    def _trainings(self) -> list[Step]:
+        trainings = [step for step in self._plan.steps if step.epochs]
+        if self._is_ensemble:
+            return trainings
+        return [step for step in trainings if step.name == self.name]
+
+    def _points(self) -> tuple[Array, Array, Sequence[float]]:
+        """Return targets, out-of-fold predictions and class values, all as numbers."""
+        self._finished()
+        _, targets, _ = self._truth()
+        predicted = self._blended() if self._is_ensemble else self._read_members()[0].oof
+        return targets, predicted.astype(np.float64), self._project.class_values
+
+
+def blend_scores(folder: Path) -> pd.DataFrame:
+    """Return the table of an ensemble's blends, its metric in sample as ``in_sample``."""
+    scores = pd.read_csv(folder / "ensemble_scores.csv")
+    # The second column is the metric in sample, under the metric's name.
+    return scores.rename(columns={scores.columns[1]: "in_sample"})
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row per entry, without what it lacks."""
+    return [
+        {str(key): value for key, value in row.items() if pd.notna(value)}
+        for row in frame.to_dict("records")
+    ]

@@ -1,0 +1,110 @@
+"""A run as a person sees it on a terminal, and what is written where nobody does."""
+
+import re
+import signal
+
+import pytest
+from small_project import EXPERIMENTS, write_experiment
+from terminal import OnTerminal
+
+from foldsmith.pipeline.live import _around_running
+from foldsmith.pipeline.table import Row
+
+RUN = ["run", "--no-report", "-cfg", "exp_config/200.yml"]
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*3\d[;m]")
+SHOW_CURSOR = "\x1b[?25h"
+
+
+@pytest.fixture
+def folder(small_project, monkeypatch):
+    write_experiment(small_project, "200", EXPERIMENTS["200"] | {"model/pretrained": None})
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return small_project
+
+
+def plain(written: str) -> list[str]:
+    """Return the lines without control sequences."""
+    text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", written).replace("\r", "\n")
+    return [line.rstrip() for line in text.split("\n")]
+
+
+def test_the_steps_are_shown_while_it_runs(folder):
+    code, written = OnTerminal(folder, *RUN).finish()
+    assert code == 0, written
+    lines = plain(written)
+    text = "\n".join(lines)
+    # The state of each step, its time, and how far the one is that runs.
+    assert re.search(r"^preprocess +done +\d+ s$", text, re.M)
+    running = r"^train 200 fold 1 +running +\d+ s +\d+ s left +epoch 1/2, train/loss [\d.]+, "
+    running += r"val/loss [\d.]+, val/metric [\d.]+, \d+ images/s$"
+    assert re.search(running, text, re.M), [line for line in lines if "fold 1" in line]
+    assert re.search(r"^train 200 fold 0 +done +\d+ s$", text, re.M)
+    assert re.search(r"^infer 200 +to do", text, re.M)
+    assert any(line.startswith("train:") and "batch/s" in line for line in lines)
+    # What is printed is there as ever, each row once.
+    assert sum(line.startswith("    1/2 ") for line in lines) == 2
+    assert "everything is done: 4 steps" in lines and COLOUR.search(written)
+    # The view is taken away, and the cursor given back.
+    after = written.rpartition("wrote output/200/*_by_best_metric*")[2]
+    assert SHOW_CURSOR in after and "train 200" not in plain(after.rpartition("\x1b[2K")[2])
+    assert (folder / "output/200/score_by_best_metric.csv").is_file()
+
+
+def test_without_colours(folder, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    code, written = OnTerminal(folder, *RUN, "--until", "preprocess").finish()
+    assert code == 0 and "running" in written
+    assert not COLOUR.search(written)
+
+
+def test_a_terminal_that_can_do_nothing_gets_lines(folder, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    code, written = OnTerminal(folder, *RUN, "--until", "preprocess").finish()
+    assert code == 0 and "everything is done" in written
+    assert "running" not in written and SHOW_CURSOR not in written
+
+
+def test_a_pipe_gets_plain_lines(folder, cli):
+    result = cli(folder, *RUN)
+    assert result.stderr == ""
+    assert "\x1b" not in result.stdout and "\r" not in result.stdout
+    assert "running" not in result.stdout and "everything is done: 4 steps" in result.stdout
+
+
+def test_ctrl_c_still_says_how_to_go_on(folder):
+    run = OnTerminal(folder, *RUN, "200:globals/max_epoch=50")
+    run.read_until("epoch 1/50, train/loss")
+    run.send_signal(signal.SIGINT)
+    code, written = run.finish()
+    assert code == 130 and "Traceback" not in written
+    last = [line for line in plain(written) if line][-1]
+    assert last.startswith("foldsmith: stopped; every finished epoch is kept. Go on with: ")
+    assert SHOW_CURSOR in written
+
+
+def test_an_error_is_one_line(folder):
+    (folder / "input" / "photos").rename(folder / "input" / "elsewhere")
+    code, written = OnTerminal(folder, *RUN).finish()
+    assert code == 2 and "Traceback" not in written
+    last = [line for line in plain(written) if line][-1]
+    assert last.startswith("foldsmith: error: ")
+
+
+def test_a_failed_training_is_shown_as_such(folder):
+    code, written = OnTerminal(
+        folder, *RUN, "200:optimizer/lr=1.e+30", "200:scheduler=null"
+    ).finish()
+    assert code == 2
+    assert re.search(r"^train 200 fold 0 .* failed$", "\n".join(plain(written)), re.M), written
+
+
+def test_many_rows_are_shown_around_the_one_that_runs():
+    statuses = ["done"] * 20 + ["running"] + ["to do"] * 20
+    rows = [Row([], status, "", str(k)) for k, status in enumerate(statuses)]
+    shown, before, after = _around_running(rows, 8)
+    assert (before, len(shown), after) == (18, 8, 15) and shown[2].status == "running"
+    shown, before, after = _around_running(rows[:10], 20)
+    assert (before, len(shown), after) == (0, 10, 0)
+    shown, before, after = _around_running(rows[:21], 8)
+    assert (before, len(shown), after) == (13, 8, 0)
