@@ -151,8 +151,9 @@ def worker_errors() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError) as error:
+        # One that dies while it hands a batch over resets the connection.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise FoldsmithError(
             f"a loader process died ({one_line(error)[:120]}); most often the machine is out of "
