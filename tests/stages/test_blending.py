@@ -11,6 +11,7 @@ from foldsmith import cli
 from foldsmith.config import Criterion, Project
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
+from foldsmith.pipeline.compare import compare_runs, read_finished
 from foldsmith.pipeline.plan import plan_of
 from foldsmith.pipeline.state import states_of
 from foldsmith.stages import ensemble, train
@@ -97,6 +98,21 @@ def test_an_ensemble_by_kappa_of_common_epochs(small_project):
         ensemble(project, TARGET, settings, force=True)
     alone = ensemble(project, TARGET, [*settings, "ensemble/experiments=[output/100]"], force=True)
     assert "logloss" in alone.columns and alone["cross_fitted"].notna().all()
+    # What the honest scores are of is kept, and is what runs are compared by.
+    kept = np.load(output / "cross_fitted_probabilities.npy")
+    targets = pd.read_csv(output / "cross_fitted_predictions.csv")["target"].to_numpy()
+    assert kept.shape == (len(alone), 24, 4)
+    losses = [-np.log(each[np.arange(24), targets]).mean() for each in kept]
+    np.testing.assert_allclose(losses, alone["cross_fitted"])
+    blend, single, of_values = (
+        read_finished(f"output/{name}", small_project) for name in (900, 100, 200)
+    )
+    by_loss = compare_runs(single, blend)
+    assert by_loss.metric.name == "LogLoss"
+    assert by_loss.scores[1].score == pytest.approx(alone[alone["submit"]]["cross_fitted"].item())
+    by_values = compare_runs(blend, of_values)
+    assert by_values.metric.name == "RMSE"
+    assert "compared by RMSE: one has no probabilities for LogLoss" in by_values.notes
     with pytest.raises(ConfigError, match="metric LogLoss: needs class probabilities"):
         train(project, "exp_config/200.yml", ["model/pretrained=null"], force=True)
     assert (small_project / "output/200/fold0/manifest.json").is_file()

@@ -84,57 +84,71 @@ def grad_cam(model: ImageModel, images: torch.Tensor, score: Score) -> Array:
         ConfigError: The backbone has no feature map that is known how to read.
     """
     backbone: Any = model.backbone
+    norm = _last_norm(backbone)
+    if norm is None:
+        return _scaled(_of_features(model, images, score))
+    leaf, outputs = _through_tokens(model, norm, images)
+    (gradient,) = torch.autograd.grad(score.of(outputs).sum(), leaf)
+    return _scaled(_on_grid((gradient * leaf.detach()).sum(dim=2).abs(), backbone))
+
+
+def _of_features(model: ImageModel, images: torch.Tensor, score: Score) -> torch.Tensor:
+    """Return the weighted sum over the channels of the last feature map, what counts of it."""
+    backbone: Any = model.backbone
     with torch.no_grad():
         features = backbone.forward_features(images)
-    if not torch.is_tensor(features) or features.ndim not in (3, 4):
-        raise ConfigError(f"{type(backbone).__name__}: gives no feature map")
+    if not torch.is_tensor(features) or features.ndim != 4:
+        raise ConfigError(
+            f"{type(backbone).__name__}: neither gives a feature map nor has blocks of tokens that "
+            "are known how to read"
+        )
     with torch.enable_grad():
-        if features.ndim == 4:
-            leaf = features.float().requires_grad_()
-            outputs = model.head(backbone.forward_head(leaf))
-        else:
-            leaf, outputs = _through_tokens(model, images)
-        (gradient,) = torch.autograd.grad(score.of(outputs).sum(), leaf)
-    values = leaf.detach()
-    if features.ndim == 4:
-        # Some, such as Swin, have the channels last.
-        channels = 1 if values.shape[1] == backbone.num_features else 3
-        places = (2, 3) if channels == 1 else (1, 2)
-        weighted = (gradient.mean(dim=places, keepdim=True) * values).sum(dim=channels)
-        maps = weighted.clamp_min(0) if score.one_way else weighted.abs()
-    else:
-        maps = _on_grid((gradient * values).sum(dim=2).abs(), backbone)
+        leaf = features.float().requires_grad_()
+        outputs = model.head(backbone.forward_head(leaf))
+    (gradient,) = torch.autograd.grad(score.of(outputs).sum(), leaf)
+    # Some, such as Swin, have the channels last.
+    channels = 1 if features.shape[1] == backbone.num_features else 3
+    places = (2, 3) if channels == 1 else (1, 2)
+    weighted = (gradient.mean(dim=places, keepdim=True) * leaf.detach()).sum(dim=channels)
+    return weighted.clamp_min(0) if score.one_way else weighted.abs()
+
+
+def _scaled(maps: torch.Tensor) -> Array:
     highest = maps.amax(dim=(1, 2), keepdim=True)
     scaled: Array = (maps / highest.clamp_min(torch.finfo(maps.dtype).tiny)).float().cpu().numpy()
     return scaled
 
 
-def _through_tokens(model: ImageModel, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the normalised tokens before the last block's attention, and the model's outputs.
+def _last_norm(backbone: Any) -> nn.Module | None:
+    """Return what normalises the tokens before the last block's attention, if there is such."""
+    blocks = getattr(backbone, "blocks", None)
+    # Hiera keeps its tokens in another order than that of the grid.
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or hasattr(backbone, "reroll"):
+        return None
+    norm = getattr(blocks[-1], "norm1", None)
+    return norm if isinstance(norm, nn.Module) else None
+
+
+def _through_tokens(
+    model: ImageModel, norm: nn.Module, images: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a module gives of images, and the outputs that the model makes of it.
 
     Returns:
         A leaf of the graph, shape (n, tokens, channels); outputs, shape (n, n_outputs).
     """
-    blocks: Any = getattr(model.backbone, "blocks", None)
-    norm = (
-        getattr(blocks[-1], "norm1", None)
-        if isinstance(blocks, nn.Sequential | nn.ModuleList)
-        else None
-    )
-    if not isinstance(norm, nn.Module):
-        raise ConfigError(
-            f"{type(model.backbone).__name__}: has tokens, but no blocks with a norm1 to read "
-            "them from"
-        )
     leaves: list[torch.Tensor] = []
 
     def cut(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+        # Nothing before it needs a graph.
+        torch.set_grad_enabled(True)
         leaves.append(output.detach().requires_grad_())
         return leaves[-1]
 
     handle = norm.register_forward_hook(cut)
     try:
-        outputs: torch.Tensor = model(images)
+        with torch.no_grad():
+            outputs: torch.Tensor = model(images)
     finally:
         handle.remove()
     return leaves[-1], outputs

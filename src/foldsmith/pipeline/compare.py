@@ -210,7 +210,9 @@ def read_finished(
         raise OutputError(f"{root}: holds a {task} run, which predicts nothing to compare")
     plan = plan_of_run(opened, root, criterion)
     state = list(results_of(plan, FileHashes(opened.hash_store)).values())[-1]
-    out_of_date = "" if state.status == "done" else state.why or state.status
+    out_of_date = state.why if state.status == "stale" else f"{state.status}, {state.why}"
+    if state.status == "done":
+        out_of_date = ""
     return FinishedRun(opened, root, experiment, predictions, plan, out_of_date)
 
 
