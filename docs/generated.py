@@ -7,6 +7,7 @@ one of :data:`PIECES`; nothing of it is kept in a file, so that it cannot go sta
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import typer
@@ -107,9 +108,21 @@ def settings_table(model: type[BaseModel], prefix: str = "") -> str:
             default = "as its own keys"
         else:
             default = f"`{_yaml(field.default)}`"
-        kind = f"`{annotation_text(field.annotation)}`"
+        kind = f"`{annotation_text(field.annotation)}`{_bounds(field.metadata)}"
         rows.append([f"`{prefix}{name}`", meanings[name], kind, default])
     return _table(["key", "meaning", "type", "default"], rows)
+
+
+def _bounds(metadata: list[Any]) -> str:
+    """Return what pydantic demands of a value beyond its type."""
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    found = [
+        f", {word} {getattr(part, name):g}"
+        for part in metadata
+        for name, word in words.items()
+        if hasattr(part, name)
+    ]
+    return "".join(found)
 
 
 def annotation_text(annotation: Any) -> str:
@@ -123,8 +136,14 @@ def annotation_text(annotation: Any) -> str:
     text = re.sub(r"Annotated\[(\w+), <[^>]*>\]", r"\1", text.replace("typing.", ""))
     text = re.sub(r"Annotated\[(\w+), (?:[^\[\]]|\[[^\]]*\])*\]", r"\1", text)
     text = re.sub(r"Optional\[(\w+)\]", r"\1 | None", text)
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda match: _words(match[1]), text)
+    text = re.sub(r"Union\[([^\[\]]*)\]", lambda match: match[1].replace(", ", " | "), text)
     text = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text)
     return text.replace("NoneType", "None")
+
+
+def _words(listed: str) -> str:
+    return " | ".join(word.strip("'\"") for word in listed.split(", "))
 
 
 def registered() -> Iterator[tuple[str, dict[str, Callable[..., Any]]]]:
@@ -154,9 +173,16 @@ def _type(name: str, offered: Callable[..., Any]) -> str:
     own = target.__module__.startswith("foldsmith")
     doc = parse_docstring(inspect.getdoc(target) or "")
     if own:
-        text = doc.text
+        # A partial may have words of its own.
+        said = "" if offered.__doc__ == partial.__doc__ else offered.__doc__ or ""
+        text = parse_docstring(said).text if target is not offered and said else doc.text
     else:
-        text = f"`{target.__module__}.{target.__qualname__}` of PyTorch."
+        # By the shortest public path, as in the library's own pages.
+        path = re.sub(
+            r"^torch\.(nn|optim)\.(modules\.)?(?!lr_)\w+$", r"torch.\1", target.__module__
+        )
+        path += f".{target.__qualname__}"
+        text = f"[`{path}`](https://docs.pytorch.org/docs/stable/generated/{path}.html) of PyTorch."
     meanings = doc.sections.get("Args", {}) or doc.sections.get("Attributes", {})
     rows = []
     for key, parameter in inspect.signature(offered).parameters.items():
@@ -214,7 +240,8 @@ def _commands() -> str:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
+        escaped = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
+        return f"| {' | '.join(escaped)} |"
 
     return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
 

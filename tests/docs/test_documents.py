@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 import small_project
 import yaml
+from conftest import REPOSITORY
 from pages import DOCS, PAGES, SHELLS, blocks
 from warm import foldsmith
 
-from conftest import REPOSITORY
 from foldsmith.config import Experiment, Project
 
 # What cannot run here, with the reason. A command that no page has any more must go from here.
