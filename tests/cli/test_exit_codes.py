@@ -3,11 +3,14 @@
 That SIGINT ends with 130 and SIGTERM with 143 is in survival/test_faults.py.
 """
 
+import fcntl
 import os
 import pty
 import re
 import select
+import struct
 import sys
+import termios
 
 import pytest
 from small_project import EXPERIMENTS, write_experiment
@@ -80,6 +83,7 @@ def onto(terminal: str) -> None:
 def on_a_terminal(folder, *arguments):
     """Return what a command shows on a terminal, stdout and stderr together."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # rows, columns
     command = Command(folder, *arguments, before=(onto, os.ttyname(theirs)))
     shown = b""
     while command.poll() is None or select.select([ours], [], [], 0)[0]:

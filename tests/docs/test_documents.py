@@ -9,6 +9,7 @@ project begins with, that a page shows or that ``foldsmith new`` writes is made 
 (:func:`make_small`): one epoch, small photos, the smallest backbone, two folds.
 """
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -16,11 +17,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import small_project
+import typer.main
 import yaml
 from conftest import REPOSITORY
 from pages import DOCS, PAGES, SHELLS, blocks
 from warm import foldsmith
 
+from foldsmith.cli import app
 from foldsmith.config import Experiment, Project
 
 # What cannot run here, with the reason. A command that no page has any more must go from here.
@@ -178,6 +181,24 @@ def test_commands_stand_in_blocks_of_shell():
             if block.language not in SHELLS:
                 lines = block.text.splitlines()
                 assert not [line for line in lines if line.startswith("foldsmith ")], page
+
+
+def test_commands_in_the_text_exist():
+    """Those between backquotes: their names and options, as the real parser knows them."""
+    group = typer.main.get_command(app)
+    for page in [*PAGES, REPOSITORY / "README.ja.md", REPOSITORY / "examples/fgrade/README.md"]:
+        for command in re.findall(r"`foldsmith ([^`]+)`", page.read_text()):
+            if command.startswith(("-", "COMMAND")):
+                continue
+            name, *arguments = shlex.split(command, comments=True)
+            assert name in group.commands, f"{page.name}: foldsmith {command}"
+            try:
+                group.commands[name].make_context(name, arguments)
+            except Exception as error:
+                # A sentence need not name every option that a command asks for.
+                assert type(error).__name__ == "MissingParameter", (
+                    f"{page.name}: {command}: {error}"
+                )
 
 
 def test_every_page_is_read():
