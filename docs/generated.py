@@ -105,10 +105,12 @@ def settings_table(model: type[BaseModel], prefix: str = "") -> str:
         if field.is_required():
             default = "**required**"
         elif field.default is PydanticUndefined or isinstance(field.default, BaseModel):
-            default = "as its own keys"
+            default = "that of its keys"
         else:
             default = f"`{_yaml(field.default)}`"
         kind = f"`{annotation_text(field.annotation)}`{_bounds(field.metadata)}"
+        if "Settings" in kind:
+            kind = "section, see below"
         rows.append([f"`{prefix}{name}`", meanings[name], kind, default])
     return _table(["key", "meaning", "type", "default"], rows)
 
@@ -234,16 +236,21 @@ def _commands() -> str:
         own = command.context_class(
             command, info_name=name, parent=parent, max_content_width=100, terminal_width=100
         )
-        parts.append(f"## `{title}` {{ #{name} }}\n\n```text\n{command.get_help(own)}\n```")
+        parts.append(f"### `{title}` {{ #{name} }}\n\n```text\n{command.get_help(own)}\n```")
     return "\n\n".join(parts)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     def line(cells: list[str]) -> str:
-        escaped = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
-        return f"| {' | '.join(escaped)} |"
+        return f"| {' | '.join(_escaped(' '.join(cell.split())) for cell in cells)} |"
 
     return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
+
+
+def _escaped(text: str) -> str:
+    """Return a cell whose bars are not taken for its end; code between backquotes needs none."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else part.replace("|", "\\|") for part in parts)
 
 
 def _yaml(value: Any) -> str:
