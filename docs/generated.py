@@ -226,9 +226,9 @@ def _leading_comment(content: str) -> Iterator[str]:
 
 def _commands() -> str:
     """Return the help of the whole command line, as a terminal of 100 columns shows it."""
-    group = typer.main.get_command(app)
-    pages = [("foldsmith", group, None)]
-    context = typer.Context(group, info_name="foldsmith", max_content_width=100, terminal_width=100)
+    group: Any = typer.main.get_command(app)
+    context = group.context_class(group, info_name="foldsmith")
+    pages: list[tuple[str, Any, Any]] = [("foldsmith", group, None)]
     pages += [(f"foldsmith {name}", command, context) for name, command in group.commands.items()]
     parts = []
     for title, command, parent in pages:

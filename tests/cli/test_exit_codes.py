@@ -13,6 +13,7 @@ import sys
 import termios
 
 import pytest
+from conftest import REPOSITORY
 from small_project import EXPERIMENTS, write_experiment
 from warm import Command
 
@@ -65,11 +66,11 @@ def test_the_unexpected_is_1(cli, small_project, debug):
     assert ("Traceback" in said) == bool(debug)
 
 
-def test_the_help_names_every_code():
-    assert set(re.findall(r"\b\d+\b", EPILOG.partition("Exit codes")[2])) == set("012") | {
-        "130",
-        "143",
-    }
+def test_help_and_documentation_name_every_code():
+    codes = {"0", "1", "2", "130", "143"}
+    assert set(re.findall(r"\b\d+\b", EPILOG.partition("Exit codes")[2])) == codes
+    page = (REPOSITORY / "docs/command_line.md").read_text()
+    assert set(re.findall(r"^\| (\d+) \|", page, re.MULTILINE)) == codes
 
 
 def onto(terminal: str) -> None:
