@@ -225,16 +225,17 @@ def _leading_comment(content: str) -> Iterator[str]:
 
 
 def _commands() -> str:
-    """Return the help of the whole command line, as a terminal of 100 columns shows it."""
+    """Return the help of the whole command line, as a terminal of 80 columns shows it."""
     group: Any = typer.main.get_command(app)
-    context = group.context_class(group, info_name="foldsmith")
+    context = group.context_class(group, info_name="foldsmith", **group.context_settings)
     pages: list[tuple[str, Any, Any]] = [("foldsmith", group, None)]
     pages += [(f"foldsmith {name}", command, context) for name, command in group.commands.items()]
     parts = []
     for title, command, parent in pages:
         name = title.split()[-1]
+        settings = command.context_settings
         own = command.context_class(
-            command, info_name=name, parent=parent, max_content_width=100, terminal_width=100
+            command, info_name=name, parent=parent, terminal_width=78, **settings
         )
         parts.append(f"### `{title}` {{ #{name} }}\n\n```text\n{command.get_help(own)}\n```")
     return "\n\n".join(parts)

@@ -41,7 +41,7 @@ def test_the_site_has_every_page_and_the_generated_pieces(site):
         assert "<!-- generated:" not in html
     assert "Seed of weights, order, augmentation" in (site / "configuration.html").read_text()
     assert 'id="byol"' in (site / "parts.html").read_text()
-    assert "--criterion" in (site / "command_line.html").read_text()
+    assert "-cri, --criterion" in (site / "command_line.html").read_text()
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
@@ -103,6 +103,13 @@ def test_every_key_is_described():
     assert "| `folds` | How to split. |" in generated.PIECES["project"]()
     for name in ("folds", "continuous", "auxiliary", "ensemble"):
         assert "**required**" in generated.PIECES[name]() or name == "folds"
+
+
+def test_the_commands_are_shown_as_their_help_prints_them(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = generated.PIECES["commands"]()
+    for command in ([], ["train"]):
+        assert cli(tmp_path, *command, "--help").stdout.strip() in text
 
 
 def test_every_recipe_says_when_to_take_it():
