@@ -1,5 +1,6 @@
 # make demo   the whole job on generated photos, in a few minutes
 # make test   what CI runs: lint, types, tests
+# make docs   the documentation site in build/site; a broken link fails
 # make bench  speed beside what else one would use; bench-gpu on a CUDA device
 # make survive   kills a small project 20 times, and fuzzes tables, YAML and photos
 VENV ?= .venv
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test survive lint install bench bench-gpu clean
+.PHONY: demo test docs survive lint install bench bench-gpu clean
 
 install: $(STAMP)
 
@@ -24,8 +25,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Reads and writes files only; the variable silences an advertisement of the theme.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 # Two processes of one thread each: a module's tests stay in one, and share its fixtures.
-test: lint
+test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 survive: $(STAMP)

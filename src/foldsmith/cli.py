@@ -2,9 +2,12 @@
 
 import errno
 import importlib.util
+import inspect
+import re
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -12,13 +15,27 @@ from typing import Annotated, Any, Literal, Optional
 import typer
 
 from foldsmith import __version__
+from foldsmith.completion import (
+    FINE_TUNINGS,
+    PREDICTING,
+    PRETRAININGS,
+    experiment_files,
+    output_folders,
+)
 from foldsmith.errors import FoldsmithError, one_line
 
 # The stages import torch and timm, which takes seconds: each command imports its own when it
 # runs, so that --help and a mistyped option answer at once.
 
+EPILOG = """Overrides, PATH=VALUE, set any value of an experiment, as in globals/max_epoch=2.
+
+Exit codes: 0, done; 2, something to mend (an option, a file, a value, the data, disk or memory),
+one line each on stderr; 1, unexpected (--debug shows where); 130 and 143, stopped by Ctrl-C and by
+SIGTERM, with the command that goes on.
+"""
+
 app = typer.Typer(
-    help="From a folder of photos and a CSV to a prediction, without pretrained weights.",
+    epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -31,7 +48,11 @@ ProjectOption = Annotated[
 ConfigOption = Annotated[
     Path,
     typer.Option(
-        "-cfg", "--config", help="Experiment file, as in exp_config/100.yml.", metavar="FILE"
+        "-cfg",
+        "--config",
+        metavar="FILE",
+        help="Experiment file, as in exp_config/100.yml.",
+        autocompletion=experiment_files,
     ),
 ]
 AnyConfig = Annotated[
@@ -42,6 +63,7 @@ AnyConfig = Annotated[
         metavar="FILE",
         help="Experiment file.",
         show_default="all in exp_config",
+        autocompletion=experiment_files,
     ),
 ]
 Overrides = Annotated[
@@ -90,7 +112,15 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """From a folder of photos and a CSV to a prediction, without pretrained weights."""
+    """From a folder of photos and a CSV to a prediction, without pretrained weights.
+
+    foldsmith new my-project --images photos --train train.csv --test test.csv
+    foldsmith run --project my-project -cfg exp_config/901.yml
+    foldsmith predict --run my-project/output/901_ensemble new_photos -o predictions.csv
+
+    The commands run inside a project folder, or take --project. "run" does the five stages as
+    needed; each stage is a command too. Every command has examples: foldsmith COMMAND --help.
+    """
 
 
 def _open(folder: Path) -> Any:
@@ -129,11 +159,21 @@ def new(
     ] = None,
     id_column: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--id", metavar="COLUMN", help="Column that names the photos."),
+        typer.Option(
+            "--id",
+            metavar="COLUMN",
+            help="Column that names the photos.",
+            show_default="found in the data",
+        ),
     ] = None,
     target: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--target", metavar="COLUMN", help="Column to predict."),
+        typer.Option(
+            "--target",
+            metavar="COLUMN",
+            help="Column to predict.",
+            show_default="found in the data",
+        ),
     ] = None,
     group: Annotated[
         Optional[str],  # noqa: UP045
@@ -141,6 +181,7 @@ def new(
             "--group",
             metavar="COLUMN",
             help="Column whose equal values must stay in one fold, as of one patient; or none.",
+            show_default="found in the data",
         ),
     ] = None,
     metric: Annotated[
@@ -156,18 +197,25 @@ def new(
         typer.Option(
             "--budget",
             help="small: a laptop's CPU, minutes; medium: a GPU, an hour; large: a GPU over night.",
+            show_default="by the device",
         ),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Ask nothing: take the best guess.")
     ] = False,
 ) -> None:
-    """Begin a project: the recommended experiments and a project.yml, made from the data.
+    """Begin a project: experiments and a project.yml.
 
     foldsmith new my-project --images photos --train train.csv --test test.csv
+    foldsmith new my-project --images photos --train train.csv --group patient --metric MAE --yes
+    foldsmith new my-project --images classes    # one folder per class, no table
+    foldsmith new my-project                     # a project.yml to fill in
 
     What is not named is found in the data, and printed; where several columns are possible,
-    you are asked. Without --images there is a project.yml to fill in.
+    you are asked.
+
+    Writes DIR/project.yml, the recommended experiments DIR/exp_config/*.yml, the tables with the
+    photos' paths in DIR/input, a link to the photos, and a README. Nothing that exists is replaced.
     """
     from foldsmith import stages
 
@@ -222,7 +270,15 @@ def preprocess(
     project: ProjectOption = Path("."),
     skip_bad: SkipBad = False,
 ) -> None:
-    """Stage 1: measure the photos and split the labelled ones into folds."""
+    """Stage 1: measure the photos, split the labelled ones.
+
+    foldsmith preprocess
+    foldsmith preprocess --skip-bad    # leave out what cannot be read
+
+    Writes, into the project's data_dir, img_info.csv and stats_by_data.csv (size and colours of the
+    photos), the fold table (train_sgkf-5fold.csv, say), near_duplicates.csv and, with --skip-bad,
+    bad_photos.csv where there are such photos.
+    """
     from foldsmith import stages
 
     stages.preprocess(_open(project), skip_bad)
@@ -241,7 +297,7 @@ def run(
     ] = None,
     until: Annotated[
         Optional[Literal["preprocess", "pretrain", "train", "infer"]],  # noqa: UP045
-        typer.Option("--until", help="Last kind of step to run."),
+        typer.Option("--until", help="Last kind of step to run.", show_default="all"),
     ] = None,
     skip_bad: SkipBad = False,
     keep_snapshots: KeepSnapshots = False,
@@ -250,9 +306,17 @@ def run(
     ] = False,
     project: ProjectOption = Path("."),
 ) -> None:
-    """Run all that an experiment needs and that is not done; go on where a run was stopped.
+    """Do all that an experiment needs and that is not done.
 
+    foldsmith run -cfg exp_config/900.yml --dry-run    # what, and why
     foldsmith run -cfg exp_config/900.yml
+    foldsmith run -cfg exp_config/900.yml --only 100,200 --until train
+    foldsmith run -cfg exp_config/900.yml '1*:globals/max_epoch=2'
+
+    Goes on where it was stopped: what is done and up to date stays, a training continues after its
+    last finished epoch, what was made from other values, files or photos is made anew.
+
+    Writes into the output folders that the experiments name, and reports/NAME.html at the end.
     """
     from foldsmith import pipeline
 
@@ -286,7 +350,12 @@ def report(
     overrides: RunOverrides = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--output", metavar="HTML", show_default="reports/NAME.html"),
+        typer.Option(
+            *("-o", "--output"),
+            metavar="HTML",
+            help="The file to write.",
+            show_default="reports/NAME.html",
+        ),
     ] = None,
     look_at: Annotated[
         Optional[str],  # noqa: UP045
@@ -299,9 +368,13 @@ def report(
     ] = None,
     project: ProjectOption = Path("."),
 ) -> None:
-    """Write one HTML file of what a run has found: data, curves, predictions, blends, costs.
+    """Write what a run has found as one HTML file.
 
     foldsmith report -cfg exp_config/900.yml
+    foldsmith report -cfg exp_config/900.yml -o findings.html
+
+    Data, curves, predictions with the worst and best photos, blends, costs and configuration of the
+    steps that are done. The file opens without a network.
     """
     from foldsmith.report import write_report
 
@@ -311,11 +384,30 @@ def report(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Output folder of a finished run.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Output folder of another one.")],
+    a: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A",
+            help="Output folder of a finished run.",
+            autocompletion=output_folders(PREDICTING),
+        ),
+    ],
+    b: Annotated[
+        Path,
+        typer.Argument(
+            metavar="B",
+            help="Output folder of another one.",
+            autocompletion=output_folders(PREDICTING),
+        ),
+    ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--output", metavar="HTML", show_default="reports/compare_A_B.html"),
+        typer.Option(
+            *("-o", "--output"),
+            metavar="HTML",
+            help="The file to write.",
+            show_default="reports/compare_A_B.html",
+        ),
     ] = None,
     criterion: Annotated[
         Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
@@ -331,9 +423,13 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Say whether one run is better than another by more than noise, and show where.
+    """Say which of two runs is better, and show where.
 
     foldsmith compare output/900_ensemble output/901_ensemble
+    foldsmith compare output/100_resnet18d_cls output/200_resnet18d_reg -cri last
+
+    Ensembles by the cross-fitted predictions of the blend that they recommend, experiments by
+    their out-of-fold ones. Writes one HTML file beside the reports of A's project.
     """
     from foldsmith import report
     from foldsmith.stages.output_folder import shown
@@ -348,7 +444,14 @@ def status(
     overrides: RunOverrides = None,
     project: ProjectOption = Path("."),
 ) -> None:
-    """Show what is done, to do, out of date or running; at any time."""
+    """Show what is done, to do, out of date or running.
+
+    foldsmith status
+    foldsmith status -cfg exp_config/900.yml
+
+    May be asked at any time, also while it runs. Beside what is out of date stands what has
+    changed. Writes nothing but remembered hashes of files (.foldsmith).
+    """
     from foldsmith import pipeline
 
     typer.echo(pipeline.status(_open(project), config, overrides or ()))
@@ -359,7 +462,14 @@ def doctor(
     config: AnyConfig = None,
     project: ProjectOption = Path("."),
 ) -> None:
-    """Check environment, data and experiments; one batch goes through every model."""
+    """Check environment, data and experiments.
+
+    foldsmith doctor
+    foldsmith doctor -cfg exp_config/100.yml
+
+    One batch goes through every model; where it does not fit into memory, a batch size that does is
+    named. Trains nothing. Exit code 2 if something is wrong.
+    """
     from foldsmith import pipeline
 
     problems = pipeline.doctor(_open(project), config)
@@ -379,6 +489,11 @@ def pretrain(
     """Stage 2: self-supervised pretraining on all photos.
 
     foldsmith pretrain -cfg exp_config/000.yml
+    foldsmith pretrain -cfg exp_config/000.yml --resume
+    foldsmith pretrain -cfg exp_config/000.yml globals/max_epoch=200 loader/train/batch_size=128
+
+    Writes, into globals/output_path, backbone_epoch_*.pth, log.json, curves, resume.pth and the
+    configuration as it was run. Needs "foldsmith preprocess".
     """
     from foldsmith import stages
 
@@ -399,7 +514,14 @@ def train(
 ) -> None:
     """Stage 3: fine-tune one model per fold.
 
-    foldsmith train -cfg exp_config/100.yml -v 0,1
+    foldsmith train -cfg exp_config/100.yml
+    foldsmith train -cfg exp_config/100.yml -v 0,1 --resume
+    foldsmith train -cfg exp_config/100.yml -f globals/max_epoch=50
+
+    Writes, into globals/output_root, a folder fold0, fold1, ... each with snapshots (best metric,
+    lowest loss, last), log.json and curves. A member on fixed features is fitted in all folds at
+    once, and has predicted when this ends. Needs "foldsmith preprocess", and the backbone if the
+    experiment names one.
     """
     from foldsmith import stages
 
@@ -410,7 +532,13 @@ def train(
 def infer(
     experiment: Annotated[
         Path,
-        typer.Option("-e", "--experiment", metavar="DIR", help="Output folder of a training."),
+        typer.Option(
+            "-e",
+            "--experiment",
+            metavar="DIR",
+            help="Output folder of a training.",
+            autocompletion=output_folders(FINE_TUNINGS),
+        ),
     ],
     overrides: Overrides = None,
     criterion: Annotated[
@@ -424,9 +552,14 @@ def infer(
     keep_snapshots: KeepSnapshots = False,
     project: ProjectOption = Path("."),
 ) -> None:
-    """Stage 4: predict labelled photos out of fold, and the test photos.
+    """Stage 4: predict labelled photos out of fold, and the others.
 
     foldsmith infer -e output/100_resnet18d_cls
+    foldsmith infer -e output/100_resnet18d_cls -cri last --keep-snapshots
+
+    Writes, into the same folder, score_by_*.csv, oof_prediction_by_*.npy and .csv,
+    submission_by_*.csv and the chosen models (* is best_metric, say). When all of it is there, the
+    other snapshots of the training are deleted, unless --keep-snapshots is given. Needs all folds.
     """
     from foldsmith import stages
 
@@ -440,9 +573,13 @@ def ensemble(
     project: ProjectOption = Path("."),
     force: Force = False,
 ) -> None:
-    """Stage 5: average experiments and optimise their weights.
+    """Stage 5: blend experiments, and say which blend to submit.
 
     foldsmith ensemble -cfg exp_config/900.yml
+    foldsmith ensemble -cfg exp_config/900.yml -f ensemble/method=simplex
+
+    Writes, into globals/output_path, submission.csv (the recommended blend), submission_*.csv,
+    weights.csv and ensemble_scores.csv. Needs the inference of its members.
     """
     from foldsmith import stages
 
@@ -458,6 +595,7 @@ def export(
             "--run",
             metavar="DIR",
             help="Output folder of an ensemble, of one experiment, or of a pretraining.",
+            autocompletion=output_folders((*PRETRAININGS, *PREDICTING)),
         ),
     ],
     blend: Annotated[
@@ -484,10 +622,15 @@ def export(
     ] = False,
     project: RunProject = None,
 ) -> None:
-    """Write a run for use elsewhere: what predicts without the training data, or a backbone.
+    """Write a run for use elsewhere, without its project.
 
-    foldsmith export --run output/900_ensemble predictor, then foldsmith predict --run predictor;
-    foldsmith export --run output/000_resnet18d_simsiam backbone, for timm without foldsmith.
+    foldsmith export --run output/900_ensemble predictor
+    foldsmith export --run output/900_ensemble predictor --onnx -f
+    foldsmith export --run output/000_resnet18d_simsiam backbone --pick best_probe
+
+    An ensemble or experiment becomes a folder that "foldsmith predict --run DIR" takes on any
+    machine. A pretraining becomes DIR/model.safetensors and DIR/config.json, which
+    timm.create_model("local-dir:backbone", pretrained=True, num_classes=0) loads without foldsmith.
     """
     from foldsmith import stages
 
@@ -511,7 +654,10 @@ def predict(
     finished: Annotated[
         Path,
         typer.Option(
-            "--run", metavar="DIR", help="Output folder of an ensemble, or of one experiment."
+            "--run",
+            metavar="DIR",
+            help="Output folder of an ensemble, or of one experiment; or an export.",
+            autocompletion=output_folders(PREDICTING),
         ),
     ],
     output: Annotated[
@@ -540,9 +686,15 @@ def predict(
     ] = None,
     project: RunProject = None,
 ) -> None:
-    """Predict new photos as a finished run has predicted the test photos.
+    """Predict new photos with a finished run.
 
     foldsmith predict --run output/900_ensemble new_photos -o predictions.csv
+    foldsmith predict --run output/900_ensemble 'more/*.jpg' --blend ridge
+    foldsmith predict --run output/100_resnet18d_cls 1.jpg 2.jpg -o one.json
+
+    By the same models, preparation of photos and blend as the test photos. Writes or prints a table
+    with path, prediction and spread (the standard deviation of the members' predictions). The
+    photos that the run was trained on are not needed.
     """
     from foldsmith import stages
 
@@ -563,7 +715,10 @@ def serve(
     finished: Annotated[
         Path,
         typer.Option(
-            "--run", metavar="DIR", help="Output folder of an ensemble, or of one experiment."
+            "--run",
+            metavar="DIR",
+            help="Output folder of an ensemble, or of one experiment; or an export.",
+            autocompletion=output_folders(PREDICTING),
         ),
     ],
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
@@ -590,11 +745,13 @@ def serve(
     ] = None,
     project: RunProject = None,
 ) -> None:
-    """Answer predictions of new photos over HTTP, to try a finished run.
+    """Predict new photos over HTTP.
 
     foldsmith serve --run output/900_ensemble
+    foldsmith serve --run predictor --port 8080
 
-    Whoever reaches the address may ask: there are no passwords.
+    POST photos to /predict; /docs says how, GET /health whether it is up. Whoever reaches the
+    address may ask: there are no passwords. Writes nothing; Ctrl-C ends it.
     """
     missing = [name for name in _FOR_SERVE if importlib.util.find_spec(name) is None]
     if missing:
@@ -626,9 +783,14 @@ def check(
     ] = None,
     project: ProjectOption = Path("."),
 ) -> None:
-    """Check an experiment file and print it as it would be run.
+    """Check an experiment file; print it as it would be run.
 
+    foldsmith check -cfg exp_config/100.yml
+    foldsmith check -cfg exp_config/100.yml globals/max_epoch=2 dataset/img_size=64
     foldsmith check -cfg exp_config/100.yml --show-augmentations sheet.png
+
+    Prints YAML with every value, imports and overrides applied, or writes the sheet. Names,
+    arguments, references and files are checked; nothing is run.
     """
     from foldsmith import stages
 
@@ -637,6 +799,16 @@ def check(
     else:
         written = stages.show_augmentations(_open(project), config, sheet, overrides or ())
         typer.echo(f"wrote {written}")
+
+
+def _with_examples(text: str) -> str:
+    r"""Mark the examples in a help text, a paragraph of commands, so that they are not wrapped."""
+    return re.sub(r"(?m)(?<=\n\n)(?=foldsmith )", "\b\n", text)
+
+
+for _part in (*app.registered_commands, app.registered_callback):
+    assert _part is not None and _part.callback is not None
+    _part.help = _with_examples(inspect.getdoc(_part.callback) or "")
 
 
 def _fold_list(text: str | None) -> list[int] | None:
@@ -649,7 +821,10 @@ def _fold_list(text: str | None) -> list[int] | None:
 
 
 def main() -> None:
-    """Run the command; an error that is meant for people is one line and exit code 2."""
+    """Run the command; an error that is meant for people is one line and exit code 2.
+
+    The exit codes are those of :data:`EPILOG`; --debug changes none of them.
+    """
     debug = "--debug" in sys.argv[1:]
     # Wherever it stands, as in "foldsmith train ... --debug".
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -666,11 +841,10 @@ def main() -> None:
             error.show()  # a mistyped option: the class depends on typer's version
             sys.exit(error.exit_code)
         if debug:
-            raise
-        expected = isinstance(error, (FoldsmithError, OSError, MemoryError))
+            traceback.print_exc()
         for line in _message(error).splitlines():
             print(f"foldsmith: error: {line}", file=sys.stderr)
-        code = 2 if expected else 1
+        code = 2 if isinstance(error, (FoldsmithError, OSError, MemoryError)) else 1
     sys.exit(code)
 
 

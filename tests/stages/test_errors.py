@@ -47,8 +47,9 @@ def test_one_line_and_code_2(cli, project_dir, command, message):
 
 
 def test_debug_shows_the_traceback(cli, project_dir):
-    result = cli(project_dir, "infer", "-e", "output/none", "--debug", code=1)
+    result = cli(project_dir, "infer", "-e", "output/none", "--debug", code=2)
     assert "Traceback" in result.stderr
+    assert "is it the output folder of a training?" in result.stderr.splitlines()[-1]
 
 
 def test_bad_photos_are_listed_before_anything_is_written(cli, project_dir):

@@ -288,7 +288,14 @@ def labelled_photos(
 def test_photos(
     project: Project, images: PhotoStore, transforms: list[Transform], seed: int = 0
 ) -> PhotoDataset:
-    """The photos to predict, in the order of the test table, less those that are unreadable."""
+    """The photos to predict, in the order of the test table, less those that are unreadable.
+
+    Args:
+        project: The project.
+        images: Store of decoded photos.
+        transforms: Transforms.
+        seed: Seed of the transforms, should one be random.
+    """
     table = read_test(project)
     rows = readable_test(project, table)
     paths = photo_paths(project, table.iloc[rows])

@@ -147,7 +147,11 @@ class ImageModel(nn.Module):
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that are not frozen, for an optimizer's ``params``."""
+    """Return the parameters that are not frozen, for an optimizer's ``params``.
+
+    Args:
+        model: The model.
+    """
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

@@ -201,19 +201,40 @@ def _surprise(probabilities: Array, classes: Classes, _: int) -> Array:
     return surprise
 
 
-def _mean_of(rows: Callable[..., Array]) -> Callable[..., float]:
-    return lambda *arguments: float(rows(*arguments).mean())
+def accuracy(predicted: Classes, classes: Classes, n_classes: int) -> float:
+    """Return the share of predicted classes that are right, arrays of shape (n,)."""
+    return float(_hits(predicted, classes, n_classes).mean())
+
+
+def most_probable_accuracy(probabilities: Array, classes: Classes, n_classes: int) -> float:
+    """Return the share of photos whose most probable class is right.
+
+    Args:
+        probabilities: Shape (n, n_classes).
+        classes: True classes, shape (n,).
+        n_classes: Number of classes.
+    """
+    return float(_most_probable_hits(probabilities, classes, n_classes).mean())
+
+
+def log_loss(probabilities: Array, classes: Classes, n_classes: int) -> float:
+    """Return the mean negative logarithm of the true class's probability.
+
+    Args:
+        probabilities: Shape (n, n_classes); none counts as less than 1e-15.
+        classes: True classes, shape (n,).
+        n_classes: Number of classes.
+    """
+    return float(_surprise(probabilities, classes, n_classes).mean())
 
 
 RMSE = Metric("RMSE", rmse, row_function=_squared, from_mean=np.sqrt)
 MAE = Metric("MAE", mae, row_function=_absolute)
 QWK = Metric("QWK", quadratic_kappa, greater_is_better=True, of_classes=True)
-ACCURACY = Metric(
-    "Accuracy", _mean_of(_hits), greater_is_better=True, of_classes=True, row_function=_hits
-)
+ACCURACY = Metric("Accuracy", accuracy, greater_is_better=True, of_classes=True, row_function=_hits)
 LOG_LOSS = Metric(
     "LogLoss",
-    _mean_of(_surprise),
+    log_loss,
     needs="probabilities",
     of_classes=True,
     row_function=_surprise,
@@ -221,7 +242,7 @@ LOG_LOSS = Metric(
 # Accuracy of classes without an order: no number lies between them that could be rounded.
 MOST_PROBABLE = Metric(
     "Accuracy",
-    _mean_of(_most_probable_hits),
+    most_probable_accuracy,
     greater_is_better=True,
     needs="probabilities",
     of_classes=True,
@@ -250,7 +271,11 @@ def metric_named(name: str, class_values: Sequence[float] = ()) -> Metric:
 
 
 def project_metric(project: Project) -> Metric:
-    """Return the metric that a project is judged by, with the project's classes."""
+    """Return the metric that a project is judged by, with the project's classes.
+
+    Args:
+        project: The project.
+    """
     return metric_of_classes(project.settings.metric, project)
 
 
@@ -267,17 +292,26 @@ def value_metric(project: Project) -> Metric:
 
 
 def metric_of_classes(name: str, project: Project) -> Metric:
-    """Return a metric of classes, with those of the project: a fold may lack some of them."""
+    """Return a metric of classes, with those of the project: a fold may lack some of them.
+
+    Args:
+        name: One of :data:`METRICS`.
+        project: The project.
+    """
     if project.class_names and name == "Accuracy":
         return replace(MOST_PROBABLE, class_values=tuple(project.class_values))
     return metric_named(name, project.class_values)
 
 
+def _part(metric: Metric) -> Callable[..., Metric]:
+    """Return what makes a metric for an experiment, described as its function is."""
+    part = partial(metric_of_classes if metric.of_classes else metric_named, metric.name)
+    part.__doc__ = metric.function.__doc__
+    return part
+
+
 # As a part of an experiment, "{type: RMSE}" or "{type: QWK, project: "@/project"}".
 TYPES: Types = {
     "ProjectMetric": project_metric,
-    **{
-        name: partial(metric_of_classes if metric.of_classes else metric_named, name)
-        for name, metric in METRICS.items()
-    },
+    **{name: _part(metric) for name, metric in METRICS.items()},
 }

@@ -21,12 +21,24 @@ CHECK_INTERVAL = 100
 
 
 def optimizer_steps(loader: PhotoLoader, grad_accum: int, max_epoch: int) -> int:
-    """Return the optimizer steps of a whole training, for a scheduler's ``total_steps``."""
+    """Return the optimizer steps of a whole training, for a scheduler's ``total_steps``.
+
+    Args:
+        loader: The training loader.
+        grad_accum: Batches per optimizer step.
+        max_epoch: Number of epochs.
+    """
     return math.ceil(len(loader) / grad_accum) * max_epoch
 
 
 def scaled_lr(base_lr: float, batch_size: int, grad_accum: int = 1) -> float:
-    """Return ``base_lr * (batch_size * grad_accum) / 256`` (Goyal et al. 2017)."""
+    """Return ``base_lr * (batch_size * grad_accum) / 256`` (Goyal et al. 2017).
+
+    Args:
+        base_lr: Learning rate for 256 photos per optimizer step.
+        batch_size: Photos per batch.
+        grad_accum: Batches per optimizer step.
+    """
     return base_lr * batch_size * grad_accum / 256
 
 

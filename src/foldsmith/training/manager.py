@@ -69,7 +69,11 @@ def create_manager(
 
 
 def length(obj: Sized) -> int:
-    """Return ``len(obj)``."""
+    """Return ``len(obj)``.
+
+    Args:
+        obj: Anything with a length, such as a loader: its number of batches.
+    """
     return len(obj)
 
 

@@ -21,12 +21,21 @@ RESUME_FILE = "resume.pth"
 
 
 def every_and_last(n: int, max_epoch: int) -> ManualScheduleTrigger:
-    """Return a trigger that fires every ``n`` epochs and at the last one."""
+    """Return a trigger that fires every ``n`` epochs and at the last one.
+
+    Args:
+        n: Epochs between two firings.
+        max_epoch: Number of epochs.
+    """
     return ManualScheduleTrigger(sorted({*range(n, max_epoch + 1, n), max_epoch}), "epoch")
 
 
 def last_epoch(max_epoch: int) -> ManualScheduleTrigger:
-    """Return a trigger that fires at the last epoch."""
+    """Return a trigger that fires at the last epoch.
+
+    Args:
+        max_epoch: Number of epochs.
+    """
     return ManualScheduleTrigger([max_epoch], "epoch")
 
 

@@ -1,0 +1,285 @@
+"""What the site says by itself: tables of settings, parts, recipes and commands, from the code.
+
+A hook of MkDocs. A page asks for a piece with a line ``<!-- generated: NAME -->``, NAME being
+one of :data:`PIECES`; nothing of it is kept in a file, so that it cannot go stale.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import typer
+import typer.main
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from foldsmith.cli import app
+from foldsmith.config.experiment import RECIPE_PREFIX, RECIPES
+from foldsmith.config.project import (
+    AuxiliarySettings,
+    ContinuousSettings,
+    FoldSettings,
+    ProjectSettings,
+)
+from foldsmith.config.settings import EnsembleSettings, Globals
+from foldsmith.stages import types as registry
+
+MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
+
+# Headings of the modules that offer types; another one has its own name as its heading.
+KINDS = {
+    "foldsmith.models.ssl": "Self-supervised methods",
+    "foldsmith.models.classifier": "Models",
+    "foldsmith.models.backbone": "Backbones",
+    "foldsmith.models.descriptors": "Photo descriptors",
+    "foldsmith.models.feature_heads": "Heads on frozen features",
+    "foldsmith.tasks.losses": "Losses",
+    "foldsmith.tasks.metrics": "Metrics",
+    "foldsmith.data.transforms": "Transforms",
+    "foldsmith.training.mixup": "Mixing of batches",
+    "foldsmith.training.optimizers": "Optimizers and schedulers",
+    "foldsmith.training.parameter_groups": "Parameter groups",
+    "foldsmith.training.schedules": "Schedules",
+    "foldsmith.training.progressive": "Growing photos",
+    "foldsmith.training.weight_average": "Weight average",
+    "foldsmith.training.extensions": "Extensions and triggers",
+    "foldsmith.training.manager": "Manager",
+    "foldsmith.training.loop": "Numbers of a training",
+    "foldsmith.data.datasets": "Datasets",
+    "foldsmith.data.probe_photos": "Photos of the probe",
+    "foldsmith.data.loader": "Loader",
+    "foldsmith.data.statistics": "Statistics",
+}
+
+
+class Docstring(NamedTuple):
+    """A Google-style docstring, taken apart.
+
+    Attributes:
+        text: Summary and description.
+        sections: ``Args``, ``Attributes``, ... -> name -> meaning; a section without names has
+            its text under "".
+    """
+
+    text: str
+    sections: dict[str, dict[str, str]]
+
+
+def parse_docstring(docstring: str) -> Docstring:
+    """Take a Google-style docstring apart; its reST marks become Markdown's."""
+    lines = _markdown(inspect.cleandoc(docstring)).splitlines()
+    text: list[str] = []
+    sections: dict[str, dict[str, str]] = {}
+    section: dict[str, str] | None = None
+    name = ""
+    for line in lines:
+        if re.fullmatch(r"[A-Z][a-z]+:", line):
+            section, name = sections.setdefault(line[:-1], {}), ""
+        elif section is None:
+            text.append(line)
+        elif item := re.fullmatch(r" {4}(\*{0,2}\w+): (.*)", line):
+            name = item[1]
+            section[name] = item[2]
+        elif line.strip():
+            section[name] = f"{section.get(name, '')} {line.strip()}".strip()
+    return Docstring("\n".join(text).strip(), sections)
+
+
+def _markdown(text: str) -> str:
+    text = re.sub(r":\w+:`~?([^`]+)`", lambda match: f"`{match[1].rsplit('.')[-1]}`", text)
+    return text.replace("``", "`")
+
+
+def settings_table(model: type[BaseModel], prefix: str = "") -> str:
+    """Return the keys of a section: meaning, type, default.
+
+    Args:
+        model: The class that checks the section.
+        prefix: Before each key, as in ``globals/``.
+    """
+    meanings = parse_docstring(model.__doc__ or "").sections["Attributes"]
+    rows = []
+    for name, field in model.model_fields.items():
+        if field.is_required():
+            default = "**required**"
+        elif field.default is PydanticUndefined or isinstance(field.default, BaseModel):
+            default = "that of its keys"
+        else:
+            default = f"`{_yaml(field.default)}`"
+        kind = f"`{annotation_text(field.annotation)}`{_bounds(field.metadata)}"
+        if "Settings" in kind:
+            kind = "section, see below"
+        rows.append([f"`{prefix}{name}`", meanings[name], kind, default])
+    return _table(["key", "meaning", "type", "default"], rows)
+
+
+def _bounds(metadata: list[Any]) -> str:
+    """Return what pydantic demands of a value beyond its type."""
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    found = [
+        f", {word} {getattr(part, name):g}"
+        for part in metadata
+        for name, word in words.items()
+        if hasattr(part, name)
+    ]
+    return "".join(found)
+
+
+def annotation_text(annotation: Any) -> str:
+    """Return a type as one would write it, without the modules that it comes from."""
+    if annotation is inspect.Parameter.empty or annotation is Any:
+        return "any"
+    if isinstance(annotation, str):
+        return annotation
+    text = inspect.formatannotation(annotation)
+    # A path that has to exist is marked so, for the check; to a reader it is a text.
+    text = re.sub(r"Annotated\[(\w+), <[^>]*>\]", r"\1", text.replace("typing.", ""))
+    text = re.sub(r"Annotated\[(\w+), (?:[^\[\]]|\[[^\]]*\])*\]", r"\1", text)
+    text = re.sub(r"Optional\[(\w+)\]", r"\1 | None", text)
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda match: _words(match[1]), text)
+    text = re.sub(r"Union\[([^\[\]]*)\]", lambda match: match[1].replace(", ", " | "), text)
+    text = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text)
+    return text.replace("NoneType", "None")
+
+
+def _words(listed: str) -> str:
+    return " | ".join(word.strip("'\"") for word in listed.split(", "))
+
+
+def registered() -> Iterator[tuple[str, dict[str, Callable[..., Any]]]]:
+    """Yield the kinds of parts with their types, in the order of :data:`KINDS`, then others."""
+    modules = {
+        module.__name__: module
+        for module in vars(registry).values()
+        if inspect.ismodule(module) and hasattr(module, "TYPES")
+    }
+    order = [*(name for name in KINDS if name in modules), *(modules.keys() - KINDS.keys())]
+    for name in order:
+        title = KINDS.get(name, name.removeprefix("foldsmith."))
+        yield title, modules[name].TYPES
+
+
+def _types() -> str:
+    parts = []
+    for title, types in registered():
+        parts.append(f"## {title}")
+        parts += [_type(name, types[name]) for name in types]
+    return "\n\n".join(parts)
+
+
+def _type(name: str, offered: Callable[..., Any]) -> str:
+    """Return one type: its text, and its arguments with their defaults."""
+    target = getattr(offered, "func", offered)  # of a partial
+    own = target.__module__.startswith("foldsmith")
+    doc = parse_docstring(inspect.getdoc(target) or "")
+    if own:
+        # A partial may have words of its own.
+        said = "" if offered.__doc__ == partial.__doc__ else offered.__doc__ or ""
+        text = parse_docstring(said).text if target is not offered and said else doc.text
+    else:
+        # By the shortest public path, as in the library's own pages.
+        path = re.sub(
+            r"^torch\.(nn|optim)\.(modules\.)?(?!lr_)\w+$", r"torch.\1", target.__module__
+        )
+        path += f".{target.__qualname__}"
+        text = f"[`{path}`](https://docs.pytorch.org/docs/stable/generated/{path}.html) of PyTorch."
+    meanings = doc.sections.get("Args", {}) or doc.sections.get("Attributes", {})
+    rows = []
+    for key, parameter in inspect.signature(offered).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        needed = parameter.default is parameter.empty
+        default = "**required**" if needed else f"`{_yaml(parameter.default)}`"
+        kind = f"`{annotation_text(parameter.annotation)}`"
+        meaning = [meanings.get(key, _INHERITED.get(key, ""))] if own else []
+        rows.append([f"`{key}`", *meaning, kind, default])
+    head = ["argument", *(["meaning"] if own else []), "type", "default"]
+    table = _table(head, rows) if rows else "No arguments."
+    return f"### {name}\n\n{text}\n\n{table}"
+
+
+# Of base classes, whose docstrings their children do not repeat.
+_INHERITED = {"p": "Probability, 0..1."}
+
+
+def _recipes() -> str:
+    parts = []
+    for path in sorted(RECIPES.glob("*.yml")):
+        content = path.read_text().rstrip()
+        head = "".join(f"{line}\n" for line in _leading_comment(content))
+        body = "\n".join(f"    {line}".rstrip() for line in content.splitlines())
+        parts.append(
+            f"### `{RECIPE_PREFIX}{path.name}` {{ #{path.stem} }}\n\n{head}\n"
+            f'??? note "{path.name}"\n\n    ```yaml\n{body}\n    ```'
+        )
+    return "\n\n".join(parts)
+
+
+def _leading_comment(content: str) -> Iterator[str]:
+    for line in content.splitlines():
+        if not line.startswith("#"):
+            return
+        yield line.removeprefix("#").strip()
+
+
+def _commands() -> str:
+    """Return the help of the whole command line, as a terminal of 80 columns shows it."""
+    group: Any = typer.main.get_command(app)
+    context = group.context_class(group, info_name="foldsmith", **group.context_settings)
+    pages: list[tuple[str, Any, Any]] = [("foldsmith", group, None)]
+    pages += [(f"foldsmith {name}", command, context) for name, command in group.commands.items()]
+    parts = []
+    for title, command, parent in pages:
+        name = title.split()[-1]
+        settings = command.context_settings
+        own = command.context_class(
+            command, info_name=name, parent=parent, terminal_width=78, **settings
+        )
+        parts.append(f"### `{title}` {{ #{name} }}\n\n```text\n{command.get_help(own)}\n```")
+    return "\n\n".join(parts)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    def line(cells: list[str]) -> str:
+        return f"| {' | '.join(_escaped(' '.join(cell.split())) for cell in cells)} |"
+
+    return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
+
+
+def _escaped(text: str) -> str:
+    """Return a cell whose bars are not taken for its end; code between backquotes needs none."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else part.replace("|", "\\|") for part in parts)
+
+
+def _yaml(value: Any) -> str:
+    """Return a default as YAML writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value)
+
+
+PIECES: dict[str, Callable[[], str]] = {
+    "project": lambda: settings_table(ProjectSettings),
+    "folds": lambda: settings_table(FoldSettings, "folds/"),
+    "continuous": lambda: settings_table(ContinuousSettings, "continuous/"),
+    "auxiliary": lambda: settings_table(AuxiliarySettings, "auxiliary/NAME/"),
+    "globals": lambda: settings_table(Globals, "globals/"),
+    "ensemble": lambda: settings_table(EnsembleSettings, "ensemble/"),
+    "types": _types,
+    "recipes": _recipes,
+    "commands": _commands,
+}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in what a page asks for; called by MkDocs for every page."""
+    return MARKER.sub(lambda match: PIECES[match[1]](), markdown)

@@ -1,0 +1,234 @@
+"""Every command, file and Python example of the README and the documentation, as it stands there.
+
+A page is read from top to bottom: a block with a title is a file, which is written; a block of
+shell is commands, which are run by the real command line; a block of Python is executed. All of it
+happens in one small project (``workspace``), whose layout is that of the examples.
+
+Commands run word for word, but for the report of a run (:data:`WITH_REPORT`). What makes them fast
+is the files: every experiment file that the project begins with, that a page shows or that
+``foldsmith new`` writes is made small (:func:`make_small`): one epoch, small photos, the smallest
+backbone, two folds.
+"""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import small_project
+import typer.main
+import yaml
+from conftest import REPOSITORY
+from pages import DOCS, PAGES, SHELLS, blocks
+from warm import foldsmith
+
+from foldsmith.cli import app
+from foldsmith.config import Experiment, Project
+
+# What cannot run here, with the reason. A command that no page has any more must go from here.
+NOT_RUN = {
+    "make demo": "minutes; CI runs the same stages on smaller photos",
+    "make test": "would run itself",
+    "pip install .": "needs a package registry; CI installs the package",
+    "pip install foldsmith[serve]": "needs a package registry; CI installs what it brings",
+    "foldsmith serve --run output/900_ensemble": "serves until it is stopped; see test_serving.py",
+    "curl -F file=@1.jpg -F file=@2.jpg http://127.0.0.1:8000/predict": "see test_serving.py",
+    "tensorboard --logdir output": "serves until it is stopped; see test_loggers.py",
+    "foldsmith --install-completion": "changes the shell's startup file; see test_completion.py",
+    "foldsmith --show-completion": "asks which shell it was called from; see test_completion.py",
+}
+
+# In this order, since later pages use what the commands of earlier ones have made, as a reader
+# would; the others follow.
+FIRST = [
+    "stages.md",
+    "predictions.md",
+    "reports.md",
+    "watching.md",
+    "python.md",
+    "README.md",
+    "configuration.md",
+    "quickstart.md",
+]
+# Elsewhere ``run`` gets --no-report, which takes the longest of all.
+WITH_REPORT = ["README.md", "quickstart.md"]
+
+ORDER = sorted(PAGES, key=lambda page: (*(page.name != name for name in FIRST), page.name))
+
+NAMES = {
+    "000": "output/000_resnet18d_simsiam",
+    "100": "output/100_resnet18d_cls",
+    "200": "output/200_resnet18d_reg",
+    "900": "output/900_ensemble",
+}
+
+
+def set_value(content: dict, path: str, value: object) -> None:
+    """Set a value in an experiment file, whichever way it is written there."""
+    keys = path.split("/")
+    for depth in range(len(keys) - 1, 0, -1):
+        node = content.get("/".join(keys[:depth]))
+        if isinstance(node, dict):
+            set_value(node, "/".join(keys[depth:]), value)
+            return
+    content[path] = value
+
+
+def make_small(file: Path) -> None:
+    """Make an experiment file small: what it says is kept, its numbers become small ones."""
+    experiment = Experiment.load(Project.open(file.parents[1]), file)
+    tree, task = experiment.tree, experiment.globals.task
+    if task == "ensemble":
+        small: dict[str, object] = {"ensemble/methods": ["mean", "simplex", "ridge"]}
+    else:
+        small = {"globals/max_epoch": 1, "dataset/img_size": 32}
+        if "train" in tree["loader"]:
+            small |= {"loader/train/batch_size": 8, "loader/train/num_workers": 0}
+        if "head" in tree:
+            small["head"] = {"type": "RidgeHead"}
+    if task == "self-supervised":
+        small |= {"globals/snapshot_interval": 1, "model/backbone/model_name": "resnet10t"}
+    elif "base_name" in tree.get("model", {}):
+        small["model/base_name"] = "resnet10t"
+    content = yaml.safe_load(file.read_text())
+    for path, value in small.items():
+        set_value(content, path, value)
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, small_photos) -> Path:
+    """A project of experiments 000, 100, 200 and 900, and beside it the data of the examples."""
+    folder = tmp_path_factory.mktemp("docs") / "work"
+    small_project.make_project(folder, small_photos)
+    for name, output in NAMES.items():
+        content = dict(small_project.EXPERIMENTS[name])
+        key = "globals/output_root" if "globals/output_root" in content else "globals/output_path"
+        content |= {key: output, "globals/max_epoch": 1}
+        if name in ("100", "200"):
+            content["model/pretrained"] = {"from": "000", "pick": "last"}
+        if name == "900":
+            del content["globals/max_epoch"]
+            content["ensemble/experiments"] = [NAMES["100"], NAMES["200"]]
+        small_project.write_experiment(folder, name, content)
+    shutil.copytree(folder / "exp_config", folder / "demo_config")
+
+    photos, train = folder / "input/photos", pd.read_csv(folder / "input/train.csv")
+    train[["object_id", "target", "art_series_id"]].to_csv(folder / "train.csv", index=False)
+    shutil.copy(folder / "input/test.csv", folder / "test.csv")
+    for name in ("images", "photos"):
+        shutil.copytree(photos, folder / name)
+    copies = {"a": train["object_id"], "b": pd.read_csv(folder / "test.csv")["object_id"]}
+    copies |= {f"tree/{k}": train["object_id"][train["target"] == k] for k in (1, 2)}
+    copies |= {"new_photos": train["object_id"][:2], "more": train["object_id"][2:4]}
+    for name, ids in copies.items():
+        (folder / name).mkdir(parents=True)
+        for number, photo in enumerate(ids, 1):
+            new = f"{number}.jpg" if name in ("new_photos", "more") else f"{photo}.jpg"
+            shutil.copy(photos / f"{photo}.jpg", folder / name / new)
+    return folder
+
+
+def write(folder: Path, title: str, text: str) -> None:
+    """Write a file that a page shows; ``NAME, added`` is put at its end."""
+    name, comma, _ = title.partition(",")
+    file = folder / name
+    file.write_text((file.read_text() if comma else "") + text)
+    if file.parent.name == "exp_config":
+        make_small(file)
+
+
+def run(folder: Path, command: str, page: str) -> Path:
+    """Run a command of a page; returns the folder in which the next one runs."""
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "cd":
+        return (folder / arguments[0]).resolve()
+    assert program == "foldsmith", f"{command}: neither run here nor listed in NOT_RUN"
+    new = folder / arguments[1] if arguments[0] == "new" else None
+    if new is not None and new.is_dir():
+        return folder  # another page has made it, and run it
+    if arguments[0] == "export":
+        shutil.rmtree(folder / arguments[-1], ignore_errors=True)  # of another page
+    if arguments[0] == "run" and page not in WITH_REPORT:
+        arguments.append("--no-report")
+    result = foldsmith(folder, *arguments)
+    assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+    if new is not None and "--images" in arguments:
+        settings = new / "project.yml"
+        settings.write_text(settings.read_text().replace("n_splits: 5", "n_splits: 2"))
+        for file in sorted((new / "exp_config").glob("*.yml")):
+            make_small(file)
+    return folder
+
+
+def listed(command: str) -> bool:
+    return " ".join(shlex.split(command, comments=True)) in NOT_RUN
+
+
+@pytest.mark.parametrize("page", ORDER, ids=lambda page: page.name)
+def test_what_a_page_shows_works(page, workspace, monkeypatch):
+    if page.name in (
+        "predictions.md",
+        "reports.md",
+        "watching.md",
+        "python.md",
+        "configuration.md",
+    ):
+        # They begin where others end; nothing is left to do if those were run.
+        run(workspace, "foldsmith run -cfg exp_config/900.yml", page.name)
+    folder = workspace
+    for block in blocks(page):
+        if block.title:
+            write(folder, block.title, block.text)
+        elif block.language == "python":
+            monkeypatch.chdir(folder)
+            exec(compile(block.text, str(page), "exec"), {})
+        else:
+            for command in block.commands:
+                if not listed(command):
+                    folder = run(folder, command, page.name)
+
+
+def test_no_reason_is_left_without_its_command():
+    commands = {
+        " ".join(shlex.split(command, comments=True))
+        for page in PAGES
+        for block in blocks(page)
+        for command in block.commands
+    }
+    assert commands >= NOT_RUN.keys()
+
+
+def test_commands_stand_in_blocks_of_shell():
+    """A command in a block of another language would not be found."""
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language not in SHELLS:
+                lines = block.text.splitlines()
+                assert not [line for line in lines if line.startswith("foldsmith ")], page
+
+
+def test_commands_in_the_text_exist():
+    """Those between backquotes: their names and options, as the real parser knows them."""
+    group = typer.main.get_command(app)
+    for page in [*PAGES, REPOSITORY / "README.ja.md", REPOSITORY / "examples/fgrade/README.md"]:
+        for command in re.findall(r"`foldsmith ([^`]+)`", page.read_text()):
+            if command.startswith(("-", "COMMAND")):
+                continue
+            name, *arguments = shlex.split(command, comments=True)
+            assert name in group.commands, f"{page.name}: foldsmith {command}"
+            try:
+                group.commands[name].make_context(name, arguments)
+            except Exception as error:
+                # A sentence need not name every option that a command asks for.
+                assert type(error).__name__ == "MissingParameter", (
+                    f"{page.name}: {command}: {error}"
+                )
+
+
+def test_every_page_is_read():
+    assert {page.name for page in PAGES} >= {"README.md", "index.md", "quickstart.md"}
+    assert len(PAGES) == 1 + len(list(DOCS.glob("*.md")))
+    assert all(page.is_relative_to(REPOSITORY) for page in PAGES)
