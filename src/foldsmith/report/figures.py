@@ -67,6 +67,7 @@ def curves(
                 axis.plot(*ends, label=name, marker=mark, markersize=3, lw=1.2, ls=style)
         axis.set_title(key, fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
+        axis.locator_params(axis="x", integer=True)
     if len(logs) > 1:
         _legend(axes[0])
     return figure
@@ -82,10 +83,9 @@ def by_fold(scores: pd.DataFrame, value: float, metric: str) -> "Figure":
     """
     figure, (axis,) = _figure(3.6, 2.8)
     axis.bar(scores["fold"].astype(str), scores["metric"], color="C0", width=0.6)
-    axis.axhline(value, color="C1", lw=1.2, label=f"all rows {value:.4f}")
-    axis.set_title(f"{metric} by fold", fontsize=9)
+    axis.axhline(value, color="C1", lw=1.2)
+    axis.set_title(f"{metric} by fold; the line: all rows, {value:.4f}", fontsize=9)
     axis.set_xlabel("fold", fontsize=8)
-    _legend(axis)
     return figure
 
 
@@ -130,6 +130,7 @@ def scores_beside(scores: Sequence[Honest], metric: str) -> "Figure":
     right.axvline(0, color=_GREY, lw=0.8, ls=":")
     right.set_yticks([0], ["B over A"])
     right.set_ylim(-1, 1)
+    right.locator_params(axis="x", nbins=4)
     right.set_title("gain (right of 0: B is better)", fontsize=9)
     return figure
 
