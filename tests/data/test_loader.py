@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from foldsmith.data import loader as loader_module
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
 from foldsmith.data.store import PhotoStore
@@ -156,3 +157,9 @@ def test_a_worker_that_dies_while_it_hands_over_a_batch(paths, said):
     loader._loader = broken()
     with pytest.raises(FoldsmithError, match="a loader process died .* lower num_workers"):
         list(loader)
+
+
+def test_a_worker_says_nothing_when_the_main_process_hung_up(capsys):
+    for error in (BrokenPipeError(), EOFError(), ValueError("said")):
+        loader_module._tell_unless_hung_up(type(error), error, None)
+    assert capsys.readouterr().err == "ValueError: said\n"

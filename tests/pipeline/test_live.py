@@ -38,7 +38,7 @@ def test_the_steps_are_shown_while_it_runs(folder):
     assert re.search(r"^preprocess +done +\d+ s$", text, re.M)
     running = r"^train 200 fold 1 +running +\d+ s +\d+ s left +epoch 1/2, train/loss [\d.]+, "
     running += r"val/loss [\d.]+, val/metric [\d.]+, \d+ images/s$"
-    assert re.search(running, text, re.M), [line for line in lines if "fold 1" in line]
+    assert re.search(running, text, re.M), "\n".join(line for line in lines if "fold 1" in line)
     assert re.search(r"^train 200 fold 0 +done +\d+ s$", text, re.M)
     assert re.search(r"^infer 200 +to do", text, re.M)
     assert any(line.startswith("train:") and "batch/s" in line for line in lines)

@@ -27,6 +27,8 @@ class OnTerminal:
         size = struct.pack("HHHH", 40, columns, 0, 0)
         fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, size)
         name = os.ttyname(self._theirs)
+        # The width of the terminal counts, not that of whoever runs the tests.
+        os.environ.pop("COLUMNS", None)
         self._command = Command(folder, *arguments, before=(write_to, name))
         self.written = ""
 

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TypeVar
 
 import cv2
@@ -178,9 +180,19 @@ def _start_worker(_: int) -> None:
     # Ctrl-C reaches the whole group of processes; only the main one should answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A thread of multiprocessing hands batches over, and prints a traceback when the main process
+    # ends meanwhile; what there is to say of that, the main process says.
+    sys.excepthook = _tell_unless_hung_up
     # One worker, one core: the processes are the parallelism.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _tell_unless_hung_up(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if not isinstance(error, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, traceback)
 
 
 TYPES: Types = {"PhotoLoader": PhotoLoader}
