@@ -1,5 +1,7 @@
 """foldsmith from Python: what a run has found, as frames and figures."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -240,3 +242,16 @@ def test_the_package_answers_at_once():
     assert done.stdout.split() == ["True", "foldsmith.api"]
     with pytest.raises(AttributeError, match="no attribute 'Projekt'"):
         _ = foldsmith.Projekt
+
+
+def test_an_ensemble_of_other_predictions_than_todays_is_an_error(project, blend, tmp_path):
+    copied = foldsmith.Project.open(shutil.copytree(project.folder, tmp_path / "project"))
+    assert len(copied.results("900").oof) == 24
+    manifest = copied.results("900").folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    first = next(iter(content["inputs"]["predictions"]))
+    content["inputs"]["predictions"][first] = "another"
+    manifest.write_text(json.dumps(content))
+    for ask in ("scores", "oof", "predictions"):
+        with pytest.raises(OutputError, match="has blended other predictions.*run 900 again"):
+            getattr(copied.results("900"), ask)

@@ -377,9 +377,13 @@ def damage(path):
         (
             f"{RUN}/blends.safetensors",
             delete,
-            "blends.safetensors: no such file; run 'foldsmith ensemble'",
+            "blends.safetensors: no such file; 'foldsmith ensemble -cfg .* -f'",
         ),
-        (f"{RUN}/blends.safetensors", damage, "was changed; run 'foldsmith ensemble' again"),
+        (
+            f"{RUN}/blends.safetensors",
+            damage,
+            "was changed; 'foldsmith ensemble -cfg .* -f' blends",
+        ),
         (f"{RUN}/manifest.json", delete, "manifest.json: no such file; run 'foldsmith ensemble'"),
         ("output/200/manifest_by_last.json", delete, "run 'foldsmith infer -e output/200 -cri"),
     ],

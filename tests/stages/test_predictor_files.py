@@ -14,7 +14,7 @@ import foldsmith as package
 from foldsmith.config import Project
 from foldsmith.data.tables import photo_paths, read_test
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.stages import export
+from foldsmith.stages import export, predictor_files
 
 QUICK = {"globals/max_epoch": 1, "loader/train/num_workers": 0, "model/pretrained": None}
 OWN = """
@@ -162,6 +162,24 @@ def test_an_earlier_export_is_replaced_when_asked(finished, photos, tmp_path):
     assert [path.name for path in (tmp_path / "members").iterdir()] == ["200"]
     assert not (tmp_path / "blend.safetensors").exists()
     assert package.load(tmp_path).predict(photos[:1])["prediction"].notna().all()
+
+
+def test_what_is_no_export_is_not_replaced(finished, tmp_path, monkeypatch, cli):
+    before = (finished / "project.yml").read_text()
+    said = cli(finished, "export", "--run", RUN, ".", "-f", code=2).stderr
+    assert "holds other files, and no export; name a folder of its own" in said
+    assert (finished / "project.yml").read_text() == before
+    # An earlier export stays until the next one is whole.
+    export(finished / RUN, tmp_path / "kept", blend="avg-all")
+
+    def fail(*_):
+        raise OutputError("no room")
+
+    monkeypatch.setattr(predictor_files, "_compare", lambda *_, **__: fail())
+    with pytest.raises(OutputError, match="no room"):
+        export(finished / RUN, tmp_path / "kept", blend="stack", force=True)
+    assert package.load(tmp_path / "kept").blend == "avg-all"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_what_does_not_fit_a_run_is_said(finished, tmp_path):

@@ -18,7 +18,7 @@ from foldsmith.data.tables import photo_paths, read_test
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.pipeline import doctor, dry_run
 from foldsmith.serving import Limits, create_app
-from foldsmith.stages import Data, new_project_of, predict, preprocess
+from foldsmith.stages import Data, export, new_project_of, predict, preprocess
 
 # In this order they are red, green and blue; as text their order is another. One reads like a gap.
 COLOURS = {"NA": (60, 60, 200), "dog": (60, 200, 60), "cat 2": (200, 60, 60)}
@@ -195,6 +195,41 @@ def test_the_service_answers_names_and_probabilities(finished, data):
     assert (entry["id"], entry["prediction"]) == ("dog0.png", "dog")
     assert set(entry["probabilities"]) == set(COLOURS)
     assert sum(entry["probabilities"].values()) == pytest.approx(1)
+
+
+def test_an_export_gives_names_and_probabilities(finished, data, tmp_path):
+    exported = export(finished / RUN, tmp_path / "kept")
+    photos = [data / "more" / f"{name}0.png" for name in COLOURS]
+    tables = [package.load(folder).predict(photos) for folder in (finished / RUN, exported)]
+    assert tables[1]["prediction"].tolist() == list(COLOURS)
+    pd.testing.assert_frame_equal(*tables, atol=1e-6)
+
+
+def test_python_gives_names(finished):
+    project = package.Project.open(finished)
+    results = project.results("901")
+    oof, predictions = results.oof, results.predictions
+    assert set(oof["target"]) == set(oof["prediction"]) == set(COLOURS)
+    assert (oof["target"] == oof["prediction"]).mean() > 0.8
+    submission = pd.read_csv(finished / RUN / "submission.csv", keep_default_na=False)
+    assert predictions["prediction"].tolist() == submission["class"].tolist()
+    assert set(predictions["410_classes"]) <= set(COLOURS)
+    labels = [text.get_text() for text in results.plot_confusion().axes[0].get_xticklabels()]
+    assert labels == ["cat 2", "dog", "NA"]
+
+
+def test_two_runs_of_classes_are_compared(finished, cli):
+    printed = cli(finished, "compare", RUN, "output/400_descriptors").stdout
+    scores = pd.read_csv(finished / RUN / "ensemble_scores.csv")
+    honest = scores.loc[scores["submit"], "cross_fitted"].iloc[0]
+    oof = pd.read_csv(
+        finished / "output/400_descriptors/oof_prediction_by_last.csv", keep_default_na=False
+    )
+    assert f"Accuracy {honest:.4f}" in printed
+    assert f"Accuracy {(oof['prediction'] == oof['class']).mean():.4f}" in printed
+    page = (finished / "reports/compare_901_ensemble_400_descriptors.html").read_text()
+    assert "probability of the true class" in page
+    assert re.search(r"true dog, A \w+( 2)? \([\d.]+\), B .*; probability of dog\)", page)
 
 
 def test_the_report_shows_classes(finished):

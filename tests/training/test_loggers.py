@@ -241,3 +241,11 @@ def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
 def test_other_values_are_refused(folder, value):
     with pytest.raises(ConfigError, match=r"globals: loggers"):
         check(folder, f"globals/loggers={value}")
+
+
+def test_a_training_without_a_log_is_not_ended_by_its_loggers(tmp_path, capsys):
+    model = torch.nn.Linear(1, 1)
+    manager = create_manager(model, torch.optim.SGD(model.parameters()), 1, 1, str(tmp_path))
+    run = LoggedRun("100 fold0", "tiny", tmp_path, tmp_path, {})
+    EpochLogger("tensorboard", lambda *_: None, run).open(manager)
+    assert "tensorboard: 100 fold0 is logged no further" in capsys.readouterr().err

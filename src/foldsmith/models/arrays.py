@@ -42,7 +42,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, temporary)
+        save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, temporary)
 
 
 def read_arrays(path: Path) -> Arrays:

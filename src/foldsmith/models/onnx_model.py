@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ from foldsmith.errors import ConfigError, OutputError, one_line
 # How far a file may be from the model that it was made from.
 TOLERANCE = 1e-4
 
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_RUNTIME = "onnxruntime"
 
 
-def check_onnx() -> None:
+def check_onnx(needed: Sequence[str] = ("onnx", "onnxscript", _RUNTIME)) -> None:
     """Make sure that what ONNX needs is installed.
 
+    Args:
+        needed: Names of packages.
+
     Raises:
-        ConfigError: It is not.
+        ConfigError: One is not.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"ONNX needs {', '.join(missing)}; run 'pip install foldsmith[onnx]'")
 
@@ -42,7 +46,7 @@ class OnnxModel(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        check_onnx()
+        check_onnx([_RUNTIME])
         import onnxruntime
 
         if not path.is_file():

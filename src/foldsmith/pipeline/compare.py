@@ -10,7 +10,14 @@ import pandas as pd
 from foldsmith.blending.comparison import Honest, honest_scores
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.settings import MEMBERS
-from foldsmith.data.tables import FOLD_COLUMN, groups_of, read_folds, read_table
+from foldsmith.data.tables import (
+    FOLD_COLUMN,
+    class_columns,
+    groups_of,
+    read_folds,
+    read_table,
+    target_numbers,
+)
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, experiment_making, plan_of_run
@@ -293,7 +300,7 @@ def _of_ensemble(experiment: Experiment, root: Path) -> Predictions:
 
 def _of_experiment(experiment: Experiment, root: Path, criterion: Criterion) -> Predictions:
     """Read the out-of-fold predictions of one experiment."""
-    project, task, label = experiment.project, experiment.globals.task, LABELS[criterion]
+    project, label = experiment.project, LABELS[criterion]
     manifest = read_manifest(inference_manifest(root, criterion))
     if manifest is None:
         remedy = _remedy(project, root)
@@ -301,20 +308,22 @@ def _of_experiment(experiment: Experiment, root: Path, criterion: Criterion) -> 
             remedy = f"; 'foldsmith infer -e {shown(root)} -cri {criterion}' makes it"
         raise OutputError(f"{root}: is not finished by {criterion}{remedy}")
     rows = _rows(project, root / f"oof_prediction_by_{label}.csv", ["prediction"])
+    points = np.load(root / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
     probabilities = None
     if f"oof_logit_by_{label}.npy" in manifest.outputs:
         logits = np.load(root / f"oof_logit_by_{label}.npy", allow_pickle=False)
-        probabilities = class_probabilities(task, project.class_values, logits)
+        probabilities = class_probabilities(
+            str(manifest.facts["task"]), project.class_values, logits
+        )
     how = "single experiment, out of fold"
-    if task != "frozen-features":
+    if experiment.globals.task != "frozen-features":
         gap = manifest.facts.get("selection_gap")
         looks = f", which may flatter it by up to {gap:.4f}" if gap and gap > 0 else ""
         how += {
             "last": ", last epochs",
             "common": f", one epoch for all folds by their mean curve{looks}",
         }.get(criterion, f", each fold's epoch chosen by its own validation {criterion}{looks}")
-    points = rows["prediction"].to_numpy(dtype=np.float64)
-    return Predictions(_plain(project, rows), points, probabilities, how)
+    return Predictions(_plain(project, rows), points.astype(np.float64), probabilities, how)
 
 
 def _row_columns(project: Project) -> list[str]:
@@ -322,7 +331,10 @@ def _row_columns(project: Project) -> list[str]:
 
 
 def _rows(project: Project, path: Path, columns: list[str]) -> pd.DataFrame:
-    return read_table(path, [*_row_columns(project), *columns], project.settings.id_column)
+    """Read a table; its target as a number, also where it holds names of classes."""
+    needed, ids = [*_row_columns(project), *columns], project.settings.id_column
+    table = read_table(path, needed, ids, text_columns=class_columns(project))
+    return table.assign(**{project.settings.target_column: target_numbers(project, table)})
 
 
 def _plain(project: Project, rows: pd.DataFrame) -> pd.DataFrame:
@@ -340,7 +352,13 @@ def _common_metric(a: FinishedRun, b: FinishedRun) -> Metric:
             "same classes"
         )
     have_probabilities = all(run.predictions.probabilities is not None for run in (a, b))
-    return metric if have_probabilities else value_metric(a.project)
+    fallback = value_metric(a.project)
+    if not have_probabilities and fallback.needs == "probabilities":
+        raise OutputError(
+            f"{a.root} and {b.root}: one has no class probabilities, without which classes that "
+            "have no order cannot be judged"
+        )
+    return metric if have_probabilities else fallback
 
 
 def _shared(a: FinishedRun, b: FinishedRun) -> tuple[Predictions, Predictions]:

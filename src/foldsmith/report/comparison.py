@@ -9,7 +9,7 @@ import pandas as pd
 
 from foldsmith.config.flatten import flatten
 from foldsmith.config.settings import FINE_TUNINGS
-from foldsmith.data.tables import photo_paths, read_folds
+from foldsmith.data.tables import as_written, photo_paths, read_folds
 from foldsmith.pipeline.compare import Comparison, FinishedRun
 from foldsmith.pipeline.plan import Kind, Step
 from foldsmith.report import figures
@@ -85,20 +85,37 @@ def _scores(comparison: Comparison) -> Section:
     return Section("Scores", "scores", parts)
 
 
-def _predictions(comparison: Comparison) -> Section:
+def _values(comparison: Comparison) -> tuple[Array, Array]:
+    """Return what A and B say of each photo, and what would have been right.
+
+    Predictions and targets; of classes without an order the probability of the true class, and 1.
+
+    Returns:
+        Shapes (2, n) and (n,).
+    """
     targets = comparison.shared[0].targets
-    points = np.stack([said.points for said in comparison.shared])
-    errors = np.abs(points - targets)
+    if not comparison.a.project.class_names:
+        return np.stack([said.points for said in comparison.shared]), targets
+    rows, classes = np.arange(len(targets)), targets.astype(np.int64)
+    given = [said.judged_by(comparison.metric)[rows, classes] for said in comparison.shared]
+    return np.stack(given), np.ones(len(targets))
+
+
+def _predictions(comparison: Comparison) -> Section:
+    points, right = _values(comparison)
+    errors, targets = np.abs(points - right), comparison.shared[0].targets
+    named = bool(comparison.a.project.class_names)
+    what = "probability of the true class" if named else "predictions"
     parts: list[Part] = [
         Text(
-            f"Correlation of the predictions {_correlation(points)}, of the errors "
-            f"{_correlation(points - targets)}: runs that err alike gain little from a blend. "
+            f"Correlation of the {what} {_correlation(points)}, of the errors "
+            f"{_correlation(points - right)}: runs that err alike gain little from a blend. "
             f"A is closer to the truth for {(errors[0] < errors[1]).sum()} photos, B for "
             f"{(errors[1] < errors[0]).sum()} of {len(targets)}."
         ),
         picture(
             "Each point is a photo; on the dotted line both predict the same",
-            figures.prediction_against_prediction(points, targets),
+            figures.prediction_against_prediction(points, targets, what),
         ),
     ]
     return Section("Predictions", "predictions", parts)
@@ -112,10 +129,9 @@ def _correlation(values: Array) -> str:
 
 
 def _photos(comparison: Comparison) -> Section:
-    targets = comparison.shared[0].targets
-    a, b = (said.points for said in comparison.shared)
-    wins = np.abs(b - targets) - np.abs(a - targets)
-    project = comparison.a.project
+    (a, b), right = _values(comparison)
+    wins = np.abs(b - right) - np.abs(a - right)
+    project, said = comparison.a.project, _said(comparison)
     folds = read_folds(project, comparison.a.experiment.globals.meta_file)
     known = pd.Index(folds[project.settings.id_column])
     ids = comparison.shared[0].ids
@@ -127,7 +143,7 @@ def _photos(comparison: Comparison) -> Section:
         photos = [
             (
                 "" if row < 0 else thumbnail(photo_paths(project, folds.iloc[[row]])[0]),
-                f"{ids[k]}: true {targets[k]:g}, A {a[k]:.2f}, B {b[k]:.2f}",
+                f"{ids[k]}: {said[k]}",
             )
             for k, row in zip(order, rows, strict=True)
             if amount[k] > 0
@@ -141,6 +157,21 @@ def _photos(comparison: Comparison) -> Section:
         *gallery("B wins most", -wins),
     ]
     return Section("Photos", "photos", parts or [Text("A and B predict the same of every photo.")])
+
+
+def _said(comparison: Comparison) -> list[str]:
+    """Return of each photo what is true, and what A and B say."""
+    project, targets = comparison.a.project, comparison.shared[0].targets
+    points = [said.points for said in comparison.shared]
+    if not project.class_names:
+        numbers = zip(targets, *points, strict=True)
+        return [f"true {truth:g}, A {a:.2f}, B {b:.2f}" for truth, a, b in numbers]
+    names = (as_written(project, each) for each in (targets, *points))
+    given = _values(comparison)[0].T
+    return [
+        f"true {truth}, A {a} ({p:.2f}), B {b} ({q:.2f}; probability of {truth})"
+        for (truth, a, b), (p, q) in zip(zip(*names, strict=True), given, strict=True)
+    ]
 
 
 def _curves(comparison: Comparison) -> Section:

@@ -142,12 +142,13 @@ def _interval(
     axis.scatter([value], [place], color=colour, s=32, zorder=3)
 
 
-def prediction_against_prediction(points: Array, targets: Array) -> "Figure":
-    """Draw what A predicts against what B predicts, coloured by target.
+def prediction_against_prediction(points: Array, targets: Array, what: str) -> "Figure":
+    """Draw what A says against what B says, coloured by target.
 
     Args:
-        points: Predictions of A and B, shape (2, n).
+        points: Of A and B, shape (2, n).
         targets: Shape (n,).
+        what: What they say, for the title.
     """
     figure, (axis,) = _figure(4.6, 3.8)
     # Rims, for the darkest points on a dark page.
@@ -162,9 +163,9 @@ def prediction_against_prediction(points: Array, targets: Array) -> "Figure":
     )
     ends = [points.min(), points.max()]
     axis.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
-    axis.set_title("predictions, coloured by target", fontsize=9)
-    axis.set_xlabel("predicted by A", fontsize=8)
-    axis.set_ylabel("predicted by B", fontsize=8)
+    axis.set_title(f"{what}, coloured by target", fontsize=9)
+    axis.set_xlabel("by A", fontsize=8)
+    axis.set_ylabel("by B", fontsize=8)
     _bar(figure, axis, drawn)
     return figure
 

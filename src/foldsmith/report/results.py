@@ -13,9 +13,12 @@ from foldsmith.config import Criterion, EnsembleSettings
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     as_written,
+    class_columns,
     groups_of,
     read_folds,
+    read_table,
     read_test,
+    target_numbers,
     targets_of,
 )
 from foldsmith.errors import OutputError
@@ -23,7 +26,7 @@ from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.report import figures
 from foldsmith.stages.ensemble import CROSS_FITTED
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
-from foldsmith.stages.members import Member, read_members
+from foldsmith.stages.members import Member, member_hashes, read_members
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import Metric, project_metric, value_metric
 from foldsmith.training.extensions.log import entries_of
@@ -46,8 +49,9 @@ _SCORES = (
 class Results:
     """What an experiment has found, read from its output folder when it is asked for.
 
-    The numbers are those of the last run that finished, which may have had other inputs than
-    today's: :func:`foldsmith.pipeline.status` knows.
+    The numbers are those of the last run that finished, which may have had another configuration
+    than today's: :func:`foldsmith.pipeline.status` knows. Other folds, test photos or predictions
+    of members than today's are an error.
 
     Args:
         plan: The experiment's plan.
@@ -160,8 +164,16 @@ class Results:
         of_members = {one.name: as_written(self._project, one.test) for one in members}
         if not self._is_ensemble:
             return frame.assign(prediction=of_members[members[0].name])
-        submitted = pd.read_csv(self.folder / "submission.csv")
-        predicted = submitted[self._project.settings.target_column]
+        target = self._project.settings.target_column
+        submitted = read_table(
+            self.folder / "submission.csv",
+            [target],
+            may_be_empty=True,
+            text_columns=class_columns(self._project),
+        )
+        predicted = as_written(
+            self._project, target_numbers(self._project, submitted).to_numpy(dtype=np.float64)
+        )
         return frame.assign(prediction=predicted, **of_members)
 
     @property
@@ -256,6 +268,13 @@ class Results:
         manifest = read_manifest(path)
         if manifest is None:
             raise OutputError(f"{path}: no such file; run {self.name} first")
+        if self._is_ensemble:
+            predictions = member_hashes(self._project, self._experiment)
+            if manifest.inputs["predictions"] != predictions:
+                raise OutputError(
+                    f"{self.folder}: has blended other predictions than those of its experiments "
+                    f"now; run {self.name} again"
+                )
         return manifest
 
     def _truth(self) -> tuple[pd.DataFrame, Array, npt.NDArray[np.int64]]:

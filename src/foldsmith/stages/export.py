@@ -62,6 +62,8 @@ def export(
             )
         write_backbone(experiment, root, target, "last" if pick is None else pick)
         return target
+    if target.is_dir() and any(target.iterdir()) and not (target / PREDICTOR_FILE).exists():
+        raise OutputError(f"{target}: holds other files, and no export; name a folder of its own")
     if pick is not None:
         raise ConfigError(f"{root}: is no pretraining, of which a backbone could be picked")
     predictor = load(root, blend=blend, criterion=criterion, project=opened.folder)

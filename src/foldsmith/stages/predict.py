@@ -20,7 +20,7 @@ from foldsmith.stages.ensemble import BLENDS
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.stages.member_models import read_member
 from foldsmith.stages.members import goal_of, member_hashes
-from foldsmith.stages.output_folder import open_run, read_resolved, shown
+from foldsmith.stages.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
 from foldsmith.stages.predictor import NamedBlend, Predictor
 from foldsmith.stages.predictor_files import PREDICTOR_FILE, read_predictor
 from foldsmith.stages.selection import criterion_of
@@ -147,16 +147,16 @@ def _read_blend(
         predictions: Hash of what each member predicts now.
         name: Name of the blend.
     """
+    again = f"'foldsmith ensemble -cfg {shown(folder / RESOLVED_CONFIG)} -f' blends again"
     if manifest.inputs["predictions"] != predictions:
         raise OutputError(
-            f"{folder}: has blended other predictions than those of its experiments now; run "
-            "'foldsmith ensemble' again"
+            f"{folder}: has blended other predictions than those of its experiments now; {again}"
         )
     path, hashes = folder / BLENDS, FileHashes(project.hash_store)
     digest = hashes.of(path)
     if digest != manifest.outputs.get(path.name):
         state = "no such file" if digest == "missing" else "was changed"
-        raise OutputError(f"{path}: {state}; run 'foldsmith ensemble' again")
+        raise OutputError(f"{path}: {state}; {again}")
     arrays = read_arrays(path)
     names = dict.fromkeys(key.split(".")[0] for key in arrays)
     if name not in names:

@@ -5,6 +5,7 @@ member the experiment file and its weights. ``predictor.json`` names the members
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,15 +47,15 @@ _README = """# {name}
 Predicts photos as the run `{name}` of foldsmith {version} has predicted its test photos; the
 training photos are not needed.
 
-    pip install foldsmith
-    foldsmith predict --run {folder} PHOTOS... -o predictions.csv
+    pip install {extra}
+    foldsmith predict --run THIS_FOLDER PHOTOS... -o predictions.csv
 
 or, from Python:
 
     import foldsmith
-    table = foldsmith.load("{folder}").predict(["photo.jpg"])
+    table = foldsmith.load("THIS_FOLDER").predict(["photo.jpg"])
 
-`predictor.json` names the members and the blend. Weights are safetensors, and nothing here is
+`predictor.json` names the members and the blend. {networks}, and nothing here is
 code but what the project brought itself (`python` in `project.yml`).
 """
 
@@ -64,7 +65,7 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> f
 
     Args:
         predictor: One of a finished run.
-        folder: Where to; members of an earlier export in it are replaced.
+        folder: Where to; what is there is replaced, at the end.
         onnx: Networks as ONNX files, which ONNX Runtime runs, instead of weights for torch.
 
     Returns:
@@ -77,44 +78,67 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> f
     """
     if onnx:
         check_onnx()
-    # First, so that a folder that is half written is not taken for whole.
-    (folder / PREDICTOR_FILE).unlink(missing_ok=True)
-    shutil.rmtree(folder / _MEMBERS, ignore_errors=True)
     experiments = [_self_contained(member) for member in predictor.models]
+    folder = Path(os.path.abspath(folder))
+    # Beside it, so that an earlier export is there until this one is whole.
+    begun = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    begun.mkdir(parents=True)
+    try:
+        content = _write_all(predictor, experiments, begun, onnx)
+        # Networks in ONNX have been compared to 1e-4 already, but in float32, which a run may not
+        # have had, and trees behind them may jump.
+        written = _read(begun, content, None)
+        off = _compare(predictor, written, folder, tolerance=0.02 if onnx else 1e-5)
+        write_json(begun / PREDICTOR_FILE, content)
+        if folder.exists():
+            shutil.rmtree(folder)
+        begun.rename(folder)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+    return off
+
+
+def _write_all(
+    predictor: Predictor, experiments: list[Experiment], folder: Path, onnx: bool
+) -> dict[str, Any]:
+    """Write everything but the file that names it all, whose content is returned."""
     project = experiments[0].project
-    settings = project.settings.model_dump(mode="json") | {"data_dir": "."}
-    write_text(folder / PROJECT_FILE, dump_yaml(settings))
-    for name in project.settings.python:
-        copy_file(project.path(name), folder / name)
+    # By number: they may come from anywhere, under the same names.
+    python = {f"python/{k}/{Path(p).name}": p for k, p in enumerate(project.settings.python)}
+    settings = project.settings.model_dump(mode="json")
+    write_text(
+        folder / PROJECT_FILE, dump_yaml(settings | {"data_dir": ".", "python": list(python)})
+    )
+    for kept, source in python.items():
+        copy_file(project.path(source), folder / kept)
+    names: list[str] = []
     for member, experiment in zip(predictor.models, experiments, strict=True):
-        root = folder / _MEMBERS / member.name
+        # Two may have the same name, in different folders.
+        names.append(f"{member.name}_{len(names)}" if member.name in names else member.name)
+        root = folder / _MEMBERS / names[-1]
         write_text(root / _EXPERIMENT, experiment.dump())
         if onnx:
             _write_networks(member, root)
         arrays = _arrays_of(member, with_networks=not onnx)
         if arrays:
             write_arrays(root / _WEIGHTS, arrays)
-    (folder / BLEND_FILE).unlink(missing_ok=True)
     if predictor.fitted_blend is not None:
         write_arrays(folder / BLEND_FILE, predictor.fitted_blend.fitted.arrays())
     name = predictor.run.name
-    write_text(
-        folder / "README.md", _README.format(name=name, version=__version__, folder=folder.name)
+    readme = _README.format(
+        name=name,
+        version=__version__,
+        extra="'foldsmith[onnx]'" if onnx else "foldsmith",
+        networks="Networks are ONNX files" if onnx else "Weights are safetensors",
     )
-    content = {
+    write_text(folder / "README.md", readme)
+    return {
         "format": _FORMAT,
         "foldsmith": __version__,
         "run": name,
         "blend": predictor.blend,
-        "members": predictor.members,
+        "members": names,
     }
-    low, high = project.target_range
-    # Networks in ONNX have been compared to 1e-4 already, but in float32, which a run may not have
-    # had, and trees behind them may jump.
-    tolerance = 0.02 * (high - low) if onnx else 1e-5
-    off = _compare(predictor, _read(folder, content, None), folder, tolerance)
-    write_json(folder / PREDICTOR_FILE, content)
-    return off
 
 
 def read_predictor(folder: Path, device: str | None) -> Predictor:
@@ -254,18 +278,28 @@ def _made_up_images() -> list[npt.NDArray[np.uint8]]:
 def _compare(predictor: Predictor, written: Predictor, folder: Path, tolerance: float) -> float:
     """Return how far two predictors are apart, on made-up images.
 
+    Args:
+        predictor: Of the run.
+        written: What was written of it.
+        folder: Named in the error.
+        tolerance: How far they may be, as a share of the target's range or of a probability.
+
     Raises:
-        OutputError: Farther than they may be.
+        OutputError: Farther.
     """
     images = _made_up_images()
-    tables = [
-        one.predict(images)[["prediction", "spread"]].to_numpy() for one in (predictor, written)
+    # Names of classes follow from the probabilities.
+    tables = [one.predict(images).select_dtypes("number") for one in (predictor, written)]
+    project = predictor.models[0].experiment.project
+    low, high = (0.0, 1.0) if project.class_names else project.target_range
+    scales = [
+        1.0 if name.startswith("probability_") else high - low for name in map(str, tables[0])
     ]
-    off = float(np.abs(tables[0] - tables[1]).max())
-    if not off <= tolerance:
+    off = np.abs(tables[0].to_numpy() - tables[1].to_numpy())
+    if not (off / scales <= tolerance).all():
         raise OutputError(
-            f"{folder}: what was written predicts {tables[1].tolist()} where the run predicts "
-            f"{tables[0].tolist()}; the project's own Python may read files that were not taken "
-            "along"
+            f"{folder}: what was written predicts {tables[1].to_numpy().tolist()} where the run "
+            f"predicts {tables[0].to_numpy().tolist()}; the project's own Python may read files "
+            "that were not taken along"
         )
-    return off
+    return float(off.max())

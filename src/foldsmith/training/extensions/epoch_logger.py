@@ -85,9 +85,9 @@ class EpochLogger(extension.Extension):
         To be called when the training's state is restored, which for an extension's own
         ``initialize`` it is not.
         """
-        log = manager.get_extension("LogReport").log
 
         def begin() -> None:
+            log = manager.get_extension("LogReport").log
             self._logger = self._create(self._run, log)
             self._send(log)
 
