@@ -94,6 +94,27 @@ RunProject = Annotated[
         show_default="that of the run",
     ),
 ]
+PredictingRun = Annotated[
+    Path,
+    typer.Option(
+        "--run",
+        metavar="DIR",
+        help="Output folder of an ensemble, or of one experiment; or an export.",
+        autocompletion=output_folders(PREDICTING),
+    ),
+]
+BlendOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
+]
+CriterionOption = Annotated[
+    Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
+    typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
+]
+DeviceOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--device", help="As globals/device.", show_default="as when inferred"),
+]
 # Modules of the optional packages, those of foldsmith[serve].
 _FOR_SERVE = ("fastapi", "uvicorn", "python_multipart")
 Force = Annotated[bool, typer.Option("-f", "--force", help="Allow an existing output folder.")]
@@ -409,10 +430,7 @@ def compare(
             show_default="reports/compare_A_B.html",
         ),
     ] = None,
-    criterion: Annotated[
-        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
-        typer.Option("-cri", "--criterion", help="Which epochs of single experiments."),
-    ] = None,
+    criterion: CriterionOption = None,
     project: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -598,14 +616,8 @@ def export(
             autocompletion=output_folders((*PRETRAININGS, *PREDICTING)),
         ),
     ],
-    blend: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
-    ] = None,
-    criterion: Annotated[
-        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
-        typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
-    ] = None,
+    blend: BlendOption = None,
+    criterion: CriterionOption = None,
     pick: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -651,15 +663,7 @@ def predict(
         list[str],
         typer.Argument(metavar="PHOTOS...", help="Files, folders and patterns as in 'new/*.jpg'."),
     ],
-    finished: Annotated[
-        Path,
-        typer.Option(
-            "--run",
-            metavar="DIR",
-            help="Output folder of an ensemble, or of one experiment; or an export.",
-            autocompletion=output_folders(PREDICTING),
-        ),
-    ],
+    finished: PredictingRun,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -669,21 +673,12 @@ def predict(
             show_default="print a CSV",
         ),
     ] = None,
-    blend: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
-    ] = None,
-    criterion: Annotated[
-        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
-        typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
-    ] = None,
+    blend: BlendOption = None,
+    criterion: CriterionOption = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="No prediction for photos that cannot be read.")
     ] = False,
-    device: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--device", help="As globals/device.", show_default="as when inferred"),
-    ] = None,
+    device: DeviceOption = None,
     project: RunProject = None,
 ) -> None:
     """Predict new photos with a finished run.
@@ -712,15 +707,7 @@ def predict(
 
 @app.command()
 def serve(
-    finished: Annotated[
-        Path,
-        typer.Option(
-            "--run",
-            metavar="DIR",
-            help="Output folder of an ensemble, or of one experiment; or an export.",
-            autocompletion=output_folders(PREDICTING),
-        ),
-    ],
+    finished: PredictingRun,
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Its port; 0 for any that is free.")
@@ -731,18 +718,9 @@ def serve(
     max_megapixels: Annotated[
         float, typer.Option("--max-megapixels", help="Most pixels of a request, in 10^6.")
     ] = 50.0,
-    blend: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
-    ] = None,
-    criterion: Annotated[
-        Optional[Literal["metric", "loss", "last", "common"]],  # noqa: UP045
-        typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
-    ] = None,
-    device: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--device", help="As globals/device.", show_default="as when inferred"),
-    ] = None,
+    blend: BlendOption = None,
+    criterion: CriterionOption = None,
+    device: DeviceOption = None,
     project: RunProject = None,
 ) -> None:
     """Predict new photos over HTTP.

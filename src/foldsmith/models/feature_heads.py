@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,56 +11,27 @@ from torch import nn
 
 from foldsmith.config import Types
 from foldsmith.errors import ConfigError
-from foldsmith.models.arrays import ArrayFields, Arrays, part, prefixed
+from foldsmith.models.arrays import Arrays, part
+from foldsmith.models.fitted_heads import (
+    Features,
+    FittedHead,
+    FittedKernel,
+    FittedLine,
+    FittedMean,
+    FittedNetwork,
+    FittedSoftmax,
+    FittedTrees,
+    Targets,
+    standardiser,
+)
 from foldsmith.models.forest import Forest, extra_trees
 from foldsmith.models.runtime import seed_everything
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
-
-Features = npt.NDArray[np.float32]
-Targets = npt.NDArray[np.float64]
-
-
-# Standard deviations from the mean at which standardised features end: one that hardly varies
-# among the photos of a training can be far out in another photo, and then outweighs all others.
-_FARTHEST = 5.0
 
 # Of the solver of a logistic regression; features are standardised, and it mostly ends sooner.
 _STEPS = 1000
 
 # No probability counts as less when strengths are compared.
 _LEAST = 1e-12
-
-
-def _standardise() -> "Pipeline":
-    """Return a transformer that standardises features and bounds them."""
-    # Here, not above, as everywhere in this file: few commands need scikit-learn, which takes long.
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
-    bound = FunctionTransformer(np.clip, kw_args={"a_min": -_FARTHEST, "a_max": _FARTHEST})
-    return make_pipeline(StandardScaler(), bound)
-
-
-def _standardised(features: Features, mean: Targets, scale: Targets) -> Targets:
-    """Return features as :func:`_standardise` leaves them."""
-    found: Targets = np.clip((features.astype(np.float64) - mean) / scale, -_FARTHEST, _FARTHEST)
-    return found
-
-
-class FittedHead(Protocol):
-    """A head that has learned."""
-
-    def predict(self, features: Features) -> Targets:
-        """Return predictions of features, shape (n, n_features).
-
-        Returns:
-            Numbers, shape (n,), or probabilities of classes, shape (n, n_classes).
-        """
-
-    def arrays(self) -> Arrays:
-        """Return all that it knows, for :meth:`FeatureHead.restore`."""
 
 
 class FeatureHead(Protocol):
@@ -87,162 +58,6 @@ class FeatureHead(Protocol):
 
 
 @dataclass(frozen=True)
-class FittedLine(ArrayFields):
-    """A linear function of standardised features.
-
-    Attributes:
-        mean: Mean of each feature, shape (n_features,).
-        scale: Deviation of each feature, shape (n_features,).
-        weights: Shape (n_features,).
-        bias: A number.
-    """
-
-    mean: Targets
-    scale: Targets
-    weights: Targets
-    bias: Any
-
-    def predict(self, features: Features) -> Targets:
-        """Return the function's values."""
-        values: Targets = _standardised(features, self.mean, self.scale) @ self.weights + self.bias
-        return values
-
-
-@dataclass(frozen=True)
-class FittedSoftmax(ArrayFields):
-    """Probabilities of classes: the softmax of linear functions of standardised features.
-
-    Attributes:
-        mean: Mean of each feature, shape (n_features,).
-        scale: Deviation of each feature, shape (n_features,).
-        weights: Shape (n_classes, n_features).
-        bias: Shape (n_classes,); minus infinity for a class that was not there to learn from.
-    """
-
-    mean: Targets
-    scale: Targets
-    weights: Targets
-    bias: Targets
-
-    def predict(self, features: Features) -> Targets:
-        """Return the probabilities, shape (n, n_classes)."""
-        from scipy.special import softmax
-
-        logits = _standardised(features, self.mean, self.scale) @ self.weights.T + self.bias
-        probabilities: Targets = softmax(logits, axis=1)
-        return probabilities
-
-
-@dataclass(frozen=True)
-class FittedKernel(ArrayFields):
-    """A sum of Gaussians around photos of the training.
-
-    Attributes:
-        mean: Mean of each feature, shape (n_features,).
-        scale: Deviation of each feature, shape (n_features,).
-        centres: Standardised features of those photos, shape (n_centres, n_features).
-        weights: Shape (n_centres,).
-        gamma: exp(-gamma d^2) is the Gaussian at the distance d.
-        bias: A number.
-    """
-
-    mean: Targets
-    scale: Targets
-    centres: Targets
-    weights: Targets
-    gamma: Any
-    bias: Any
-
-    def predict(self, features: Features) -> Targets:
-        """Return the sums."""
-        from sklearn.metrics.pairwise import rbf_kernel
-
-        inputs = _standardised(features, self.mean, self.scale)
-        values: Targets = rbf_kernel(inputs, self.centres, self.gamma) @ self.weights + self.bias
-        return values
-
-
-@dataclass(frozen=True)
-class FittedNetwork(ArrayFields):
-    """A network of one hidden layer on standardised features.
-
-    Attributes:
-        mean: Mean of each feature, shape (n_features,).
-        scale: Deviation of each feature, shape (n_features,).
-        hidden: Weights of the hidden layer, float32, shape (n_hidden, n_features).
-        hidden_bias: Shape (n_hidden,).
-        output: Weights of the output, float32, shape (1, n_hidden).
-        output_bias: Shape (1,).
-        target_mean: What the output is in units of, and from where.
-        target_scale: As that.
-    """
-
-    mean: Targets
-    scale: Targets
-    hidden: Features
-    hidden_bias: Features
-    output: Features
-    output_bias: Features
-    target_mean: Any
-    target_scale: Any
-
-    @torch.inference_mode()
-    def predict(self, features: Features) -> Targets:
-        """Return the network's outputs, in units of the target."""
-        inputs = _standardised(features, self.mean, self.scale).astype(np.float32)
-        linear = nn.functional.linear
-        layers = (self.hidden, self.hidden_bias, self.output, self.output_bias)
-        hidden, hidden_bias, output, output_bias = (torch.from_numpy(layer) for layer in layers)
-        active = linear(torch.from_numpy(inputs), hidden, hidden_bias).relu()
-        standardised: Features = linear(active, output, output_bias)[:, 0].numpy()
-        values: Targets = standardised.astype(np.float64) * self.target_scale + self.target_mean
-        return values
-
-
-@dataclass(frozen=True)
-class FittedTrees:
-    """The mean of what trees say.
-
-    Attributes:
-        forest: The trees.
-    """
-
-    forest: Forest
-
-    def predict(self, features: Features) -> Targets:
-        """Return the means."""
-        means: Targets = self.forest.predict(features).mean(axis=1)
-        return means
-
-    def arrays(self) -> Arrays:
-        """Return the trees."""
-        return self.forest.arrays()
-
-
-@dataclass(frozen=True)
-class FittedMean:
-    """The plain mean of heads.
-
-    Attributes:
-        heads: The heads.
-    """
-
-    heads: tuple[FittedHead, ...]
-
-    def predict(self, features: Features) -> Targets:
-        """Return the means."""
-        means: Targets = np.mean([head.predict(features) for head in self.heads], axis=0)
-        return means
-
-    def arrays(self) -> Arrays:
-        """Return the heads' arrays, by their numbers."""
-        found: Arrays = {}
-        for number, head in enumerate(self.heads):
-            found |= prefixed(str(number), head.arrays())
-        return found
-
-
-@dataclass(frozen=True)
 class RidgeHead:
     """Ridge regression on standardised features.
 
@@ -263,7 +78,7 @@ class RidgeHead:
         from sklearn.linear_model import RidgeCV
         from sklearn.pipeline import make_pipeline
 
-        model = make_pipeline(_standardise(), RidgeCV(alphas=np.asarray(self.alphas, np.float64)))
+        model = make_pipeline(standardiser(), RidgeCV(alphas=np.asarray(self.alphas, np.float64)))
         model.fit(features.astype(np.float64), targets)
         scaler, ridge = model[0][0], model[-1]
         return FittedLine(scaler.mean_, scaler.scale_, ridge.coef_, float(ridge.intercept_))
@@ -324,11 +139,11 @@ class SVRHead:
         if n_groups < 2:
             # Nothing can be held out to choose by.
             middle = sorted(self.C)[len(self.C) // 2], sorted(self.epsilon)[len(self.epsilon) // 2]
-            model = make_pipeline(_standardise(), SVR(C=middle[0], epsilon=middle[1]))
+            model = make_pipeline(standardiser(), SVR(C=middle[0], epsilon=middle[1]))
             model.fit(inputs, wanted)
         else:
             search = GridSearchCV(
-                make_pipeline(_standardise(), SVR()),
+                make_pipeline(standardiser(), SVR()),
                 {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},
                 scoring="neg_mean_squared_error",
                 cv=GroupKFold(min(3, n_groups)),
@@ -376,7 +191,7 @@ class MLPHead:
     ) -> FittedNetwork:
         """Train on the squared error of standardised targets."""
         seed_everything(seed)
-        scaler = _standardise().fit(features)
+        scaler = standardiser().fit(features)
         inputs = torch.from_numpy(scaler.transform(features).astype(np.float32))
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
         wanted = torch.from_numpy(((targets - mean) / scale).astype(np.float32))
@@ -464,7 +279,7 @@ class LogisticHead:
     ) -> FittedSoftmax:
         from sklearn.linear_model import LogisticRegression
 
-        scaler, seen = _standardise().fit(features.astype(np.float64)), np.unique(classes)
+        scaler, seen = standardiser().fit(features.astype(np.float64)), np.unique(classes)
         # A class that is not there to learn from has no probability.
         weights = np.zeros((len(self.class_values), features.shape[1]))
         bias = np.full(len(self.class_values), -np.inf)

@@ -24,7 +24,8 @@ from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.arrays import write_arrays
-from foldsmith.models.feature_heads import FeatureHead, FittedHead, gives_probabilities
+from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
+from foldsmith.models.fitted_heads import FittedHead
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.stages.infer import Results, write_results
 from foldsmith.stages.inputs import features_inputs, frozen_inputs

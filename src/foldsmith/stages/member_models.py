@@ -20,7 +20,8 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.predict import predict_in_turn
 from foldsmith.hashing import FileHashes
 from foldsmith.models.arrays import read_arrays
-from foldsmith.models.feature_heads import FeatureHead, FittedHead
+from foldsmith.models.feature_heads import FeatureHead
+from foldsmith.models.fitted_heads import FittedHead
 from foldsmith.models.runtime import create_runtime, random_state_kept, seed_everything
 from foldsmith.models.weights import load_weights
 from foldsmith.stages.frozen import head_file, head_logits, head_of
