@@ -47,7 +47,7 @@ def paths(tmp_path):
 
 def dataset(paths, stored=True, **options):
     folder = paths[0].parent / "store" if stored else None
-    store = PhotoStore(folder, FileHashes(Path("no such folder") / "hashes.json"))
+    store = PhotoStore(folder, FileHashes((folder or Path("no such folder")) / "hashes.json"))
     options = {"transforms": TRANSFORMS, "seed": 5, "n_views": 2} | options
     targets = np.arange(len(paths), dtype=np.float32)
     return PhotoDataset(store, paths, np.arange(len(paths)) + 100, targets, **options)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -166,6 +167,10 @@ def worker_errors() -> Iterator[None]:
 
 
 def _death_of_a_worker(error: Exception) -> FoldsmithError:
+    # torch would say it again at the end of each of the other processes, wherever the main one is
+    # then: while an object is deleted that is a traceback which nobody can catch.
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return FoldsmithError(
         f"a loader process died ({one_line(error)[:120]}); most often the machine is out of "
         "memory: lower num_workers and run again"

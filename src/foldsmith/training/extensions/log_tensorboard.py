@@ -1,7 +1,6 @@
 """Curves for TensorBoard, in the output folder of a training."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 
 import pytorch_pfn_extras as ppe
 
@@ -40,12 +39,6 @@ class TensorBoardLogger:
 
 
 class _Writer(ppe.writing.TensorBoardWriter):
-    def __del__(self) -> None:
-        # After a loader process has died, torch raises that wherever the main process waits; from
-        # here it would be printed as a traceback that nobody can catch.
-        with suppress(Exception):
-            super().__del__()
-
     def flush(self) -> None:
         """Write out what is waiting for the next of its intervals."""
         if self._writer is not None:
