@@ -13,9 +13,10 @@ import yaml
 
 from foldsmith import config, pipeline, stages
 from foldsmith.config.budget import Budget
+from foldsmith.config.resources import Kind
 from foldsmith.config.yaml_io import inline_yaml
 from foldsmith.errors import ConfigError
-from foldsmith.pipeline.plan import EXPERIMENTS, Kind, plan_of
+from foldsmith.pipeline.plan import EXPERIMENTS, plan_of
 from foldsmith.report import Results, write_report
 from foldsmith.stages.new import NewMetric
 

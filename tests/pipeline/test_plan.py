@@ -159,3 +159,24 @@ def test_what_a_metric_does_not_allow_is_said_before_any_work(
     file.write_text(f"{file.read_text()}metric: {metric}\n")
     with pytest.raises(ConfigError, match=message):
         plan_of(Project.open(small_project), "exp_config/900.yml", [override])
+
+
+def test_what_a_step_asks_for_is_its_experiments_then_its_kinds(project_dir):
+    path = project_dir / "project.yml"
+    settings = yaml.safe_load(path.read_text())
+    settings["resources"] = {"train": {"cpus": 4, "gpus": 0.5}, "preprocess": {"cpus": 8}}
+    path.write_text(yaml.safe_dump(settings))
+    overrides = ["100:globals/resources={gpus: 0.25, memory_gib: 6}"]
+    project = Project.open(project_dir)
+    plan = plan_of(project, "exp_config/900.yml", overrides)
+    asked = {
+        step.label: step.resources(project).model_dump(exclude_none=True) for step in plan.steps
+    }
+    assert asked["train 100 fold 0"] == {"cpus": 4, "gpus": 0.25, "memory_gib": 6}
+    assert asked["infer 100"] == {"gpus": 0.25, "memory_gib": 6}
+    assert asked["train 101 fold 0"] == {"cpus": 4, "gpus": 0.5}
+    assert asked["preprocess"] == {"cpus": 8} and asked["ensemble 900"] == {}
+    settings["resources"] = {"training": {"cpus": 4}}
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match="resources"):
+        Project.open(project_dir)

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from foldsmith.config.budget import Budget
+from foldsmith.config.resources import Kind, Resources
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.config.yaml_io import read_yaml
 from foldsmith.errors import ConfigError, one_line
@@ -143,6 +144,9 @@ class ProjectSettings(BaseModel):
         folds: How to split.
         budget: Which of three values experiments take, where they are written as
             ``{small: 20, medium: 100, large: 300}``.
+        resources: What each kind of step asks of the machine that runs it, as in
+            ``{train: {cpus: 4, gpus: 0.5, memory_gib: 8}}``; experiments may say more in
+            ``globals/resources``.
         python: Python files of the project itself, relative to its folder. Each has a
             dict ``TYPES`` of names that the project's YAML may use as ``type:``.
     """
@@ -167,6 +171,7 @@ class ProjectSettings(BaseModel):
     metric: MetricName = "RMSE"
     folds: FoldSettings = FoldSettings()
     budget: Budget = "small"
+    resources: dict[Kind, Resources] = {}
     python: tuple[str, ...] = ()
 
     @model_validator(mode="before")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from foldsmith.config.loggers import LoggerName
+from foldsmith.config.resources import Resources
 
 Task = Literal[
     "self-supervised",
@@ -91,6 +92,8 @@ class Globals(BaseModel):
             directions and both at once (``flips``).
         loggers: Where trainings can be watched, beside their log: any of ``tensorboard``,
             ``mlflow`` and ``wandb``; null is TensorBoard if it is installed.
+        resources: What its steps ask of the machine that runs them, as in
+            ``{cpus: 4, gpus: 0.5, memory_gib: 8}``, instead of what the project says of their kind.
         photo_store: Keep decoded photos on disk, in the project's ``.foldsmith/photos``;
             otherwise they are decoded every time.
     """
@@ -127,6 +130,7 @@ class Globals(BaseModel):
     augment_on: Literal["auto", "cpu", "gpu"] = "auto"
     tta: TestTimeAugmentation = "none"
     loggers: list[LoggerName] | None = None
+    resources: Resources = Resources()
     photo_store: bool = True
 
     @field_validator("compile", mode="before")

@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.backbones import backbone_problem
 from foldsmith.config.check import named_files
+from foldsmith.config.resources import KINDS, Kind, Resources
 from foldsmith.config.settings import MEMBERS, WITH_CLASSES
 from foldsmith.errors import ConfigError, FoldsmithError
 from foldsmith.hashing import FileHashes
@@ -21,9 +22,6 @@ from foldsmith.stages.selection import inference_manifest
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import project_metric
 from foldsmith.tasks.multi_class import MultiClass
-
-Kind = Literal["preprocess", "pretrain", "train", "infer", "ensemble"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 EXPERIMENTS = "exp_config"
 
@@ -66,6 +64,11 @@ class Step:
         if self.kind not in ("pretrain", "train") or self.experiment is None:
             return 0
         return self.experiment.globals.max_epoch
+
+    def resources(self, project: Project) -> Resources:
+        """Return what the step asks of a machine: its experiment's, then its kind's."""
+        of_kind = project.settings.resources.get(self.kind, Resources())
+        return self.experiment.globals.resources.over(of_kind) if self.experiment else of_kind
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import Any
 
 from foldsmith.bars import Bar, progress_bar
 from foldsmith.config import Project
+from foldsmith.config.resources import Kind
 from foldsmith.data.checks import table_problems
 from foldsmith.data.tables import bad_ids
 from foldsmith.errors import ConfigError, DataError, OutputError, TrainingError
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.live import RunView, run_view
-from foldsmith.pipeline.plan import Kind, Plan, Step, plan_of
+from foldsmith.pipeline.plan import Plan, Step, plan_of
 from foldsmith.pipeline.state import (
     StepState,
     speeds_of,

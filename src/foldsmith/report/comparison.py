@@ -8,10 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config.flatten import flatten
+from foldsmith.config.resources import Kind
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.tables import as_written, photo_paths, read_folds
 from foldsmith.pipeline.compare import Comparison, FinishedRun
-from foldsmith.pipeline.plan import Kind, Step
+from foldsmith.pipeline.plan import Step
 from foldsmith.report import figures
 from foldsmith.report.configuration import differences
 from foldsmith.report.costs import costs_beside

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from foldsmith.pipeline.plan import KINDS, Plan
+from foldsmith.config.resources import KINDS
+from foldsmith.pipeline.plan import Plan
 from foldsmith.pipeline.state import manifest_path
 from foldsmith.pipeline.table import duration
 from foldsmith.report.parts import Section, Text, not_done, table

@@ -37,6 +37,7 @@ _FREE_GLOBALS = (
         "resume_interval",
         "stop_on_collapse",
         "loggers",
+        "resources",
     ),
 )
 _FREE_KEYS = ("num_workers", "pin_memory")

@@ -1,0 +1,30 @@
+"""What a step of a run asks of the machine that runs it."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# The kinds of steps, in the order in which a run needs them.
+Kind = Literal["preprocess", "pretrain", "train", "infer", "ensemble"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Resources(BaseModel):
+    """What a step is given while it runs; what is null is left to the engine.
+
+    Attributes:
+        cpus: CPU cores.
+        gpus: GPUs; a fraction, as in 0.25, lets steps share one.
+        memory_gib: Memory in GiB.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+
+    def over(self, other: "Resources") -> "Resources":
+        """Return these resources, with what they leave open as another says it."""
+        mine = self.model_dump(exclude_none=True)
+        return other.model_copy(update=mine)
