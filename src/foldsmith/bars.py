@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from foldsmith import ranks
+
 # Other libraries import tqdm.auto, which asks for widgets that these bars do without.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
@@ -62,7 +64,8 @@ def progress_bar(
     screen = _screens[-1] if _screens else _notebook if _in_notebook() else None
     if screen is not None:
         return _DrawnBar(iterable, screen=screen, **options)
-    return tqdm(iterable, disable=not sys.stderr.isatty(), **options)
+    watched = sys.stderr.isatty() and ranks.is_main()
+    return tqdm(iterable, disable=not watched, **options)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import inspect
+import os
 import re
 import shlex
 import signal
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from foldsmith import __version__
+from foldsmith import __version__, ranks
 from foldsmith.completion import (
     FINE_TUNINGS,
     PREDICTING,
@@ -22,7 +23,7 @@ from foldsmith.completion import (
     experiment_files,
     output_folders,
 )
-from foldsmith.errors import FoldsmithError, one_line
+from foldsmith.errors import ConfigError, FoldsmithError, one_line
 
 # The stages import torch and timm, which takes seconds: each command imports its own when it
 # runs, so that --help and a mistyped option answer at once.
@@ -810,9 +811,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
+        _refuse_torchrun(arguments)
         code = app(args=arguments, prog_name="foldsmith", standalone_mode=False)
     except _Stopped as stopped:
-        print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)
+        # Of several processes of a training one says it.
+        if ranks.asked_for() == 1 or os.environ.get("RANK") == "0":
+            print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)
         code = 128 + stopped.args[0]
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):
@@ -820,10 +824,20 @@ def main() -> None:
             sys.exit(error.exit_code)
         if debug:
             traceback.print_exc()
-        for line in _message(error).splitlines():
+        told = isinstance(error, FoldsmithError) and error.told
+        for line in [] if told else _message(error).splitlines():
             print(f"foldsmith: error: {line}", file=sys.stderr)
         code = 2 if isinstance(error, (FoldsmithError, OSError, MemoryError)) else 1
     sys.exit(code)
+
+
+def _refuse_torchrun(arguments: list[str]) -> None:
+    """Make sure that several processes were started for a command that is made for them."""
+    if ranks.asked_for() > 1 and arguments[:1] not in (["pretrain"], ["train"]):
+        raise ConfigError(
+            f"RANK and WORLD_SIZE={ranks.asked_for()} are set, as by torchrun: that is for "
+            "'foldsmith pretrain' and 'foldsmith train'; start other commands without it"
+        )
 
 
 class _Stopped(BaseException):
@@ -837,6 +851,8 @@ def _stop(number: int, _: object) -> None:
 def _how_to_go_on(arguments: list[str]) -> str:
     """Return the command that continues what was stopped."""
     kept = list(arguments)
+    if ranks.asked_for() > 1:
+        return "; every finished epoch is kept. Go on with the same command and --resume"
     if kept[:1] in (["pretrain"], ["train"]):
         kept = [text for text in kept if text not in ("-f", "--force", "--resume")] + ["--resume"]
     elif kept[:1] not in (["run"], ["preprocess"], ["infer"], ["ensemble"]):

@@ -5,7 +5,12 @@ class FoldsmithError(Exception):
     """Base class: the message names the file, the key and the remedy.
 
     The command line prints it as one line and exits with code 2.
+
+    Attributes:
+        told: Whether another process of the same training says it.
     """
+
+    told = False
 
     def __str__(self) -> str:
         """Return the message alone; the Config System appends its own trace to ``args``."""

@@ -182,12 +182,21 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         return self.__getitems__([key])
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch | DrawnBatch:
-        """Return a whole batch; called by torch's loader with the keys of one batch."""
+        """Return a whole batch; called by torch's loader with the keys of one batch.
+
+        There may be none, if a batch has fewer photos than there are processes to share it.
+        """
+        if not keys:
+            one = self._made([(0, 0)])
+            return Batch(tuple(v[:0] for v in one.views), one.targets[:0], one.rows[:0])
+        if self.drawing:
+            return self._drawn(keys)
+        return self._made(keys)
+
+    def _made(self, keys: Sequence[tuple[int, int]]) -> Batch:
         indices = np.array([index for _, index in keys])
         targets = torch.from_numpy(self.targets[indices])
         rows = torch.from_numpy(self.rows[indices])
-        if self.drawing:
-            return self._drawn(keys, indices, targets, rows)
         views = []
         for view in range(len(self.views)):
             images = [self.view(epoch, index, view) for epoch, index in keys]
@@ -198,13 +207,10 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
             views.append(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
         return Batch(tuple(views), targets, rows)
 
-    def _drawn(
-        self,
-        keys: Sequence[tuple[int, int]],
-        indices: npt.NDArray[np.int64],
-        targets: torch.Tensor,
-        rows: torch.Tensor,
-    ) -> DrawnBatch:
+    def _drawn(self, keys: Sequence[tuple[int, int]]) -> DrawnBatch:
+        indices = np.array([index for _, index in keys])
+        targets = torch.from_numpy(self.targets[indices])
+        rows = torch.from_numpy(self.rows[indices])
         photos = [self.photos[index] for _, index in keys]
         heights, widths = np.array([_size(photo) for photo in photos]).T
         drawn = [

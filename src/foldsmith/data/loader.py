@@ -11,9 +11,11 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from foldsmith import ranks
 from foldsmith.config import Types
 from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
 from foldsmith.data.on_device import OnDevice
@@ -24,6 +26,8 @@ T = TypeVar("T")
 
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) keys.
+
+    Of several processes (:mod:`foldsmith.ranks`) each gets the keys of its share of every batch.
 
     The epoch travels inside the keys, so that workers which live through many epochs know
     it, and a run that is resumed at an epoch sees what the uninterrupted one saw.
@@ -67,7 +71,19 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
         ends = np.cumsum(self.sizes())
         for batch in np.split(order, ends)[: len(ends)]:
-            yield [(self.epoch, int(index)) for index in batch]
+            yield [(self.epoch, int(index)) for index in batch[ranks.share(len(batch))]]
+
+    def places(self, of: int) -> npt.NDArray[np.int64]:
+        """Return where in the order of an epoch the photos of one process are, by its rank."""
+        sizes = self.sizes()
+        starts = np.cumsum([0, *sizes[:-1]])
+        shares = [ranks.share(size, of) for size in sizes]
+        return np.concatenate(
+            [
+                np.arange(start + share.start, start + share.stop)
+                for start, share in zip(starts, shares, strict=True)
+            ]
+        )
 
 
 class PhotoLoader:
@@ -75,9 +91,9 @@ class PhotoLoader:
 
     Args:
         dataset: The photos.
-        batch_size: Photos per batch.
-        num_workers: Processes that augment, at most one per core; 0 augments in the main
-            process. The batches are the same whatever the number.
+        batch_size: Photos per batch, of all processes of a training together.
+        num_workers: Processes that augment, for each process of the training, at most one per
+            core; 0 augments in the process itself. The batches are the same whatever the number.
         shuffle: New order every epoch.
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
@@ -107,7 +123,8 @@ class PhotoLoader:
             raise ConfigError("batch_size must be at least 1 and num_workers at least 0")
         self.dataset = dataset
         self.on_device = OnDevice(dataset)
-        self.num_workers = min(num_workers, os.cpu_count() or 1)
+        cores = max(1, (os.cpu_count() or 1) // ranks.local_size())
+        self.num_workers = min(num_workers, cores)
         self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed)
         if not len(self.sampler):
             raise ConfigError(

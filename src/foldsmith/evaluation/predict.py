@@ -7,9 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from foldsmith import ranks
 from foldsmith.bars import progress_bar
 from foldsmith.config import TestTimeAugmentation
 from foldsmith.data.loader import PhotoLoader, worker_errors
+from foldsmith.models.across_ranks import gathered
 from foldsmith.models.runtime import Runtime
 
 # Dimensions to reverse for each further view of images of shape (n, 3, H, W).
@@ -33,6 +35,8 @@ def predict_logits(
     tta: TestTimeAugmentation = "none",
 ) -> npt.NDArray[np.float32]:
     """Return the logits of several models for every photo of a loader.
+
+    Of several processes each computes its share of every batch, and gets the logits of all.
 
     Each photo is transformed once; its flips are made on the device, and the models take
     turns on the same batch (as one model of stacked weights, ``torch.func``, they take more
@@ -61,8 +65,24 @@ def predict_logits(
             views = [images, *(images.flip(dims) for dims in FLIPS[tta])]
             logits = [torch.stack([model(v).float() for v in views]).mean(0) for model in models]
         batches.append(torch.stack(logits))
-    result: npt.NDArray[np.float32] = torch.cat(batches, dim=1).cpu().numpy()
+    result: npt.NDArray[np.float32] = _of_all(torch.cat(batches, dim=1), loader).cpu().numpy()
     return result
+
+
+def _of_all(logits: torch.Tensor, loader: PhotoLoader) -> torch.Tensor:
+    """Return the logits of all processes' photos in the order of the dataset.
+
+    Args:
+        logits: Shape (n_models, n_own, n_outputs).
+        loader: Where the photos came from.
+    """
+    if ranks.size() == 1:
+        return logits
+    places = [loader.sampler.places(of) for of in range(ranks.size())]
+    rows = gathered(logits.transpose(0, 1).contiguous(), [len(each) for each in places])
+    ordered = torch.empty_like(rows)
+    ordered[torch.from_numpy(np.concatenate(places)).to(rows.device)] = rows
+    return ordered.transpose(0, 1)
 
 
 def predict_in_turn(

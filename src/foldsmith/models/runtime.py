@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldsmith import ranks
 from foldsmith.config import Globals
 from foldsmith.data.datasets import Batch, DrawnBatch
 from foldsmith.data.on_device import OnDevice
@@ -177,7 +178,9 @@ def _keep_freed_memory() -> None:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and ranks.size() > 1:
+        name = _card_of_process(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -185,6 +188,24 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"globals/device: {name!r} cannot be used: {reason}") from None
     return device
+
+
+def _card_of_process(name: str) -> str:
+    """Return the card of this process, one of several on its machine."""
+    if name != "cuda" and ranks.local_size() > 1:
+        raise ConfigError(
+            f"globals/device: {name} is one card, but {ranks.local_size()} processes of this "
+            "training are on this machine; set it to auto"
+        )
+    if torch.cuda.device_count() < ranks.local_size():
+        raise ConfigError(
+            f"{ranks.local_size()} processes on a machine with {torch.cuda.device_count()} GPUs; "
+            "set torchrun's --nproc-per-node to the number of GPUs, or globals/device=cpu"
+        )
+    card = name if name != "cuda" else f"cuda:{ranks.local_rank()}"
+    # Where NCCL finds it.
+    torch.cuda.set_device(card)
+    return card
 
 
 def _dtype(device: torch.device, name: str) -> torch.dtype | None:

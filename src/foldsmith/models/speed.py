@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from foldsmith import ranks
 from foldsmith.atomic import write_json
 from foldsmith.config import Globals
 from foldsmith.data.loader import PhotoLoader
@@ -178,7 +179,8 @@ def augment_seconds(loader: PhotoLoader, runtime: Runtime, model_s: float) -> di
         model_s: Seconds of a batch in the model.
     """
     dataset = loader.dataset
-    keys = [(0, index % len(dataset)) for index in range(loader.sampler.batch_size)]
+    n_own = -(-loader.sampler.batch_size // ranks.size())
+    keys = [(0, index % len(dataset)) for index in range(n_own)]
     workers = max(1, loader.num_workers)
     on_device = OnDevice(dataset)
     made = _least_seconds(lambda: runtime.transfer(dataset.__getitems__(keys), on_device), runtime)
@@ -284,7 +286,9 @@ def tune(
     """
     open_questions = runtime.device.type == "cuda" and not settings.deterministic
     height, width, channels = loader.dataset.view(0, 0).shape
-    shape = (loader.sampler.batch_size, channels, height, width)
+    # A process has its share of a batch.
+    n_own = -(-loader.sampler.batch_size // ranks.size())
+    shape = (n_own, channels, height, width)
     part = getattr(model, "backbone", model)
     if settings.channels_last == "auto" and open_questions:
         runtime.channels_last = _if_it_fits(
@@ -292,7 +296,9 @@ def tune(
         )
     model = runtime.place(model)
     compiled = settings.compile == "on"
-    if settings.compile == "auto" and open_questions:
+    if compiled and ranks.size() > 1:
+        raise ConfigError("globals/compile: on is for one process; set it to off under torchrun")
+    if settings.compile == "auto" and open_questions and ranks.size() == 1:
         n_batches = len(loader) * settings.max_epoch
         compiled = _if_it_fits(
             lambda: compile_pays(part, shape, runtime, n_batches, measured), False

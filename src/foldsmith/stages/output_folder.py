@@ -2,9 +2,12 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from foldsmith import ranks
 from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.config import Experiment, Project
 from foldsmith.config.project import PROJECT_FILE
@@ -120,6 +123,20 @@ def state_of(folder: Path, inputs: Inputs, more_epochs: bool = False) -> tuple[S
     if not changed and (folder / RESUME_FILE).is_file():
         return "continue", []
     return "fresh", changed
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for a training until the block ends; its main process does, as :func:`lock`.
+
+    Raises:
+        OutputError: Another training holds it.
+    """
+    with ExitStack() as held:
+        with ranks.main_first():
+            if ranks.is_main():
+                held.enter_context(lock(folder))
+        yield
 
 
 def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False) -> State:

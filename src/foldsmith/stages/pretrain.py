@@ -4,16 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from foldsmith import ranks
 from foldsmith.config import Experiment, Project
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
-from foldsmith.locking import lock
+from foldsmith.models.across_ranks import synchronised
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.models.speed import Measured, tune
 from foldsmith.stages.inputs import pretrain_inputs
-from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
+from foldsmith.stages.manifest import MANIFEST, Inputs, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
     Start,
+    State,
+    claimed,
     clean_up,
     decide,
     prepare,
@@ -29,6 +32,7 @@ from foldsmith.training.extensions.loggers import loggers_of
 from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.snapshots import restore
 from foldsmith.training.loop import run_training
+from foldsmith.training.manager import extend
 from foldsmith.training.steps import PretrainStep
 
 
@@ -40,6 +44,9 @@ def pretrain(
     resume: bool = False,
 ) -> Path:
     """Pretrain a backbone on the train and test photos, without their labels.
+
+    In processes that torchrun has started, all of them train together (:mod:`foldsmith.ranks`);
+    those that it starts anew go on.
 
     Writes into the output folder the log, plots, ``backbone_epoch_{n}.pth`` (weights that
     ``timm.create_model(name, num_classes=0)`` loads with ``strict=True``) and ``resume.pth``
@@ -65,9 +72,11 @@ def pretrain(
         DataError: A table or photo is wrong.
         TrainingError: The loss is not a number, or the features have collapsed.
     """
-    experiment = Experiment.load(project, Path(config), overrides)
     start: Start = "resume" if resume else "force" if force else "new"
-    return pretrain_experiment(experiment, start)
+    with ranks.joined():
+        with ranks.main_first():
+            experiment = Experiment.load(project, Path(config), overrides)
+        return pretrain_experiment(experiment, "auto" if ranks.restarted() else start)
 
 
 def pretrain_experiment(
@@ -84,62 +93,57 @@ def pretrain_experiment(
     """
     watch = Stopwatch()
     project, settings = experiment.project, experiment.globals
-    if settings.task != "self-supervised":
-        raise ConfigError(
-            f"{experiment.file}: globals/task is {settings.task}, not self-supervised; "
-            f"run it with 'foldsmith {'ensemble' if settings.task == 'ensemble' else 'train'}'"
-        )
-    if settings.output_path is None:
-        raise ConfigError(f"{experiment.file}: globals/output_path is missing")
     types = types_of(project)
-    experiment.check(types)
-    folder = project.path(settings.output_path)
-    if start == "new":
-        refuse_existing(folder)
-    if start == "resume" and not folder.exists():
-        raise OutputError(f"{folder}: no such folder to resume in; leave out --resume")
-
-    runtime = create_runtime(settings)
-    seed_everything(settings.seed)
-    built = experiment.with_values({"globals/output_path": str(folder)})
     hashes = FileHashes(project.hash_store)
-    context = {
-        "project": project,
-        "images": open_store(project, settings, hashes),
-        "runtime": runtime,
-        "task": None,
-    }
-    parts = built.build(types, context)
-    # Every part is built before the folder is touched: what is wrong leaves no trace.
-    loader = parts["loader/train"]
-    measured = Measured(project.measurements)
-    model = tune(parts["model"], loader, settings, runtime, measured)
-    optimizer, scheduler = parts["optimizer"], parts["scheduler"]
-    progressive, probe = (
-        parts[name] if name in experiment.tree else None for name in ("progressive", "probe")
-    )
-    with lock(folder):
-        inputs = pretrain_inputs(experiment, types, hashes)
-        hashes.save()
-        state = decide(folder, inputs, start, more_epochs=may_be_longer(experiment, types))
+    with ranks.main_first():
+        folder = _folder_of(experiment, start)
+        experiment.check(types)
+        runtime = create_runtime(settings)
+        seed_everything(settings.seed)
+        built = experiment.with_values({"globals/output_path": str(folder)})
+        context = {
+            "project": project,
+            "images": open_store(project, settings, hashes),
+            "runtime": runtime,
+            "task": None,
+        }
+        parts = built.build(types, context)
+        # Every part is built before the folder is touched: what is wrong leaves no trace.
+        loader = parts["loader/train"]
+        model = tune(parts["model"], loader, settings, runtime, Measured(project.measurements))
+        optimizer, scheduler = parts["optimizer"], parts["scheduler"]
+        progressive, probe = (
+            parts[name] if name in experiment.tree else None for name in ("progressive", "probe")
+        )
+    model = synchronised(model)
+    step_name = f"pretrain {settings.output_path}"
+    with claimed(folder):
+
+        def begin() -> tuple[Inputs, State]:
+            inputs = pretrain_inputs(experiment, types, hashes)
+            hashes.save()
+            state = decide(folder, inputs, start, more_epochs=may_be_longer(experiment, types))
+            if state != "done":
+                prepare(folder, step_name, inputs, state)
+                save_sources(folder, experiment)
+            return inputs, state
+
+        inputs, state = ranks.from_main(begin)
         if state == "done":
             print(f"{shown(folder)}: finished already")
             return folder
-        step_name = f"pretrain {settings.output_path}"
-        prepare(folder, step_name, inputs, state)
-        save_sources(folder, experiment)
         manager = parts["manager"]
         progress = Progress(folder, settings.max_epoch, listener)
-        loggers = loggers_of(experiment, folder, experiment.file.stem)
-        for extension in [
+        loggers = loggers_of(experiment, folder, experiment.file.stem) if ranks.is_main() else []
+        extensions = [
             *([] if probe is None else [probe]),
             *parts["extensions"],
             MemoryPeak(runtime.device),
             *loggers,
             progress,
             resume_snapshot(settings.resume_interval, settings.max_epoch),
-        ]:
-            manager.extend(extension)
+        ]
+        extend(manager, extensions)
         if state == "continue":
             restore(manager, read_resume(folder))
             print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
@@ -157,6 +161,8 @@ def pretrain_experiment(
             settings.max_epoch,
             settings.seed,
         )
+        if not ranks.is_main():
+            return folder
         outputs = sorted(folder.glob("backbone_epoch_*.pth"))
         if probe is not None:
             outputs += probe.keep_best(folder)
@@ -170,6 +176,7 @@ def pretrain_experiment(
             task=settings.task,
             seed=settings.seed,
             device=str(runtime.device),
+            processes=ranks.size(),
             n_photos=len(loader.dataset),
             max_epoch=settings.max_epoch,
             epoch_s=progress.epoch_s,
@@ -178,6 +185,25 @@ def pretrain_experiment(
         # One file, kept: a pretraining may be continued to a later epoch.
         clean_up(folder, keep_resume=True)
     print(f"wrote {shown(folder / f'backbone_epoch_{settings.max_epoch}.pth')}")
+    return folder
+
+
+def _folder_of(experiment: Experiment, start: Start) -> Path:
+    """Return the output folder, after a look at whether this is a pretraining that can start."""
+    settings = experiment.globals
+    if settings.task != "self-supervised":
+        raise ConfigError(
+            f"{experiment.file}: globals/task is {settings.task}, not self-supervised; "
+            f"run it with 'foldsmith {'ensemble' if settings.task == 'ensemble' else 'train'}'"
+        )
+    if settings.output_path is None:
+        raise ConfigError(f"{experiment.file}: globals/output_path is missing")
+    folder = experiment.project.path(settings.output_path)
+    # The others look when the main process has made it.
+    if start == "new" and ranks.is_main():
+        refuse_existing(folder)
+    if start == "resume" and not folder.exists():
+        raise OutputError(f"{folder}: no such folder to resume in; leave out --resume")
     return folder
 
 

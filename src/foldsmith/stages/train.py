@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from foldsmith import ranks
 from foldsmith.config import Experiment, Parts, Project
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.auxiliary import read_auxiliary
@@ -18,6 +20,7 @@ from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
+from foldsmith.models.across_ranks import synchronised
 from foldsmith.models.classifier import ImageModel
 from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
@@ -28,6 +31,7 @@ from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
     Start,
     State,
+    claimed,
     clean_up,
     decide,
     prepare,
@@ -47,6 +51,7 @@ from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.loggers import loggers_of
 from foldsmith.training.extensions.snapshots import every_epoch_snapshot, restore
 from foldsmith.training.loop import run_training
+from foldsmith.training.manager import extend
 from foldsmith.training.steps import FineTuneStep
 
 Listener = Callable[[EpochReport], None]
@@ -64,6 +69,9 @@ def train(
 
     Writes into ``{output_root}/fold{k}`` the log, plots, and snapshots of the model at the
     best validation metric, at the lowest validation loss and after the last epoch.
+
+    In processes that torchrun has started, all of them train together (:mod:`foldsmith.ranks`);
+    those that it starts anew go on.
 
     Args:
         project: The project.
@@ -83,13 +91,17 @@ def train(
         DataError: A table or photo is wrong.
         TrainingError: The loss is not a number.
     """
-    experiment = Experiment.load(project, Path(config), overrides)
     start: Start = "resume" if resume else "force" if force else "new"
-    if experiment.globals.task == "frozen-features":
+    with ranks.joined():
+        with ranks.main_first():
+            experiment = Experiment.load(project, Path(config), overrides)
+        if experiment.globals.task != "frozen-features":
+            return train_folds(experiment, folds, "auto" if ranks.restarted() else start)
         if folds is not None:
             raise ConfigError(f"{experiment.file}: frozen features are fitted in all folds at once")
+        if ranks.size() > 1:
+            raise ConfigError(f"{experiment.file}: frozen features are fitted without torchrun")
         return fit_experiment(experiment, start)
-    return train_folds(experiment, folds, start)
 
 
 def train_folds(
@@ -107,6 +119,101 @@ def train_folds(
         listener: Called after each epoch.
     """
     project, settings = experiment.project, experiment.globals
+    types = types_of(project)
+    hashes = FileHashes(project.hash_store)
+    with ranks.main_first():
+        root = _root_of(experiment)
+        experiment.check(types)
+        chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
+        table = read_folds(project, settings.meta_file)
+        task = create_task(settings, project)
+        labels = labels_of(task, project, table)
+        task.check(labels)
+        # The others look when the main process has made them.
+        if start == "new" and ranks.is_main():
+            for fold in chosen:
+                refuse_existing(root / f"fold{fold}")
+        if start == "resume" and not root.exists():
+            raise OutputError(f"{root}: no such folder to resume in; leave out --resume")
+        runtime = create_runtime(settings)
+        context = {
+            "project": project,
+            "images": open_store(project, settings, hashes),
+            "runtime": runtime,
+            "task": task,
+        }
+    for fold in chosen:
+        watch = Stopwatch()
+        folder = root / f"fold{fold}"
+        inputs = ranks.from_main(partial(train_inputs, experiment, fold, types, hashes))
+        hashes.save()
+        if ranks.from_main(partial(decide, folder, inputs, start)) == "done":
+            print(f"fold {fold}: finished already")
+            continue
+        of_fold = experiment.with_values(
+            {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
+        )
+        with ranks.main_first():
+            seed_everything(settings.seed)
+            built = of_fold.with_values({"globals/output_path": str(folder)})
+            parts = built.build(types, context)
+            # What is learned may be finer than the target that the datasets have.
+            for part in ("loader/train", "loader/val"):
+                dataset = parts[part].dataset
+                dataset.targets = labels[dataset.rows]
+            auxiliary = _add_auxiliary(of_fold, parts["model"], table, runtime)
+            measured = Measured(project.measurements)
+            metric: Metric = parts["eval/metric"]
+            check_metric(task, metric)
+            model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
+            # What is wrong with the parts shows before anything is created or replaced.
+            check_outputs(experiment, model, parts["loader/val"], task, runtime)
+        model = synchronised(model)
+        if settings.head_init == "ridge":
+            seen = of_fold.with_values({"dataset/val/part": "train"})
+            _start_head(model, seen.build(types, context)["loader/val"], runtime)
+        step_name = f"train {settings.output_root} fold {fold}"
+        with claimed(folder):
+            # Again, now that nobody else can change it.
+            state = ranks.from_main(partial(decide, folder, inputs, start))
+            with ranks.main_first():
+                if ranks.is_main():
+                    # Trainings of other folds hold it for a moment, an inference for long.
+                    with lock(root, wait_s=10):
+                        _remove_inferred(root, fold)
+                        save_sources(root, experiment)
+                    prepare(folder, step_name, inputs, state)
+                    save_sources(folder, of_fold)
+            print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
+            progress = Progress(folder, settings.max_epoch, listener)
+            _train_fold(of_fold, parts, model, task, auxiliary, runtime, state, progress)
+            if ranks.is_main():
+                write_manifest(
+                    folder / MANIFEST,
+                    step_name,
+                    inputs,
+                    [*sorted(folder.glob("snapshot_*.pth")), folder / LOG_FILE],
+                    hashes,
+                    task=settings.task,
+                    seed=settings.seed,
+                    device=str(runtime.device),
+                    processes=ranks.size(),
+                    max_epoch=settings.max_epoch,
+                    metric=metric.name,
+                    greater_is_better=metric.greater_is_better,
+                    epoch_s=progress.epoch_s,
+                    wall_s=watch.seconds,
+                )
+                clean_up(folder, keep_resume=False)
+        # The manager and its extensions refer to each other: free the models and workers now.
+        del parts, model
+        gc.collect()
+    return root
+
+
+def _root_of(experiment: Experiment) -> Path:
+    """Return the output folder, after a look at whether this is a fine-tuning."""
+    settings = experiment.globals
     if settings.task not in FINE_TUNINGS:
         stage = "pretrain" if settings.task == "self-supervised" else settings.task
         raise ConfigError(
@@ -114,87 +221,7 @@ def train_folds(
         )
     if settings.output_root is None:
         raise ConfigError(f"{experiment.file}: globals/output_root is missing")
-    types = types_of(project)
-    experiment.check(types)
-    chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
-    table = read_folds(project, settings.meta_file)
-    task = create_task(settings, project)
-    labels = labels_of(task, project, table)
-    task.check(labels)
-    root = project.path(settings.output_root)
-    if start == "new":
-        for fold in chosen:
-            refuse_existing(root / f"fold{fold}")
-    if start == "resume" and not root.exists():
-        raise OutputError(f"{root}: no such folder to resume in; leave out --resume")
-    runtime = create_runtime(settings)
-    hashes = FileHashes(project.hash_store)
-    context = {
-        "project": project,
-        "images": open_store(project, settings, hashes),
-        "runtime": runtime,
-        "task": task,
-    }
-    for fold in chosen:
-        watch = Stopwatch()
-        folder = root / f"fold{fold}"
-        inputs = train_inputs(experiment, fold, types, hashes)
-        hashes.save()
-        if decide(folder, inputs, start) == "done":
-            print(f"fold {fold}: finished already")
-            continue
-        seed_everything(settings.seed)
-        of_fold = experiment.with_values(
-            {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
-        )
-        parts = of_fold.with_values({"globals/output_path": str(folder)}).build(types, context)
-        # What is learned may be finer than the target that the datasets have.
-        for part in ("loader/train", "loader/val"):
-            dataset = parts[part].dataset
-            dataset.targets = labels[dataset.rows]
-        auxiliary = _add_auxiliary(of_fold, parts["model"], table, runtime)
-        measured = Measured(project.measurements)
-        metric: Metric = parts["eval/metric"]
-        check_metric(task, metric)
-        model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
-        # What is wrong with the parts shows before anything is created or replaced.
-        check_outputs(experiment, model, parts["loader/val"], task, runtime)
-        if settings.head_init == "ridge":
-            seen = of_fold.with_values({"dataset/val/part": "train"})
-            _start_head(model, seen.build(types, context)["loader/val"], runtime)
-        with lock(folder):
-            # Again, now that nobody else can change it.
-            state = decide(folder, inputs, start)
-            # Trainings of other folds hold it for a moment, an inference for long.
-            with lock(root, wait_s=10):
-                _remove_inferred(root, fold)
-                save_sources(root, experiment)
-            step_name = f"train {settings.output_root} fold {fold}"
-            prepare(folder, step_name, inputs, state)
-            save_sources(folder, of_fold)
-            print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
-            progress = Progress(folder, settings.max_epoch, listener)
-            _train_fold(of_fold, parts, model, task, auxiliary, runtime, state, progress)
-            write_manifest(
-                folder / MANIFEST,
-                step_name,
-                inputs,
-                [*sorted(folder.glob("snapshot_*.pth")), folder / LOG_FILE],
-                hashes,
-                task=settings.task,
-                seed=settings.seed,
-                device=str(runtime.device),
-                max_epoch=settings.max_epoch,
-                metric=metric.name,
-                greater_is_better=metric.greater_is_better,
-                epoch_s=progress.epoch_s,
-                wall_s=watch.seconds,
-            )
-            clean_up(folder, keep_resume=False)
-        # The manager and its extensions refer to each other: free the models and workers now.
-        del parts, model
-        gc.collect()
-    return root
+    return experiment.project.path(settings.output_root)
 
 
 def _train_fold(
@@ -214,8 +241,9 @@ def _train_fold(
     every_epoch = (
         [every_epoch_snapshot(parts["ema"].module)] if settings.snapshot_epochs == "all" else []
     )
-    loggers = loggers_of(experiment, folder, f"{experiment.file.stem} {folder.name}")
-    for extension in [
+    name = f"{experiment.file.stem} {folder.name}"
+    loggers = loggers_of(experiment, folder, name) if ranks.is_main() else []
+    extensions = [
         parts["eval"],
         *parts["extensions"],
         *every_epoch,
@@ -223,8 +251,8 @@ def _train_fold(
         *loggers,
         progress,
         resume_snapshot(settings.resume_interval, settings.max_epoch),
-    ]:
-        manager.extend(extension)
+    ]
+    extend(manager, extensions)
     if state == "continue":
         restore(manager, read_resume(folder))
         print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")

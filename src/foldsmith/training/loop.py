@@ -9,9 +9,11 @@ from pathlib import Path
 import pytorch_pfn_extras as ppe
 import torch
 
+from foldsmith import ranks
 from foldsmith.config import Types
 from foldsmith.data.loader import PhotoLoader, worker_errors
 from foldsmith.errors import FoldsmithError, TrainingError, one_line
+from foldsmith.models.across_ranks import batch_of, sum_gradients
 from foldsmith.models.runtime import Runtime, seed_everything
 from foldsmith.training.extensions.snapshots import RESUME_FILE
 from foldsmith.training.steps import Step
@@ -82,6 +84,10 @@ def run_training(
     end of each epoch: the mean of what the step returns (``train/loss``, ...), ``lr``,
     ``images_per_s`` and ``data_wait`` (share of the time spent waiting for the loader).
 
+    Of several processes each takes its share of every batch; loss, gradients and what is
+    reported are those of the whole batch, so that their number changes nothing but rounding,
+    and what is drawn at random by the network itself (dropout).
+
     Args:
         manager: Manager with its extensions; its epoch is where to start.
         step: What happens to one batch.
@@ -103,7 +109,8 @@ def run_training(
     per_epoch = math.ceil(len(sizes) / grad_accum)
     while not manager.stop_trigger:
         epoch = manager.epoch
-        seed_everything(seed, epoch)
+        # What a network draws (dropout), it draws anew in each process.
+        seed_everything(seed, epoch, *([ranks.rank()] if ranks.rank() else []))
         loader.set_epoch(epoch)
         step.start_epoch(epoch)
         step.model.train()
@@ -118,7 +125,11 @@ def run_training(
             with _memory_advice(runtime, loader, grad_accum):
                 batch = runtime.transfer(raw, loader.on_device)
             waited += time.perf_counter() - asked
-            with manager.run_iteration(), _memory_advice(runtime, loader, grad_accum):
+            with (
+                manager.run_iteration(),
+                _memory_advice(runtime, loader, grad_accum),
+                batch_of(sizes[index]),
+            ):
                 with runtime.autocast():
                     scalars = step(batch, epoch, index)
                 runtime.scaler.scale(scalars["loss"] * weight).backward()  # type: ignore[no-untyped-call]
@@ -129,6 +140,7 @@ def run_training(
                 lrs.append(optimizer.param_groups[0]["lr"])
                 if (index + 1) % grad_accum == 0 or index == last:
                     lr_of_step = lrs[-1]
+                    sum_gradients(p for group in optimizer.param_groups for p in group["params"])
                     runtime.scaler.step(optimizer)
                     runtime.scaler.update()
                     optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,6 @@
 """The manager of pytorch-pfn-extras, with atomic writes and resumable state."""
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pytorch_pfn_extras as ppe
 import torch
 from torch import nn
 
+from foldsmith import ranks
 from foldsmith.atomic import replacing
 from foldsmith.config import Types
 
@@ -66,6 +67,22 @@ def create_manager(
         writer=AtomicWriter(out_dir=out_dir),
         state_objects=kept,
     )
+
+
+def extend(manager: ppe.training.ExtensionsManager, extensions: Iterable[Any]) -> None:
+    """Add extensions to the manager of one process of a training.
+
+    Those that write and show are the main process's; the others have what all compute together,
+    and what may end a training: extensions with ``on_every_rank``.
+
+    Args:
+        manager: The manager.
+        extensions: Extensions, or entries of them with their triggers.
+    """
+    for each in extensions:
+        extension = getattr(each, "extension", each)
+        if ranks.is_main() or getattr(extension, "on_every_rank", False):
+            manager.extend(each)
 
 
 def length(obj: Sized) -> int:

@@ -8,6 +8,7 @@ from torch import nn
 
 from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
+from foldsmith.models.across_ranks import gathered, own
 from foldsmith.tasks.losses import Loss
 from foldsmith.tasks.task import Task
 from foldsmith.training.auxiliary import AuxiliaryLoss
@@ -134,25 +135,27 @@ class FineTuneStep:
     def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
         """Return the loss of one batch, and those of auxiliary heads as ``loss_NAME``."""
         images = batch.views[0]
-        targets = self.task.encode(batch.targets)
-        rows = batch.rows.to(images.device, non_blocking=True)
+        # Of the whole batch, as are the outputs: see across_ranks.
+        targets = gathered(self.task.encode(batch.targets))
+        rows = gathered(batch.rows.to(images.device, non_blocking=True))
         if self.mixup is None or not self.mixup.active(epoch, self.max_epoch):
             return self._losses(*self._outputs(images), targets, rows)
         rng = np.random.default_rng([self.seed, epoch, index])
-        mixed = self.mixup.mix(images, rng)
-        outputs = self._outputs(mixed.images)
+        # Partners are drawn from the whole batch, so that each process needs the photos of all.
+        mixed = self.mixup.mix(gathered(images), rng)
+        outputs = self._outputs(own(mixed.images))
         # Mixing the losses equals mixing the targets for losses linear in them, and works
         # with class indices as they are.
-        own = self._losses(*outputs, targets, rows)
+        first = self._losses(*outputs, targets, rows)
         other = self._losses(*outputs, targets[mixed.partner], rows[mixed.partner])
-        return {name: mixed.share * own[name] + (1 - mixed.share) * other[name] for name in own}
+        return {name: mixed.share * first[name] + (1 - mixed.share) * other[name] for name in first}
 
     def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return logits and the outputs of auxiliary heads."""
+        """Return logits and the outputs of auxiliary heads, of the whole batch."""
         if self.auxiliary is None:
-            return self.model(images).float(), {}
+            return gathered(self.model(images).float()), {}
         logits, outputs = self.model(images, auxiliary=True)
-        return logits.float(), outputs
+        return gathered(logits.float()), {name: gathered(each) for name, each in outputs.items()}
 
     def _losses(
         self,

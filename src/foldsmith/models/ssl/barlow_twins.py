@@ -5,7 +5,7 @@ from torch import nn
 
 from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
-from foldsmith.models.ssl.parts import feature_std, full_precision, pair
+from foldsmith.models.ssl.parts import feature_std, full_precision, of_all, pair
 
 
 class BarlowTwins(nn.Module):
@@ -51,7 +51,7 @@ class BarlowTwins(nn.Module):
             ``loss``: squared distance of the views' cross-correlation to the identity, at
             least 0. ``std``: :func:`feature_std` of the first view's projection.
         """
-        first, second = (self.projection(self.backbone(view)).float() for view in pair(views))
+        first, second = of_all(*(self.projection(self.backbone(view)) for view in pair(views)))
         with full_precision(first):
             loss = self.criterion(first, second)
         return {"loss": loss, "std": feature_std(first)}

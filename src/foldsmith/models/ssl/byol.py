@@ -6,7 +6,7 @@ from torch import nn
 from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
 from foldsmith.models.ssl.momentum import momentum_at, momentum_copy, move
-from foldsmith.models.ssl.parts import feature_std, full_precision, pair
+from foldsmith.models.ssl.parts import feature_std, full_precision, of_all, pair
 
 
 class BYOL(nn.Module):
@@ -61,17 +61,18 @@ class BYOL(nn.Module):
             :func:`feature_std` of the first view's projection.
         """
         projections = [self.projection(self.backbone(view)) for view in pair(views)]
-        predictions = [self.prediction(projection).float() for projection in projections]
+        predictions = of_all(*(self.prediction(projection) for projection in projections))
         with torch.no_grad():
-            targets = [
-                self.target_projection(self.target_backbone(view)).float() for view in pair(views)
-            ]
+            targets = of_all(
+                *(self.target_projection(self.target_backbone(view)) for view in pair(views))
+            )
+            (first,) = of_all(projections[0])
         with full_precision(targets[0]):
             loss = 0.5 * (
                 self.criterion(predictions[0], targets[1])
                 + self.criterion(predictions[1], targets[0])
             )
-        return {"loss": loss, "std": feature_std(projections[0])}
+        return {"loss": loss, "std": feature_std(first)}
 
     def after_update(self, progress: float) -> None:
         """Move the target towards the online network.

@@ -8,7 +8,7 @@ from foldsmith.config import Types
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import num_features
 from foldsmith.models.ssl.momentum import momentum_at, momentum_copy, move
-from foldsmith.models.ssl.parts import feature_std, full_precision
+from foldsmith.models.ssl.parts import feature_std, full_precision, of_all
 
 # Views that show most of a photo; the teacher sees no others.
 N_GLOBAL = 2
@@ -152,16 +152,17 @@ class DINO(nn.Module):
             raise ConfigError(f"DINO needs {N_GLOBAL} global views; set dataset/train/n_views to 2")
         with torch.no_grad():
             _, taught = self.teacher_head(self.backbone(torch.cat(views[:N_GLOBAL])))
-        # Crops of one size go through the network together.
-        outputs = [
-            self.student_head(self.student_backbone(torch.cat(group)))
-            for group in (views[:N_GLOBAL], views[N_GLOBAL:])
-            if group
-        ]
-        n, n_prototypes = len(views[0]), taught.shape[1]
-        student = torch.cat([logits for _, logits in outputs]).float()
-        student = student.reshape(-1, n, n_prototypes)
-        teacher = taught.float().reshape(-1, n, n_prototypes)
+        embeddings: list[torch.Tensor] = []
+        crops: list[torch.Tensor] = []
+        for group in (views[:N_GLOBAL], views[N_GLOBAL:]):
+            if group:
+                # Crops of one size go through the network together.
+                outputs = self.student_head(self.student_backbone(torch.cat(group)))
+                for kept, rows in zip((embeddings, crops), outputs, strict=True):
+                    kept += rows.tensor_split(len(group))
+        student = torch.stack(of_all(*crops))
+        teacher = torch.stack(of_all(*taught.tensor_split(N_GLOBAL)))
+        (embedding,) = of_all(embeddings[0].detach())
         with full_precision(teacher):
             centred = (teacher - self.center.value) / self.teacher_temperature
             loss = distillation_loss(centred, student / self.student_temperature)
@@ -171,7 +172,7 @@ class DINO(nn.Module):
                 self.center.update(teacher)
         return {
             "loss": loss,
-            "std": feature_std(outputs[0][0][:n]),
+            "std": feature_std(embedding),
             "entropy": entropy,
         }
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
 from foldsmith.models.ssl.momentum import momentum_at, momentum_copy, move
-from foldsmith.models.ssl.parts import feature_std, full_precision, pair
+from foldsmith.models.ssl.parts import feature_std, full_precision, of_all, pair
 
 
 class MoCoV3(nn.Module):
@@ -70,12 +70,13 @@ class MoCoV3(nn.Module):
             :func:`feature_std` of the first view's projection.
         """
         projections = [self.projection(self.backbone(view)) for view in pair(views)]
-        queries = [self.prediction(projection).float() for projection in projections]
+        queries = of_all(*(self.prediction(projection) for projection in projections))
         with torch.no_grad():
-            keys = [self.key_projection(self.key_backbone(view)).float() for view in pair(views)]
+            keys = of_all(*(self.key_projection(self.key_backbone(view)) for view in pair(views)))
+            (first,) = of_all(projections[0])
         with full_precision(keys[0]):
             loss = self._contrast(queries[0], keys[1]) + self._contrast(queries[1], keys[0])
-        return {"loss": loss, "std": feature_std(projections[0])}
+        return {"loss": loss, "std": feature_std(first)}
 
     def _contrast(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         queries, keys = functional.normalize(queries, dim=1), functional.normalize(keys, dim=1)

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from foldsmith.errors import ConfigError
+from foldsmith.models.across_ranks import gathered
 
 
 def pair(views: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,6 +21,21 @@ def pair(views: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
             "dataset/train/n_views to 2 and leave out local crops, or take DINO"
         )
     return views[0], views[1]
+
+
+def of_all(*outputs: torch.Tensor) -> list[torch.Tensor]:
+    """Return outputs in float32, their rows those of the whole batch.
+
+    Whatever a loss compares, it compares it across the batch: where several processes share one,
+    across all of them.
+
+    Args:
+        outputs: Of this process's photos, floating, shape (n_own, ...).
+
+    Returns:
+        Shape (n, ...) each.
+    """
+    return [gathered(output.float()) for output in outputs]
 
 
 def full_precision(tensor: torch.Tensor) -> AbstractContextManager[object]:

@@ -5,7 +5,7 @@ from torch import nn
 
 from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
-from foldsmith.models.ssl.parts import feature_std, full_precision, pair
+from foldsmith.models.ssl.parts import feature_std, full_precision, of_all, pair
 
 
 class SimCLR(nn.Module):
@@ -52,7 +52,7 @@ class SimCLR(nn.Module):
             views, at least 0; log(2n - 1) by chance. ``std``: :func:`feature_std` of the first
             view's projection.
         """
-        first, second = (self.projection(self.backbone(view)).float() for view in pair(views))
+        first, second = of_all(*(self.projection(self.backbone(view)) for view in pair(views)))
         with full_precision(first):
             loss = self.criterion(first, second)
         return {"loss": loss, "std": feature_std(first)}

@@ -7,7 +7,7 @@ from torch import nn
 
 from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
-from foldsmith.models.ssl.parts import feature_std, full_precision, pair
+from foldsmith.models.ssl.parts import feature_std, full_precision, of_all, pair
 
 
 class SimSiam(nn.Module):
@@ -62,13 +62,14 @@ class SimSiam(nn.Module):
             better). ``std``: :func:`feature_std` of the first view's projection.
         """
         first, second = (self.projection(self.backbone(view)) for view in pair(views))
-        predictions = self.prediction(first), self.prediction(second)
+        predictions = of_all(self.prediction(first), self.prediction(second))
+        targets = of_all(first.detach(), second.detach())
         with full_precision(first):
             loss = 0.5 * (
-                self.criterion(predictions[0].float(), second.detach().float())
-                + self.criterion(predictions[1].float(), first.detach().float())
+                self.criterion(predictions[0], targets[1])
+                + self.criterion(predictions[1], targets[0])
             )
-        return {"loss": loss, "std": feature_std(first)}
+        return {"loss": loss, "std": feature_std(targets[0])}
 
 
 TYPES: Types = {"SimSiam": SimSiam}

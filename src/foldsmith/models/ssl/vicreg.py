@@ -5,7 +5,7 @@ from torch import nn
 
 from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
-from foldsmith.models.ssl.parts import feature_std, full_precision, pair
+from foldsmith.models.ssl.parts import feature_std, full_precision, of_all, pair
 
 
 class VICReg(nn.Module):
@@ -54,7 +54,7 @@ class VICReg(nn.Module):
             ``loss``: weighted sum of the three terms, at least 0. ``std``: :func:`feature_std`
             of the first view's projection.
         """
-        first, second = (self.projection(self.backbone(view)).float() for view in pair(views))
+        first, second = of_all(*(self.projection(self.backbone(view)) for view in pair(views)))
         with full_precision(first):
             loss = self.criterion(first, second)
         return {"loss": loss, "std": feature_std(first)}

@@ -6,6 +6,7 @@ from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
+from foldsmith import ranks
 from foldsmith.errors import ConfigError, TrainingError
 
 
@@ -26,6 +27,7 @@ class CollapseWatch(extension.Extension):
     trigger = (1, "epoch")
     priority = extension.PRIORITY_READER - 40
     default_name = "collapse"
+    on_every_rank = True
 
     def __init__(
         self, key: str, dim: int, share: float = 0.1, epochs: int = 3, stop: bool = False
@@ -56,7 +58,7 @@ class CollapseWatch(extension.Extension):
         )
         if self.stop:
             raise TrainingError(text)
-        if self._low == self.epochs:
+        if self._low == self.epochs and ranks.is_main():
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -82,6 +84,7 @@ class RankWatch(extension.Extension):
     trigger = (1, "epoch")
     priority = extension.PRIORITY_READER - 40
     default_name = "rank collapse"
+    on_every_rank = True
 
     def __init__(self, key: str = "probe/rank", minimum: float = 2.0, stop: bool = False) -> None:
         if minimum < 1:
@@ -111,7 +114,7 @@ class RankWatch(extension.Extension):
         )
         if self.stop:
             raise TrainingError(text)
-        if not before:
+        if not before and ranks.is_main():
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Evaluator(extension.Extension):
     priority = extension.PRIORITY_WRITER
     default_name = "evaluator"
     needs_model_state = True
+    on_every_rank = True
 
     def __init__(
         self,

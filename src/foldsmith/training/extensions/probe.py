@@ -59,6 +59,7 @@ class Probe(extension.Extension):
     priority = extension.PRIORITY_WRITER
     default_name = "probe"
     needs_model_state = True
+    on_every_rank = True
 
     def __init__(
         self,

@@ -1,0 +1,236 @@
+"""The processes of one training: which one this is, and what the main one tells the others.
+
+``torchrun`` starts them and sets their environment (``RANK``, ``WORLD_SIZE``, ...). Each does the
+same with its share of every batch; the main one, rank 0, alone writes and prints. What is computed
+together is in :mod:`foldsmith.models.across_ranks`.
+"""
+
+import os
+import pickle
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from foldsmith.errors import ConfigError, FoldsmithError, TrainingError, one_line
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+T = TypeVar("T")
+
+# The main process may decode photos for hours while the others wait for its word.
+_WORD_S = timedelta(days=2)
+
+# A collective operation takes milliseconds; between two of them the main process writes snapshots.
+_COLLECTIVE_S = timedelta(minutes=30)
+
+# Who ends because another one has, waits so long: torchrun names the first one to end.
+_GRACE_S = 10.0
+
+# What gloo and NCCL say when a process at the other end is gone.
+_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|timed out", re.IGNORECASE)
+
+
+@dataclass
+class _World:
+    """What this process knows of all: its number, theirs, and where words are left."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    store: "Store"
+    words: int = 0
+
+
+_world: _World | None = None
+
+
+def asked_for() -> int:
+    """Return of how many processes the environment says that this is one; 1 if it does not."""
+    if "RANK" not in os.environ:
+        return 1
+    try:
+        return int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        return 1
+
+
+def rank() -> int:
+    """Return the number of this process, counted from 0."""
+    return 0 if _world is None else _world.rank
+
+
+def size() -> int:
+    """Return the number of processes of this training."""
+    return 1 if _world is None else _world.size
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of its machine, counted from 0."""
+    return 0 if _world is None else _world.local_rank
+
+
+def local_size() -> int:
+    """Return the number of processes of this training on this machine."""
+    return 1 if _world is None else _world.local_size
+
+
+def is_main() -> bool:
+    """Return whether this is the process that writes and prints."""
+    return rank() == 0
+
+
+def name() -> str:
+    """Return what this process is called in messages: its rank and its machine."""
+    return f"rank {rank()} on {socket.gethostname()}"
+
+
+def restarted() -> bool:
+    """Return whether torchrun has started these processes anew, after one of them died."""
+    return asked_for() > 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def share(n: int, of: int | None = None) -> slice:
+    """Return which of n photos, a batch's, are those of one process: all in one piece.
+
+    Args:
+        n: Number of photos.
+        of: Rank of the process; this one's if None.
+    """
+    number = rank() if of is None else of
+    return slice(n * number // size(), n * (number + 1) // size())
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the other processes of this training; does nothing if there is only this one.
+
+    The others print nothing on stdout.
+
+    Raises:
+        ConfigError: The environment does not say who is who.
+    """
+    global _world
+    if asked_for() == 1 or _world is not None:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    missing = [key for key in ("MASTER_ADDR", "MASTER_PORT") if key not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {asked_for()}, but {' and '.join(missing)} are not set; start the "
+            "processes with torchrun, or unset RANK and WORLD_SIZE"
+        )
+    store, number, n = next(iter(rendezvous("env://", timeout=_COLLECTIVE_S)))
+    store.set_timeout(_COLLECTIVE_S)
+    dist.init_process_group(
+        # Tensors go by the way of their device.
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        store=PrefixStore("group", store),
+        rank=number,
+        world_size=n,
+        timeout=_COLLECTIVE_S,
+    )
+    local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    _world = _World(number, n, *local, PrefixStore("words", store))
+    printed = sys.stdout
+    lost = dist.DistError
+    if number > 0:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed with the process
+    try:
+        yield
+        # Not after an error: the others may have ended, or wait for what does not come.
+        dist.barrier()
+        dist.destroy_process_group()
+    except FoldsmithError as error:
+        if not is_main():
+            # What stops all of them, as a loss that is no number, the main one says.
+            error.told = error.told or isinstance(error, TrainingError)
+            error.args = (f"{name()}: {error}",)
+        if error.told:
+            time.sleep(_GRACE_S)
+        raise
+    except RuntimeError as error:
+        if not isinstance(error, lost) and not _LOST.search(str(error)):
+            raise
+        time.sleep(_GRACE_S)
+        raise FoldsmithError(
+            f"{name()}: another process of this training has ended ({one_line(error)[:160]}); "
+            "torchrun's report names it"
+        ) from error
+    finally:
+        sys.stdout = printed
+        _world = None
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Let the main process go through a block before all others do.
+
+    What it prepares (decoded photos, measurements) they find; what is wrong it says alone. Inside,
+    nothing may be computed together.
+
+    Raises:
+        FoldsmithError: In every process, what the main one has raised; marked as ``told``.
+    """
+    if size() == 1:
+        yield
+    elif is_main():
+        try:
+            yield
+        except Exception as error:
+            _say(error if isinstance(error, FoldsmithError) else FoldsmithError(one_line(error)))
+            raise
+        _say(None)
+    else:
+        _hear()
+        yield
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """Return, in every process, what the main one makes; it has to be small and plain.
+
+    Raises:
+        FoldsmithError: As :func:`main_first`.
+    """
+    if size() == 1:
+        return make()
+    made = None
+    with main_first():
+        if is_main():
+            made = make()
+    if is_main():
+        _say(made)
+        return made  # type: ignore[return-value]
+    return _hear()  # type: ignore[return-value]
+
+
+def _say(word: object) -> None:
+    assert _world is not None
+    _world.words += 1
+    # It takes bytes, whatever its stub says.
+    _world.store.set(f"word{_world.words}", pickle.dumps(word))  # type: ignore[arg-type]
+
+
+def _hear() -> object:
+    """Return the next word of the main process; raise it if it is an error."""
+    assert _world is not None
+    _world.words += 1
+    key = f"word{_world.words}"
+    _world.store.wait([key], _WORD_S)
+    word: object = pickle.loads(_world.store.get(key))  # from the processes of this training
+    if isinstance(word, FoldsmithError):
+        word.told = True
+        raise word
+    return word
