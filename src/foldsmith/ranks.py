@@ -5,6 +5,7 @@ same with its share of every batch; the main one, rank 0, alone writes and print
 together is in :mod:`foldsmith.models.across_ranks`.
 """
 
+import json
 import os
 import pickle
 import re
@@ -12,12 +13,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from foldsmith.errors import ConfigError, FoldsmithError, TrainingError, one_line
+from foldsmith.hashing import hash_value
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -31,7 +34,7 @@ _WORD_S = timedelta(days=2)
 _COLLECTIVE_S = timedelta(minutes=30)
 
 # Who ends because another one has, waits so long: torchrun names the first one to end.
-_GRACE_S = 10.0
+_GRACE_S = 3.0
 
 # What gloo and NCCL say when a process at the other end is gone.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|timed out", re.IGNORECASE)
@@ -45,6 +48,7 @@ class _World:
     size: int
     local_rank: int
     local_size: int
+    restarted: bool
     store: "Store"
     words: int = 0
 
@@ -94,7 +98,7 @@ def name() -> str:
 
 def restarted() -> bool:
     """Return whether torchrun has started these processes anew, after one of them died."""
-    return asked_for() > 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return _world is not None and _world.restarted
 
 
 def share(n: int, of: int | None = None) -> slice:
@@ -132,23 +136,25 @@ def joined() -> Iterator[None]:
             f"WORLD_SIZE is {asked_for()}, but {' and '.join(missing)} are not set; start the "
             "processes with torchrun, or unset RANK and WORLD_SIZE"
         )
-    store, number, n = next(iter(rendezvous("env://", timeout=_COLLECTIVE_S)))
-    store.set_timeout(_COLLECTIVE_S)
-    dist.init_process_group(
-        # Tensors go by the way of their device.
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-        store=PrefixStore("group", store),
-        rank=number,
-        world_size=n,
-        timeout=_COLLECTIVE_S,
-    )
-    local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    _world = _World(number, n, *local, PrefixStore("words", store))
     printed = sys.stdout
-    lost = dist.DistError
-    if number > 0:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed with the process
     try:
+        store, number, n = next(iter(rendezvous("env://", timeout=_COLLECTIVE_S)))
+        name_of_place, restarted = _meet(store, number, n)
+        place = PrefixStore(name_of_place, store)
+        dist.init_process_group(
+            # Tensors go by the way of their device.
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=PrefixStore("group", place),
+            rank=number,
+            world_size=n,
+            timeout=_COLLECTIVE_S,
+        )
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        words = PrefixStore("words", place)
+        _world = _World(number, n, local_rank, local_size, restarted, words)
+        if number > 0:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - ends with us
         yield
         # Not after an error: the others may have ended, or wait for what does not come.
         dist.barrier()
@@ -162,7 +168,7 @@ def joined() -> Iterator[None]:
             time.sleep(_GRACE_S)
         raise
     except RuntimeError as error:
-        if not isinstance(error, lost) and not _LOST.search(str(error)):
+        if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
             raise
         time.sleep(_GRACE_S)
         raise FoldsmithError(
@@ -172,6 +178,43 @@ def joined() -> Iterator[None]:
     finally:
         sys.stdout = printed
         _world = None
+
+
+def _meet(store: "Store", number: int, n: int) -> tuple[str, bool]:
+    """Agree with the other processes on a place in the store that is new.
+
+    When torchrun starts processes anew it may keep the store, and in it the addresses of those
+    that have died; and only the machine where one has died counts that as a restart. So each
+    process says who it is, the main one says who there are, and when all have seen themselves
+    among them, they meet there.
+
+    Returns:
+        Name of the place, and whether any of the processes was started anew.
+
+    Raises:
+        FoldsmithError: Some did not come.
+    """
+    own = [uuid4().hex, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")]
+    store.set(f"here {number}", json.dumps(own))
+    until = time.monotonic() + _COLLECTIVE_S.total_seconds()
+    while time.monotonic() < until:
+        if number == 0:
+            store.set("all", json.dumps([_left(store, f"here {k}") for k in range(n)]))
+        everyone = _left(store, "all") or []
+        if len(everyone) == n and everyone[number] == own:
+            place = hash_value(everyone)
+            store.set(f"seen {number}", json.dumps(place))
+            if number == 0 and all(_left(store, f"seen {k}") == place for k in range(n)):
+                store.set("place", json.dumps(place))
+            if _left(store, "place") == place:
+                return place, any(restarts != "0" for _, restarts in everyone)
+        time.sleep(0.02)
+    raise FoldsmithError(f"rank {number}: not all of {n} processes have come; start them anew")
+
+
+def _left(store: "Store", key: str) -> Any:
+    """Return what was left in the store under a key; None if nothing was."""
+    return json.loads(store.get(key)) if store.check([key]) else None
 
 
 @contextmanager
@@ -191,6 +234,7 @@ def main_first() -> Iterator[None]:
             yield
         except Exception as error:
             _say(error if isinstance(error, FoldsmithError) else FoldsmithError(one_line(error)))
+            _wait_until_heard()
             raise
         _say(None)
     else:
@@ -223,6 +267,14 @@ def _say(word: object) -> None:
     _world.store.set(f"word{_world.words}", pickle.dumps(word))  # type: ignore[arg-type]
 
 
+def _wait_until_heard() -> None:
+    """Wait until the others know that this process ends, which may have what they hear by."""
+    assert _world is not None
+    with suppress(Exception):
+        heard = [f"heard by {number}" for number in range(1, _world.size)]
+        _world.store.wait(heard, timedelta(seconds=_GRACE_S))
+
+
 def _hear() -> object:
     """Return the next word of the main process; raise it if it is an error."""
     assert _world is not None
@@ -232,5 +284,6 @@ def _hear() -> object:
     word: object = pickle.loads(_world.store.get(key))  # from the processes of this training
     if isinstance(word, FoldsmithError):
         word.told = True
+        _world.store.set(f"heard by {_world.rank}", "")
         raise word
     return word

@@ -35,14 +35,22 @@ class Command:
         folder: Where it runs.
         arguments: Of the command line.
         before: Called in the process before the command, as a picklable (function, *arguments).
+        environment: Variables that it has beside those of this process.
     """
 
-    def __init__(self, folder: Path, *arguments: str, before: tuple[Callable, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        before: tuple[Callable, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.args = ["foldsmith", *map(str, arguments)]
         self._files = tempfile.TemporaryDirectory()
         self.outputs = [Path(self._files.name) / name for name in ("stdout", "stderr")]
         self._process = _SERVER.Process(
-            target=_main, args=(folder, self.args, dict(os.environ), self.outputs, before)
+            target=_main,
+            args=(folder, self.args, os.environ | (environment or {}), self.outputs, before),
         )
         self._process.start()
         self.pid = self._process.pid

@@ -75,15 +75,12 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
     def places(self, of: int) -> npt.NDArray[np.int64]:
         """Return where in the order of an epoch the photos of one process are, by its rank."""
-        sizes = self.sizes()
-        starts = np.cumsum([0, *sizes[:-1]])
-        shares = [ranks.share(size, of) for size in sizes]
-        return np.concatenate(
-            [
-                np.arange(start + share.start, start + share.stop)
-                for start, share in zip(starts, shares, strict=True)
-            ]
-        )
+        places, start = [np.arange(0)], 0
+        for size in self.sizes():
+            share = ranks.share(size, of)
+            places.append(np.arange(start + share.start, start + share.stop))
+            start += size
+        return np.concatenate(places)
 
 
 class PhotoLoader:
