@@ -93,7 +93,7 @@ def is_main() -> bool:
 
 def name() -> str:
     """Return what this process is called in messages: its rank and its machine."""
-    return f"rank {rank()} on {socket.gethostname()}"
+    return f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}"
 
 
 def restarted() -> bool:

@@ -94,8 +94,8 @@ def pretrain_experiment(
     watch = Stopwatch()
     project, settings = experiment.project, experiment.globals
     types = types_of(project)
-    hashes = FileHashes(project.hash_store)
     with ranks.main_first():
+        hashes = FileHashes(project.hash_store)
         folder = _folder_of(experiment, start)
         experiment.check(types)
         runtime = create_runtime(settings)

@@ -120,8 +120,8 @@ def train_folds(
     """
     project, settings = experiment.project, experiment.globals
     types = types_of(project)
-    hashes = FileHashes(project.hash_store)
     with ranks.main_first():
+        hashes = FileHashes(project.hash_store)
         root = _root_of(experiment)
         experiment.check(types)
         chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
