@@ -5,6 +5,7 @@ same with its share of every batch; the main one, rank 0, alone writes and print
 together is in :mod:`foldsmith.models.across_ranks`.
 """
 
+import hashlib
 import json
 import os
 import pickle
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from foldsmith.errors import ConfigError, FoldsmithError, TrainingError, one_line
-from foldsmith.hashing import hash_value
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -202,7 +202,7 @@ def _meet(store: "Store", number: int, n: int) -> tuple[str, bool]:
             store.set("all", json.dumps([_left(store, f"here {k}") for k in range(n)]))
         everyone = _left(store, "all") or []
         if len(everyone) == n and everyone[number] == own:
-            place = hash_value(everyone)
+            place = hashlib.sha256(json.dumps(everyone).encode()).hexdigest()
             store.set(f"seen {number}", json.dumps(place))
             if number == 0 and all(_left(store, f"seen {k}") == place for k in range(n)):
                 store.set("place", json.dumps(place))
