@@ -12,10 +12,12 @@ from conftest import SMALL
 from foldsmith import Project
 from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes
+from foldsmith.models.backbone import create_backbone
 from foldsmith.pipeline.disk import kept_backbones, resume_bytes
 from foldsmith.pipeline.estimates import cores_here
 from foldsmith.pipeline.plan import plan_of
 from foldsmith.pipeline.state import manifest_path
+from foldsmith.pipeline.work import Work, weight_bytes
 from foldsmith.stages import preprocess
 from foldsmith.stages.inputs import infer_inputs, pretrain_inputs, train_inputs
 from foldsmith.stages.manifest import read_manifest, write_manifest
@@ -287,9 +289,6 @@ def test_disk(timed):
     disk = planned.disk
     assert disk.there == 0  # preprocessing was told of no experiments, and keeps no photos
     # Kept at the end: two backbones and what the pretraining goes on from, two models per fold.
-    from foldsmith.models.backbone import create_backbone
-    from foldsmith.pipeline.work import weight_bytes
-
     backbone = weight_bytes(create_backbone("resnet10t"))
     pretraining = plan_of(project, "exp_config/000.yml").steps[-1].experiment
     assert kept_backbones(pretraining) == 2
@@ -343,3 +342,22 @@ def test_frame_and_json_agree(timed):
     assert frame["end_s"].max() == planned.wall_s == plain["wall_s"]
     assert list(frame.columns) == list(planned.steps.columns)
     assert plain["steps"][0]["fold"] is None and plain["steps"][0]["epoch_s"] is None
+
+
+def test_work_is_photos_times_views_times_operations(preprocessed):
+    project = Project.open(preprocessed)
+
+    def operations(label, *overrides):
+        plan = plan_of(project, ALL, overrides)
+        step = next(step for step in plan.steps if step.label == label)
+        work = Work(plan)
+        return work.operations(step) / work.model(step.experiment).forward[32]
+
+    learned = 3  # a forward pass, and a backward one of twice its operations
+    assert operations("pretrain 000") == (24 + 8) * 2 * learned
+    # A momentum encoder looks at both views too.
+    assert operations("pretrain 000", "000:model/type=BYOL") == (24 + 8) * 2 * (learned + 1)
+    assert operations("train 100 fold 0") == 12 * learned + 12
+    assert operations("train 100 fold 0", "100:globals/freeze_backbone=true") == 12 + 12
+    # By the chosen and the last epoch; the other photos by both folds; with mirror images.
+    assert operations("infer 100", "100:globals/tta=hflip") == 2 * (2 * 24 + 2 * 8)

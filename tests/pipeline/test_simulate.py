@@ -141,3 +141,9 @@ def test_what_fits_nowhere_is_an_error():
 def test_nothing_to_do():
     assert simulate([], [Node(1)]).wall_s == 0
     assert critical_path([]) == ()
+
+
+def test_the_critical_path_is_the_longest_chain():
+    jobs = [Job("a", 1), Job("b", 5, ("a",)), Job("c", 2, ("a",)), Job("d", 1, ("b", "c"))]
+    jobs += [Job("alone", 6), Job("e", 1, ("alone", "gone"))]
+    assert [job.label for job in critical_path(jobs)] == ["a", "b", "d"]
