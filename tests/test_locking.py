@@ -103,3 +103,23 @@ def test_a_number_that_was_given_again_is_another_process(tmp_path):
         pytest.skip("the system does not tell when a process started")
     owner_file.write_text(json.dumps(owner | {"started": owner["started"] - 1}))
     assert holder(folder) is None
+
+
+def test_a_process_of_a_lost_node_holds_nothing(tmp_path):
+    """Another host cannot be asked, and one that was taken away removes nothing: the lock tells."""
+    folder = tmp_path / "output"
+    process = holding(folder)
+    owner_file = tmp_path / ".output.owner.json"
+    elsewhere = json.loads(owner_file.read_text()) | {"host": "elsewhere"}
+    owner_file.write_text(json.dumps(elsewhere))
+    try:
+        assert holder(folder) == elsewhere
+        # Asking has taken nothing from it.
+        with pytest.raises(OutputError, match="on elsewhere"), lock(folder):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    assert owner_file.exists() and holder(folder) is None
+    with lock(folder):
+        assert holder(folder)["pid"] == os.getpid()

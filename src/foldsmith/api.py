@@ -149,6 +149,56 @@ class Project(config.Project):
         file = None if experiment is None else self.experiment_file(experiment)
         return pipeline.status_frame(self, file, override_texts(overrides))
 
+    def plan(
+        self,
+        experiment: Path | str,
+        overrides: Overrides | None = None,
+        *,
+        nodes: int = 1,
+        gpus: int | None = None,
+        cpus: float | None = None,
+        memory_gib: float | None = None,
+        speedup: float = 1.0,
+        epoch_s: Mapping[str, float] | None = None,
+        measure: bool = False,
+        from_scratch: bool = False,
+    ) -> pipeline.Forecast:
+        """Work out what the rest of a run takes on some machines, as ``foldsmith plan`` does.
+
+        Args:
+            experiment: The experiment.
+            overrides: Values to run it with.
+            nodes: Number of machines, all alike.
+            gpus: GPUs of each; as many as this machine has if None.
+            cpus: CPU cores of each; if None as many as this machine has, or 8 for each GPU if it
+                has fewer GPUs than that.
+            memory_gib: Memory of each; that of this machine if None, or no limit if it has fewer
+                GPUs.
+            speedup: How many times as fast the GPUs are as the device that was measured on.
+            epoch_s: Name of an experiment -> seconds of its epochs on these machines.
+            measure: Time the models of steps that were never measured, on this machine.
+            from_scratch: Plan everything, what is done too.
+
+        Returns:
+            Wall time, critical path, GPU hours and disk; ``steps`` is a frame, ``figure()`` a
+            picture.
+
+        Raises:
+            ConfigError: An experiment is wrong, or a step fits no machine.
+            DataError: A table is wrong.
+        """
+        return pipeline.forecast(
+            *(self, self.experiment_file(experiment), override_texts(overrides)),
+            nodes=nodes,
+            gpus=gpus,
+            cpus=cpus,
+            memory_gib=memory_gib,
+            speedup=speedup,
+            epoch_s=epoch_s,
+            measure=measure,
+            from_scratch=from_scratch,
+        )
+
     def report(
         self,
         experiment: Path | str,

@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
@@ -477,6 +478,92 @@ def status(
 
 
 @app.command()
+def plan(
+    config: ConfigOption,
+    overrides: RunOverrides = None,
+    gpus: Annotated[
+        Optional[int],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option("--gpus", min=0, help="GPUs per node.", show_default="those here"),
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, all alike.")] = 1,
+    cpus: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--cpus",
+            min=1,
+            help="CPU cores per node.",
+            show_default="those here, or 8 per GPU if there are fewer GPUs here",
+        ),
+    ] = None,
+    memory: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--memory",
+            metavar="GIB",
+            min=0.1,
+            help="Memory per node in GiB.",
+            show_default="that here, or no limit if there are fewer GPUs here",
+        ),
+    ] = None,
+    speedup: Annotated[
+        float,
+        typer.Option(
+            "--speedup", min=0.001, help="How many times as fast the GPUs are as what was measured."
+        ),
+    ] = 1.0,
+    epoch_s: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--epoch-s",
+            metavar="NAME=S",
+            help="Seconds of an experiment's epochs there, as in 000=12.5; may be repeated.",
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time models here whose steps were never measured.")
+    ] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Plan what is done, too.")
+    ] = False,
+    save: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--save", metavar="FILE", help="Draw the plan as a .png, .svg or .pdf."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    project: ProjectOption = Path("."),
+) -> None:
+    """Say what a run will take: time, GPU hours, disk.
+
+    foldsmith plan -cfg exp_config/900.yml
+    foldsmith plan -cfg exp_config/900.yml --gpus 8 --nodes 2    # 8 per node, 16 in all
+    foldsmith plan -cfg exp_config/900.yml --gpus 4 --cpus 32 --speedup 30 --save plan.svg
+    foldsmith plan -cfg exp_config/900.yml --from-scratch --epoch-s 000=12.5 --json
+
+    On paper, from measured epochs: steps side by side as "foldsmith run --engine ray" starts them,
+    and one after another. Where nothing was measured, times are estimates, and say so. Runs
+    nothing; writes nothing but remembered hashes of files (.foldsmith), and what --save names.
+    """
+    from foldsmith import pipeline
+
+    planned = pipeline.forecast(
+        *(_open(project), config, overrides or ()),
+        nodes=nodes,
+        gpus=gpus,
+        cpus=cpus,
+        memory_gib=memory,
+        speedup=speedup,
+        epoch_s=_epoch_seconds(epoch_s or ()),
+        measure=measure,
+        from_scratch=from_scratch,
+    )
+    if save is not None:
+        planned.save(save)
+    typer.echo(json.dumps(planned.as_dict(), indent=2) if as_json else str(planned))
+    if save is not None and not as_json:
+        typer.echo(f"wrote {save}")
+
+
+@app.command()
 def doctor(
     config: AnyConfig = None,
     project: ProjectOption = Path("."),
@@ -788,6 +875,20 @@ def _with_examples(text: str) -> str:
 for _part in (*app.registered_commands, app.registered_callback):
     assert _part is not None and _part.callback is not None
     _part.help = _with_examples(inspect.getdoc(_part.callback) or "")
+
+
+def _epoch_seconds(texts: Sequence[str]) -> dict[str, float]:
+    """Return name -> seconds of what is written as ``000=12.5``."""
+    seconds = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            seconds[name] = float(number)
+        except ValueError:
+            seconds[name] = 0.0
+        if not 0 < seconds[name] < float("inf"):
+            raise typer.BadParameter(f"--epoch-s {text}: is not NAME=SECONDS, as in 000=12.5")
+    return seconds
 
 
 def _fold_list(text: str | None) -> list[int] | None:

@@ -58,10 +58,14 @@ def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 def holder(folder: Path) -> dict[str, Any] | None:
     """Return the process that holds a folder, as :func:`this_process` of it; None if none does.
 
-    Only what that process has written is read: nothing is locked by asking.
+    What that process has written is read. Of one on another host the lock tells whether it lives:
+    a node that was lost or taken away cannot remove what its processes wrote.
     """
     owner = _read_owner(folder.parent / f".{folder.name}.owner.json")
-    return owner if owner is not None and is_alive(owner) else None
+    if owner is None or not is_alive(owner):
+        return None
+    elsewhere = owner.get("host") != socket.gethostname()
+    return owner if not elsewhere or _is_locked(folder) else None
 
 
 def this_process() -> dict[str, Any]:
@@ -88,6 +92,17 @@ def is_alive(process: dict[str, Any]) -> bool:
     # Numbers are given again: in a container that starts anew, even to this very process.
     started = _start_ticks(int(process["pid"]))
     return started is None or process.get("started", started) == started
+
+
+def _is_locked(folder: Path) -> bool:
+    """Return whether somebody holds the lock; it is taken for a moment to see."""
+    held = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        held.acquire(timeout=0)
+    except (filelock.Timeout, OSError, NotImplementedError):
+        return True  # or nobody can say, on a file system without locks or to be read only
+    held.release()
+    return False
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -15,7 +15,6 @@ import torch
 
 from foldsmith import __version__
 from foldsmith.config import Experiment, Project
-from foldsmith.config.flatten import flatten
 from foldsmith.data.checks import split_groups, table_problems
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.statistics import photo_facts
@@ -24,7 +23,10 @@ from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
+from foldsmith.pipeline.disk import kept_backbones, resume_bytes
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
+from foldsmith.pipeline.table import size_text
+from foldsmith.pipeline.work import weight_bytes
 from foldsmith.stages.frozen import head_of
 from foldsmith.stages.inputs import without_pretrained
 from foldsmith.stages.train import check_outputs
@@ -117,13 +119,13 @@ def _environment() -> dict[str, str]:
     }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        facts["memory"] = _size(memory)
+        facts["memory"] = size_text(memory)
     if not torch.cuda.is_available():
         facts["GPU"] = f"none that torch can use (built for CUDA {torch.version.cuda})"
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         facts[f"GPU {index}"] = (
-            f"{torch.cuda.get_device_name(index)}, {_size(free)} of {_size(total)} free, "
+            f"{torch.cuda.get_device_name(index)}, {size_text(free)} of {size_text(total)} free, "
             f"bf16 {'yes' if torch.cuda.is_bf16_supported(False) else 'no'}, "
             f"CUDA {torch.version.cuda}"
         )
@@ -176,11 +178,11 @@ def _try_all(plan: Plan) -> list[str]:
     there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.pth"))
     disk = max(0, disk - there)
     free = shutil.disk_usage(plan.project.folder).free
-    print(f"  the trainings may still write {_size(disk)}; {_size(free)} are free")
+    print(f"  the trainings may still write {size_text(disk)}; {size_text(free)} are free")
     if disk > free:
         problems.append(
-            f"{plan.project.folder}: the trainings may write {_size(disk)}, but {_size(free)} "
-            "are free; make room, or raise globals/snapshot_interval"
+            f"{plan.project.folder}: the trainings may write {size_text(disk)}, but "
+            f"{size_text(free)} are free; make room, or raise globals/snapshot_interval"
         )
     return problems
 
@@ -223,7 +225,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
             )
     loss = _one_batch(step, loader, optimizer, runtime, photos)
     seconds = time.perf_counter() - started
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    weights = weight_bytes(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     text = (
         f"{parameters / 1e6:.1f} M parameters, {photos} of {batch_size} photos in "
@@ -295,15 +297,9 @@ def _fitting_batch(
 def _disk_bytes(experiment: Experiment, weights: int) -> int:
     """Return what an experiment writes at most, from the size of its weights."""
     settings = experiment.globals
-    # The resume snapshot: the weights and the optimizer's one or two values for each.
-    optimizer = str(flatten(experiment.tree).get("optimizer/type"))
-    resume = weights * (2 if optimizer == "SGD" else 3)
+    resume = resume_bytes(experiment, weights)
     if settings.task == "self-supervised":
-        kept = -(-settings.max_epoch // settings.snapshot_interval)
-        best_probe = 1 if experiment.tree.get("probe") else 0
-        return (kept + best_probe) * weights + 2 * resume
-    if settings.ema_decay is not None:
-        resume += weights
+        return kept_backbones(experiment) * weights + 2 * resume
     # Per fold three snapshots and a copy of two, while it is trained one more of each and the
     # resume one, and every epoch's if they are kept.
     every = settings.max_epoch if settings.snapshot_epochs == "all" else 0
@@ -325,7 +321,3 @@ def _check_leaks(plan: Plan) -> list[str]:
                 f"fold, the first is {groups[0]}: scores will be too good"
             )
     return problems
-
-
-def _size(n_bytes: float) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**29 else f"{n_bytes / 2**20:.0f} MiB"
