@@ -2,9 +2,12 @@
 
 import codecs
 import io
+import os
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,8 @@ import pandas as pd
 
 from foldsmith.config import Project
 from foldsmith.errors import DataError, one_line
-from foldsmith.hashing import hash_value
+from foldsmith.hashing import hash_texts
+from foldsmith.paths import Paths
 
 FOLD_COLUMN = "fold"
 # Groups that near-identical photos have joined, where preprocess was asked to.
@@ -281,15 +285,16 @@ def path_problems(project: Project, table: pd.DataFrame) -> list[str]:
     The photo folder is what stands before the first ``{`` of ``image_path``.
     """
     folder = PurePath(project.settings.image_path.partition("{")[0] + "x").parent
-    inside = _normal(str(project.data_dir / folder))
-    ids = table[project.settings.id_column]
-    problems = []
-    for name, path in zip(ids, photo_paths(project, table), strict=True):
-        if not _normal(str(path)).startswith(inside + "/"):
-            problems.append(
-                f"column {project.settings.id_column}: {name!r} leads out of the photo folder "
-                f"{folder}"
-            )
+    inside = _normal(str(project.data_dir / folder)) + "/"
+    paths = photo_paths(project, table)
+    # Nearly all are plainly below it; only the others are looked at part by part.
+    below = str(project.data_dir / folder) + os.sep
+    problems = [
+        f"column {project.settings.id_column}: {name!r} leads out of the photo folder {folder}"
+        for name, path in zip(table[project.settings.id_column], paths.texts(), strict=True)
+        if (".." in path or "\\" in path or not path.startswith(below))
+        and not _normal(path).startswith(inside)
+    ]
     more = len(problems) - 5
     return [*problems[:5], f"... and {more} more such ids"] if more > 0 else problems
 
@@ -364,21 +369,33 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
     return table
 
 
-def photo_paths(project: Project, table: pd.DataFrame) -> list[Path]:
+def photo_paths(project: Project, table: pd.DataFrame) -> Paths:
     """Return the path of each row's photo.
 
     Raises:
         DataError: The template ``image_path`` names a column that the table lacks.
     """
     template = project.settings.image_path
-    records: list[Any] = table.to_dict(orient="records")
     try:
-        return [project.data_dir / template.format(**record) for record in records]
+        fields = list(_fields(template))
+        # {photo.name} and {photo[0]} are of the column photo.
+        columns = dict.fromkeys(re.split(r"[.\[]", field)[0] for field in fields)
+        values = zip(table.index, *(table[column].tolist() for column in columns), strict=True)
+        rows = (dict(zip(columns, row, strict=True)) for _, *row in values)
+        return Paths(project.data_dir, (template.format(**row) for row in rows))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{project.source_files[0]}: image_path: {template!r} does not fit the table's "
             f"columns ({', '.join(map(str, table.columns))}): {one_line(error)}"
         ) from None
+
+
+def _fields(template: str) -> Iterator[str]:
+    """Yield what a template of ``str.format`` names, also within ``{a:{b}}``."""
+    for _, field, spec, _ in Formatter().parse(template):
+        if field is not None:
+            yield field
+            yield from _fields(spec or "")
 
 
 def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]:
@@ -421,7 +438,7 @@ def groups_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
 
 def hash_columns(table: pd.DataFrame, columns: list[str]) -> str:
     """Return a SHA-256 of the columns' values in the order of the rows."""
-    return hash_value([list(map(str, table[column])) for column in columns])
+    return hash_texts(map(str, table[column]) for column in columns)
 
 
 def submission_table(
