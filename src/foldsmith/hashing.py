@@ -44,9 +44,9 @@ def hash_value(value: Any) -> str:
 
 def hash_texts(lists: Iterable[Iterable[str]]) -> str:
     """Return :func:`hash_value` of lists of texts, of which few are in memory at a time."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"[")
     for number, texts in enumerate(lists):
-        digest.update(b", [" if number else b"[[")
+        digest.update(b", [" if number else b"[")
         rest, before = iter(texts), ""
         while part := list(islice(rest, _TEXTS)):
             text = before + json.dumps(part, ensure_ascii=False)[1:-1]
@@ -150,12 +150,16 @@ class FileHashes:
         if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
             self._unsaved[self._state(str(path), status)] = digest
             if len(self._unsaved) >= _UNSAVED:
-                self.save()
+                self._save(_UNSAVED)
 
     def save(self) -> None:
         """Write what is new; a folder that takes no files is no error."""
+        self._save(1)
+
+    def _save(self, at_least: int) -> None:
         with self._writing:
-            if not self._unsaved:
+            # Another thread may have been here first.
+            if len(self._unsaved) < at_least:
                 return
             new = dict(self._unsaved)
             content = b"".join(key + bytes.fromhex(digest) for key, digest in new.items())

@@ -1,5 +1,6 @@
 """Very many paths, without an object for each."""
 
+import hashlib
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,6 +81,29 @@ class Paths(Sequence[Path]):
             return self.names()
         root = str(self.root)
         return (os.path.join(root, name) for name in self.names())
+
+    def all_plainly_below(self, folder: str) -> bool:
+        """Return whether all names begin with a folder, and nothing in them may lead out of it.
+
+        Args:
+            folder: Relative to ``root``, with a slash at its end; empty for the root itself.
+        """
+        if b".." in self._text or b"\\" in self._text:
+            return False
+        start = folder.encode("utf-8", _ANY)
+        if (self._ends - self._starts <= len(start)).any():
+            return False
+        text = np.frombuffer(self._text, np.uint8)
+        if not start:
+            return not (text[self._starts] == ord("/")).any()
+        return all((text[self._starts + k] == byte).all() for k, byte in enumerate(start))
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the paths."""
+        digest = hashlib.sha256(f"{self.root}\0{len(self)}\0".encode("utf-8", _ANY))
+        for part in (self._starts.tobytes(), self._ends.tobytes(), self._text):
+            digest.update(part)
+        return digest.hexdigest()
 
     def _part(self, rows: "slice | npt.NDArray[np.int64]") -> "Paths":
         part = object.__new__(Paths)

@@ -2,7 +2,6 @@
 
 import codecs
 import io
-import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ import pandas as pd
 from foldsmith.config import Project
 from foldsmith.errors import DataError, one_line
 from foldsmith.hashing import hash_texts
+from foldsmith.looking import once
 from foldsmith.paths import Paths
 
 FOLD_COLUMN = "fold"
@@ -59,13 +59,23 @@ def read_table(
         DataError: The file is missing, empty or unreadable, or one line per problem: a
             column is missing, an id is missing or stands twice.
     """
+    texts = tuple(sorted({*text_columns, *(() if id_column is None else (id_column,))}))
+    table = once((path, texts), lambda: _parsed(path, texts)).copy()
+    problems = list(_table_problems(table, columns, id_column, unique, may_be_empty))
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    return table
+
+
+def _parsed(path: Path, text_columns: Iterable[str]) -> pd.DataFrame:
+    """Read a CSV, some columns as the texts that they are."""
     text = _content(path)
     try:
         with warnings.catch_warnings():
             # Rows longer than the line of names: pandas would drop what is too much.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(io.StringIO(text), index_col=False, low_memory=False)
-            for column in {id_column, *text_columns} & set(table.columns):
+            for column in set(text_columns) & set(table.columns):
                 # Once more as it stands: an id such as "007" or "NA" is neither number nor gap.
                 texts = pd.read_csv(
                     io.StringIO(text),
@@ -77,9 +87,6 @@ def read_table(
                 table[column] = texts[column].to_numpy(dtype=object)
     except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
-    problems = list(_table_problems(table, columns, id_column, unique, may_be_empty))
-    if problems:
-        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     return table
 
 
@@ -287,13 +294,12 @@ def path_problems(project: Project, table: pd.DataFrame) -> list[str]:
     folder = PurePath(project.settings.image_path.partition("{")[0] + "x").parent
     inside = _normal(str(project.data_dir / folder)) + "/"
     paths = photo_paths(project, table)
-    # Nearly all are plainly below it; only the others are looked at part by part.
-    below = str(project.data_dir / folder) + os.sep
+    if paths.all_plainly_below(f"{folder}/" if str(folder) != "." else ""):
+        return []
     problems = [
         f"column {project.settings.id_column}: {name!r} leads out of the photo folder {folder}"
         for name, path in zip(table[project.settings.id_column], paths.texts(), strict=True)
-        if (".." in path or "\\" in path or not path.startswith(below))
-        and not _normal(path).startswith(inside)
+        if not _normal(path).startswith(inside)
     ]
     more = len(problems) - 5
     return [*problems[:5], f"... and {more} more such ids"] if more > 0 else problems
@@ -377,12 +383,12 @@ def photo_paths(project: Project, table: pd.DataFrame) -> Paths:
     """
     template = project.settings.image_path
     try:
-        fields = list(_fields(template))
         # {photo.name} and {photo[0]} are of the column photo.
-        columns = dict.fromkeys(re.split(r"[.\[]", field)[0] for field in fields)
-        values = zip(table.index, *(table[column].tolist() for column in columns), strict=True)
-        rows = (dict(zip(columns, row, strict=True)) for _, *row in values)
-        return Paths(project.data_dir, (template.format(**row) for row in rows))
+        columns = list(dict.fromkeys(re.split(r"[.\[]", field)[0] for field in _fields(template)))
+        values = [table[column].tolist() for column in columns]
+        rows = zip(*values, strict=True) if values else [()] * len(table)
+        names = (template.format(**dict(zip(columns, row, strict=True))) for row in rows)
+        return Paths(project.data_dir, names)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{project.source_files[0]}: image_path: {template!r} does not fit the table's "

@@ -22,6 +22,7 @@ from foldsmith.data.tables import (
     readable_test,
 )
 from foldsmith.hashing import FileHashes, hash_texts, hash_value
+from foldsmith.looking import once
 from foldsmith.paths import Paths
 from foldsmith.stages.manifest import Inputs
 
@@ -250,7 +251,7 @@ def hash_folds(project: Project, table: pd.DataFrame) -> str:
 
 def hash_photos(paths: Paths, hashes: FileHashes) -> str:
     """Return the hash of the names and contents of photos, in their order."""
-    return hash_texts([paths.names(), hashes.each(paths)])
+    return once(("photos", paths.sha256()), lambda: hash_texts([paths.names(), hashes.each(paths)]))
 
 
 def _table(project: Project, name: str) -> pd.DataFrame:
