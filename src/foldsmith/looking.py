@@ -15,9 +15,10 @@ def one_look() -> Iterator[None]:
     """Until the block ends, take files to be as they were when they were first looked at.
 
     Steps of a plan share tables and photos. With a million of them, to read the tables and to ask
-    for the time of change of every photo takes seconds, for each step anew.
+    for the time of change of every photo takes seconds, for each step anew. A look within another
+    is part of that.
     """
-    token = _found.set({})
+    token = _found.set({} if _found.get() is None else _found.get())
     try:
         yield
     finally:
