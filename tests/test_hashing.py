@@ -1,12 +1,14 @@
 import hashlib
+import multiprocessing
 import os
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldsmith.hashing import FileHashes, hash_value
+from foldsmith.hashing import FileHashes, hash_texts, hash_value
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -70,10 +72,107 @@ def test_a_file_that_was_just_written_is_not_remembered(tmp_path, store):
     assert hashes.of(path) == hashlib.sha256(b"CONTENT").hexdigest()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"a": 3}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"\x93NUMPY", b"rows of another kind"])
 def test_a_damaged_store_is_none(tmp_path, store, content):
-    store.parent.mkdir(parents=True)
-    store.write_text(content)
+    store.mkdir(parents=True)
+    if content.startswith(b"rows"):
+        np.save(store / "a.npy", np.zeros((3, 7)))
+    else:
+        (store / "a.npy").write_bytes(content)
     path = tmp_path / "project" / "a"
     path.write_bytes(b"content")
-    assert FileHashes(store).of(path) == hashlib.sha256(b"content").hexdigest()
+    settle(path)
+    hashes = FileHashes(store)
+    assert hashes.of(path) == hashlib.sha256(b"content").hexdigest()
+    hashes.save()
+    assert FileHashes(store).known(path) == hashlib.sha256(b"content").hexdigest()
+
+
+def test_a_folder_that_takes_no_files_is_no_error(tmp_path, store):
+    store.parent.mkdir(parents=True)
+    store.write_text("a file in its place")
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    settle(path)
+    hashes = FileHashes(store)
+    digest = hashes.of(path)
+    hashes.save()
+    assert hashes.known(path) == digest
+
+
+def files(folder, n):
+    """Write n files into a folder, not just now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [folder / f"{k}.jpg" for k in range(n)]
+    for k, path in enumerate(found):
+        path.write_bytes(b"content %d" % k)
+        settle(path)
+    return found
+
+
+def test_many_files_at_once(tmp_path, store, monkeypatch):
+    paths = files(tmp_path / "project/photos", 50)
+    expected = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    # Written in between, and some not yet.
+    monkeypatch.setattr("foldsmith.hashing._UNSAVED", 20)
+    hashes = FileHashes(store)
+    assert hashes.of_all(paths[:30]) == expected[:30]
+    assert len(list(store.glob("*.npy"))) == 1
+    paths[3].unlink()
+    expected[3] = "missing"
+    assert hashes.of_all(paths) == expected
+    digests, known = hashes.known_of(paths)
+    assert known.tolist() == [k != 3 for k in range(50)]
+    assert [d.tobytes().hex() for d in digests[known]] == [e for e in expected if e != "missing"]
+
+
+def test_a_project_may_be_moved(tmp_path, store):
+    paths = files(tmp_path / "project/photos", 3)
+    hashes = FileHashes(store)
+    hashes.of_all(paths)
+    hashes.save()
+    moved = (tmp_path / "project").rename(tmp_path / "elsewhere")
+    hashes = FileHashes(moved / ".foldsmith/hashes.json")
+    assert hashes.known_of([moved / "photos" / path.name for path in paths])[1].all()
+
+
+def _remember(store, paths, failed):
+    try:
+        for start in range(0, len(paths), 5):
+            hashes = FileHashes(store)
+            hashes.of_all(paths[start : start + 5])
+            hashes.save()
+    except BaseException:
+        failed.set()
+        raise
+
+
+def test_several_processes_write_at_once(tmp_path, store, monkeypatch):
+    monkeypatch.setattr("foldsmith.hashing._FILES", 4)
+    paths = files(tmp_path / "project/photos", 120)
+    context = multiprocessing.get_context("fork")
+    failed = context.Event()
+    processes = [
+        context.Process(target=_remember, args=(store, paths[k::4], failed)) for k in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert not failed.is_set()
+    hashes = FileHashes(store)
+    digests, known = hashes.known_of(paths)
+    # What one writes while another puts files together may be lost, and is no more than lost.
+    assert known.mean() > 0.5
+    for path, digest in zip(np.array(paths)[known], digests[known], strict=True):
+        assert digest.tobytes().hex() == hashlib.sha256(path.read_bytes()).hexdigest()
+    hashes.of_all(paths)
+    hashes.save()
+    assert FileHashes(store).known_of(paths)[1].all()
+    # Few files, whatever the number of processes and of saves.
+    assert len(list(store.glob("*.npy"))) <= 8
+
+
+@given(st.lists(st.lists(st.text(), max_size=5), max_size=4))
+def test_texts_are_hashed_as_the_value_that_they_are(lists):
+    assert hash_texts(iter(map(iter, lists))) == hash_value(lists)

@@ -54,7 +54,7 @@ def photos(generated_data):
 def pairs_of(images):
     small = [miniature(image) for image in images]
     hashes = np.array([perceptual_hash(image) for image in small], np.uint64)
-    found = near_duplicates(hashes, np.stack([thumbnail(image) for image in small]))
+    found = near_duplicates(hashes, np.stack([thumbnail(image) for image in small]).__getitem__)
     return set(zip(found["first"], found["second"], strict=True))
 
 

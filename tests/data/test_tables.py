@@ -76,7 +76,7 @@ def test_fold_tables_of_another_number_are_refused(project):
 def test_the_path_template_takes_columns(opened):
     table = read_train(opened).iloc[:2]
     expected = [opened.data_dir / "photos" / f"{key}.jpg" for key in table["object_id"]]
-    assert photo_paths(opened, table) == expected
+    assert list(photo_paths(opened, table)) == expected
     with pytest.raises(DataError, match="image_path"):
         photo_paths(opened, table.drop(columns="object_id"))
 

@@ -296,7 +296,12 @@ class Project:
     @property
     def hash_store(self) -> Path:
         """Where the hashes of files are kept between commands; it may be deleted."""
-        return self.path(".foldsmith") / "file_hashes.json"
+        return self.path(".foldsmith") / "file_hashes"
+
+    @property
+    def photo_facts(self) -> Path:
+        """Where it is kept what ``preprocess`` found out about photos; it may be deleted."""
+        return self.path(".foldsmith") / "photo_facts"
 
     @property
     def measurements(self) -> Path:

@@ -23,6 +23,7 @@ from foldsmith.data.tables import (
 )
 from foldsmith.data.transforms import Compose, Normalize, Transform
 from foldsmith.errors import ConfigError, DataError
+from foldsmith.paths import Paths
 
 
 class Batch(NamedTuple):
@@ -156,8 +157,8 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
                     f"transforms ({local_prepare} instead of {prepare})"
                 )
             self.views += (local,) * n_local
-        self.paths = list(paths)
-        self.photos = images.load(paths, prepare, label)
+        self.paths = Paths.of(paths)
+        self.photos = images.load(self.paths, prepare, label)
         self.rows = rows
         self.targets = np.full(len(paths), np.nan, np.float32) if targets is None else targets
         self.seed = seed

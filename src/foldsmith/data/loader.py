@@ -19,6 +19,7 @@ from foldsmith import ranks
 from foldsmith.config import Types
 from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
 from foldsmith.data.on_device import OnDevice
+from foldsmith.data.order import epoch_order
 from foldsmith.errors import ConfigError, DataError, FoldsmithError, one_line
 
 T = TypeVar("T")
@@ -38,14 +39,24 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         shuffle: New order every epoch, from (seed, epoch).
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
+        window: As for :func:`foldsmith.data.order.epoch_order`.
     """
 
-    def __init__(self, n: int, batch_size: int, shuffle: bool, drop_last: bool, seed: int) -> None:
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int,
+        window: int | None = None,
+    ) -> None:
         self.n = n
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = seed
+        self.window = window
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -68,7 +79,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.n)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+            order = epoch_order(self.n, self.seed, self.epoch, self.window)
         ends = np.cumsum(self.sizes())
         for batch in np.split(order, ends)[: len(ends)]:
             yield [(self.epoch, int(index)) for index in batch[ranks.share(len(batch))]]
@@ -95,6 +106,10 @@ class PhotoLoader:
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
         pin_memory: Page-locked batches, which copy to a CUDA device while it computes.
+        window: Photos among which a new order is random, at least a batch; null: all of them. For
+            photos that are larger than memory: what is read then lies in a few stretches of the
+            data, which :func:`foldsmith.data.order.epoch_order` describes. It is part of what a
+            training was made from.
 
     Attributes:
         dataset: The photos.
@@ -103,7 +118,7 @@ class PhotoLoader:
         num_workers: Number of processes.
 
     Raises:
-        ConfigError: ``drop_last`` leaves no batch at all.
+        ConfigError: ``drop_last`` leaves no batch at all, or a window is less than a batch.
     """
 
     def __init__(
@@ -115,14 +130,19 @@ class PhotoLoader:
         drop_last: bool = False,
         seed: int = 0,
         pin_memory: bool = True,
+        window: int | None = None,
     ) -> None:
         if batch_size < 1 or num_workers < 0:
             raise ConfigError("batch_size must be at least 1 and num_workers at least 0")
+        if window is not None and (window < batch_size or not shuffle):
+            raise ConfigError(
+                f"window: {window} needs shuffle: true and at least the batch_size, {batch_size}"
+            )
         self.dataset = dataset
         self.on_device = OnDevice(dataset)
         cores = max(1, (os.cpu_count() or 1) // ranks.local_size())
         self.num_workers = min(num_workers, cores)
-        self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed)
+        self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed, window)
         if not len(self.sampler):
             raise ConfigError(
                 f"{len(dataset)} photos do not fill one batch of {batch_size}, and an incomplete "

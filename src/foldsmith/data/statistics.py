@@ -11,13 +11,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Project, Types
-from foldsmith.data.duplicates import THUMBNAIL_SIDE, miniature, perceptual_hash, thumbnail
+from foldsmith.data.duplicates import Thumbnails, miniature, perceptual_hash, thumbnail
+from foldsmith.data.facts import KeptFacts
 from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.store import Filling
 from foldsmith.data.tables import read_table
 from foldsmith.errors import DataError
 from foldsmith.hashing import FileHashes
+from foldsmith.paths import Paths
 
 IMG_INFO = "img_info.csv"
 STATS_BY_DATA = "stats_by_data.csv"
@@ -38,17 +40,18 @@ class PhotoFacts:
         table: :data:`COLUMNS` of each photo, NaN where one cannot be read.
         problems: What is wrong with each photo; None for a good one.
         hashes: Perceptual hashes, uint64, shape (n,).
-        thumbnails: uint8, shape (n, 16, 16, 3).
+        thumbnails: Gives the tiny copies of some of the photos by their positions, shape (k,):
+            uint8, shape (k, 16, 16, 3). Photos that cannot be read have none.
     """
 
     table: pd.DataFrame
     problems: list[str | None]
     hashes: npt.NDArray[np.uint64]
-    thumbnails: npt.NDArray[np.uint8]
+    thumbnails: Thumbnails
 
 
 class _Photo(NamedTuple):
-    """What is found out about one photo."""
+    """What is found out about one photo; without values if they are known."""
 
     file: FileRead | None = None
     problem: str | None = None
@@ -65,7 +68,10 @@ def photo_statistics(image: Image) -> list[float]:
 
 
 def photo_facts(
-    paths: Sequence[Path], file_hashes: FileHashes, filling: Filling | None = None
+    paths: Sequence[Path],
+    file_hashes: FileHashes,
+    filling: Filling | None = None,
+    kept: KeptFacts | None = None,
 ) -> PhotoFacts:
     """Read every photo once, on all cores, with a progress bar.
 
@@ -73,16 +79,24 @@ def photo_facts(
         paths: The photos.
         file_hashes: Takes the hash of each file's content.
         filling: Takes the decoded photos.
+        kept: Takes what is found out. A photo that it knows by content, and the store too, is not
+            decoded, and not even read if its file is as it was.
     """
-    values = np.full((len(paths), len(COLUMNS)), np.nan)
+    paths = Paths.of(paths)
+    kept = KeptFacts(None) if kept is None else kept
+    digests, known = file_hashes.known_of(paths)
+    rows = np.where(known, kept.find(digests), -1)
+    if filling is not None:
+        rows[~filling.holds(digests)] = -1
     problems: list[str | None] = [None] * len(paths)
-    hashes = np.zeros(len(paths), np.uint64)
-    thumbnails = np.zeros((len(paths), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
 
     def read(path: Path) -> _Photo:
         file = None
         try:
             data, file = read_bytes(path)
+            digest = bytes.fromhex(file.digest)
+            if kept.find_one(digest) >= 0 and (filling is None or filling.has(digest)):
+                return _Photo(file)
             image = decode_bytes(data, path)
         except DataError as error:
             return _Photo(file, str(error))
@@ -96,18 +110,28 @@ def photo_facts(
             [] if filling is None else filling.versions(file.digest, image),
         )
 
-    for k, photo in enumerate(on_all_cores(read, paths, "photos")):
-        if photo.file is not None:
-            file_hashes.remember(paths[k], *photo.file)
+    unknown = paths.take(np.flatnonzero(rows < 0))
+    results = on_all_cores(read, unknown, "photos")
+    for k, path, photo in zip(np.flatnonzero(rows < 0), unknown, results, strict=True):
         problems[k] = photo.problem
-        if photo.thumbnail is None:
+        if photo.file is None:
             continue
-        values[k] = photo.values
-        hashes[k] = photo.hash
-        thumbnails[k] = photo.thumbnail
+        file_hashes.remember(path, *photo.file)
+        digest = bytes.fromhex(photo.file.digest)
+        if photo.problem is None:
+            rows[k] = kept.find_one(digest)
+        if photo.thumbnail is not None and rows[k] < 0:
+            rows[k] = kept.add(digest, photo.values, photo.hash, photo.thumbnail)
         if filling is not None:
             filling.add(photo.versions)
-    return PhotoFacts(pd.DataFrame(values, columns=COLUMNS), problems, hashes, thumbnails)
+    kept.flush()
+    values, hashes = np.full((len(paths), len(COLUMNS)), np.nan), np.zeros(len(paths), np.uint64)
+    values[rows >= 0], hashes[rows >= 0] = (
+        kept.values[rows[rows >= 0]],
+        kept.hashes[rows[rows >= 0]],
+    )
+    table = pd.DataFrame(values, columns=COLUMNS)
+    return PhotoFacts(table, problems, hashes, lambda chosen: kept.thumbnails(rows[chosen]))
 
 
 def channel_statistics(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -18,10 +18,12 @@ import numpy.typing as npt
 from foldsmith.atomic import remove_leftovers, replacing
 from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes, read_photo
 from foldsmith.data.parallel import on_all_cores
+from foldsmith.data.shards import DIGEST, HEAD, ShardIndex, ShardReader
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, OutputError
 from foldsmith.hashing import FileHashes, hash_value
 from foldsmith.locking import holder, lock
+from foldsmith.paths import Paths
 
 # Another decoder, or another form of these files, begins a store of its own.
 _FORMAT = f"v2-opencv{cv2.__version__}"
@@ -31,23 +33,11 @@ _SHARD_BYTES = 256 * 2**20
 
 _SYNC_BYTES = 16 * 2**20
 
-# Bytes of a key: SHA-256 of the file, then what was done to the photo (0: nothing).
-_DIGEST, _HEAD = 32, 8
-
 # Photos decoded to estimate how large a store will be.
 _SAMPLE = 16
 
 # Another process may be building the same store for hours.
 _WAIT_S = 24 * 3600.0
-
-
-class _Entry(NamedTuple):
-    """Where a photo is."""
-
-    shard: int
-    offset: int
-    height: int
-    width: int
 
 
 class PhotoStore:
@@ -69,8 +59,6 @@ class PhotoStore:
     def __init__(self, folder: Path | None, hashes: FileHashes) -> None:
         self.folder = None if folder is None else folder / _FORMAT
         self.hashes = hashes
-        self._index: dict[bytes, _Entry] = {}
-        self._shards: list[Path] = []
 
     def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "Photos":
         """Return photos; those that the store lacks are decoded into it, on all cores.
@@ -84,27 +72,25 @@ class PhotoStore:
             DataError: A photo cannot be decoded.
             OutputError: There is too little room for the store.
         """
+        paths = Paths.of(paths)
         if self.folder is None:
             return Photos(paths, prepare, None, [])
-        self._read_index()
-        entries = [self._find(self.hashes.known(path), prepare) for path in paths]
-        if None in entries:
-            missing = [path for path, entry in zip(paths, entries, strict=True) if entry is None]
+        index = ShardIndex(self.folder)
+        digests, known = self.hashes.known_of(paths)
+        rows = np.where(known, _find(index, digests, prepare), -1)
+        missing = np.flatnonzero(rows < 0)
+        if len(missing):
             with self.filling([prepare]) as filling:
-                found = dict(zip(missing, filling.photos(missing, label), strict=True))
+                digests[missing] = filling.photos(paths.take(missing), label)
             self.hashes.save()
-            entries = [
-                entry or self._find(found[path], prepare)
-                for path, entry in zip(paths, entries, strict=True)
-            ]
-        found_entries = [entry for entry in entries if entry is not None]
-        if len(found_entries) < len(paths):
+            index = ShardIndex(self.folder)
+            rows = _find(index, digests, prepare)
+        if (rows < 0).any():
             raise OutputError(
                 f"{self.folder}: photos that were just written cannot be read; delete the folder "
                 "and run the command again"
             )
-        where = np.array(found_entries, dtype=np.int64)
-        return Photos(paths, prepare, where, self._shards)
+        return Photos(paths, prepare, index.where[rows], index.shards)
 
     @contextmanager
     def filling(self, heads: Sequence[Compose]) -> Iterator["Filling"]:
@@ -121,89 +107,22 @@ class PhotoStore:
         if other is not None:
             print(f"waiting for process {other['pid']}, which decodes photos", file=sys.stderr)
         with lock(self.folder, _WAIT_S):
-            self._read_index()
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
             with ExitStack() as stack:
-                filling = Filling(self, heads)
+                filling = Filling(self.folder, self.hashes, heads)
                 stack.push(filling.close)
                 yield filling
-        self._read_index()
-
-    def announce(self, paths: Sequence[Path], heads: Sequence[Compose]) -> None:
-        """Say how much the store will grow, from a sample of the photos.
-
-        Args:
-            paths: Photos that it may lack.
-            heads: The versions to keep of each.
-
-        Raises:
-            OutputError: There is not so much room.
-        """
-        assert self.folder is not None
-        known = {path: self.hashes.known(path) for path in paths}
-        paths = [p for p in paths if not all(self._find(known[p], head) for head in heads)]
-        if not paths:
-            return
-        size, read = 0, 0
-        for path in paths[:: -(-len(paths) // _SAMPLE)]:
-            try:
-                image = read_photo(path, Compose([]))
-            except DataError:
-                continue  # said when its turn comes
-            read += 1
-            # Versions that leave the photo as it is are one.
-            versions = {_head_key(head, image): head for head in heads}
-            size += sum(_apply(head, image).nbytes for head in versions.values())
-        estimate = size / max(read, 1) * len(paths)
-        free = shutil.disk_usage(self.folder.parents[1]).free
-        if estimate > free:
-            raise OutputError(
-                f"{self.folder}: {len(paths)} decoded photos take about {_size(estimate)}, but "
-                f"{_size(free)} are free; make room, lower the size of LongestMaxSize, or set "
-                "globals/photo_store=false, which decodes a photo every time"
-            )
-        print(f"photo store: {len(paths)} photos, about {_size(estimate)}", flush=True)
-
-    def _find(self, digest: str | None, head: Compose) -> _Entry | None:
-        """Return where a photo is in the version that a head gives; None if it is not."""
-        if digest is None:
-            return None
-        content = bytes.fromhex(digest)
-        whole = self._index.get(content + bytes(_HEAD))
-        if whole is not None and head.keeps(whole.height, whole.width):
-            return whole
-        return self._index.get(content + _named(head))
-
-    def _read_index(self) -> None:
-        """Read the indices of shards that are not known yet."""
-        assert self.folder is not None
-        for index in sorted(self.folder.glob("shard_*.npz")):
-            pixels = index.with_suffix(".bin")
-            if pixels in self._shards:
-                continue
-            try:
-                with np.load(index, allow_pickle=False) as arrays:
-                    keys, sizes = arrays["keys"], arrays["sizes"]
-                ends = np.cumsum(sizes.prod(axis=1) * 3)
-                whole = len(keys) == len(sizes) and pixels.stat().st_size == int(ends[-1])
-            except (OSError, ValueError, KeyError, IndexError, EOFError):
-                whole = False
-            if not whole:
-                continue  # damaged: as if it were not there
-            shard = len(self._shards)
-            self._shards.append(pixels)
-            starts = [0, *ends[:-1].tolist()]
-            for key, start, (height, width) in zip(keys, starts, sizes.tolist(), strict=True):
-                self._index[key.tobytes()] = _Entry(shard, start, height, width)
 
 
 class Filling:
     """Photos on their way into a store; made by :meth:`PhotoStore.filling`."""
 
-    def __init__(self, store: PhotoStore, heads: Sequence[Compose]) -> None:
+    def __init__(self, folder: Path, hashes: FileHashes, heads: Sequence[Compose]) -> None:
         self.heads = list(heads)
-        self._store = store
+        self._folder = folder
+        self._hashes = hashes
+        self._index = ShardIndex(folder)
         self._shard = ExitStack()
         self._file: BinaryIO | None = None
         self._keys: list[bytes] = []
@@ -214,35 +133,80 @@ class Filling:
         self._synced: Future[None] | None = None
         self._unsynced = 0
 
-    def photos(self, paths: Sequence[Path], label: str) -> list[str]:
-        """Decode photos and add them; return the hashes of their files.
+    def announce(self, paths: Sequence[Path]) -> None:
+        """Say how much the store will grow, from a sample of the photos.
+
+        Args:
+            paths: Photos that it may lack.
+
+        Raises:
+            OutputError: There is not so much room.
+        """
+        paths = Paths.of(paths)
+        digests, known = self._hashes.known_of(paths)
+        paths = paths.take(np.flatnonzero(~(known & self.holds(digests))))
+        if not len(paths):
+            return
+        size, read = 0, 0
+        for path in paths[:: -(-len(paths) // _SAMPLE)]:
+            try:
+                image = read_photo(path, Compose([]))
+            except DataError:
+                continue  # said when its turn comes
+            read += 1
+            # Versions that leave the photo as it is are one.
+            versions = {_head_key(head, image): head for head in self.heads}
+            size += sum(_apply(head, image).nbytes for head in versions.values())
+        estimate = size / max(read, 1) * len(paths)
+        free = shutil.disk_usage(self._folder.parents[1]).free
+        if estimate > free:
+            raise OutputError(
+                f"{self._folder}: {len(paths)} decoded photos take about {_size(estimate)}, but "
+                f"{_size(free)} are free; make room, lower the size of LongestMaxSize, or set "
+                "globals/photo_store=false, which decodes a photo every time"
+            )
+        print(f"photo store: {len(paths)} photos, about {_size(estimate)}", flush=True)
+
+    def photos(self, paths: Sequence[Path], label: str) -> npt.NDArray[np.uint8]:
+        """Decode photos and add them; return the hashes of their files, shape (n, 32).
 
         Raises:
             DataError: A photo cannot be decoded.
             OutputError: There is too little room.
         """
-        self._store.announce(paths, self.heads)
+        self.announce(paths)
 
         def read(path: Path) -> tuple[FileRead, list[tuple[bytes, Image]]]:
             data, file = read_bytes(path)
-            if all(self._store._find(file.digest, head) for head in self.heads):
+            if self.has(bytes.fromhex(file.digest)):
                 return file, []
             return file, self.versions(file.digest, decode_bytes(data, path))
 
-        digests = []
+        digests = np.empty((len(paths), DIGEST), np.uint8)
         results = on_all_cores(read, paths, label, leave=False)
-        for path, (file, versions) in zip(paths, results, strict=True):
-            self._store.hashes.remember(path, *file)
+        for k, (path, (file, versions)) in enumerate(zip(paths, results, strict=True)):
+            self._hashes.remember(path, *file)
             self.add(versions)
-            digests.append(file.digest)
+            digests[k] = np.frombuffer(bytes.fromhex(file.digest), np.uint8)
         return digests
+
+    def holds(self, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """Return of which files, uint8, shape (n, 32), the store had all versions before."""
+        there = [_find(self._index, digests, head) >= 0 for head in self.heads]
+        held: npt.NDArray[np.bool_] = np.all(there, axis=0)
+        return held
+
+    def has(self, digest: bytes) -> bool:
+        """Return what :meth:`holds` does, of one file."""
+        return all(self._index.has(digest, _named(head), head) for head in self.heads)
 
     def versions(self, digest: str, image: Image) -> list[tuple[bytes, Image]]:
         """Return what the store lacks of a photo, to be added; called on all cores."""
+        content = bytes.fromhex(digest)
         return [
-            (bytes.fromhex(digest) + key, _apply(head, image))
+            (content + key, _apply(head, image))
             for key, head in {_head_key(head, image): head for head in self.heads}.items()
-            if self._store._find(digest, head) is None
+            if not self._index.has(content, _named(head), head)
         ]
 
     def add(self, versions: Sequence[tuple[bytes, Image]]) -> None:
@@ -270,9 +234,8 @@ class Filling:
             self._shard.__exit__(kind, error, trace)
 
     def _start(self) -> BinaryIO:
-        assert self._store.folder is not None
-        taken = [int(path.stem[6:]) for path in self._store.folder.glob("shard_*.npz")]
-        self._path = self._store.folder / f"shard_{max(taken, default=-1) + 1:05d}.bin"
+        taken = [int(path.stem[6:]) for path in self._folder.glob("shard_*.npz")]
+        self._path = self._folder / f"shard_{max(taken, default=-1) + 1:05d}.bin"
         temporary = self._shard.enter_context(replacing(self._path))
         return self._shard.enter_context(temporary.open("wb"))
 
@@ -281,7 +244,7 @@ class Filling:
             self._synced.result()  # before its file is closed
         # Closes and renames the file of pixels; the index comes last and makes it count.
         self._shard.close()
-        keys = np.frombuffer(b"".join(self._keys), np.uint8).reshape(-1, _DIGEST + _HEAD)
+        keys = np.frombuffer(b"".join(self._keys), np.uint8).reshape(-1, DIGEST + HEAD)
         with replacing(self._path.with_suffix(".npz")) as temporary:
             np.savez(temporary, keys=keys, sizes=np.array(self._sizes, dtype=np.int64))
         self._file, self._keys, self._sizes = None, [], []
@@ -300,16 +263,15 @@ class Photos:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Paths,
         prepare: Compose,
         where: npt.NDArray[np.int64] | None,
         shards: Sequence[Path],
     ) -> None:
-        self.paths = list(paths)
+        self.paths = paths
         self._prepare = prepare
-        self._where = None if where is None else where.tolist()
-        self._shards = list(shards)
-        self._pixels: dict[int, Image] = self._open()
+        self._where = where
+        self._shards = ShardReader(shards)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -317,31 +279,12 @@ class Photos:
     @property
     def sizes(self) -> npt.NDArray[np.int64] | None:
         """Height and width of each, int64, shape (n, 2); None if they are not stored."""
-        return None if self._where is None else np.array(self._where, np.int64)[:, 2:]
+        return None if self._where is None else self._where[:, 2:]
 
     def __getitem__(self, index: int) -> Image:
         if self._where is None:
             return read_photo(self.paths[index], self._prepare)
-        shard, offset, height, width = self._where[index]
-        pixels: Image = self._pixels[shard][offset : offset + height * width * 3]
-        return pixels.reshape(height, width, 3)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A process that does not share memory maps the files itself.
-        return self.__dict__ | {"_pixels": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._pixels = self._open()
-
-    def _open(self) -> dict[int, Image]:
-        # Only what these photos need: every map holds a file open. Plain arrays: slicing a memmap
-        # object costs ten times as much.
-        needed = sorted({shard for shard, *_ in self._where or ()})
-        return {
-            shard: np.asarray(np.memmap(self._shards[shard], np.uint8, mode="r"))
-            for shard in needed
-        }
+        return self._shards.read(*self._where[index].tolist())
 
 
 # Transforms take a generator, but those of a head draw nothing from it.
@@ -357,7 +300,13 @@ def _apply(head: Compose, image: Image) -> Image:
 
 def _head_key(head: Compose, image: Image) -> bytes:
     """Return the part of a key that says what a head does to this photo."""
-    return bytes(_HEAD) if head.keeps(image.shape[0], image.shape[1]) else _named(head)
+    return bytes(HEAD) if head.keeps(image.shape[0], image.shape[1]) else _named(head)
+
+
+def _find(
+    index: ShardIndex, digests: npt.NDArray[np.uint8], head: Compose
+) -> npt.NDArray[np.int64]:
+    return index.find(digests, _named(head), head)
 
 
 @lru_cache(maxsize=64)
@@ -369,7 +318,7 @@ def _named(head: Compose) -> bytes:
         # Of those of the package the format knows; a project's may be edited at any time.
         if not type(step).__module__.startswith("foldsmith.")
     ]
-    return bytes.fromhex(hash_value([repr(head), *own]))[:_HEAD]
+    return bytes.fromhex(hash_value([repr(head), *own]))[:HEAD]
 
 
 def _size(n_bytes: float) -> str:

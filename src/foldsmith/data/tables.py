@@ -2,9 +2,11 @@
 
 import codecs
 import io
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ import pandas as pd
 
 from foldsmith.config import Project
 from foldsmith.errors import DataError, one_line
-from foldsmith.hashing import hash_value
+from foldsmith.hashing import hash_texts
+from foldsmith.looking import once
+from foldsmith.paths import Paths
 
 FOLD_COLUMN = "fold"
 # Groups that near-identical photos have joined, where preprocess was asked to.
@@ -55,13 +59,23 @@ def read_table(
         DataError: The file is missing, empty or unreadable, or one line per problem: a
             column is missing, an id is missing or stands twice.
     """
+    texts = tuple(sorted({*text_columns, *(() if id_column is None else (id_column,))}))
+    table = once((path, texts), lambda: _parsed(path, texts)).copy()
+    problems = list(_table_problems(table, columns, id_column, unique, may_be_empty))
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    return table
+
+
+def _parsed(path: Path, text_columns: Iterable[str]) -> pd.DataFrame:
+    """Read a CSV, some columns as the texts that they are."""
     text = _content(path)
     try:
         with warnings.catch_warnings():
             # Rows longer than the line of names: pandas would drop what is too much.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(io.StringIO(text), index_col=False, low_memory=False)
-            for column in {id_column, *text_columns} & set(table.columns):
+            for column in set(text_columns) & set(table.columns):
                 # Once more as it stands: an id such as "007" or "NA" is neither number nor gap.
                 texts = pd.read_csv(
                     io.StringIO(text),
@@ -73,9 +87,6 @@ def read_table(
                 table[column] = texts[column].to_numpy(dtype=object)
     except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
-    problems = list(_table_problems(table, columns, id_column, unique, may_be_empty))
-    if problems:
-        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     return table
 
 
@@ -281,15 +292,15 @@ def path_problems(project: Project, table: pd.DataFrame) -> list[str]:
     The photo folder is what stands before the first ``{`` of ``image_path``.
     """
     folder = PurePath(project.settings.image_path.partition("{")[0] + "x").parent
-    inside = _normal(str(project.data_dir / folder))
-    ids = table[project.settings.id_column]
-    problems = []
-    for name, path in zip(ids, photo_paths(project, table), strict=True):
-        if not _normal(str(path)).startswith(inside + "/"):
-            problems.append(
-                f"column {project.settings.id_column}: {name!r} leads out of the photo folder "
-                f"{folder}"
-            )
+    inside = _normal(str(project.data_dir / folder)) + "/"
+    paths = photo_paths(project, table)
+    if paths.all_plainly_below(f"{folder}/" if str(folder) != "." else ""):
+        return []
+    problems = [
+        f"column {project.settings.id_column}: {name!r} leads out of the photo folder {folder}"
+        for name, path in zip(table[project.settings.id_column], paths.texts(), strict=True)
+        if not _normal(path).startswith(inside)
+    ]
     more = len(problems) - 5
     return [*problems[:5], f"... and {more} more such ids"] if more > 0 else problems
 
@@ -364,21 +375,33 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
     return table
 
 
-def photo_paths(project: Project, table: pd.DataFrame) -> list[Path]:
+def photo_paths(project: Project, table: pd.DataFrame) -> Paths:
     """Return the path of each row's photo.
 
     Raises:
         DataError: The template ``image_path`` names a column that the table lacks.
     """
     template = project.settings.image_path
-    records: list[Any] = table.to_dict(orient="records")
     try:
-        return [project.data_dir / template.format(**record) for record in records]
+        # {photo.name} and {photo[0]} are of the column photo.
+        columns = list(dict.fromkeys(re.split(r"[.\[]", field)[0] for field in _fields(template)))
+        values = [table[column].tolist() for column in columns]
+        rows = zip(*values, strict=True) if values else [()] * len(table)
+        names = (template.format(**dict(zip(columns, row, strict=True))) for row in rows)
+        return Paths(project.data_dir, names)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{project.source_files[0]}: image_path: {template!r} does not fit the table's "
             f"columns ({', '.join(map(str, table.columns))}): {one_line(error)}"
         ) from None
+
+
+def _fields(template: str) -> Iterator[str]:
+    """Yield what a template of ``str.format`` names, also within ``{a:{b}}``."""
+    for _, field, spec, _ in Formatter().parse(template):
+        if field is not None:
+            yield field
+            yield from _fields(spec or "")
 
 
 def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]:
@@ -421,7 +444,7 @@ def groups_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
 
 def hash_columns(table: pd.DataFrame, columns: list[str]) -> str:
     """Return a SHA-256 of the columns' values in the order of the rows."""
-    return hash_value([list(map(str, table[column])) for column in columns])
+    return hash_texts(map(str, table[column]) for column in columns)
 
 
 def submission_table(

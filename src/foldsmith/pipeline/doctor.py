@@ -134,7 +134,7 @@ def _environment() -> dict[str, str]:
 
 def _check_photos(project: Project) -> list[str]:
     tables = [read_train(project, with_bad=True), read_test(project)]
-    paths = [path for table in tables for path in photo_paths(project, table)]
+    paths = photo_paths(project, tables[0]) + photo_paths(project, tables[1])
     hashes = FileHashes(project.hash_store)
     facts = photo_facts(paths, hashes)
     hashes.save()

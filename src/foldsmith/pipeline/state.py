@@ -10,6 +10,7 @@ from foldsmith.config import Project
 from foldsmith.errors import FoldsmithError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import holder
+from foldsmith.looking import one_look
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.stages.inputs import (
     ensemble_inputs,
@@ -233,9 +234,10 @@ def results_of(plan: Plan, hashes: FileHashes) -> dict[str, StepState]:
 
 def _states(plan: Plan, hashes: FileHashes, weights_may_be_gone: bool) -> dict[str, StepState]:
     states: dict[str, StepState] = {}
-    for step in plan.steps:
-        unfinished = [label for label, state in states.items() if state.status != "done"]
-        states[step.label] = state_of_step(step, plan, hashes, unfinished, weights_may_be_gone)
+    with one_look():
+        for step in plan.steps:
+            unfinished = [label for label, state in states.items() if state.status != "done"]
+            states[step.label] = state_of_step(step, plan, hashes, unfinished, weights_may_be_gone)
     hashes.save()
     return states
 

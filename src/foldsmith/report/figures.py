@@ -23,6 +23,9 @@ Array = npt.NDArray[np.float64]
 # Of ink that shows on white and on black.
 _GREY = "#7d8590"
 
+# So many points are drawn at most: more take seconds, and cover each other.
+POINTS = 20_000
+
 
 def _figure(width: float, height: float, n: int = 1) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
@@ -208,6 +211,11 @@ def confusion(
     return figure
 
 
+def sampled(n: int) -> npt.NDArray[np.int64]:
+    """Return which of n photos are drawn as points: all, or :data:`POINTS` evenly chosen."""
+    return np.linspace(0, n - 1, min(n, POINTS)).astype(np.int64)
+
+
 def predictions(targets: Array, predicted: Array, values: Sequence[float]) -> "Figure":
     """Draw :func:`predicted_against_true` and :func:`confusion` side by side."""
     figure, (left, right) = _figure(3.6, 3.2, 2)
@@ -220,7 +228,9 @@ def _draw_scatter(axis: "Axes", targets: Array, predicted: Array, values: Sequen
     rng = np.random.default_rng(0)
     step = min(np.diff(values)) if len(values) > 1 else 1.0
     spread = rng.uniform(-0.2, 0.2, len(targets)) * step
-    axis.scatter(targets + spread, predicted, s=4, alpha=0.4, linewidths=0, rasterized=True)
+    chosen = sampled(len(targets))
+    places = (targets + spread)[chosen]
+    axis.scatter(places, predicted[chosen], s=4, alpha=0.4, linewidths=0, rasterized=True)
     ends = [min(values), max(values)]
     axis.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
     axis.set_title("predicted against true (spread sideways)", fontsize=9)
@@ -327,6 +337,7 @@ def map_of(
 def sizes(info: pd.DataFrame) -> "Figure":
     """Draw widths and heights of photos; ``info`` has height and width in px."""
     figure, (axis,) = _figure(3.6, 2.8)
+    info = info.iloc[sampled(len(info))]
     axis.scatter(info["width"], info["height"], s=5, alpha=0.4, linewidths=0, rasterized=True)
     axis.set_xlabel("width, px", fontsize=8)
     axis.set_ylabel("height, px", fontsize=8)

@@ -7,6 +7,7 @@ from pathlib import Path
 from foldsmith.atomic import write_text
 from foldsmith.config import Criterion, Project
 from foldsmith.errors import OutputError
+from foldsmith.looking import one_look
 from foldsmith.pipeline.compare import compare_runs, read_finished
 from foldsmith.pipeline.plan import plan_of
 from foldsmith.report.comparison import lines_of, sections_of_comparison
@@ -49,7 +50,8 @@ def write_report(
     name = Path(config).stem
     path = project.path(REPORTS) / f"{name}.html" if output is None else output
     title = f"{project.settings.name}: {name}"
-    _write(path, title, reason_of(plan), sections_of(plan, look_at))
+    with one_look():
+        _write(path, title, reason_of(plan), sections_of(plan, look_at))
     return path
 
 

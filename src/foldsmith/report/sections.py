@@ -140,7 +140,10 @@ def _data(project: Project) -> Section:
     if group is not None:
         by_target["groups"] = folds.groupby(FOLD_COLUMN)[group].nunique()
     section.parts.append(table("Photos of each fold", by_target.reset_index()))
-    section.parts.append(picture("Every photo is a point.", figures.sizes(info)))
+    every = "Every photo is a point."
+    if len(info) > figures.POINTS:
+        every = f"{figures.POINTS} of the photos, evenly chosen, are points."
+    section.parts.append(picture(every, figures.sizes(info)))
     listed = project.data_dir / NEAR_DUPLICATES
     if listed.is_file():
         pairs = pd.read_csv(listed, dtype=str)

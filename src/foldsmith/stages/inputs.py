@@ -1,7 +1,6 @@
 """What the output of each step depends on, as hashes of content."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,7 +21,9 @@ from foldsmith.data.tables import (
     read_train,
     readable_test,
 )
-from foldsmith.hashing import FileHashes, hash_value
+from foldsmith.hashing import FileHashes, hash_texts, hash_value
+from foldsmith.looking import once
+from foldsmith.paths import Paths
 from foldsmith.stages.manifest import Inputs
 
 # Where an experiment runs, how fast, what it prints and draws, but not what comes out.
@@ -58,10 +59,8 @@ _TRAINING_ONLY = (
 def preprocess_inputs(project: Project, hashes: FileHashes) -> Inputs:
     """Return the inputs of the statistics and folds."""
     settings = project.settings
-    paths = [
-        *photo_paths(project, _table(project, settings.train_csv)),
-        *photo_paths(project, _table(project, settings.test_csv)),
-    ]
+    train, test = (_table(project, name) for name in (settings.train_csv, settings.test_csv))
+    paths = photo_paths(project, train) + photo_paths(project, test)
     keys = (
         *("data_dir", "train_csv", "test_csv", "image_path", "id_column", "target_column"),
         *("group_column", "folds"),
@@ -73,7 +72,7 @@ def preprocess_inputs(project: Project, hashes: FileHashes) -> Inputs:
             settings.train_csv: hashes.of(project.data_dir / settings.train_csv),
             settings.test_csv: hashes.of(project.data_dir / settings.test_csv),
         },
-        "photos": hash_photos(project, paths, hashes),
+        "photos": hash_photos(paths, hashes),
     }
 
 
@@ -86,14 +85,12 @@ def pretrain_inputs(
     """
     project = experiment.project
     test = read_test(project)
-    paths = [
-        *photo_paths(project, read_train(project)),
-        *photo_paths(project, test.iloc[readable_test(project, test)]),
-    ]
+    readable = test.iloc[readable_test(project, test)]
+    paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
     inputs: Inputs = {
         "config": _config(experiment, _INFERENCE_ONLY),
         "files": _files(experiment, types, hashes),
-        "photos": hash_photos(project, paths, hashes),
+        "photos": hash_photos(paths, hashes),
     }
     if experiment.tree.get("probe"):
         table = read_folds(project, experiment.globals.meta_file)
@@ -120,7 +117,7 @@ def train_inputs(
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
         "auxiliary": _hash_auxiliary(experiment, table, hashes),
-        "photos": hash_photos(project, photo_paths(project, table), hashes),
+        "photos": hash_photos(photo_paths(project, table), hashes),
     }
 
 
@@ -144,7 +141,7 @@ def infer_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
-    paths = [*photo_paths(project, table), *photo_paths(project, readable)]
+    paths = photo_paths(project, table) + photo_paths(project, readable)
     experiment = without_pretrained(experiment)
     lasting = new_photo_inputs(experiment, types, hashes)
     return lasting | {
@@ -153,7 +150,7 @@ def infer_inputs(
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
         "test ids": hash_columns(test, [project.settings.id_column]),
-        "photos": hash_photos(project, paths, hashes),
+        "photos": hash_photos(paths, hashes),
         "snapshots": dict(snapshots),
     }
 
@@ -182,11 +179,11 @@ def features_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
-    paths = [*photo_paths(project, table), *photo_paths(project, readable)]
+    paths = photo_paths(project, table) + photo_paths(project, readable)
     return {
         "config": _config(experiment, ("head",)),
         "files": _files(experiment, types, hashes),
-        "photos": hash_photos(project, paths, hashes),
+        "photos": hash_photos(paths, hashes),
     }
 
 
@@ -252,11 +249,9 @@ def hash_folds(project: Project, table: pd.DataFrame) -> str:
     return hash_columns(table, [project.settings.id_column, FOLD_COLUMN])
 
 
-def hash_photos(project: Project, paths: Iterable[Path], hashes: FileHashes) -> str:
+def hash_photos(paths: Paths, hashes: FileHashes) -> str:
     """Return the hash of the names and contents of photos, in their order."""
-    paths = list(paths)
-    names = [str(path.relative_to(project.data_dir)) for path in paths]
-    return hash_value([names, hashes.of_all(paths)])
+    return once(("photos", paths.sha256()), lambda: hash_texts([paths.names(), hashes.each(paths)]))
 
 
 def _table(project: Project, name: str) -> pd.DataFrame:

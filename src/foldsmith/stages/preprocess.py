@@ -10,6 +10,7 @@ from foldsmith.atomic import remove_leftovers, write_csv
 from foldsmith.config import Experiment, Project
 from foldsmith.data.checks import table_problems
 from foldsmith.data.duplicates import NEAR_DUPLICATES, merged_groups, near_duplicates
+from foldsmith.data.facts import KeptFacts
 from foldsmith.data.folds import assign_folds
 from foldsmith.data.statistics import (
     IMG_INFO,
@@ -92,7 +93,7 @@ def _preprocess(
 
     of_train = good[ids["data_type"].to_numpy()[good] == "train"]
     train = tables["train"].iloc[of_train].reset_index(drop=True)
-    pairs = near_duplicates(facts.hashes[good], facts.thumbnails[good])
+    pairs = near_duplicates(facts.hashes, facts.thumbnails, good)
     merged = _merged(project, train, pairs)
     folds = _folds(project, train, merged)
     info = pd.concat([ids, facts.table], axis=1).iloc[good].reset_index(drop=True)
@@ -152,13 +153,14 @@ def _read_photos(
         ],
         ignore_index=True,
     )
-    paths = [path for table in tables.values() for path in photo_paths(project, table)]
+    paths = photo_paths(project, tables["train"]) + photo_paths(project, tables["test"])
+    kept = KeptFacts(project.photo_facts)
     if not heads:
-        return ids, photo_facts(paths, hashes)
+        return ids, photo_facts(paths, hashes, None, kept)
     store = PhotoStore(project.photo_store, hashes)
     with store.filling(heads) as filling:
-        store.announce(paths, heads)
-        return ids, photo_facts(paths, hashes, filling)
+        filling.announce(paths)
+        return ids, photo_facts(paths, hashes, filling, kept)
 
 
 def _bad_photos(ids: pd.DataFrame, facts: PhotoFacts) -> pd.DataFrame:

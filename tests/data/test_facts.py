@@ -1,0 +1,141 @@
+import multiprocessing
+import os
+import signal
+
+import cv2
+import numpy as np
+import pytest
+
+from foldsmith.data import facts as facts_module
+from foldsmith.data import statistics
+from foldsmith.data import store as store_module
+from foldsmith.data.facts import KeptFacts
+from foldsmith.data.statistics import photo_facts
+from foldsmith.data.store import Filling, PhotoStore
+from foldsmith.data.transforms import Compose, LongestMaxSize
+from foldsmith.hashing import FileHashes
+
+HEAD = Compose([LongestMaxSize(20)])
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Photos that are older than what file times can tell apart; the last is none."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    found = [tmp_path / "photos" / f"{k}.jpg" for k in range(40)]
+    for k, path in enumerate(found):
+        cv2.imwrite(str(path), rng.integers(0, 255, (14 + k % 9, 25 - k % 5, 3), np.uint8))
+    found[-1].write_bytes(b"no photo")
+    for k, path in enumerate(found):
+        os.utime(path, ns=(k, 10**18 + k))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch):
+    monkeypatch.setattr(facts_module, "_PHOTOS", 8)
+    monkeypatch.setattr(store_module, "_SHARD_BYTES", 6000)
+    # One photo after another: what is done when a process is killed is known.
+    monkeypatch.setattr("foldsmith.data.parallel._CHUNK", 1)
+    monkeypatch.setattr("foldsmith.data.parallel._AHEAD", 1)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    found = []
+    original = statistics.decode_bytes
+
+    def counting(data, path):
+        found.append(path)
+        return original(data, path)
+
+    monkeypatch.setattr(statistics, "decode_bytes", counting)
+    return found
+
+
+def run(folder, paths):
+    hashes = FileHashes(folder / "state/hashes")
+    with PhotoStore(folder / "state/store", hashes).filling([HEAD]) as filling:
+        found = photo_facts(paths, hashes, filling, KeptFacts(folder / "state/facts"))
+    hashes.save()
+    return found
+
+
+def assert_same(one, other):
+    assert one.table.equals(other.table)
+    assert one.problems == other.problems
+    np.testing.assert_array_equal(one.hashes, other.hashes)
+    rows = np.arange(len(one.hashes) - 1)[::-2]
+    np.testing.assert_array_equal(one.thumbnails(rows), other.thumbnails(rows))
+
+
+def plain(paths, folder):
+    return photo_facts(paths, FileHashes(folder / "none/none"))
+
+
+def test_what_is_known_is_not_decoded_again(tmp_path, paths, decoded):
+    expected = plain(paths, tmp_path)
+    assert expected.thumbnails(np.array([3])).any()
+    decoded.clear()
+    assert_same(run(tmp_path, paths), expected)
+    assert sorted(decoded) == sorted(paths)
+    decoded.clear()
+    assert_same(run(tmp_path, paths), expected)
+    # What cannot be read is looked at again: it may have been mended.
+    assert decoded == [paths[-1]]
+
+
+def test_a_changed_photo_is_measured_anew(tmp_path, paths, decoded):
+    run(tmp_path, paths)
+    cv2.imwrite(str(paths[3]), np.full((15, 15, 3), 200, np.uint8))
+    # The same content under another name is known.
+    paths[4] = paths[4].rename(paths[4].with_name("other.jpg"))
+    decoded.clear()
+    found = run(tmp_path, paths)
+    assert sorted(decoded) == sorted([paths[3], paths[-1]])
+    assert_same(found, plain(paths, tmp_path))
+
+
+@pytest.mark.parametrize("what", ["facts", "store"])
+def test_what_is_damaged_is_found_out_again(tmp_path, paths, decoded, what):
+    run(tmp_path, paths)
+    expected = plain(paths, tmp_path)
+    file = sorted((tmp_path / "state" / what).rglob("*.npy" if what == "facts" else "*.bin"))[1]
+    file.write_bytes(file.read_bytes()[:-50])
+    decoded.clear()
+    assert_same(run(tmp_path, paths), expected)
+    assert 3 <= len(decoded) <= 12
+    decoded.clear()
+    assert_same(run(tmp_path, paths), expected)
+    assert decoded == [paths[-1]]
+
+
+def _die(folder, paths, after):
+    added = 0
+    original = Filling.add
+
+    def add(self, versions):
+        nonlocal added
+        original(self, versions)
+        added += 1
+        if added == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Filling.add = add
+    run(folder, paths)
+
+
+def test_a_process_that_is_killed_has_lost_little(tmp_path, paths, decoded):
+    process = multiprocessing.get_context("fork").Process(target=_die, args=(tmp_path, paths, 30))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    shards = sorted((tmp_path / "state").rglob("shard_*.npz"))
+    kept = sum(len(np.load(shard)["keys"]) for shard in shards)
+    assert 15 <= kept < 30
+    assert_same(run(tmp_path, paths), plain(paths, tmp_path))
+    again = decoded[: -len(paths)]
+    # What a whole shard and a whole file have is not decoded again; a file has 8 photos.
+    assert len(paths) - 24 <= len(again) <= len(paths) - min(kept, 24)
+    assert len(list((tmp_path / "state").rglob("*.part-*"))) == 0

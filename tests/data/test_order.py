@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
+from foldsmith.data.order import epoch_order
+from foldsmith.errors import ConfigError
+
+SIZES = st.integers(1, 2000)
+SMALL = st.integers(0, 2**31)
+
+
+@given(SIZES, SMALL, SMALL, st.none() | st.integers(1, 3000))
+def test_every_photo_comes_once_and_the_arguments_alone_decide(n, seed, epoch, window):
+    order = epoch_order(n, seed, epoch, window)
+    assert sorted(order.tolist()) == list(range(n))
+    np.testing.assert_array_equal(order, epoch_order(n, seed, epoch, window))
+
+
+@given(SIZES, SMALL, SMALL, st.integers(0, 3000))
+def test_without_a_window_it_is_what_it_always_was(n, seed, epoch, more):
+    before = np.random.default_rng([seed, epoch]).permutation(n)
+    np.testing.assert_array_equal(epoch_order(n, seed, epoch), before)
+    # A window that holds all photos is none.
+    np.testing.assert_array_equal(epoch_order(n, seed, epoch, n + more), before)
+
+
+@given(st.integers(500, 3000), SMALL, SMALL, st.integers(32, 400))
+def test_what_is_read_at_a_time_lies_in_few_stretches(n, seed, epoch, window):
+    order = epoch_order(n, seed, epoch, window)
+    run = window // 16
+    for start in range(0, n, 97):
+        taken = np.sort(order[start : start + window])
+        # Gaps longer than a run lie between stretches. Of 2 * window neighbours in the sequence of
+        # runs, whose first and last may be cut, and the first run of all is short.
+        stretches = 1 + int((np.diff(taken) > run).sum())
+        assert stretches <= 2 * window // run + 3
+
+
+def test_epochs_and_seeds_differ_and_neighbours_part():
+    n, window = 4000, 400
+    orders = [epoch_order(n, seed, epoch, window) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    for k, order in enumerate(orders):
+        # Of a global permutation 1 photo is where it was.
+        assert all((order == other).mean() < 0.02 for other in orders[k + 1 :])
+    together = np.zeros(n - 1)
+    epochs = 60
+    for epoch in range(epochs):
+        batch_of = np.empty(n, int)
+        batch_of[epoch_order(n, 0, epoch, window)] = np.arange(n) // 40
+        together += batch_of[1:] == batch_of[:-1]
+    # Two neighbours share a batch now and then, and none of them always or most of the time.
+    assert 0.02 < together.mean() / epochs < 0.3
+    assert together.max() / epochs < 0.5
+
+
+def test_photos_from_everywhere_meet_in_a_batch():
+    n, window, batch = 16_000, 1600, 64
+    met = [set(), set()]
+    for epoch in range(40):
+        order = epoch_order(n, 0, epoch, window)
+        place = int(np.flatnonzero(order == 5000)[0])
+        partners = order[place // batch * batch : (place // batch + 1) * batch]
+        met[epoch % 2] |= set((partners // 1000).tolist())
+    assert met[0] == met[1] == set(range(16))
+
+
+def test_the_sampler_takes_it():
+    sampler = EpochBatchSampler(1000, 10, True, False, seed=3, window=100)
+    sampler.epoch = 7
+    keys = [key for batch in sampler for key in batch]
+    assert [index for _, index in keys] == epoch_order(1000, 3, 7, 100).tolist()
+
+
+@pytest.mark.parametrize(("window", "shuffle"), [(3, True), (100, False)])
+def test_a_window_that_means_nothing_is_an_error(window, shuffle):
+    with pytest.raises(ConfigError, match=f"window: {window} needs shuffle: true and at least"):
+        PhotoLoader([None] * 10, 4, shuffle=shuffle, window=window)
