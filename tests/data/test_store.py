@@ -135,6 +135,7 @@ def test_few_shards_are_mapped_at_a_time_and_none_before_it_is_read(tmp_path, pa
     monkeypatch.setattr(shards, "_MAPPED", 3)
     # Pages are let go of after every other photo, while views of them are held.
     monkeypatch.setattr(shards, "_HELD", 1500)
+    monkeypatch.setattr(shards, "_AROUND", 0)
     photos = open_store(tmp_path).load(paths, SMALL, "decode")
     maps = photos._shards._maps
     assert len(maps) == 0
