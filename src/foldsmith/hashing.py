@@ -122,7 +122,9 @@ class FileHashes:
         Returns:
             SHA-256 of each, uint8, shape (n, 32), and whether it is known, shape (n,).
         """
-        states = b"".join(map(self._state_of, Paths.of(paths).texts()))
+        states = bytearray()
+        for text in Paths.of(paths).texts():
+            states += self._state_of(text)
         keys = np.frombuffer(states, np.uint8).reshape(-1, _STATE)
         digests = np.zeros((len(keys), _DIGEST), np.uint8)
         known = np.zeros(len(keys), bool)

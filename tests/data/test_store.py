@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from foldsmith.data import shards
 from foldsmith.data import store as store_module
 from foldsmith.data.images import decode
 from foldsmith.data.store import PhotoStore
@@ -127,6 +128,29 @@ def test_many_shards(tmp_path, paths, monkeypatch):
     assert len(sizes(tmp_path)) > 5
     assert_holds(photos, paths, SMALL)
     assert_holds(open_store(tmp_path).load(paths, SMALL, "decode"), paths, SMALL)
+
+
+def test_few_shards_are_mapped_at_a_time_and_none_before_it_is_read(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(store_module, "_SHARD_BYTES", 2000)
+    monkeypatch.setattr(shards, "_MAPPED", 3)
+    # Pages are let go of after every other photo, while views of them are held.
+    monkeypatch.setattr(shards, "_HELD", 1500)
+    monkeypatch.setattr(shards, "_AROUND", 0)
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    maps = photos._shards._maps
+    assert len(maps) == 0
+    held = [photos[k] for k in range(len(paths))]
+    assert len(maps) == 3
+    for image, path in zip(held, paths, strict=True):
+        np.testing.assert_array_equal(image, expected(path, SMALL))
+    assert_holds(photos, paths, SMALL)
+
+
+def test_neighbours_of_the_table_are_neighbours_in_the_store(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(store_module, "_SHARD_BYTES", 2000)
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    places = [tuple(row) for row in photos._where[:, :2].tolist()]
+    assert places == sorted(places)
 
 
 def test_a_process_that_shares_no_memory_maps_the_files(tmp_path, paths):

@@ -72,6 +72,7 @@ ALL_FOLDS = FOLDS | {"train 100 fold 0", "train 100 fold 1"}
     ("override", "stale"),
     [
         ("200:optimizer/lr=0.01", FOLDS | LAST),
+        ("200:loader/train/window=4", FOLDS | LAST),
         ("200:loader/test/batch_size=3", LAST),
         ("200:globals/tta=hflip", LAST),
         ("000:optimizer/momentum=0.5", {"pretrain 000"} | ALL_FOLDS | {"infer 100"} | LAST),

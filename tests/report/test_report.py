@@ -19,7 +19,7 @@ from foldsmith.evaluation.saliency import grad_cam, score_of
 from foldsmith.models.weights import load_weights
 from foldsmith.pipeline import run
 from foldsmith.pipeline.compare import compare_runs, read_finished
-from foldsmith.report import write_report
+from foldsmith.report import figures, write_report
 from foldsmith.stages.look import look_at
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import create_task
@@ -98,6 +98,17 @@ def test_the_worst_are_worse_than_the_best(page):
     assert len(errors[0]) == len(errors[1]) == 12
     assert errors[0] == sorted(errors[0], reverse=True) and errors[1] == sorted(errors[1])
     assert errors[0][0] > errors[1][0]
+
+
+def test_of_very_many_photos_some_are_drawn():
+    assert figures.sampled(0).tolist() == []
+    assert figures.sampled(1000).tolist() == list(range(1000))
+    chosen = figures.sampled(1_000_000)
+    assert len(set(chosen.tolist())) == figures.POINTS
+    assert (chosen[0], chosen[-1]) == (0, 999_999)
+    info = pd.DataFrame({"height": np.arange(50_000), "width": 1})
+    (points,) = figures.sizes(info).axes[0].collections
+    assert len(points.get_offsets()) == figures.POINTS
 
 
 def test_nothing_is_fetched_and_nothing_is_markup_that_should_be_text(page):

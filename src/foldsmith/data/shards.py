@@ -20,8 +20,9 @@ DIGEST, HEAD = 32, 8
 # thousand.
 _MAPPED = 256
 
-# Bytes that are read before the pages they were in are let go of.
-_HELD = 64 * 2**20
+# Bytes that are mapped before all of them are let go of. The system maps some pages around each that
+# is asked for: 64 KiB, beside what is read.
+_HELD, _AROUND = 128 * 2**20, 2**16
 
 
 class ShardIndex:
@@ -107,20 +108,20 @@ class ShardReader:
     def __init__(self, shards: Sequence[Path]) -> None:
         self._shards = list(shards)
         self._maps: OrderedDict[int, tuple[mmap.mmap, Image]] = OrderedDict()
-        self._read = 0
+        self._mapped = 0
 
     def read(self, shard: int, offset: int, height: int, width: int) -> Image:
         """Return one photo, shape (height, width, 3), read-only."""
         size = height * width * 3
-        self._read += size
-        if self._read > _HELD:
+        self._mapped += size + _AROUND
+        if self._mapped > _HELD:
             self._let_go()
         mapped = self._maps.get(shard) or self._map(shard)
         return mapped[1][offset : offset + size].reshape(height, width, 3)
 
     def __getstate__(self) -> dict[str, Any]:
         # A process that does not share memory maps the files itself.
-        return self.__dict__ | {"_maps": OrderedDict(), "_read": 0}
+        return self.__dict__ | {"_maps": OrderedDict(), "_mapped": 0}
 
     def _map(self, shard: int) -> tuple[mmap.mmap, Image]:
         if len(self._maps) >= _MAPPED:
@@ -132,7 +133,7 @@ class ShardReader:
         return self._maps[shard]
 
     def _let_go(self) -> None:
-        self._read = 0
+        self._mapped = 0
         if hasattr(mmap, "MADV_DONTNEED"):
             for mapped, _ in self._maps.values():
                 mapped.madvise(mmap.MADV_DONTNEED)
