@@ -1,10 +1,9 @@
 """The examples for Slurm and Kubernetes, run as scripts and read as the programs would read them.
 
 There is no cluster here. ``srun``, ``scontrol``, ``torchrun``, ``ray`` and ``foldsmith`` are
-stand-ins
-(``cluster_stand_in.py``): they do with processes of this machine what the real ones do with nodes,
-and note what they were called with. Those command lines then go through the parsers of the real
-programs.
+stand-ins (``cluster_stand_in.py``): they do with processes of this machine what the real ones do
+with nodes, and note what they were called with. Those command lines then go through the parsers of
+the real programs.
 """
 
 import json
