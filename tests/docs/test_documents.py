@@ -36,6 +36,12 @@ NOT_RUN = {
     "foldsmith serve --run output/900_ensemble": "serves until it is stopped; see test_serving.py",
     "curl -F file=@1.jpg -F file=@2.jpg http://127.0.0.1:8000/predict": "see test_serving.py",
     "tensorboard --logdir output": "serves until it is stopped; see test_loggers.py",
+    "sbatch slurm_torchrun.sbatch pretrain exp_config/000.yml": "see test_cluster_examples.py",
+    "sbatch slurm_ray.sbatch exp_config/900.yml": "see test_cluster_examples.py",
+    "kubectl apply -f kuberay_job.yaml": "see test_cluster_examples.py",
+    "srun --nodes=2 --ntasks-per-node=1 sh -c flock --nonblock .locktest sleep 5 && echo locked": (
+        "needs two nodes"
+    ),
     "foldsmith --install-completion": "changes the shell's startup file; see test_completion.py",
     "foldsmith --show-completion": "asks which shell it was called from; see test_completion.py",
 }
