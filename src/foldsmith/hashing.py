@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from foldsmith.atomic import write_text
+from foldsmith.errors import OutputError
+from foldsmith.locking import lock
 
 # A file this young may change again without its time showing it.
 _SETTLED_NS = 2_000_000_000
+
+# Seconds to wait for another process that writes the same store.
+_WAIT_S = 30.0
 
 
 def hash_value(value: Any) -> str:
@@ -78,11 +83,12 @@ class FileHashes:
         """Write what is known, if it has changed; a folder that takes no files is no error."""
         if self._changed:
             self._changed = False
-            # With what another process has found out meanwhile.
-            self._known = self._read() | self._known
             try:
-                write_text(self._store, json.dumps(self._known))
-            except OSError:
+                with lock(self._store, _WAIT_S):
+                    # With what another process has found out meanwhile.
+                    self._known = self._read() | self._known
+                    write_text(self._store, json.dumps(self._known))
+            except (OSError, OutputError):
                 return
 
     def _read(self) -> dict[str, list[Any]]:

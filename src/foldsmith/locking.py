@@ -18,6 +18,9 @@ from foldsmith.errors import OutputError
 # Loader workers of a killed process inherit its lock; they notice its death within seconds.
 ORPHANS_END_S = 20.0
 
+# Who asks whether a folder is held (:func:`is_free`) holds it no longer than this.
+_MOMENT_S = 0.2
+
 
 @contextmanager
 def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
@@ -34,11 +37,10 @@ def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     Raises:
         OutputError: Another process holds it; the message says which.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+    held = _lock_of(folder)
     owner_file = folder.parent / f".{folder.name}.owner.json"
     try:
-        held.acquire(timeout=wait_s)
+        held.acquire(timeout=max(wait_s, _MOMENT_S))
     except filelock.Timeout:
         owner = _read_owner(owner_file)
         try:
@@ -58,10 +60,29 @@ def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 def holder(folder: Path) -> dict[str, Any] | None:
     """Return the process that holds a folder, as :func:`this_process` of it; None if none does.
 
-    Only what that process has written is read: nothing is locked by asking.
+    Of a process on this host only what it has written is read: nothing is locked by asking. One
+    on another host may have died with it, which its lock alone shows.
     """
     owner = _read_owner(folder.parent / f".{folder.name}.owner.json")
-    return owner if owner is not None and is_alive(owner) else None
+    if owner is None or not is_alive(owner):
+        return None
+    return owner if _on_this_host(owner) or not is_free(folder) else None
+
+
+def is_free(folder: Path, wait_s: float = 0.0) -> bool:
+    """Return whether nobody holds a folder; it is held for a moment by asking.
+
+    Args:
+        folder: The folder; it need not exist.
+        wait_s: Seconds to wait for a process to let go.
+    """
+    held = _lock_of(folder)
+    try:
+        held.acquire(timeout=wait_s)
+    except OSError:  # held; or a folder that is not ours to write to
+        return False
+    held.release()
+    return True
 
 
 def this_process() -> dict[str, Any]:
@@ -77,7 +98,7 @@ def this_process() -> dict[str, Any]:
 
 def is_alive(process: dict[str, Any]) -> bool:
     """Return whether a process lives; one on another host is taken to."""
-    if process.get("host") != socket.gethostname():
+    if not _on_this_host(process):
         return True
     try:
         os.kill(int(process["pid"]), 0)
@@ -88,6 +109,15 @@ def is_alive(process: dict[str, Any]) -> bool:
     # Numbers are given again: in a container that starts anew, even to this very process.
     started = _start_ticks(int(process["pid"]))
     return started is None or process.get("started", started) == started
+
+
+def _on_this_host(process: dict[str, Any]) -> bool:
+    return bool(process.get("host") == socket.gethostname())
+
+
+def _lock_of(folder: Path) -> filelock.BaseFileLock:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder.parent / f".{folder.name}.lock")
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -165,8 +165,12 @@ def train_folds(
         with lock(folder):
             # Again, now that nobody else can change it.
             state = decide(folder, inputs, start)
-            # Trainings of other folds hold it for a moment, an inference for long.
-            with lock(root, wait_s=10):
+            if state == "done":  # by another process, while the parts were built
+                print(f"fold {fold}: finished already")
+                continue
+            # Trainings of other folds hold it for a moment each, and may all begin at once; an
+            # inference holds it for long.
+            with lock(root, wait_s=60):
                 _remove_inferred(root, fold)
                 save_sources(root, experiment)
             step_name = f"train {settings.output_root} fold {fold}"
