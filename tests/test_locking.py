@@ -103,3 +103,19 @@ def test_a_number_that_was_given_again_is_another_process(tmp_path):
         pytest.skip("the system does not tell when a process started")
     owner_file.write_text(json.dumps(owner | {"started": owner["started"] - 1}))
     assert holder(folder) is None
+
+
+def test_a_holder_on_a_host_that_died_is_none(tmp_path):
+    """Its process cannot be asked; its lock ended with it."""
+    folder = tmp_path / "output"
+    owner = tmp_path / ".output.owner.json"
+    elsewhere = this_process() | {"host": "another"}
+    owner.write_text(json.dumps(elsewhere))
+    assert holder(folder) is None
+    process = holding(folder)
+    try:
+        owner.write_text(json.dumps(elsewhere))
+        assert holder(folder)["host"] == "another"
+    finally:
+        process.kill()
+        process.wait()

@@ -61,6 +61,10 @@ class Course:
         number = 1 + self.chosen.steps.index(step)
         return f"[{number}/{len(self.chosen.steps)}] {step.label}"
 
+    def to_do(self) -> list[Step]:
+        """Return the steps to run that are not done."""
+        return [step for step in self.chosen.steps if self.states[step.label].status != "done"]
+
     def to_run(self, step: Step) -> StepState | None:
         """Return how far a step is whose turn has come; None if it is not to be run.
 

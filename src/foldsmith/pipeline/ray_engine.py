@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
@@ -43,6 +44,9 @@ _NAMESPACE = "foldsmith"
 
 # Seconds between two questions to the coordinator.
 _PAUSE_S = 0.25
+
+# Seconds for the head node to answer.
+_CONNECT_S = 20.0
 
 # Seconds for a node to say what it has of the project, and for an actor to be gone.
 _PATIENCE_S = 120.0
@@ -100,13 +104,12 @@ def _connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():  # by the caller, in Python
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What Ray itself has to say of its nodes comes without colours.
+    for switch in ("RAY_USAGE_STATS_ENABLED", "RAY_COLOR_PREFIX"):
+        os.environ.setdefault(switch, "0")
     ours = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    if address is not None and "://" in address:
-        raise ConfigError(
-            f"--address {address}: must be HOST:PORT of the head node, or auto; give the command "
-            "on a node of the cluster"
-        )
+    if address is not None:
+        _check_address(address)
     try:
         ray.init(
             address=address or "local",
@@ -120,7 +123,7 @@ def _connected(address: str | None) -> Iterator[None]:
             raise OutputError(f"Ray does not start: {one_line(error)[:300]}") from error
         raise ConfigError(
             f"--address {address}: no Ray cluster is to be had there ({one_line(error)[:200]}); "
-            "'ray start --head' starts one"
+            "'ray start --head' starts one, and one that asks for tokens needs RAY_AUTH_MODE=token"
         ) from error
     if threading.current_thread() is threading.main_thread():
         for number, handler in ours:  # Ray has set its own
@@ -129,6 +132,26 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Make sure that somebody answers at an address, which Ray itself tries for many minutes."""
+    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    host, _, port = where.rpartition(":")
+    if where == "auto":
+        return
+    if not host or "/" in host or not port.isdigit():
+        raise ConfigError(
+            f"--address {where}: must be HOST:PORT of the head node, or auto; give the command "
+            "on a node of the cluster"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--address {where}: nobody answers there ({one_line(error)}); 'ray start --head' "
+            "starts a cluster and says its address"
+        ) from None
 
 
 def _name_of(project: Project, config: Path) -> str:
@@ -183,13 +206,12 @@ def _attach(name: str, config: Path, asked: tuple[Any, ...]) -> tuple[Any, News]
 def _begin(
     course: Course, name: str, config: Path, asked: tuple[Any, ...], address: str | None
 ) -> Any:
-    """Make sure that the cluster can do what is to be done, and begin."""
-    project, states = course.plan.project, course.states
+    """Make sure that the cluster can do what is to be done, and begin; returns the actor."""
+    project = course.plan.project
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     alive = [node for node in known if node["Alive"]]
     nodes = [_node(entry["Resources"]) for entry in alive]
-    to_do = [step for step in course.chosen.steps if states[step.label].status != "done"]
-    requests = requests_of(to_do, project, nodes)
+    requests = requests_of(course.to_do(), project, nodes)
     _check_nodes(project, alive)
     log = _log_of(project, config)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -301,10 +323,10 @@ def _watch(coordinator: Any, course: Course, news: News | None) -> End:
 def _news(coordinator: Any, name: str | None, first: int) -> News:
     try:
         news: News = ray.get(coordinator.news.remote(name, first))
-    except ActorDiedError as error:
+    except ActorDiedError:
         raise OutputError(
-            "the run was stopped by another command, or cannot be begun again "
-            f"({one_line(error)[:200]}); every finished epoch is kept"
+            "the run was stopped by another command, or its cluster has ended; every finished "
+            "epoch is kept, and the same command goes on"
         ) from None
     return news
 

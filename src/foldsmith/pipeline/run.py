@@ -85,9 +85,10 @@ def run(
     plan = plan_of(project, config, overrides)
     check_tables(plan)
     course = Course(plan, plan.select(only, until), Options(skip_bad, keep_snapshots))
-    if engine == "ray":
+    on_ray = _ray_engine() if engine == "ray" else None
+    if on_ray is not None and course.to_do():
         asked = (tuple(overrides), tuple(only), until, skip_bad, keep_snapshots)
-        _ray_engine().run_on_ray(course, project.path(config), asked, address)
+        on_ray.run_on_ray(course, project.path(config), asked, address)
     else:
         course.open()
         with run_view(course.chosen, course.states, course.speeds) as view:
