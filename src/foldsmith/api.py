@@ -17,6 +17,7 @@ from foldsmith.config.resources import Kind
 from foldsmith.config.yaml_io import inline_yaml
 from foldsmith.errors import ConfigError
 from foldsmith.pipeline.plan import EXPERIMENTS, plan_of
+from foldsmith.pipeline.run import Engine
 from foldsmith.report import Results, write_report
 from foldsmith.stages.new import NewMetric
 
@@ -94,6 +95,8 @@ class Project(config.Project):
         until: Kind | None = None,
         skip_bad: bool = False,
         keep_snapshots: bool = False,
+        engine: Engine = "local",
+        address: str | None = None,
     ) -> Results:
         """Run all that an experiment needs and that is not done, as ``foldsmith run`` does.
 
@@ -104,6 +107,10 @@ class Project(config.Project):
             until: Last kind of step: preprocess, pretrain, train or infer; all if None.
             skip_bad: Leave out photos that cannot be read.
             keep_snapshots: Keep the snapshots of the trainings.
+            engine: ``local``: one step after the other, in this process; ``ray``: many at once.
+            address: Address of a Ray cluster, or ``auto``; None starts Ray on this machine and
+                stops it at the end. On a cluster the run goes on if this call is interrupted,
+                and the same call attaches to it.
 
         Returns:
             Its results.
@@ -115,7 +122,8 @@ class Project(config.Project):
             TrainingError: Trainings have failed; what does not need them has been run.
         """
         file, texts = self.experiment_file(experiment), override_texts(overrides)
-        pipeline.run(self, file, texts, list(only), until, skip_bad, keep_snapshots)
+        how = (skip_bad, keep_snapshots, engine, address)
+        pipeline.run(self, file, texts, list(only), until, *how)
         return self.results(experiment, overrides)
 
     def results(self, experiment: Path | str, overrides: Overrides | None = None) -> Results:

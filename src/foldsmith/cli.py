@@ -24,7 +24,7 @@ from foldsmith.completion import (
     experiment_files,
     output_folders,
 )
-from foldsmith.errors import ConfigError, FoldsmithError, one_line
+from foldsmith.errors import ConfigError, Detached, FoldsmithError, Stopped, one_line
 
 # The stages import torch and timm, which takes seconds: each command imports its own when it
 # runs, so that --help and a mistyped option answer at once.
@@ -327,6 +327,22 @@ def run(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Write no report at the end.")
     ] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--engine", help="Steps one after the other here, or many at once by Ray."),
+    ] = "local",
+    address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--address",
+            metavar="ADDR",
+            help="A Ray cluster, HOST:PORT, or auto for the one that this machine is part of.",
+            show_default="Ray is started here, and stopped at the end",
+        ),
+    ] = None,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop this run, which goes on at --address.")
+    ] = False,
     project: ProjectOption = Path("."),
 ) -> None:
     """Do all that an experiment needs and that is not done.
@@ -335,20 +351,31 @@ def run(
     foldsmith run -cfg exp_config/900.yml
     foldsmith run -cfg exp_config/900.yml --only 100,200 --until train
     foldsmith run -cfg exp_config/900.yml '1*:globals/max_epoch=2'
+    foldsmith run -cfg exp_config/900.yml --engine ray                   # many at once, here
+    foldsmith run -cfg exp_config/900.yml --engine ray --address auto    # on a cluster
 
     Goes on where it was stopped: what is done and up to date stays, a training continues after its
-    last finished epoch, what was made from other values, files or photos is made anew.
+    last finished epoch, what was made from other values, files or photos is made anew. On a cluster
+    Ctrl-C leaves the run going; the same command attaches to it again, with --stop it ends it.
 
     Writes into the output folders that the experiments name, and reports/NAME.html at the end.
     """
     from foldsmith import pipeline
 
     names = [name for name in (only or "").split(",") if name]
+    if stop and address is None:
+        raise typer.BadParameter("--stop needs --address: a run without it ends with its command")
+    if address is not None and engine != "ray":
+        raise typer.BadParameter("--address needs --engine ray")
     opened = _open(project)
-    if dry_run:
+    if stop and address is not None:
+        pipeline.stop(opened, config, address)
+    elif dry_run:
         typer.echo(pipeline.dry_run(opened, config, overrides or (), names, until))
     else:
-        pipeline.run(opened, config, overrides or (), names, until, skip_bad, keep_snapshots)
+        values = overrides or ()
+        how = (skip_bad, keep_snapshots, engine, address)
+        pipeline.run(opened, config, values, names, until, *how)
         if not no_report and until is None:
             _report_of_run(opened, config, overrides or ())
 
@@ -914,7 +941,10 @@ def main() -> None:
     try:
         _refuse_torchrun(arguments)
         code = app(args=arguments, prog_name="foldsmith", standalone_mode=False)
-    except _Stopped as stopped:
+    except Detached as stopped:
+        print(f"\nfoldsmith: {_how_to_attach(arguments)}", file=sys.stderr)
+        code = 128 + stopped.args[0]
+    except Stopped as stopped:
         # Of several processes of a training one says it.
         if ranks.asked_for() == 1 or os.environ.get("RANK") == "0":
             print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)
@@ -941,12 +971,8 @@ def _refuse_torchrun(arguments: list[str]) -> None:
         )
 
 
-class _Stopped(BaseException):
-    """A signal has asked to end; not a KeyboardInterrupt, which typer would swallow."""
-
-
 def _stop(number: int, _: object) -> None:
-    raise _Stopped(number)
+    raise Stopped(number)
 
 
 def _how_to_go_on(arguments: list[str]) -> str:
@@ -959,6 +985,12 @@ def _how_to_go_on(arguments: list[str]) -> str:
     elif kept[:1] not in (["run"], ["preprocess"], ["infer"], ["ensemble"]):
         return ""
     return f"; every finished epoch is kept. Go on with: foldsmith {shlex.join(kept)}"
+
+
+def _how_to_attach(arguments: list[str]) -> str:
+    """Return how to come back to a run that goes on without this command, and how to stop it."""
+    command = f"foldsmith {shlex.join(arguments)}"
+    return f"the run goes on. Attach to it with: {command}; stop it with: {command} --stop"
 
 
 def _message(error: BaseException) -> str:

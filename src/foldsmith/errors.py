@@ -1,4 +1,4 @@
-"""The exceptions that are meant for people: one clear line, no traceback."""
+"""The exceptions that are meant for people (one clear line, no traceback), and that of signals."""
 
 
 class FoldsmithError(Exception):
@@ -31,6 +31,14 @@ class OutputError(FoldsmithError):
 
 class TrainingError(FoldsmithError):
     """One training cannot go on (its loss is no number, say); others may."""
+
+
+class Stopped(BaseException):
+    """A signal, the argument, has asked to end; not a KeyboardInterrupt, which typer swallows."""
+
+
+class Detached(Stopped):
+    """The same, while something was watched that goes on by itself."""
 
 
 def one_line(text: object) -> str:

@@ -18,6 +18,9 @@ from foldsmith.errors import OutputError
 # Loader workers of a killed process inherit its lock; they notice its death within seconds.
 ORPHANS_END_S = 20.0
 
+# Who asks whether a folder is held (:func:`is_free`) holds it no longer than this.
+_MOMENT_S = 0.2
+
 
 @contextmanager
 def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
@@ -34,11 +37,10 @@ def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     Raises:
         OutputError: Another process holds it; the message says which.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+    held = _lock_of(folder)
     owner_file = folder.parent / f".{folder.name}.owner.json"
     try:
-        held.acquire(timeout=wait_s)
+        held.acquire(timeout=max(wait_s, _MOMENT_S))
     except filelock.Timeout:
         owner = _read_owner(owner_file)
         try:
@@ -64,8 +66,24 @@ def holder(folder: Path) -> dict[str, Any] | None:
     owner = _read_owner(folder.parent / f".{folder.name}.owner.json")
     if owner is None or not is_alive(owner):
         return None
-    elsewhere = owner.get("host") != socket.gethostname()
-    return owner if not elsewhere or _is_locked(folder) else None
+    return owner if _on_this_host(owner) or not is_free(folder) else None
+
+
+def is_free(folder: Path, wait_s: float = 0.0) -> bool:
+    """Return whether nobody holds a folder; it is held for a moment by asking.
+
+    Args:
+        folder: The folder; it need not exist.
+        wait_s: Seconds to wait for a process to let go.
+    """
+    held = _lock_of(folder)
+    try:
+        held.acquire(timeout=wait_s)
+    # Held; or a folder that is not ours to write to, or a file system without locks.
+    except (OSError, NotImplementedError):
+        return False
+    held.release()
+    return True
 
 
 def this_process() -> dict[str, Any]:
@@ -81,7 +99,7 @@ def this_process() -> dict[str, Any]:
 
 def is_alive(process: dict[str, Any]) -> bool:
     """Return whether a process lives; one on another host is taken to."""
-    if process.get("host") != socket.gethostname():
+    if not _on_this_host(process):
         return True
     try:
         os.kill(int(process["pid"]), 0)
@@ -94,15 +112,13 @@ def is_alive(process: dict[str, Any]) -> bool:
     return started is None or process.get("started", started) == started
 
 
-def _is_locked(folder: Path) -> bool:
-    """Return whether somebody holds the lock; it is taken for a moment to see."""
-    held = filelock.FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        held.acquire(timeout=0)
-    except (filelock.Timeout, OSError, NotImplementedError):
-        return True  # or nobody can say, on a file system without locks or to be read only
-    held.release()
-    return False
+def _on_this_host(process: dict[str, Any]) -> bool:
+    return bool(process.get("host") == socket.gethostname())
+
+
+def _lock_of(folder: Path) -> filelock.BaseFileLock:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder.parent / f".{folder.name}.lock")
 
 
 def _start_ticks(pid: int) -> int | None:

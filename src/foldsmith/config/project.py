@@ -255,6 +255,10 @@ class Project:
         for path in own_python:
             self.types.update(_load_types(path))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process its own Python is imported anew; the settings stay those of here.
+        return Project, (self.folder, self.settings)
+
     @classmethod
     def open(cls, folder: Path | str = ".") -> "Self":
         """Open the project in ``folder``.

@@ -18,6 +18,7 @@ from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import ConfigError
 from foldsmith.hashing import hash_value
+from foldsmith.locking import lock
 from foldsmith.models.runtime import Runtime
 
 # Timed passes of each candidate; the least counts, since noise only ever adds.
@@ -26,6 +27,9 @@ _WARM_UP, _TIMED = 3, 5
 # Compiling takes about a minute and brings some ten to thirty percent: less than this much
 # training would not earn it back.
 _WORTH_COMPILING_S = 600.0
+
+# Seconds to wait for other processes that measure; compiling is the longest of it.
+_WAIT_S = 1800.0
 
 # Share of a GPU's free memory that photos may take: most of it is for the training's batches.
 _RESIDENT_SHARE = 0.25
@@ -44,6 +48,9 @@ class Measured:
     def get(self, question: dict[str, object], measure: Callable[[], dict[str, float]]) -> str:
         """Return the name of the fastest candidate, measured if nobody has done so before.
 
+        One process measures at a time: folds that begin together take the same answer, which a
+        training that goes on will find again.
+
         Args:
             question: All that the answer depends on.
             measure: Returns seconds by name.
@@ -51,10 +58,11 @@ class Measured:
         key = hash_value(question)
         known = self._read()
         if key not in known:
-            seconds = measure()
-            known = self._read()
-            known[key] = {"question": question, "seconds": seconds}
-            write_json(self._path, known)
+            with lock(self._path, _WAIT_S):
+                known = self._read()
+                if key not in known:
+                    known[key] = {"question": question, "seconds": measure()}
+                    write_json(self._path, known)
         found: dict[str, float] = known[key]["seconds"]
         return min(found, key=lambda name: found[name])
 

@@ -1,4 +1,4 @@
-"""A run as it goes on, on a terminal: its steps, and how far the one is that runs.
+"""A run as it goes on, on a terminal: its steps, and how far those are that run.
 
 What is printed scrolls above. Nothing is drawn by a thread of its own, and a view that cannot be
 drawn ends, not the run. Where stdout is no terminal there are only the lines that are printed.
@@ -33,14 +33,17 @@ _SHOWN = ("train/loss", "train/std", "val/loss", "val/metric")
 class RunView:
     """What a run tells of itself; this one shows nothing."""
 
-    def begin(self, step: Step) -> None:
-        """Say that a step begins."""
+    def begin(self, step: Step, since_s: float = 0.0) -> None:
+        """Say that a step begins, or has begun some seconds ago."""
 
     def epoch(self, step: Step, report: EpochReport) -> None:
         """Say that an epoch of a step has ended."""
 
     def end(self, step: Step, failed: bool = False) -> None:
         """Say that a step has ended."""
+
+    def draw(self) -> None:
+        """Show the time that has passed."""
 
 
 @contextmanager
@@ -74,7 +77,8 @@ class _Terminal(RunView, Screen):
         from rich.live import Live
 
         self._plan, self._states, self._speeds = plan, states, speeds
-        self._running: tuple[Step, str] | None = None
+        # Label -> how far it is.
+        self._running: dict[str, str] = {}
         self._began: dict[str, float] = {}
         self._took: dict[str, float] = {}
         self._failed: list[str] = []
@@ -84,22 +88,24 @@ class _Terminal(RunView, Screen):
         )
         self._live.start()
 
-    def begin(self, step: Step) -> None:
-        self._began[step.label] = time.monotonic()
-        self._running = (step, "")
+    def begin(self, step: Step, since_s: float = 0.0) -> None:
+        self._began[step.label] = time.monotonic() - since_s
+        self._took.pop(step.label, None)
+        self._running[step.label] = ""
         self._draw_now()
 
     def epoch(self, step: Step, report: EpochReport) -> None:
         values = [f"{key} {report.values[key]:.4g}" for key in _SHOWN if key in report.values]
         parts = [f"epoch {report.epoch}/{report.max_epoch}", *values]
-        self._running = (step, ", ".join([*parts, f"{report.images_per_s:.0f} images/s"]))
+        self._running[step.label] = ", ".join([*parts, f"{report.images_per_s:.0f} images/s"])
         self._draw_now()
 
     def end(self, step: Step, failed: bool = False) -> None:
         if failed:
             self._failed.append(step.label)
-        self._took[step.label] = time.monotonic() - self._began[step.label]
-        self._running = None
+        if step.label in self._began:
+            self._took[step.label] = time.monotonic() - self._began[step.label]
+        self._running.pop(step.label, None)
         self._draw_now()
 
     def draw(self) -> None:
@@ -128,9 +134,8 @@ class _Terminal(RunView, Screen):
         from rich.text import Text
 
         states = dict(self._states)
-        if self._running is not None:
-            step, why = self._running
-            states[step.label] = replace(states[step.label], status="running", why=why)
+        for label, why in self._running.items():
+            states[label] = replace(states[label], status="running", why=why)
         for label in self._failed:
             states[label] = replace(states[label], why="failed")
         rows = plan_rows(self._plan, states, self._speeds)

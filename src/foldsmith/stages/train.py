@@ -176,10 +176,14 @@ def train_folds(
         with claimed(folder):
             # Again, now that nobody else can change it.
             state = ranks.from_main(partial(decide, folder, inputs, start))
+            if state == "done":  # by another process, while the parts were built
+                print(f"fold {fold}: finished already")
+                continue
             with ranks.main_first():
                 if ranks.is_main():
-                    # Trainings of other folds hold it for a moment, an inference for long.
-                    with lock(root, wait_s=10):
+                    # Trainings of other folds hold it for a moment each, and may all begin at
+                    # once; an inference holds it for long.
+                    with lock(root, wait_s=60):
                         _remove_inferred(root, fold)
                         save_sources(root, experiment)
                     prepare(folder, step_name, inputs, state)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foldsmith.locking import lock
 from foldsmith.training.extensions.epoch_logger import Log, LoggedRun, known_run, remember_run
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ class MlflowLogger:
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
         store = f"sqlite:///{run.project_folder / STORE}"
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or store)
+        # Whoever comes first makes its tables, which two cannot do at once.
+        with lock(run.project_folder / STORE, wait_s=60):
+            self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or store)
         self.last_epoch = 0
         known = known_run(run.folder, "mlflow")
         if known is not None and self._exists(known):

@@ -1,0 +1,141 @@
+"""What the steps of a run ask of a cluster, and whether it can give that."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foldsmith.config import Project
+from foldsmith.config.project import PROJECT_FILE
+from foldsmith.config.resources import Resources
+from foldsmith.errors import ConfigError
+from foldsmith.pipeline.plan import Step
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node of a cluster has."""
+
+    cpus: float
+    gpus: float
+    memory_gib: float
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs, {self.memory_gib:.1f} GiB"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a step is given while it runs; None for any memory."""
+
+    cpus: float
+    gpus: float
+    memory_gib: float | None = None
+
+    @property
+    def threads(self) -> int:
+        """Threads of torch."""
+        return max(1, int(self.cpus))
+
+    def fits(self, node: Node) -> bool:
+        """Return whether a node has as much."""
+        enough = self.cpus <= node.cpus and self.gpus <= node.gpus
+        return enough and (self.memory_gib or 0) <= node.memory_gib
+
+
+def requests_of(
+    steps: Sequence[Step], project: Project, nodes: Sequence[Node]
+) -> dict[str, Request]:
+    """Return what steps ask for, by label; what nobody says is chosen by the nodes there are.
+
+    Raises:
+        ConfigError: One line per step that asks for what no node has, or for a card by a number
+            that it will not have.
+    """
+    requests, problems = {}, []
+    for step in steps:
+        try:
+            requests[step.label] = _request_of(step, project, nodes)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        # Folds of one experiment have the same problem.
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return requests
+
+
+def _request_of(step: Step, project: Project, nodes: Sequence[Node]) -> Request:
+    asked = step.resources(project)
+    keys = _keys(step, project, asked)
+    if asked.gpus is not None and asked.gpus > 1 and asked.gpus != int(asked.gpus):
+        raise ConfigError(f"{keys['gpus']}: more than one GPU must be a whole number of them")
+    gpus = asked.gpus
+    if gpus is None:
+        gpus = 1.0 if _computes(step) and any(node.gpus for node in nodes) else 0.0
+    _check_device(step, gpus)
+    able = [node for node in nodes if Request(asked.cpus or 0, gpus, asked.memory_gib).fits(node)]
+    if not able:
+        raise ConfigError(
+            _impossible(step, Request(asked.cpus or 0, gpus, asked.memory_gib), keys, nodes)
+        )
+    cpus = asked.cpus
+    if cpus is None:
+        cpus = min(1.0 + _workers(step), max(node.cpus for node in able))
+    return Request(cpus, gpus, asked.memory_gib)
+
+
+def _computes(step: Step) -> bool:
+    """Return whether a step runs a model, on a card if there is one."""
+    if step.experiment is None or step.kind not in ("pretrain", "train", "infer"):
+        return False
+    return step.experiment.globals.device != "cpu"
+
+
+def _workers(step: Step) -> int:
+    """Return the most loader processes that a step has beside itself."""
+    loaders = step.experiment.tree.get("loader", {}) if step.experiment else {}
+    numbers = [loader.get("num_workers", 0) for loader in loaders.values() if loader]
+    return max((number for number in numbers if isinstance(number, int)), default=0)
+
+
+def _check_device(step: Step, gpus: float) -> None:
+    """Make sure that the device an experiment names is there: Ray shows a step its cards alone."""
+    if not _computes(step) or step.experiment is None:
+        return
+    kind, _, number = step.experiment.globals.device.partition(":")
+    if kind != "cuda":
+        return
+    if not gpus:
+        raise ConfigError(
+            f"{step.experiment.file}: globals/device: cuda, but '{step.label}' gets no GPU: "
+            "resources say so, or the cluster has none; use auto"
+        )
+    if number.isdigit() and int(number) >= math.ceil(gpus):
+        raise ConfigError(
+            f"{step.experiment.file}: globals/device: {kind}:{number}: on Ray a step sees its own "
+            f"GPUs alone ({gpus:g}), counted from 0; use auto or cuda"
+        )
+
+
+def _keys(step: Step, project: Project, asked: Resources) -> dict[str, str]:
+    """Return where each number that somebody has asked for is written, with the number."""
+    keys = {}
+    for name, value in asked.model_dump(exclude_none=True).items():
+        own = step.experiment and getattr(step.experiment.globals.resources, name) is not None
+        if own and step.experiment:
+            where = f"{step.experiment.file}: globals/resources/{name}"
+        else:
+            where = f"{project.path(PROJECT_FILE)}: resources/{step.kind}/{name}"
+        keys[name] = f"{where}: {value:g}"
+    return keys
+
+
+def _impossible(
+    step: Step, request: Request, keys: Mapping[str, str], nodes: Sequence[Node]
+) -> str:
+    wanted = {"cpus": request.cpus, "gpus": request.gpus, "memory_gib": request.memory_gib or 0}
+    # What no node has, whatever else is asked for; or all of it together.
+    alone = [name for name in keys if wanted[name] > max(getattr(node, name) for node in nodes)]
+    named = "; ".join(keys[name] for name in alone or keys)
+    there = "; ".join(dict.fromkeys(map(str, nodes)))
+    together = "" if alone else f" together with {request.gpus:g} GPUs" if request.gpus else ""
+    return f"{named}: no node of the cluster has that{together} (there are: {there})"

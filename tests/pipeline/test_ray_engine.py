@@ -1,0 +1,195 @@
+"""Steps as tasks of Ray, on a real cluster of two nodes: two raylets on this machine.
+
+Losses of the projects' own wait for a file, or for each other: what has to happen while a training
+runs happens then, however busy the machine is.
+"""
+
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+from kill_and_resume import compare
+from small_project import EXPERIMENTS, PROJECT, make_project, write_experiment
+from warm import Command, foldsmith
+
+pytest.importorskip("ray")
+
+RUN = ["run", "--no-report", "-cfg", "exp_config/200.yml"]
+
+OWN = '''
+import time
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent
+
+
+def wait_for(*files):
+    until = time.monotonic() + 120
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < until, files
+        time.sleep(0.05)
+
+
+class WaitsAfterAnEpoch(torch.nn.MSELoss):
+    """Goes on after the first epoch when it is let."""
+
+    def __init__(self, fold):
+        super().__init__()
+        self.resume = FOLDER / f"output/200/fold{fold}/resume.pth"
+
+    def forward(self, logits, targets):
+        if self.resume.exists():
+            wait_for(FOLDER / "go")
+        return super().forward(logits, targets)
+
+
+class MeetsTheOtherFold(torch.nn.MSELoss):
+    """Goes on when the other fold is here too; in fold 0 it is no number."""
+
+    def __init__(self, fold):
+        super().__init__()
+        self.fold = fold
+
+    def forward(self, logits, targets):
+        (FOLDER / f"here{self.fold}").touch()
+        wait_for(FOLDER / "here0", FOLDER / "here1")
+        loss = super().forward(logits, targets)
+        return loss * float("nan") if self.fold == 0 else loss
+
+
+TYPES = {"WaitsAfterAnEpoch": WaitsAfterAnEpoch, "MeetsTheOtherFold": MeetsTheOtherFold}
+'''
+
+
+def one_thread() -> None:
+    """Compute as a task with one CPU does: the number of threads may change the last digits."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of two nodes with a CPU and a GPU each, as far as Ray is told."""
+    from ray.cluster_utils import Cluster
+
+    # Sockets lie in it, whose paths must be short.
+    folder = tempfile.mkdtemp(prefix="fs-ray-", dir="/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        node = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+        cluster.add_node(**node)
+        yield cluster
+        cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, small_photos):
+    """A project that is preprocessed, with losses of its own."""
+    folder = make_project(tmp_path_factory.mktemp("ray") / "project", small_photos)
+    (folder / "own.py").write_text(OWN)
+    settings = PROJECT | {"python": ["own.py"], "resources": {"train": {"cpus": 1, "gpus": 0.5}}}
+    (folder / "project.yml").write_text(yaml.safe_dump(settings))
+    result = foldsmith(folder, *RUN, "--until", "preprocess", "200:model/pretrained=null")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def copy_of(prepared: Path, folder: Path, loss: str) -> Path:
+    shutil.copytree(prepared, folder)
+    values = {
+        "model/pretrained": None,
+        "globals/device": "cpu",
+        "loss": {"type": loss, "fold": "@/globals/val_fold"},
+    }
+    write_experiment(folder, "200", EXPERIMENTS["200"] | values)
+    return folder
+
+
+def on_ray(cluster) -> list[str]:
+    return [*RUN, "--engine", "ray", "--address", cluster.address]
+
+
+def test_a_node_dies_and_the_driver_goes_and_the_result_is_that_of_a_local_run(
+    cluster, prepared, tmp_path
+):
+    local = copy_of(prepared, tmp_path / "local", "WaitsAfterAnEpoch")
+    (local / "go").touch()
+    result = Command(local, *RUN, before=(one_thread,)).finish()
+    assert result.returncode == 0, result.stderr
+
+    folder = copy_of(prepared, tmp_path / "ray", "WaitsAfterAnEpoch")
+    command = on_ray(cluster)
+    driver = Command(folder, *command)
+    # With one CPU each there is a fold on either node.
+    for fold in (0, 1):
+        driver.wait_for_output(f"train 200 fold {fold} |     1/2 ")
+    driver.send_signal(signal.SIGINT)
+    left = driver.finish()
+    assert left.returncode == 130
+    asked = " ".join(["foldsmith", *command])
+    last = left.stderr.splitlines()[-1]
+    assert last == f"foldsmith: the run goes on. Attach to it with: {asked}; stop it with: " + (
+        f"{asked} --stop"
+    )
+    table = foldsmith(folder, "status", "-cfg", "exp_config/200.yml").stdout
+    assert table.count("running") == 2 and table.count("epoch 2/2") == 2
+
+    # Another wish is not mistaken for this run.
+    other = foldsmith(folder, *command, "--until", "train")
+    assert other.returncode == 2 and "asked for with other values or options" in other.stderr
+
+    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+    cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 * 2**20)
+    driver = Command(folder, *command)
+    driver.wait_for_output("its process or node has died; attempt 2 of 4")
+    (folder / "go").touch()
+    result = driver.finish()
+    assert result.returncode == 0, result.stderr
+    assert "attached to the run" in result.stdout and "Traceback" not in result.stderr
+    assert result.stdout.count("continuing after epoch 1 of 2") == 1
+    assert "everything is done: 4 steps" in result.stdout
+    # All but times, memory and dates (TIMES there): weights, tables, logs, predictions, manifests.
+    assert compare(local, folder) == []
+    assert (folder / "output/200/submission_by_best_metric.csv").is_file()
+
+
+def test_two_steps_share_a_card_and_one_that_fails_does_not_stop_the_other(
+    cluster, prepared, tmp_path
+):
+    folder = copy_of(prepared, tmp_path / "ray", "MeetsTheOtherFold")
+    write_resources(folder, cpus=0.5, gpus=0.5)
+    result = foldsmith(folder, *on_ray(cluster))
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("foldsmith: error:")]
+    assert len(errors) == 2, result.stderr
+    assert "fold0: the loss is no number at epoch 1" in errors[0]
+    assert errors[1] == ("foldsmith: error: infer 200: not run, since train 200 fold 0 failed")
+    # Both were there at once, or they had not met; and this one went on.
+    assert (folder / "output/200/fold1/manifest.json").is_file()
+    assert "attempt 2" not in result.stdout
+
+
+def test_what_no_node_has_is_said_before_anything_starts(cluster, prepared, tmp_path):
+    folder = copy_of(prepared, tmp_path / "ray", "WaitsAfterAnEpoch")
+    write_resources(folder, cpus=1, gpus=2)
+    result = foldsmith(folder, *on_ray(cluster))
+    assert result.returncode == 2
+    (line,) = [text for text in result.stderr.splitlines() if "error" in text]
+    assert "project.yml: resources/train/gpus: 2: no node of the cluster has that" in line
+    assert not (folder / "output").exists()
+
+
+def write_resources(folder: Path, **resources) -> None:
+    settings = yaml.safe_load((folder / "project.yml").read_text())
+    (folder / "project.yml").write_text(
+        yaml.safe_dump(settings | {"resources": {"train": resources}})
+    )
