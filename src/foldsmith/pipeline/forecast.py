@@ -137,7 +137,7 @@ class Forecast:
 
         return gantt_figure(self)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the picture to a file.
 
         Args:
@@ -146,6 +146,7 @@ class Forecast:
         Raises:
             ConfigError: It has another suffix.
         """
+        path = Path(path)
         if path.suffix not in (".png", ".svg", ".pdf"):
             raise ConfigError(f"--save {path}: must be a .png, .svg or .pdf file")
         path.parent.mkdir(parents=True, exist_ok=True)
