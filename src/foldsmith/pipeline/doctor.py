@@ -1,6 +1,5 @@
 """Everything that can be known to go wrong before the work starts."""
 
-import os
 import platform
 import shutil
 import time
@@ -24,6 +23,7 @@ from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.pipeline.disk import kept_backbones, resume_bytes
+from foldsmith.pipeline.machine import cores_here, memory_here
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
 from foldsmith.pipeline.table import size_text
 from foldsmith.pipeline.work import weight_bytes
@@ -115,10 +115,10 @@ def _environment() -> dict[str, str]:
         "torch": torch.__version__,
         "timm": version("timm"),
         "opencv": cv2.__version__,
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1),
+        "cores": str(cores_here()),
     }
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = memory_here()
+    if memory is not None:
         facts["memory"] = size_text(memory)
     if not torch.cuda.is_available():
         facts["GPU"] = f"none that torch can use (built for CUDA {torch.version.cuda})"

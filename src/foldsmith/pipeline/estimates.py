@@ -4,7 +4,6 @@ Where a time comes from stays with it: whatever is no measurement says so.
 """
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from foldsmith.data.transforms import Compose
 from foldsmith.errors import ConfigError, DataError, FoldsmithError
 from foldsmith.models.runtime import create_runtime
 from foldsmith.models.speed import pass_seconds
+from foldsmith.pipeline.machine import cores_here
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.simulate import Node
 from foldsmith.pipeline.state import StepState, manifest_path, read_progress
@@ -109,13 +109,6 @@ class _Measured:
     operations: float | None
     model: str
     device: str
-
-
-def cores_here() -> int:
-    """Return the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Estimates:

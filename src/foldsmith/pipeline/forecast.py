@@ -1,7 +1,6 @@
 """What a run will take on some machines: time, GPU hours and disk, before it begins."""
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,8 @@ from foldsmith.errors import ConfigError, DataError
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.demand import demand_of
 from foldsmith.pipeline.disk import Disk, disk_of
-from foldsmith.pipeline.estimates import Estimate, Estimates, cores_here
+from foldsmith.pipeline.estimates import Estimate, Estimates
+from foldsmith.pipeline.machine import cores_here, memory_here
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
 from foldsmith.pipeline.simulate import Job, Node, Schedule, critical_path, simulate
 from foldsmith.pipeline.state import StepState, states_of
@@ -137,7 +137,7 @@ class Forecast:
 
         return gantt_figure(self)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the picture to a file.
 
         Args:
@@ -146,6 +146,7 @@ class Forecast:
         Raises:
             ConfigError: It has another suffix.
         """
+        path = Path(path)
         if path.suffix not in (".png", ".svg", ".pdf"):
             raise ConfigError(f"--save {path}: must be a .png, .svg or .pdf file")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,23 +221,30 @@ def forecast(
         jobs.append(Job(step.label, estimate.seconds, step.needs, *held))
     schedule = simulate(jobs, [node] * nodes)
     disk = disk_of(plan, schedule, estimates.work)
+    uncounted = dict.fromkeys(
+        step.name
+        for step in plan.steps
+        if step.label in found
+        and step.epochs
+        and step.experiment
+        and estimates.work.model(step.experiment) is None
+    )
+    notes += [f"{name}: its model cannot be counted, and is not in the disk" for name in uncounted]
     return Forecast(plan, found, schedule, disk, (*notes, *_notes(plan, found, disk)))
 
 
-def _node(
-    gpus: int | None, cpus: float | None, memory_gib: float | None
-) -> tuple[Node, tuple[str, ...]]:
+def _node(gpus: int | None, cpus: float | None, memory_gib: float | None) -> tuple[Node, list[str]]:
     """Return what each machine has, and what of it is assumed."""
     gpus_here = torch.cuda.device_count()
     if gpus is None or gpus <= gpus_here:
-        memory_here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        number = gpus_here if gpus is None else gpus
-        return Node(cpus or cores_here(), number, memory_gib or memory_here), ()
+        n_bytes = memory_here()
+        memory = memory_gib or (None if n_bytes is None else n_bytes / 2**30)
+        return Node(cpus or cores_here(), gpus_here if gpus is None else gpus, memory), []
     if cpus is not None:
-        return Node(cpus, gpus, memory_gib), ()
+        return Node(cpus, gpus, memory_gib), []
     assumed = _CPUS_PER_GPU * gpus
     note = f"{assumed} CPUs per node are assumed, {_CPUS_PER_GPU} for each GPU; --cpus says it"
-    return Node(assumed, gpus, memory_gib), (note,)
+    return Node(assumed, gpus, memory_gib), [note]
 
 
 def _notes(plan: Plan, estimates: Mapping[str, Estimate], disk: Disk) -> list[str]:
