@@ -49,17 +49,23 @@ def srun():
     nodes = [node for node in nodes if node != options.get("exclude")]
     number = int(options.get("nodes", len(nodes)))
     assert len(nodes) >= number == int(options.get("ntasks", number)), (nodes, options)
-    tasks = []
+    tasks, ended = [], []
 
     def forward(*_):
+        ended.append(True)
         for task in tasks:
             task.terminate()
 
     signal.signal(signal.SIGTERM, forward)
     for process, node in enumerate(nodes[:number]):
+        if ended:  # while they were started
+            break
         more = {"SLURM_PROCID": str(process), "SLURM_NODEID": str(int(node[4:]) - 1)}
         tasks.append(subprocess.Popen(ARGUMENTS, env={**os.environ, **more}))
-    sys.exit(max(task.wait() for task in tasks))
+    if ended:  # in between: the last one may not have been told
+        for task in tasks:
+            task.terminate()
+    sys.exit(max((task.wait() for task in tasks), default=143))
 
 
 def scontrol():

@@ -6,7 +6,8 @@ from small_project import EXPERIMENTS, write_experiment
 from foldsmith.config import Project
 from foldsmith.errors import ConfigError
 from foldsmith.pipeline.plan import plan_of
-from foldsmith.pipeline.requests import Node, Request, requests_of
+from foldsmith.pipeline.requests import Request, requests_of
+from foldsmith.pipeline.simulate import Node
 
 LAPTOP = Node(cpus=2, gpus=0, memory_gib=8)
 BIG = Node(cpus=64, gpus=0, memory_gib=500)
@@ -47,7 +48,7 @@ def test_what_is_said_is_taken(small_project):
 @pytest.mark.parametrize(
     ("resources", "values", "message"),
     [
-        ("{train: {gpus: 3}}", {}, r"project.yml: resources/train/gpus: 3: no node of the cluster"),
+        ("{train: {gpus: 3}}", {}, r"project.yml: resources/train/gpus: 3: no node has"),
         (
             "{}",
             {"globals/resources": {"cpus": 65}},

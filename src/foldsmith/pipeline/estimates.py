@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from foldsmith.config.flatten import flatten
-from foldsmith.config.resources import Resources
 from foldsmith.data.images import read_photo
 from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.data.transforms import Compose
@@ -22,6 +21,7 @@ from foldsmith.models.runtime import create_runtime
 from foldsmith.models.speed import pass_seconds
 from foldsmith.pipeline.machine import cores_here
 from foldsmith.pipeline.plan import Plan, Step
+from foldsmith.pipeline.requests import Request
 from foldsmith.pipeline.simulate import Node
 from foldsmith.pipeline.state import StepState, manifest_path, read_progress
 from foldsmith.pipeline.work import Work, build_model
@@ -158,15 +158,15 @@ class Estimates:
         labels = {step.label for step in plan.steps}
         self._read([*plan.steps, *(step for step in others.steps if step.label not in labels)])
 
-    def of(self, step: Step, state: StepState, demand: Resources) -> Estimate:
+    def of(self, step: Step, state: StepState, request: Request) -> Estimate:
         """Return how long a step takes.
 
         Args:
             step: The step.
             state: How far it is.
-            demand: What it holds.
+            request: What it holds.
         """
-        cpus, on_gpu = demand.cpus or 1.0, bool(demand.gpus)
+        cpus, on_gpu = request.cpus, bool(request.gpus)
         base = self._base(step, on_gpu)
         seconds = serial = base.seconds
         source = base.source

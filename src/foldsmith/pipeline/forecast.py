@@ -15,11 +15,11 @@ from foldsmith.config import Project
 from foldsmith.data.checks import table_problems
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.hashing import FileHashes
-from foldsmith.pipeline.demand import demand_of
 from foldsmith.pipeline.disk import Disk, disk_of
 from foldsmith.pipeline.estimates import Estimate, Estimates
 from foldsmith.pipeline.machine import cores_here, memory_here
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
+from foldsmith.pipeline.requests import requests_of
 from foldsmith.pipeline.simulate import Job, Node, Schedule, critical_path, simulate
 from foldsmith.pipeline.state import StepState, states_of
 
@@ -212,12 +212,12 @@ def forecast(
     estimates = Estimates(plan, others, node, speedup, epoch_s, measure)
     found: dict[str, Estimate] = {}
     jobs = []
-    for step in plan.steps:
-        if states[step.label].status == "done":
-            continue
-        demand = demand_of(step, project, node)
-        estimate = found[step.label] = estimates.of(step, states[step.label], demand)
-        held = demand.cpus or 0.0, demand.gpus or 0.0, demand.memory_gib or 0.0
+    to_do = [step for step in plan.steps if states[step.label].status != "done"]
+    requests = requests_of(to_do, project, [node])
+    for step in to_do:
+        request = requests[step.label]
+        estimate = found[step.label] = estimates.of(step, states[step.label], request)
+        held = request.cpus, request.gpus, request.memory_gib or 0.0
         jobs.append(Job(step.label, estimate.seconds, step.needs, *held))
     schedule = simulate(jobs, [node] * nodes)
     disk = disk_of(plan, schedule, estimates.work)

@@ -38,7 +38,8 @@ from foldsmith.pipeline.ray_coordinator import (
     News,
     Said,
 )
-from foldsmith.pipeline.requests import Node, requests_of
+from foldsmith.pipeline.requests import requests_of
+from foldsmith.pipeline.simulate import Node
 
 _NAMESPACE = "foldsmith"
 
@@ -241,7 +242,7 @@ def _begin(
 
 def _node(resources: dict[str, float]) -> Node:
     memory = resources.get("memory", 0.0) / 2**30
-    return Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), memory)
+    return Node(resources.get("CPU", 0.0), int(resources.get("GPU", 0.0)), memory)
 
 
 def _check_nodes(project: Project, nodes: list[dict[str, Any]]) -> None:

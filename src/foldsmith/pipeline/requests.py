@@ -1,4 +1,4 @@
-"""What the steps of a run ask of a cluster, and whether it can give that."""
+"""What a step holds while it runs: as it is asked for, or what its kind gets."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,7 @@ from foldsmith.config.project import PROJECT_FILE
 from foldsmith.config.resources import Resources
 from foldsmith.errors import ConfigError
 from foldsmith.pipeline.plan import Step
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a node of a cluster has."""
-
-    cpus: float
-    gpus: float
-    memory_gib: float
-
-    def __str__(self) -> str:
-        return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs, {self.memory_gib:.1f} GiB"
+from foldsmith.pipeline.simulate import Node
 
 
 @dataclass(frozen=True)
@@ -39,13 +28,17 @@ class Request:
     def fits(self, node: Node) -> bool:
         """Return whether a node has as much."""
         enough = self.cpus <= node.cpus and self.gpus <= node.gpus
-        return enough and (self.memory_gib or 0) <= node.memory_gib
+        return enough and (self.memory_gib or 0) <= _memory(node)
 
 
 def requests_of(
     steps: Sequence[Step], project: Project, nodes: Sequence[Node]
 ) -> dict[str, Request]:
     """Return what steps ask for, by label; what nobody says is chosen by the nodes there are.
+
+    That is a CPU for the step and one for each of its loader's processes, as far as a node has
+    them, one GPU for what a model computes if there are any and its device is not the CPU, and
+    no memory.
 
     Raises:
         ConfigError: One line per step that asks for what no node has, or for a card by a number
@@ -107,7 +100,7 @@ def _check_device(step: Step, gpus: float) -> None:
     if not gpus:
         raise ConfigError(
             f"{step.experiment.file}: globals/device: cuda, but '{step.label}' gets no GPU: "
-            "resources say so, or the cluster has none; use auto"
+            "resources say so, or no node has one; use auto"
         )
     if number.isdigit() and int(number) >= math.ceil(gpus):
         raise ConfigError(
@@ -134,8 +127,17 @@ def _impossible(
 ) -> str:
     wanted = {"cpus": request.cpus, "gpus": request.gpus, "memory_gib": request.memory_gib or 0}
     # What no node has, whatever else is asked for; or all of it together.
-    alone = [name for name in keys if wanted[name] > max(getattr(node, name) for node in nodes)]
+    there_is = {
+        "cpus": max(node.cpus for node in nodes),
+        "gpus": max(node.gpus for node in nodes),
+        "memory_gib": max(_memory(node) for node in nodes),
+    }
+    alone = [name for name in keys if wanted[name] > there_is[name]]
     named = "; ".join(keys[name] for name in alone or keys)
     there = "; ".join(dict.fromkeys(map(str, nodes)))
     together = "" if alone else f" together with {request.gpus:g} GPUs" if request.gpus else ""
-    return f"{named}: no node of the cluster has that{together} (there are: {there})"
+    return f"{named}: no node has that{together} (there are: {there})"
+
+
+def _memory(node: Node) -> float:
+    return math.inf if node.memory_gib is None else node.memory_gib

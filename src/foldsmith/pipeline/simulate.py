@@ -25,6 +25,10 @@ class Node:
     gpus: int = 0
     memory_gib: float | None = None
 
+    def __str__(self) -> str:
+        memory = "" if self.memory_gib is None else f", {self.memory_gib:.1f} GiB"
+        return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs{memory}"
+
 
 @dataclass(frozen=True)
 class Job:
