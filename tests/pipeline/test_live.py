@@ -4,11 +4,16 @@ import re
 import signal
 
 import pytest
+from rich.console import Console
 from small_project import EXPERIMENTS, write_experiment
 from terminal import OnTerminal
 
-from foldsmith.pipeline.live import _around_running
+from foldsmith.config import Project
+from foldsmith.pipeline.live import _around_running, _Terminal
+from foldsmith.pipeline.plan import plan_of
+from foldsmith.pipeline.state import Speeds, StepState
 from foldsmith.pipeline.table import Row
+from foldsmith.training.extensions import EpochReport
 
 RUN = ["run", "--no-report", "-cfg", "exp_config/200.yml"]
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*3\d[;m]")
@@ -97,6 +102,30 @@ def test_a_failed_training_is_shown_as_such(folder):
     ).finish()
     assert code == 2
     assert re.search(r"^train 200 fold 0 .* failed$", "\n".join(plain(written)), re.M), written
+
+
+def test_several_steps_that_run_are_shown_each(folder):
+    project = Project.open(folder)
+    plan = plan_of(project, "exp_config/200.yml")
+    states = {step.label: StepState("to do", "", step.epochs) for step in plan.steps}
+    view = _Terminal(plan, states, Speeds())
+    view.close()
+    folds = [step for step in plan.steps if step.kind == "train"]
+    for fold, step in enumerate(folds):
+        view.begin(step, since_s=60.0 * (1 + fold))
+        view.epoch(step, EpochReport(1 + fold, 9, 10.0, 0.0, 1.0, {}))
+    view.end(plan.steps[0])
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(view._picture(40))
+    text = shown.get()
+    assert re.search(r"train 200 fold 0 +running +60 s .*epoch 1/9", text), text
+    assert re.search(r"train 200 fold 1 +running +2 min .*epoch 2/9", text), text
+    view.end(folds[0], failed=True)
+    with console.capture() as shown:
+        console.print(view._picture(40))
+    text = shown.get()
+    assert re.search(r"train 200 fold 0 .*failed", text) and text.count("running") == 1, text
 
 
 def test_many_rows_are_shown_around_the_one_that_runs():

@@ -6,6 +6,7 @@ runs happens then, however busy the machine is.
 
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import yaml
 from kill_and_resume import compare
 from small_project import EXPERIMENTS, PROJECT, make_project, write_experiment
 from warm import Command, foldsmith
+
+from foldsmith.config import Project
+from foldsmith.errors import ConfigError
+from foldsmith.pipeline import run
 
 pytest.importorskip("ray")
 
@@ -29,7 +34,7 @@ FOLDER = Path(__file__).parent
 
 
 def wait_for(*files):
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while not all(file.exists() for file in files):
         assert time.monotonic() < until, files
         time.sleep(0.05)
@@ -131,7 +136,7 @@ def test_a_node_dies_and_the_driver_goes_and_the_result_is_that_of_a_local_run(
     driver = Command(folder, *command)
     # With one CPU each there is a fold on either node.
     for fold in (0, 1):
-        driver.wait_for_output(f"train 200 fold {fold} |     1/2 ")
+        driver.wait_for_output(f"train 200 fold {fold} |     1/2 ", timeout=150)
     driver.send_signal(signal.SIGINT)
     left = driver.finish()
     assert left.returncode == 130
@@ -150,7 +155,7 @@ def test_a_node_dies_and_the_driver_goes_and_the_result_is_that_of_a_local_run(
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 * 2**20)
     driver = Command(folder, *command)
-    driver.wait_for_output("its process or node has died; attempt 2 of 4")
+    driver.wait_for_output("its process or node has died; attempt 2 of 4", timeout=150)
     (folder / "go").touch()
     result = driver.finish()
     assert result.returncode == 0, result.stderr
@@ -178,14 +183,37 @@ def test_two_steps_share_a_card_and_one_that_fails_does_not_stop_the_other(
     assert "attempt 2" not in result.stdout
 
 
-def test_what_no_node_has_is_said_before_anything_starts(cluster, prepared, tmp_path):
+def test_what_no_node_has_is_said_before_anything_starts(prepared, tmp_path):
+    """In a Ray of its own, which ends with the command."""
     folder = copy_of(prepared, tmp_path / "ray", "WaitsAfterAnEpoch")
-    write_resources(folder, cpus=1, gpus=2)
-    result = foldsmith(folder, *on_ray(cluster))
+    write_resources(folder, cpus=1000)
+    command = Command(folder, *RUN, "--engine", "ray")
+    result = command.finish()
     assert result.returncode == 2
     (line,) = [text for text in result.stderr.splitlines() if "error" in text]
-    assert "project.yml: resources/train/gpus: 2: no node of the cluster has that" in line
+    assert "project.yml: resources/train/cpus: 1000: no node of the cluster has that" in line
     assert not (folder / "output").exists()
+    assert started_by(command.pid) == []
+
+
+def test_without_ray_it_says_how_to_install_it(small_project, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'foldsmith\[ray\]'"):
+        run(Project.open(small_project), "exp_config/200.yml", engine="ray")
+
+
+def started_by(pid: int) -> list[str]:
+    """Return the command lines of servers that a process has started and that live."""
+    session = f"_{pid}/"  # the folder of a Ray is called after its process
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has just ended
+        if "/session_" in text and session in text:
+            found.append(text)
+    return found
 
 
 def write_resources(folder: Path, **resources) -> None:

@@ -225,7 +225,7 @@ def _begin(
         asked=asked,
         log=log,
     )
-    # At the head, without which there is no cluster.
+    # At the head, and nowhere else: without it there is no cluster.
     heads = [node["NodeID"] for node in alive if "node:__internal_head__" in node["Resources"]]
     head = heads[0] if heads else alive[0]["NodeID"]
     actor = ray.remote(Coordinator).options(
@@ -235,7 +235,7 @@ def _begin(
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=-1,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(head, soft=True),
+        scheduling_strategy=NodeAffinitySchedulingStrategy(head, soft=not heads),
     )
     return actor.remote(pickle.dumps(job))
 
