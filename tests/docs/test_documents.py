@@ -38,6 +38,12 @@ NOT_RUN = {
     "foldsmith run -cfg exp_config/900.yml --engine ray --address auto --stop": "the same",
     "foldsmith serve --run output/900_ensemble": "serves until it is stopped; see test_serving.py",
     "curl -F file=@1.jpg -F file=@2.jpg http://127.0.0.1:8000/predict": "see test_serving.py",
+    "torchrun --nproc-per-node=4 -m foldsmith pretrain -cfg exp_config/000.yml": (
+        "four processes; see test_several_processes.py"
+    ),
+    "torchrun --nproc-per-node=4 -m foldsmith train -cfg exp_config/100.yml -v 0": "the same",
+    "torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=node1:29400 "
+    "--max-restarts=3 -m foldsmith pretrain -cfg exp_config/000.yml": "the same, on two machines",
     "tensorboard --logdir output": "serves until it is stopped; see test_loggers.py",
     "sbatch slurm_torchrun.sbatch pretrain exp_config/000.yml": "see test_cluster_examples.py",
     "sbatch slurm_ray.sbatch exp_config/900.yml": "see test_cluster_examples.py",
