@@ -20,7 +20,7 @@ DIGEST, HEAD = 32, 8
 # thousand.
 _MAPPED = 256
 
-# Bytes that are mapped before all of them are let go of. The system maps some pages around each that
+# Bytes that are mapped before all of them are let go of. The system maps pages around each that
 # is asked for: 64 KiB, beside what is read.
 _HELD, _AROUND = 128 * 2**20, 2**16
 
