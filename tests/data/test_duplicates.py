@@ -1,3 +1,5 @@
+from unittest import mock
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from foldsmith.config import Project
 from foldsmith.config.project import FoldSettings
+from foldsmith.data import duplicates
 from foldsmith.data.duplicates import (
     merged_groups,
     miniature,
@@ -42,8 +45,11 @@ def test_all_near_pairs_are_found(values, flips, distance):
         for j in range(i + 1, len(values))
         if (values[i] ^ values[j]).bit_count() <= distance
     ]
-    found = near_pairs(hashes, distance)
-    assert list(found.itertuples(index=False, name=None)) == expected
+    # As of few photos, by one band of bits at a time, and as of very many, by three.
+    for cost_of_sorting in (20, 0):
+        with mock.patch.object(duplicates, "_SORTED", cost_of_sorting):
+            found = near_pairs(hashes, distance)
+        assert list(found.itertuples(index=False, name=None)) == expected
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,9 @@ import pytest
 from foldsmith.data import facts as facts_module
 from foldsmith.data import statistics
 from foldsmith.data import store as store_module
+from foldsmith.data.duplicates import miniature, thumbnail
 from foldsmith.data.facts import KeptFacts
+from foldsmith.data.images import decode
 from foldsmith.data.statistics import photo_facts
 from foldsmith.data.store import Filling, PhotoStore
 from foldsmith.data.transforms import Compose, LongestMaxSize
@@ -54,6 +56,19 @@ def decoded(monkeypatch):
     return found
 
 
+@pytest.fixture
+def read(monkeypatch):
+    found = []
+    original = statistics.read_bytes
+
+    def counting(path):
+        found.append(path)
+        return original(path)
+
+    monkeypatch.setattr(statistics, "read_bytes", counting)
+    return found
+
+
 def run(folder, paths):
     hashes = FileHashes(folder / "state/hashes")
     with PhotoStore(folder / "state/store", hashes).filling([HEAD]) as filling:
@@ -74,16 +89,19 @@ def plain(paths, folder):
     return photo_facts(paths, FileHashes(folder / "none/none"))
 
 
-def test_what_is_known_is_not_decoded_again(tmp_path, paths, decoded):
+def test_what_is_known_is_not_read_again(tmp_path, paths, decoded, read):
     expected = plain(paths, tmp_path)
-    assert expected.thumbnails(np.array([3])).any()
+    rows = np.array([30, 3, 17])
+    copies = [thumbnail(miniature(decode(paths[k]))) for k in rows]
+    np.testing.assert_array_equal(expected.thumbnails(rows), copies)
     decoded.clear()
     assert_same(run(tmp_path, paths), expected)
     assert sorted(decoded) == sorted(paths)
     decoded.clear()
+    read.clear()
     assert_same(run(tmp_path, paths), expected)
     # What cannot be read is looked at again: it may have been mended.
-    assert decoded == [paths[-1]]
+    assert decoded == read == [paths[-1]]
 
 
 def test_a_changed_photo_is_measured_anew(tmp_path, paths, decoded):

@@ -53,6 +53,8 @@ def test_epochs_and_seeds_differ_and_neighbours_part():
     # Two neighbours share a batch now and then, and none of them always or most of the time.
     assert 0.02 < together.mean() / epochs < 0.3
     assert together.max() / epochs < 0.5
+    # Nor are there places at which the runs are always cut.
+    assert together[window // 16 - 1 :: window // 16].mean() > 0.6 * together.mean()
 
 
 def test_photos_from_everywhere_meet_in_a_batch():

@@ -20,8 +20,8 @@ DIGEST, HEAD = 32, 8
 # thousand.
 _MAPPED = 256
 
-# Bytes that are mapped before all of them are let go of. Around each page that is asked for the
-# system maps some more: 64 KiB, beside what is read.
+# Bytes that are mapped before all of them are let go of. The system maps pages around each that
+# is asked for: 64 KiB, beside what is read.
 _HELD, _AROUND = 128 * 2**20, 2**16
 
 
