@@ -121,6 +121,11 @@ def _lock_of(folder: Path) -> filelock.BaseFileLock:
     return filelock.FileLock(folder.parent / f".{folder.name}.lock")
 
 
+def process_name(pid: int) -> str:
+    """Return a text that a process of this host has alone: no later one gets the same."""
+    return f"{socket.gethostname()} {pid} {_start_ticks(pid)}"
+
+
 def _start_ticks(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None where /proc is not."""
     try:

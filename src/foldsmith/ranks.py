@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from foldsmith.errors import ConfigError, FoldsmithError, TrainingError, one_line
+from foldsmith.locking import process_name
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -48,7 +49,7 @@ class _World:
     size: int
     local_rank: int
     local_size: int
-    restarted: bool
+    started_by: list[str]
     store: "Store"
     words: int = 0
 
@@ -96,9 +97,13 @@ def name() -> str:
     return f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}"
 
 
-def restarted() -> bool:
-    """Return whether torchrun has started these processes anew, after one of them died."""
-    return _world is not None and _world.restarted
+def started_by() -> list[str]:
+    """Return what has started these processes, on each machine: torchrun's own processes.
+
+    Those that torchrun starts anew, after one has died, have at least one of them in common with
+    those before.
+    """
+    return [] if _world is None else _world.started_by
 
 
 def share(n: int, of: int | None = None) -> slice:
@@ -139,7 +144,7 @@ def joined() -> Iterator[None]:
     printed = sys.stdout
     try:
         store, number, n = next(iter(rendezvous("env://", timeout=_COLLECTIVE_S)))
-        name_of_place, restarted = _meet(store, number, n)
+        name_of_place, started_by = _meet(store, number, n)
         place = PrefixStore(name_of_place, store)
         dist.init_process_group(
             # Tensors go by the way of their device.
@@ -152,7 +157,7 @@ def joined() -> Iterator[None]:
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         words = PrefixStore("words", place)
-        _world = _World(number, n, local_rank, local_size, restarted, words)
+        _world = _World(number, n, local_rank, local_size, started_by, words)
         if number > 0:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - ends with us
         yield
@@ -172,29 +177,28 @@ def joined() -> Iterator[None]:
             raise
         time.sleep(_GRACE_S)
         raise FoldsmithError(
-            f"{name()}: another process of this training has ended ({one_line(error)[:160]}); "
-            "torchrun's report names it"
+            f"{name()}: the other processes of this training do not answer "
+            f"({one_line(error)[:160]}); if one has ended, torchrun's report names it"
         ) from error
     finally:
         sys.stdout = printed
         _world = None
 
 
-def _meet(store: "Store", number: int, n: int) -> tuple[str, bool]:
+def _meet(store: "Store", number: int, n: int) -> tuple[str, list[str]]:
     """Agree with the other processes on a place in the store that is new.
 
     When torchrun starts processes anew it may keep the store, and in it the addresses of those
-    that have died; and only the machine where one has died counts that as a restart. So each
-    process says who it is, the main one says who there are, and when all have seen themselves
-    among them, they meet there.
+    that have died. So each process says who it is, the main one says who there are, and when all
+    have seen themselves among them, they meet there.
 
     Returns:
-        Name of the place, and whether any of the processes was started anew.
+        Name of the place, and :func:`started_by`.
 
     Raises:
         FoldsmithError: Some did not come.
     """
-    own = [uuid4().hex, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")]
+    own = [uuid4().hex, process_name(os.getppid())]
     store.set(f"here {number}", json.dumps(own))
     until = time.monotonic() + _COLLECTIVE_S.total_seconds()
     while time.monotonic() < until:
@@ -207,7 +211,7 @@ def _meet(store: "Store", number: int, n: int) -> tuple[str, bool]:
             if number == 0 and all(_left(store, f"seen {k}") == place for k in range(n)):
                 store.set("place", json.dumps(place))
             if _left(store, "place") == place:
-                return place, any(restarts != "0" for _, restarts in everyone)
+                return place, sorted({parent for _, parent in everyone})
         time.sleep(0.02)
     raise FoldsmithError(f"rank {number}: not all of {n} processes have come; start them anew")
 

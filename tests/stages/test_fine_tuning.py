@@ -1,5 +1,6 @@
 """What a fine-tuning may be told to do, through the real train stage."""
 
+import importlib
 import json
 
 import numpy as np
@@ -251,3 +252,46 @@ def test_a_ridge_start_needs_a_linear_head(small):
     deep = PLAIN | {"globals/head_init": "ridge", "model/dims_head": [None, 8, 1]}
     with pytest.raises(ConfigError, match="one linear layer"):
         run_fold(small, deep, "output/deep")
+
+
+def change_targets(project):
+    table = pd.read_csv(project.fold_table)
+    table["target"] = (table["target"] + 1) % 4
+    table.to_csv(project.fold_table, index=False)
+
+
+def test_a_table_that_changes_between_two_folds_is_read_again(small):
+    content = PLAIN | {"globals/max_epoch": 1, "globals/output_root": "output/both"}
+    write_experiment(small.folder, "both", content)
+
+    def edit(_):
+        if not (small.folder / "output/both/fold1").exists():
+            change_targets(small)
+
+    train_folds(Experiment.load(small, "exp_config/both.yml"), None, "new", edit)
+    experiment = Experiment.load(small, "exp_config/both.yml", ["globals/output_root=output/alone"])
+    train_folds(experiment, [1], "new")
+    one, other = (weights(small.folder / f"output/{name}/fold1", 1) for name in ("both", "alone"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("module", ["train", "pretrain"])
+def test_what_changes_while_a_training_is_prepared_ends_it(small, monkeypatch, module):
+    stage = importlib.import_module(f"foldsmith.stages.{module}")
+    tune = stage.tune
+
+    def edit_and_tune(*arguments):
+        if module == "train":
+            change_targets(small)
+        else:
+            photo = next((small.folder / "input/photos").glob("*.jpg"))
+            photo.write_bytes(photo.read_bytes() + b"\0")
+        return tune(*arguments)
+
+    monkeypatch.setattr(stage, "tune", edit_and_tune)
+    file = {"train": "exp_config/200.yml", "pretrain": "exp_config/000.yml"}[module]
+    overrides = ["model/pretrained=null"] if module == "train" else []
+    with pytest.raises(DataError, match="was changed meanwhile .*run the command again"):
+        getattr(stage, module)(small, file, overrides)
+    folder = {"train": "output/200/fold0", "pretrain": "output/000"}[module]
+    assert not (small.folder / folder).exists()

@@ -101,10 +101,16 @@ def test_pretraining_of_two_is_that_of_one(project, tmp_path, cli):
 
 
 def test_fine_tuning_of_three_is_that_of_one(project, tmp_path, cli):
-    # 12 photos in batches of 5, 5 and 2: with the last one, a process has nothing to do.
+    # 12 photos in batches of 7 and 5, which three cannot share evenly; and for the validation of 5,
+    # 5 and 2: of the last one a process has nothing.
     train = [
-        *("train", "-cfg", "exp_config/100.yml", "-v", "0", *EXACT, "loader/train/batch_size=5"),
-        *("globals/grad_accum=3", "globals/ema_decay=0.9", "model/pretrained=null"),
+        *("train", "-cfg", "exp_config/100.yml", "-v", "0", *EXACT, "loader/train/batch_size=7"),
+        *(
+            "loader/val/batch_size=5",
+            "globals/grad_accum=2",
+            "globals/ema_decay=0.9",
+            "model/pretrained=null",
+        ),
         *("globals/auxiliary={again: 0.5}", "globals/snapshot_epochs=all"),
     ]
     settings = (project / "project.yml").read_text()
@@ -261,8 +267,31 @@ def test_who_is_left_says_so(project):
     result = alive.finish(60)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if "foldsmith" in line]
-    assert "rank 0 on" in line and "another process of this training has ended" in line
+    assert "rank 0 on" in line and "the other processes of this training do not answer" in line
     assert "Traceback" not in result.stderr
+
+
+def test_what_another_job_has_made_is_not_replaced(project, cli):
+    cli(project, *PRETRAIN, "globals/max_epoch=1")
+    made = {
+        path: path.read_bytes() for path in (project / "output/000").glob("*") if path.is_file()
+    }
+    for restarts in ("0", "1"):  # torchrun starts anew whatever has failed
+        both = [
+            Command(project, *PRETRAIN, environment=each | {"TORCHELASTIC_RESTART_COUNT": restarts})
+            for each in environment(2)
+        ]
+        first, second = finished(both, 2)
+        assert "exists already" in first.stderr and second.stderr == ""
+    assert {path: path.read_bytes() for path in made} == made
+
+
+def test_a_batch_is_for_all_processes(project):
+    both = together(2, project, *PRETRAIN, "loader/train/batch_size=1")
+    message = "a batch of an epoch has 1 photos, for 2 processes"
+    first, second = finished(both, 2)
+    assert message in first.stderr and second.stderr == ""
+    assert not (project / "output/000").exists()
 
 
 def test_what_is_wrong_is_said_once(project, cli):
@@ -301,7 +330,7 @@ def test_shares_are_all_of_a_batch_and_no_photo_twice(n, batch, size, drop):
     try:
         of_ranks = []
         for number in range(size):
-            ranks._world = ranks._World(number, size, number, size, False, None)
+            ranks._world = ranks._World(number, size, number, size, [], None)
             of_ranks.append(list(sampler))
         places = np.concatenate([sampler.places(of) for of in range(size)])
     finally:

@@ -164,6 +164,25 @@ class PhotoLoader:
     def __len__(self) -> int:
         return len(self.sampler)
 
+    def check_shares(self) -> None:
+        """Make sure that each process of a training has a part of every batch.
+
+        Raises:
+            ConfigError: A batch has fewer photos than there are processes.
+        """
+        n, least = ranks.size(), min(self.sampler.sizes())
+        if least >= n:
+            return
+        batch, photos = self.sampler.batch_size, len(self.dataset)
+        # A single photo left over joins the batch before it.
+        fitting = (b for b in range(batch, n - 1, -1) if photos % b in (0, 1) or photos % b >= n)
+        smaller = next(fitting, None)
+        remedy = "" if smaller is None else f"set loader/train/batch_size to {smaller}, or "
+        raise ConfigError(
+            f"loader/train: a batch of an epoch has {least} photos, for {n} processes; {remedy}"
+            "start fewer of them"
+        )
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and augmentations come next."""
         self.sampler.epoch = epoch

@@ -10,6 +10,7 @@ from torch import nn
 from foldsmith import ranks
 from foldsmith.bars import progress_bar
 from foldsmith.config import TestTimeAugmentation
+from foldsmith.data.datasets import Batch, DrawnBatch
 from foldsmith.data.loader import PhotoLoader, worker_errors
 from foldsmith.models.across_ranks import gathered
 from foldsmith.models.runtime import Runtime
@@ -54,9 +55,8 @@ def predict_logits(
     """
     for model in models:
         model.eval()
-    batches = []
-    watched = loader if label is None else progress_bar(loader, label=label, unit="batch")
-    for batch in watched:
+
+    def logits_of(batch: Batch | DrawnBatch) -> torch.Tensor:
         batch_of = (
             f"batches of {len(batch.rows)} photos; lower the batch_size of loader/val and test"
         )
@@ -64,7 +64,12 @@ def predict_logits(
             images = runtime.transfer(batch, loader.on_device).views[0]
             views = [images, *(images.flip(dims) for dims in FLIPS[tta])]
             logits = [torch.stack([model(v).float() for v in views]).mean(0) for model in models]
-        batches.append(torch.stack(logits))
+        return torch.stack(logits)
+
+    watched = loader if label is None else progress_bar(loader, label=label, unit="batch")
+    batches = [logits_of(batch) for batch in watched if len(batch.rows)]
+    if not batches:  # this process has none: fewer photos than processes
+        batches = [logits_of(loader.dataset[0, 0])[:, :0]]
     result: npt.NDArray[np.float32] = _of_all(torch.cat(batches, dim=1), loader).cpu().numpy()
     return result
 

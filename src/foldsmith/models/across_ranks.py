@@ -109,8 +109,14 @@ def synchronised(model: M) -> M:
             module.__class__ = HostSyncBatchNormAct
         elif isinstance(module, nn.SyncBatchNorm):
             module.__class__ = HostSyncBatchNorm
-    for tensor in (*model.parameters(), *model.buffers()):
-        dist.broadcast(tensor.detach(), 0)
+    return same_weights(model)
+
+
+def same_weights(model: M) -> M:
+    """Return a model with the weights and statistics that rank 0 has."""
+    if ranks.size() > 1:
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.detach(), 0)
     return model
 
 
@@ -128,6 +134,9 @@ class HostSyncBatchNorm(nn.SyncBatchNorm):
 
         Returns:
             The same shape and type.
+
+        Raises:
+            ValueError: The whole batch has one value per channel, as torch's.
         """
         if not self.training:
             return functional.batch_norm(
@@ -140,6 +149,8 @@ class HostSyncBatchNorm(nn.SyncBatchNorm):
         # Sums and the number of values travel together.
         sums = _summed(torch.cat([values.sum(dims), n_own]))
         n = sums[-1]
+        if n <= 1:
+            raise ValueError("Expected more than 1 value per channel when training")
         mean = sums[:-1] / n
         # The variance from the distances to the mean: the difference of two large sums is no
         # number to rely on.

@@ -11,7 +11,7 @@ from foldsmith import ranks
 from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.config import Experiment, Project
 from foldsmith.config.project import PROJECT_FILE
-from foldsmith.errors import ConfigError, OutputError
+from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.locking import lock
 from foldsmith.models.weights import read_snapshot
 from foldsmith.stages.manifest import (
@@ -139,6 +139,17 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
+def start_in(folder: Path, start: Start) -> Start:
+    """Return how a training starts in its folder: as it was asked to, the first time.
+
+    Processes that torchrun starts anew have the same command as before: what these have begun,
+    or finished, is gone on with.
+    """
+    manifests = (read_manifest(folder / name) for name in (MANIFEST, UNFINISHED))
+    before = {one for each in manifests if each for one in each.facts.get("started_by", ())}
+    return "auto" if before & set(ranks.started_by()) else start
+
+
 def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False) -> State:
     """Return what a training does with its folder; nothing is changed yet.
 
@@ -159,6 +170,20 @@ def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False
     return state
 
 
+def check_unchanged(before: Inputs, now: Inputs, folder: Path) -> None:
+    """Make sure that what a training is made from is what it was when its parts were built.
+
+    Raises:
+        DataError: Something has changed meanwhile.
+    """
+    changed = differences(before, now)
+    if changed:
+        raise DataError(
+            f"{folder}: what it is made from was changed meanwhile ({'; '.join(changed[:5])}); "
+            "run the command again"
+        )
+
+
 def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
     """Make a folder ready for a training; what an earlier one left is removed if it is fresh."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +198,10 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
         shutil.rmtree(folder / EVENTS, ignore_errors=True)
     write_json(
         folder / UNFINISHED,
-        {"step": step, "inputs": normalised(inputs), "outputs": {}, "facts": {}},
+        {
+            **{"step": step, "inputs": normalised(inputs), "outputs": {}},
+            "facts": {"started_by": ranks.started_by()},
+        },
     )
 
 

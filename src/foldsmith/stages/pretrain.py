@@ -1,6 +1,7 @@
 """Stage 2: self-supervised pretraining on every photo."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from foldsmith.stages.manifest import MANIFEST, Inputs, Stopwatch, write_manifes
 from foldsmith.stages.output_folder import (
     Start,
     State,
+    check_unchanged,
     claimed,
     clean_up,
     decide,
@@ -24,6 +26,7 @@ from foldsmith.stages.output_folder import (
     refuse_existing,
     save_sources,
     shown,
+    start_in,
 )
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
@@ -76,7 +79,7 @@ def pretrain(
     with ranks.joined():
         with ranks.main_first():
             experiment = Experiment.load(project, Path(config), overrides)
-        return pretrain_experiment(experiment, "auto" if ranks.restarted() else start)
+        return pretrain_experiment(experiment, start)
 
 
 def pretrain_experiment(
@@ -93,11 +96,13 @@ def pretrain_experiment(
     """
     watch = Stopwatch()
     project, settings = experiment.project, experiment.globals
-    types = types_of(project)
     with ranks.main_first():
+        types = types_of(project)
         hashes = FileHashes(project.hash_store)
         folder = _folder_of(experiment, start)
         experiment.check(types)
+    before = ranks.from_main(partial(pretrain_inputs, experiment, types, hashes))
+    with ranks.main_first():
         runtime = create_runtime(settings)
         seed_everything(settings.seed)
         built = experiment.with_values({"globals/output_path": str(folder)})
@@ -110,6 +115,7 @@ def pretrain_experiment(
         parts = built.build(types, context)
         # Every part is built before the folder is touched: what is wrong leaves no trace.
         loader = parts["loader/train"]
+        loader.check_shares()
         model = tune(parts["model"], loader, settings, runtime, Measured(project.measurements))
         optimizer, scheduler = parts["optimizer"], parts["scheduler"]
         progressive, probe = (
@@ -122,7 +128,9 @@ def pretrain_experiment(
         def begin() -> tuple[Inputs, State]:
             inputs = pretrain_inputs(experiment, types, hashes)
             hashes.save()
-            state = decide(folder, inputs, start, more_epochs=may_be_longer(experiment, types))
+            check_unchanged(before, inputs, folder)
+            longer = may_be_longer(experiment, types)
+            state = decide(folder, inputs, start_in(folder, start), longer)
             if state != "done":
                 prepare(folder, step_name, inputs, state)
                 save_sources(folder, experiment)
@@ -177,6 +185,7 @@ def pretrain_experiment(
             seed=settings.seed,
             device=str(runtime.device),
             processes=ranks.size(),
+            started_by=ranks.started_by(),
             n_photos=len(loader.dataset),
             max_epoch=settings.max_epoch,
             epoch_s=progress.epoch_s,
@@ -200,7 +209,7 @@ def _folder_of(experiment: Experiment, start: Start) -> Path:
         raise ConfigError(f"{experiment.file}: globals/output_path is missing")
     folder = experiment.project.path(settings.output_path)
     # The others look when the main process has made it.
-    if start == "new" and ranks.is_main():
+    if ranks.is_main() and start_in(folder, start) == "new":
         refuse_existing(folder)
     if start == "resume" and not folder.exists():
         raise OutputError(f"{folder}: no such folder to resume in; leave out --resume")

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
-from foldsmith.models.across_ranks import synchronised
+from foldsmith.models.across_ranks import same_weights, synchronised
 from foldsmith.models.classifier import ImageModel
 from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
@@ -31,6 +32,7 @@ from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
     Start,
     State,
+    check_unchanged,
     claimed,
     clean_up,
     decide,
@@ -39,6 +41,7 @@ from foldsmith.stages.output_folder import (
     refuse_existing,
     save_sources,
     shown,
+    start_in,
 )
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.types import types_of
@@ -96,7 +99,7 @@ def train(
         with ranks.main_first():
             experiment = Experiment.load(project, Path(config), overrides)
         if experiment.globals.task != "frozen-features":
-            return train_folds(experiment, folds, "auto" if ranks.restarted() else start)
+            return train_folds(experiment, folds, start)
         if folds is not None:
             raise ConfigError(f"{experiment.file}: frozen features are fitted in all folds at once")
         if ranks.size() > 1:
@@ -119,19 +122,17 @@ def train_folds(
         listener: Called after each epoch.
     """
     project, settings = experiment.project, experiment.globals
-    types = types_of(project)
     with ranks.main_first():
+        types = types_of(project)
         hashes = FileHashes(project.hash_store)
         root = _root_of(experiment)
         experiment.check(types)
         chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
-        table = read_folds(project, settings.meta_file)
         task = create_task(settings, project)
-        labels = labels_of(task, project, table)
-        task.check(labels)
+        _read_labels(experiment, task)
         # The others look when the main process has made them.
-        if start == "new" and ranks.is_main():
-            for fold in chosen:
+        for fold in chosen if ranks.is_main() else []:
+            if start_in(root / f"fold{fold}", start) == "new":
                 refuse_existing(root / f"fold{fold}")
         if start == "resume" and not root.exists():
             raise OutputError(f"{root}: no such folder to resume in; leave out --resume")
@@ -147,7 +148,8 @@ def train_folds(
         folder = root / f"fold{fold}"
         inputs = ranks.from_main(partial(train_inputs, experiment, fold, types, hashes))
         hashes.save()
-        if ranks.from_main(partial(decide, folder, inputs, start)) == "done":
+        start_here = ranks.from_main(partial(start_in, folder, start))
+        if ranks.from_main(partial(decide, folder, inputs, start_here)) == "done":
             print(f"fold {fold}: finished already")
             continue
         of_fold = experiment.with_values(
@@ -157,6 +159,8 @@ def train_folds(
             seed_everything(settings.seed)
             built = of_fold.with_values({"globals/output_path": str(folder)})
             parts = built.build(types, context)
+            parts["loader/train"].check_shares()
+            table, labels = _read_labels(experiment, task)
             # What is learned may be finer than the target that the datasets have.
             for part in ("loader/train", "loader/val"):
                 dataset = parts[part].dataset
@@ -172,10 +176,14 @@ def train_folds(
         if settings.head_init == "ridge":
             seen = of_fold.with_values({"dataset/val/part": "train"})
             _start_head(model, seen.build(types, context)["loader/val"], runtime)
+            # Another machine may have rounded it otherwise.
+            model = same_weights(model)
         step_name = f"train {settings.output_root} fold {fold}"
         with claimed(folder):
             # Again, now that nobody else can change it.
-            state = ranks.from_main(partial(decide, folder, inputs, start))
+            now = ranks.from_main(partial(train_inputs, experiment, fold, types, hashes))
+            check_unchanged(inputs, now, folder)
+            state = ranks.from_main(partial(decide, folder, inputs, start_here))
             if state == "done":  # by another process, while the parts were built
                 print(f"fold {fold}: finished already")
                 continue
@@ -202,6 +210,7 @@ def train_folds(
                     seed=settings.seed,
                     device=str(runtime.device),
                     processes=ranks.size(),
+                    started_by=ranks.started_by(),
                     max_epoch=settings.max_epoch,
                     metric=metric.name,
                     greater_is_better=metric.greater_is_better,
@@ -213,6 +222,20 @@ def train_folds(
         del parts, model
         gc.collect()
     return root
+
+
+def _read_labels(
+    experiment: Experiment, task: Task
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+    """Return the fold table and what is learned of each of its rows.
+
+    Raises:
+        DataError: The table, or a label, is wrong.
+    """
+    table = read_folds(experiment.project, experiment.globals.meta_file)
+    labels = labels_of(task, experiment.project, table)
+    task.check(labels)
+    return table, labels
 
 
 def _root_of(experiment: Experiment) -> Path:
