@@ -54,6 +54,7 @@ bench-gpu: $(STAMP)
 	$(BIN)/python benchmarks/training.py --rounds 5
 	$(BIN)/python benchmarks/shares.py
 	$(BIN)/python benchmarks/chain.py
+	$(BIN)/python benchmarks/processes.py
 
 clean:
 	rm -rf $(VENV) build
