@@ -23,15 +23,14 @@ SMALL = Compose([LongestMaxSize(20)])
 
 
 @pytest.fixture
-def paths(tmp_path):
-    """Photos of 12 to 41 px, older than what file times can tell apart."""
+def paths(tmp_path, settled):
+    """Photos of 12 to 41 px."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     found = []
     for k in range(30):
         found.append(tmp_path / "photos" / f"{k}.jpg")
         cv2.imwrite(str(found[-1]), rng.integers(0, 255, (12 + k, 41 - k, 3), np.uint8))
-        os.utime(found[-1], ns=(k, 10**18 + k))
     return found
 
 
