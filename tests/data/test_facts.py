@@ -148,6 +148,36 @@ def test_what_is_damaged_is_found_out_again(tmp_path, paths, decoded, what):
     assert decoded == [paths[-1]]
 
 
+def test_files_of_facts_are_put_together(tmp_path, paths, decoded, monkeypatch):
+    monkeypatch.setattr("foldsmith.rows._FILES", 4)
+    monkeypatch.setattr("foldsmith.rows._ROWS", 7)
+    folder = tmp_path / "state/facts"
+    for count in range(8, len(paths) + 1):
+        run(tmp_path, paths[:count])
+        assert len(list(folder.rglob("*.npy"))) <= 4
+    kept = KeptFacts(folder)
+    assert len(kept.values) == len(kept.hashes) == len(paths) - 1
+    decoded.clear()
+    assert_same(run(tmp_path, paths), plain(paths, tmp_path))
+    assert decoded[0] == paths[-1] and len(decoded) == 1 + len(paths)
+
+
+def test_many_files_of_facts_take_time_in_proportion(tmp_path, monkeypatch):
+    monkeypatch.setattr(facts_module, "_PHOTOS", 1)
+    joined = []
+    original = np.concatenate
+    monkeypatch.setattr(
+        np, "concatenate", lambda parts, *a, **k: joined.append(len(parts)) or original(parts)
+    )
+    kept = KeptFacts(tmp_path / "facts")
+    for k in range(30):
+        copy = np.full((16, 16, 3), k, np.uint8)
+        assert kept.add(bytes([k]) * 32, [float(k)] * 8, k, copy) == k
+    assert len(joined) <= 2
+    assert kept.values[:, 0].tolist() == kept.hashes.tolist() == list(range(30))
+    assert kept.thumbnails(np.array([29, 3, 7]))[:, 0, 0, 0].tolist() == [29, 3, 7]
+
+
 def _die(folder, paths, after):
     added = 0
     original = Filling.add
