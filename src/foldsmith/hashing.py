@@ -59,6 +59,19 @@ def hash_bytes(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def digest_texts(digests: npt.NDArray[np.uint8], there: npt.NDArray[np.bool_]) -> Iterator[str]:
+    """Yield SHA-256 as text, ``missing`` for files that were not there.
+
+    Args:
+        digests: uint8, shape (n, 32).
+        there: Which files could be read, shape (n,).
+    """
+    for start in range(0, len(digests), _TEXTS):
+        text = digests[start : start + _TEXTS].tobytes().hex()
+        for k, found in enumerate(there[start : start + _TEXTS].tolist()):
+            yield text[k * 2 * _DIGEST : (k + 1) * 2 * _DIGEST] if found else "missing"
+
+
 class FileHashes:
     """SHA-256 of files, remembered by name, size and times of change.
 
@@ -94,20 +107,18 @@ class FileHashes:
         return list(self.each(list(paths)))
 
     def each(self, paths: Sequence[Path]) -> Iterator[str]:
-        """Yield what :meth:`of_all` returns; few of them are in memory at a time."""
+        """Return what :meth:`of_all` does; few of the texts are in memory at a time."""
         paths = Paths.of(paths)
         digests, known = self.known_of(paths)
         unknown = np.flatnonzero(~known)
-        read: dict[int, str] = {}
         if len(unknown):
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 found = pool.map(self._read, paths.take(unknown))
-                read = dict(zip(unknown.tolist(), found, strict=True))
-        for start in range(0, len(paths), _TEXTS):
-            text = digests[start : start + _TEXTS].tobytes().hex()
-            for k in range(start, min(len(paths), start + _TEXTS)):
-                at = (k - start) * 2 * _DIGEST
-                yield read.get(k) or text[at : at + 2 * _DIGEST]
+                for k, digest in zip(unknown.tolist(), found, strict=True):
+                    if digest is not None:
+                        digests[k] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+                        known[k] = True
+        return digest_texts(digests, known)
 
     def known(self, path: Path) -> str | None:
         """Return the SHA-256 of a file that is as it was when it was last read.
@@ -194,12 +205,12 @@ class FileHashes:
             self._known = [_table(np.concatenate(found))] if found else []
         return self._known
 
-    def _read(self, path: Path) -> str:
+    def _read(self, path: Path) -> str | None:
         try:
             status = path.stat()
             digest = hash_bytes(path.read_bytes())
         except (OSError, ValueError):
-            return "missing"
+            return None
         self.remember(path, status, digest)
         return digest
 
