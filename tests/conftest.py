@@ -71,6 +71,12 @@ def cli():
     return run
 
 
+@pytest.fixture
+def settled(monkeypatch):
+    """Let files that were just written count as old ones: when that was, no test can set."""
+    monkeypatch.setattr("foldsmith.hashing._SETTLED_NS", -1)
+
+
 @pytest.fixture(scope="session")
 def small_photos(tmp_path_factory) -> Path:
     """Tables and photos for a small project, made once."""

@@ -1,11 +1,12 @@
 """Atomic writes: a file is either the old one or the whole new one, never a part of it."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,18 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, before: float = math.inf) -> None:
     """Remove the temporary files that a killed process left in a folder.
 
-    Only for a folder that no other process writes to.
+    Args:
+        folder: The folder.
+        before: Only those that were last written before this time, in seconds since 1970; to be
+            given if other processes may be writing to the folder.
     """
     for path in folder.glob(f".*{_MARK}*"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

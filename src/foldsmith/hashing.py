@@ -5,7 +5,6 @@ import json
 import os
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -15,22 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.atomic import write_npy
 from foldsmith.keys import KeyTable
 from foldsmith.paths import Paths
+from foldsmith.rows import RowFiles, Rows
 
 # A file this young may change again without its time showing it.
 _SETTLED_NS = 2_000_000_000
 
-# Bytes of a row of what is known: a file's name, size and time of change (their hash, shortened),
-# then the SHA-256 of its content.
+# Bytes of a file's state (name, size, times of change: their hash, shortened), and of a SHA-256.
 _STATE, _DIGEST = 16, 32
+
+_ROW = np.dtype([("state", np.uint8, _STATE), ("digest", np.uint8, _DIGEST)])
 
 # New hashes are written after so many: a killed process has lost the last of them at most.
 _UNSAVED = 2**16
-
-# So many files of rows become one.
-_FILES = 16
 
 # Texts that are hashed at a time.
 _TEXTS = 10_000
@@ -62,13 +59,30 @@ def hash_bytes(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class FileHashes:
-    """SHA-256 of files, remembered by name, size and time of change.
+def digest_texts(digests: npt.NDArray[np.uint8], there: npt.NDArray[np.bool_]) -> Iterator[str]:
+    """Yield SHA-256 as text, ``missing`` for files that were not there.
 
-    A file whose size and time are those it was last read with is not read again. What is known
-    lies in a few files of rows (``*.npy``, uint8, shape (n, 48)), which are written once, under
-    names of their own, and put together when there are many: processes on several machines may
-    write at the same time, and need no locks.
+    Args:
+        digests: uint8, shape (n, 32).
+        there: Which files could be read, shape (n,).
+    """
+    for start in range(0, len(digests), _TEXTS):
+        text = digests[start : start + _TEXTS].tobytes().hex()
+        for k, found in enumerate(there[start : start + _TEXTS].tolist()):
+            yield text[k * 2 * _DIGEST : (k + 1) * 2 * _DIGEST] if found else "missing"
+
+
+class FileHashes:
+    """SHA-256 of files, remembered by name, size and times of change.
+
+    A file that is as it was when it was last read is not read again: its content has the same size
+    and time of change, and so has its entry in the file system (``ctime``), which no program can
+    set. So a photo that was replaced by one of the same size and time (by ``tar``, ``cp -p``,
+    ``rsync -t``) is read; one that was merely moved from another file system, linked or given
+    other rights is read once more than need be.
+
+    What is known lies in a few files of rows (:class:`RowFiles`, 48 bytes a row), which processes
+    on several machines may share.
 
     Args:
         folder: Where the rows are kept between processes. It may be deleted at any time: all
@@ -76,10 +90,12 @@ class FileHashes:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._rows = RowFiles(folder, _ROW, "state")
         self._root = f"{folder.parent.parent}{os.sep}"
+        # The newest first.
         self._known: list[tuple[KeyTable, npt.NDArray[np.uint8]]] | None = None
         self._unsaved: dict[bytes, str] = {}
+        self._save_at = _UNSAVED
         self._writing = threading.Lock()
 
     def of(self, path: Path) -> str:
@@ -91,20 +107,18 @@ class FileHashes:
         return list(self.each(list(paths)))
 
     def each(self, paths: Sequence[Path]) -> Iterator[str]:
-        """Yield what :meth:`of_all` returns; few of them are in memory at a time."""
+        """Return what :meth:`of_all` does; few of the texts are in memory at a time."""
         paths = Paths.of(paths)
         digests, known = self.known_of(paths)
         unknown = np.flatnonzero(~known)
-        read: dict[int, str] = {}
         if len(unknown):
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 found = pool.map(self._read, paths.take(unknown))
-                read = dict(zip(unknown.tolist(), found, strict=True))
-        for start in range(0, len(paths), _TEXTS):
-            text = digests[start : start + _TEXTS].tobytes().hex()
-            for k in range(start, min(len(paths), start + _TEXTS)):
-                at = (k - start) * 2 * _DIGEST
-                yield read.get(k) or text[at : at + 2 * _DIGEST]
+                for k, digest in zip(unknown.tolist(), found, strict=True):
+                    if digest is not None:
+                        digests[k] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+                        known[k] = True
+        return digest_texts(digests, known)
 
     def known(self, path: Path) -> str | None:
         """Return the SHA-256 of a file that is as it was when it was last read.
@@ -128,16 +142,18 @@ class FileHashes:
         keys = np.frombuffer(states, np.uint8).reshape(-1, _STATE)
         digests = np.zeros((len(keys), _DIGEST), np.uint8)
         known = np.zeros(len(keys), bool)
-        for table, of_rows in self._tables():
-            left = np.flatnonzero(~known)
-            rows = table.find(keys[left])
-            digests[left[rows >= 0]] = of_rows[rows[rows >= 0]]
-            known[left[rows >= 0]] = True
-        for k in np.flatnonzero(~known) if self._unsaved else ():
+        # The newest first: what was remembered last corrects what was known. (And what another
+        # thread saves meanwhile is among the tables then.)
+        for k in range(len(keys)) if self._unsaved else ():
             digest = self._unsaved.get(keys[k].tobytes())
             if digest is not None:
                 digests[k] = np.frombuffer(bytes.fromhex(digest), np.uint8)
                 known[k] = True
+        for table, of_rows in list(self._tables()):
+            left = np.flatnonzero(~known)
+            rows = table.find(keys[left])
+            digests[left[rows >= 0]] = of_rows[rows[rows >= 0]]
+            known[left[rows >= 0]] = True
         return digests, known
 
     def remember(self, path: Path, status: os.stat_result, digest: str) -> None:
@@ -148,11 +164,12 @@ class FileHashes:
             status: Its status from before it was read.
             digest: SHA-256 of its content.
         """
-        # Not of a file that was just written: its next change might not change its time.
-        if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
+        # Not of a file that was just written: its next change might not change its times.
+        changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+        if time.time_ns() - changed_ns > _SETTLED_NS:
             self._unsaved[self._state(str(path), status)] = digest
-            if len(self._unsaved) >= _UNSAVED:
-                self._save(_UNSAVED)
+            if len(self._unsaved) >= self._save_at:
+                self._save(self._save_at)
 
     def save(self) -> None:
         """Write what is new; a folder that takes no files is no error."""
@@ -164,42 +181,36 @@ class FileHashes:
             if len(self._unsaved) < at_least:
                 return
             new = dict(self._unsaved)
-            content = b"".join(key + bytes.fromhex(digest) for key, digest in new.items())
-            rows = np.frombuffer(content, np.uint8).reshape(-1, _STATE + _DIGEST)
+            rows = np.empty(len(new), _ROW)
+            rows["state"] = _bytes_of(new.keys(), _STATE)
+            rows["digest"] = _bytes_of(map(bytes.fromhex, new.values()), _DIGEST)
             try:
-                self._write(rows)
+                self._rows.add(rows)
             except OSError:
+                # Not for every further one: to join them takes longer the more they are.
+                self._save_at = 2 * len(new)
                 return
-            self._tables().append(_table(rows))
-            # Others may have added to them meanwhile.
-            for key in new:
-                self._unsaved.pop(key)
-
-    def _write(self, rows: npt.NDArray[np.uint8]) -> None:
-        write_npy(self._folder / f"{uuid.uuid4().hex}.npy", rows)
-        files = sorted(self._folder.glob("*.npy"))
-        if len(files) < _FILES:
-            return
-        # A process that looks for one of these now, and finds it gone, reads photos once more.
-        whole = np.unique(np.concatenate([_rows_of(file) for file in files]), axis=0)
-        write_npy(self._folder / f"{uuid.uuid4().hex}.npy", whole)
-        for file in files:
-            file.unlink(missing_ok=True)
+            self._save_at = _UNSAVED
+            self._tables().insert(0, _table(rows))
+            # Others may have added to them meanwhile, or corrected one.
+            for key, digest in new.items():
+                if self._unsaved[key] == digest:
+                    del self._unsaved[key]
+            self._rows.put_together()
 
     def _tables(self) -> list[tuple[KeyTable, npt.NDArray[np.uint8]]]:
-        # Read when they are asked for the first time, into memory: another machine may remove a
-        # file, and what was mapped of it would be gone.
+        # Read when they are asked for the first time.
         if self._known is None:
-            found = [_rows_of(file) for file in sorted(self._folder.glob("*.npy"))]
+            found = [self._rows.read(file) for file in self._rows.files()]
             self._known = [_table(np.concatenate(found))] if found else []
         return self._known
 
-    def _read(self, path: Path) -> str:
+    def _read(self, path: Path) -> str | None:
         try:
             status = path.stat()
             digest = hash_bytes(path.read_bytes())
         except (OSError, ValueError):
-            return "missing"
+            return None
         self.remember(path, status, digest)
         return digest
 
@@ -211,20 +222,15 @@ class FileHashes:
 
     def _state(self, path: str, status: os.stat_result) -> bytes:
         # The same wherever the project lies.
-        text = f"{path.removeprefix(self._root)}\0{status.st_size}\0{status.st_mtime_ns}"
+        text = f"{path.removeprefix(self._root)}\0{status.st_size}\0{status.st_mtime_ns}\0"
+        text += str(status.st_ctime_ns)
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_STATE).digest()
 
 
-def _table(rows: npt.NDArray[np.uint8]) -> tuple[KeyTable, npt.NDArray[np.uint8]]:
-    return KeyTable(np.ascontiguousarray(rows[:, :_STATE])), rows[:, _STATE:]
+def _table(rows: Rows) -> tuple[KeyTable, npt.NDArray[np.uint8]]:
+    # Of equal states the first counts.
+    return KeyTable(np.ascontiguousarray(rows["state"])), np.ascontiguousarray(rows["digest"])
 
 
-def _rows_of(file: Path) -> npt.NDArray[np.uint8]:
-    """Return the rows of a file; none if it is damaged or gone."""
-    try:
-        rows: npt.NDArray[np.uint8] = np.load(file, allow_pickle=False)
-        if rows.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] == _STATE + _DIGEST:
-            return rows
-    except (OSError, ValueError, EOFError):
-        pass
-    return np.zeros((0, _STATE + _DIGEST), np.uint8)
+def _bytes_of(values: Iterable[bytes], width: int) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(b"".join(values), np.uint8).reshape(-1, width)

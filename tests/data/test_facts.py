@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+import time
 
 import cv2
 import numpy as np
@@ -22,20 +23,18 @@ HEAD = Compose([LongestMaxSize(20)])
 
 @pytest.fixture
 def paths(tmp_path):
-    """Photos that are older than what file times can tell apart; the last is none."""
+    """Photos; the last is none."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     found = [tmp_path / "photos" / f"{k}.jpg" for k in range(40)]
     for k, path in enumerate(found):
         cv2.imwrite(str(path), rng.integers(0, 255, (14 + k % 9, 25 - k % 5, 3), np.uint8))
     found[-1].write_bytes(b"no photo")
-    for k, path in enumerate(found):
-        os.utime(path, ns=(k, 10**18 + k))
     return found
 
 
 @pytest.fixture(autouse=True)
-def small_files(monkeypatch):
+def small_files(monkeypatch, settled):
     monkeypatch.setattr(facts_module, "_PHOTOS", 8)
     monkeypatch.setattr(store_module, "_SHARD_BYTES", 6000)
     # One photo after another: what is done when a process is killed is known.
@@ -115,6 +114,26 @@ def test_a_changed_photo_is_measured_anew(tmp_path, paths, decoded):
     assert_same(found, plain(paths, tmp_path))
 
 
+def test_a_photo_that_is_replaced_by_one_of_the_same_size_and_time_is_measured(tmp_path, paths):
+    def bitmap(path, value):
+        cv2.imwrite(str(tmp_path / "new.bmp"), np.full((15, 15, 3), value, np.uint8))
+        os.utime(tmp_path / "new.bmp", ns=(0, 10**18))
+        (tmp_path / "new.bmp").replace(path)
+
+    bitmap(paths[3], 200)
+    run(tmp_path, paths)
+    time.sleep(0.02)  # a tick of the file system's clock
+    bitmap(paths[3], 40)
+    found = run(tmp_path, paths)
+    assert found.table["r_mean"][3] == 40
+    assert_same(found, plain(paths, tmp_path))
+    # And the other way round: the photo store has both, each under its own hash.
+    store = PhotoStore(tmp_path / "state/store", FileHashes(tmp_path / "state/hashes"))
+    assert (store.load(paths[3:4], HEAD, "decode")[0] == 40).all()
+    bitmap(paths[3], 200)
+    assert (store.load(paths[3:4], HEAD, "decode")[0] == 200).all()
+
+
 @pytest.mark.parametrize("what", ["facts", "store"])
 def test_what_is_damaged_is_found_out_again(tmp_path, paths, decoded, what):
     run(tmp_path, paths)
@@ -127,6 +146,36 @@ def test_what_is_damaged_is_found_out_again(tmp_path, paths, decoded, what):
     decoded.clear()
     assert_same(run(tmp_path, paths), expected)
     assert decoded == [paths[-1]]
+
+
+def test_files_of_facts_are_put_together(tmp_path, paths, decoded, monkeypatch):
+    monkeypatch.setattr("foldsmith.rows._FILES", 4)
+    monkeypatch.setattr("foldsmith.rows._ROWS", 7)
+    folder = tmp_path / "state/facts"
+    for count in range(8, len(paths) + 1):
+        run(tmp_path, paths[:count])
+        assert len(list(folder.rglob("*.npy"))) <= 4
+    kept = KeptFacts(folder)
+    assert len(kept.values) == len(kept.hashes) == len(paths) - 1
+    decoded.clear()
+    assert_same(run(tmp_path, paths), plain(paths, tmp_path))
+    assert decoded[0] == paths[-1] and len(decoded) == 1 + len(paths)
+
+
+def test_many_files_of_facts_take_time_in_proportion(tmp_path, monkeypatch):
+    monkeypatch.setattr(facts_module, "_PHOTOS", 1)
+    joined = []
+    original = np.concatenate
+    monkeypatch.setattr(
+        np, "concatenate", lambda parts, *a, **k: joined.append(len(parts)) or original(parts)
+    )
+    kept = KeptFacts(tmp_path / "facts")
+    for k in range(30):
+        copy = np.full((16, 16, 3), k, np.uint8)
+        assert kept.add(bytes([k]) * 32, [float(k)] * 8, k, copy) == k
+    assert len(joined) <= 2
+    assert kept.values[:, 0].tolist() == kept.hashes.tolist() == list(range(30))
+    assert kept.thumbnails(np.array([29, 3, 7]))[:, 0, 0, 0].tolist() == [29, 3, 7]
 
 
 def _die(folder, paths, after):

@@ -23,15 +23,14 @@ SMALL = Compose([LongestMaxSize(20)])
 
 
 @pytest.fixture
-def paths(tmp_path):
-    """Photos of 12 to 41 px, older than what file times can tell apart."""
+def paths(tmp_path, settled):
+    """Photos of 12 to 41 px."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     found = []
     for k in range(30):
         found.append(tmp_path / "photos" / f"{k}.jpg")
         cv2.imwrite(str(found[-1]), rng.integers(0, 255, (12 + k, 41 - k, 3), np.uint8))
-        os.utime(found[-1], ns=(k, 10**18 + k))
     return found
 
 
@@ -120,6 +119,33 @@ def test_a_damaged_shard_is_built_again(tmp_path, paths, damage):
     else:
         pixels.with_suffix(".npz").write_bytes(b"no archive")
     assert_holds(open_store(tmp_path).load(paths, SMALL, "decode"), paths, SMALL)
+
+
+def test_an_index_that_is_damaged_anywhere_is_as_if_not_there(tmp_path, paths):
+    open_store(tmp_path).load(paths[:3], SMALL, "decode")
+    (pixels,) = tmp_path.rglob("shard_*.bin")
+    index = pixels.with_suffix(".npz")
+    whole = index.read_bytes()
+    cut = [whole[:size] for size in (0, 1, len(whole) // 2, len(whole) - 1)]
+    zeros = [whole[:size] + bytes(len(whole) - size) for size in (0, len(whole) // 2)]
+    flipped = [
+        whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :]
+        for at in range(len(whole))
+        for bit in (1, 16)
+    ]
+    where = shards.ShardIndex(pixels.parent).where
+    dropped = 0
+    for content in [*cut, *zeros, *flipped]:
+        index.write_bytes(content)
+        found = shards.ShardIndex(pixels.parent)
+        # Some bytes mean nothing, as the time that the archive was made.
+        assert not len(found.where) or np.array_equal(found.where, where)
+        dropped += not len(found.where)
+    assert dropped > 0.5 * len(flipped)
+    for content in (whole[: len(whole) // 2], zeros[1], b""):
+        index.write_bytes(content)
+        assert_holds(open_store(tmp_path).load(paths[:3], SMALL, "decode"), paths[:3], SMALL)
+        index.unlink()
 
 
 def test_many_shards(tmp_path, paths, monkeypatch):

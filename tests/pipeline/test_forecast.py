@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tracemalloc
 
 import pandas as pd
 import pytest
@@ -10,10 +11,11 @@ import small_project
 from conftest import SMALL
 
 from foldsmith import Project
+from foldsmith.data.tables import read_test, read_train
 from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes
 from foldsmith.models.backbone import create_backbone
-from foldsmith.pipeline.disk import kept_backbones, resume_bytes
+from foldsmith.pipeline.disk import kept_backbones, photo_sizes, resume_bytes
 from foldsmith.pipeline.machine import cores_here
 from foldsmith.pipeline.plan import plan_of
 from foldsmith.pipeline.state import manifest_path
@@ -317,6 +319,32 @@ def test_disk_is_what_a_training_really_takes(cli, fresh):
     epoch_s = read_manifest(fresh / "output/000/manifest.json").facts["epoch_s"]
     row = planned.steps.set_index("step").loc["pretrain 000"]
     assert row["source"].startswith("measured") and row["epoch_s"] >= epoch_s
+
+
+def test_photos_by_the_million_are_no_objects(fresh):
+    tables = fresh / "input"
+    n = 20_000
+    pd.DataFrame({"object_id": range(n)}).to_csv(tables / "test.csv", index=False)
+    info = pd.DataFrame({"height": [48, 48, 30, 48] * n, "width": [48, 31, 48, 48] * n})
+    info.to_csv(tables / "img_info.csv", index=False)
+    project = Project.open(fresh)
+
+    def peak(function):
+        tracemalloc.start()
+        found = function()
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found, size
+
+    read = [
+        lambda: (read_train(project), read_test(project)),
+        lambda: pd.read_csv(tables / "img_info.csv"),
+    ]
+    (sizes, counts, n_photos), size = peak(lambda: photo_sizes(project))
+    assert sizes.tolist() == [[30, 48], [48, 31], [48, 48]]
+    assert counts.tolist() == [n, n, 2 * n]
+    assert n_photos == n + 24
+    assert size < 2.5 * sum(peak(function)[1] for function in read)
 
 
 def test_the_picture(timed, tmp_path, cli):

@@ -1,6 +1,5 @@
 """What was found out about photos, kept by content: size, colours, hash, a tiny copy."""
 
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,10 +7,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.atomic import remove_leftovers, write_npy
+from foldsmith.atomic import remove_leftovers
 from foldsmith.data.duplicates import THUMBNAIL_SIDE
 from foldsmith.data.images import Image
 from foldsmith.keys import KeyTable
+from foldsmith.rows import RowFiles, Rows
 
 # Another decoder may see other pixels.
 _FORMAT = f"v1-opencv{cv2.__version__}"
@@ -30,7 +30,7 @@ _ROW = np.dtype(
 
 
 class KeptFacts:
-    """Facts about photos, in files of a folder that are only ever added.
+    """Facts about photos, in files of rows; one process at a time may have them.
 
     In memory is what all photos are compared by, 120 bytes for each; the tiny copies are read from
     the files.
@@ -38,28 +38,38 @@ class KeptFacts:
     Args:
         folder: Where they are kept, which may be deleted whenever nothing runs; None keeps them
             in memory, for this process alone.
-
-    Attributes:
-        values: Size, means and standard deviations, shape (rows, 8); of what was flushed.
-        hashes: Perceptual hashes, uint64, shape (rows,); likewise.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = None if folder is None else folder / _FORMAT
-        self._files: list[Path | npt.NDArray[np.void]] = []
+        self._rows: RowFiles | None = None
+        self._files: list[Path | Rows] = []
+        # Rows up to the end of each file.
         self._ends: list[int] = []
         self._new: list[tuple[npt.NDArray[np.uint8], Sequence[float], int, Image]] = []
+        self._values = [np.zeros((0, 8))]
+        self._hashes = [np.zeros(0, np.uint64)]
         digests = [np.zeros((0, 32), np.uint8)]
-        self.values = np.zeros((0, 8))
-        self.hashes = np.zeros(0, np.uint64)
-        if self._folder is not None:
-            remove_leftovers(self._folder)
-            for file in sorted(self._folder.glob("*.npy")):
-                rows = _read(file)
-                if rows is not None:
-                    digests.append(np.array(rows["digest"]))
-                    self._append(file, rows)
+        if folder is not None:
+            remove_leftovers(folder / _FORMAT)
+            self._rows = RowFiles(folder / _FORMAT, _ROW, "digest", mapped=True)
+            self._rows.put_together()
+            for file in self._rows.files():
+                rows = self._rows.read(file)
+                digests.append(np.array(rows["digest"]))
+                self._append(file, rows)
         self._table = KeyTable(np.concatenate(digests))
+
+    @property
+    def values(self) -> npt.NDArray[np.float64]:
+        """Size, means and standard deviations, shape (rows, 8); of what was flushed."""
+        self._values = [np.concatenate(self._values)]
+        return self._values[0]
+
+    @property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """Perceptual hashes, uint64, shape (rows,); of what was flushed."""
+        self._hashes = [np.concatenate(self._hashes)]
+        return self._hashes[0]
 
     def find(self, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """Return the rows of photos that were known when this was made; -1 for others.
@@ -76,7 +86,7 @@ class KeptFacts:
     def add(self, digest: bytes, values: Sequence[float], hash_: int, thumbnail: Image) -> int:
         """Keep what was found out about a photo; return its row."""
         self._new.append((np.frombuffer(digest, np.uint8), values, hash_, thumbnail))
-        row = len(self.hashes) + len(self._new) - 1
+        row = self._flushed + len(self._new) - 1
         if len(self._new) == _PHOTOS:
             self.flush()
         return row
@@ -89,12 +99,7 @@ class KeptFacts:
         for name, column in zip(_ROW.names or (), zip(*self._new, strict=True), strict=True):
             rows[name] = np.stack(column)
         self._new = []
-        if self._folder is None:
-            self._append(rows, rows)
-        else:
-            file = self._folder / f"{uuid.uuid4().hex}.npy"
-            write_npy(file, rows)
-            self._append(file, rows)
+        self._append(rows if self._rows is None else self._rows.add(rows), rows)
 
     def thumbnails(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return the tiny copies of some photos, shape (n, 16, 16, 3)."""
@@ -106,17 +111,12 @@ class KeptFacts:
             found[in_file == k] = of_file["thumbnail"][rows[in_file == k] - start]
         return found
 
-    def _append(self, file: "Path | npt.NDArray[np.void]", rows: npt.NDArray[np.void]) -> None:
+    @property
+    def _flushed(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def _append(self, file: Path | Rows, rows: Rows) -> None:
         self._files.append(file)
-        self._ends.append(len(self.hashes) + len(rows))
-        self.values = np.concatenate([self.values, rows["values"]])
-        self.hashes = np.concatenate([self.hashes, rows["hash"]])
-
-
-def _read(file: Path) -> npt.NDArray[np.void] | None:
-    """Return the rows of a file, mapped; None if it is damaged."""
-    try:
-        rows: npt.NDArray[np.void] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return rows if rows.dtype == _ROW and rows.ndim == 1 else None
+        self._ends.append(self._flushed + len(rows))
+        self._values.append(np.array(rows["values"]))
+        self._hashes.append(np.array(rows["hash"]))

@@ -41,15 +41,11 @@ class ShardIndex:
         keys, where = [np.zeros((0, DIGEST + HEAD), np.uint8)], [np.zeros((0, 4), np.int64)]
         for file in sorted(folder.glob("shard_*.npz")):
             pixels = file.with_suffix(".bin")
-            try:
-                with np.load(file, allow_pickle=False) as arrays:
-                    of_shard, sizes = arrays["keys"], arrays["sizes"]
-                ends = np.cumsum(sizes.prod(axis=1) * 3)
-                whole = len(of_shard) == len(sizes) and pixels.stat().st_size == int(ends[-1])
-            except (OSError, ValueError, KeyError, IndexError, EOFError):
-                whole = False
-            if not whole:
+            found = _read_index(file, pixels)
+            if found is None:
                 continue
+            of_shard, sizes = found
+            ends = np.cumsum(sizes.prod(axis=1) * 3)
             starts = np.concatenate([[0], ends[:-1]])
             number = np.full(len(sizes), len(self.shards))
             self.shards.append(pixels)
@@ -91,6 +87,24 @@ class ShardIndex:
         keys = np.empty((len(digests), DIGEST + HEAD), np.uint8)
         keys[:, :DIGEST], keys[:, DIGEST:] = digests, np.frombuffer(head, np.uint8)
         return self._keys.find(keys)
+
+
+def _read_index(
+    file: Path, pixels: Path
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None:
+    """Return keys and sizes of a shard; None if its index or its pixels are damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            keys, sizes = arrays["keys"], arrays["sizes"]
+        whole = (
+            (keys.dtype, keys.shape) == (np.uint8, (len(sizes), DIGEST + HEAD))
+            and (sizes.dtype, sizes.shape) == (np.int64, (len(keys), 2))
+            and pixels.stat().st_size == int(sizes.prod(axis=1).sum()) * 3 > 0
+        )
+    # A flipped byte may lead anywhere: no archive, another compression, a password, no memory.
+    except Exception:
+        return None
+    return (keys, sizes) if whole else None
 
 
 class ShardReader:

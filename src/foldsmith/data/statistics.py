@@ -42,12 +42,16 @@ class PhotoFacts:
         hashes: Perceptual hashes, uint64, shape (n,).
         thumbnails: Gives the tiny copies of some of the photos by their positions, shape (k,):
             uint8, shape (k, 16, 16, 3). Photos that cannot be read have none.
+        digests: SHA-256 of the files that all this was found in, uint8, shape (n, 32).
+        there: Which photos have such a file, be it a photo or not, shape (n,).
     """
 
     table: pd.DataFrame
     problems: list[str | None]
     hashes: npt.NDArray[np.uint64]
     thumbnails: Thumbnails
+    digests: npt.NDArray[np.uint8]
+    there: npt.NDArray[np.bool_]
 
 
 class _Photo(NamedTuple):
@@ -84,8 +88,8 @@ def photo_facts(
     """
     paths = Paths.of(paths)
     kept = KeptFacts(None) if kept is None else kept
-    digests, known = file_hashes.known_of(paths)
-    rows = np.where(known, kept.find(digests), -1)
+    digests, there = file_hashes.known_of(paths)
+    rows = np.where(there, kept.find(digests), -1)
     if filling is not None:
         rows[~filling.holds(digests)] = -1
     problems: list[str | None] = [None] * len(paths)
@@ -114,10 +118,12 @@ def photo_facts(
     results = on_all_cores(read, unknown, "photos")
     for k, path, photo in zip(np.flatnonzero(rows < 0), unknown, results, strict=True):
         problems[k] = photo.problem
+        there[k] = photo.file is not None
         if photo.file is None:
             continue
         file_hashes.remember(path, *photo.file)
         digest = bytes.fromhex(photo.file.digest)
+        digests[k] = np.frombuffer(digest, np.uint8)
         if photo.problem is None:
             rows[k] = kept.find_one(digest)
         if photo.thumbnail is not None and rows[k] < 0:
@@ -131,7 +137,9 @@ def photo_facts(
         kept.hashes[rows[rows >= 0]],
     )
     table = pd.DataFrame(values, columns=COLUMNS)
-    return PhotoFacts(table, problems, hashes, lambda chosen: kept.thumbnails(rows[chosen]))
+    return PhotoFacts(
+        table, problems, hashes, lambda chosen: kept.thumbnails(rows[chosen]), digests, there
+    )
 
 
 def channel_statistics(table: pd.DataFrame) -> pd.DataFrame:

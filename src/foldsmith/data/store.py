@@ -24,6 +24,7 @@ from foldsmith.errors import DataError, OutputError
 from foldsmith.hashing import FileHashes, hash_value
 from foldsmith.locking import holder, lock
 from foldsmith.paths import Paths
+from foldsmith.texts import size_text
 
 # Another decoder, or another form of these files, begins a store of its own.
 _FORMAT = f"v2-opencv{cv2.__version__}"
@@ -161,11 +162,11 @@ class Filling:
         free = shutil.disk_usage(self._folder.parents[1]).free
         if estimate > free:
             raise OutputError(
-                f"{self._folder}: {len(paths)} decoded photos take about {_size(estimate)}, but "
-                f"{_size(free)} are free; make room, lower the size of LongestMaxSize, or set "
-                "globals/photo_store=false, which decodes a photo every time"
+                f"{self._folder}: {len(paths)} decoded photos take about {size_text(estimate)}, "
+                f"but {size_text(free)} are free; make room, lower the size of LongestMaxSize, or "
+                "set globals/photo_store=false, which decodes a photo every time"
             )
-        print(f"photo store: {len(paths)} photos, about {_size(estimate)}", flush=True)
+        print(f"photo store: {len(paths)} photos, about {size_text(estimate)}", flush=True)
 
     def photos(self, paths: Sequence[Path], label: str) -> npt.NDArray[np.uint8]:
         """Decode photos and add them; return the hashes of their files, shape (n, 32).
@@ -319,7 +320,3 @@ def _named(head: Compose) -> bytes:
         if not type(step).__module__.startswith("foldsmith.")
     ]
     return bytes.fromhex(hash_value([repr(head), *own]))[:HEAD]
-
-
-def _size(n_bytes: float) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**29 else f"{n_bytes / 2**20:.0f} MiB"

@@ -1,11 +1,12 @@
 """What a run keeps on the disk: photos, snapshots to go on from, kept weights."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Experiment, Project
@@ -15,6 +16,7 @@ from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
+from foldsmith.paths import Paths
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.simulate import Schedule
 from foldsmith.pipeline.work import Work
@@ -144,13 +146,13 @@ def _photo_bytes(plan: Plan) -> int:
     heads = stored_heads(experiments.values())
     if not heads:
         return 0
-    sizes, n_photos = _photo_sizes(plan.project)
+    sizes, counts, n_photos = photo_sizes(plan.project)
     rng = np.random.default_rng(0)  # a stored head draws nothing from it
     total = 0
-    for (height, width), count in sizes.items():
+    for (height, width), count in zip(sizes.tolist(), counts.tolist(), strict=True):
         versions = {_after(head, height, width, rng) for head in heads}
         total += count * sum(3 * h * w for h, w in versions)
-    return round(total * n_photos / max(1, sum(sizes.values())))
+    return round(total * n_photos / max(1, int(counts.sum())))
 
 
 def _after(head: Compose, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -160,21 +162,31 @@ def _after(head: Compose, height: int, width: int, rng: np.random.Generator) -> 
     return height, width
 
 
-def _photo_sizes(project: Project) -> tuple[Mapping[tuple[int, int], int], int]:
-    """Return how many photos have which height and width, maybe of a sample; and all photos."""
-    tables = [read_train(project, with_bad=True), read_test(project)]
-    paths = [path for table in tables for path in photo_paths(project, table)]
+def photo_sizes(project: Project) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+    """Return how large a project's photos are.
+
+    Args:
+        project: The project.
+
+    Returns:
+        The heights and widths that there are, shape (n, 2); how many photos, maybe of a sample,
+        have each, shape (n,); the number of all photos.
+    """
+    train, test = read_train(project, with_bad=True), read_test(project)
+    paths = photo_paths(project, train) + photo_paths(project, test)
     try:
-        info = pd.read_csv(project.data_dir / IMG_INFO)[["height", "width"]].astype(int)
-        sizes = [(int(height), int(width)) for height, width in info.to_numpy()]
+        info = pd.read_csv(project.data_dir / IMG_INFO)[["height", "width"]].astype(np.int64)
+        sizes = info.to_numpy()
     except (OSError, KeyError, ValueError):
-        sizes = []
-        for path in paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE]:
-            try:
-                sizes.append(read_photo(path, Compose([])).shape[:2])
-            except DataError:
-                continue  # preprocess says so
-    counted: dict[tuple[int, int], int] = {}
-    for size in sizes:
-        counted[size] = counted.get(size, 0) + 1
-    return counted, len(paths)
+        sizes = np.array(list(_sampled_sizes(paths)), np.int64).reshape(-1, 2)
+    found, counts = np.unique(sizes, axis=0, return_counts=True)
+    return found, counts, len(paths)
+
+
+def _sampled_sizes(paths: Paths) -> Iterator[tuple[int, int]]:
+    for path in paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE]:
+        try:
+            image = read_photo(path, Compose([]))
+        except DataError:
+            continue  # preprocess says so
+        yield image.shape[0], image.shape[1]

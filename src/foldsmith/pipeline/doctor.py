@@ -25,12 +25,12 @@ from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.pipeline.disk import kept_backbones, resume_bytes
 from foldsmith.pipeline.machine import cores_here, memory_here
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
-from foldsmith.pipeline.table import size_text
 from foldsmith.pipeline.work import weight_bytes
 from foldsmith.stages.frozen import head_of
 from foldsmith.stages.inputs import without_pretrained
 from foldsmith.stages.train import check_outputs
 from foldsmith.tasks.task import create_task
+from foldsmith.texts import size_text
 from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
 
 # A CPU would take minutes for a whole batch of a large model; shapes and types show with few.

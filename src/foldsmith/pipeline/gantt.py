@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from foldsmith.pipeline.plan import Step
 from foldsmith.pipeline.simulate import Placed
-from foldsmith.pipeline.table import Row, duration, size_text
+from foldsmith.pipeline.table import Row, duration
+from foldsmith.texts import size_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

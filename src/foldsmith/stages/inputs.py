@@ -57,10 +57,21 @@ _TRAINING_ONLY = (
 
 
 def preprocess_inputs(project: Project, hashes: FileHashes) -> Inputs:
-    """Return the inputs of the statistics and folds."""
+    """Return the inputs of the statistics and folds, as today's files give them."""
     settings = project.settings
     train, test = (_table(project, name) for name in (settings.train_csv, settings.test_csv))
     paths = photo_paths(project, train) + photo_paths(project, test)
+    return inputs_read(project, hash_tables(project, hashes), hash_photos(paths, hashes))
+
+
+def inputs_read(project: Project, tables: Mapping[str, str], photos: str) -> Inputs:
+    """Return the inputs of the statistics and folds, as they were read.
+
+    Args:
+        project: The project.
+        tables: As :func:`hash_tables` returns them.
+        photos: As :func:`hash_photos` returns it.
+    """
     keys = (
         *("data_dir", "train_csv", "test_csv", "image_path", "id_column", "target_column"),
         *("group_column", "folds"),
@@ -68,12 +79,15 @@ def preprocess_inputs(project: Project, hashes: FileHashes) -> Inputs:
     )
     return {
         "project.yml": _project_values(project, keys),
-        "files": {
-            settings.train_csv: hashes.of(project.data_dir / settings.train_csv),
-            settings.test_csv: hashes.of(project.data_dir / settings.test_csv),
-        },
-        "photos": hash_photos(paths, hashes),
+        "files": dict(tables),
+        "photos": photos,
     }
+
+
+def hash_tables(project: Project, hashes: FileHashes) -> dict[str, str]:
+    """Return the hash of each of the tables that preprocess reads."""
+    names = (project.settings.train_csv, project.settings.test_csv)
+    return {name: hashes.of(project.data_dir / name) for name in names}
 
 
 def pretrain_inputs(
@@ -251,7 +265,12 @@ def hash_folds(project: Project, table: pd.DataFrame) -> str:
 
 def hash_photos(paths: Paths, hashes: FileHashes) -> str:
     """Return the hash of the names and contents of photos, in their order."""
-    return once(("photos", paths.sha256()), lambda: hash_texts([paths.names(), hashes.each(paths)]))
+    return once(("photos", paths.sha256()), lambda: hash_contents(paths, hashes.each(paths)))
+
+
+def hash_contents(paths: Paths, digests: Iterable[str]) -> str:
+    """Return :func:`hash_photos` of photos whose hashes are known."""
+    return hash_texts([paths.names(), digests])
 
 
 def _table(project: Project, name: str) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Stage 1: image statistics and folds."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,9 +31,10 @@ from foldsmith.data.tables import (
 )
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
-from foldsmith.hashing import FileHashes
+from foldsmith.hashing import FileHashes, digest_texts
 from foldsmith.locking import lock
-from foldsmith.stages.inputs import preprocess_inputs
+from foldsmith.paths import Paths
+from foldsmith.stages.inputs import hash_contents, hash_tables, inputs_read
 from foldsmith.stages.manifest import Stopwatch, write_manifest
 from foldsmith.stages.output_folder import shown
 from foldsmith.stages.photos import stored_heads
@@ -65,7 +66,7 @@ def preprocess(
         The fold-by-target table.
 
     Raises:
-        DataError: One line per problem of the tables and photos.
+        DataError: One line per problem of the tables and photos; a table was changed meanwhile.
         OutputError: Another process is at it.
     """
     watch = Stopwatch()
@@ -77,16 +78,21 @@ def _preprocess(
     project: Project, skip_bad: bool, experiments: Sequence[Experiment], watch: Stopwatch
 ) -> pd.DataFrame:
     data = project.data_dir
+    hashes = FileHashes(project.hash_store)
+    # Before anything is read: what is changed later is not what the results are made from.
+    before = hash_tables(project, hashes)
     problems = table_problems(project)
     if problems:
         raise DataError("\n".join(problems))
-    hashes = FileHashes(project.hash_store)
     tables = {"train": read_train(project, with_bad=True), "test": read_test(project)}
-    ids, facts = _read_photos(project, tables, hashes, stored_heads(experiments))
+    paths = photo_paths(project, tables["train"]) + photo_paths(project, tables["test"])
+    ids = _ids(project, tables)
+    facts = _read_photos(project, paths, hashes, stored_heads(experiments))
     bad = _bad_photos(ids, facts)
     if len(bad) and not skip_bad:
         raise DataError(_bad_message(bad))
-    inputs = preprocess_inputs(project, hashes)
+    photos = hash_contents(paths, digest_texts(facts.digests, facts.there))
+    inputs = inputs_read(project, before, photos)
     hashes.save()
     good = ids[[problem is None for problem in facts.problems]].index.to_numpy()
     outputs = [data / IMG_INFO, data / STATS_BY_DATA, project.fold_table]
@@ -100,6 +106,7 @@ def _preprocess(
     info = info.astype({"height": int, "width": int})
     statistics = statistics_by_data(info)
     leaks = _leaks(project, info, folds, pairs)
+    _check_unchanged(project, before, hash_tables(project, hashes))
 
     # From here on the old results are none; a run that is killed below starts again.
     (data / PREPROCESS_MANIFEST).unlink(missing_ok=True)
@@ -139,28 +146,35 @@ def _preprocess(
     return table
 
 
-def _read_photos(
-    project: Project,
-    tables: dict[str, pd.DataFrame],
-    hashes: FileHashes,
-    heads: Sequence[Compose],
-) -> tuple[pd.DataFrame, PhotoFacts]:
+def _check_unchanged(project: Project, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for name in before:
+        if now[name] != before[name]:
+            raise DataError(
+                f"{project.data_dir / name}: was changed while preprocess ran; run it again"
+            )
+
+
+def _ids(project: Project, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     column = project.settings.id_column
-    ids = pd.concat(
+    return pd.concat(
         [
             pd.DataFrame({"data_type": name, column: table[column]})
             for name, table in tables.items()
         ],
         ignore_index=True,
     )
-    paths = photo_paths(project, tables["train"]) + photo_paths(project, tables["test"])
+
+
+def _read_photos(
+    project: Project, paths: Paths, hashes: FileHashes, heads: Sequence[Compose]
+) -> PhotoFacts:
     kept = KeptFacts(project.photo_facts)
     if not heads:
-        return ids, photo_facts(paths, hashes, None, kept)
+        return photo_facts(paths, hashes, None, kept)
     store = PhotoStore(project.photo_store, hashes)
     with store.filling(heads) as filling:
         filling.announce(paths)
-        return ids, photo_facts(paths, hashes, filling, kept)
+        return photo_facts(paths, hashes, filling, kept)
 
 
 def _bad_photos(ids: pd.DataFrame, facts: PhotoFacts) -> pd.DataFrame:

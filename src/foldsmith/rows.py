@@ -1,0 +1,117 @@
+"""Rows in files of a folder: added by many processes without locks, put together when many."""
+
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.atomic import remove_leftovers, replacing, write_npy
+from foldsmith.keys import KeyTable
+
+Rows = npt.NDArray[np.void]
+
+# So many files become one.
+_FILES = 16
+
+# What a writer has left unfinished for so long, it has left for good.
+_LEFT_S = 24 * 3600.0
+
+# Rows that are copied at a time.
+_ROWS = 2**15
+
+
+class RowFiles:
+    """Rows of a kind in files (``*.npy``) of a folder, each written once and then only read.
+
+    A file's name begins with a number, one more than the largest when it was written: of rows with
+    the same key the one in the file of the largest number counts. Processes on several machines may
+    write at the same time, and no clock is asked who was first.
+
+    Args:
+        folder: The folder; it need not exist, and may be deleted whenever nothing runs.
+        kind: What a row is, a structured type.
+        key: The field by which a row is known: bytes, a multiple of 8 of them.
+        mapped: Whether rows are read when they are looked at. Only where no other machine may
+            remove a file meanwhile: what was mapped of it would be gone.
+    """
+
+    def __init__(self, folder: Path, kind: np.dtype[Any], key: str, mapped: bool = False) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._key = key
+        self._mode: Literal["r"] | None = "r" if mapped else None
+
+    def files(self) -> list[Path]:
+        """Return the files, the newest first."""
+        # Those that are being written begin with a dot.
+        return sorted(self._folder.glob("[0-9]" * 10 + "-*.npy"), reverse=True)
+
+    def read(self, file: Path) -> Rows:
+        """Return the rows of a file, shape (n,); none if it is damaged or gone."""
+        with suppress(OSError):
+            return self._read(file)
+        return np.zeros(0, self._kind)
+
+    def add(self, rows: Rows) -> Path:
+        """Write rows as a new file; return it.
+
+        Args:
+            rows: Shape (n,), no key twice.
+
+        Raises:
+            OSError: The folder takes no files.
+        """
+        newest = next(iter(self.files()), None)
+        number = 1 if newest is None else int(newest.name[:10]) + 1
+        file = self._named(f"{number:010d}")
+        write_npy(file, rows)
+        return file
+
+    def put_together(self) -> None:
+        """Make one file of many; remove what killed writers have left."""
+        files = self.files()
+        if len(files) < _FILES:
+            return
+        # Another process may be at it too, or the disk may be full: all of it stays as it was.
+        with suppress(OSError):
+            parts = [self._read(file) for file in files]
+            keys = np.concatenate([part[self._key] for part in parts])
+            counts = KeyTable(keys).find(keys) == np.arange(len(keys))
+            # It is as new as the newest in it, and no newer than what others write meanwhile.
+            with replacing(self._named(files[0].name[:10])) as temporary:
+                self._write(temporary, parts, counts)
+            for file in files:
+                file.unlink(missing_ok=True)
+            remove_leftovers(self._folder, time.time() - _LEFT_S)
+
+    def _named(self, number: str) -> Path:
+        return self._folder / f"{number}-{uuid.uuid4().hex}.npy"
+
+    def _read(self, file: Path) -> Rows:
+        try:
+            rows: Rows = np.load(file, mmap_mode=self._mode, allow_pickle=False)
+            if rows.dtype == self._kind and rows.ndim == 1:
+                return rows
+        except (ValueError, EOFError):
+            pass
+        return np.zeros(0, self._kind)
+
+    def _write(self, path: Path, parts: list[Rows], counts: npt.NDArray[np.bool_]) -> None:
+        # A part at a time: all of them may be more than fits into memory.
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._kind),
+            "fortran_order": False,
+            "shape": (int(counts.sum()),),
+        }
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            first = 0
+            for part in parts:
+                for start in range(0, len(part), _ROWS):
+                    some = part[start : start + _ROWS]
+                    file.write(some[counts[first : first + len(some)]].tobytes())
+                    first += len(some)
