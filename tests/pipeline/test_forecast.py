@@ -257,12 +257,12 @@ def test_what_fits_no_machine_is_named(fresh):
     with (fresh / "project.yml").open("a") as file:
         file.write("resources: {preprocess: {cpus: 6, memory_gib: 5}}\n")
     project = Project.open(fresh)
-    two = {"1*:globals/resources": {"gpus": 2}}
-    message = r"100.yml: globals/resources/gpus: 2: no node has that .there are: 8 CPUs, 1 GPUs"
-    no_such_machines(project, two, message, gpus=1, cpus=8)
-    broken = {"2*:globals/resources": {"gpus": 1.5}}
-    message = r"200.yml: globals/resources/gpus: 1.5: more than one GPU must be a whole number"
-    no_such_machines(project, broken, message, gpus=2, cpus=8)
+    half = {"1*:globals/resources": {"gpus": 0.5}}
+    message = r"100.yml: globals/resources/gpus: 0.5: no node has that .there are: 8 CPUs, 0 GPUs"
+    no_such_machines(project, half, message, gpus=0, cpus=8)
+    two = {"2*:globals/resources": {"gpus": 2}}
+    message = r"200.yml: globals/resources/gpus: 2: a step computes on one GPU; give it 1 or less"
+    no_such_machines(project, two, message, gpus=2, cpus=8)
     message = r"project.yml: resources/preprocess/cpus: 6: no node has that .there are: 4 CPUs"
     no_such_machines(project, {}, message, gpus=1, cpus=4)
     message = r"project.yml: resources/preprocess/memory_gib: 5: no node has that .* 4.0 GiB"

@@ -48,16 +48,20 @@ def test_what_is_said_is_taken(small_project):
 @pytest.mark.parametrize(
     ("resources", "values", "message"),
     [
-        ("{train: {gpus: 3}}", {}, r"project.yml: resources/train/gpus: 3: no node has"),
+        ("{train: {gpus: 2}}", {}, r"train/gpus: 2: a step computes on one GPU; .* torchrun"),
+        ("{infer: {gpus: 1.5}}", {}, r"project.yml: resources/infer/gpus: 1.5: a step computes"),
         (
             "{}",
             {"globals/resources": {"cpus": 65}},
             r"100.yml: globals/resources/cpus: 65: no node",
         ),
-        ("{train: {gpus: 1.5}}", {}, "train/gpus: 1.5: more than one GPU must be a whole number"),
         # Each is there, but on different nodes.
         ("{train: {cpus: 60, gpus: 1}}", {}, r"cpus: 60; .*gpus: 1: no node"),
-        ("{}", {"globals/device": "cuda:1"}, r"device: cuda:1: on Ray a step sees its own GPUs"),
+        (
+            "{}",
+            {"globals/device": "cuda:1"},
+            r"device: cuda:1: on Ray a step sees its own GPU alone",
+        ),
         ("{train: {gpus: 0}}", {"globals/device": "cuda"}, "'train 100 fold 0' gets no GPU"),
     ],
 )

@@ -75,7 +75,8 @@ def run_on_ray(course: Course, config: Path, asked: tuple[Any, ...], address: st
             coordinator, news = _begin(course, name, config, asked, address), None
         else:
             coordinator, news = found
-            print(f"attached to the run that is going on; its log is {_log_of(project, config)}")
+            log = _log_of(project, config)
+            print(f"attached to the run that is going on; its log is {log}", flush=True)
         try:
             end = _watch(coordinator, course, news)
         except Stopped as stopped:

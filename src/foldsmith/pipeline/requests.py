@@ -41,8 +41,8 @@ def requests_of(
     no memory.
 
     Raises:
-        ConfigError: One line per step that asks for what no node has, or for a card by a number
-            that it will not have.
+        ConfigError: One line per step that asks for what no node has, for more than one GPU, or
+            for a card by a number that it will not have.
     """
     requests, problems = {}, []
     for step in steps:
@@ -59,8 +59,11 @@ def requests_of(
 def _request_of(step: Step, project: Project, nodes: Sequence[Node]) -> Request:
     asked = step.resources(project)
     keys = _keys(step, project, asked)
-    if asked.gpus is not None and asked.gpus > 1 and asked.gpus != int(asked.gpus):
-        raise ConfigError(f"{keys['gpus']}: more than one GPU must be a whole number of them")
+    if asked.gpus is not None and asked.gpus > 1:
+        raise ConfigError(
+            f"{keys['gpus']}: a step computes on one GPU; give it 1 or less, and use torchrun for "
+            "one training on several"
+        )
     gpus = asked.gpus
     if gpus is None:
         gpus = 1.0 if _computes(step) and any(node.gpus for node in nodes) else 0.0
@@ -102,10 +105,10 @@ def _check_device(step: Step, gpus: float) -> None:
             f"{step.experiment.file}: globals/device: cuda, but '{step.label}' gets no GPU: "
             "resources say so, or no node has one; use auto"
         )
-    if number.isdigit() and int(number) >= math.ceil(gpus):
+    if number.isdigit() and int(number) > 0:
         raise ConfigError(
             f"{step.experiment.file}: globals/device: {kind}:{number}: on Ray a step sees its own "
-            f"GPUs alone ({gpus:g}), counted from 0; use auto or cuda"
+            "GPU alone, as number 0; use auto or cuda"
         )
 
 
