@@ -31,7 +31,7 @@ EPOCHS = {"000": 10.0, "100": 4.0, "200": 5.0}
 STEPS = {"preprocess": 3.0, "infer 100": 2.0, "infer 200": 2.0, "ensemble 900": 7.0}
 
 
-def leave_manifests(folder, names=("000", "100", "200"), device="cuda"):
+def leave_manifests(folder, names=("000", "100", "200"), device="cuda", cores=1):
     """Leave what finished steps would, with known times, and no files that they made."""
     project = Project.open(folder)
     hashes = FileHashes(project.hash_store)
@@ -61,7 +61,7 @@ def leave_manifests(folder, names=("000", "100", "200"), device="cuda"):
         step.folder.mkdir(parents=True, exist_ok=True)
         (step.folder / "resolved_config.yml").write_text(step.experiment.dump())
         path = manifest_path(step)
-        write_manifest(path, step.label, inputs, [], hashes, device=device, **facts)
+        write_manifest(path, step.label, inputs, [], hashes, device=device, cores=cores, **facts)
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +200,8 @@ def test_another_device_shows(fresh):
 
 
 def test_fewer_cores_take_longer(fresh):
-    leave_manifests(fresh, device="cpu")
     cores = cores_here()
+    leave_manifests(fresh, device="cpu", cores=cores)
     project = Project.open(fresh)
     whole = project.plan("900", {"[0-2]*:globals/resources": {"cpus": cores}}, gpus=0)
     assert sources(whole)["train 200 fold 0"] == "measured"
@@ -210,6 +210,10 @@ def test_fewer_cores_take_longer(fresh):
     assert seconds(half)["train 200 fold 0"] == 2 * seconds(whole)["train 200 fold 0"]
     # Alone, a step has all cores.
     assert half.serial_s == whole.serial_s
+    # Measured on so many cores that it is to have: as on Ray.
+    leave_manifests(fresh, device="cpu", cores=cores / 2)
+    same = project.plan("900", {"[0-2]*:globals/resources": {"cpus": cores / 2}}, gpus=0)
+    assert sources(same)["train 200 fold 0"] == "measured"
 
 
 def test_guesses_say_so(fresh):

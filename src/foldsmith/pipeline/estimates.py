@@ -101,6 +101,7 @@ class _Measured:
         operations: What was done in that time; None if it cannot be counted.
         model: Key of the model.
         device: ``cpu`` or ``cuda``; empty for what the user says.
+        cores: CPU cores that computed; None if it was a GPU.
     """
 
     name: str
@@ -109,6 +110,7 @@ class _Measured:
     operations: float | None
     model: str
     device: str
+    cores: float | None = None
 
 
 class Estimates:
@@ -208,9 +210,8 @@ class Estimates:
         alike = self._alike(step)
         if alike is not None and alike.operations:
             seconds = alike.seconds * operations / alike.operations
-            cores = cores_here() if alike.device == "cpu" else None
             changed = " (changed)" if alike.name == step.name and alike.kind == step.kind else ""
-            return _Base(seconds, f"from {alike.name}{changed}", alike.device, cores)
+            return _Base(seconds, f"from {alike.name}{changed}", alike.device, alike.cores)
         if on_gpu:
             return _Base(operations / _GUESSED_GPU + beside, "guess")
         seconds = operations / (_GUESSED_CORE * self.node.cpus) + beside
@@ -277,13 +278,13 @@ class Estimates:
     def _read(self, steps: Sequence[Step]) -> None:
         """Collect what steps have left of their times."""
         folds: dict[tuple[str, bool], list[float]] = {}
-        last: dict[tuple[str, bool], tuple[Step, str]] = {}
+        last: dict[tuple[str, bool], tuple[Step, str, float | None]] = {}
         own = {_name(step) for step in self.plan.steps}
         for step in steps:
             found = _left_behind(step, self.work)
             if found is None:
                 continue
-            seconds, device, as_now = found
+            seconds, device, cores, as_now = found
             if step.experiment is None or step.kind == "ensemble":
                 if as_now and _name(step) in own:
                     # Neither is slower with fewer cores: the one takes all, the other one.
@@ -291,24 +292,25 @@ class Estimates:
                 continue
             key = (_name(step), as_now)
             folds.setdefault(key, []).append(seconds)
-            last[key] = step, device
+            last[key] = step, device, cores
         for (name, as_now), times in folds.items():
-            step, device = last[name, as_now]
+            step, device, cores = last[name, as_now]
             seconds = statistics.median(times)
             if as_now:
-                self._know(step, seconds, device)
+                self._know(step, seconds, device, cores)
                 if name in own:
-                    cores = cores_here() if device == "cpu" else None
                     self._own[name] = _Base(seconds, "measured", device, cores)
             else:
-                self._know(_as_run(step), seconds, device)
+                self._know(_as_run(step), seconds, device, cores)
 
-    def _know(self, step: Step | None, seconds: float, device: str) -> None:
+    def _know(
+        self, step: Step | None, seconds: float, device: str, cores: float | None = None
+    ) -> None:
         size = self.work.model(step.experiment) if step and step.experiment else None
         if step is not None and size is not None:
             operations = self.work.operations(step)
             self._known.append(
-                _Measured(step.name, step.kind, seconds, operations, size.key, device)
+                _Measured(step.name, step.kind, seconds, operations, size.key, device, cores)
             )
 
 
@@ -317,8 +319,11 @@ def _name(step: Step) -> str:
     return f"train {step.name}" if step.kind == "train" else step.label
 
 
-def _left_behind(step: Step, work: Work) -> tuple[float, str, bool] | None:
-    """Return the seconds that a step has taken, on which device, and whether as it is today."""
+def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool] | None:
+    """Return the seconds that a step has taken, on which device, and whether as it is today.
+
+    Between device and that: how many CPU cores computed, None if it was a GPU.
+    """
     manifest = read_manifest(manifest_path(step))
     begun = manifest or (read_manifest(step.folder / UNFINISHED) if step.epochs else None)
     facts: dict[str, Any] = manifest.facts if manifest else {}
@@ -327,7 +332,8 @@ def _left_behind(step: Step, work: Work) -> tuple[float, str, bool] | None:
     if begun is None or not isinstance(seconds, (int, float)):
         return None
     if step.experiment is None:
-        return float(seconds), "cpu", facts.get("n_train", work.n_train) == work.n_train
+        same = facts.get("n_train", work.n_train) == work.n_train
+        return float(seconds), "cpu", None, same
     device = str(facts.get("device", "")) or (
         "cuda" if torch.cuda.is_available() and step.experiment.globals.device != "cpu" else "cpu"
     )
@@ -338,7 +344,10 @@ def _left_behind(step: Step, work: Work) -> tuple[float, str, bool] | None:
         same = same and facts.get("n_photos", work.photos(step)[0]) == work.photos(step)[0]
     elif step.kind != "ensemble":
         same = same and begun.inputs.get("fold assignment") == work.folds_hash(step.experiment)
-    return float(seconds), device.partition(":")[0], same
+    kind = device.partition(":")[0]
+    # A training that is not finished yet has not said it.
+    cores = float(facts.get("cores", cores_here())) if kind == "cpu" else None
+    return float(seconds), kind, cores, same
 
 
 def _costs_of(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from foldsmith import __version__
+from foldsmith import __version__, ranks
 from foldsmith.atomic import write_json
 from foldsmith.hashing import FileHashes, hash_value
 
@@ -80,7 +80,8 @@ def write_manifest(
     finished = datetime.now().astimezone().isoformat(timespec="seconds")
     hashes = zip(outputs, file_hashes.of_all(outputs), strict=True)
     made = {str(file.relative_to(path.parent)): digest for file, digest in hashes}
-    facts = {"versions": versions, "finished": finished, **facts}
+    cores = torch.get_num_threads() * ranks.size()
+    facts = {"versions": versions, "finished": finished, "cores": cores, **facts}
     write_json(path, asdict(Manifest(step, normalised(inputs), made, facts)))
     file_hashes.save()
 
