@@ -142,26 +142,14 @@ class HostSyncBatchNorm(nn.SyncBatchNorm):
             return functional.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        dims = [dim for dim in range(input.ndim) if dim != 1]
-        shape = [1, -1, *[1] * (input.ndim - 2)]
-        values = input.float()
-        n_own = values.new_full((1,), values.numel() // values.shape[1])
-        # Sums and the number of values travel together.
-        sums = _summed(torch.cat([values.sum(dims), n_own]))
-        n = sums[-1]
+        mean, variance, n = _statistics(input.detach())
         if n <= 1:
             raise ValueError("Expected more than 1 value per channel when training")
-        mean = sums[:-1] / n
-        # The variance from the distances to the mean: the difference of two large sums is no
-        # number to rely on.
-        centred = values - mean.view(shape)
-        variance = _summed(centred.square().sum(dims)) / n
-        self._track(mean.detach(), (variance * (n / (n - 1))).detach())
-        normal = centred * (variance + self.eps).rsqrt().view(shape)
-        if self.weight is not None:
-            normal = normal * self.weight.view(shape) + self.bias.view(shape)
-        result: torch.Tensor = normal.to(input.dtype)
-        return result
+        self._track(mean, variance * (n / (n - 1)))
+        weight = torch.ones_like(mean) if self.weight is None else self.weight
+        bias = torch.zeros_like(mean) if self.bias is None else self.bias
+        normal: torch.Tensor = _Normalise.apply(input, weight, bias, mean, variance, n, self.eps)
+        return normal
 
     @torch.no_grad()
     def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
@@ -192,10 +180,23 @@ def _sum_in_place(gradients: list[torch.Tensor]) -> None:
         start = end
 
 
-def _summed(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the sum of all processes' tensors; its gradient is that of all their losses."""
-    total: torch.Tensor = _Sum.apply(tensor)
-    return total
+def _statistics(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return mean and variance per channel, and the number of values, of all processes' values."""
+    n_own = values.numel() // values.shape[1]
+    rows = values.new_zeros((3, values.shape[1]), dtype=torch.float32)
+    if n_own:
+        dims = [dim for dim in range(values.ndim) if dim != 1]
+        rows[1], rows[0] = torch.var_mean(values.float(), dims, correction=0)
+        rows[2] = n_own
+    parts = [torch.empty_like(rows) for _ in range(ranks.size())]
+    dist.all_gather(parts, rows)
+    means, variances, counts = torch.stack(parts, dim=1)
+    n = counts.sum(0)
+    mean = (means * counts).sum(0) / n
+    # Of the parts' variances and their means' distances: the difference of two large sums is no
+    # number to rely on.
+    variance = ((variances + (means - mean).square()) * counts).sum(0) / n
+    return mean, variance, float(n[0])
 
 
 class _Gather(torch.autograd.Function):
@@ -221,15 +222,38 @@ class _Gather(torch.autograd.Function):
         return total[start : start + ctx.counts[ranks.rank()]], None
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
-        total = tensor.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+class _Normalise(torch.autograd.Function):
+    """BatchNorm with statistics of all processes (Ioffe and Szegedy 2015, section 3)."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+    def forward(
+        ctx: Any,
+        values: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        n: float,
+        eps: float,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(values, weight, mean, variance)
+        ctx.n, ctx.eps = n, eps
+        return functional.batch_norm(values, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        values, weight, mean, variance = ctx.saved_tensors
+        # As if the statistics were constants ...
+        of_values, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            *(gradient, values, weight, mean, variance, None, None, False, ctx.eps),
+            [True, True, True],
+        )
+        # ... and what flows through them, from all processes' values.
+        totals = torch.stack([of_weight, of_bias])
+        dist.all_reduce(totals)
+        inverse = (variance + ctx.eps).rsqrt()
+        slope = weight * inverse.square() * totals[0] / ctx.n
+        offset = weight * inverse * totals[1] / ctx.n - mean * slope
+        shape = [1, -1, *[1] * (values.ndim - 2)]
+        through = values.float() * slope.view(shape) + offset.view(shape)
+        return (of_values - through).to(values.dtype), of_weight, of_bias, None, None, None, None
