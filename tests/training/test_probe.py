@@ -120,7 +120,7 @@ def test_the_probe_is_what_the_kept_backbone_is_worth(project, capsys):
 
 def test_without_folds_a_probe_says_what_is_missing(project):
     project.fold_table.unlink()
-    with pytest.raises(DataError, match=r"2fold.csv: no such file; run 'foldsmith preprocess' first"):
+    with pytest.raises(DataError, match=r"2fold.csv: no such file; run .foldsmith preprocess"):
         pretrain(project, "exp_config/byol.yml")
     folder = pretrain(project, "exp_config/byol.yml", ["probe=null", "globals/max_epoch=1"])
     assert not list(folder.glob("*probe*"))
