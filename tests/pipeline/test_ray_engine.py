@@ -39,6 +39,7 @@ RAY = {
 }
 
 OWN = '''
+import os
 import time
 from pathlib import Path
 
@@ -75,7 +76,8 @@ class MeetsTheOtherFold(torch.nn.MSELoss):
         self.fold = fold
 
     def forward(self, logits, targets):
-        (FOLDER / f"here{self.fold}").touch()
+        cards = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        (FOLDER / f"here{self.fold}").write_text(cards)
         wait_for(FOLDER / "here0", FOLDER / "here1")
         loss = super().forward(logits, targets)
         return loss * float("nan") if self.fold == 0 else loss
@@ -198,7 +200,8 @@ def test_two_steps_share_a_card_and_one_that_fails_does_not_stop_the_other(
     assert len(errors) == 2, result.stderr
     assert "fold0: the loss is no number at epoch 1" in errors[0]
     assert errors[1] == ("foldsmith: error: infer 200: not run, since train 200 fold 0 failed")
-    # Both were there at once, or they had not met; and this one went on.
+    # Both were there at once, or they had not met, on the one card; and this one went on.
+    assert [(folder / f"here{fold}").read_text() for fold in (0, 1)] == ["0", "0"]
     assert (folder / "output/200/fold1/manifest.json").is_file()
     assert "attempt 2" not in result.stdout
 
