@@ -27,8 +27,8 @@ from foldsmith.models.across_ranks import batch_of, own, sum_gradients, synchron
 from foldsmith.models.ssl import TYPES as METHODS
 
 # Float32 sums in another order differ in the last bit, and training multiplies the difference. The
-# same training with its tensors in another memory format ends as far from itself: of these runs
-# 5e-6 in the loss and 3e-5 of the way that the weights went (docs/scaling.md).
+# same training with its tensors in another memory format ends as far from itself (docs/scaling.md:
+# 5e-6 in the loss, 7e-5 in the largest weight's difference); these limits are some times that.
 LOSS, WAY = 1e-4, 1e-3
 
 EXACT = ["globals/enable_amp=false", "dataset/img_size=64", "loader/train/num_workers=0"]
