@@ -1,6 +1,14 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
+
+from foldsmith.errors import one_line
 
 
 def size_text(n_bytes: float) -> str:
     """Return bytes as ``120 MiB``, ``3.4 GiB``."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**29 else f"{n_bytes / 2**20:.0f} MiB"
+
+
+def brief(name: object, length: int = 24) -> str:
+    """Return a name of the data for a line of text: without line breaks, and not too long."""
+    text = one_line("".join(c if c.isprintable() else " " for c in str(name)))
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -5,10 +5,98 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldsmith.config.project import FoldSettings
-from foldsmith.data.folds import assign_folds, strata
+from foldsmith.data.folds import ClassSizes, assign_folds, own_folds, strata, torn_groups
 from foldsmith.errors import DataError
 
 METHODS = ["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
+
+
+def spread(targets, folds):
+    """Return by how many photos of a class two folds differ at most."""
+    counts = pd.crosstab(folds, targets)
+    return (counts.max() - counts.min()).max()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=60),
+    st.integers(2, 6),
+    st.integers(0, 2**20),
+)
+def test_every_class_is_spread_evenly_however_many_and_small_they_are(sizes, n_splits, seed):
+    targets = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    targets = pd.Series(targets.astype(float) * 7 - 3)
+    chosen = FoldSettings(method="StratifiedKFold", n_splits=n_splits, seed=seed)
+    if len(targets) < n_splits:
+        return
+    folds = assign_folds(chosen, targets, None, classes=True)
+    assert set(folds) == set(range(n_splits)) and spread(targets, folds) <= 1
+
+
+def test_many_values_with_enough_rows_are_strata_without_being_called_classes():
+    targets = pd.Series(np.random.default_rng(0).permutation(np.repeat(np.arange(30.0), 10)))
+    folds = assign_folds(FoldSettings(method="StratifiedKFold"), targets, None)
+    assert (pd.crosstab(folds, targets) == 2).all(axis=None)
+
+
+def test_classes_of_groups_with_fewer_members_than_folds_are_spread():
+    # 40 classes of three photos, each photo a group of its own: three folds have one of them.
+    targets = pd.Series(np.arange(120) % 40)
+    groups = pd.Series(np.arange(120)).astype(str)
+    folds = assign_folds(FoldSettings(), targets, groups, classes=True)
+    assert pd.crosstab(folds, targets).max(axis=None) == 1
+    assert np.bincount(folds).tolist() == [24] * 5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 5), st.integers(0, 1), st.integers(0, 2**20), st.sampled_from(["", ".0"]))
+def test_folds_of_one_s_own_are_taken_as_they_are(n_splits, first, seed, ending):
+    rng = np.random.default_rng(seed)
+    folds = rng.permutation(np.concatenate([np.arange(n_splits), rng.integers(0, n_splits, 20)]))
+    own = own_folds(pd.Series([f"{fold + first}{ending}" for fold in folds]))
+    assert (own.n_splits, own.first) == (n_splits, first)
+    np.testing.assert_array_equal(own.folds, folds)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["0", "", "1", None], "2 rows have no fold; folds are whole numbers"),
+        (["train", "valid", "train"], "train, valid are no fold"),
+        (["0", "1", "1.5", ""], "1 rows have no fold and 1.5 is no fold"),
+        (["2", "3"], "the first fold is 2"),
+        (["-1", "0", "1"], "the first fold is -1"),
+        (["0", "1", "3"], "no row is in fold 2, but rows are in fold 3"),
+        (["0", "99999999"], "no row is in fold 1, but rows are in fold 99999999"),
+        (["0", "inf"], "inf is no fold"),
+        (["1", "1"], "all rows are in one fold"),
+    ],
+)
+def test_a_column_that_is_no_folds_is_refused(values, message):
+    with pytest.raises(DataError, match=message):
+        own_folds(pd.Series(values))
+
+
+def test_groups_in_several_folds_are_named():
+    assert torn_groups([0, 1, 1, 0], pd.Series(["b", "a", "a", "b"])) == []
+    assert torn_groups([0, 1, 1, 0], pd.Series(["b", "b", "a", "a"])) == ["a", "b"]
+
+
+def test_classes_are_counted_and_small_ones_named():
+    sizes = ClassSizes.of(["b", "a", "b", "b"], ["b", "a", "never"])
+    assert sizes.summary() == "3 classes: b 3, a 1, never 0"
+    assert sizes.warning(1) is not None and ClassSizes.of(["a", "a"]).warning(2) is None
+    assert sizes.warning(3).startswith("2 classes have fewer photos than the 3 folds")
+    assert "never 0, a 1; a class with a single photo" in sizes.warning(3)
+    many = ClassSizes.of([f"class\n{k}" for k in range(30) for _ in range(k + 1)])
+    assert many.summary() == (
+        "30 classes of 1 to 30 photos (fewest: class 0 1, class 1 2, class 2 3; most: class 29 "
+        "30, class 28 29, class 27 28)"
+    )
+    assert many.warning(40).endswith(
+        "class 8 9, class 9 10, and 20 more; a class with a single photo is judged by models "
+        "that have never seen it"
+    )
 
 
 @st.composite
@@ -66,7 +154,7 @@ def test_another_seed_gives_other_folds():
 
 def test_a_continuous_target_is_stratified_by_its_deciles():
     values = pd.Series(np.random.default_rng(0).normal(size=1000))
-    counts = np.bincount(strata(values))
+    counts = np.bincount(strata(values, 5))
     assert len(counts) == 10
     assert counts.min() > 80
 
@@ -74,9 +162,9 @@ def test_a_continuous_target_is_stratified_by_its_deciles():
 @pytest.mark.parametrize(
     ("method", "targets", "groups", "message"),
     [
-        ("StratifiedKFold", [0, 0, 0, 0, 1], None, "a class has 1 members, fewer than 2"),
         ("GroupKFold", [0, 1, 0, 1], ["a"] * 4, "1 groups cannot fill 2 folds"),
         ("GroupKFold", [0, 1, 0, 1], ["a", "b", None, "c"], "needs a group in every row"),
+        ("GroupKFold", [0, 1, 0, 1], ["a", "b", " ", "c"], "needs a group in every row"),
         ("KFold", [0], None, "1 labelled photos cannot fill 2 folds"),
     ],
 )

@@ -1,32 +1,62 @@
 """Splitting the labelled photos into folds."""
 
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config.project import FoldSettings
 from foldsmith.errors import DataError
+from foldsmith.texts import brief
 
-# A target with more values than this is not a class; it is stratified by its quantiles.
+# A target with more values than this may be continuous.
 MAX_CLASSES = 20
 
+# Bins of a continuous target, each with about as many rows.
+_BINS = 10
 
-def strata(targets: pd.Series) -> npt.NDArray[np.int64]:
-    """Return the class of each target: its distinct values, or its decile if there are many."""
+# Classes that a line names.
+_LISTED = 10
+
+Rows = npt.NDArray[np.int64]
+
+
+def strata(targets: pd.Series, n_splits: int, classes: bool = False) -> Rows:
+    """Return the stratum of each row, numbered from 0 on, int64, shape (n,).
+
+    A stratum is a value of the target where the values are classes, are few, or have all at
+    least as many rows as there are folds. Otherwise it is one of ten bins with equally many rows,
+    or of fewer, so that each has as many rows as there are folds.
+
+    Args:
+        targets: Numbers, shape (n,).
+        n_splits: Number of folds.
+        classes: Whether each value is a class, however many there are.
+    """
     values = targets.to_numpy(dtype=np.float64)
-    if len(np.unique(values)) > MAX_CLASSES:
-        edges = np.unique(np.quantile(values, np.linspace(0, 1, 11)[1:-1]))
-        return np.searchsorted(edges, values, side="right").astype(np.int64)
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    distinct, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if classes or len(distinct) <= MAX_CLASSES or counts.min() >= n_splits:
+        return numbers.astype(np.int64)
+    n_bins = min(_BINS, max(1, len(values) // n_splits))
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    return np.searchsorted(edges, values, side="right").astype(np.int64)
 
 
 def assign_folds(
     settings: FoldSettings,
     targets: pd.Series,
     groups: pd.Series | None,
-    merged: npt.NDArray[np.int64] | None = None,
-) -> npt.NDArray[np.int64]:
+    merged: Rows | None = None,
+    classes: bool = False,
+) -> Rows:
     """Assign a fold to every labelled photo.
+
+    Without groups, the photos of each class (or bin of a continuous target) in two folds of a
+    stratified method differ by at most one in number. A class with fewer photos than folds is in
+    some folds only: see :meth:`ClassSizes.warning`.
 
     Args:
         settings: Method, number and seed.
@@ -34,19 +64,19 @@ def assign_folds(
         groups: Groups, for the group methods: no group ends up in two folds.
         merged: Number of each photo's group, shape (n,), where near-identical photos have joined
             them; it takes the place of ``groups``, for methods without groups too.
+        classes: Whether each value of the target is a class, however many there are.
 
     Returns:
         Fold of each row, 0..n_splits-1, shape (n,).
 
     Raises:
-        DataError: Fewer rows, groups or members of every class than folds, or an empty group.
+        DataError: Fewer rows or groups than folds, or an empty group.
     """
     n = settings.n_splits
-    classes = strata(targets)
     if len(targets) < n:
         raise DataError(f"{len(targets)} labelled photos cannot fill {n} folds")
     if "Group" in settings.method:
-        if groups is None or groups.isna().any():
+        if groups is None or (groups.isna() | (groups.astype(str).str.strip() == "")).any():
             raise DataError(f"{settings.method} needs a group in every row of the train table")
         if groups.nunique() < n:
             raise DataError(
@@ -60,34 +90,45 @@ def assign_folds(
                 f"{groups.nunique()} groups are left when near-identical photos share one, too "
                 f"few for {n} folds; lower folds/n_splits or folds/merge_near_duplicates: false"
             )
-    smallest = int(np.bincount(classes).min())
-    if "Stratified" in settings.method and smallest < n:
-        raise DataError(
-            f"a class has {smallest} members, fewer than {n} folds; lower folds/n_splits or "
-            "use a method that is not stratified"
-        )
-    # Here, not above: only `preprocess` splits, and scikit-learn takes half a second to import.
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
-
     stratified = "Stratified" in settings.method
-    splitter: KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold
-    if grouped:
-        splitter = StratifiedGroupKFold(n) if stratified else GroupKFold(n)
-    elif stratified:
-        splitter = StratifiedKFold(n, shuffle=True, random_state=settings.seed)
-    else:
-        splitter = KFold(n, shuffle=True, random_state=settings.seed)
-    folds = np.full(len(targets), -1, dtype=np.int64)
+    strata_of = strata(targets, n, classes)
     labels = _shuffled(groups, settings) if grouped and groups is not None else None
-    for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(targets)), classes, labels)):
-        folds[rows] = fold
-    empty = sorted(set(range(n)) - set(folds))
+    folds = _split(settings, stratified, strata_of, labels)
+    empty = sorted(set(range(n)) - set(folds.tolist()))
     if empty:
         raise DataError(f"{settings.method} left fold {empty[0]} empty; lower folds/n_splits")
     return folds
 
 
-def _shuffled(groups: pd.Series, settings: FoldSettings) -> npt.NDArray[np.int64]:
+def _split(settings: FoldSettings, stratified: bool, classes: Rows, groups: Rows | None) -> Rows:
+    """Return the fold of each row by scikit-learn's splitters, shape (n,)."""
+    # Here, not above: only `preprocess` splits, and scikit-learn takes half a second to import.
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+    n, n_rows = settings.n_splits, len(classes)
+    splitter: KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold
+    if groups is not None:
+        splitter = StratifiedGroupKFold(n) if stratified else GroupKFold(n)
+    elif stratified:
+        splitter = StratifiedKFold(n, shuffle=True, random_state=settings.seed)
+    else:
+        splitter = KFold(n, shuffle=True, random_state=settings.seed)
+    if stratified and np.bincount(classes).max() < n:
+        # scikit-learn refuses where every class has fewer rows than folds. One more class with a
+        # row for each fold, at the end, lets it go on.
+        classes = np.append(classes, np.full(n, classes.max() + 1))
+        if groups is not None:
+            groups = np.append(groups, groups.max() + 1 + np.arange(n))
+    folds = np.full(len(classes), -1, dtype=np.int64)
+    with warnings.catch_warnings():
+        # Of classes with fewer rows than folds, and of many classes: both are allowed here.
+        warnings.simplefilter("ignore", UserWarning)
+        for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(classes)), classes, groups)):
+            folds[rows] = fold
+    return folds[:n_rows]
+
+
+def _shuffled(groups: pd.Series, settings: FoldSettings) -> Rows:
     """Number the groups in an order drawn from the seed.
 
     StratifiedGroupKFold takes equal groups in the order of their labels, so that shuffled
@@ -96,5 +137,127 @@ def _shuffled(groups: pd.Series, settings: FoldSettings) -> npt.NDArray[np.int64
     """
     _, numbers = np.unique(groups.astype(str).to_numpy(), return_inverse=True)
     order = np.random.default_rng(settings.seed).permutation(int(numbers.max()) + 1)
-    shuffled: npt.NDArray[np.int64] = order[numbers]
+    shuffled: Rows = order[numbers]
     return shuffled
+
+
+@dataclass(frozen=True)
+class OwnFolds:
+    """Folds that a column of the train table has given.
+
+    Attributes:
+        folds: Fold of each row, 0..n_splits-1, int64, shape (n,).
+        n_splits: Number of folds.
+        first: Number that the column gives to fold 0: 0 or 1.
+    """
+
+    folds: Rows
+    n_splits: int
+    first: int
+
+
+def own_folds(column: pd.Series) -> OwnFolds:
+    """Read the folds of a column: whole numbers from 0 or from 1 on, without a gap.
+
+    Args:
+        column: Numbers or texts of numbers, shape (n,).
+
+    Raises:
+        DataError: A row has no fold or none that is a whole number, a number is left out, or
+            there is one fold alone.
+    """
+    texts = column.map(lambda value: "" if pd.isna(value) else str(value).strip())
+    numbers = pd.to_numeric(texts, errors="coerce")
+    whole = numbers.notna() & (numbers % 1 == 0)
+    if not whole.all():
+        missing = (texts == "").sum()
+        what = f"{missing} rows have no fold" if missing else ""
+        wrong = list(dict.fromkeys(texts[~whole & (texts != "")]))
+        if wrong:
+            named = ", ".join(map(brief, wrong[:3])) + (", ..." if len(wrong) > 3 else "")
+            what += f"{' and ' if what else ''}{named} {'is' if len(wrong) == 1 else 'are'} no fold"
+        raise DataError(f"{what}; folds are whole numbers from 0 (or from 1) on")
+    found = sorted(set(numbers.astype(np.int64)))
+    first = found[0]
+    if first not in (0, 1):
+        raise DataError(f"the first fold is {first}; folds are whole numbers from 0 (or 1) on")
+    gaps = sorted(set(range(first, min(found[-1], first + len(found)) + 1)) - set(found))
+    if gaps:
+        raise DataError(
+            f"no row is in fold {gaps[0]}, but rows are in fold {found[-1]}; folds are whole "
+            "numbers without a gap"
+        )
+    if len(found) < 2:
+        raise DataError("all rows are in one fold; there must be two or more")
+    return OwnFolds(numbers.to_numpy(np.int64) - first, len(found), int(first))
+
+
+def torn_groups(folds: Sequence[int] | Rows, groups: pd.Series) -> list[str]:
+    """Return the groups that lie in several folds, in alphabetical order."""
+    folds_of = pd.Series(np.asarray(folds)).groupby(groups.astype(str).to_numpy()).nunique()
+    return [str(group) for group in folds_of.index[folds_of > 1]]
+
+
+@dataclass(frozen=True)
+class ClassSizes:
+    """How many labelled photos each class has.
+
+    Attributes:
+        sizes: Name of each class -> its photos, in the order of the classes.
+    """
+
+    sizes: dict[str, int]
+
+    @classmethod
+    def of(cls, labels: Iterable[object], names: Iterable[str] | None = None) -> "ClassSizes":
+        """Count classes.
+
+        Args:
+            labels: Class of each photo.
+            names: All classes in their order, those without a photo too; None for the classes
+                that there are, sorted.
+        """
+        counts = pd.Series(list(labels), dtype=object).value_counts()
+        order = sorted(counts.index) if names is None else names
+        return cls({str(name): int(counts.get(name, 0)) for name in order})
+
+    @property
+    def smallest(self) -> int:
+        """Photos of the smallest class."""
+        return min(self.sizes.values())
+
+    def summary(self) -> str:
+        """Return the numbers of photos on one line, of many classes the smallest and largest."""
+        n = len(self.sizes)
+        if n <= _LISTED:
+            return f"{n} classes: {_named(self.sizes.items())}"
+        ordered = sorted(self.sizes.items(), key=lambda item: item[1])
+        return (
+            f"{n:,} classes of {ordered[0][1]:,} to {ordered[-1][1]:,} photos (fewest: "
+            f"{_named(ordered[:3])}; most: {_named(ordered[:-4:-1])})"
+        )
+
+    def warning(self, n_splits: int) -> str | None:
+        """Return a sentence on classes with fewer photos than there are folds; None without such.
+
+        Args:
+            n_splits: Number of folds.
+        """
+        small = sorted(
+            (item for item in self.sizes.items() if item[1] < n_splits), key=lambda item: item[1]
+        )
+        if not small:
+            return None
+        more = f", and {len(small) - _LISTED:,} more" if len(small) > _LISTED else ""
+        have = "class has" if len(small) == 1 else "classes have"
+        text = (
+            f"{len(small):,} {have} fewer photos than the {n_splits} folds, so that some folds "
+            f"have none of them: {_named(small[:_LISTED])}{more}"
+        )
+        if small[0][1] <= 1:
+            text += "; a class with a single photo is judged by models that have never seen it"
+        return text
+
+
+def _named(sizes: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{brief(name)} {size:,}" for name, size in sizes)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config.project import FoldMethod, FoldSettings
-from foldsmith.data.folds import MAX_CLASSES, assign_folds
+from foldsmith.data.folds import MAX_CLASSES, assign_folds, strata
 from foldsmith.data.images import decode
 from foldsmith.data.tables import numbers
 from foldsmith.errors import DataError
@@ -497,8 +497,9 @@ def _refuse_separators(source: Source, column: str) -> None:
 def choose_folds(targets: npt.NDArray[np.float64], groups: pd.Series | None) -> FoldSettings:
     """Choose how to split: stratified in five folds, or what the data bears.
 
-    Fewer folds, down to three, if a class has fewer members or there are fewer groups; a
-    method that is not stratified where that does not help; two folds at last.
+    Fewer folds, down to three, if a class has fewer members (with fewer than three it is in some
+    folds only, however few there are) or there are fewer groups; a method that is not stratified
+    where that does not help; two folds at last.
 
     Args:
         targets: Shape (n,).
@@ -509,8 +510,10 @@ def choose_folds(targets: npt.NDArray[np.float64], groups: pd.Series | None) -> 
     """
     stratified: FoldMethod = "StratifiedKFold" if groups is None else "StratifiedGroupKFold"
     plain: FoldMethod = "KFold" if groups is None else "GroupKFold"
-    tries = [(stratified, n) for n in (5, 4, 3)] + [(plain, n) for n in (5, 4, 3, 2)]
     column = pd.Series(targets)
+    smallest = int(np.bincount(strata(column, 3)).min())
+    enough = [n for n in (5, 4, 3) if n <= smallest or smallest < 3]
+    tries = [(stratified, n) for n in enough] + [(plain, n) for n in (5, 4, 3, 2)]
     for method, n_splits in tries:
         settings = FoldSettings(method=method, n_splits=n_splits)
         try:
