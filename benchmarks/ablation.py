@@ -41,13 +41,13 @@ from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import create_blend
-from foldsmith.config import EnsembleSettings, Project
+from foldsmith.config import Criterion, EnsembleSettings, Project
 from foldsmith.config.experiment import RECIPES
 from foldsmith.data.tables import FOLD_COLUMN, groups_of, read_folds, targets_of
 from foldsmith.hashing import hash_value
 from foldsmith.pipeline import run
 from foldsmith.stages.manifest import read_manifest
-from foldsmith.stages.selection import LABELS
+from foldsmith.stages.selection import LABELS, read_inference
 from foldsmith.tasks.metrics import RMSE
 
 Tree = dict[str, Any]
@@ -185,12 +185,16 @@ def seconds(project: Project, folders: list[str], criterion: str) -> float:
 
 def oof_of(project: Project, row: Row, folders: list[str]) -> tuple[Array, dict[str, float]]:
     """Return the cross-fitted blend of a row, shape (n,), and the RMSE of each member."""
-    label = LABELS[row.criterion]  # type: ignore[index]
+
+    def label_of(folder: str) -> str:
+        asked: Criterion = row.criterion  # type: ignore[assignment]
+        return LABELS[read_inference(project.path(folder), asked)[0]]
+
     table = read_folds(project, None)
     targets = targets_of(project, table).astype(np.float64)
     predictions = np.stack(
         [
-            np.load(project.path(folder) / f"oof_prediction_by_{label}.npy")[:, 0]
+            np.load(project.path(folder) / f"oof_prediction_by_{label_of(folder)}.npy")[:, 0]
             for folder in folders[1:]
         ]
     )

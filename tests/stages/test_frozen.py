@@ -18,7 +18,8 @@ FROZEN = {
     "model/base_name": "resnet10t",
     "dataset/img_size": 32,
 }
-OOF = "oof_prediction_by_best_metric"
+ENSEMBLE = EXPERIMENTS["900"] | {"ensemble/experiments": ["output/300"]}
+OOF = "oof_prediction_by_last"
 
 
 @pytest.fixture
@@ -51,6 +52,35 @@ def test_an_ensemble_takes_it_as_a_member(small):
     assert not np.array_equal(np.load(folder / "output/300" / f"{OOF}.npy"), oof)
 
 
+@pytest.mark.parametrize("criterion", ["metric", "loss", "last", "common"])
+def test_one_set_of_results_stands_for_every_criterion(small, cli, criterion):
+    folder = small.folder
+    write_experiment(folder, "900", ENSEMBLE | {"ensemble/criterion": criterion})
+    run(small, "exp_config/900.yml")
+    assert "3 of 3 steps done" in dry_run(small, "exp_config/900.yml")
+    photo = str(next((folder / "input").rglob("*.jpg")))
+    cli(folder, "predict", "--run", "output/300", "-cri", criterion, photo)
+    cli(folder, "predict", "--run", "output/900", photo)
+    cli(folder, "compare", "output/300", "output/900", "-cri", criterion)
+    cli(folder, "report", "-cfg", "exp_config/900.yml")
+
+
+def test_the_remedy_for_predictions_that_are_gone_is_one_that_makes_them(small, cli):
+    folder = small.folder
+    write_experiment(folder, "900", ENSEMBLE)
+    root = train(small, "exp_config/300.yml")
+    for manifest in root.glob("manifest_by_*"):
+        manifest.unlink()
+    photo = str(next((folder / "input").rglob("*.jpg")))
+    for command in (
+        ["ensemble", "-cfg", "exp_config/900.yml"],
+        ["compare", "output/300", "output/300"],
+        ["predict", "--run", "output/300", photo],
+    ):
+        said = cli(folder, *command, code=2).stderr
+        assert "infer" not in said, said
+
+
 def test_the_held_out_fold_teaches_nothing(small):
     root = train(small, "exp_config/300.yml")
     before = np.load(root / f"{OOF}.npy")[:, 0]
@@ -67,10 +97,11 @@ def test_the_held_out_fold_teaches_nothing(small):
 def test_what_it_writes_and_refuses(small):
     root = train(small, "exp_config/300.yml")
     assert np.load(root / "train_features.npy").shape == (24, 512)
-    for label in ("best_metric", "best_loss", "last"):
-        manifest = json.loads((root / f"manifest_by_{label}.json").read_text())
-        assert manifest["facts"]["task"] == "regression"
-        assert f"submission_by_{label}_fold1.csv" in manifest["outputs"]
+    manifest = json.loads((root / "manifest_by_last.json").read_text())
+    assert manifest["facts"]["task"] == "regression"
+    assert "submission_by_last_fold1.csv" in manifest["outputs"]
+    # No epoch is chosen: nothing is written once more for another criterion.
+    assert {path.name.split("_by_")[1][:4] for path in root.glob("*_by_*")} == {"last"}
     assert len(pd.read_csv(root / "submission_by_last.csv")) == 8
     with pytest.raises(OutputError, match="exists already"):
         train(small, "exp_config/300.yml")

@@ -25,7 +25,7 @@ from foldsmith.pipeline.state import results_of
 from foldsmith.stages.ensemble import BASELINE, CROSS_FITTED, CROSS_FITTED_PROBABILITIES
 from foldsmith.stages.manifest import MANIFEST, read_manifest
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
-from foldsmith.stages.selection import LABELS, criterion_of, inference_manifest
+from foldsmith.stages.selection import LABELS, criterion_for, criterion_of, inference_manifest
 from foldsmith.tasks.metrics import Metric, project_metric, value_metric
 from foldsmith.tasks.scoring import class_probabilities
 
@@ -209,9 +209,8 @@ def read_finished(
         predictions = _of_ensemble(experiment, root)
     elif task in MEMBERS:
         if any(inference_manifest(root, each).is_file() for each in LABELS):
-            # Of frozen features all are the same.
-            criterion = criterion_of(root, criterion, any_will_do=task == "frozen-features")
-        criterion = criterion or "metric"
+            criterion = criterion_of(root, task, criterion)
+        criterion = criterion_for(task, criterion or "metric")
         predictions = _of_experiment(experiment, root, criterion)
     else:
         raise OutputError(f"{root}: holds a {task} run, which predicts nothing to compare")

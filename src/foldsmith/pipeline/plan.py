@@ -18,7 +18,7 @@ from foldsmith.stages.frozen import head_of
 from foldsmith.stages.manifest import read_manifest
 from foldsmith.stages.member_models import as_inferred
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, read_resolved
-from foldsmith.stages.selection import inference_manifest
+from foldsmith.stages.selection import criterion_for, inference_manifest
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import project_metric
 from foldsmith.tasks.multi_class import MultiClass
@@ -176,7 +176,8 @@ def plan_of_run(project: Project, root: Path, criterion: Criterion) -> Plan:
             members = EnsembleSettings.model_validate(experiment.tree["ensemble"]).experiments
             waiting += [project.path(member) for member in members]
         else:
-            manifest = read_manifest(inference_manifest(folder, criterion))
+            label = criterion_for(experiment.globals.task, criterion)
+            manifest = read_manifest(inference_manifest(folder, label))
             if manifest is not None:
                 experiment = as_inferred(experiment, manifest, types, hashes)
             files = named_files(experiment.tree, types).values()
@@ -322,7 +323,11 @@ class _Builder:
         needs = self._add_sources(experiment, criterion)
         if task == "frozen-features":
             label = f"fit {name_of(experiment)}"
-            self.steps.setdefault(label, Step("infer", label, output, needs, experiment))
+            step = Step(
+                *("infer", label, output, needs, experiment),
+                criterion=criterion_for(task, criterion),
+            )
+            self.steps.setdefault(label, step)
             return (label,)
         return self._add_fine_tuning(experiment, output, criterion, needs)
 

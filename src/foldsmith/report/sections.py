@@ -44,7 +44,7 @@ from foldsmith.stages.frozen import TRAIN_FEATURES
 from foldsmith.stages.look import look_at
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.stages.scores import POOLED, THRESHOLDS
-from foldsmith.stages.selection import LABELS, inference_manifest
+from foldsmith.stages.selection import LABELS, inference_manifest, read_inference
 from foldsmith.tasks.metrics import project_metric, value_metric
 from foldsmith.tasks.multi_class import MultiClass
 from foldsmith.training.extensions.log import entries_of
@@ -447,10 +447,10 @@ def _ensemble(project: Project, step: Step) -> Section:
     section.parts.append(table("Blends, and their gain over the plain mean", scores))
     weights = pd.read_csv(step.folder / "weights.csv")
     section.parts.append(table("Weight of each member in each blend", weights, digits=3))
-    label = LABELS[settings.criterion]
     targets = targets_of(project, read_folds(project, step.experiment.globals.meta_file))
 
     def errors_of(folder: Path) -> Array:
+        label = LABELS[read_inference(folder, settings.criterion)[0]]
         if project.class_names:
             return _missed(project, folder, label, targets.astype(np.float64))
         oof = np.load(folder / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]

@@ -38,7 +38,7 @@ from foldsmith.stages.manifest import (
 )
 from foldsmith.stages.output_folder import Start, refuse_existing, save_sources, shown
 from foldsmith.stages.photos import open_store
-from foldsmith.stages.selection import LABELS, inference_manifest
+from foldsmith.stages.selection import LABELS, UNCHOSEN, inference_manifest
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import project_metric, value_metric
 from foldsmith.tasks.multi_class import MultiClass
@@ -58,9 +58,9 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
     """Predict from the features of a frozen backbone: per fold one head that has not seen it.
 
     The features of all photos are computed once, with the transforms of the validation, and
-    kept in the output folder; another head takes them as they are. No epoch is chosen, so the
-    files that an inference writes for a criterion are the same for all. (A backbone that was
-    picked by its probe was chosen by the labels of all folds, among about ten.)
+    kept in the output folder; another head takes them as they are. No epoch is chosen: the files
+    that an inference writes for each criterion are written once, and stand for all criteria. (A
+    backbone that was picked by its probe was chosen by the labels of all folds, among about ten.)
 
     Args:
         experiment: One with the task ``frozen-features``.
@@ -117,23 +117,24 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         scores = score_table(parts, targets, task, loss, metric)
         results = Results(collect_oof(parts, len(table)), test_logits, scores)
         heads = [root / head_file(fold) for fold in range(project.n_splits)]
-        for criterion, label in LABELS.items():
-            write_manifest(
-                inference_manifest(root, criterion),
-                f"fit {shown(root)}",
-                inputs,
-                [*write_results(root, label, project, table, test, task, results), *heads],
-                hashes,
-                task=task.name,
-                seed=settings.seed,
-                n_train=len(table),
-                n_test=len(test),
-                metric=float(scores["metric"].iloc[-1]),
-                wall_s=watch.seconds,
-            )
+        outputs = write_results(root, LABELS[UNCHOSEN], project, table, test, task, results)
+        write_manifest(
+            inference_manifest(root, UNCHOSEN),
+            f"fit {shown(root)}",
+            inputs,
+            [*outputs, *heads],
+            hashes,
+            task=task.name,
+            chooses_epochs=False,
+            seed=settings.seed,
+            n_train=len(table),
+            n_test=len(test),
+            metric=float(scores["metric"].iloc[-1]),
+            wall_s=watch.seconds,
+        )
     shown_scores = scores.drop(columns="epoch")
     print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    print(f"wrote {shown(root)}/*_by_* (the same for every criterion: no epoch is chosen)")
+    print(f"wrote {shown(root)}/*_by_{LABELS[UNCHOSEN]}* (no epoch is chosen)")
     return root
 
 

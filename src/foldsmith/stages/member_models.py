@@ -28,7 +28,12 @@ from foldsmith.stages.frozen import head_file, head_logits, head_of
 from foldsmith.stages.inputs import new_photo_inputs, without_pretrained
 from foldsmith.stages.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.stages.output_folder import read_resolved, shown
-from foldsmith.stages.selection import LABELS, inference_manifest
+from foldsmith.stages.selection import (
+    LABELS,
+    criterion_for,
+    inference_manifest,
+    predicting_command,
+)
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import Task, create_task
 
@@ -185,12 +190,11 @@ def read_inferred(
     experiment = read_resolved(project, root)
     if experiment.globals.task not in MEMBERS:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, which predicts nothing")
-    path = inference_manifest(root, criterion)
+    path = inference_manifest(root, criterion_for(experiment.globals.task, criterion))
     manifest = read_manifest(path)
     if manifest is None:
-        raise OutputError(
-            f"{path}: no such file; run 'foldsmith infer -e {folder} -cri {criterion}' first"
-        )
+        again = predicting_command(experiment.globals.task, folder, criterion)
+        raise OutputError(f"{path}: no such file; run {again} first")
     if experiment.globals.task != "frozen-features":
         experiment = without_pretrained(experiment)
     types = types_of(project)

@@ -21,8 +21,14 @@ from foldsmith.data.tables import (
 from foldsmith.errors import OutputError
 from foldsmith.hashing import hash_value
 from foldsmith.stages.inputs import hash_folds
-from foldsmith.stages.manifest import Manifest, read_manifest
-from foldsmith.stages.selection import LABELS, inference_manifest
+from foldsmith.stages.manifest import Manifest
+from foldsmith.stages.output_folder import RESOLVED_CONFIG, read_resolved
+from foldsmith.stages.selection import (
+    LABELS,
+    inference_manifest,
+    predicting_command,
+    read_inference,
+)
 from foldsmith.tasks.metrics import Metric, project_metric
 from foldsmith.tasks.scoring import class_probabilities
 
@@ -106,7 +112,7 @@ def member_hashes(project: Project, experiment: Experiment) -> dict[str, str]:
     kept = ("oof_prediction_", "submission_", "oof_logit_", "test_logit_")
     found = {}
     for folder in settings.experiments:
-        manifest = _read_inference(project, folder, settings.criterion)
+        _, manifest = _read_inference(project, folder, settings.criterion)
         found[folder] = hash_value(
             {name: sha for name, sha in manifest.outputs.items() if name.startswith(kept)}
         )
@@ -190,20 +196,22 @@ def _photo_facts(project: Project, table: pd.DataFrame, data_type: str) -> Array
     return facts
 
 
-def _read_inference(project: Project, folder: str, criterion: Criterion) -> Manifest:
-    path = inference_manifest(project.path(folder), criterion)
-    manifest = read_manifest(path)
+def _read_inference(project: Project, folder: str, asked: Criterion) -> tuple[Criterion, Manifest]:
+    root = project.path(folder)
+    criterion, manifest = read_inference(root, asked)
     if manifest is None:
-        raise OutputError(
-            f"{path}: no such file; run 'foldsmith infer -e {folder} -cri {criterion}' first"
-        )
-    return manifest
+        path = inference_manifest(root, criterion)
+        made_here = (root / RESOLVED_CONFIG).is_file()
+        task = read_resolved(project, root).globals.task if made_here else None
+        again = predicting_command(task, folder, criterion)
+        raise OutputError(f"{path}: no such file; run {again} first")
+    return criterion, manifest
 
 
 def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> Member:
     root = project.path(folder)
-    manifest = _read_inference(project, folder, settings.criterion)
-    label = LABELS[settings.criterion]
+    criterion, manifest = _read_inference(project, folder, settings.criterion)
+    label = LABELS[criterion]
     ids, target = project.settings.id_column, project.settings.target_column
     # The table carries the row ids and folds of the array.
     oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)

@@ -67,7 +67,7 @@ def load(
     if task in MEMBERS:
         if blend is not None:
             raise ConfigError(f"{root}: is a single experiment; it has no blend {blend!r}")
-        chosen = criterion_of(root, criterion, any_will_do=task == "frozen-features")
+        chosen = criterion_of(root, task, criterion)
         return Predictor(root, [read_member(opened, root, chosen, device)], None)
     if task != "ensemble":
         raise OutputError(f"{root}: holds a {task} run, which predicts nothing")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from foldsmith.config import Criterion
+from foldsmith.config.settings import Task
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.stages.manifest import Manifest
+from foldsmith.stages.manifest import Manifest, read_manifest
 from foldsmith.training.extensions.log import LOG_FILE
 
 # What the results of each criterion are called: score_by_best_metric.csv, ...
@@ -18,6 +19,10 @@ LABELS: dict[Criterion, str] = {
     "last": "last",
     "common": "common",
 }
+
+# Frozen features choose no epoch. Their results are written once, under the label of the
+# criterion that chooses nothing, and stand for all criteria.
+UNCHOSEN: Criterion = "last"
 
 # The files that a training may have left of an epoch; what is in them is the same.
 _SNAPSHOTS: dict[Criterion, str] = {
@@ -54,13 +59,41 @@ def inference_manifest(root: Path, criterion: Criterion) -> Path:
     return root / f"manifest_by_{LABELS[criterion]}.json"
 
 
-def criterion_of(root: Path, asked: Criterion | None, any_will_do: bool = False) -> Criterion:
+def criterion_for(task: Task, asked: Criterion) -> Criterion:
+    """Return the criterion whose label the results of a task carry.
+
+    Args:
+        task: Task of the experiment; ``frozen-features`` has one label for all criteria.
+        asked: The criterion that is asked for.
+    """
+    return UNCHOSEN if task == "frozen-features" else asked
+
+
+def read_inference(root: Path, asked: Criterion) -> tuple[Criterion, Manifest | None]:
+    """Return the label and the manifest of the predictions in an output folder.
+
+    For readers that have the folder but not the experiment, such as an ensemble.
+
+    Args:
+        root: Output folder of a fine-tuning or of frozen features.
+        asked: The criterion that is asked for.
+
+    Returns:
+        As :func:`criterion_for`; None in the place of the manifest if there are no predictions.
+    """
+    fit = read_manifest(inference_manifest(root, UNCHOSEN))
+    if fit is not None and not fit.facts.get("chooses_epochs", True):
+        return UNCHOSEN, fit
+    return asked, fit if asked == UNCHOSEN else read_manifest(inference_manifest(root, asked))
+
+
+def criterion_of(root: Path, task: Task, asked: Criterion | None) -> Criterion:
     """Return by which snapshots an experiment was inferred.
 
     Args:
         root: Its output folder.
+        task: Its task.
         asked: What somebody has asked for; None for the one that there is.
-        any_will_do: If there are several, return the first.
 
     Raises:
         ConfigError: There are several, or there is no such criterion.
@@ -69,15 +102,26 @@ def criterion_of(root: Path, asked: Criterion | None, any_will_do: bool = False)
     if asked is not None:
         if asked not in get_args(Criterion):
             raise ConfigError(f"criterion {asked!r}: must be one of {', '.join(LABELS)}")
-        return asked
+        return criterion_for(task, asked)
     found = [criterion for criterion in LABELS if inference_manifest(root, criterion).is_file()]
     if not found:
-        raise OutputError(f"{root}: has predicted nothing yet; run 'foldsmith infer -e' first")
-    if len(found) > 1 and not any_will_do:
+        raise OutputError(
+            f"{root}: has predicted nothing yet; run {predicting_command(task, root)} first"
+        )
+    if len(found) > 1:
         raise ConfigError(
             f"{root}: was inferred by {' and by '.join(found)}; say which, as in -cri {found[0]}"
         )
     return found[0]
+
+
+def predicting_command(
+    task: Task | None, folder: Path | str, criterion: Criterion | None = None
+) -> str:
+    """Return the command that writes the predictions of an experiment, quoted, for people."""
+    if task == "frozen-features":
+        return "'foldsmith train --resume' with the experiment's file"
+    return f"'foldsmith infer -e {folder}{f' -cri {criterion}' if criterion else ''}'"
 
 
 def choose(
