@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from foldsmith.errors import ConfigError, TrainingError
+from foldsmith.errors import ConfigError, OutputError, TrainingError
 from foldsmith.stages.output_folder import read_resume
 from foldsmith.training.extensions.collapse import CollapseWatch, RankWatch
 from foldsmith.training.extensions.snapshots import ResumeSnapshot, WeightsSnapshot, restore
 from foldsmith.training.manager import create_manager
+
+OWNER = {"step": "train output/1 fold 0", "inputs": "a hash"}
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_a_restored_training_has_no_files_of_later_epochs(tmp_path):
             model, torch.optim.SGD(model.parameters(), lr=0.1), 9, 1, str(tmp_path)
         )
         made.extend(WeightsSnapshot(model, "best_{.epoch}.pth", keep=1), trigger=(1, "epoch"))
-        made.extend(ResumeSnapshot(), trigger=(1, "epoch"))
+        made.extend(ResumeSnapshot(OWNER), trigger=(1, "epoch"))
         return made
 
     killed = create()
@@ -55,9 +57,21 @@ def test_a_restored_training_has_no_files_of_later_epochs(tmp_path):
     # Killed between the weights of epoch 3 and the state of the training.
     (tmp_path / "best_3.pth").touch()
     restored = create()
-    restore(restored, read_resume(tmp_path))
+    restore(restored, read_resume(tmp_path, OWNER))
     assert restored.epoch == 2
     assert names(tmp_path) == ["best_2.pth", "resume.pth"]
+
+
+def test_a_resume_snapshot_continues_no_other_training(tmp_path):
+    torch.save({"iteration": 1, "belongs_to": OWNER}, tmp_path / "resume.pth")
+    assert read_resume(tmp_path, OWNER) == {"iteration": 1}
+    with pytest.raises(
+        OutputError, match=r"resume.pth: belongs to another training \('train output"
+    ):
+        read_resume(tmp_path, {"step": "train output/1 fold 1", "inputs": "another"})
+    torch.save({"weight": torch.ones(1)}, tmp_path / "resume.pth")
+    with pytest.raises(OutputError, match="no file to continue a training from; delete it"):
+        read_resume(tmp_path, OWNER)
 
 
 def test_without_a_limit_all_are_kept(manager, tmp_path):

@@ -1,5 +1,7 @@
 """Fitted things as named arrays, and the files that hold them."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -37,12 +39,18 @@ def part(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Arrays:
     return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
 
 
+# Key of the checksum in a file's metadata. It is the only one: safetensors writes several in an
+# order that differs from process to process.
+_CHECKSUM = "sha256"
+
+
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write arrays as safetensors."""
+    """Write arrays as safetensors, with a checksum of names, types, shapes and values."""
     from safetensors.numpy import save_file
 
+    content = {key: np.asarray(value, order="C") for key, value in arrays.items()}
     with replacing(path) as temporary:
-        save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, temporary)
+        save_file(content, temporary, metadata={_CHECKSUM: _digest(content)})
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -51,12 +59,25 @@ def read_arrays(path: Path) -> Arrays:
     Raises:
         OutputError: The file is missing, damaged, or something else.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return dict(load_file(path))
+        with safe_open(path, framework="numpy") as file:
+            checksum = (file.metadata() or {}).get(_CHECKSUM)
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise OutputError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: not a readable safetensors file: {one_line(error)}") from None
+    if checksum != _digest(arrays):
+        raise OutputError(f"{path}: is damaged: its checksum does not match")
+    return arrays
+
+
+def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return the SHA-256 of arrays, whatever their order."""
+    digest = hashlib.sha256()
+    for key, value in sorted(arrays.items()):
+        digest.update(json.dumps([key, value.dtype.str, value.shape]).encode())
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Snapshots: reading them safely and loading weights into a module."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,54 @@ from torch import nn
 
 from foldsmith.errors import ConfigError, one_line
 
+# Bytes that are checked at a time.
+_CHUNK = 2**20
+
 
 def read_snapshot(path: Path) -> Any:
     """Read a file that ``torch.save`` wrote; only tensors and plain values are accepted.
+
+    The checksums that ``torch.save`` writes, and ``torch.load`` ignores, are verified: a flipped
+    bit of a weight is an error.
 
     Raises:
         ConfigError: The file is missing, damaged, or holds anything else.
     """
     try:
+        _verify_records(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         raise ConfigError(f"{path}: not a readable snapshot: {one_line(error)[:200]}") from None
+
+
+def _verify_records(path: Path) -> None:
+    """Compare each record of a snapshot with its CRC-32.
+
+    Files of torch before 1.6 have no records and no checksums, and torch can be told to write
+    none, in which case no record fits: both are left to ``torch.load``.
+
+    Raises:
+        zipfile.BadZipFile: The file is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        damaged = [record.filename for record in records if not _is_whole(archive, record)]
+    if damaged and len(damaged) < len(records):
+        raise zipfile.BadZipFile(f"the checksum of {damaged[0]} does not match: it is damaged")
+
+
+def _is_whole(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(record) as content:
+            while content.read(_CHUNK):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -1,8 +1,9 @@
 """The output folder of a run: claiming it, continuing in it, what was run there."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.config import Experiment, Project
 from foldsmith.config.project import PROJECT_FILE
 from foldsmith.errors import ConfigError, DataError, OutputError
+from foldsmith.hashing import hash_value
 from foldsmith.locking import lock
 from foldsmith.models.weights import read_snapshot
 from foldsmith.stages.manifest import (
@@ -28,7 +30,7 @@ from foldsmith.training.extensions.log import LOG_FILE
 from foldsmith.training.extensions.log_tensorboard import EVENTS
 from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.progress import PROGRESS_FILE
-from foldsmith.training.extensions.snapshots import RESUME_FILE
+from foldsmith.training.extensions.snapshots import BELONGS_TO, RESUME_FILE
 
 RESOLVED_CONFIG = "resolved_config.yml"
 SOURCES = "sources"
@@ -205,17 +207,52 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
     )
 
 
-def read_resume(folder: Path) -> dict[str, Any]:
+def owner_of_resume(step: str, inputs: Inputs) -> dict[str, str]:
+    """Return what names a training in its resume snapshot.
+
+    A training without a schedule may go on to a later epoch than it was begun for: the number of
+    epochs is no part of its name.
+
+    Args:
+        step: Name of the step.
+        inputs: What the training is made from.
+    """
+    config = dict(inputs["config"])
+    if _without_schedule(inputs):
+        config.pop("globals/max_epoch", None)
+    return {
+        "step": step,
+        "inputs": hash_value(json.loads(json.dumps({**inputs, "config": config}))),
+    }
+
+
+def read_resume(folder: Path, belongs_to: Mapping[str, str]) -> dict[str, Any]:
     """Read what an unfinished training continues from.
 
+    Args:
+        folder: Output folder of the training.
+        belongs_to: As :func:`owner_of_resume` returns it.
+
     Raises:
-        OutputError: It is damaged, which a killed training cannot do to it.
+        OutputError: It is damaged, which a killed training cannot do to it, or it is the file of
+            another training.
     """
+    path = folder / RESUME_FILE
+    anew = "delete it to start this training anew"
     try:
-        state: dict[str, Any] = read_snapshot(folder / RESUME_FILE)
-        return state
+        state = read_snapshot(path)
     except ConfigError as error:
-        raise OutputError(f"{error}; delete it to start this training anew") from None
+        raise OutputError(f"{error}; {anew}") from None
+    owner = state.pop(BELONGS_TO, None) if isinstance(state, dict) else None
+    if not isinstance(owner, dict):
+        raise OutputError(f"{path}: is no file to continue a training from; {anew}")
+    if owner.get("inputs") != belongs_to["inputs"]:
+        raise OutputError(
+            f"{path}: belongs to another training ('{owner.get('step')}', with other inputs than "
+            f"'{belongs_to['step']}' has); put the right file back, or {anew}"
+        )
+    found: dict[str, Any] = state
+    return found
 
 
 def clean_up(folder: Path, *, keep_resume: bool) -> None:
@@ -260,5 +297,8 @@ def _only_longer(finished: Manifest, inputs: Inputs) -> bool:
     config = dict(finished.inputs["config"])
     before, now = config.get("globals/max_epoch"), inputs["config"].get("globals/max_epoch")
     longer = finished.inputs | {"config": config | {"globals/max_epoch": now}}
-    constant = inputs["config"].get("scheduler", 0) is None
-    return constant and before < now and not differences(longer, inputs)
+    return _without_schedule(inputs) and before < now and not differences(longer, inputs)
+
+
+def _without_schedule(inputs: Inputs) -> bool:
+    return inputs["config"].get("scheduler", 0) is None

@@ -21,6 +21,7 @@ from foldsmith.stages.output_folder import (
     claimed,
     clean_up,
     decide,
+    owner_of_resume,
     prepare,
     read_resume,
     refuse_existing,
@@ -143,17 +144,18 @@ def pretrain_experiment(
         manager = parts["manager"]
         progress = Progress(folder, settings.max_epoch, listener)
         loggers = loggers_of(experiment, folder, experiment.file.stem) if ranks.is_main() else []
+        owner = owner_of_resume(step_name, inputs)
         extensions = [
             *([] if probe is None else [probe]),
             *parts["extensions"],
             MemoryPeak(runtime.device),
             *loggers,
             progress,
-            resume_snapshot(settings.resume_interval, settings.max_epoch),
+            resume_snapshot(settings.resume_interval, settings.max_epoch, owner),
         ]
         extend(manager, extensions)
         if state == "continue":
-            restore(manager, read_resume(folder))
+            restore(manager, read_resume(folder, owner))
             print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
         for logger in loggers:
             logger.open(manager)

@@ -1,7 +1,7 @@
 """Stage 3: K-fold fine-tuning."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from foldsmith.stages.output_folder import (
     claimed,
     clean_up,
     decide,
+    owner_of_resume,
     prepare,
     read_resume,
     refuse_existing,
@@ -198,7 +199,8 @@ def train_folds(
                     save_sources(folder, of_fold)
             print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
             progress = Progress(folder, settings.max_epoch, listener)
-            _train_fold(of_fold, parts, model, task, auxiliary, runtime, state, progress)
+            owner = owner_of_resume(step_name, inputs)
+            _train_fold(of_fold, parts, model, task, auxiliary, runtime, state, progress, owner)
             if ranks.is_main():
                 write_manifest(
                     folder / MANIFEST,
@@ -260,6 +262,7 @@ def _train_fold(
     runtime: Runtime,
     state: State,
     progress: Progress,
+    owner: Mapping[str, str],
 ) -> None:
     settings = experiment.globals
     mixup = parts["dataset/mixup"] if "mixup" in experiment.tree["dataset"] else None
@@ -277,11 +280,11 @@ def _train_fold(
         MemoryPeak(runtime.device),
         *loggers,
         progress,
-        resume_snapshot(settings.resume_interval, settings.max_epoch),
+        resume_snapshot(settings.resume_interval, settings.max_epoch, owner),
     ]
     extend(manager, extensions)
     if state == "continue":
-        restore(manager, read_resume(folder))
+        restore(manager, read_resume(folder, owner))
         print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
     for logger in loggers:
         logger.open(manager)

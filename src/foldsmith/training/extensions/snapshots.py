@@ -1,6 +1,7 @@
 """Snapshots of weights and of whole trainings, and the triggers that fire them."""
 
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from torch import nn
 from foldsmith.tasks.metrics import Metric
 
 RESUME_FILE = "resume.pth"
+
+# Key of the resume snapshot: name of the training's step, and hash of what it is made from.
+BELONGS_TO = "belongs_to"
 
 
 def every_and_last(n: int, max_epoch: int) -> ManualScheduleTrigger:
@@ -104,6 +108,9 @@ class WeightsSnapshot(extension.Extension):
 class ResumeSnapshot(extension.Extension):
     """Writes everything a training needs to continue, over the file before.
 
+    Args:
+        belongs_to: What names the training, in the file under :data:`BELONGS_TO`.
+
     That is the manager's state: model, optimizer, the state objects (scheduler, gradient
     scaler), log and best values so far, the number of finished epochs. Random generators need
     no state: all that is drawn is a function of (seed, epoch, index).
@@ -115,9 +122,12 @@ class ResumeSnapshot(extension.Extension):
     needs_model_state = True
     default_name = "resume"
 
+    def __init__(self, belongs_to: Mapping[str, str]) -> None:
+        self.belongs_to = dict(belongs_to)
+
     def __call__(self, manager: Any) -> None:
         """Write the file, then remove what newer files have replaced."""
-        _save(manager, RESUME_FILE, manager.state_dict())
+        _save(manager, RESUME_FILE, manager.state_dict() | {BELONGS_TO: self.belongs_to})
         for _, entry in manager.extensions:
             if isinstance(entry.extension, WeightsSnapshot):
                 entry.extension.remove_superseded(Path(manager.out))
@@ -156,9 +166,9 @@ def every_epoch_snapshot(target: nn.Module) -> ExtensionEntry:
     return weights_snapshot(target, "snapshot_epoch_{.epoch}.pth", (1, "epoch"))
 
 
-def resume_snapshot(interval: int, max_epoch: int) -> ExtensionEntry:
+def resume_snapshot(interval: int, max_epoch: int, belongs_to: Mapping[str, str]) -> ExtensionEntry:
     """Return a :class:`ResumeSnapshot` that fires every ``interval`` epochs and at the last."""
-    return ExtensionEntry(ResumeSnapshot(), trigger=every_and_last(interval, max_epoch))
+    return ExtensionEntry(ResumeSnapshot(belongs_to), trigger=every_and_last(interval, max_epoch))
 
 
 def _as_number(text: str) -> int:
