@@ -29,6 +29,18 @@ def load_script(path: Path):
     return module
 
 
+@pytest.fixture(scope="session", autouse=True)
+def trusted(tmp_path_factory):
+    """Accept the Python of the tests' own projects, and keep out of the home of who runs them.
+
+    Tests of the question itself set the variable otherwise.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOLDSMITH_TRUST_PYTHON", "1")
+        patch.setenv("FOLDSMITH_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def generated_data(tmp_path_factory) -> Path:
     """Generated photos and tables in the layout of atmaCup #11, made once."""

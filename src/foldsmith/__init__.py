@@ -38,6 +38,7 @@ def load(
     criterion: "Criterion | None" = None,
     device: str | None = None,
     project: Path | str | None = None,
+    trust: bool = False,
 ) -> "Predictor":
     """Return what predicts new photos, as a finished run has predicted the test photos.
 
@@ -49,6 +50,8 @@ def load(
         device: Where to compute, as in ``globals/device``; None as each experiment says.
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.
+        trust: Run the Python that the project or export brings, if it does; read it first. An
+            export needs this each time; a project until its Python changes only once.
 
     Returns:
         An object whose ``predict`` takes paths, arrays and PIL images.
@@ -60,4 +63,6 @@ def load(
     # Here, not above: as Project.
     from foldsmith.stages.predict import load as load_run
 
-    return load_run(run, blend=blend, criterion=criterion, device=device, project=project)
+    return load_run(
+        run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
+    )

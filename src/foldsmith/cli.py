@@ -117,6 +117,12 @@ DeviceOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--device", help="As globals/device.", show_default="as when inferred"),
 ]
+TrustPython = Annotated[
+    bool,
+    typer.Option(
+        "--trust-python", help="Run the Python that the project or export brings; read it first."
+    ),
+]
 # Modules of the optional packages, those of foldsmith[serve].
 _FOR_SERVE = ("fastapi", "uvicorn", "python_multipart")
 Force = Annotated[bool, typer.Option("-f", "--force", help="Allow an existing output folder.")]
@@ -146,10 +152,10 @@ def _options(
     """
 
 
-def _open(folder: Path) -> Any:
+def _open(folder: Path, trust: bool) -> Any:
     from foldsmith.config import Project
 
-    return Project.open(folder)
+    return Project.open(folder, trust=trust)
 
 
 @app.command()
@@ -291,6 +297,7 @@ def _ask(question: str, answers: Sequence[str], best: str) -> str:
 @app.command()
 def preprocess(
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
     skip_bad: SkipBad = False,
 ) -> None:
     """Stage 1: measure the photos, split the labelled ones.
@@ -304,7 +311,7 @@ def preprocess(
     """
     from foldsmith import stages
 
-    stages.preprocess(_open(project), skip_bad)
+    stages.preprocess(_open(project, trust_python), skip_bad)
 
 
 @app.command()
@@ -344,6 +351,7 @@ def run(
         bool, typer.Option("--stop", help="Stop this run, which goes on at --address.")
     ] = False,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
 ) -> None:
     """Do all that an experiment needs and that is not done.
 
@@ -367,7 +375,7 @@ def run(
         raise typer.BadParameter("--stop needs --address: a run without it ends with its command")
     if address is not None and engine != "ray":
         raise typer.BadParameter("--address needs --engine ray")
-    opened = _open(project)
+    opened = _open(project, trust_python)
     if stop and address is not None:
         pipeline.stop(opened, config, address)
     elif dry_run:
@@ -417,6 +425,7 @@ def report(
         ),
     ] = None,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
 ) -> None:
     """Write what a run has found as one HTML file.
 
@@ -429,7 +438,9 @@ def report(
     from foldsmith.report import write_report
 
     ids = [name for name in (look_at or "").split(",") if name]
-    typer.echo(f"wrote {write_report(_open(project), config, overrides or (), output, ids)}")
+    typer.echo(
+        f"wrote {write_report(_open(project, trust_python), config, overrides or (), output, ids)}"
+    )
 
 
 @app.command()
@@ -469,6 +480,7 @@ def compare(
             show_default="those that they lie in",
         ),
     ] = None,
+    trust_python: TrustPython = False,
 ) -> None:
     """Say which of two runs is better, and show where.
 
@@ -481,7 +493,7 @@ def compare(
     from foldsmith import report
     from foldsmith.stages.output_folder import shown
 
-    path = report.compare(a, b, output, criterion=criterion, project=project)
+    path = report.compare(a, b, output, criterion=criterion, project=project, trust=trust_python)
     typer.echo(f"wrote {shown(path)}")
 
 
@@ -490,6 +502,7 @@ def status(
     config: AnyConfig = None,
     overrides: RunOverrides = None,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
 ) -> None:
     """Show what is done, to do, out of date or running.
 
@@ -501,7 +514,7 @@ def status(
     """
     from foldsmith import pipeline
 
-    typer.echo(pipeline.status(_open(project), config, overrides or ()))
+    typer.echo(pipeline.status(_open(project, trust_python), config, overrides or ()))
 
 
 @app.command()
@@ -558,6 +571,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
 ) -> None:
     """Say what a run will take: time, GPU hours, disk.
 
@@ -573,7 +587,7 @@ def plan(
     from foldsmith import pipeline
 
     planned = pipeline.forecast(
-        *(_open(project), config, overrides or ()),
+        *(_open(project, trust_python), config, overrides or ()),
         nodes=nodes,
         gpus=gpus,
         cpus=cpus,
@@ -594,6 +608,7 @@ def plan(
 def doctor(
     config: AnyConfig = None,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
 ) -> None:
     """Check environment, data and experiments.
 
@@ -605,7 +620,7 @@ def doctor(
     """
     from foldsmith import pipeline
 
-    problems = pipeline.doctor(_open(project), config)
+    problems = pipeline.doctor(_open(project, trust_python), config)
     if problems:
         raise FoldsmithError("\n".join(problems))
     typer.echo("nothing is wrong")
@@ -616,6 +631,7 @@ def pretrain(
     config: ConfigOption,
     overrides: Overrides = None,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
     force: Force = False,
     resume: Resume = False,
 ) -> None:
@@ -630,7 +646,7 @@ def pretrain(
     """
     from foldsmith import stages
 
-    stages.pretrain(_open(project), config, overrides or (), force, resume)
+    stages.pretrain(_open(project, trust_python), config, overrides or (), force, resume)
 
 
 @app.command()
@@ -642,6 +658,7 @@ def train(
         typer.Option("-v", "--val-fold", help="Folds to train, as in 0,1,4.", show_default="all"),
     ] = None,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
     force: Force = False,
     resume: Resume = False,
 ) -> None:
@@ -658,7 +675,9 @@ def train(
     """
     from foldsmith import stages
 
-    stages.train(_open(project), config, overrides or (), _fold_list(folds), force, resume)
+    stages.train(
+        _open(project, trust_python), config, overrides or (), _fold_list(folds), force, resume
+    )
 
 
 @app.command()
@@ -684,6 +703,7 @@ def infer(
     ] = "metric",
     keep_snapshots: KeepSnapshots = False,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
 ) -> None:
     """Stage 4: predict labelled photos out of fold, and the others.
 
@@ -696,7 +716,9 @@ def infer(
     """
     from foldsmith import stages
 
-    stages.infer(_open(project), experiment, criterion, keep_snapshots, overrides or ())
+    stages.infer(
+        _open(project, trust_python), experiment, criterion, keep_snapshots, overrides or ()
+    )
 
 
 @app.command()
@@ -704,6 +726,7 @@ def ensemble(
     config: ConfigOption,
     overrides: Overrides = None,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
     force: Force = False,
 ) -> None:
     """Stage 5: blend experiments, and say which blend to submit.
@@ -716,7 +739,7 @@ def ensemble(
     """
     from foldsmith import stages
 
-    stages.ensemble(_open(project), config, overrides or (), force)
+    stages.ensemble(_open(project, trust_python), config, overrides or (), force)
 
 
 @app.command()
@@ -748,6 +771,7 @@ def export(
         bool, typer.Option("-f", "--force", help="Replace an earlier export.")
     ] = False,
     project: RunProject = None,
+    trust_python: TrustPython = False,
 ) -> None:
     """Write a run for use elsewhere, without its project.
 
@@ -769,6 +793,7 @@ def export(
         onnx=onnx,
         force=force,
         project=project,
+        trust=trust_python,
     )
 
 
@@ -795,6 +820,7 @@ def predict(
     ] = False,
     device: DeviceOption = None,
     project: RunProject = None,
+    trust_python: TrustPython = False,
 ) -> None:
     """Predict new photos with a finished run.
 
@@ -815,6 +841,7 @@ def predict(
         skip_bad=skip_bad,
         device=device,
         project=project,
+        trust=trust_python,
     )
     if output is None:
         typer.echo(table.to_csv(index=False), nl=False)
@@ -837,6 +864,7 @@ def serve(
     criterion: CriterionOption = None,
     device: DeviceOption = None,
     project: RunProject = None,
+    trust_python: TrustPython = False,
 ) -> None:
     """Predict new photos over HTTP.
 
@@ -859,6 +887,7 @@ def serve(
         criterion=criterion,
         device=device,
         project=project,
+        trust=trust_python,
     )
 
 
@@ -875,6 +904,7 @@ def check(
         ),
     ] = None,
     project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
 ) -> None:
     """Check an experiment file; print it as it would be run.
 
@@ -888,9 +918,11 @@ def check(
     from foldsmith import stages
 
     if sheet is None:
-        typer.echo(stages.check(_open(project), config, overrides or ()), nl=False)
+        typer.echo(stages.check(_open(project, trust_python), config, overrides or ()), nl=False)
     else:
-        written = stages.show_augmentations(_open(project), config, sheet, overrides or ())
+        written = stages.show_augmentations(
+            _open(project, trust_python), config, sheet, overrides or ()
+        )
         typer.echo(f"wrote {written}")
 
 

@@ -113,6 +113,7 @@ def serve(
     criterion: "Criterion | None" = None,
     device: str | None = None,
     project: Path | str | None = None,
+    trust: bool = False,
 ) -> None:
     """Answer HTTP requests until SIGINT (Ctrl-C) or SIGTERM.
 
@@ -125,6 +126,7 @@ def serve(
         criterion: As for :func:`foldsmith.load`.
         device: As for :func:`foldsmith.load`.
         project: As for :func:`foldsmith.load`.
+        trust: As for :func:`foldsmith.load`.
 
     Raises:
         ConfigError: The address is taken or does not exist, or the run is wrong.
@@ -133,7 +135,7 @@ def serve(
     # First, so that a port that is taken is said at once; who asks early waits till it is loaded.
     with _bound(host, port) as listener:
         predictor = foldsmith.load(
-            run, blend=blend, criterion=criterion, device=device, project=project
+            run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
         )
         app = create_app(predictor, Path(run).resolve().name, limits or Limits())
         config = uvicorn.Config(

@@ -104,6 +104,30 @@ def gone(finished):
         hidden.rename(finished)
 
 
+def test_an_export_with_python_asks_each_time(finished, photos, tmp_path, cli, monkeypatch):
+    monkeypatch.delenv("FOLDSMITH_TRUST_PYTHON")
+    # The project's is remembered; that of an export, which is made to be passed on, is not.
+    cli(finished, "status", "--trust-python")
+    kept = tmp_path / "kept"
+    cli(finished, "export", "--run", RUN, str(kept))
+    assert "trust=True" in (kept / "README.md").read_text()
+    mark = tmp_path / "ran"
+    with (kept / "python/0/transforms.py").open("a") as file:
+        file.write(f"open({str(mark)!r}, 'w').close()\n")
+    arguments = ("predict", "--run", str(kept), photos[0])
+    for command in (arguments, ("serve", "--run", str(kept), "--port", "0")):
+        (line,) = cli(tmp_path, *command, code=2).stderr.splitlines()
+        assert line.startswith(f"foldsmith: error: {kept}/project.yml: python: ")
+        assert "python/0/transforms.py" in line and "--trust-python" in line
+    with pytest.raises(ConfigError, match="trust=True"):
+        package.load(kept)
+    assert not mark.exists()
+    said = cli(tmp_path, *arguments, "--trust-python").stdout
+    assert mark.exists() and str(photos[0]) in said
+    cli(tmp_path, *arguments, code=2)
+    assert len(package.load(kept, trust=True).predict(photos)) == len(photos)
+
+
 @pytest.mark.parametrize("blend", ["avg-all", "stack", "simplex+isotonic", None])
 def test_it_predicts_without_the_project(finished, photos, gone, tmp_path, cli, blend):
     chosen = ["--blend", blend] if blend else []

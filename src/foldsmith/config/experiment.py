@@ -19,7 +19,7 @@ from foldsmith.config.backbones import picked_backbone, source_of
 from foldsmith.config.budget import within_budget
 from foldsmith.config.check import check_tree
 from foldsmith.config.project import Project, validation_message
-from foldsmith.config.references import walk_path
+from foldsmith.config.references import private_attributes, walk_path
 from foldsmith.config.settings import Globals
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.config.yaml_io import dump_yaml, parse_yaml, read_yaml
@@ -56,6 +56,12 @@ class Experiment:
             raise ConfigError(validation_message(f"{file}: globals", error, Globals)) from None
         self.tree = {"globals": self.globals.model_dump()}
         self.tree |= {key: value for key, value in tree.items() if key != "globals"}
+        private = [
+            f"{file}: {path}: {text}: an attribute that begins with _ is not for experiments"
+            for path, text in private_attributes(self.tree)
+        ]
+        if private:
+            raise ConfigError("\n".join(private))
 
     @classmethod
     def load(

@@ -1,7 +1,6 @@
 """The project: one folder, one file that says what the data is."""
 
-import importlib.util
-import sys
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from foldsmith.config.budget import Budget
+from foldsmith.config.own_python import load_types, read_sources, require_accepted
 from foldsmith.config.resources import Kind, Resources
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.config.yaml_io import read_yaml
@@ -201,6 +201,14 @@ class ProjectSettings(BaseModel):
                 )
         return value
 
+    @field_validator("image_path")
+    @classmethod
+    def _no_python(cls, value: str) -> str:
+        # As in {photo.__class__}: a template names columns.
+        if re.search(r"\{[^{}]*\._", value):
+            raise ValueError(f"{value!r}: an attribute that begins with _ is not for templates")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> "ProjectSettings":
         low, high = self.target_range
@@ -246,25 +254,45 @@ class Project:
         source_files: ``project.yml`` and the project's own Python files.
     """
 
-    def __init__(self, folder: Path, settings: ProjectSettings) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: ProjectSettings,
+        *,
+        trust: bool = False,
+        remembered: bool = True,
+    ) -> None:
         self.folder = folder
         self.settings = settings
-        own_python = [folder / name for name in settings.python]
-        self.source_files = [folder / PROJECT_FILE, *own_python]
+        file = folder / PROJECT_FILE
+        sources = read_sources(file, settings.python)
+        require_accepted(file, sources, trust, remembered)
+        self.source_files = [file, *sources]
         self.types: dict[str, Callable[..., Any]] = {}
-        for path in own_python:
-            self.types.update(_load_types(path))
+        for path, source in sources.items():
+            self.types.update(load_types(path, source))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # In another process its own Python is imported anew; the settings stay those of here.
-        return Project, (self.folder, self.settings)
+        # In another process its own Python, which was accepted here, is run anew; the settings
+        # stay those of here.
+        return _accepted_before, (self.folder, self.settings)
 
     @classmethod
-    def open(cls, folder: Path | str = ".") -> "Self":
+    def open(
+        cls, folder: Path | str = ".", *, trust: bool = False, remembered: bool = True
+    ) -> "Self":
         """Open the project in ``folder``.
 
+        Args:
+            folder: The project folder.
+            trust: Run the Python that the project brings (``python`` in its file). Once it was
+                accepted so it needs not be again, until a file changes.
+            remembered: Whether it counts that the same Python was accepted before, and will
+                count that it is now.
+
         Raises:
-            ConfigError: There is no project file, or it is wrong.
+            ConfigError: There is no project file, it is wrong, or the project brings Python that
+                was not accepted.
         """
         path = Path(folder).resolve() / PROJECT_FILE
         if not path.is_file():
@@ -279,7 +307,7 @@ class Project:
             settings = ProjectSettings.model_validate(content)
         except ValidationError as error:
             raise ConfigError(validation_message(str(path), error, ProjectSettings)) from None
-        return cls(path.parent, settings)
+        return cls(path.parent, settings, trust=trust, remembered=remembered)
 
     def path(self, relative: str | Path) -> Path:
         """Return a path given in the project's YAML, relative to the project folder."""
@@ -347,6 +375,11 @@ class Project:
         return self.settings.target_range
 
 
+def _accepted_before(folder: Path, settings: ProjectSettings) -> Project:
+    """Return a project that a process was sent by one that has opened it."""
+    return Project(folder, settings, trust=True, remembered=False)
+
+
 def validation_message(origin: str, error: ValidationError, model: type[BaseModel]) -> str:
     """Turn pydantic's report into one line per problem: file, key, what is wrong.
 
@@ -378,24 +411,3 @@ def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
         if issubclass(field.annotation, BaseModel):
             model = field.annotation
     return model
-
-
-def _load_types(path: Path) -> dict[str, Callable[..., Any]]:
-    """Import one of the project's own Python files and return its ``TYPES``."""
-    if not path.is_file():
-        raise ConfigError(f"{path.parent / PROJECT_FILE}: python: {path} does not exist")
-    # A name of its own, known to pickle, so that loader workers can find its classes.
-    name = f"foldsmith_project_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
-    types = getattr(module, "TYPES", None)
-    if not isinstance(types, dict):
-        raise ConfigError(f"{path}: must define TYPES, a dict of name -> class or function")
-    return types

@@ -4,7 +4,7 @@ The grammar is that of pytorch-pfn-extras' Config System, repeated here because 
 private and because a check must follow a reference without building anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 Key = str | int
@@ -40,6 +40,21 @@ def parse_reference(text: str, at: Sequence[Key]) -> tuple[list[Key], list[str]]
         else:
             path.append(int(part) if part.lstrip("-").isdigit() else part)
     return path, attributes
+
+
+def private_attributes(tree: Any, path: Sequence[Key] = ()) -> Iterator[tuple[str, str]]:
+    """Yield path and text of the references to attributes that begin with an underscore.
+
+    By these a reference would reach from a value into Python itself, as in
+    ``@/project.__class__``.
+    """
+    if isinstance(tree, dict | list):
+        for key, child in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from private_attributes(child, [*path, key])
+    elif is_reference(tree):
+        _, *attributes = tree.rsplit("/", 1)[-1].split(".")
+        if any(name.startswith("_") for name in attributes):
+            yield path_text(path), tree
 
 
 def walk_path(tree: Any, path: Sequence[Key]) -> Any:

@@ -185,7 +185,10 @@ class Comparison:
 
 
 def read_finished(
-    run: Path | str, project: Path | str | None = None, criterion: Criterion | None = None
+    run: Path | str,
+    project: Path | str | None = None,
+    criterion: Criterion | None = None,
+    trust: bool = False,
 ) -> FinishedRun:
     """Read a finished run.
 
@@ -194,12 +197,14 @@ def read_finished(
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.
         criterion: Which snapshots of a single experiment, if it was inferred by several.
+        trust: Run the Python that the project brings, if it does.
 
     Raises:
-        ConfigError: There is no project, or the experiment was inferred by several criteria.
+        ConfigError: There is no project, it brings Python that was not accepted, or the
+            experiment was inferred by several criteria.
         OutputError: The folder holds no finished run.
     """
-    opened, root = open_run(Path(run), project)
+    opened, root = open_run(Path(run), project, trust)
     if not (root / RESOLVED_CONFIG).is_file():
         raise OutputError(f"{root}: holds no finished run{_remedy(opened, root)}")
     experiment = read_resolved(opened, root)

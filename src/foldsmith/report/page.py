@@ -62,6 +62,7 @@ def compare(
     *,
     criterion: Criterion | None = None,
     project: Path | str | None = None,
+    trust: bool = False,
 ) -> Path:
     """Write one HTML file of two finished runs beside each other, and print what was found.
 
@@ -75,6 +76,7 @@ def compare(
         criterion: Which snapshots of a single experiment, if it was inferred by several.
         project: The project folder, which both are relative to then; None takes the ones that
             they lie in.
+        trust: Run the Python that the projects bring, if they do.
 
     Returns:
         The file.
@@ -83,7 +85,7 @@ def compare(
         ConfigError: There is no project, or the runs are judged by different metrics.
         OutputError: A folder holds no finished run, or the runs are of other photos or targets.
     """
-    runs = [read_finished(folder, project, criterion) for folder in (a, b)]
+    runs = [read_finished(folder, project, criterion, trust) for folder in (a, b)]
     if runs[0].root == runs[1].root:
         raise OutputError(f"{runs[0].root}: is both runs; name another one to compare it with")
     comparison = compare_runs(*runs)

@@ -20,6 +20,7 @@ def export(
     onnx: bool = False,
     force: bool = False,
     project: Path | str | None = None,
+    trust: bool = False,
 ) -> Path:
     """Write a finished run for use elsewhere.
 
@@ -39,6 +40,7 @@ def export(
         force: Replace an earlier export.
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.
+        trust: Run the Python that the project brings, if it does.
 
     Returns:
         The folder.
@@ -48,7 +50,7 @@ def export(
         OutputError: The run is not finished, a file is missing or was changed, or the folder
             holds an export already.
     """
-    opened, root = open_run(Path(run), project)
+    opened, root = open_run(Path(run), project, trust)
     experiment = read_resolved(opened, root)
     target = Path(folder)
     existing = [name for name in (PREDICTOR_FILE, WEIGHTS, CONFIG) if (target / name).exists()]
@@ -66,7 +68,7 @@ def export(
         raise OutputError(f"{target}: holds other files, and no export; name a folder of its own")
     if pick is not None:
         raise ConfigError(f"{root}: is no pretraining, of which a backbone could be picked")
-    predictor = load(root, blend=blend, criterion=criterion, project=opened.folder)
+    predictor = load(root, blend=blend, criterion=criterion, project=opened.folder, trust=trust)
     off = write_predictor(predictor, target, onnx)
     how = f"{predictor.blend} of " if predictor.blend else ""
     print(

@@ -49,25 +49,27 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def open_run(run: Path, project: Path | str | None) -> tuple[Project, Path]:
+def open_run(run: Path, project: Path | str | None, trust: bool = False) -> tuple[Project, Path]:
     """Return the project of a finished run, and the run's absolute path.
 
     Args:
         run: Its output folder.
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.
+        trust: Run the Python that the project brings, if it does.
 
     Raises:
-        ConfigError: There is no project, or its file is wrong.
+        ConfigError: There is no project, its file is wrong, or it brings Python that was not
+            accepted.
     """
     if project is not None:
-        opened = Project.open(project)
+        opened = Project.open(project, trust=trust)
         return opened, opened.path(run)
     # Links are not followed: a linked output folder lies in the project still.
     root = Path(os.path.abspath(run))
     for folder in root.parents:
         if (folder / PROJECT_FILE).is_file():
-            return Project.open(folder), root
+            return Project.open(folder, trust=trust), root
     raise ConfigError(
         f"{root}: lies in no project (a folder with {PROJECT_FILE}); name the project's folder "
         "with --project"

@@ -35,6 +35,7 @@ def load(
     criterion: Criterion | None = None,
     device: str | None = None,
     project: Path | str | None = None,
+    trust: bool = False,
 ) -> Predictor:
     """Return what predicts new photos as a finished run has predicted the test photos.
 
@@ -47,9 +48,12 @@ def load(
         device: Where to compute, as in ``globals/device``; None as each experiment says.
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.
+        trust: Run the Python that the project or export brings, if it does. An export needs
+            this each time; a project until its Python changes only once.
 
     Raises:
-        ConfigError: There is no such blend or criterion, or an experiment is wrong.
+        ConfigError: There is no such blend or criterion, an experiment is wrong, or there is
+            Python that was not accepted.
         OutputError: The folder holds no finished run, a file that it needs is missing, or
             something is not as it was when the run predicted the test photos.
     """
@@ -60,8 +64,8 @@ def load(
                 f"{exported}: is an export, which was made of one blend and one criterion; leave "
                 "both out"
             )
-        return read_predictor(exported, device)
-    opened, root = open_run(Path(run), project)
+        return read_predictor(exported, device, trust)
+    opened, root = open_run(Path(run), project, trust)
     experiment = read_resolved(opened, root)
     task = experiment.globals.task
     if task in MEMBERS:
@@ -95,6 +99,7 @@ def predict(
     skip_bad: bool = False,
     device: str | None = None,
     project: Path | str | None = None,
+    trust: bool = False,
 ) -> pd.DataFrame:
     """Predict photos, and write the predictions into a file.
 
@@ -107,6 +112,7 @@ def predict(
         skip_bad: No prediction for a photo that cannot be read, instead of an error.
         device: As for :func:`load`.
         project: As for :func:`load`.
+        trust: As for :func:`load`.
 
     Returns:
         As :meth:`Predictor.predict`.
@@ -120,7 +126,9 @@ def predict(
     if output is not None:
         _check_format(output)
     found = find_photos(photos)
-    predictor = load(run, blend=blend, criterion=criterion, device=device, project=project)
+    predictor = load(
+        run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
+    )
     table, problems = predictor.predict_all(found, skip_bad)
     for problem in problems.values():
         print(f"warning: no prediction: {problem}", file=sys.stderr)

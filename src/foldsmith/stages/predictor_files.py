@@ -48,16 +48,19 @@ Predicts photos as the run `{name}` of foldsmith {version} has predicted its tes
 training photos are not needed.
 
     pip install {extra}
-    foldsmith predict --run THIS_FOLDER PHOTOS... -o predictions.csv
+    foldsmith predict --run THIS_FOLDER PHOTOS... -o predictions.csv{flag}
 
 or, from Python:
 
     import foldsmith
-    table = foldsmith.load("THIS_FOLDER").predict(["photo.jpg"])
+    table = foldsmith.load("THIS_FOLDER"{argument}).predict(["photo.jpg"])
 
-`predictor.json` names the members and the blend. {networks}, and nothing here is
-code but what the project brought itself (`python` in `project.yml`).
+`predictor.json` names the members and the blend. {networks}. {code}
 """
+
+_NO_CODE = "Nothing here is code."
+_CODE = """The project's own
+Python is in `python/`: read it before you accept it with `--trust-python` or `trust=True`."""
 
 
 def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> float:
@@ -87,7 +90,7 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> f
         content = _write_all(predictor, experiments, begun, onnx)
         # Networks in ONNX have been compared to 1e-4 already, but in float32, which a run may not
         # have had, and trees behind them may jump.
-        written = _read(begun, content, None)
+        written = _read(begun, content, None, trust=True)
         off = _compare(predictor, written, folder, tolerance=0.02 if onnx else 1e-5)
         write_json(begun / PREDICTOR_FILE, content)
         if folder.exists():
@@ -130,6 +133,9 @@ def _write_all(
         version=__version__,
         extra="'foldsmith[onnx]'" if onnx else "foldsmith",
         networks="Networks are ONNX files" if onnx else "Weights are safetensors",
+        flag=" --trust-python" if python else "",
+        argument=", trust=True" if python else "",
+        code=_CODE if python else _NO_CODE,
     )
     write_text(folder / "README.md", readme)
     return {
@@ -141,16 +147,18 @@ def _write_all(
     }
 
 
-def read_predictor(folder: Path, device: str | None) -> Predictor:
+def read_predictor(folder: Path, device: str | None, trust: bool) -> Predictor:
     """Read what :func:`write_predictor` has written.
 
     Args:
         folder: The folder.
         device: Where to compute, as in ``globals/device``; None as each experiment says.
+        trust: Run the Python that it brings, if it does.
 
     Raises:
         OutputError: A file is missing or damaged, or the folder is of a newer foldsmith.
-        ConfigError: An experiment, or the project's own Python, is wrong.
+        ConfigError: An experiment, or the project's own Python, is wrong; or there is such
+            Python and no ``trust``.
     """
     path = folder / PREDICTOR_FILE
     try:
@@ -164,11 +172,12 @@ def read_predictor(folder: Path, device: str | None) -> Predictor:
             f"{path}: was written by foldsmith {names[-1]}, in a form that this one "
             f"({__version__}) does not know; install that version"
         )
-    return _read(folder, content, device)
+    return _read(folder, content, device, trust)
 
 
-def _read(folder: Path, content: dict[str, Any], device: str | None) -> Predictor:
-    project = Project.open(folder)
+def _read(folder: Path, content: dict[str, Any], device: str | None, trust: bool) -> Predictor:
+    # An export is made to be passed on: each use says that its Python may run.
+    project = Project.open(folder, trust=trust, remembered=False)
     with random_state_kept():
         members = [_read_member(project, name, device) for name in content["members"]]
     blend = None
