@@ -99,7 +99,7 @@ def test_a_path_that_cannot_be_written_is_one_line(cli, project_dir):
     ("options", "message"),
     [
         (["model/dims_head=[null, 1]"], "set model/dims_head=[null, 4]"),
-        (["model/base_name=vit_tiny_patch16_224"], "cannot take photos of shape (3, 32, 32)"),
+        (["model/base_name=vit_tiny_patch16_224"], "cannot take images of 32 x 32 px"),
     ],
 )
 def test_a_model_that_does_not_fit_is_said_before_anything_is_created(project, options, message):

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from foldsmith.config.loggers import logger_problems
 from foldsmith.config.project import Project, validation_message
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
-from foldsmith.config.settings import OPTIONAL, SECTIONS, EnsembleSettings
+from foldsmith.config.settings import NULLABLE, OPTIONAL, SECTIONS, EnsembleSettings
 from foldsmith.config.suggest import did_you_mean
+from foldsmith.config.values import value_problems
 
 
 class _ExistingFile:
@@ -96,6 +97,30 @@ def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
                 f"the section {section.rstrip('/')} is missing; a {task} experiment starts with "
                 f"an import of a recipe, as in 'import: foldsmith:{task.replace('-', '_')}.yml'"
             )
+    for section in sections:
+        try:
+            node = walk_path(tree, section.rstrip("/").split("/"))
+        except KeyError:
+            continue
+        problem = _shape_problem(node, section)
+        if problem:
+            yield f"{section.rstrip('/')}: {problem}"
+
+
+def _shape_problem(node: Any, section: str) -> str | None:
+    """Return what is wrong with the shape of a section: a call, keys and values, or a list."""
+    if is_reference(node) or (isinstance(node, dict) and section.endswith("/")):
+        return None
+    if section == "extensions":
+        return None if isinstance(node, list) else f"must be a list, not {node!r}"
+    if section.endswith("/"):
+        return f"must hold keys and values, not {node!r}"
+    if isinstance(node, dict) and "type" in node:
+        return None
+    if node is None and section in NULLABLE:
+        return None
+    null = " or null" if section in NULLABLE else ""
+    return f"must be {{type: NAME, ...}}{null}, not {node!r}"
 
 
 def _check_project(settings: Mapping[str, Any], project: Project) -> Iterator[str]:
@@ -186,6 +211,9 @@ def _check_call(
         if parameters[key].default is inspect.Parameter.empty:
             accepted = ", ".join(sorted(named))
             yield f"{where}: {name} needs the argument {key} (accepted: {accepted})"
+    if name not in project.types:  # what a project's own hints leave out, only it can say
+        for problem in value_problems(types[name], {key: node[key] for key in given & named}):
+            yield f"{where}/{problem}"
     for key, value in _files_of(node, path, types, tree):
         if value not in made and not project.path(value).is_file():
             yield (

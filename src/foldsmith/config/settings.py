@@ -133,7 +133,7 @@ class Globals(BaseModel):
     resources: Resources = Resources()
     photo_store: bool = True
 
-    @field_validator("compile", mode="before")
+    @field_validator("compile", "amp_dtype", mode="before")
     @classmethod
     def _yaml_switch(cls, value: object) -> object:
         # YAML reads a bare "on" or "off" as true or false.
@@ -218,3 +218,6 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "frozen-features": (),
     "ensemble": (),
 }
+
+# Typed sections that may be left empty.
+NULLABLE = ("scheduler", "dataset/mixup", "progressive", "probe")

@@ -21,6 +21,7 @@ from foldsmith.data.tables import (
     readable_test,
     targets_of,
 )
+from foldsmith.data.transforms import TYPES as TRANSFORMS
 from foldsmith.data.transforms import Compose, Normalize, Transform
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.paths import Paths
@@ -244,6 +245,25 @@ def _size(photo: npt.NDArray[Any]) -> tuple[int, int]:
 def stored_head(transforms: Sequence[Transform]) -> Compose:
     """Return the transforms that a dataset runs once per photo, before it is stored."""
     return _split(transforms)[0]
+
+
+def check_transforms(transforms: Sequence[Transform]) -> None:
+    """Make sure that a list of transforms ends in what a model takes.
+
+    Raises:
+        ConfigError: It is empty, or its last transform is one of the package's and leaves bytes.
+    """
+    for k, transform in enumerate(transforms):
+        if not callable(transform):
+            raise ConfigError(f"item {k} is {transform!r}, not a transform ({{type: NAME, ...}})")
+    last = transforms[-1] if transforms else None
+    # A transform of a project's own may end in floats without being a Normalize.
+    if last is None or (type(last) in TRANSFORMS.values() and not isinstance(last, Normalize)):
+        ends = "is empty" if last is None else f"ends in {type(last).__name__}"
+        raise ConfigError(
+            f"the list {ends}; its last transform must turn bytes into numbers, as in "
+            '{type: Normalize, mean: "@/dataset/ch_mean_norm", std: "@/dataset/ch_std_norm"}'
+        )
 
 
 def _split(transforms: Sequence[Transform]) -> tuple[Compose, View]:

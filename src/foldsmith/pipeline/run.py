@@ -18,6 +18,7 @@ from foldsmith.pipeline.live import RunView, run_view
 from foldsmith.pipeline.plan import Step, plan_of
 from foldsmith.pipeline.state import speeds_of, states_of
 from foldsmith.pipeline.table import duration, plan_table
+from foldsmith.stages.trial import trial_problems
 from foldsmith.training.extensions import EpochReport
 
 # What does the steps: this process, one after the other; or tasks of Ray, many at once.
@@ -85,6 +86,7 @@ def run(
     plan = plan_of(project, config, overrides)
     check_tables(plan)
     course = Course(plan, plan.select(only, until), Options(skip_bad, keep_snapshots))
+    _check_components(course)
     on_ray = _ray_engine() if engine == "ray" else None
     if on_ray is not None and course.to_do():
         asked = (tuple(overrides), tuple(only), until, skip_bad, keep_snapshots)
@@ -108,6 +110,26 @@ def stop(project: Project, config: Path | str, address: str) -> None:
         ConfigError: There is no cluster, or no such run.
     """
     _ray_engine().stop_on_ray(project, project.path(config), address)
+
+
+def _check_components(course: Course) -> None:
+    """Build what can be built without data of every experiment, before the first one begins.
+
+    Raises:
+        ConfigError: One line per problem.
+    """
+    experiments = {
+        step.experiment.file: step.experiment
+        for step in course.to_do()
+        if step.experiment is not None
+    }
+    problems = [
+        problem
+        for experiment in experiments.values()
+        for problem in trial_problems(experiment, course.plan.types)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _ray_engine() -> ModuleType:

@@ -11,11 +11,12 @@ from foldsmith.data.contact_sheet import contact_sheet
 from foldsmith.data.store import PhotoStore
 from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes
+from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
 
 
 def check(project: Project, config: Path | str, overrides: Sequence[str] = ()) -> str:
-    """Check an experiment file before any work starts.
+    """Check an experiment file, and build the components that need no data.
 
     Args:
         project: The project.
@@ -29,7 +30,7 @@ def check(project: Project, config: Path | str, overrides: Sequence[str] = ()) -
         ConfigError: One line per problem.
     """
     experiment = Experiment.load(project, Path(config), overrides)
-    experiment.check(types_of(project))
+    check_components(experiment, types_of(project))
     return experiment.dump()
 
 

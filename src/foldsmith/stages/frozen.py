@@ -39,6 +39,7 @@ from foldsmith.stages.manifest import (
 from foldsmith.stages.output_folder import Start, refuse_existing, save_sources, shown
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.selection import LABELS, UNCHOSEN, inference_manifest
+from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import project_metric, value_metric
 from foldsmith.tasks.multi_class import MultiClass
@@ -79,7 +80,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
     if settings.output_root is None:
         raise ConfigError(f"{experiment.file}: globals/output_root is missing")
     types = types_of(project)
-    experiment.check(types)
+    check_components(experiment, types)
     root = project.path(settings.output_root)
     if start == "new":
         refuse_existing(root)

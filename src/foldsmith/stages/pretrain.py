@@ -30,6 +30,7 @@ from foldsmith.stages.output_folder import (
     start_in,
 )
 from foldsmith.stages.photos import open_store
+from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
 from foldsmith.training.extensions import EpochReport, MemoryPeak, Progress, resume_snapshot
 from foldsmith.training.extensions.loggers import loggers_of
@@ -101,7 +102,7 @@ def pretrain_experiment(
         types = types_of(project)
         hashes = FileHashes(project.hash_store)
         folder = _folder_of(experiment, start)
-        experiment.check(types)
+        check_components(experiment, types)
     before = ranks.from_main(partial(pretrain_inputs, experiment, types, hashes))
     with ranks.main_first():
         runtime = create_runtime(settings)

@@ -45,6 +45,7 @@ from foldsmith.stages.output_folder import (
     start_in,
 )
 from foldsmith.stages.photos import open_store
+from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import Metric
 from foldsmith.tasks.scoring import check_metric
@@ -127,7 +128,7 @@ def train_folds(
         types = types_of(project)
         hashes = FileHashes(project.hash_store)
         root = _root_of(experiment)
-        experiment.check(types)
+        check_components(experiment, types)
         chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
         task = create_task(settings, project)
         _read_labels(experiment, task)
