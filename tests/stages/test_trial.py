@@ -5,7 +5,6 @@ import pytest
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
 from foldsmith.stages import Project, check, pretrain, train
-from foldsmith.stages.types import types_of
 
 RANDOM = "model/pretrained=null"
 
@@ -77,7 +76,7 @@ def test_off_is_a_precision(project_dir):
 @pytest.mark.parametrize(
     ("stage", "file", "options"),
     [
-        (pretrain, "000", ["dataset/train/transforms=[]"]),
+        (pretrain, "000", ["dataset/train/transforms/0=null"]),
         (train, "100", ["dataset/train/transforms=[]", RANDOM]),
         (train, "401", ["dataset/val/transforms/1=null", RANDOM]),
     ],
