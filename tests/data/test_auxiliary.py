@@ -42,7 +42,7 @@ def test_numbers_are_standardised_by_the_training_folds(opened):
     assert values.shape == (24, 1) and values.dtype == np.float32
     assert values[seen].mean() == pytest.approx(0, abs=1e-5)
     assert values[seen].std() == pytest.approx(1, abs=1e-5)
-    assert np.corrcoef(values[:, 0], table["sorting_date"])[0, 1] == pytest.approx(1)
+    assert np.corrcoef(values[:, 0], table["sorting_date"].astype(float))[0, 1] == pytest.approx(1)
 
 
 def test_words_are_those_that_the_training_folds_have_often_enough(opened):

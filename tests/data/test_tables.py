@@ -1,11 +1,19 @@
+import tempfile
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foldsmith.config import Project
 from foldsmith.data.tables import (
+    groups_of,
     hash_columns,
     photo_paths,
     read_folds,
+    read_table,
     read_test,
     read_train,
     submission_table,
@@ -102,6 +110,63 @@ def test_an_id_may_look_like_anything(opened):
     ids = ["NA", "007", "null", "1e5", "None", "True", " x ", "nan"]
     rewrite(opened, "test.csv", lambda t: t.iloc[:8].assign(object_id=ids))
     assert read_test(opened)["object_id"].tolist() == ids
+
+
+# Texts that look like something else.
+LIKE_OTHERS = ["1.1", "1.10", "1", "01", "NA", "nan", "None", "1e5", "100000", "TRUE", "True", " x"]
+
+
+@given(st.permutations(LIKE_OTHERS))
+@settings(max_examples=5)
+def test_whatever_names_something_is_text(texts):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        pd.DataFrame({"id": range(len(texts)), "site": texts}).to_csv(path, index=False)
+        table = read_table(path, ["id"], number_columns=["id"])
+        assert table["site"].tolist() == list(texts)
+        assert table["id"].tolist() == list(range(len(texts)))
+
+
+def test_groups_and_folders_are_text(opened):
+    texts = (LIKE_OTHERS * 5)[:60]
+    rewrite(opened, "train.csv", lambda t: t.assign(art_series_id=texts))
+    table = read_train(opened)
+    assert table["art_series_id"].tolist() == texts
+    assert groups_of(opened, table).max() + 1 == len(LIKE_OTHERS)
+    in_folders = opened.settings.model_copy(update={"image_path": "{art_series_id}/a.png"})
+    below = Project(opened.folder, in_folders)
+    assert photo_paths(below, table)[3] == opened.data_dir / "01/a.png"
+    padded = opened.settings.model_copy(update={"image_path": "{art_series_id:05d}.png"})
+    with pytest.raises(DataError, match=r"is filled up with zeros by \{column:0>5\}"):
+        photo_paths(Project(opened.folder, padded), table)
+
+
+def test_an_empty_cell_is_a_gap_and_na_is_a_name(opened):
+    groups = ["NA", " ", "", *map(str, range(57))]
+    rewrite(opened, "train.csv", lambda t: t.assign(art_series_id=groups))
+    with pytest.raises(DataError, match="art_series_id: 2 rows have no group, lines 3, 4"):
+        read_train(opened)
+
+
+def test_a_column_that_stands_twice_is_refused_where_it_is_needed(opened):
+    path = opened.data_dir / "train.csv"
+    header, rows = path.read_text().split("\n", 1)
+    path.write_text(f"{header},note,note\n{rows}")
+    assert len(read_train(opened)) == 60
+    path.write_text(f"{header},target\n{rows}")
+    with pytest.raises(DataError, match="column 'target' stands twice"):
+        read_train(opened)
+
+
+def test_numbers_are_numbers_wherever_they_stand(opened):
+    table = read_train(opened)
+    assert table["target"].dtype == np.int64
+    values = [0.5, 3, 1e-3, *([1] * 57)]
+    rewrite(opened, "train.csv", lambda t: t.assign(target=values))
+    assert read_train(opened)["target"].tolist() == values
+    rewrite(opened, "train.csv", lambda t: t.assign(target=["TRUE", *values[1:]]))
+    with pytest.raises(DataError, match="1 targets are missing or no number"):
+        read_train(opened)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

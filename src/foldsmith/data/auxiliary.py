@@ -9,7 +9,7 @@ import pandas as pd
 
 from foldsmith.config import Project
 from foldsmith.config.project import AuxiliaryKind, AuxiliarySettings
-from foldsmith.data.tables import read_table
+from foldsmith.data.tables import gaps, numbers, read_table
 from foldsmith.errors import DataError
 
 
@@ -67,7 +67,8 @@ def _rows_of(project: Project, settings: AuxiliarySettings, table: pd.DataFrame)
         table = read_table(project.data_dir / source, [ids, settings.column], ids, unique=False)
     elif settings.column not in table:
         raise DataError(f"{project.settings.train_csv}: no column {settings.column!r} (auxiliary)")
-    return table[[ids, settings.column]].dropna()
+    rows = table[[ids, settings.column]].astype({settings.column: str})
+    return rows[~gaps(rows[settings.column])]
 
 
 def _regression(
@@ -79,8 +80,7 @@ def _regression(
 ) -> AuxiliaryTargets:
     ids = project.settings.id_column
     rows = _rows_of(project, settings, table)
-    numbers = pd.to_numeric(rows[settings.column], errors="coerce")
-    by_id = numbers.groupby(rows[ids]).mean()
+    by_id = numbers(rows[settings.column]).groupby(rows[ids]).mean()
     values = table[ids].map(by_id).to_numpy(np.float64, copy=True)
     scale = np.nanstd(values[seen]) if np.isfinite(values[seen]).any() else 0.0
     if not scale > 0:
@@ -97,7 +97,7 @@ def _multi_label(
     seen: npt.NDArray[np.bool_],
 ) -> AuxiliaryTargets:
     ids = project.settings.id_column
-    rows = _rows_of(project, settings, table).astype({settings.column: str}).drop_duplicates()
+    rows = _rows_of(project, settings, table).drop_duplicates()
     known = rows[rows[ids].isin(table[ids])]
     counts = known[known[ids].isin(table[ids][seen])][settings.column].value_counts()
     labels = tuple(sorted(counts.index[counts >= settings.min_count]))

@@ -39,55 +39,70 @@ def read_table(
     id_column: str | None = None,
     unique: bool = True,
     may_be_empty: bool = False,
-    text_columns: Iterable[str] = (),
+    number_columns: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Read a CSV and make sure that it has what is needed.
 
+    Every value is the text that stands there, whatever it looks like: ``007``, ``1.10``, ``NA``
+    and ``TRUE`` name something. A gap is an empty text.
+
     Args:
         path: The file: UTF-8, or UTF-16 with its byte order mark; any line ends.
-        columns: Columns that must be there.
-        id_column: Column read as text, whatever it looks like (``007``, ``NA``), whose
-            values must be present.
+        columns: Columns that must be there, once each.
+        id_column: Column whose values must be present.
         unique: Whether an id may stand only once.
         may_be_empty: Whether there may be a line of column names alone.
-        text_columns: Further columns that are read as text.
+        number_columns: Columns that become numbers, those that are there: int64 where all are
+            whole, else float64 with NaN where there is no number.
 
     Returns:
         The table, its rows in the file's order.
 
     Raises:
         DataError: The file is missing, empty or unreadable, or one line per problem: a
-            column is missing, an id is missing or stands twice.
+            column is missing or stands twice, an id is missing or stands twice.
     """
-    texts = tuple(sorted({*text_columns, *(() if id_column is None else (id_column,))}))
-    table = once((path, texts), lambda: _parsed(path, texts)).copy()
-    problems = list(_table_problems(table, columns, id_column, unique, may_be_empty))
+    found, twice = once(("table", path), lambda: _parsed(path, ","))
+    table: pd.DataFrame = found.copy()
+    problems = [
+        f"column {column!r} stands twice in the line of column names"
+        for column in dict.fromkeys(columns)
+        if column in twice
+    ]
+    problems += _table_problems(table, columns, id_column, unique, may_be_empty)
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    for column in set(number_columns) & set(table.columns):
+        table[column] = as_numbers(table[column])
     return table
 
 
-def _parsed(path: Path, text_columns: Iterable[str]) -> pd.DataFrame:
-    """Read a CSV, some columns as the texts that they are."""
+def _parsed(path: Path, delimiters: str) -> tuple[pd.DataFrame, set[str]]:
+    """Read a CSV, every value as the text that it is.
+
+    Args:
+        path: The file.
+        delimiters: Those that may separate values; the most frequent one of the first line does.
+
+    Returns:
+        The table, and the names that stand in its first line more than once: pandas renames all
+        but the first of these.
+    """
     text = _content(path)
+    names = text.lstrip("\r\n").partition("\n")[0]
+    delimiter = max(delimiters, key=names.count)
+    as_text: dict[str, Any] = {"index_col": False, "dtype": str, "keep_default_na": False}
     try:
         with warnings.catch_warnings():
             # Rows longer than the line of names: pandas would drop what is too much.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(io.StringIO(text), index_col=False, low_memory=False)
-            for column in set(text_columns) & set(table.columns):
-                # Once more as it stands: an id such as "007" or "NA" is neither number nor gap.
-                texts = pd.read_csv(
-                    io.StringIO(text),
-                    usecols=[column],
-                    index_col=False,
-                    dtype=str,
-                    keep_default_na=False,
-                )
-                table[column] = texts[column].to_numpy(dtype=object)
+            table = pd.read_csv(io.StringIO(text), sep=delimiter, **as_text)
+            header = pd.read_csv(io.StringIO(text), sep=delimiter, header=None, nrows=1, **as_text)
     except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
-    return table
+    first = header.iloc[0]
+    # What a short row lacks is a gap even so.
+    return table.astype(object).fillna(""), set(first[first.duplicated()])
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
@@ -99,23 +114,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     Raises:
         DataError: The file is missing, empty or unreadable.
     """
-    text = _content(path)
-    names = text.lstrip("\r\n").partition("\n")[0]
-    delimiter = max(",;\t", key=names.count)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                io.StringIO(text),
-                sep=delimiter,
-                index_col=False,
-                dtype=str,
-                keep_default_na=False,
-            )
-    except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
-    # What a short row lacks is a gap even so.
-    return table.astype(object).fillna("")
+    return _parsed(path, ",;\t")[0]
 
 
 def _content(path: Path) -> str:
@@ -191,7 +190,9 @@ def read_train(project: Project, with_bad: bool = False) -> pd.DataFrame:
     columns = [settings.id_column, settings.target_column]
     if settings.group_column is not None:
         columns.append(settings.group_column)
-    table = read_table(path, columns, settings.id_column, text_columns=class_columns(project))
+    table = read_table(
+        path, columns, settings.id_column, number_columns=_targets_as_numbers(project)
+    )
     problems = [*_value_problems(project, table), *path_problems(project, table)]
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
@@ -235,20 +236,35 @@ def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
                 f"({_lines(wrong)})"
             )
     if settings.group_column is not None:
-        empty = table[settings.group_column].isna()
+        empty = gaps(table[settings.group_column])
         if empty.any():
-            column = settings.group_column
-            yield f"column {column}: {empty.sum()} rows have no group, {_lines(empty)}"
+            yield f"column {settings.group_column}: {_without_group(empty)}"
 
 
-def class_columns(project: Project) -> list[str]:
-    """Return the target column where it holds names of classes, which are texts."""
-    return [project.settings.target_column] if project.class_names else []
+def _without_group(empty: pd.Series) -> str:
+    return f"{empty.sum()} rows have no group, {_lines(empty)}"
+
+
+def gaps(column: pd.Series) -> pd.Series:
+    """Return which values of a column of text are gaps: nothing, or blanks alone."""
+    return column.str.strip() == ""
+
+
+def _targets_as_numbers(project: Project) -> list[str]:
+    """Return the target column where it holds numbers."""
+    return [] if project.class_names else [project.settings.target_column]
 
 
 def target_numbers(project: Project, table: pd.DataFrame) -> pd.Series:
     """Return the target column as float64, names of classes as their numbers; NaN for others."""
-    column = table[project.settings.target_column]
+    return points_of(project, table[project.settings.target_column])
+
+
+def points_of(project: Project, column: pd.Series) -> pd.Series:
+    """Return targets or predictions that a table holds as float64, names of classes as numbers.
+
+    Inverse of :func:`as_written`; NaN where there is neither a number nor the name of a class.
+    """
     if not project.class_names:
         return numbers(column)
     known = dict(zip(project.class_names, project.class_values, strict=True))
@@ -269,6 +285,14 @@ def named(values: npt.NDArray[np.float64], names: Sequence[str]) -> npt.NDArray[
     """Return the name of each class number, shape (n,)."""
     found: npt.NDArray[np.object_] = np.array(names, dtype=object)[values.astype(np.int64)]
     return found
+
+
+def as_numbers(column: pd.Series) -> pd.Series:
+    """Return a column of text as int64 if it holds whole numbers alone, else as float64."""
+    values = numbers(column)
+    # Beyond 2**53 a float no longer tells neighbours apart.
+    whole = (values % 1 == 0) & (values.abs() < 2**53)
+    return values.astype(np.int64) if len(values) and whole.all() else values
 
 
 def numbers(column: pd.Series) -> pd.Series:
@@ -354,17 +378,20 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
         )
         raise DataError(f"{path}: no such file; {remedy}")
     columns = [settings.id_column, settings.target_column, FOLD_COLUMN]
-    texts = class_columns(project)
-    table = read_table(path, columns, settings.id_column, text_columns=texts)
+    as_number = [*_targets_as_numbers(project), FOLD_COLUMN]
+    table = read_table(path, columns, settings.id_column, number_columns=as_number)
     table = _without_bad(project, table)
     if set(table[FOLD_COLUMN]) != set(range(project.n_splits)):
         raise DataError(
             f"{path}: column {FOLD_COLUMN}: must hold 0..{project.n_splits - 1}, "
             f"the folds of project.yml; run 'foldsmith preprocess' again"
         )
-    outside = path_problems(project, table)
-    if outside:
-        raise DataError("\n".join(f"{path}: {problem}" for problem in outside))
+    problems = path_problems(project, table)
+    group = group_column_of(project, table)
+    if group is not None and gaps(table[group]).any():
+        problems.append(f"column {group}: {_without_group(gaps(table[group]))}")
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     targets = target_numbers(project, table)
     wrong = ~targets.between(*settings.target_range)
     if wrong.any():
@@ -392,8 +419,15 @@ def photo_paths(project: Project, table: pd.DataFrame) -> Paths:
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{project.source_files[0]}: image_path: {template!r} does not fit the table's "
-            f"columns ({', '.join(map(str, table.columns))}): {one_line(error)}"
+            f"columns ({', '.join(map(str, table.columns))}): {one_line(error)}{_as_text(error)}"
         ) from None
+
+
+def _as_text(error: Exception) -> str:
+    """Return a remedy for a format that takes numbers alone, such as ``{id:05d}``."""
+    if "type 'str'" not in str(error):
+        return ""
+    return "; values of tables are text, which is filled up with zeros by {column:0>5}"
 
 
 def _fields(template: str) -> Iterator[str]:
@@ -406,10 +440,7 @@ def _fields(template: str) -> Iterator[str]:
 
 def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]:
     """Return the targets, shape (n,), float32."""
-    column = table[project.settings.target_column]
-    if project.class_names:
-        column = target_numbers(project, table)
-    return column.to_numpy(dtype=np.float32, copy=True)
+    return target_numbers(project, table).to_numpy(dtype=np.float32, copy=True)
 
 
 def group_column_of(project: Project, table: pd.DataFrame) -> str | None:
@@ -482,7 +513,7 @@ def read_sample(project: Project, test: pd.DataFrame) -> pd.DataFrame:
     if len(sample) != len(test):
         raise DataError(f"{path}: {len(sample)} rows, but the test table has {len(test)}")
     if settings.id_column in sample.columns:
-        # Once more with the ids as text; the target column keeps its type.
+        # Once more, to see that every row has an id.
         sample = read_table(path, [settings.target_column], settings.id_column)
         if sample[settings.id_column].tolist() != test[settings.id_column].tolist():
             raise DataError(f"{path}: its ids are not those of the test table in the same order")

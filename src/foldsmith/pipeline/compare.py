@@ -12,8 +12,8 @@ from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.settings import MEMBERS
 from foldsmith.data.tables import (
     FOLD_COLUMN,
-    class_columns,
     groups_of,
+    points_of,
     read_folds,
     read_table,
     target_numbers,
@@ -297,7 +297,7 @@ def _of_ensemble(experiment: Experiment, root: Path) -> Predictions:
         how += f", the best of {len(honest)} blends by that score"
     return Predictions(
         _plain(project, rows),
-        *(rows[blend].to_numpy(dtype=np.float64), probabilities, how, blend),
+        *(points_of(project, rows[blend]).to_numpy(np.float64), probabilities, how, blend),
         in_sample=float(in_sample[0]),
     )
 
@@ -337,7 +337,7 @@ def _row_columns(project: Project) -> list[str]:
 def _rows(project: Project, path: Path, columns: list[str]) -> pd.DataFrame:
     """Read a table; its target as a number, also where it holds names of classes."""
     needed, ids = [*_row_columns(project), *columns], project.settings.id_column
-    table = read_table(path, needed, ids, text_columns=class_columns(project))
+    table = read_table(path, needed, ids, number_columns=[FOLD_COLUMN])
     return table.assign(**{project.settings.target_column: target_numbers(project, table)})
 
 

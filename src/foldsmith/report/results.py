@@ -13,8 +13,8 @@ from foldsmith.config import Criterion, EnsembleSettings
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     as_written,
-    class_columns,
     groups_of,
+    points_of,
     read_folds,
     read_table,
     read_test,
@@ -165,12 +165,7 @@ class Results:
         if not self._is_ensemble:
             return frame.assign(prediction=of_members[members[0].name])
         target = self._project.settings.target_column
-        submitted = read_table(
-            self.folder / "submission.csv",
-            [target],
-            may_be_empty=True,
-            text_columns=class_columns(self._project),
-        )
+        submitted = read_table(self.folder / "submission.csv", [target], may_be_empty=True)
         predicted = as_written(
             self._project, target_numbers(self._project, submitted).to_numpy(dtype=np.float64)
         )
@@ -304,10 +299,10 @@ class Results:
         """Return what the recommended blend predicts of the folds it was not fitted on."""
         manifest = self._finished()
         submitted = str(manifest.facts["submit"])
-        kept = pd.read_csv(self.folder / CROSS_FITTED)
+        kept = read_table(self.folder / CROSS_FITTED, [])
         if submitted not in kept:
             raise OutputError(f"{self.folder}: {submitted} was not cross-fitted")
-        return kept[submitted].to_numpy(np.float64)
+        return points_of(self._project, kept[submitted]).to_numpy(np.float64)
 
     def _epochs(self) -> dict[str, int]:
         """Return the epoch of each fold's snapshot; nothing where nothing is trained."""

@@ -124,7 +124,8 @@ def _data(project: Project) -> Section:
         return section
     folds = read_folds(project, None)
     settings = project.settings
-    info = read_table(project.data_dir / IMG_INFO, ["data_type", "height", "width"])
+    sides = ["height", "width"]
+    info = read_table(project.data_dir / IMG_INFO, ["data_type", *sides], number_columns=sides)
     counts = info["data_type"].value_counts()
     group = group_column_of(project, folds)
     sentence = f"{counts.get('train', 0)} labelled photos, {counts.get('test', 0)} to predict"
@@ -146,7 +147,7 @@ def _data(project: Project) -> Section:
     section.parts.append(picture(every, figures.sizes(info)))
     listed = project.data_dir / NEAR_DUPLICATES
     if listed.is_file():
-        pairs = pd.read_csv(listed, dtype=str)
+        pairs = read_table(listed, [])
         caption = (
             f"{len(pairs)} pairs of near-identical photos in different folds, or in train and test"
         )
@@ -445,7 +446,9 @@ def _ensemble(project: Project, step: Step) -> Section:
     figure = figures.with_intervals(honest, project.settings.metric)
     section.parts.append(picture("Believe the cross-fitted scores.", figure))
     section.parts.append(table("Blends, and their gain over the plain mean", scores))
-    weights = pd.read_csv(step.folder / "weights.csv")
+    weights = read_table(step.folder / "weights.csv", ["experiment"])
+    blends = weights.columns.drop("experiment")
+    weights[blends] = weights[blends].astype(np.float64)
     section.parts.append(table("Weight of each member in each blend", weights, digits=3))
     targets = targets_of(project, read_folds(project, step.experiment.globals.meta_file))
 

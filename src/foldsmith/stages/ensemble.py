@@ -16,6 +16,7 @@ from foldsmith.blending.weights import equal_weights
 from foldsmith.config import BlendMethod, EnsembleSettings, Experiment, Project
 from foldsmith.data.tables import (
     FOLD_COLUMN,
+    as_written,
     groups_of,
     read_folds,
     read_test,
@@ -145,7 +146,10 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     held_out = {c.name: c.cross_fitted for c in compared if c.cross_fitted is not None}
     columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
     outputs[CROSS_FITTED] = table[columns].assign(
-        **{name: goal.points(predicted) for name, predicted in held_out.items()}
+        **{
+            name: as_written(project, goal.points(predicted))
+            for name, predicted in held_out.items()
+        }
     )
     files = [folder / file for file in outputs]
     with lock(folder):

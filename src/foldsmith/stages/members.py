@@ -13,7 +13,6 @@ from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.data.statistics import COLUMNS, IMG_INFO
 from foldsmith.data.tables import (
     FOLD_COLUMN,
-    class_columns,
     hash_columns,
     read_table,
     target_numbers,
@@ -190,7 +189,9 @@ def _photo_facts(project: Project, table: pd.DataFrame, data_type: str) -> Array
     column = project.settings.id_column
     # An id may be in train and in test.
     needed = ["data_type", column, *COLUMNS]
-    info = read_table(project.data_dir / IMG_INFO, needed, column, unique=False)
+    info = read_table(
+        project.data_dir / IMG_INFO, needed, column, unique=False, number_columns=COLUMNS
+    )
     info = info[info["data_type"] == data_type].set_index(column)
     facts: Array = info.reindex(table[column].astype(str))[COLUMNS].to_numpy(dtype=np.float64)
     return facts
@@ -215,12 +216,7 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
     ids, target = project.settings.id_column, project.settings.target_column
     # The table carries the row ids and folds of the array.
     oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)
-    test = read_table(
-        root / f"submission_by_{label}.csv",
-        [target],
-        may_be_empty=True,
-        text_columns=class_columns(project),
-    )
+    test = read_table(root / f"submission_by_{label}.csv", [target], may_be_empty=True)
     task = str(manifest.facts["task"])
     probabilities = [
         _read_probabilities(project, task, manifest, root / f"{part}_logit_by_{label}.npy")
