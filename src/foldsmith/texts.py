@@ -12,3 +12,12 @@ def brief(name: object, length: int = 24) -> str:
     """Return a name of the data for a line of text: without line breaks, and not too long."""
     text = one_line("".join(c if c.isprintable() else " " for c in str(name)))
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def number_text(value: float) -> str:
+    """Return a number with all its digits, a whole one without a decimal point.
+
+    Two numbers that differ never give one text: 1000010653 is not 1.00001e+09.
+    """
+    value = float(value)
+    return str(int(value)) if value.is_integer() and abs(value) < 2**63 else repr(value)

@@ -17,6 +17,7 @@ from foldsmith.data.tables import (
     read_test,
     read_train,
     submission_table,
+    targets_of,
 )
 from foldsmith.errors import DataError
 
@@ -220,3 +221,11 @@ def test_all_problems_of_a_table_are_listed(opened):
     lines = str(error.value).splitlines()
     assert len(lines) == 3
     assert "column art_series_id: 1 rows have no group, line 2" in lines[2]
+
+
+def test_targets_keep_all_their_digits(opened):
+    at = 1_600_000_000.25
+    table = read_train(opened)
+    table["target"] = [at + k for k in range(len(table))]
+    targets = targets_of(opened, table)
+    assert targets.dtype == np.float64 and (targets - at).tolist() == list(range(len(table)))

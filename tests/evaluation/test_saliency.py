@@ -39,7 +39,7 @@ def learned(backbone, task):
     images, targets, _ = squares(256, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    encoded = task.encode(targets.float())
+    encoded = task.encode(torch.from_numpy(task.codes(targets.double().numpy())))
     for _ in range(steps):
         chosen = torch.randint(0, len(images), (32,))
         logits = model(images[chosen])

@@ -7,14 +7,15 @@ from hypothesis.extra import numpy as hnp
 
 from foldsmith.errors import DataError
 from foldsmith.tasks.metrics import mae, rmse
-from foldsmith.tasks.task import MultiClass, Regression
+from foldsmith.tasks.multi_class import class_labels
+from foldsmith.tasks.task import Corn, MultiClass, Regression
 
 FOUR = MultiClass((0.0, 1.0, 2.0, 3.0))
 
 
 def test_classes_are_those_of_the_values():
     task = MultiClass((1.0, 3.0, 10.0))
-    assert task.encode(torch.tensor([10.0, 1.0, 3.0])).tolist() == [2, 0, 1]
+    assert task.codes(np.array([10.0, 1.0, 3.0])).tolist() == [2, 0, 1]
     assert task.n_outputs == 3
 
 
@@ -54,3 +55,27 @@ def test_metrics_by_hand():
     predictions, targets = np.array([1.0, 2.0, 4.0]), np.array([1.0, 4.0, 0.0])
     assert rmse(predictions, targets) == pytest.approx((20 / 3) ** 0.5)
     assert mae(predictions, targets) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("task", [MultiClass, Corn])
+def test_class_ids_that_float32_cannot_tell_apart_stay_apart(task):
+    values = (1000010653.0, 1000010654.0, 1000010655.0)
+    of_ids = task(values)
+    assert of_ids.codes(np.array(values[::-1])).tolist() == [2, 1, 0]
+    assert of_ids.encode(torch.from_numpy(of_ids.codes(np.array(values)))).tolist() == [0, 1, 2]
+    of_ids.check(np.array(values))
+    with pytest.raises(DataError, match=r"the target 1000010656 is none .* 1000010653, 1000010654"):
+        of_ids.check(np.array([1000010656.0]))
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, unique=True))
+def test_classes_with_different_values_have_different_names(values):
+    assert len(set(class_labels(values, ()))) == len(values)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_what_counts_as_a_class_value_follows_the_unit_of_the_target(unit):
+    task = MultiClass(tuple(unit * value for value in (0.0, 1.0, 2.0)))
+    task.check(unit * np.array([0.0005, 1.9995]))
+    with pytest.raises(DataError, match="none of the class values"):
+        task.check(unit * np.array([1.01]))

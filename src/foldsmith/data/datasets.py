@@ -33,7 +33,8 @@ class Batch(NamedTuple):
     Attributes:
         views: One tensor per view, shape (n, 3, H, W), channels_last; uint8 if the dataset's
             normalisation is left to the device, else what the transforms give.
-        targets: float32, shape (n,); NaN where there is none.
+        targets: The codes that the loss is computed from, shape (n,): float32 or int64; NaN
+            where a photo has no target.
         rows: Row of each photo in its table, int64, shape (n,).
     """
 
@@ -114,7 +115,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         images: Where decoded photos come from.
         paths: The photos.
         rows: Row of each photo in its table.
-        targets: Target of each photo, or None.
+        targets: Target of each photo, float64, shape (n,), or None.
         transforms: Steps from uint8 RGB to normalised float32. A ``Normalize`` that ends them
             is left to the device: bytes are a quarter of the way there.
         seed: Seed of the random streams.
@@ -128,6 +129,9 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         views: How each view is made.
         paths: The photos' files.
         photos: The photos as their stored transforms leave them.
+        targets: Target of each photo, float64, shape (n,); NaN if there is none.
+        codes: What a task learns of each photo (``Task.codes`` of its target), shape (n,); the
+            targets until a training sets them.
         drawing: Whether batches are :class:`DrawnBatch`: what the transforms have drawn
             instead of what they do.
         with_images: Whether those hold the photos.
@@ -138,7 +142,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         images: PhotoSource,
         paths: Sequence[Path],
         rows: npt.NDArray[np.int64],
-        targets: npt.NDArray[np.float32] | None,
+        targets: npt.NDArray[np.float64] | None,
         transforms: Sequence[Transform],
         seed: int,
         n_views: int = 1,
@@ -161,7 +165,8 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         self.paths = Paths.of(paths)
         self.photos = images.load(self.paths, prepare, label)
         self.rows = rows
-        self.targets = np.full(len(paths), np.nan, np.float32) if targets is None else targets
+        self.targets = np.full(len(paths), np.nan) if targets is None else targets
+        self.codes: npt.NDArray[Any] = self.targets
         self.seed = seed
         self.drawing = False
         self.with_images = True
@@ -197,7 +202,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
 
     def _made(self, keys: Sequence[tuple[int, int]]) -> Batch:
         indices = np.array([index for _, index in keys])
-        targets = torch.from_numpy(self.targets[indices])
+        targets = torch.from_numpy(self.codes[indices])
         rows = torch.from_numpy(self.rows[indices])
         views = []
         for view in range(len(self.views)):
@@ -211,7 +216,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
 
     def _drawn(self, keys: Sequence[tuple[int, int]]) -> DrawnBatch:
         indices = np.array([index for _, index in keys])
-        targets = torch.from_numpy(self.targets[indices])
+        targets = torch.from_numpy(self.codes[indices])
         rows = torch.from_numpy(self.rows[indices])
         photos = [self.photos[index] for _, index in keys]
         heights, widths = np.array([_size(photo) for photo in photos]).T

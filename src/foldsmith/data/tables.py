@@ -18,6 +18,7 @@ from foldsmith.errors import DataError, one_line
 from foldsmith.hashing import hash_texts
 from foldsmith.looking import once
 from foldsmith.paths import Paths
+from foldsmith.texts import number_text
 
 FOLD_COLUMN = "fold"
 # Groups that near-identical photos have joined, where preprocess was asked to.
@@ -225,9 +226,10 @@ def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
     column = settings.target_column
     targets = target_numbers(project, table)
     low, high = settings.target_range
+    outside = f"outside target_range {number_text(low)}..{number_text(high)}"
     for wrong, what in (
         (targets.isna(), "none of class_names" if project.class_names else "missing or no number"),
-        ((targets < low) | (targets > high), f"outside target_range {low:g}..{high:g}"),
+        ((targets < low) | (targets > high), outside),
     ):
         if wrong.any():
             first = table[settings.id_column][wrong].iloc[0]
@@ -438,9 +440,9 @@ def _fields(template: str) -> Iterator[str]:
             yield from _fields(spec or "")
 
 
-def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]:
-    """Return the targets, shape (n,), float32."""
-    return target_numbers(project, table).to_numpy(dtype=np.float32, copy=True)
+def targets_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the targets, shape (n,), float64: float32 has seven digits, a Unix time has ten."""
+    return target_numbers(project, table).to_numpy(dtype=np.float64, copy=True)
 
 
 def group_column_of(project: Project, table: pd.DataFrame) -> str | None:

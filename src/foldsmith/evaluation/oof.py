@@ -55,7 +55,7 @@ def collect_oof(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.flo
 
 def score_table(
     parts: Sequence[FoldLogits],
-    labels: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float64],
     task: Task,
     loss: Loss,
     metric: Metric,
@@ -74,9 +74,9 @@ def score_table(
     """
 
     def score(
-        logits: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]
+        logits: npt.NDArray[np.float32], truth: npt.NDArray[np.float64]
     ) -> tuple[float, float]:
-        encoded = task.encode(torch.from_numpy(truth))
+        encoded = task.encode(torch.from_numpy(task.codes(truth)))
         value = float(loss(torch.from_numpy(logits), encoded))
         return value, score_logits(task, metric, logits, truth)
 

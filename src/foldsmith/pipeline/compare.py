@@ -28,11 +28,12 @@ from foldsmith.stages.output_folder import RESOLVED_CONFIG, open_run, read_resol
 from foldsmith.stages.selection import LABELS, criterion_for, criterion_of, inference_manifest
 from foldsmith.tasks.metrics import Metric, project_metric, value_metric
 from foldsmith.tasks.scoring import class_probabilities
+from foldsmith.texts import number_text
 
 Array = npt.NDArray[np.float64]
 
-# Targets further apart than this are different ones.
-_SAME_TARGET = 1e-6
+# Targets further apart than this share of them are different ones.
+_SAME_TARGET = 1e-12
 
 
 @dataclass(frozen=True)
@@ -377,13 +378,13 @@ def _shared(a: FinishedRun, b: FinishedRun) -> tuple[Predictions, Predictions]:
         )
     shared = a.predictions.take(np.flatnonzero(in_both)), b.predictions.take(at_b[in_both])
     targets = [said.targets for said in shared]
-    differ = np.abs(targets[0] - targets[1]) > _SAME_TARGET
+    differ = ~np.isclose(targets[0], targets[1], rtol=_SAME_TARGET, atol=0)
     if differ.any():
         k = int(differ.argmax())
         raise OutputError(
             f"{a.root} and {b.root}: {counts} are shared, and {differ.sum()} of these have another "
-            f"target, the first {shared[0].ids[k]} ({targets[0][k]:g} and {targets[1][k]:g}): "
-            "runs of other targets cannot be compared"
+            f"target, the first {shared[0].ids[k]} ({number_text(targets[0][k])} and "
+            f"{number_text(targets[1][k])}): runs of other targets cannot be compared"
         )
     return shared
 

@@ -17,6 +17,7 @@ from foldsmith.report import figures
 from foldsmith.report.configuration import differences
 from foldsmith.report.costs import costs_beside
 from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
+from foldsmith.texts import number_text
 from foldsmith.training.extensions.log import entries_of
 
 Array = npt.NDArray[np.float64]
@@ -166,7 +167,7 @@ def _said(comparison: Comparison) -> list[str]:
     points = [said.points for said in comparison.shared]
     if not project.class_names:
         numbers = zip(targets, *points, strict=True)
-        return [f"true {truth:g}, A {a:.2f}, B {b:.2f}" for truth, a, b in numbers]
+        return [f"true {number_text(truth)}, A {a:.2f}, B {b:.2f}" for truth, a, b in numbers]
     names = (as_written(project, each) for each in (targets, *points))
     given = _values(comparison)[0].T
     return [

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.comparison import Honest
+from foldsmith.texts import number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -256,7 +257,7 @@ def _draw_confusion(
             ink = "white" if shares[row, column] > 0.5 else "black"
             text = f"{counts[row, column]:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
-    labels = list(names) or [f"{value:g}" for value in values]
+    labels = list(names) or [number_text(value) for value in values]
     every = max(1, len(labels) // 12)
     axis.set_xticks(range(0, len(labels), every), labels[::every])
     axis.set_yticks(range(0, len(labels), every), labels[::every])

@@ -276,7 +276,7 @@ class Results:
         """Return the fold table, and target and fold of each row."""
         table = read_folds(self._project, self._experiment.globals.meta_file)
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-        return table, targets_of(self._project, table).astype(np.float64), folds
+        return table, targets_of(self._project, table), folds
 
     def _settings(self) -> EnsembleSettings:
         if self._is_ensemble:

@@ -47,6 +47,7 @@ from foldsmith.stages.scores import POOLED, THRESHOLDS
 from foldsmith.stages.selection import LABELS, inference_manifest, read_inference
 from foldsmith.tasks.metrics import project_metric, value_metric
 from foldsmith.tasks.multi_class import MultiClass
+from foldsmith.texts import number_text
 from foldsmith.training.extensions.log import entries_of
 from foldsmith.training.extensions.probe import PROBES_FILE
 
@@ -204,7 +205,7 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
         folds = read_folds(project, experiment.globals.meta_file)
         if len(features) != len(folds):
             continue  # of other tables
-        targets = targets_of(project, folds).astype(np.float64)
+        targets = targets_of(project, folds)
         title = f"Labelled photos by the features of {other.name} (principal components)"
         chosen = np.linspace(0, len(folds) - 1, min(_MAPPED, len(folds))).astype(int)
         names = project.class_names
@@ -216,7 +217,7 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
 def _neighbours(
     project: Project, folds: pd.DataFrame, features: npt.NDArray[np.float32]
 ) -> Gallery:
-    targets = as_written(project, targets_of(project, folds).astype(np.float64))
+    targets = as_written(project, targets_of(project, folds))
     scaled = features - features.mean(axis=0)
     scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
     paths = photo_paths(project, folds)
@@ -230,7 +231,7 @@ def _neighbours(
 
 
 def _shown(target: float | str) -> str:
-    return target if isinstance(target, str) else f"{target:g}"
+    return target if isinstance(target, str) else number_text(target)
 
 
 def _check_ids(plan: Plan, ids: Sequence[str]) -> None:
@@ -250,7 +251,7 @@ def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Sec
         section.parts.append(not_done("This experiment"))
         return section
     folds = read_folds(project, experiment.globals.meta_file)
-    targets = targets_of(project, folds).astype(np.float64)
+    targets = targets_of(project, folds)
     predicted = np.load(step.folder / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
     predicted = predicted.astype(np.float64)
     scores = pd.read_csv(step.folder / f"score_by_{label}.csv")
@@ -341,7 +342,10 @@ def _residuals(
     ids = folds[project.settings.id_column].astype(str).to_numpy()
     for caption, rows_ in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
         photos = [
-            (thumbnail(paths[k]), f"{ids[k]}: true {targets[k]:g}, predicted {predicted[k]:.2f}")
+            (
+                thumbnail(paths[k]),
+                f"{ids[k]}: true {number_text(targets[k])}, predicted {predicted[k]:.2f}",
+            )
             for k in rows_
         ]
         yield Gallery(f"{caption} predictions, out of fold", photos)
@@ -389,7 +393,7 @@ def _said(project: Project, folds: pd.DataFrame, targets: Array, predicted: Arra
         shown = [f"true {truth}, predicted {said}" for truth, said in pairs]
     else:
         pairs = zip(targets, predicted, strict=True)
-        shown = [f"true {truth:g}, predicted {said:.2f}" for truth, said in pairs]
+        shown = [f"true {number_text(truth)}, predicted {said:.2f}" for truth, said in pairs]
     return [f"{name}: {text}" for name, text in zip(ids, shown, strict=True)]
 
 
@@ -455,7 +459,7 @@ def _ensemble(project: Project, step: Step) -> Section:
     def errors_of(folder: Path) -> Array:
         label = LABELS[read_inference(folder, settings.criterion)[0]]
         if project.class_names:
-            return _missed(project, folder, label, targets.astype(np.float64))
+            return _missed(project, folder, label, targets)
         oof = np.load(folder / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
         off: Array = oof.astype(np.float64) - targets
         return off

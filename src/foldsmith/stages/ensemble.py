@@ -111,7 +111,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     if not force:
         refuse_existing(folder)
 
-    targets = targets_of(project, table).astype(np.float64)
+    targets = targets_of(project, table)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
     groups = groups_of(project, table)
     candidates = candidates_of([member.task for member in members], settings, goal, seed)

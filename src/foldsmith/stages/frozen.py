@@ -105,9 +105,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         groups, readable = groups_of(project, table), readable_test(project, test)
         for fold in range(project.n_splits):
             seen, held_out = folds != fold, np.flatnonzero(folds == fold)
-            fitted = head.fit(
-                features[seen], targets[seen].astype(np.float64), groups[seen], settings.seed
-            )
+            fitted = head.fit(features[seen], targets[seen], groups[seen], settings.seed)
             write_arrays(root / head_file(fold), fitted.arrays())
             parts.append(FoldLogits(fold, None, held_out, head_logits(fitted, features[held_out])))
             if len(readable):

@@ -167,6 +167,7 @@ def train_folds(
             for part in ("loader/train", "loader/val"):
                 dataset = parts[part].dataset
                 dataset.targets = labels[dataset.rows]
+                dataset.codes = task.codes(dataset.targets)
             auxiliary = _add_auxiliary(of_fold, parts["model"], table, runtime)
             measured = Measured(project.measurements)
             metric: Metric = parts["eval/metric"]
@@ -229,7 +230,7 @@ def train_folds(
 
 def _read_labels(
     experiment: Experiment, task: Task
-) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
     """Return the fold table and what is learned of each of its rows.
 
     Raises:
@@ -339,7 +340,7 @@ def _start_head(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None
             f"globals/head_init: {type(model).__name__} has no head to set; take ImageModel"
         )
     features = predict_logits([model.backbone], loader, runtime, "ridge")[0]
-    model.start_head(*ridge_layer(features, loader.dataset.targets.astype(np.float64)))
+    model.start_head(*ridge_layer(features, loader.dataset.targets))
 
 
 @torch.inference_mode()

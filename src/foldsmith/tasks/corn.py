@@ -30,15 +30,19 @@ class Corn:
         """Number of logits per photo."""
         return len(self.class_values) - 1
 
-    def encode(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return the class of each target (the nearest value), int64, shape (n,)."""
-        return MultiClass(self.class_values).encode(targets)
+    def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return the position of the class of each label (the nearest value), shape (n,)."""
+        return MultiClass(self.class_values).codes(labels)
 
-    def targets(self, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def encode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the codes as class indices, int64, shape (n,)."""
+        return codes.long()
+
+    def targets(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the targets as they are."""
-        return labels.astype(np.float64)
+        return labels
 
-    def check(self, targets: npt.NDArray[np.float32]) -> None:
+    def check(self, targets: npt.NDArray[np.float64]) -> None:
         """Make sure that targets fit the task, as for classification."""
         MultiClass(self.class_values).check(targets)
 
@@ -71,9 +75,9 @@ class Corn:
         probabilities: npt.NDArray[np.float64] = reached - left
         return probabilities
 
-    def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def constant_logits(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Return logits whose prediction is the mean target, shape (n_classes - 1,)."""
-        classes = self.encode(torch.from_numpy(targets)).numpy()
+        classes = self.codes(targets)
         reached = np.array([(classes >= k).mean() for k in range(len(self.class_values))])
         share = np.clip(reached[1:] / np.maximum(reached[:-1], 1e-12), 1e-6, 1 - 1e-6)
         logits: npt.NDArray[np.float32] = np.log(share / (1 - share)).astype(np.float32)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldsmith.data.transforms.pixels import to_device
 from foldsmith.errors import DataError
+from foldsmith.texts import number_text
 
 # Standard deviations of the Gaussian that the bins reach beyond the range of the labels: what is
 # cut off there moves an expectation by less than a thousandth of the deviation.
@@ -72,27 +72,32 @@ class LabelDistribution:
         """Number of logits per photo."""
         return len(self.edges) - 1
 
-    def encode(self, targets: torch.Tensor) -> torch.Tensor:
+    def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Return where each label lies, in bins from the lower end of the range, shape (n,)."""
+        low, high = self.label_range
+        codes: npt.NDArray[np.float64] = (labels - low) / (high - low) * self.n_bins
+        return codes.clip(0, self.n_bins).astype(np.float32)
+
+    def encode(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the probability of each bin, float32, shape (n, n_outputs).
 
         Args:
-            targets: The labels, float32, shape (n,).
+            codes: As :meth:`codes` returns them.
         """
-        edges = to_device(self.edges.astype(np.float32), targets.device)
-        sigma = self.sigma * (edges[1] - edges[0])
-        labels = targets.clamp(*self.label_range)
-        below: torch.Tensor = torch.special.ndtr((edges - labels[:, None]) / sigma)
+        beyond = math.ceil(_MARGIN * self.sigma)
+        edges = torch.arange(-beyond, self.n_bins + beyond + 1, device=codes.device)
+        below: torch.Tensor = torch.special.ndtr((edges - codes.float()[:, None]) / self.sigma)
         inside = below.diff(dim=1)
         return inside / inside.sum(dim=1, keepdim=True)
 
-    def targets(self, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def targets(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the target of each label, shape (n,)."""
         if not self.thresholds:
-            return labels.astype(np.float64)
+            return labels
         pieces = np.searchsorted(np.asarray(self.thresholds), labels, side="left")
         return np.asarray(self.piece_targets, np.float64)[pieces]
 
-    def check(self, targets: npt.NDArray[np.float32]) -> None:
+    def check(self, targets: npt.NDArray[np.float64]) -> None:
         """Make sure that labels are within their range, once, before training.
 
         Raises:
@@ -103,7 +108,8 @@ class LabelDistribution:
         if outside.any():
             raise DataError(
                 f"column {self.column}: {outside.sum()} values are no number or outside "
-                f"{low:g}..{high:g}, the first in row {int(outside.argmax()) + 1}; see project.yml"
+                f"{number_text(low)}..{number_text(high)}, the first in row "
+                f"{int(outside.argmax()) + 1}; see project.yml"
             )
 
     def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -120,8 +126,8 @@ class LabelDistribution:
         clipped: npt.NDArray[np.float64] = np.clip(expectation, *self.target_range)
         return clipped
 
-    def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def constant_logits(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Return the log of the labels' mean distribution, shape (n_outputs,)."""
-        mean = self.encode(torch.from_numpy(targets)).double().mean(dim=0).numpy()
+        mean = self.encode(torch.from_numpy(self.codes(targets))).double().mean(dim=0).numpy()
         logits: npt.NDArray[np.float32] = np.log(np.maximum(mean, 1e-12)).astype(np.float32)
         return logits

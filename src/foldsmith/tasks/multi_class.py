@@ -8,13 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldsmith.data.transforms.pixels import to_device
 from foldsmith.errors import DataError
+from foldsmith.tasks.metrics import nearest
+from foldsmith.texts import number_text
+
+# A target may be this far from its class value, as a share of the distance between classes.
+_ALMOST = 1e-3
 
 
 def class_labels(values: Sequence[float], names: Sequence[str]) -> tuple[str, ...]:
-    """Return what each class is called: its name if it has one, else its value."""
-    return tuple(names) or tuple(f"{value:g}" for value in values)
+    """Return what each class is called: its name if it has one, else all digits of its value."""
+    return tuple(names) or tuple(number_text(value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -37,27 +41,32 @@ class MultiClass:
         """Number of logits per photo."""
         return len(self.class_values)
 
-    def encode(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return the class of each target (the nearest value), int64, shape (n,)."""
-        values = to_device(np.asarray(self.class_values, np.float32), targets.device)
-        return (targets[:, None] - values).abs().argmin(dim=1)
+    def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return the position of the class of each label (the nearest value), shape (n,)."""
+        return nearest(labels, self.class_values)
 
-    def targets(self, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def encode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the codes as class indices, int64, shape (n,)."""
+        return codes.long()
+
+    def targets(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the targets as they are."""
-        return labels.astype(np.float64)
+        return labels
 
-    def check(self, targets: npt.NDArray[np.float32]) -> None:
+    def check(self, targets: npt.NDArray[np.float64]) -> None:
         """Make sure that targets fit the task, once, before training.
 
         Raises:
             DataError: A target is none of the class values.
         """
-        distance = np.abs(targets[:, None] - np.asarray(self.class_values, np.float32)).min(axis=1)
-        if distance.max() > 1e-3:
-            wrong = targets[distance.argmax()]
-            values = ", ".join(f"{value:g}" for value in self.class_values)
+        values = np.asarray(self.class_values)
+        distance = np.abs(targets - values[nearest(targets, values)])
+        # Of the distance between classes, whatever the unit of the target.
+        if distance.max() > _ALMOST * np.diff(np.sort(values)).min():
+            wrong = number_text(targets[distance.argmax()])
+            known = ", ".join(class_labels(self.class_values, ()))
             raise DataError(
-                f"the target {wrong:g} is none of the class values {values}; set n_classes and "
+                f"the target {wrong} is none of the class values {known}; set n_classes and "
                 "class_values in project.yml, or train as regression"
             )
 
@@ -88,7 +97,7 @@ class MultiClass:
         probabilities: npt.NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
         return probabilities
 
-    def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def constant_logits(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Return the classes' log frequencies, whose expectation is the mean target.
 
         Args:
@@ -97,6 +106,5 @@ class MultiClass:
         Returns:
             Shape (n_classes,).
         """
-        classes = self.encode(torch.from_numpy(targets)).numpy()
-        share = np.bincount(classes, minlength=self.n_outputs) / len(targets)
+        share = np.bincount(self.codes(targets), minlength=self.n_outputs) / len(targets)
         return np.log(np.maximum(share, 1e-12)).astype(np.float32)

@@ -24,21 +24,25 @@ class Regression:
         """Number of outputs per photo."""
         return 1
 
-    def encode(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return the targets as a column, float32, shape (n, 1)."""
-        return targets[:, None]
+    def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Return what the outputs are to be, shape (n,)."""
+        return labels.astype(np.float32)
 
-    def targets(self, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def encode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the codes as a column, float32, shape (n, 1)."""
+        return codes[:, None].float()
+
+    def targets(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the targets as they are."""
-        return labels.astype(np.float64)
+        return labels
 
-    def check(self, targets: npt.NDArray[np.float32]) -> None:
+    def check(self, targets: npt.NDArray[np.float64]) -> None:
         """Accept every target: reading the table has checked the range."""
 
     def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the clipped outputs: shape (..., 1) becomes (...)."""
         return np.clip(logits[..., 0].astype(np.float64), *self.target_range)
 
-    def constant_logits(self, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def constant_logits(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Return the mean target as an output, shape (1,)."""
         return np.array([targets.mean()], np.float32)

@@ -62,7 +62,7 @@ def score_logits(
     task: Task,
     metric: Metric,
     logits: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float64],
 ) -> float:
     """Return the metric of what a task makes of logits.
 

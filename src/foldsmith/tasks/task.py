@@ -1,7 +1,8 @@
 """The supervised tasks: how targets enter the loss and logits become predictions.
 
-A task learns *labels*, one number per photo: the targets, or a continuous quantity that they
-are a coarse form of. Every task has ``n_outputs``, ``encode`` (labels to what the loss takes),
+A task learns *labels*, one float64 number per photo: the targets, or a continuous quantity that
+they are a coarse form of. Every task has ``n_outputs``, ``codes`` (labels to the number that a
+batch carries: float32 or a class index), ``encode`` (codes to what the loss takes),
 ``targets`` (labels to targets), ``check``, ``predict`` (logits to predictions) and
 ``constant_logits`` (logits of a photo about which nothing is known).
 """
@@ -11,12 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Globals, Project
-from foldsmith.data.tables import targets_of
+from foldsmith.data.tables import numbers, targets_of
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.tasks.corn import Corn
 from foldsmith.tasks.label_distribution import LabelDistribution
 from foldsmith.tasks.multi_class import MultiClass
 from foldsmith.tasks.regression import Regression
+from foldsmith.texts import number_text
 
 __all__ = [
     *("Corn", "LabelDistribution", "MultiClass", "Regression"),
@@ -56,8 +58,8 @@ def create_task(settings: Globals, project: Project) -> Task:
     )
 
 
-def labels_of(task: Task, project: Project, table: pd.DataFrame) -> npt.NDArray[np.float32]:
-    """Return what a task learns of each row: its label, float32, shape (n,).
+def labels_of(task: Task, project: Project, table: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return what a task learns of each row: its label, float64, shape (n,).
 
     Raises:
         DataError: The column of the labels is missing, or a label does not lead to the row's
@@ -68,15 +70,17 @@ def labels_of(task: Task, project: Project, table: pd.DataFrame) -> npt.NDArray[
         return targets
     if task.column not in table:
         raise DataError(f"{project.settings.train_csv}: no column {task.column!r} (continuous)")
-    labels = pd.to_numeric(table[task.column], errors="coerce").to_numpy(np.float32, copy=True)
+    labels = numbers(table[task.column]).to_numpy(np.float64, copy=True)
     task.check(labels)
-    wrong = np.abs(task.targets(labels) - targets) > 1e-3
+    apart = np.diff(np.sort(project.class_values)).min()
+    wrong = np.abs(task.targets(labels) - targets) > 1e-3 * apart
     if wrong.any():
         row = int(wrong.argmax())
         raise DataError(
             f"{project.settings.train_csv}: id {table[project.settings.id_column].iloc[row]}: "
-            f"{task.column} {labels[row]:g} leads to the target {task.targets(labels)[row]:g}, but "
-            f"the table says {targets[row]:g} ({int(wrong.sum())} such rows); set "
+            f"{task.column} {number_text(labels[row])} leads to the target "
+            f"{number_text(task.targets(labels)[row])}, but the table has "
+            f"{number_text(targets[row])} ({int(wrong.sum())} such rows); set "
             "continuous/thresholds in project.yml"
         )
     return labels

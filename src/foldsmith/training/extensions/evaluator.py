@@ -54,8 +54,8 @@ class Evaluator(extension.Extension):
     def __call__(self, manager: object) -> None:
         """Evaluate; called by the manager at the end of an epoch."""
         logits = predict_logits([self.model], self.loader, self.runtime)[0]
-        labels = self.loader.dataset.targets
-        encoded = self.task.encode(torch.from_numpy(labels))
+        dataset = self.loader.dataset
+        encoded = self.task.encode(torch.from_numpy(dataset.codes))
         loss = float(self.loss(torch.from_numpy(logits), encoded))
-        metric = score_logits(self.task, self.metric, logits, labels)
+        metric = score_logits(self.task, self.metric, logits, dataset.targets)
         ppe.reporting.report({"val/loss": loss, "val/metric": metric})

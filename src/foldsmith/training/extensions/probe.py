@@ -105,7 +105,7 @@ class Probe(extension.Extension):
                 f"{manager.out}: the backbone's features are no numbers at epoch "
                 f"{manager.epoch}; lower the learning rate, or set globals/enable_amp=false"
             )
-        targets = self.loader.dataset.targets.astype(np.float64)
+        targets = self.loader.dataset.targets
         exact = features.astype(np.float64)
         # Classes without an order are learned as shares of each: 0 and 1.
         wanted = np.eye(self.n_unordered)[targets.astype(int)] if self.n_unordered else targets
