@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from small_project import EXPERIMENTS, make_project, write_experiment
 
 from foldsmith.config import Project
-from foldsmith.pipeline import doctor
+from foldsmith.pipeline import doctor, dry_run
 from foldsmith.pipeline.doctor import propose_batch
 from foldsmith.stages import preprocess
 
@@ -81,3 +81,42 @@ def test_a_probe_that_no_backbone_is_kept_for_is_found(folder):
     write_experiment(folder, "000", probed | {"model/projection_dim": 64})
     problems = doctor(Project.open(folder), "exp_config/000.yml")
     assert len(problems) == 1 and "probe: every: 3 must be a multiple" in problems[0]
+
+
+@pytest.fixture
+def fresh(tmp_path, generated_data):
+    """A project that was not preprocessed."""
+    return make_project(tmp_path / "fresh", generated_data)
+
+
+def _files(folder):
+    return sorted(str(path) for path in folder.rglob("*") if ".foldsmith" not in path.parts)
+
+
+def test_a_fresh_project_is_tried_with_a_few_images(fresh, capsys):
+    before = _files(fresh)
+    assert doctor(Project.open(fresh)) == []
+    text = capsys.readouterr().out
+    assert "not preprocessed yet: tried with 60 labelled images" in text
+    for name in ("000", "100", "200"):
+        assert f"  {name}: " in text and "M parameters" in text
+    assert _files(fresh) == before
+
+
+def test_faults_of_a_fresh_project_are_found(fresh):
+    loss = {"loss": {"type": "MSELoss", "reduction": "none"}}
+    write_experiment(fresh, "200", EXPERIMENTS["200"] | loss)
+    problems = doctor(Project.open(fresh))
+    assert len(problems) == 1 and "200.yml: one batch fails: RuntimeError" in problems[0]
+
+
+def test_a_dry_run_of_a_fresh_project_estimates_every_step(fresh):
+    table = dry_run(Project.open(fresh), "exp_config/900.yml").splitlines()
+    *rows, summary = table
+    assert len(rows) == 7 and all("to do" in row and "~" in row and "?" not in row for row in rows)
+    assert "left (~: estimated from a few passes of each model)" in summary
+
+
+def test_a_dry_run_takes_what_was_measured(folder):
+    rows = dry_run(Project.open(folder), "exp_config/900.yml").splitlines()
+    assert rows[0].split()[:2] == ["preprocess", "done"] and "~" not in rows[0]

@@ -142,6 +142,12 @@ class Experiment:
         changed.sources = self.sources
         return changed
 
+    def within(self, project: Project) -> "Experiment":
+        """Return a copy for another project, its own fold table included."""
+        moved = Experiment(project, self.file, copy.deepcopy(self.tree))
+        moved.sources = self.sources
+        return moved.with_values({"globals/meta_file": None})
+
     def check(self, types: Types, made: Sequence[str] = ()) -> None:
         """Check everything that can be known before any work starts.
 

@@ -28,6 +28,7 @@ from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
 from foldsmith.pipeline.work import weight_bytes
 from foldsmith.stages.frozen import head_of
 from foldsmith.stages.inputs import without_pretrained
+from foldsmith.stages.sample import sampled
 from foldsmith.stages.train import check_outputs
 from foldsmith.tasks.task import create_task
 from foldsmith.texts import size_text
@@ -57,7 +58,9 @@ def doctor(project: Project, config: Path | str | None = None) -> list[str]:
     """Check the environment, the data and every experiment; print what is found.
 
     One batch of every experiment goes through its model, loss and backward pass; of frozen features
-    through the backbone. Nothing is written but hashes of files.
+    through the backbone. A project that was not preprocessed yet is tried with a few of its
+    images, which are preprocessed in a temporary folder. Nothing is written into the project but
+    facts about files.
 
     Args:
         project: The project.
@@ -153,12 +156,23 @@ def _try_all(plan: Plan) -> list[str]:
         for step in plan.steps
         if step.experiment is not None and step.kind != "ensemble"
     }
+    if plan.project.fold_table.is_file() or not experiments:
+        return _try_each(plan, experiments)
+    try:
+        with sampled(plan.project) as sample:
+            print(f"  (not preprocessed yet: tried with {len(read_train(sample))} labelled images)")
+            few = {name: each.within(sample) for name, each in experiments.items()}
+            return _try_each(plan, few)
+    except FoldsmithError as error:
+        print("  not tried: a few of the images cannot be preprocessed")
+        return str(error).splitlines()
+
+
+def _try_each(plan: Plan, experiments: Mapping[str, Experiment]) -> list[str]:
+    """Send a batch through experiments, and compare what they write with the disk."""
     problems: list[str] = []
     disk = 0
     for name, experiment in sorted(experiments.items()):
-        if not plan.project.fold_table.is_file():
-            print(f"  {name}: not tried, run 'foldsmith preprocess' first")
-            continue
         try:
             frozen = experiment.globals.task == "frozen-features"
             trial = (_try_frozen if frozen else _try)(experiment, plan.types)

@@ -18,7 +18,7 @@ from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.disk import Disk, disk_of
 from foldsmith.pipeline.estimates import Estimate, Estimates
 from foldsmith.pipeline.machine import cores_here, memory_here
-from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
+from foldsmith.pipeline.plan import Plan, Step, plan_of, plan_of_all
 from foldsmith.pipeline.requests import requests_of
 from foldsmith.pipeline.simulate import Job, Node, Schedule, critical_path, simulate
 from foldsmith.pipeline.state import StepState, states_of
@@ -231,6 +231,32 @@ def forecast(
     )
     notes += [f"{name}: its model cannot be counted, and is not in the disk" for name in uncounted]
     return Forecast(plan, found, schedule, disk, (*notes, *_notes(plan, found, disk)))
+
+
+def seconds_here(
+    plan: Plan, steps: Sequence[Step], states: Mapping[str, StepState]
+) -> dict[str, float]:
+    """Return the estimated seconds of steps on this machine, one after the other.
+
+    A few passes of each model are timed.
+
+    Args:
+        plan: The plan.
+        steps: Steps of it that were never measured.
+        states: Label -> state of each step of the plan.
+
+    Returns:
+        Label -> seconds; without the steps of models that cannot be counted.
+    """
+    node, _ = _node(None, None, None)
+    estimates = Estimates(plan, plan, node, measure=True)
+    requests = requests_of(steps, plan.project, [node])
+    found = {}
+    for step in steps:
+        with contextlib.suppress(ConfigError):  # nothing says how long an epoch takes
+            request = requests[step.label]
+            found[step.label] = estimates.of(step, states[step.label], request).serial_s
+    return found
 
 
 def _node(gpus: int | None, cpus: float | None, memory_gib: float | None) -> tuple[Node, list[str]]:

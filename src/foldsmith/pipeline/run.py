@@ -14,6 +14,7 @@ from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.course import Course, check_tables
 from foldsmith.pipeline.execute import Options, execute, refuse_running
+from foldsmith.pipeline.forecast import seconds_here
 from foldsmith.pipeline.live import RunView, run_view
 from foldsmith.pipeline.plan import Step, plan_of
 from foldsmith.pipeline.state import speeds_of, states_of
@@ -34,6 +35,8 @@ def dry_run(
 ) -> str:
     """Return the table of what :func:`run` would do; nothing is changed.
 
+    The time of steps that were never measured is estimated from a few passes of each model.
+
     Raises:
         ConfigError: An experiment is wrong.
         DataError: One line per problem of the tables.
@@ -41,7 +44,11 @@ def dry_run(
     plan = plan_of(project, config, overrides)
     check_tables(plan)
     states = states_of(plan, FileHashes(project.hash_store))
-    return plan_table(plan.select(only, until), states, speeds_of(plan))
+    chosen, speeds = plan.select(only, until), speeds_of(plan)
+    unknown = [step for step in chosen.steps if speeds.measured(step, states[step.label]) is None]
+    if unknown:
+        speeds.estimated = seconds_here(plan, unknown, states)
+    return plan_table(chosen, states, speeds)
 
 
 def run(

@@ -61,13 +61,20 @@ class Speeds:
     Attributes:
         epoch_s: Name of the experiment -> seconds per epoch.
         step_s: Label of the step -> seconds, for steps without epochs.
+        estimated: Label of a step that was never measured -> estimated seconds that it takes.
     """
 
     epoch_s: dict[str, float] = field(default_factory=dict)
     step_s: dict[str, float] = field(default_factory=dict)
+    estimated: dict[str, float] = field(default_factory=dict)
 
     def left(self, step: Step, state: StepState) -> float | None:
-        """Return the seconds a step still takes; None if nothing like it was measured."""
+        """Return the seconds a step still takes; None if they are not known."""
+        measured = self.measured(step, state)
+        return self.estimated.get(step.label) if measured is None else measured
+
+    def measured(self, step: Step, state: StepState) -> float | None:
+        """Return the seconds a step still takes as they were measured; None if they were not."""
         if state.status == "done":
             return 0.0
         if not step.epochs:

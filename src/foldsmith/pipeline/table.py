@@ -14,7 +14,8 @@ class Row:
     Attributes:
         steps: The steps.
         status: Their state.
-        left: How long they still take, for people; ``?`` if nobody knows.
+        left: How long they still take, for people: ``~`` before an estimate, ``?`` if there is
+            none.
         why: What is changed, or how far they are.
     """
 
@@ -53,6 +54,8 @@ def plan_rows(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> list[
         left = [speeds.left(step, state) for step in steps]
         known = [seconds for seconds in left if seconds is not None]
         shown = "" if state.status == "done" else duration(sum(known)) if known else "?"
+        if any(speeds.measured(step, state) is None for step in steps) and known:
+            shown = f"~{shown}"
         rows.append(Row(steps, state.status, shown, state.why))
     return rows
 
@@ -80,6 +83,7 @@ def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
         unknown = len(left) - len(known)
         line += f", about {duration(sum(known))} left"
         line += f" and {unknown} steps that were never timed" if unknown else ""
+        line += " (~: estimated from a few passes of each model)" if speeds.estimated else ""
     else:
         line += "; the time is estimated once an epoch was measured"
     return line
