@@ -209,7 +209,7 @@ def test_columns_of_its_own_do_not_meet_those_of_the_table(tmp_path, numbered):
     data = Data(images=numbered, train=tmp_path / "train.csv", metric="RMSE")
     new_project_of(tmp_path / "mine", data, yes=True)
     project, train, _ = opened(tmp_path / "mine")
-    assert train["path"].tolist() == list(range(16))
+    assert train["path"].tolist() == [str(k) for k in range(16)]
     assert train["target"].tolist() == ["no", "yes"] * 8
     assert project.settings.target_column == "new_target"
     assert train["new_target"].tolist() == [0, 1] * 8

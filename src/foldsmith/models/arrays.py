@@ -79,5 +79,5 @@ def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(arrays.items()):
         digest.update(json.dumps([key, value.dtype.str, value.shape]).encode())
-        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
