@@ -8,7 +8,6 @@ together is in :mod:`foldsmith.models.across_ranks`.
 import hashlib
 import json
 import os
-import pickle
 import re
 import socket
 import sys
@@ -204,8 +203,8 @@ def _meet(store: "Store", number: int, n: int) -> tuple[str, list[str]]:
     while time.monotonic() < until:
         if number == 0:
             store.set("all", json.dumps([_left(store, f"here {k}") for k in range(n)]))
-        everyone = _left(store, "all") or []
-        if len(everyone) == n and everyone[number] == own:
+        everyone = _left(store, "all")
+        if isinstance(everyone, list) and len(everyone) == n and everyone[number] == own:
             place = hashlib.sha256(json.dumps(everyone).encode()).hexdigest()
             store.set(f"seen {number}", json.dumps(place))
             if number == 0 and all(_left(store, f"seen {k}") == place for k in range(n)):
@@ -218,7 +217,29 @@ def _meet(store: "Store", number: int, n: int) -> tuple[str, list[str]]:
 
 def _left(store: "Store", key: str) -> Any:
     """Return what was left in the store under a key; None if nothing was."""
-    return json.loads(store.get(key)) if store.check([key]) else None
+    return _read(store, key) if store.check([key]) else None
+
+
+def _read(store: "Store", key: str) -> Any:
+    """Return the value of a key as plain data.
+
+    JSON, and nothing that could run: the store listens on all of the machine's addresses, and
+    takes values from whoever reaches it.
+
+    Raises:
+        FoldsmithError: It is no JSON.
+    """
+    try:
+        return json.loads(store.get(key))
+    except (ValueError, RecursionError):
+        raise _foreign(key) from None
+
+
+def _foreign(key: str) -> FoldsmithError:
+    return FoldsmithError(
+        f"{name()}: {key!r} in the store of this training's processes was not left by them; let "
+        "nobody else reach MASTER_PORT, and start the processes anew"
+    )
 
 
 @contextmanager
@@ -249,26 +270,36 @@ def main_first() -> Iterator[None]:
 def from_main(make: Callable[[], T]) -> T:
     """Return, in every process, what the main one makes; it has to be small and plain.
 
+    Args:
+        make: Returns what JSON has: texts, numbers, truth values, None, lists, and dicts with
+            texts as keys. With several processes a tuple becomes a list.
+
     Raises:
         FoldsmithError: As :func:`main_first`.
     """
     if size() == 1:
         return make()
-    made = None
+    word = ""
     with main_first():
         if is_main():
-            made = make()
-    if is_main():
-        _say(made)
-        return made  # type: ignore[return-value]
-    return _hear()  # type: ignore[return-value]
+            word = json.dumps({"value": make()})
+    if not is_main():
+        return _hear()  # type: ignore[no-any-return]
+    _leave(word)
+    # As the others have it.
+    return json.loads(word)["value"]  # type: ignore[no-any-return]
 
 
-def _say(word: object) -> None:
+def _say(error: FoldsmithError | None) -> None:
+    """Tell the others that the main process has gone through a block, or what has stopped it."""
+    told = {"error": type(error).__name__, "text": str(error)}
+    _leave(json.dumps({"value": None} if error is None else told))
+
+
+def _leave(word: str) -> None:
     assert _world is not None
     _world.words += 1
-    # It takes bytes, whatever its stub says.
-    _world.store.set(f"word{_world.words}", pickle.dumps(word))  # type: ignore[arg-type]
+    _world.store.set(f"word{_world.words}", word)
 
 
 def _wait_until_heard() -> None:
@@ -279,15 +310,19 @@ def _wait_until_heard() -> None:
         _world.store.wait(heard, timedelta(seconds=_GRACE_S))
 
 
-def _hear() -> object:
+def _hear() -> Any:
     """Return the next word of the main process; raise it if it is an error."""
     assert _world is not None
     _world.words += 1
     key = f"word{_world.words}"
     _world.store.wait([key], _WORD_S)
-    word: object = pickle.loads(_world.store.get(key))  # from the processes of this training
-    if isinstance(word, FoldsmithError):
-        word.told = True
+    word = _read(_world.store, key)
+    if not isinstance(word, dict) or word.keys() not in ({"value"}, {"error", "text"}):
+        raise _foreign(key)
+    if "error" in word:
+        kinds = {kind.__name__: kind for kind in FoldsmithError.__subclasses__()}
+        error = kinds.get(str(word["error"]), FoldsmithError)(str(word["text"]))
+        error.told = True
         _world.store.set(f"heard by {_world.rank}", "")
-        raise word
-    return word
+        raise error
+    return word["value"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -9,12 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from small_project import make_project
@@ -23,6 +26,7 @@ from warm import _SERVER, Command
 
 from foldsmith import ranks
 from foldsmith.data.loader import EpochBatchSampler
+from foldsmith.errors import OutputError
 from foldsmith.models.across_ranks import batch_of, own, sum_gradients, synchronised
 from foldsmith.models.ssl import TYPES as METHODS
 
@@ -321,6 +325,59 @@ def test_where_one_process_fails_it_says_who_it_is(project):
     assert told and all("Traceback" not in result.stderr for result in results)
     if photo.name in results[1].stderr:
         assert "rank 1 on" in results[1].stderr
+
+
+class _Planted:
+    """A pickle that runs a command when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("word", [None, b"5", b'{"error": "SystemExit"}'])
+def test_what_is_planted_in_the_store_is_not_executed(project, tmp_path, word):
+    """The test is rank 0, whose place in the store anybody who reaches the port can take."""
+    mark = tmp_path / "executed"
+    planted = pickle.dumps(_Planted(mark)) if word is None else word
+    first, second = environment(2)
+    store = dist.TCPStore(
+        "127.0.0.1", int(first["MASTER_PORT"]), 2, is_master=True, wait_for_workers=False
+    )
+    victim = Command(project, *PRETRAIN, environment=second)
+    place = dist.PrefixStore(ranks._meet(store, 0, 2)[0], store)
+    dist.PrefixStore("words", place).set("word1", planted)
+    group = {"store": dist.PrefixStore("group", place), "rank": 0, "world_size": 2}
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60), **group)
+    try:
+        result = victim.finish(60)
+    finally:
+        dist.destroy_process_group()
+    assert not mark.exists()
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "foldsmith" in line]
+    assert line.startswith("foldsmith: error: rank 1 on ")
+    assert "'word1' in the store of this training's processes was not left by them" in line
+
+
+def test_words_are_plain_data(monkeypatch):
+    """What arrives is what the main process has, and errors are of the same kind."""
+    store = dist.HashStore()
+    for rank in (0, 1):
+        monkeypatch.setattr(ranks, "_world", ranks._World(rank, 2, rank, 2, [], store))
+        assert ranks.from_main(lambda: ({"a": [1, 0.1, None, "é"]}, "done")) == [
+            {"a": [1, 0.1, None, "é"]},
+            "done",
+        ]
+    store = dist.HashStore()
+    for rank in (0, 1):
+        monkeypatch.setattr(ranks, "_world", ranks._World(rank, 2, rank, 2, [], store))
+        monkeypatch.setattr(ranks, "_GRACE_S", 0.01)
+        with pytest.raises(OutputError, match="is in the way") as raised, ranks.main_first():
+            raise OutputError("output: is in the way")
+        assert raised.value.told == (rank == 1)
 
 
 @given(n=st.integers(2, 200), batch=st.integers(2, 64), size=st.integers(1, 9), drop=st.booleans())
