@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from foldsmith.data.csv_files import read_texts
 from foldsmith.data.survey import (
     PhotoFolder,
     Source,
@@ -17,7 +18,6 @@ from foldsmith.data.survey import (
     ids_of,
     locate,
 )
-from foldsmith.data.tables import read_text_table
 from foldsmith.errors import DataError
 
 
@@ -262,7 +262,7 @@ def test_sides_are_those_of_photos_that_can_be_read(tmp_path):
 def test_a_table_is_read_as_it_stands(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("id;grösse;note\n007;1,5;NA\n008;2\n", encoding="utf-8")
-    table = read_text_table(path)
+    table = read_texts(path)
     assert table.to_dict("list") == {
         "id": ["007", "008"],
         "grösse": ["1,5", "2"],

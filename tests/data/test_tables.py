@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldsmith.config import Project
+from foldsmith.data.submission import submission_table
 from foldsmith.data.tables import (
     groups_of,
     hash_columns,
@@ -16,7 +17,6 @@ from foldsmith.data.tables import (
     read_table,
     read_test,
     read_train,
-    submission_table,
     targets_of,
 )
 from foldsmith.errors import DataError
@@ -155,7 +155,7 @@ def test_a_column_that_stands_twice_is_refused_where_it_is_needed(opened):
     path.write_text(f"{header},note,note\n{rows}")
     assert len(read_train(opened)) == 60
     path.write_text(f"{header},target\n{rows}")
-    with pytest.raises(DataError, match="column 'target' stands twice"):
+    with pytest.raises(DataError, match="the column name 'target' stands 2 times"):
         read_train(opened)
 
 
@@ -185,7 +185,10 @@ def test_byte_order_marks_and_line_ends_do_not_matter(opened, encoding, line_end
         (b"", "is empty"),
         (b"\n \r\n", "is empty"),
         ("object_id,target,art_series_id\nä,1,x\n".encode("latin-1"), "line 2 is not UTF-8 text"),
-        (b"object_id,target,art_series_id\na,1,x,5\n", "cannot be read as CSV"),
+        (
+            b"object_id,target,art_series_id\na,1,x,5\n",
+            "line 2 has 4 values, but there are 3 column names",
+        ),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not UTF-8 text"),
         (b"object_id,target\n\0a,1\n", "is it a CSV"),
     ],

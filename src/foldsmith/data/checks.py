@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TypeVar
 
 import pandas as pd
 
 from foldsmith.config import Project
 from foldsmith.data.folds import assign_folds
+from foldsmith.data.submission import submission_form
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     read_folds,
-    read_sample,
     read_test,
     read_train,
     target_numbers,
 )
 from foldsmith.errors import DataError
+
+T = TypeVar("T")
 
 
 def table_problems(project: Project, meta_files: Iterable[str | None] = ()) -> list[str]:
@@ -31,7 +34,7 @@ def table_problems(project: Project, meta_files: Iterable[str | None] = ()) -> l
     """
     problems: list[str] = []
 
-    def attempt(check: Callable[[], pd.DataFrame | None]) -> pd.DataFrame | None:
+    def attempt(check: Callable[[], T]) -> T | None:
         try:
             return check()
         except DataError as error:
@@ -43,7 +46,7 @@ def table_problems(project: Project, meta_files: Iterable[str | None] = ()) -> l
     if train is not None:
         attempt(lambda: _check_folds(project, train))
     if test is not None and project.settings.sample_submission is not None:
-        attempt(lambda: read_sample(project, test))
+        attempt(lambda: submission_form(project, test))
     if train is not None and test is not None:
         attempt(lambda: _check_overlap(project, train, test))
     for name in meta_files:

@@ -1,22 +1,18 @@
 """Photos that belong to no table: files and folders that somebody names, images in memory."""
 
 import glob
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from foldsmith.data.image_files import LISTED_SUFFIXES, LeftOut, walk_images
 from foldsmith.data.images import Image, decode
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, one_line
-
-# What a folder's photos end with; a file that is named is tried whatever it is called.
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif")
-)
 
 # Transforms take a generator, but those that run once per photo draw nothing from it.
 _UNUSED = np.random.default_rng(0)
@@ -50,30 +46,14 @@ def find_photos(names: Iterable[str | Path]) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    photos = sorted(
-        path
-        for path in _files(folder)
-        # Hidden files are a system's own, such as the "._x.jpg" of a Mac.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    left_out = LeftOut()
+    photos = sorted(walk_images(folder, left_out))
     if not photos:
-        raise DataError(f"{folder}: holds no photos ({', '.join(sorted(SUFFIXES))})")
+        also = f"; it holds {left_out}" if str(left_out) else ""
+        raise DataError(f"{folder}: holds no photos ({LISTED_SUFFIXES}){also}")
+    if str(left_out):
+        print(f"note: {folder}: not taken for photos: {left_out}", file=sys.stderr)
     return photos
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and below, behind links to folders too, each folder once."""
-    # Links may lead back to where they are, or several to one folder.
-    entered: set[str] = set()
-    for name, inner, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(name)
-        if real in entered:
-            inner.clear()
-            continue
-        entered.add(real)
-        # A folder itself goes before a link to it.
-        inner.sort(key=lambda each: (os.path.islink(os.path.join(name, each)), each))
-        yield from (Path(name) / file for file in files)
 
 
 def pixels_of(image: Any, name: str) -> Image:

@@ -1,9 +1,6 @@
-"""The tables of a project: labelled photos, photos to predict, folds, sample submission."""
+"""The tables of a project: labelled photos, photos to predict, folds."""
 
-import codecs
-import io
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from string import Formatter
@@ -14,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Project
+from foldsmith.data.csv_files import line_numbers, parse
 from foldsmith.errors import DataError, one_line
 from foldsmith.hashing import hash_texts
 from foldsmith.looking import once
@@ -26,12 +24,6 @@ MERGED_COLUMN = "merged_group"
 
 # Rows that preprocess was told to leave out: data_type, id, path, problem.
 BAD_PHOTOS = "bad_photos.csv"
-
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 def read_table(
@@ -48,7 +40,7 @@ def read_table(
     and ``TRUE`` name something. A gap is an empty text.
 
     Args:
-        path: The file: UTF-8, or UTF-16 with its byte order mark; any line ends.
+        path: The file, as for :func:`~foldsmith.data.csv_files.parse`.
         columns: Columns that must be there, once each.
         id_column: Column whose values must be present.
         unique: Whether an id may stand only once.
@@ -63,14 +55,12 @@ def read_table(
         DataError: The file is missing, empty or unreadable, or one line per problem: a
             column is missing or stands twice, an id is missing or stands twice.
     """
-    found, twice = once(("table", path), lambda: _parsed(path, ","))
-    table: pd.DataFrame = found.copy()
+    parsed = once(("table", path), lambda: parse(path))
+    table: pd.DataFrame = parsed.table.copy()
     problems = [
-        f"column {column!r} stands twice in the line of column names"
-        for column in dict.fromkeys(columns)
-        if column in twice
+        parsed.doubled[column] for column in dict.fromkeys(columns) if column in parsed.doubled
     ]
-    problems += _table_problems(table, columns, id_column, unique, may_be_empty)
+    problems += _table_problems(path, table, columns, id_column, unique, may_be_empty)
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     for column in set(number_columns) & set(table.columns):
@@ -78,71 +68,8 @@ def read_table(
     return table
 
 
-def _parsed(path: Path, delimiters: str) -> tuple[pd.DataFrame, set[str]]:
-    """Read a CSV, every value as the text that it is.
-
-    Args:
-        path: The file.
-        delimiters: Those that may separate values; the most frequent one of the first line does.
-
-    Returns:
-        The table, and the names that stand in its first line more than once: pandas renames all
-        but the first of these.
-    """
-    text = _content(path)
-    names = text.lstrip("\r\n").partition("\n")[0]
-    delimiter = max(delimiters, key=names.count)
-    as_text: dict[str, Any] = {"index_col": False, "dtype": str, "keep_default_na": False}
-    try:
-        with warnings.catch_warnings():
-            # Rows longer than the line of names: pandas would drop what is too much.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(io.StringIO(text), sep=delimiter, **as_text)
-            header = pd.read_csv(io.StringIO(text), sep=delimiter, header=None, nrows=1, **as_text)
-    except (ValueError, OverflowError, RecursionError, pd.errors.ParserWarning) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {one_line(error)}") from None
-    first = header.iloc[0]
-    # What a short row lacks is a gap even so.
-    return table.astype(object).fillna(""), set(first[first.duplicated()])
-
-
-def read_text_table(path: Path) -> pd.DataFrame:
-    """Read a CSV as it stands, every value a text; for a table that nothing is known of yet.
-
-    Args:
-        path: The file, as for :func:`read_table`; a semicolon or tab may stand for the comma.
-
-    Raises:
-        DataError: The file is missing, empty or unreadable.
-    """
-    return _parsed(path, ",;\t")[0]
-
-
-def _content(path: Path) -> str:
-    """Return the text of a CSV."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not data.strip():
-        raise DataError(f"{path}: is empty; it needs a line of column names and rows")
-    encoding = next((e for mark, e in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: line {line} is not {encoding.removesuffix('-sig').upper()} text; save the "
-            "file as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
-        ) from None
-    if "\0" in text:
-        raise DataError(f"{path}: holds bytes that are no text; is it a CSV?")
-    return text
-
-
 def _table_problems(
+    path: Path,
     table: pd.DataFrame,
     columns: Iterable[str],
     id_column: str | None,
@@ -157,19 +84,19 @@ def _table_problems(
     elif id_column in table.columns:
         empty = table[id_column] == ""
         if empty.any():
-            yield f"column {id_column}: {empty.sum()} empty ids, the first in {_lines(empty)}"
+            yield f"column {id_column}: {empty.sum()} empty ids, the first in {_lines(path, empty)}"
         twice = table[id_column].duplicated() & ~empty
         if unique and twice.any():
             value = table[id_column][twice].iloc[0]
             yield (
                 f"column {id_column}: {value!r} stands more than once ({twice.sum()} such rows, "
-                f"{_lines(twice)})"
+                f"{_lines(path, twice)})"
             )
 
 
-def _lines(wrong: pd.Series) -> str:
+def _lines(path: Path, wrong: pd.Series) -> str:
     """Return the first lines of a file in which rows are wrong, as text."""
-    numbers = np.flatnonzero(wrong.to_numpy())[:3] + 2
+    numbers = line_numbers(path, np.flatnonzero(wrong.to_numpy())[:3].tolist())
     more = ", ..." if wrong.sum() > 3 else ""
     return f"line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}{more}"
 
@@ -194,7 +121,7 @@ def read_train(project: Project, with_bad: bool = False) -> pd.DataFrame:
     table = read_table(
         path, columns, settings.id_column, number_columns=_targets_as_numbers(project)
     )
-    problems = [*_value_problems(project, table), *path_problems(project, table)]
+    problems = [*_value_problems(project, path, table), *path_problems(project, table)]
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     return table if with_bad else _without_bad(project, table)
@@ -221,7 +148,7 @@ def readable_test(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64
     return np.flatnonzero(~table[project.settings.id_column].isin(bad).to_numpy())
 
 
-def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
+def _value_problems(project: Project, path: Path, table: pd.DataFrame) -> Iterable[str]:
     settings = project.settings
     column = settings.target_column
     targets = target_numbers(project, table)
@@ -235,16 +162,16 @@ def _value_problems(project: Project, table: pd.DataFrame) -> Iterable[str]:
             first = table[settings.id_column][wrong].iloc[0]
             yield (
                 f"column {column}: {wrong.sum()} targets are {what}, the first at id {first} "
-                f"({_lines(wrong)})"
+                f"({_lines(path, wrong)})"
             )
     if settings.group_column is not None:
         empty = gaps(table[settings.group_column])
         if empty.any():
-            yield f"column {settings.group_column}: {_without_group(empty)}"
+            yield f"column {settings.group_column}: {_without_group(path, empty)}"
 
 
-def _without_group(empty: pd.Series) -> str:
-    return f"{empty.sum()} rows have no group, {_lines(empty)}"
+def _without_group(path: Path, empty: pd.Series) -> str:
+    return f"{empty.sum()} rows have no group, {_lines(path, empty)}"
 
 
 def gaps(column: pd.Series) -> pd.Series:
@@ -391,7 +318,7 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
     problems = path_problems(project, table)
     group = group_column_of(project, table)
     if group is not None and gaps(table[group]).any():
-        problems.append(f"column {group}: {_without_group(gaps(table[group]))}")
+        problems.append(f"column {group}: {_without_group(path, gaps(table[group]))}")
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     targets = target_numbers(project, table)
@@ -478,45 +405,3 @@ def groups_of(project: Project, table: pd.DataFrame) -> npt.NDArray[np.int64]:
 def hash_columns(table: pd.DataFrame, columns: list[str]) -> str:
     """Return a SHA-256 of the columns' values in the order of the rows."""
     return hash_texts(map(str, table[column]) for column in columns)
-
-
-def submission_table(
-    project: Project, test: pd.DataFrame, predictions: npt.ArrayLike
-) -> pd.DataFrame:
-    """Return predictions in the form of the sample submission.
-
-    Args:
-        project: The project.
-        test: The table of the photos to predict.
-        predictions: Shape (n_test,), in the order of ``test``.
-
-    Raises:
-        DataError: The sample submission does not fit the test table.
-    """
-    settings = project.settings
-    values = as_written(project, np.asarray(predictions, dtype=np.float64))
-    if settings.sample_submission is None:
-        ids = test[settings.id_column].to_numpy()
-        return pd.DataFrame({settings.id_column: ids, settings.target_column: values})
-    sample = read_sample(project, test)
-    return sample.assign(**{settings.target_column: values})
-
-
-def read_sample(project: Project, test: pd.DataFrame) -> pd.DataFrame:
-    """Return the sample submission.
-
-    Raises:
-        DataError: It has another length than the test table, no target column, or ids in
-            another order.
-    """
-    settings = project.settings
-    path = project.data_dir / str(settings.sample_submission)
-    sample = read_table(path, [settings.target_column])
-    if len(sample) != len(test):
-        raise DataError(f"{path}: {len(sample)} rows, but the test table has {len(test)}")
-    if settings.id_column in sample.columns:
-        # Once more, to see that every row has an id.
-        sample = read_table(path, [settings.target_column], settings.id_column)
-        if sample[settings.id_column].tolist() != test[settings.id_column].tolist():
-            raise DataError(f"{path}: its ids are not those of the test table in the same order")
-    return sample

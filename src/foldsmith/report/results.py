@@ -10,6 +10,7 @@ import pandas as pd
 
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.config import Criterion, EnsembleSettings
+from foldsmith.data.submission import read_submission
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     as_written,
@@ -18,7 +19,6 @@ from foldsmith.data.tables import (
     read_folds,
     read_table,
     read_test,
-    target_numbers,
     targets_of,
 )
 from foldsmith.errors import OutputError
@@ -159,16 +159,14 @@ class Results:
         """
         self._finished()
         members = self._read_members()
-        ids = read_test(self._project)[self._project.settings.id_column].astype(str)
+        test = read_test(self._project)
+        ids = test[self._project.settings.id_column].astype(str)
         frame = pd.DataFrame({"id": ids})
         of_members = {one.name: as_written(self._project, one.test) for one in members}
         if not self._is_ensemble:
             return frame.assign(prediction=of_members[members[0].name])
-        target = self._project.settings.target_column
-        submitted = read_table(self.folder / "submission.csv", [target], may_be_empty=True)
-        predicted = as_written(
-            self._project, target_numbers(self._project, submitted).to_numpy(dtype=np.float64)
-        )
+        file = self.folder / "submission.csv"
+        predicted = as_written(self._project, read_submission(self._project, file, test))
         return frame.assign(prediction=predicted, **of_members)
 
     @property

@@ -14,6 +14,7 @@ from foldsmith.blending.comparison import Candidate, Compared, compare, recommen
 from foldsmith.blending.methods import create_blend, fixed_blend, with_fewer_trials
 from foldsmith.blending.weights import equal_weights
 from foldsmith.config import BlendMethod, EnsembleSettings, Experiment, Project
+from foldsmith.data.submission import submission_table
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     as_written,
@@ -21,7 +22,6 @@ from foldsmith.data.tables import (
     read_folds,
     read_test,
     readable_test,
-    submission_table,
     targets_of,
 )
 from foldsmith.errors import ConfigError

@@ -13,13 +13,13 @@ import pandas as pd
 from foldsmith.atomic import copy_file, remove_leftovers, write_csv, write_npy
 from foldsmith.config import Criterion, Experiment, Parts, Project, TestTimeAugmentation
 from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.data.submission import submission_table
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     as_written,
     read_folds,
     read_test,
     readable_test,
-    submission_table,
 )
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table

@@ -11,11 +11,12 @@ import pandas as pd
 from foldsmith.blending.base import Goal, Rows
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.data.statistics import COLUMNS, IMG_INFO
+from foldsmith.data.submission import read_submission
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     hash_columns,
     read_table,
-    target_numbers,
+    read_test,
 )
 from foldsmith.errors import OutputError
 from foldsmith.hashing import hash_value
@@ -213,10 +214,10 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
     root = project.path(folder)
     criterion, manifest = _read_inference(project, folder, settings.criterion)
     label = LABELS[criterion]
-    ids, target = project.settings.id_column, project.settings.target_column
+    ids = project.settings.id_column
     # The table carries the row ids and folds of the array.
     oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)
-    test = read_table(root / f"submission_by_{label}.csv", [target], may_be_empty=True)
+    submission = root / f"submission_by_{label}.csv"
     task = str(manifest.facts["task"])
     probabilities = [
         _read_probabilities(project, task, manifest, root / f"{part}_logit_by_{label}.npy")
@@ -226,7 +227,7 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
         name=root.name,
         task=task,
         oof=np.load(root / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0],
-        test=target_numbers(project, test).to_numpy(dtype=np.float64),
+        test=read_submission(project, submission, read_test(project)),
         oof_probabilities=probabilities[0],
         # Of every fold's model.
         test_probabilities=None if probabilities[1] is None else probabilities[1].mean(axis=0),

@@ -20,6 +20,7 @@ from foldsmith.config.project import (
     FoldSettings,
 )
 from foldsmith.config.yaml_io import read_yaml
+from foldsmith.data.csv_files import read_texts
 from foldsmith.data.survey import (
     Guess,
     PhotoFolder,
@@ -35,7 +36,7 @@ from foldsmith.data.survey import (
     ids_of,
     locate,
 )
-from foldsmith.data.tables import numbers, read_text_table
+from foldsmith.data.tables import numbers
 from foldsmith.errors import DataError, OutputError
 from foldsmith.stages.output_folder import shown
 
@@ -353,12 +354,12 @@ def _read(data: Data, photos: PhotoFolder) -> tuple[Source, Source | None]:
         if data.test is not None:
             raise DataError("--test needs --train; without tables it is --test-images DIR")
         return Source(class_folders(photos), photos.folder), None
-    train = Source(read_text_table(data.train), data.train)
+    train = Source(read_texts(data.train), data.train)
     if train.table.empty:
         raise DataError(f"{data.train}: has a line of column names but no rows")
     if data.test is None:
         return train, None
-    return train, Source(read_text_table(data.test), data.test)
+    return train, Source(read_texts(data.test), data.test)
 
 
 def _test_table(
