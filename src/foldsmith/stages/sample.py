@@ -12,7 +12,8 @@ import pandas as pd
 
 from foldsmith.atomic import write_csv
 from foldsmith.config import Project
-from foldsmith.data.tables import photo_paths, read_test, read_text_table, read_train
+from foldsmith.data.csv_files import read_texts
+from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.stages.preprocess import preprocess
 
 # Labelled images of a sample, and images to predict. Folds need several of each class.
@@ -37,7 +38,7 @@ def sampled(project: Project) -> Iterator[Project]:
             (settings.test_csv, read_test(project), _TEST),
         ):
             rows = _spread(table, settings.target_column, settings.group_column, most)
-            whole = read_text_table(project.data_dir / name)
+            whole = read_texts(project.data_dir / name)
             _link(photo_paths(project, table.iloc[rows]).texts(), project.data_dir, data)
             (data / name).parent.mkdir(parents=True, exist_ok=True)
             write_csv(data / name, whole.iloc[rows])
