@@ -32,3 +32,16 @@ def number_text(value: float) -> str:
     """
     value = float(value)
     return str(int(value)) if value.is_integer() and abs(value) < 2**63 else repr(value)
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``1 row``, ``1,200 rows``, ``0 classes``.
+
+    Args:
+        n: The number.
+        noun: The noun in the singular.
+        plural: Its plural, where that is not the noun with ``s`` (``es`` after ``s``, ``ch``).
+    """
+    if plural is None:
+        plural = f"{noun}es" if noun.endswith(("s", "ch", "sh", "x")) else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"

@@ -26,11 +26,11 @@ def alike(seed, n_members=4, n=400, noise=0.3, shared=0.6):
     return np.clip(predictions, *RANGE), targets
 
 
-def unlike(seed, n=400):
-    """One good member and two bad ones."""
+def unlike(seed, n=400, bad=1.5):
+    """One good member and two bad ones: with the noise 1.5 they are worse than the constant."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, 4, n).astype(float)
-    noise = np.array([[0.2], [1.5], [1.5]])
+    noise = np.array([[0.2], [bad], [bad]])
     return np.clip(targets + noise * rng.normal(size=(3, n)), *RANGE), targets
 
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from blend_data import alike, as_probabilities, goal, rows, unlike
 
-from foldsmith.blending.base import FittedWeights, Rows
+from foldsmith.blending.base import Constant, FittedWeights, Rows
 from foldsmith.blending.bootstrap import bootstrap, interval
-from foldsmith.blending.comparison import Candidate, compare, recommend
+from foldsmith.blending.comparison import Candidate, Compared, Honest, compare, recommend
 from foldsmith.blending.crossfit import cross_fitted
-from foldsmith.blending.methods import create_blend
+from foldsmith.blending.methods import COMPLEXITY, average_blend, create_blend, restore_blend
 from foldsmith.config import EnsembleSettings
 from foldsmith.tasks.metrics import metric_named, rmse
 
@@ -19,7 +19,7 @@ def compared(predictions, targets, ways=WAYS, metric="RMSE", groups=None):
     blends = [create_blend(way, aim, SETTINGS, 0) for way in ways]
     n = len(targets)
     return compare(
-        [Candidate(made.name, made, made) for made in blends],
+        [Candidate(made.name, made, made, COMPLEXITY[made.name]) for made in blends],
         "mean",
         aim,
         rows(predictions),
@@ -95,11 +95,13 @@ def test_what_is_resampled_is_the_metric(name):
 
 @pytest.mark.parametrize("metric", ["RMSE", "QWK"])
 def test_a_real_gain_is_recommended(metric):
-    found = compared(*unlike(0), metric=metric)
+    found = compared(*unlike(0, bad=0.9), metric=metric)
     name, why = recommend(found, "mean", goal(metric).metric)
-    assert name != "mean" and "by more than noise" in why and why.startswith(f"submit {name}")
+    assert name != "mean" and why.startswith(f"submit {name}: ") and "best out of fold" in why
     by_name = {result.name: result for result in found}
-    assert by_name[name].honest.gain == max(r.honest.gain for r in found)
+    best = max(r.honest.gain for r in found)
+    # One good member is simpler than weights that give it nearly all.
+    assert name == "best" and by_name[name].honest.gain == pytest.approx(best, abs=0.01)
     assert by_name[name].honest.gain > 0 and by_name[name].honest.beats_baseline
     # The mean gains nothing over itself.
     assert by_name["mean"].honest.gain_interval == (0, 0)
@@ -115,14 +117,14 @@ def test_differences_that_are_noise_fall_back_to_the_mean():
         assert in_sample["box"] < in_sample["mean"]
         name, why = recommend(found, "mean", goal().metric)
         chosen.append(name)
-        assert name != "mean" or "may be noise" in why or "nothing else is better" in why
+        assert name != "mean" or "may be noise" in why or "nothing else" in why
     # ... and out of fold they are no better.
     assert chosen.count("mean") >= 7
 
 
 @pytest.mark.parametrize("metric", ["LogLoss", "AUC"])
 def test_probabilities_are_compared_too(metric):
-    predictions, targets = unlike(0, n=200)
+    predictions, targets = unlike(0, n=200, bad=0.9)
     found = compared(as_probabilities(predictions), targets, ("mean", "best", "simplex"), metric)
     scores = {result.name: result.honest for result in found}
     assert scores["best"].gain > 0 and scores["simplex"].gain > 0
@@ -136,9 +138,110 @@ def test_what_has_no_honest_score_is_not_recommended():
     box = create_blend("box", goal(), SETTINGS, 0)
     n = len(targets)
     found = compare(
-        [Candidate("mean", mean, mean), Candidate("box", box, None)],
+        [Candidate("mean", mean, mean, 0), Candidate("box", box, None, 4)],
         *("mean", goal(), Rows(predictions, np.empty((n, 0))), targets),
         *(np.arange(n) % 4, np.arange(n), 0),
     )
     assert found[1].honest is None and found[1].in_sample < found[0].in_sample
     assert recommend(found, "mean", goal().metric)[0] == "mean"
+
+
+def with_scores(*samples, complexities):
+    """Candidates whose gains over the first one are given, resample by resample."""
+    found = []
+    for k, (values, complexity) in enumerate(zip(samples, complexities, strict=True)):
+        gains = np.asarray(samples[0]) - values
+        low, high = interval(gains)
+        honest = Honest(float(np.mean(values)), (0, 0), float(gains.mean()), (low, high))
+        name = "mean" if k == 0 else f"blend{k}"
+        found.append(Compared(name, None, 0.0, honest, None, np.asarray(values), complexity))
+    return found
+
+
+def test_a_blend_that_is_clearly_worse_than_others_is_not_submitted():
+    """The top blend's gain touches zero, but six others are better than the mean beyond noise."""
+    rng = np.random.default_rng(0)
+    mean = 12.28 + 0.3 * rng.normal(size=1000)
+    six = [mean - 1.43 + 0.01 * k + 0.2 * rng.normal(size=1000) for k in range(6)]
+    top = mean - 1.5 + 1.0 * rng.normal(size=1000)
+    found = with_scores(mean, top, *six, complexities=[0, 20, 10, 13, 13, 14, 14, 14])
+    by_name = {c.name: c for c in found}
+    assert not by_name["blend1"].honest.beats_baseline and by_name["blend2"].honest.beats_baseline
+    name, why = recommend(found, "mean", goal().metric)
+    assert name == "blend2" and "simplest" in why and "blend1" in why
+    # Without the six, the gain of the top may be noise only if it is.
+    assert recommend(found[:2], "mean", goal().metric)[0] == "blend1"
+    wide = [mean, top + 1.0]
+    assert recommend(with_scores(*wide, complexities=[0, 20]), "mean", goal().metric)[0] == "mean"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_recommended_is_beaten_by_nothing_and_nothing_simpler_is_unbeaten(seed):
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(size=300)
+    samples = [
+        rng.uniform(9, 11) + shared + rng.uniform(0.1, 1) * rng.normal(size=300) for _ in range(9)
+    ]
+    found = with_scores(*samples, complexities=[0, *rng.integers(1, 5, 8).tolist()])
+    chosen = {c.name: c for c in found}[recommend(found, "mean", goal().metric)[0]]
+
+    def beaten(one):
+        return any(np.quantile(one.resampled - other.resampled, 0.16) > 0 for other in found)
+
+    assert not beaten(chosen)
+    assert all(beaten(one) for one in found if one.complexity < chosen.complexity)
+
+
+def test_a_member_worse_than_the_constant_gets_no_say():
+    predictions, targets = alike(0, n_members=3)
+    terrible = np.vstack([predictions, 3 - predictions[:1]])
+    aim = goal()
+    assert aim.useful(terrible, targets).tolist() == [True, True, True, False]
+    for way in (*WAYS, "stack"):
+        made = create_blend(way, aim, SETTINGS, 0)
+        alone = made.fit(rows(predictions), targets)
+        fitted = made.fit(rows(terrible), targets)
+        assert not fitted.uses(4)[3]
+        again = restore_blend(fitted.arrays(), aim)
+        np.testing.assert_array_equal(again.uses(4), fitted.uses(4))
+        for one in (fitted, again):
+            said = one.predict(rows(terrible))
+            np.testing.assert_allclose(said, alone.predict(rows(predictions)), atol=1e-12)
+    # The average of members that are all worse keeps them all: nothing else is left.
+    average = average_blend("avg", aim, [3]).fit(rows(terrible), targets)
+    assert average.weights.tolist() == [0, 0, 0, 1]
+
+
+def test_who_gets_a_say_is_decided_without_the_fold_that_judges_it():
+    predictions, targets = alike(0, n_members=3)
+    folds = np.arange(len(targets)) % 4
+    held = folds == 0
+    # Good in three folds; in the last so bad that it is worse than the constant in all.
+    odd = predictions.copy()
+    odd[2, held] = 40.0
+    assert goal().useful(odd, targets).tolist() == [True, True, False]
+    blended = cross_fitted(create_blend("mean", goal(), SETTINGS, 0), rows(odd), targets, folds)
+    with_all = np.clip(odd[:, held].mean(axis=0), 0, 3)
+    np.testing.assert_allclose(blended[held], with_all)
+    without = odd[:2, ~held].mean(axis=0)
+    np.testing.assert_allclose(blended[~held], np.clip(without, 0, 3))
+
+
+@pytest.mark.parametrize("name", ["RMSE", "MAE", "Accuracy", "QWK", "LogLoss", "AUC"])
+def test_the_constant_is_the_best_of_its_kind(name):
+    targets = np.repeat([0.0, 1.0, 2.0, 3.0], [10, 40, 5, 45])
+    aim = goal(name)
+    constant = aim.constant(targets)
+    score = aim.constant_score(targets)
+    known = {"Accuracy": 0.45, "QWK": 0.0, "AUC": 0.5, "MAE": np.abs(targets - 2).mean()}
+    known |= {"RMSE": targets.std()}
+    if name == "LogLoss":
+        share = np.array([0.1, 0.4, 0.05, 0.45])
+        np.testing.assert_allclose(constant, share)
+        known["LogLoss"] = -(share * np.log(share)).sum()
+    assert score == pytest.approx(known[name])
+    # It has arrays, and predicts the same for every row.
+    fitted = Constant(aim).fit(rows(np.zeros((1, 7))), targets)
+    again = restore_blend(fitted.arrays(), aim)
+    said = again.predict(rows(np.zeros((1, 7))))
+    np.testing.assert_array_equal(said, np.broadcast_to(constant, (7, *constant.shape)))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from foldsmith.evaluation.oof import FoldLogits, collect_oof, constant_oof, score_table
+from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
 from foldsmith.tasks.metrics import RMSE
 from foldsmith.tasks.task import Regression
 
@@ -30,9 +30,3 @@ def test_the_last_row_scores_all_rows_together():
     assert table["epoch"].tolist()[:3] == [7, 8, 9]
     assert table["metric"].tolist() == pytest.approx([0, 4.5**0.5, 0, 1.5**0.5])
     assert table["loss"].tolist() == pytest.approx([0, 4.5, 0, 1.5])
-
-
-def test_the_constant_of_a_fold_never_saw_it():
-    targets = np.array([0, 0, 3, 3], np.float32)
-    folds = np.array([0, 0, 1, 1])
-    assert constant_oof(targets, folds).tolist() == [3, 3, 0, 0]

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.blending.weights import blend
-from foldsmith.models.arrays import Arrays
+from foldsmith.models.arrays import Arrays, prefixed
 from foldsmith.tasks.metrics import Metric, nearest
 from foldsmith.tasks.multi_class import class_labels
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,13 @@ class Rows:
     predictions: Array
     features: Array
 
-    def take(self, rows: npt.NDArray[np.bool_]) -> "Rows":
+    def take(self, rows: Mask) -> "Rows":
         """Return some of the rows; the mask has shape (n,)."""
         return Rows(self.predictions[:, rows], self.features[rows])
+
+    def of_members(self, members: Mask) -> "Rows":
+        """Return all rows of some members; the mask has shape (n_members,)."""
+        return Rows(self.predictions[members], self.features)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,46 @@ class Goal:
         identity: Array = np.eye(len(self.class_values))
         return identity[nearest(targets, self.class_values)]
 
+    def constant(self, targets: Array) -> Array:
+        """Return the constant that a member has to beat.
+
+        Args:
+            targets: Shape (n,).
+
+        Returns:
+            Frequencies of the classes, shape (n_classes,), where the metric needs probabilities;
+            otherwise the best by the metric of mean, median and most frequent target, shape ().
+        """
+        if self.metric.needs == "probabilities":
+            frequencies: Array = self.encoded(targets).mean(axis=0)
+            return frequencies
+        values, counts = np.unique(targets, return_counts=True)
+        found = np.array([targets.mean(), np.median(targets), values[counts.argmax()]])
+        scores = [self.metric(np.full(len(targets), value), targets) for value in found]
+        best: Array = found[self.metric.best(scores)]
+        return best
+
+    def constant_score(self, targets: Array) -> float:
+        """Return the metric of :meth:`constant`, on the rows that it was taken from.
+
+        It is a little too good, by one number fitted to n rows: no member that beats it is worse
+        than a constant.
+        """
+        constant = self.constant(targets)
+        return self.metric(np.broadcast_to(constant, (len(targets), *constant.shape)), targets)
+
+    def useful(self, predictions: Array, targets: Array) -> Mask:
+        """Return which members are no worse than the constant, shape (n_members,).
+
+        Args:
+            predictions: Out of fold, shape (n_members, n) or (n_members, n, n_classes).
+            targets: Shape (n,).
+        """
+        constant = self.constant_score(targets)
+        gains = [self.metric.gain(self.metric(one, targets), constant) for one in predictions]
+        useful: Mask = np.asarray(gains) >= 0
+        return useful
+
     def points(self, predictions: Array) -> Array:
         """Return point predictions, shape (n,): of probabilities the expected class value.
 
@@ -82,6 +127,20 @@ class Goal:
 
 class FittedBlend(Protocol):
     """A blend that knows how."""
+
+    @property
+    def with_facts(self) -> bool:
+        """Whether it needs the facts of each photo beside the members' predictions."""
+
+    def uses(self, n_members: int) -> Mask:
+        """Return the members whose predictions can change its own, shape (n_members,)."""
+
+    def among(self, members: Mask) -> "FittedBlend":
+        """Return it for rows of more members; those outside the mask get no say.
+
+        Args:
+            members: The members that it was fitted on, shape (n_members,).
+        """
 
     def predict(self, rows: Rows) -> Array:
         """Return the blended predictions, shape (n,) or (n, n_classes)."""
@@ -113,6 +172,22 @@ class FittedWeights:
     weights: Array
     bounds: tuple[float, float]
 
+    @property
+    def with_facts(self) -> bool:
+        """No facts are needed."""
+        return False
+
+    def uses(self, n_members: int) -> Mask:
+        """Return the members whose weight is not 0."""
+        used: Mask = self.weights != 0
+        return used
+
+    def among(self, members: Mask) -> "FittedWeights":
+        """Return the weights with 0 for all other members."""
+        weights = np.zeros(len(members))
+        weights[members] = self.weights
+        return FittedWeights(weights, self.bounds)
+
     def predict(self, rows: Rows) -> Array:
         """Return the clipped sums."""
         return blend(rows.predictions, self.weights, self.bounds)
@@ -139,3 +214,117 @@ class WeightedBlend:
     def fit(self, rows: Rows, targets: Array) -> FittedWeights:
         """Choose the weights."""
         return FittedWeights(self.choose(rows.predictions, targets), self.goal.bounds)
+
+
+@dataclass(frozen=True)
+class ScreenedBlend:
+    """A blend in which members that are worse than the constant get no say.
+
+    Which ones they are is decided on the rows that it is fitted on: where it is cross-fitted, the
+    held-out fold plays no part in it. If all members are worse than the constant, all are kept.
+
+    Attributes:
+        blend: The blend of those that are left.
+        goal: What it is to be good at.
+        members: Positions of the members that it is made of; None for all.
+    """
+
+    blend: Blend
+    goal: Goal
+    members: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the blend."""
+        return self.blend.name
+
+    def fit(self, rows: Rows, targets: Array) -> FittedBlend:
+        """Leave out the worse members, and fit the blend on the others."""
+        n_members = len(rows.predictions)
+        among = np.isin(
+            np.arange(n_members), range(n_members) if self.members is None else self.members
+        )
+        useful = among & self.goal.useful(rows.predictions, targets)
+        kept = useful if useful.any() else among
+        return self.blend.fit(rows.of_members(kept), targets).among(kept)
+
+
+@dataclass(frozen=True)
+class FittedOnSome:
+    """A fitted blend of some of the members.
+
+    Attributes:
+        blend: The blend.
+        members: Which members it is made of, shape (n_members,).
+    """
+
+    blend: FittedBlend
+    members: Mask
+
+    @property
+    def with_facts(self) -> bool:
+        """As the blend."""
+        return self.blend.with_facts
+
+    def uses(self, n_members: int) -> Mask:
+        """Return the members that the blend uses, among its own."""
+        used = self.members.copy()
+        used[self.members] = self.blend.uses(int(self.members.sum()))
+        return used
+
+    def among(self, members: Mask) -> "FittedOnSome":
+        """Return it for rows of still more members."""
+        return FittedOnSome(self, members)
+
+    def predict(self, rows: Rows) -> Array:
+        """Return what the blend makes of its members' predictions."""
+        return self.blend.predict(rows.of_members(self.members))
+
+    def arrays(self) -> Arrays:
+        """Return the blend's arrays and the mask."""
+        return prefixed("some", self.blend.arrays()) | {"members": self.members.astype(np.int64)}
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same prediction for every photo: see :meth:`Goal.constant`."""
+
+    goal: Goal
+    name: str = "constant"
+
+    def fit(self, rows: Rows, targets: Array) -> "FittedConstant":
+        """Take the constant of the targets."""
+        return FittedConstant(self.goal.constant(targets))
+
+
+@dataclass(frozen=True)
+class FittedConstant:
+    """A constant.
+
+    Attributes:
+        constant: Shape () or (n_classes,).
+    """
+
+    constant: Array
+
+    @property
+    def with_facts(self) -> bool:
+        """No facts are needed."""
+        return False
+
+    def uses(self, n_members: int) -> Mask:
+        """Return that it uses no member."""
+        return np.zeros(n_members, dtype=np.bool_)
+
+    def among(self, members: Mask) -> "FittedConstant":
+        """Return itself."""
+        return self
+
+    def predict(self, rows: Rows) -> Array:
+        """Return the constant for every row."""
+        n = rows.predictions.shape[1]
+        return np.broadcast_to(self.constant, (n, *self.constant.shape)).copy()
+
+    def arrays(self) -> Arrays:
+        """Return the constant."""
+        return {"constant": np.asarray(self.constant)}

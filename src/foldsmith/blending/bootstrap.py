@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.tasks.metrics import Metric
+from foldsmith.texts import counted
 
 Array = npt.NDArray[np.float64]
 
@@ -60,6 +61,16 @@ def bootstrap(
             for name, predicted in predictions.items():
                 found[name].append(metric(predicted[drawn], targets[drawn]))
     return {name: np.asarray(values) for name, values in found.items()}
+
+
+def resampled_units(groups: npt.NDArray[np.int64]) -> str:
+    """Return how many units the bootstrap draws from, as in "34 groups" or "400 photos".
+
+    Args:
+        groups: Number of each row's group, from 0 on, shape (n,).
+    """
+    n_groups = int(groups.max()) + 1
+    return counted(n_groups, "photo" if n_groups == len(groups) else "group")
 
 
 def interval(values: Array) -> tuple[float, float]:

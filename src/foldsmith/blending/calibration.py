@@ -1,12 +1,12 @@
 """What follows a blend: a rising function of its predictions, or boundaries between classes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.base import Blend, FittedBlend, Goal, Rows
+from foldsmith.blending.base import Blend, FittedBlend, Goal, Mask, Rows
 from foldsmith.errors import ConfigError
 from foldsmith.models.arrays import Arrays, prefixed
 from foldsmith.tasks.thresholds import apply_thresholds, fit_thresholds
@@ -71,6 +71,19 @@ class FittedThresholds:
     thresholds: Array
     goal: Goal
 
+    @property
+    def with_facts(self) -> bool:
+        """As the blend."""
+        return self.blend.with_facts
+
+    def uses(self, n_members: int) -> Mask:
+        """Return the members that the blend uses."""
+        return self.blend.uses(n_members)
+
+    def among(self, members: Mask) -> "FittedThresholds":
+        """Return it for rows of more members."""
+        return replace(self, blend=self.blend.among(members))
+
     def predict(self, rows: Rows) -> Array:
         """Return the classes' values, shape (n,)."""
         return apply_thresholds(self.blend.predict(rows), self.thresholds, self.goal.metric)
@@ -93,6 +106,19 @@ class FittedCurve:
     blend: FittedBlend
     before: Array
     after: Array
+
+    @property
+    def with_facts(self) -> bool:
+        """As the blend."""
+        return self.blend.with_facts
+
+    def uses(self, n_members: int) -> Mask:
+        """Return the members that the blend uses."""
+        return self.blend.uses(n_members)
+
+    def among(self, members: Mask) -> "FittedCurve":
+        """Return it for rows of more members."""
+        return replace(self, blend=self.blend.among(members))
 
     def predict(self, rows: Rows) -> Array:
         """Return the calibrated predictions, shape (n,)."""

@@ -1,9 +1,20 @@
 """The blends that an ensemble file may name."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.base import Blend, FittedBlend, FittedWeights, Goal, WeightedBlend
+from foldsmith.blending.base import (
+    Blend,
+    FittedBlend,
+    FittedConstant,
+    FittedOnSome,
+    FittedWeights,
+    Goal,
+    ScreenedBlend,
+    WeightedBlend,
+)
 from foldsmith.blending.calibration import FittedCurve, FittedThresholds
 from foldsmith.blending.greedy import greedy_weights
 from foldsmith.blending.stacking import FittedTrees, StackedTrees
@@ -21,17 +32,45 @@ from foldsmith.models.arrays import Arrays, part
 
 Array = npt.NDArray[np.float64]
 
+# How much a blend has to be fitted; of blends that are alike the simpler one is submitted. A plain
+# mean takes nothing from the targets (but which members are worse than the constant), a single
+# member one choice. Weights that sum to 1 are fewer and safer than free ones; a calibration adds
+# a curve, a stack grows trees.
+COMPLEXITY: dict[BlendMethod, int] = {
+    "mean": 0,
+    "best": 2,
+    "simplex": 3,
+    "greedy": 3,
+    "ridge": 3,
+    "nnls": 4,
+    "box": 4,
+    "optuna": 4,
+    "stack": 20,
+}
+COMPLEXITY_OF_CONSTANT = -1
+COMPLEXITY_OF_TASK_AVERAGE = 1
+# Added to that of the blend that is calibrated.
+COMPLEXITY_OF_CALIBRATION = 10
+
 # A cross-fitted search is repeated for every fold: each takes one in so many of the trials.
 _CROSS_FITTED_SHARE = 10
 
 
-def fixed_blend(name: str, weights: Array, goal: Goal) -> Blend:
-    """Return a blend of weights that are given, shape (n_members,)."""
-    return WeightedBlend(name, goal, lambda predictions, targets: weights)
+def average_blend(name: str, goal: Goal, members: Iterable[int] | None = None) -> Blend:
+    """Return the plain average of the members at some positions; None for all.
+
+    Those that are worse than the constant are left out.
+    """
+
+    def choose(predictions: Array, targets: Array) -> Array:
+        return equal_weights(len(predictions))
+
+    chosen = None if members is None else tuple(members)
+    return ScreenedBlend(WeightedBlend(name, goal, choose), goal, chosen)
 
 
 def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, seed: int) -> Blend:
-    """Return the blend of one name.
+    """Return the blend of one name; members that are worse than the constant get no say.
 
     ``box``, ``simplex``, ``nnls`` and ``ridge`` have the lowest squared error, of probabilities
     that to 0 and 1 (Brier's score), whatever the metric; ``best``, ``greedy`` and ``optuna``
@@ -44,7 +83,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
         seed: Seed of Optuna and of the trees.
     """
     if method == "stack":
-        return StackedTrees(method, goal, seed)
+        return ScreenedBlend(StackedTrees(method, goal, seed), goal)
 
     def choose(predictions: Array, targets: Array) -> Array:
         flat, wanted = predictions.reshape(len(predictions), -1), goal.encoded(targets).ravel()
@@ -74,7 +113,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
                     goal.metric,
                 )
 
-    return WeightedBlend(method, goal, choose)
+    return ScreenedBlend(WeightedBlend(method, goal, choose), goal)
 
 
 def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
@@ -84,6 +123,11 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
         arrays: What its ``arrays`` returned.
         goal: What it was made for.
     """
+    if "constant" in arrays:
+        return FittedConstant(arrays["constant"])
+    if "members" in arrays:
+        blend = restore_blend(part(arrays, "some"), goal)
+        return FittedOnSome(blend, arrays["members"].astype(np.bool_))
     if "weights" in arrays:
         return FittedWeights(arrays["weights"], goal.bounds)
     if "thresholds" in arrays:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.base import Goal, Rows
+from foldsmith.blending.base import FittedBlend, FittedOnSome, Goal, Mask, Rows
 from foldsmith.errors import TrainingError
 from foldsmith.models.arrays import Arrays, part, prefixed
 from foldsmith.models.forest import Forest, boosted_trees
@@ -77,6 +77,19 @@ class FittedTrees:
     baseline: Array
     classes: npt.NDArray[np.int64]
     goal: Goal
+
+    @property
+    def with_facts(self) -> bool:
+        """The trees were grown with the facts of each photo."""
+        return True
+
+    def uses(self, n_members: int) -> Mask:
+        """Return that every member is used: the trees see all of them, and their mean."""
+        return np.ones(n_members, dtype=np.bool_)
+
+    def among(self, members: Mask) -> FittedBlend:
+        """Return it for rows of more members."""
+        return self if members.all() else FittedOnSome(self, members)
 
     def predict(self, rows: Rows) -> Array:
         """Return values within the target range, shape (n,), or probabilities."""

@@ -86,21 +86,3 @@ def score_table(
     records.append(("oof", None, *score(collect_oof(parts, len(labels)), labels)))
     table = pd.DataFrame(records, columns=["fold", "epoch", "loss", "metric"])
     return table.astype({"epoch": "Int64"})
-
-
-def constant_oof(
-    targets: npt.NDArray[np.float64], folds: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Predict each fold by the mean target of the others: the score to beat.
-
-    Args:
-        targets: Shape (n,), or (n, n_classes) of 0 and 1, whose means are frequencies.
-        folds: Fold of each row, shape (n,).
-
-    Returns:
-        The shape of the targets.
-    """
-    prediction = np.empty_like(targets)
-    for fold in np.unique(folds):
-        prediction[folds == fold] = targets[folds != fold].mean(axis=0)
-    return prediction

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldsmith.blending.bootstrap import resampled_units
 from foldsmith.blending.comparison import Honest, honest_scores
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.settings import MEMBERS
@@ -117,7 +118,7 @@ class Comparison:
         shared: What A and B say of the n photos that both have, in the same order.
         scores: Of A and B; a gain is over A.
         by_fold: Columns fold, A, B, gain (of B over A; none where the runs' folds differ).
-        n_groups: Number of groups that the bootstrap drew from.
+        resampled: How many photos or groups the bootstrap drew from, in words.
     """
 
     a: FinishedRun
@@ -126,7 +127,7 @@ class Comparison:
     shared: tuple[Predictions, Predictions]
     scores: tuple[Honest, Honest]
     by_fold: pd.DataFrame
-    n_groups: int
+    resampled: str
 
     @property
     def names(self) -> tuple[str, str]:
@@ -161,7 +162,7 @@ class Comparison:
         gain, (low, high) = self.scores[1].gain, self.scores[1].gain_interval
         return (
             f"gain of B over A {gain:+.4f} (positive is better), 95 % of resamples of "
-            f"{self.n_groups} groups {low:+.4f} to {high:+.4f}"
+            f"{self.resampled} {low:+.4f} to {high:+.4f}"
         )
 
     @property
@@ -249,7 +250,7 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> Comparison:
         *(a, b, metric, shared),
         scores=(scores["A"], scores["B"]),
         by_fold=_by_fold(metric, shared),
-        n_groups=int(groups.max()) + 1,
+        resampled=resampled_units(groups),
     )
 
 

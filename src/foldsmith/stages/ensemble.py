@@ -8,11 +8,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.atomic import remove_leftovers, write_csv, write_npy
-from foldsmith.blending.base import FittedWeights, Goal, Rows
+from foldsmith.blending.base import Constant, FittedWeights, Goal, Rows
+from foldsmith.blending.bootstrap import resampled_units
 from foldsmith.blending.calibration import CalibratedBlend
 from foldsmith.blending.comparison import Candidate, Compared, compare, recommend
-from foldsmith.blending.methods import create_blend, fixed_blend, with_fewer_trials
-from foldsmith.blending.weights import equal_weights
+from foldsmith.blending.methods import (
+    COMPLEXITY,
+    COMPLEXITY_OF_CALIBRATION,
+    COMPLEXITY_OF_CONSTANT,
+    COMPLEXITY_OF_TASK_AVERAGE,
+    average_blend,
+    create_blend,
+    with_fewer_trials,
+)
 from foldsmith.config import BlendMethod, EnsembleSettings, Experiment, Project
 from foldsmith.data.submission import submission_table
 from foldsmith.data.tables import (
@@ -25,7 +33,6 @@ from foldsmith.data.tables import (
     targets_of,
 )
 from foldsmith.errors import ConfigError
-from foldsmith.evaluation.oof import constant_oof
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.arrays import Arrays, prefixed, write_arrays
@@ -114,9 +121,15 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     targets = targets_of(project, table)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
     groups = groups_of(project, table)
+    useful = goal.useful(rows.predictions, targets)
     candidates = candidates_of([member.task for member in members], settings, goal, seed)
+    if not useful.any():
+        constant = Constant(goal)
+        candidates.append(Candidate(constant.name, constant, constant, COMPLEXITY_OF_CONSTANT))
     compared = compare(candidates, BASELINE, goal, rows, targets, folds, groups, seed)
     chosen, reason = recommend(compared, BASELINE, goal.metric)
+    useless = [member.name for member, use in zip(members, useful, strict=True) if not use]
+    reason += _about_useless(useless, len(members), goal, targets)
     scores = _score_table(compared, chosen, goal.metric)
 
     unreadable = np.setdiff1d(np.arange(len(test)), readable_test(project, test))
@@ -180,10 +193,12 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
             seed=seed,
             submit=chosen,
             reason=reason,
+            constant=goal.constant_score(targets),
+            worse_than_constant=useless,
             wall_s=watch.seconds,
         )
-    _print_members(members, rows, targets, folds, goal)
-    _print_blends(compared, goal.metric, int(groups.max()) + 1, settings)
+    _print_members(members, rows, targets, goal)
+    _print_blends(compared, goal.metric, groups, settings)
     listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, weights[OPTIMISED], strict=True))
     print(f"optimised weights ({settings.method}): {listed}")
     if len(unreadable):
@@ -212,20 +227,20 @@ def candidates_of(
     """
     found = []
     for task in dict.fromkeys((*_SHORT_TASKS, *tasks)):
-        weights = _average_of(tasks, task)
-        if weights.any():
-            blend = fixed_blend(f"avg-{_SHORT_TASKS.get(task, task)}", weights, goal)
-            found.append(Candidate(blend.name, blend, blend))
-    mean = fixed_blend(BASELINE, equal_weights(len(tasks)), goal)
-    found.append(Candidate(BASELINE, mean, mean))
+        of_task = [k for k, one in enumerate(tasks) if one == task]
+        if of_task:
+            blend = average_blend(f"avg-{_SHORT_TASKS.get(task, task)}", goal, of_task)
+            found.append(Candidate(blend.name, blend, blend, COMPLEXITY_OF_TASK_AVERAGE))
+    mean = average_blend(BASELINE, goal)
+    found.append(Candidate(BASELINE, mean, mean, COMPLEXITY["mean"]))
 
     def candidate(name: str, method: BlendMethod) -> Candidate:
-        blend = create_blend(method, goal, settings, seed)
+        blend, honest = create_blend(method, goal, settings, seed), None
         if method != "optuna":
-            return Candidate(name, blend, blend)
-        if "optuna" not in settings.methods:
-            return Candidate(name, blend, None)
-        return Candidate(name, blend, create_blend(method, goal, with_fewer_trials(settings), seed))
+            honest = blend
+        elif "optuna" in settings.methods:
+            honest = create_blend(method, goal, with_fewer_trials(settings), seed)
+        return Candidate(name, blend, honest, COMPLEXITY[method])
 
     found.append(candidate(OPTIMISED, settings.method))
     # The best single member always: an ensemble has to be worth its while.
@@ -238,14 +253,19 @@ def candidates_of(
             if method not in ("stack", "optuna"):
                 plain = create_blend(method, goal, settings, seed)
                 calibrated = CalibratedBlend(plain, settings.calibrate, goal)
-                found.append(Candidate(calibrated.name, calibrated, calibrated))
+                complexity = COMPLEXITY[method] + COMPLEXITY_OF_CALIBRATION
+                found.append(Candidate(calibrated.name, calibrated, calibrated, complexity))
     return found
 
 
-def _average_of(tasks: Sequence[str], task: str) -> Array:
-    """Return equal weights of the members of one task, zero for the others."""
-    chosen = np.array([one == task for one in tasks], dtype=np.float64)
-    return np.divide(chosen, max(chosen.sum(), 1.0))
+def _about_useless(useless: Sequence[str], n_members: int, goal: Goal, targets: Array) -> str:
+    """Return which members are worse than the constant, as the end of a sentence."""
+    if not useless:
+        return ""
+    constant = f"the constant ({goal.metric.name} {goal.constant_score(targets):.4f})"
+    if len(useless) == n_members:
+        return f"; no member is better than {constant}: do not expect anything of this submission"
+    return f"; worse than {constant}, and so without a say in the blends: {', '.join(useless)}"
 
 
 def _blended(
@@ -287,27 +307,28 @@ def _score_table(compared: Sequence[Compared], chosen: str, metric: Metric) -> p
     return pd.DataFrame(records, columns=columns)
 
 
-def _print_members(
-    members: list[Member], rows: Rows, targets: Array, folds: npt.NDArray[np.int64], goal: Goal
-) -> None:
-    constant = constant_oof(goal.encoded(targets), folds)
-    lines = [("constant (mean of the other folds)", goal.metric(constant, targets))]
+def _print_members(members: list[Member], rows: Rows, targets: Array, goal: Goal) -> None:
+    lines = [("constant", goal.constant_score(targets), True)]
+    useful = goal.useful(rows.predictions, targets)
     lines += [
-        (member.name, goal.metric(predicted, targets))
-        for member, predicted in zip(members, rows.predictions, strict=True)
+        (member.name, goal.metric(predicted, targets), use)
+        for member, predicted, use in zip(members, rows.predictions, useful, strict=True)
     ]
-    width = max(len(name) for name, _ in lines)
-    print(f"OOF {goal.metric.name}")
-    for name, value in lines:
-        print(f"{name:<{width}}  {value:.4f}")
+    width = max(len(name) for name, _, _ in lines)
+    print(f"OOF {goal.metric.name} (constant: the same prediction for every photo)")
+    for name, value, use in lines:
+        print(f"{name:<{width}}  {value:.4f}{'' if use else '  worse than the constant'}")
 
 
 def _print_blends(
-    compared: Sequence[Compared], metric: Metric, n_groups: int, settings: EnsembleSettings
+    compared: Sequence[Compared],
+    metric: Metric,
+    groups: npt.NDArray[np.int64],
+    settings: EnsembleSettings,
 ) -> None:
     width = max(len("blend"), *(len(result.name) for result in compared))
     print(f"\n{metric.name} of the blends, and their gain over {BASELINE} (positive is better);")
-    print(f"in brackets what 95 % of resamples of {n_groups} groups give")
+    print(f"in brackets what 95 % of resamples of {resampled_units(groups)} give")
     print(f"{'blend':<{width}}  in sample  cross-fitted                gain")
     for result in compared:
         honest = result.honest

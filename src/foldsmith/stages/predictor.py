@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.base import FittedBlend, Goal
-from foldsmith.blending.stacking import FittedTrees
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.photos_at_hand import PhotosAtHand, as_list, pixels_of
 from foldsmith.data.statistics import photo_statistics
@@ -46,7 +45,7 @@ class NamedBlend:
     @property
     def with_facts(self) -> bool:
         """Whether it wants to know more of a photo than the members' predictions."""
-        return isinstance(self.fitted, FittedTrees)
+        return self.fitted.with_facts
 
 
 class Predictor:
