@@ -132,7 +132,7 @@ def test_an_export_with_python_asks_each_time(finished, photos, tmp_path, cli, m
 def test_it_predicts_without_the_project(finished, photos, gone, tmp_path, cli, blend):
     chosen = ["--blend", blend] if blend else []
     printed = cli(finished, "export", "--run", RUN, str(tmp_path / "kept"), *chosen).stdout
-    assert "predictions of made-up images are within" in printed
+    assert "images of the project are within" in printed
     name = blend or json.loads((finished / RUN / "manifest.json").read_text())["facts"]["submit"]
     wanted = submitted(finished, f"{RUN}/submission_{name.replace('-', '_').replace('+', '_')}.csv")
     members = [
@@ -166,14 +166,18 @@ def test_onnx_predicts_the_same(finished, photos, gone, tmp_path, cli, name, net
     run, kept = f"output/{name}", tmp_path / "kept"
     chosen = ["-cri", "last", "--onnx"]
     printed = cli(finished, "export", "--run", run, str(kept), *chosen).stdout
-    assert "predictions of made-up images are within" in printed
+    assert "images of the project are within" in printed
+    assert "in float32; the run's own rounding changes them by" in printed
     wanted = submitted(finished, f"{run}/submission_by_last.csv")
+    exact = predictor_files._in_float32(package.load(finished / run, criterion="last"))
+    in_float32 = exact.predict(photos)
     gone()
     member = kept / "members" / name
     assert sorted(path.name for path in member.glob("*.onnx")) == networks
     # Weights are not there twice; what the heads have learned is.
     assert (member / "weights.safetensors").exists() == (name == "300")
     table = package.load(kept).predict(photos)
+    np.testing.assert_allclose(table["prediction"], in_float32["prediction"], rtol=0, atol=1e-4)
     # The run had bfloat16 where ONNX Runtime has float32.
     assert np.abs(table["prediction"] - wanted).max() < 0.2 * np.std(wanted)
 
@@ -199,7 +203,7 @@ def test_what_is_no_export_is_not_replaced(finished, tmp_path, monkeypatch, cli)
     def fail(*_):
         raise OutputError("no room")
 
-    monkeypatch.setattr(predictor_files, "_compare", lambda *_, **__: fail())
+    monkeypatch.setattr(predictor_files, "_compared", lambda *_, **__: fail())
     with pytest.raises(OutputError, match="no room"):
         export(finished / RUN, tmp_path / "kept", blend="stack", force=True)
     assert package.load(tmp_path / "kept").blend == "avg-all"
@@ -231,7 +235,7 @@ def test_a_file_of_the_project_is_not_forgotten(finished, tmp_path):
     (folder / "own/sizes.txt").write_text("here")
     result = foldsmith(folder, "run", "--no-report", "-cfg", "exp_config/900.yml")
     assert result.returncode == 0, result.stdout + result.stderr
-    with pytest.raises(OutputError, match="the project's own Python may read files"):
+    with pytest.raises(OutputError, match="the project's own Python reads files"):
         export(folder / RUN, tmp_path / "kept", blend="avg-all")
     assert not (tmp_path / "kept/predictor.json").exists()
 

@@ -69,10 +69,7 @@ def export(
     if pick is not None:
         raise ConfigError(f"{root}: is no pretraining, of which a backbone could be picked")
     predictor = load(root, blend=blend, criterion=criterion, project=opened.folder, trust=trust)
-    off = write_predictor(predictor, target, onnx)
+    compared = write_predictor(predictor, target, onnx)
     how = f"{predictor.blend} of " if predictor.blend else ""
-    print(
-        f"wrote {shown(target)} ({how}{', '.join(predictor.members)}); its predictions of made-up "
-        f"images are within {off:.1e} of the run's"
-    )
+    print(f"wrote {shown(target)} ({how}{', '.join(predictor.members)}); {compared}")
     return target

@@ -7,12 +7,10 @@ member the experiment file and its weights. ``predictor.json`` names the members
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -28,7 +26,8 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.arrays import Arrays, part, prefixed, read_arrays, write_arrays
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.onnx_model import OnnxModel, check_onnx, write_onnx
-from foldsmith.models.runtime import random_state_kept
+from foldsmith.models.runtime import create_runtime, random_state_kept
+from foldsmith.stages.agreement import Agreement, agreement, made_up_images, sample_images
 from foldsmith.stages.inputs import without_pretrained
 from foldsmith.stages.member_models import MemberModels, parts_of
 from foldsmith.stages.members import goal_of
@@ -38,6 +37,10 @@ from foldsmith.stages.types import types_of
 PREDICTOR_FILE = "predictor.json"
 BLEND_FILE = "blend.safetensors"
 _MEMBERS, _EXPERIMENT, _WEIGHTS = "members", "experiment.yml", "weights.safetensors"
+
+# How far predictions of an export may be off, as a share of the target's range or of a probability.
+# Each network in ONNX is within 1e-4 of its weights in float32; trees behind networks may jump.
+_LIMIT, _ONNX_LIMIT, _TREES_LIMIT = 1e-5, 1e-3, 0.02
 
 # Of the form of the folder: an older foldsmith has to refuse what it does not know.
 _FORMAT = 1
@@ -63,7 +66,7 @@ _CODE = """The project's own
 Python is in `python/`: read it before you accept it with `--trust-python` or `trust=True`."""
 
 
-def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> float:
+def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> str:
     """Write all that a predictor needs into a folder, and make sure that it says the same there.
 
     Args:
@@ -72,7 +75,9 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> f
         onnx: Networks as ONNX files, which ONNX Runtime runs, instead of weights for torch.
 
     Returns:
-        How far its predictions of made-up images are from the run's, in units of the target.
+        How far its predictions of a few images are from the run's, for people. Those of ONNX files,
+        which compute in float32, are compared with the run's weights in float32; by how much the
+        run's own precision (bf16, say) differs from that is named beside it.
 
     Raises:
         ConfigError: An experiment is made from further files, which cannot be taken along; or
@@ -88,17 +93,21 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> f
     begun.mkdir(parents=True)
     try:
         content = _write_all(predictor, experiments, begun, onnx)
-        # Networks in ONNX have been compared to 1e-4 already, but in float32, which a run may not
-        # have had, and trees behind them may jump.
         written = _read(begun, content, None, trust=True)
-        off = _compare(predictor, written, folder, tolerance=0.02 if onnx else 1e-5)
+        images, what = sample_images(predictor.models[0].experiment.project)
+        exact = _in_float32(predictor) if onnx else None
+        found = _compared(exact or predictor, written, images, folder, _limit(predictor, onnx))
+        text = f"its predictions of {what} are within {found.text} of the run's"
+        if exact is not None:
+            rounding = agreement(predictor, exact, images)
+            text += f" in float32; the run's own rounding changes them by {rounding.text}"
         write_json(begun / PREDICTOR_FILE, content)
         if folder.exists():
             shutil.rmtree(folder)
         begun.rename(folder)
     finally:
         shutil.rmtree(begun, ignore_errors=True)
-    return off
+    return text
 
 
 def _write_all(
@@ -243,7 +252,7 @@ def _arrays_of(member: MemberModels, with_networks: bool) -> Arrays:
 
 def _write_networks(member: MemberModels, root: Path) -> None:
     waiting = PhotosAtHand([member.head])
-    for image in _made_up_images():
+    for image in made_up_images():
         waiting.add(waiting.versions(image))
     images = member.images_of(waiting)
     for name, model in _networks_of(member).items():
@@ -279,36 +288,46 @@ def _statistics(node: Any, path: str) -> Iterator[str]:
         yield from _statistics(child, f"{path}/{key}")
 
 
-def _made_up_images() -> list[npt.NDArray[np.uint8]]:
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (height, 320, 3), np.uint8) for height in (240, 400)]
-
-
-def _compare(predictor: Predictor, written: Predictor, folder: Path, tolerance: float) -> float:
-    """Return how far two predictors are apart, on made-up images.
-
-    Args:
-        predictor: Of the run.
-        written: What was written of it.
-        folder: Named in the error.
-        tolerance: How far they may be, as a share of the target's range or of a probability.
+def _compared(
+    wanted: Predictor, written: Predictor, images: Sequence[Any], folder: Path, limit: float
+) -> Agreement:
+    """Compare what was written with a predictor.
 
     Raises:
-        OutputError: Farther.
+        OutputError: A prediction is farther off than the limit, a share of the target's range or
+            of a probability.
     """
-    images = _made_up_images()
-    # Names of classes follow from the probabilities.
-    tables = [one.predict(images).select_dtypes("number") for one in (predictor, written)]
-    project = predictor.models[0].experiment.project
-    low, high = (0.0, 1.0) if project.class_names else project.target_range
-    scales = [
-        1.0 if name.startswith("probability_") else high - low for name in map(str, tables[0])
-    ]
-    off = np.abs(tables[0].to_numpy() - tables[1].to_numpy())
-    if not (off / scales <= tolerance).all():
+    found = agreement(wanted, written, images)
+    if not found.share <= limit:
         raise OutputError(
-            f"{folder}: what was written predicts {tables[1].to_numpy().tolist()} where the run "
-            f"predicts {tables[0].to_numpy().tolist()}; the project's own Python may read files "
-            "that were not taken along"
+            f"{folder}: not written, since its predictions would be off by {found.text}, more "
+            f"than {limit:.0e} of the target's range; a network cannot be written exactly, or "
+            "the project's own Python reads files that were not taken along"
         )
-    return float(off.max())
+    return found
+
+
+def _limit(predictor: Predictor, onnx: bool) -> float:
+    """Return how far the predictions of what was written may be off."""
+    if not onnx:
+        return _LIMIT
+    blend = predictor.fitted_blend
+    trees = (blend is not None and blend.with_facts) or any(m.heads for m in predictor.models)
+    return _TREES_LIMIT if trees else _ONNX_LIMIT
+
+
+def _in_float32(predictor: Predictor) -> Predictor | None:
+    """Return a predictor with the same weights that computes in float32; None if it does so."""
+    runtimes = [create_runtime(each.experiment.globals) for each in predictor.models]
+    if all(runtime.dtype is None for runtime in runtimes):
+        return None
+    exact = [
+        MemberModels(
+            each.name,
+            each.experiment.with_values({"globals/enable_amp": False}),
+            each.models,
+            each.heads,
+        )
+        for each in predictor.models
+    ]
+    return Predictor(predictor.run, exact, predictor.fitted_blend)
