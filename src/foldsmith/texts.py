@@ -8,17 +8,6 @@ def size_text(n_bytes: float) -> str:
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**29 else f"{n_bytes / 2**20:.0f} MiB"
 
 
-def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """Return a number of things, as in ``1 row``, ``1,200 rows``.
-
-    Args:
-        n: How many there are.
-        noun: What one of them is called.
-        plural: What several are called, if it is not ``noun`` with an s.
-    """
-    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
-
-
 def brief(name: object, length: int = 24) -> str:
     """Return a name of the data for a line of text: without line breaks, and not too long."""
     text = one_line("".join(c if c.isprintable() else " " for c in str(name)))
