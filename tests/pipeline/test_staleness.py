@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from small_project import EXPERIMENTS, make_project, write_experiment
 
 from foldsmith.config import Project
@@ -12,7 +13,10 @@ from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline import dry_run, run, status
 from foldsmith.pipeline.plan import plan_of
-from foldsmith.pipeline.state import states_of
+from foldsmith.pipeline.state import inputs_of, states_of
+from foldsmith.stages.inputs import train_inputs
+from foldsmith.stages.manifest import differences, write_manifest
+from foldsmith.stages.types import types_of
 
 TARGET = "exp_config/900.yml"
 
@@ -183,3 +187,179 @@ def test_times_are_estimated_from_measured_epochs(folder):
     row = next(line for line in text.splitlines() if line.startswith("train 100"))
     assert "min" in row or " h " in row, row
     assert "about" in text.splitlines()[-1]
+
+
+OWN = """
+import torch
+
+class {name}(torch.nn.MSELoss):
+    pass
+
+TYPES = {{"{name}": {name}}}
+"""
+
+
+EVERY_FOLD_ON = ALL_FOLDS | {"infer 100"} | LAST
+EVERYTHING = {"preprocess", "pretrain 000"} | EVERY_FOLD_ON
+
+# What each key of project.yml makes stale at once; what follows from other contents of files shows
+# when those have been made anew.
+PROJECT_KEYS = {
+    "name": ("another", set()),
+    "budget": ("large", set()),
+    "resources": ({"train": {"cpus": 2}}, set()),
+    "python": (["own.py"], set()),
+    "auxiliary": ({"size": {"column": "target", "kind": "regression"}}, set()),
+    "continuous": (
+        {"column": "target", "range": [0, 3], "thresholds": [0.5, 1.5, 2.5]},
+        set(),
+    ),
+    # Folds choose their epochs by it, and it judges all predictions; no photo's features.
+    "metric": ("MAE", EVERY_FOLD_ON),
+    "target_range": ([0, 4], EVERY_FOLD_ON),
+    "class_values": ([0, 1, 2, 4], EVERY_FOLD_ON),
+    "sample_submission": ("sample.csv", {"infer 100"} | LAST),
+    "group_column": (None, EVERYTHING),
+    "folds": ({"method": "GroupKFold", "n_splits": 2, "seed": 4}, EVERYTHING),
+}
+
+
+def set_project(folder: Path, **values) -> None:
+    content = yaml.safe_load((folder / "project.yml").read_text())
+    (folder / "project.yml").write_text(yaml.safe_dump(content | values, sort_keys=False))
+
+
+@pytest.mark.parametrize("key", PROJECT_KEYS)
+def test_a_key_of_the_project_reaches_what_depends_on_it(folder, key):
+    (folder / "own.py").write_text("class Unused:\n    pass\n\nTYPES = {'Unused': Unused}\n")
+    table = pd.read_csv(folder / "input/test.csv")
+    sample = table[["object_id"]].assign(target=0)
+    sample.to_csv(folder / "input/sample.csv", index=False)
+    value, stale = PROJECT_KEYS[key]
+    set_project(folder, **{key: value})
+    if key == "group_column":
+        set_project(folder, folds={"method": "KFold", "n_splits": 2, "seed": 1})
+    assert not_done(folder) == stale
+
+
+# What each key of an experiment makes stale: the trainings, the inference, or nothing.
+OF_200, INFER = FOLDS | LAST, LAST
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stale"),
+    [
+        *((f"globals/{key}", value, OF_200) for key, value in {
+            "seed": 7, "max_epoch": 3, "grad_accum": 1, "freeze_backbone": True, "head_epochs": 1,
+            "head_init": "ridge", "ema_decay": 0.9, "n_bins": 8, "label_sigma": 0.5,
+            "enable_amp": False, "amp_dtype": "bf16", "deterministic": False, "augment_on": "cpu",
+        }.items()),
+        *((f"globals/{key}", value, set()) for key, value in {
+            "device": "cpu", "channels_last": False, "compile": "off", "cudnn_benchmark": False,
+            "photo_store": False, "loggers": "[]", "resources": "{cpus: 2}", "val_fold": 1,
+            "snapshot_interval": 2, "snapshot_epochs": "all", "resume_interval": 2,
+            "stop_on_collapse": True, "meta_file": "train_gkf-2fold.csv",
+        }.items()),
+        ("globals/tta", "hflip", INFER),
+        ("loader/train/batch_size", 5, OF_200),
+        ("loader/train/num_workers", 1, set()),
+        ("loader/val/batch_size", 5, OF_200),
+        ("loader/test/batch_size", 5, INFER),
+        ("dataset/train/transforms/2/p", 0.3, OF_200),
+        ("dataset/img_size", 48, OF_200),
+        ("optimizer/weight_decay", 0.1, OF_200),
+        ("loss/type", "L1Loss", OF_200),
+        ("model/drop_rate", 0.1, OF_200),
+        ("extensions/1/filename", "other.png", set()),
+        ("extensions/5/keep", 2, OF_200),
+    ],
+)  # fmt: skip
+def test_a_key_of_an_experiment_reaches_what_depends_on_it(finished, key, value, stale):
+    if key.endswith("meta_file"):
+        value = finished / "input" / value
+    assert not_done(finished, f"200:{key}={value}") == stale
+
+
+def test_what_a_training_refers_to_is_read_by_it(folder):
+    """Sections of the test photos are not read by trainings, but where others refer to them."""
+    steps = EXPERIMENTS["200"] | {
+        "dataset/test/transforms": [
+            {"type": "LongestMaxSize", "max_size": 32},
+            {"type": "PadIfNeeded", "min_height": 32, "min_width": 32},
+            {"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+        ],
+        "dataset/val/transforms": "@/dataset/test/transforms",
+    }
+    write_experiment(folder, "200", steps)
+    project = Project.open(folder)
+    first, second = (
+        plan_of(project, TARGET, overrides).steps[-4].experiment
+        for overrides in ([], ["200:dataset/test/transforms/2/std=[0.3, 0.3, 0.3]"])
+    )
+    hashes = FileHashes(project.hash_store)
+    one, other = (train_inputs(e, 0, types_of(project), hashes) for e in (first, second))
+    assert differences(one, other) == ["dataset/test/transforms/2/std/0 0.2 -> 0.3"] or any(
+        "dataset/test/transforms/2/std" in text for text in differences(one, other)
+    )
+
+
+@pytest.mark.parametrize(
+    ("pick", "key", "value", "stale"),
+    [
+        # The backbones of epochs are the same whatever judges them.
+        ("last", "metric", "MAE", False),
+        ("last", "target_range", [0, 4], False),
+        ("best_probe", "metric", "MAE", True),
+        ("best_probe", "metric", "LogLoss", False),  # the probe goes by the RMSE all the same
+        ("best_probe", "budget", "large", False),
+    ],
+)
+def test_the_metric_reaches_a_pretraining_whose_pick_depends_on_it(
+    small_project, pick, key, value, stale
+):
+    base = EXPERIMENTS["000"] | {"import": "foldsmith:simsiam_cosine.yml"}
+    write_experiment(small_project, "000", base)
+    pretrained = {"model/pretrained": {"from": "000", "pick": pick}}
+    for name, task in (("100", {}), ("200", {})):
+        write_experiment(small_project, name, EXPERIMENTS[name] | task | pretrained)
+    experiments = ["output/100"]
+    content = EXPERIMENTS["900"] | {"ensemble/experiments": experiments}
+    write_experiment(small_project, "900", content)
+    run(Project.open(small_project), TARGET, until="preprocess")
+
+    def state() -> str:
+        return states(small_project)["pretrain 000"]
+
+    # As if it had been run: its files are of no matter here.
+    project = Project.open(small_project)
+    hashes = FileHashes(project.hash_store)
+    plan = plan_of(project, TARGET)
+    step = next(step for step in plan.steps if step.kind == "pretrain")
+    files = [step.folder / name for name in ("backbone_epoch_3.pth", "backbone_best_probe.pth")]
+    step.folder.mkdir(parents=True)
+    for file in files:
+        file.touch()
+    inputs = inputs_of(step, plan, hashes)
+    write_manifest(step.folder / "manifest.json", step.label, inputs, files, hashes)
+    assert state() == "done: "
+    set_project(small_project, **{key: value})
+    assert state().startswith("stale" if stale else "done"), state()
+    assert not stale or "probe: metric" in state()
+
+
+def test_own_python_reaches_the_experiments_that_name_its_types(folder):
+    text = (folder / "project.yml").read_text()
+    (folder / "project.yml").write_text(text + "python: [own_loss.py, other.py]\n")
+    for file, name in (("own_loss.py", "OwnLoss"), ("other.py", "Other")):
+        (folder / file).write_text(OWN.format(name=name))
+    # Two files of Python that nothing names are of no matter.
+    assert not_done(folder) == set()
+    write_experiment(folder, "200", EXPERIMENTS["200"] | {"loss": {"type": "OwnLoss"}})
+    assert not_done(folder) == FOLDS | LAST
+    run(Project.open(folder), TARGET)
+    assert not_done(folder) == set()
+    (folder / "other.py").write_text(OWN.format(name="Other") + "# edited\n")
+    assert not_done(folder) == set()
+    (folder / "own_loss.py").write_text(OWN.format(name="OwnLoss") + "# edited\n")
+    assert not_done(folder) == FOLDS | LAST
+    assert "own_loss.py" in states(folder)["train 200 fold 0"]

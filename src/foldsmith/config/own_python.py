@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from foldsmith.atomic import write_text
+from foldsmith.config.own_files import MODULE_PREFIX
 from foldsmith.errors import ConfigError, one_line
 from foldsmith.hashing import hash_bytes
 
@@ -106,7 +107,7 @@ def load_types(path: Path, source: bytes) -> dict[str, Callable[..., Any]]:
         ConfigError: It fails, or defines no ``TYPES``.
     """
     # A name of its own, known to pickle, so that loader workers can find its classes.
-    name = f"foldsmith_project_{path.stem}"
+    name = f"{MODULE_PREFIX}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path}: not a Python file")

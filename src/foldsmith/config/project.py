@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from foldsmith.config.budget import Budget
+from foldsmith.config.own_files import OwnFile, own_file
 from foldsmith.config.own_python import load_types, read_sources, require_accepted
 from foldsmith.config.resources import Kind, Resources
 from foldsmith.config.suggest import did_you_mean
@@ -252,6 +253,7 @@ class Project:
         settings: What ``project.yml`` says.
         types: What the project's own Python offers as ``type:``, by name.
         source_files: ``project.yml`` and the project's own Python files.
+        own_files: What results depend on of the project's own Python, in the order of the list.
     """
 
     def __init__(
@@ -269,8 +271,10 @@ class Project:
         require_accepted(file, sources, trust, remembered)
         self.source_files = [file, *sources]
         self.types: dict[str, Callable[..., Any]] = {}
-        for path, source in sources.items():
+        self.own_files: list[OwnFile] = []
+        for name, (path, source) in zip(settings.python, sources.items(), strict=True):
             self.types.update(load_types(path, source))
+            self.own_files.append(own_file(folder, name, source))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # In another process its own Python, which was accepted here, is run anew; the settings

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foldsmith.config import Project
+from foldsmith.config.backbones import BACKBONE_OF_PROBE
 from foldsmith.errors import FoldsmithError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import holder
@@ -19,6 +20,7 @@ from foldsmith.stages.inputs import (
     preprocess_inputs,
     pretrain_inputs,
     train_inputs,
+    without_probe,
 )
 from foldsmith.stages.manifest import (
     MANIFEST,
@@ -194,7 +196,10 @@ def _training_state(
     progress: Any,
     more_epochs: bool,
 ) -> StepState:
-    state, changed = state_of(step.folder, inputs, more_epochs)
+    # The backbones of chosen epochs are the same whatever the probe says of them.
+    unjudged = bool(step.wanted) and BACKBONE_OF_PROBE not in step.wanted
+    compared = without_probe if unjudged else dict
+    state, changed = state_of(step.folder, inputs, more_epochs, compared)
     if state == "done" and manifest is not None:
         gone = _unusable(step, project, manifest, hashes)
         return StepState("stale", gone, step.epochs) if gone else StepState("done")

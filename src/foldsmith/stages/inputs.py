@@ -1,6 +1,7 @@
 """What the output of each step depends on, as hashes of content."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ from foldsmith.config import EnsembleSettings, Experiment, Project
 from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.config.check import named_files
 from foldsmith.config.flatten import flatten
+from foldsmith.config.own_files import DATA_FILES, check_unedited, files_behind
 from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA
 from foldsmith.data.tables import (
     FOLD_COLUMN,
@@ -21,10 +23,13 @@ from foldsmith.data.tables import (
     read_train,
     readable_test,
 )
+from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes, hash_texts, hash_value
 from foldsmith.looking import once
 from foldsmith.paths import Paths
 from foldsmith.stages.manifest import Inputs
+from foldsmith.stages.tree_read import project_values, tree_read
+from foldsmith.tasks.metrics import value_metric
 
 # Where an experiment runs, how fast, what it prints and draws, but not what comes out.
 _FREE_GLOBALS = (
@@ -95,26 +100,42 @@ def pretrain_inputs(
 ) -> Inputs:
     """Return the inputs of a pretraining: its configuration and every photo.
 
-    With a probe also folds, targets and metric: which backbone is the best depends on them.
+    With a probe also, under ``probe``, what its values depend on, and so which backbone is the
+    best: folds, targets and metric. The backbones themselves do not: see
+    :func:`without_probe`.
     """
     project = experiment.project
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
     paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
+    without = (*_INFERENCE_ONLY, "probe")
     inputs: Inputs = {
-        "config": _config(experiment, _INFERENCE_ONLY),
-        "files": _files(experiment, types, hashes),
+        "config": _config(experiment, without),
+        "files": _files(experiment, types, hashes, without),
         "photos": hash_photos(paths, hashes),
     }
     if experiment.tree.get("probe"):
         table = read_folds(project, experiment.globals.meta_file)
-        inputs |= {
-            "project.yml": _target_values(project) | {"metric": project.settings.metric},
+        config, files = _config(experiment, _INFERENCE_ONLY), _files(experiment, types, hashes)
+        inputs["probe"] = {
+            **{key: value for key, value in config.items() if key not in inputs["config"]},
+            **{key: value for key, value in files.items() if key not in inputs["files"]},
+            **_target_values(project),
+            "metric": value_metric(project).name,
             "fold assignment": hash_folds(project, table),
             "targets": hash_columns(table, [project.settings.target_column]),
             "probed backbones": sorted(snapshot_epochs(experiment.globals)),
         }
     return inputs
+
+
+def without_probe(inputs: Inputs) -> Inputs:
+    """Return what the backbones of a pretraining depend on, whatever its probe says of them.
+
+    Args:
+        inputs: As :func:`pretrain_inputs` returns them.
+    """
+    return {name: value for name, value in inputs.items() if name not in ("probe", "sha256")}
 
 
 def train_inputs(
@@ -127,7 +148,7 @@ def train_inputs(
         "config": _config(experiment, _INFERENCE_ONLY),
         "project.yml": _target_values(project),
         "fold": fold,
-        "files": _files(experiment, types, hashes),
+        "files": _files(experiment, types, hashes, _INFERENCE_ONLY),
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
         "auxiliary": _hash_auxiliary(experiment, table, hashes),
@@ -176,13 +197,12 @@ def new_photo_inputs(
 
     A part of what an inference, or a fit of frozen features, depends on.
     """
-    project = experiment.project
-    inputs: Inputs = {
-        "project.yml": _target_values(project),
-        "files": _files(experiment, types, hashes),
+    without = () if experiment.globals.task == "frozen-features" else _TRAINING_ONLY
+    return {
+        "config": _config(experiment, without),
+        "project.yml": _target_values(experiment.project),
+        "files": _files(experiment, types, hashes, without),
     }
-    frozen = experiment.globals.task == "frozen-features"
-    return inputs | {"config": _config(experiment, () if frozen else _TRAINING_ONLY)}
 
 
 def features_inputs(
@@ -196,7 +216,7 @@ def features_inputs(
     paths = photo_paths(project, table) + photo_paths(project, readable)
     return {
         "config": _config(experiment, ("head",)),
-        "files": _files(experiment, types, hashes),
+        "files": _files(experiment, types, hashes, ("head",)),
         "photos": hash_photos(paths, hashes),
     }
 
@@ -237,8 +257,10 @@ def ensemble_inputs(
     if "stack" in settings.methods:
         files[IMG_INFO] = hashes.of(project.data_dir / IMG_INFO)
     group = group_column_of(project, table)
+    searches = "optuna" in (settings.method, *settings.methods)
+    ignored = set() if searches else {"n_trials", "weight_step"}
     return {
-        "config": flatten(settings.model_dump(mode="json"))
+        "config": flatten(settings.model_dump(mode="json", exclude=ignored))
         | {"globals/seed": experiment.globals.seed},
         "project.yml": _target_values(project),
         "files": files,
@@ -329,8 +351,13 @@ def _sample(project: Project, hashes: FileHashes) -> dict[str, str]:
 
 
 def _config(experiment: Experiment, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the values of an experiment that matter, by path."""
-    tree: dict[str, Any] = dict(experiment.tree)
+    """Return the values of an experiment that matter, by path.
+
+    Args:
+        experiment: The experiment.
+        without: As for :func:`~foldsmith.stages.tree_read.tree_read`.
+    """
+    tree = tree_read(experiment.tree, without)
     tree["globals"] = {k: v for k, v in tree["globals"].items() if k not in _FREE_GLOBALS}
     if isinstance(tree.get("extensions"), list):
         tree["extensions"] = [
@@ -338,26 +365,53 @@ def _config(experiment: Experiment, without: tuple[str, ...] = ()) -> dict[str, 
             for entry in tree["extensions"]
             if not (isinstance(entry, dict) and entry.get("type") in _FREE_TYPES)
         ]
-    excluded = tuple(f"{path}/" for path in without)
     return {
         key: value
         for key, value in flatten(tree).items()
-        if key.rsplit("/", 1)[-1] not in _FREE_KEYS and not f"{key}/".startswith(excluded)
-    }
+        if key.rsplit("/", 1)[-1] not in _FREE_KEYS
+    } | project_values(tree, experiment.project)
 
 
 def _files(
-    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+    experiment: Experiment,
+    types: Mapping[str, Callable[..., Any]],
+    hashes: FileHashes,
+    without: tuple[str, ...] = (),
 ) -> dict[str, str]:
-    """Return the hashes of the files that an experiment's parts and its own Python come from."""
-    project = experiment.project
-    found = {str(path): project.path(path) for path in project.settings.python}
-    for node in _calls(experiment.tree):
+    """Return the hashes of the files that parts of an experiment come from.
+
+    Args:
+        experiment: The experiment.
+        types: The registry.
+        hashes: Hashes of files.
+        without: As for :func:`~foldsmith.stages.tree_read.tree_read`.
+
+    Raises:
+        ConfigError: Python of the project was edited since it was imported, or a file that it
+            reads is not there.
+    """
+    project, tree = experiment.project, tree_read(experiment.tree, without)
+    found: dict[str, Path] = {}
+    of_python: dict[str, str] = {}
+    for own in files_behind(project.own_files, tree):
+        check_unedited(own)
+        of_python |= {_name(project, path): digest for path, digest in own.sources.items()}
+        for name in own.data:
+            found[name] = project.path(name)
+            if not found[name].is_file():
+                raise ConfigError(
+                    f"{project.path(own.name)}: {DATA_FILES}: {found[name]}: no such file"
+                )
+    for node in _calls(tree):
         if node["type"] == "ChannelStatistics":
             found[STATS_BY_DATA] = project.data_dir / STATS_BY_DATA
-    for name in named_files(experiment.tree, types).values():
+    for name in named_files(tree, types).values():
         found[name] = project.path(name)
-    return {name: hashes.of(path) for name, path in sorted(found.items())}
+    return of_python | {name: hashes.of(path) for name, path in sorted(found.items())}
+
+
+def _name(project: Project, path: Path) -> str:
+    return str(path.relative_to(project.folder) if path.is_relative_to(project.folder) else path)
 
 
 def _calls(node: Any) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -100,13 +100,19 @@ def refuse_existing(folder: Path) -> None:
         )
 
 
-def state_of(folder: Path, inputs: Inputs, more_epochs: bool = False) -> tuple[State, list[str]]:
+def state_of(
+    folder: Path,
+    inputs: Inputs,
+    more_epochs: bool = False,
+    compared: Callable[[Inputs], Inputs] = dict,
+) -> tuple[State, list[str]]:
     """Return how far a training is with these inputs.
 
     Args:
         folder: Its output folder.
         inputs: What it would be made from today.
         more_epochs: Whether a finished training may be continued to a later epoch.
+        compared: Returns the inputs that must be the same for a finished training to be done.
 
     Returns:
         ``done``, ``continue`` or ``fresh``; and what has changed since it was run, if that
@@ -114,7 +120,7 @@ def state_of(folder: Path, inputs: Inputs, more_epochs: bool = False) -> tuple[S
     """
     finished = read_manifest(folder / MANIFEST)
     if finished is not None:
-        changed = differences(finished.inputs, inputs)
+        changed = differences(compared(finished.inputs), compared(inputs))
         if not changed:
             return "done", []
         if more_epochs and _only_longer(finished, inputs) and (folder / RESUME_FILE).is_file():
