@@ -27,7 +27,7 @@ class OwnFile:
     """A Python file of a project, as this process has run it.
 
     Attributes:
-        name: Its name in ``project.yml``.
+        path: The file.
         offers: The names by which experiments use it: those of its ``TYPES``, and those of the
             models that it registers with timm. If there are none, it is imported for what it
             does, and every experiment depends on it.
@@ -36,24 +36,23 @@ class OwnFile:
         data: The data files that it reads, relative to the project folder.
     """
 
-    name: str
+    path: Path
     offers: frozenset[str]
     sources: Mapping[Path, str]
     data: tuple[str, ...]
 
 
-def own_file(folder: Path, name: str, source: bytes) -> OwnFile:
+def own_file(folder: Path, path: Path, source: bytes) -> OwnFile:
     """Describe a Python file of a project that was just run.
 
     Args:
         folder: The project folder.
-        name: Name of the file in ``project.yml``.
+        path: The file.
         source: What was run.
 
     Raises:
         ConfigError: Its ``FILES`` are no list of names.
     """
-    path = folder / name
     module = sys.modules[f"{MODULE_PREFIX}{path.stem}"]
     data = getattr(module, DATA_FILES, ())
     if not isinstance(data, list | tuple) or not all(isinstance(file, str) for file in data):
@@ -62,7 +61,7 @@ def own_file(folder: Path, name: str, source: bytes) -> OwnFile:
         )
     offers = frozenset(map(str, module.TYPES)) | _timm_models(module)
     sources = {path: hash_bytes(source)} | dict(_imports(module, folder, {module.__name__}))
-    return OwnFile(name, offers, sources, tuple(data))
+    return OwnFile(path, offers, sources, tuple(data))
 
 
 def files_behind(own: Iterable[OwnFile], tree: Any) -> list[OwnFile]:

@@ -272,9 +272,9 @@ class Project:
         self.source_files = [file, *sources]
         self.types: dict[str, Callable[..., Any]] = {}
         self.own_files: list[OwnFile] = []
-        for name, (path, source) in zip(settings.python, sources.items(), strict=True):
+        for path, source in sources.items():
             self.types.update(load_types(path, source))
-            self.own_files.append(own_file(folder, name, source))
+            self.own_files.append(own_file(folder, path, source))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # In another process its own Python, which was accepted here, is run anew; the settings

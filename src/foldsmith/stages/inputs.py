@@ -399,9 +399,7 @@ def _files(
         for name in own.data:
             found[name] = project.path(name)
             if not found[name].is_file():
-                raise ConfigError(
-                    f"{project.path(own.name)}: {DATA_FILES}: {found[name]}: no such file"
-                )
+                raise ConfigError(f"{own.path}: {DATA_FILES}: {found[name]}: no such file")
     for node in _calls(tree):
         if node["type"] == "ChannelStatistics":
             found[STATS_BY_DATA] = project.data_dir / STATS_BY_DATA
