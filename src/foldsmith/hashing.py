@@ -59,6 +59,12 @@ def hash_bytes(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, which is read; see :class:`FileHashes` for many files."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest_texts(digests: npt.NDArray[np.uint8], there: npt.NDArray[np.bool_]) -> Iterator[str]:
     """Yield SHA-256 as text, ``missing`` for files that were not there.
 

@@ -14,6 +14,7 @@ import foldsmith as package
 from foldsmith.config import Project
 from foldsmith.data.tables import photo_paths, read_test
 from foldsmith.errors import ConfigError, OutputError
+from foldsmith.hashing import hash_file, hash_value
 from foldsmith.stages import export, predictor_files
 
 QUICK = {"globals/max_epoch": 1, "loader/train/num_workers": 0, "model/pretrained": None}
@@ -114,6 +115,11 @@ def test_an_export_with_python_asks_each_time(finished, photos, tmp_path, cli, m
     mark = tmp_path / "ran"
     with (kept / "python/0/transforms.py").open("a") as file:
         file.write(f"open({str(mark)!r}, 'w').close()\n")
+    # As one who makes an export for others can.
+    content = json.loads((kept / "predictor.json").read_text())
+    content["files"]["python/0/transforms.py"] = hash_file(kept / "python/0/transforms.py")
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    (kept / "predictor.json").write_text(json.dumps(rest | {"sha256": hash_value(rest)}))
     arguments = ("predict", "--run", str(kept), photos[0])
     for command in (arguments, ("serve", "--run", str(kept), "--port", "0")):
         (line,) = cli(tmp_path, *command, code=2).stderr.splitlines()
@@ -251,25 +257,60 @@ def rewrite(path, change):
     save_file(arrays, path)
 
 
+def replace(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+CHANGED = "was changed since the export was written; put it back, or export the run again"
+
+
 @pytest.mark.parametrize(
     ("file", "act", "message"),
     [
         ("predictor.json", lambda p: p.write_text("{"), "is damaged; export the run again"),
-        ("predictor.json", lambda p: p.write_text('{"format": 1}'), "is damaged"),
+        ("predictor.json", lambda p: p.write_text('{"format": 2}'), "is damaged"),
         (
             "predictor.json",
-            lambda p: p.write_text(p.read_text().replace('"format": 1', '"format": 2')),
+            lambda p: p.write_text(p.read_text().replace('"format": 2', '"format": 3')),
             "in a form that this one .* does not know",
         ),
         ("members/100/weights.safetensors", lambda p: p.unlink(), "no such file"),
-        ("members/100/weights.safetensors", lambda p: p.write_bytes(b"x" * 99), "not a readable"),
+        ("members/100/weights.safetensors", lambda p: p.write_bytes(b"x" * 99), CHANGED),
         (
             "members/100/weights.safetensors",
             lambda p: rewrite(p, lambda arrays: arrays.pop("fold0.backbone.conv1.0.weight")),
-            "not the weights of the model in .*experiment.yml",
+            CHANGED,
         ),
         ("blend.safetensors", lambda p: p.unlink(), "blend.safetensors: no such file"),
         ("members/300/experiment.yml", lambda p: p.unlink(), "experiment.yml"),
+        # Sound files, with other content than was exported.
+        (
+            "blend.safetensors",
+            lambda p: rewrite(p, lambda arrays: None),
+            "blend.*was changed since",
+        ),
+        (
+            "members/100/experiment.yml",
+            lambda p: replace(p, "img_size: 32", "img_size: 48"),
+            CHANGED,
+        ),
+        ("project.yml", lambda p: replace(p, "metric: RMSE", "metric: MAE"), CHANGED),
+        ("predictor.json", lambda p: replace(p, '"avg-all"', '"stack"'), "checksum does not match"),
+        (
+            "members/100/weights.safetensors",
+            lambda p: p.write_bytes((p.parents[1] / "200/weights.safetensors").read_bytes()),
+            CHANGED,
+        ),
+        ("members/100/weights.safetensors", flip, CHANGED),
+        ("members/100/weights.safetensors", lambda p: (p.unlink(), p.mkdir()), "no such file"),
     ],
 )
 def test_damage_is_named(exported, file, act, message):

@@ -53,7 +53,7 @@ _FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch", "Ran
 _INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
 
 # Sections that inference does not read: what it takes from the training are the weights.
-_TRAINING_ONLY = (
+TRAINING_ONLY = (
     *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
     *("extensions", "globals/max_epoch", "globals/grad_accum", "globals/freeze_backbone"),
     *("globals/seed", "globals/head_epochs", "globals/ema_decay", "globals/auxiliary", "ema"),
@@ -197,7 +197,7 @@ def new_photo_inputs(
 
     A part of what an inference, or a fit of frozen features, depends on.
     """
-    without = () if experiment.globals.task == "frozen-features" else _TRAINING_ONLY
+    without = () if experiment.globals.task == "frozen-features" else TRAINING_ONLY
     return {
         "config": _config(experiment, without),
         "project.yml": _target_values(experiment.project),

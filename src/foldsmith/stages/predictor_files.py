@@ -19,23 +19,29 @@ from foldsmith.atomic import copy_file, write_json, write_text
 from foldsmith.blending.methods import restore_blend
 from foldsmith.config import Experiment, Project
 from foldsmith.config.check import named_files
+from foldsmith.config.own_files import DATA_FILES, files_behind
 from foldsmith.config.project import PROJECT_FILE
 from foldsmith.config.yaml_io import dump_yaml
 from foldsmith.data.photos_at_hand import PhotosAtHand
 from foldsmith.errors import ConfigError, OutputError
+from foldsmith.hashing import hash_file, hash_value
 from foldsmith.models.arrays import Arrays, part, prefixed, read_arrays, write_arrays
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.onnx_model import OnnxModel, check_onnx, write_onnx
 from foldsmith.models.runtime import create_runtime, random_state_kept
 from foldsmith.stages.agreement import Agreement, agreement, made_up_images, sample_images
-from foldsmith.stages.inputs import without_pretrained
+from foldsmith.stages.inputs import TRAINING_ONLY, without_pretrained
 from foldsmith.stages.member_models import MemberModels, parts_of
 from foldsmith.stages.members import goal_of
 from foldsmith.stages.predictor import NamedBlend, Predictor
+from foldsmith.stages.tree_read import tree_read
 from foldsmith.stages.types import types_of
 
 PREDICTOR_FILE = "predictor.json"
 BLEND_FILE = "blend.safetensors"
+# Key of the checksum of predictor.json itself.
+_CHECKSUM = "sha256"
+_README_FILE = "README.md"
 _MEMBERS, _EXPERIMENT, _WEIGHTS = "members", "experiment.yml", "weights.safetensors"
 
 # How far predictions of an export may be off, as a share of the target's range or of a probability.
@@ -43,7 +49,7 @@ _MEMBERS, _EXPERIMENT, _WEIGHTS = "members", "experiment.yml", "weights.safetens
 _LIMIT, _ONNX_LIMIT, _TREES_LIMIT = 1e-5, 1e-3, 0.02
 
 # Of the form of the folder: an older foldsmith has to refuse what it does not know.
-_FORMAT = 1
+_FORMAT = 2
 
 _README = """# {name}
 
@@ -58,7 +64,7 @@ or, from Python:
     import foldsmith
     table = foldsmith.load("THIS_FOLDER"{argument}).predict(["photo.jpg"])
 
-`predictor.json` names the members and the blend. {networks}. {code}
+`predictor.json` names the members, the blend and the checksum of every file. {networks}. {code}
 """
 
 _NO_CODE = "Nothing here is code."
@@ -92,7 +98,7 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> s
     begun = folder.with_name(f".{folder.name}.part-{os.getpid()}")
     begun.mkdir(parents=True)
     try:
-        content = _write_all(predictor, experiments, begun, onnx)
+        content = _sealed(begun, _write_all(predictor, experiments, begun, onnx))
         written = _read(begun, content, None, trust=True)
         images, what = sample_images(predictor.models[0].experiment.project)
         exact = _in_float32(predictor) if onnx else None
@@ -146,14 +152,47 @@ def _write_all(
         argument=", trust=True" if python else "",
         code=_CODE if python else _NO_CODE,
     )
-    write_text(folder / "README.md", readme)
+    write_text(folder / _README_FILE, readme)
     return {
         "format": _FORMAT,
         "foldsmith": __version__,
         "run": name,
         "blend": predictor.blend,
         "members": names,
+        "onnx": onnx,
     }
+
+
+def _sealed(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of the file that names it all, with the checksums of all others."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    # What people read changes no prediction.
+    files = {
+        path.relative_to(folder).as_posix(): hash_file(path)
+        for path in paths
+        if path.name != _README_FILE
+    }
+    return _with_checksum(content | {"files": files})
+
+
+def _with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in content.items() if key != _CHECKSUM}
+    return rest | {_CHECKSUM: hash_value(rest)}
+
+
+def _check_files(folder: Path, content: dict[str, Any]) -> None:
+    """Make sure that an export is as it was written.
+
+    Raises:
+        OutputError: A file is gone or was changed.
+    """
+    again = "put it back, or export the run again"
+    for name, digest in content["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise OutputError(f"{path}: no such file; {again}")
+        if hash_file(path) != digest:
+            raise OutputError(f"{path}: was changed since the export was written; {again}")
 
 
 def read_predictor(folder: Path, device: str | None, trust: bool) -> Predictor:
@@ -174,6 +213,7 @@ def read_predictor(folder: Path, device: str | None, trust: bool) -> Predictor:
         content = json.loads(path.read_text(encoding="utf-8"))
         known = content["format"] == _FORMAT
         names = [*content["members"], content["blend"], content["foldsmith"]]
+        whole = not known or _with_checksum(content) == content
     except (OSError, ValueError, KeyError, TypeError):
         raise OutputError(f"{path}: is damaged; export the run again") from None
     if not known:
@@ -181,6 +221,9 @@ def read_predictor(folder: Path, device: str | None, trust: bool) -> Predictor:
             f"{path}: was written by foldsmith {names[-1]}, in a form that this one "
             f"({__version__}) does not know; install that version"
         )
+    if not whole:
+        raise OutputError(f"{path}: is damaged: its checksum does not match; export the run again")
+    _check_files(folder, content)
     return _read(folder, content, device, trust)
 
 
@@ -188,7 +231,9 @@ def _read(folder: Path, content: dict[str, Any], device: str | None, trust: bool
     # An export is made to be passed on: each use says that its Python may run.
     project = Project.open(folder, trust=trust, remembered=False)
     with random_state_kept():
-        members = [_read_member(project, name, device) for name in content["members"]]
+        members = [
+            _read_member(project, name, device, content["onnx"]) for name in content["members"]
+        ]
     blend = None
     if content["blend"] is not None:
         goal = goal_of(project)
@@ -197,13 +242,12 @@ def _read(folder: Path, content: dict[str, Any], device: str | None, trust: bool
     return Predictor(folder, members, blend)
 
 
-def _read_member(project: Project, name: str, device: str | None) -> MemberModels:
+def _read_member(project: Project, name: str, device: str | None, as_onnx: bool) -> MemberModels:
     root = project.path(_MEMBERS) / name
     experiment = Experiment.load(project, root / _EXPERIMENT)
     if device is not None:
         experiment = experiment.with_values({"globals/device": device})
     path, arrays = root / _WEIGHTS, {}
-    as_onnx = any(root.glob("*.onnx"))
     frozen = experiment.globals.task == "frozen-features"
     if frozen or not as_onnx:
         arrays = read_arrays(path)
@@ -267,7 +311,13 @@ def _self_contained(member: MemberModels) -> Experiment:
         # The statistics of the photos as numbers.
         {path: parts[path] for path in _statistics(experiment.tree["dataset"], "dataset")}
     )
-    types = types_of(experiment.project)
+    types, own_files = types_of(experiment.project), experiment.project.own_files
+    predicts = tree_read(experiment.tree, TRAINING_ONLY)
+    for own in files_behind(own_files, predicts):
+        for file in own.data:
+            raise ConfigError(
+                f"{own.path}: {DATA_FILES}: reads {file}, which an export does not take along"
+            )
     for path, file in named_files(experiment.tree, types).items():
         raise ConfigError(
             f"{experiment.file}: {path}: is made from the file {file}, which an export does not "
