@@ -43,8 +43,8 @@ def test_a_mismatch_lists_the_keys(tmp_path):
         ImageModel("resnet34d", [None, 2], pretrained="w.pth", folder=tmp_path)
     assert "keys missing in the file: layer1.2.bn1.bias" in str(error.value)
     state = create_backbone("resnet18d").state_dict()
-    torch.save({**state, "head.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match="1 keys unknown to the model: head.weight"):
+    torch.save({**state, "neck.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match="1 keys unknown to the model: neck.weight"):
         ImageModel("resnet18d", [None, 2], pretrained="w.pth", folder=tmp_path)
     torch.save({**state, "conv1.0.weight": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(ConfigError, match=r"another shape: conv1.0.weight \(1,\) instead of"):

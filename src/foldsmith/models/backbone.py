@@ -8,7 +8,12 @@ from torch import nn
 from foldsmith.config import ExistingFile, Types
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.errors import ConfigError, one_line
-from foldsmith.models.weights import load_weights
+from foldsmith.models.weights import load_backbone
+
+# Arguments of timm by which it would read weights itself, or fetch them.
+_FROM_ELSEWHERE = frozenset(
+    ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+)
 
 
 def create_backbone(
@@ -44,6 +49,12 @@ def create_backbone(
         arguments["drop_path_rate"] = drop_path_rate
     if img_size is not None:
         arguments["img_size"] = img_size
+    elsewhere = sorted(_FROM_ELSEWHERE & arguments.keys())
+    if elsewhere:
+        raise ConfigError(
+            f"timm model {model_name}: {elsewhere[0]} is not for options; a file of weights is "
+            "named by model/pretrained"
+        )
     try:
         model: nn.Module = timm.create_model(
             model_name, pretrained=False, num_classes=0, **arguments
@@ -63,7 +74,8 @@ def pretrained_backbone(
 
     Args:
         base_name: timm model.
-        pretrained: Snapshot of the backbone, relative to ``folder``; null for random weights.
+        pretrained: Weights of the backbone, relative to ``folder``: what a pretraining kept, or
+            a file of timm's; null for random weights.
         folder: The project folder.
         backbone_options: Further arguments of :func:`create_backbone`.
 
@@ -72,7 +84,7 @@ def pretrained_backbone(
     """
     backbone = create_backbone(base_name, **(backbone_options or {}))
     if pretrained is not None:
-        load_weights(backbone, folder / pretrained)
+        load_backbone(backbone, folder / pretrained)
     return backbone
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from foldsmith.config import ExistingFile, Types
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone, num_features
-from foldsmith.models.weights import load_weights
+from foldsmith.models.weights import load_backbone
 
 _PREFIX = "of_"
 
@@ -26,7 +26,8 @@ class ImageModel(nn.Module):
         dims_head: Widths of the head: first the features (null: what the backbone gives),
             last the outputs. Two numbers are one linear layer; each further one adds a
             hidden layer with ReLU.
-        pretrained: Snapshot of the backbone, relative to ``folder``; null for random weights.
+        pretrained: Weights of the backbone, relative to ``folder``: what a pretraining kept, or
+            a file of timm's; null for random weights.
         folder: The project folder.
         freeze_backbone: Train the head alone; the backbone keeps its weights and its
             BatchNorm statistics.
@@ -71,7 +72,7 @@ class ImageModel(nn.Module):
         self.head = nn.Sequential(*layers)
         self.auxiliary = nn.ModuleDict()
         if pretrained is not None:
-            load_weights(self.backbone, folder / pretrained)
+            load_backbone(self.backbone, folder / pretrained)
         self.freeze_backbone = freeze_backbone
         # Some backbones have parameters that are never trained.
         self._trainable = [p for p in self.backbone.parameters() if p.requires_grad]

@@ -14,6 +14,7 @@ import torch
 
 from foldsmith import __version__
 from foldsmith.config import Experiment, Project
+from foldsmith.config.references import is_reference
 from foldsmith.data.checks import split_groups, table_problems
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.statistics import photo_facts
@@ -175,7 +176,8 @@ def _try_each(plan: Plan, experiments: Mapping[str, Experiment]) -> list[str]:
     for name, experiment in sorted(experiments.items()):
         try:
             frozen = experiment.globals.task == "frozen-features"
-            trial = (_try_frozen if frozen else _try)(experiment, plan.types)
+            tried = _with_weights(experiment, plan)
+            trial = (_try_frozen if frozen else _try)(tried, plan.types)
         except FoldsmithError as error:
             problems += str(error).splitlines()
             print(f"  {name}: fails")
@@ -201,6 +203,24 @@ def _try_each(plan: Plan, experiments: Mapping[str, Experiment]) -> list[str]:
     return problems
 
 
+def _with_weights(experiment: Experiment, plan: Plan) -> Experiment:
+    """Return an experiment that begins with the weights that it names.
+
+    Without those that a pretraining of the plan makes, which may not be there yet, or not as they
+    will be.
+    """
+    model = experiment.tree["model"]
+    named = model.get("pretrained") if isinstance(model, dict) else None
+    if not isinstance(named, str):
+        return experiment
+    # Of the project, wherever the experiment is tried.
+    path = plan.project.path(named)
+    made = {plan.project.path(step.folder) for step in plan.steps if step.kind == "pretrain"}
+    if is_reference(named) or path.parent in made or not path.is_file():
+        return without_pretrained(experiment)
+    return experiment.with_values({"model/pretrained": str(path)})
+
+
 def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Trial:
     """Send one batch through an experiment: forward, loss, backward, optimizer step."""
     project, settings = experiment.project, experiment.globals
@@ -211,7 +231,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     store = PhotoStore(None, FileHashes(project.hash_store))
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
     if not pretraining:
-        experiment = without_pretrained(experiment).with_values({"globals/val_fold": 0})
+        experiment = experiment.with_values({"globals/val_fold": 0})
     parts = experiment.build(types, context)
     model = runtime.place(parts["model"])
     loader, optimizer = parts["loader/train"], parts["optimizer"]
@@ -254,7 +274,7 @@ def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]])
     runtime = create_runtime(experiment.globals)
     store = PhotoStore(None, FileHashes(project.hash_store))
     context = {"project": project, "images": store, "runtime": runtime, "task": None}
-    experiment = without_pretrained(experiment).with_values({"globals/val_fold": 0})
+    experiment = experiment.with_values({"globals/val_fold": 0})
     parts = experiment.build(types, context)
     backbone = runtime.place(parts["model"]).eval()
     head, loader = head_of(experiment, types)[0], parts["loader/val"]
