@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from foldsmith.config.yaml_io import dump_yaml, parse_yaml, read_yaml
+from foldsmith.config.yaml_io import dump_yaml, parse_yaml, read_yaml, scalar_yaml
 from foldsmith.errors import ConfigError
 
 
@@ -28,6 +30,20 @@ def test_python_objects_are_refused(tmp_path):
     path.write_text("a: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(ConfigError, match=r"x\.yml:1"):
         read_yaml(path)
+
+
+@given(
+    st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+        st.from_regex(r"[-+]?0?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", fullmatch=True),
+        st.sampled_from(["NO", "yes", "~", "null", "NA", "TRUE", "1:30", "2020-01-01", "=", ""]),
+    )
+)
+def test_a_text_that_is_written_is_read_as_that_text(text):
+    value = {"class_names": [text], "column": text}
+    assert parse_yaml(dump_yaml(value), "here") == value
+    assert parse_yaml(f"a: {scalar_yaml(text)}", "here") == {"a": text}
+    assert "\n" not in scalar_yaml(text)
 
 
 def test_round_trip():

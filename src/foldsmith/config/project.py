@@ -39,6 +39,12 @@ MetricName = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
 # Those that make sense of classes without an order.
 OF_ANY_CLASSES: tuple[MetricName, ...] = ("Accuracy", "LogLoss", "AUC")
 
+# Those that judge classes: every target must be the value of one.
+OF_CLASSES: tuple[MetricName, ...] = ("QWK", *OF_ANY_CLASSES)
+
+# Columns that foldsmith adds to the tables, or to those that it makes of them.
+_ADDED = ("fold", "merged_group", "prediction")
+
 FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
 
 AuxiliaryKind = Literal["regression", "multi-label"]
@@ -192,6 +198,14 @@ class ProjectSettings(BaseModel):
             raise ValueError(f"there is no metric {value}{hint}")
         return value
 
+    @field_validator("class_names", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        for name in value if isinstance(value, list | tuple) else ():
+            if not isinstance(name, str):
+                raise ValueError(f"{name!r} is no text in YAML; write it in quotes")
+        return value
+
     @field_validator("auxiliary")
     @classmethod
     def _plain_names(cls, value: dict[str, AuxiliarySettings]) -> dict[str, AuxiliarySettings]:
@@ -212,13 +226,12 @@ class ProjectSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ProjectSettings":
+        self._check_columns()
         low, high = self.target_range
         if not low < high:
             raise ValueError(f"target_range: {low} is not below {high}")
-        if self.class_values and len(self.class_values) != self.n_classes:
-            raise ValueError(
-                f"class_values: {len(self.class_values)} values for n_classes: {self.n_classes}"
-            )
+        if self.class_values:
+            self._check_class_values()
         if self.class_names:
             self._check_class_names()
         if self.continuous and len(self.continuous.thresholds) != self.n_classes - 1:
@@ -230,10 +243,42 @@ class ProjectSettings(BaseModel):
             raise ValueError(f"group_column: folds/method {self.folds.method} needs one")
         return self
 
+    def _check_columns(self) -> None:
+        columns = {
+            "id_column": self.id_column,
+            "target_column": self.target_column,
+            "group_column": self.group_column,
+        }
+        for key, column in columns.items():
+            if column in _ADDED:
+                raise ValueError(
+                    f"{key}: {column}: foldsmith writes a column of this name; rename it in the "
+                    "tables"
+                )
+        named = [column for column in columns.values() if column is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(f"{', '.join(columns)}: must be different columns")
+
+    def _check_class_values(self) -> None:
+        low, high = self.target_range
+        if len(self.class_values) != self.n_classes:
+            raise ValueError(
+                f"class_values: {len(self.class_values)} values for n_classes: {self.n_classes}"
+            )
+        if len(set(self.class_values)) < self.n_classes:
+            raise ValueError("class_values: a value stands twice")
+        outside = [value for value in self.class_values if not low <= value <= high]
+        if outside:
+            raise ValueError(
+                f"class_values: {outside[0]:g} is outside target_range {low:g}..{high:g}"
+            )
+
     def _check_class_names(self) -> None:
         n = len(self.class_names)
         if len(set(self.class_names)) < n:
             raise ValueError("class_names: a name stands twice")
+        if not all(name.strip() for name in self.class_names):
+            raise ValueError("class_names: a name is empty")
         if self.n_classes != n or self.target_range != (0, n - 1):
             raise ValueError("class_names: n_classes and target_range follow from them; leave out")
         if self.class_values or self.continuous:

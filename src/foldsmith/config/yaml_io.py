@@ -99,6 +99,10 @@ def _holds_itself(node: Any, above: set[int]) -> bool:
 
 
 class _Dumper(yaml.SafeDumper):
+    """Writes what :class:`_Loader` reads as the same value: ``1e5`` of a text in quotes."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
     def ignore_aliases(self, data: Any) -> bool:
         """Write every value out: anchors would hide what an experiment really used."""
         return True
@@ -121,3 +125,11 @@ def inline_yaml(value: Any) -> str:
     )
     # After a bare scalar comes the end of the document.
     return text.removesuffix("...\n").strip()
+
+
+def scalar_yaml(value: str | float | None) -> str:
+    """Return a value as YAML on one line, letters beyond ASCII as they are."""
+    text: str = yaml.dump(
+        [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=float("inf")
+    )
+    return text.strip()[1:-1]

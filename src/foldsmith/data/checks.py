@@ -7,14 +7,14 @@ from typing import TypeVar
 import pandas as pd
 
 from foldsmith.config import Project
-from foldsmith.data.folds import assign_folds
+from foldsmith.data.fold_table import split
+from foldsmith.data.statistics import COLUMNS
 from foldsmith.data.submission import submission_form
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     read_folds,
     read_test,
     read_train,
-    target_numbers,
 )
 from foldsmith.errors import DataError
 
@@ -45,6 +45,7 @@ def table_problems(project: Project, meta_files: Iterable[str | None] = ()) -> l
     test = attempt(lambda: read_test(project))
     if train is not None:
         attempt(lambda: _check_folds(project, train))
+        attempt(lambda: _check_id_column(project))
     if test is not None and project.settings.sample_submission is not None:
         attempt(lambda: submission_form(project, test))
     if train is not None and test is not None:
@@ -70,12 +71,17 @@ def split_groups(project: Project, meta_file: str | None) -> list[str]:
 
 
 def _check_folds(project: Project, train: pd.DataFrame) -> None:
-    settings = project.settings
-    groups = train[settings.group_column] if settings.group_column else None
-    try:
-        assign_folds(settings.folds, target_numbers(project, train), groups)
-    except DataError as error:
-        raise DataError(f"{project.data_dir / settings.train_csv}: {error}") from None
+    split(project, train)
+
+
+def _check_id_column(project: Project) -> None:
+    """Make sure that no column beside the ids is called like theirs in what preprocess writes."""
+    column = project.settings.id_column
+    if column in ("data_type", "problem", "in", *COLUMNS):
+        raise DataError(
+            f"{project.source_files[0]}: id_column: {column}: preprocess writes a column of this "
+            "name; rename it in the tables"
+        )
 
 
 def _check_overlap(project: Project, train: pd.DataFrame, test: pd.DataFrame) -> None:

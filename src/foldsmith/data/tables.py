@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Project
+from foldsmith.config.project import OF_CLASSES
+from foldsmith.data.class_values import off_values
 from foldsmith.data.csv_files import line_numbers, parse
 from foldsmith.errors import DataError, one_line
 from foldsmith.hashing import hash_texts
@@ -122,6 +124,11 @@ def read_train(project: Project, with_bad: bool = False) -> pd.DataFrame:
         path, columns, settings.id_column, number_columns=_targets_as_numbers(project)
     )
     problems = [*_value_problems(project, path, table), *path_problems(project, table)]
+    if MERGED_COLUMN in table.columns:
+        problems.append(
+            f"column {MERGED_COLUMN}: preprocess writes one of this name into the fold table; "
+            "rename yours"
+        )
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
     return table if with_bad else _without_bad(project, table)
@@ -164,6 +171,16 @@ def _value_problems(project: Project, path: Path, table: pd.DataFrame) -> Iterab
                 f"column {column}: {wrong.sum()} targets are {what}, the first at id {first} "
                 f"({_lines(path, wrong)})"
             )
+    off = pd.Series(off_values(targets.to_numpy(), project.class_values)) & targets.notna()
+    if settings.metric in OF_CLASSES and off.any():
+        known = [number_text(value) for value in project.class_values]
+        listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+        yield (
+            f"column {column}: {off.sum()} targets are none of the {len(known)} class values "
+            f"({listed}), the first is {table[column][off].iloc[0]} ({_lines(path, off)}), but "
+            f"{settings.metric} judges classes; set class_values and n_classes in project.yml, or "
+            "another metric"
+        )
     if settings.group_column is not None:
         empty = gaps(table[settings.group_column])
         if empty.any():
@@ -172,6 +189,12 @@ def _value_problems(project: Project, path: Path, table: pd.DataFrame) -> Iterab
 
 def _without_group(path: Path, empty: pd.Series) -> str:
     return f"{empty.sum()} rows have no group, {_lines(path, empty)}"
+
+
+def targets_are_classes(project: Project, table: pd.DataFrame) -> bool:
+    """Return whether every target is a class: the name of one, or the value of one."""
+    targets = target_numbers(project, table).to_numpy()
+    return not off_values(targets, project.class_values).any()
 
 
 def gaps(column: pd.Series) -> pd.Series:

@@ -11,9 +11,9 @@ from foldsmith.config import EnsembleSettings, Experiment, Project
 from foldsmith.config.flatten import flatten
 from foldsmith.config.settings import FINE_TUNINGS, WITH_CLASSES
 from foldsmith.data.duplicates import NEAR_DUPLICATES
+from foldsmith.data.fold_table import class_sizes, fold_table, fold_warnings
 from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.tables import (
-    FOLD_COLUMN,
     as_written,
     group_column_of,
     photo_paths,
@@ -133,15 +133,15 @@ def _data(project: Project) -> Section:
     if group is not None:
         sentence += f", {folds[group].nunique()} groups by {group}"
     section.parts.append(Text(f"{sentence}; predictions are judged by {settings.metric}."))
-    targets = folds[settings.target_column]
-    few = project.class_names or targets.nunique() <= 20
-    shown = targets if few else pd.qcut(targets, 4, duplicates="drop")
-    by_target = pd.crosstab(folds[FOLD_COLUMN], shown)
-    by_target.columns = [f"target {name}" for name in by_target.columns]
-    by_target["photos"] = by_target.sum(axis=1)
-    if group is not None:
-        by_target["groups"] = folds.groupby(FOLD_COLUMN)[group].nunique()
-    section.parts.append(table("Photos of each fold", by_target.reset_index()))
+    by_target = fold_table(project, folds)
+    # A class may be called fold.
+    first = "fold" if "fold" not in by_target.columns else "number of the fold"
+    rows = by_target.rename_axis(first).reset_index()
+    sizes = class_sizes(project, folds)
+    counted = "" if sizes is None else f"; {sizes.summary()}"
+    section.parts.append(table(f"Photos of each fold{counted}", rows))
+    for note in fold_warnings(project, folds):
+        section.parts.append(Text(f"{note[0].upper()}{note[1:]}."))
     every = "Every photo is a point."
     if len(info) > figures.POINTS:
         every = f"{figures.POINTS} of the photos, evenly chosen, are points."

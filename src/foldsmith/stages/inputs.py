@@ -22,6 +22,7 @@ from foldsmith.data.tables import (
     read_test,
     read_train,
     readable_test,
+    targets_are_classes,
 )
 from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes, hash_texts, hash_value
@@ -66,14 +67,17 @@ def preprocess_inputs(project: Project, hashes: FileHashes) -> Inputs:
     settings = project.settings
     train, test = (_table(project, name) for name in (settings.train_csv, settings.test_csv))
     paths = photo_paths(project, train) + photo_paths(project, test)
-    return inputs_read(project, hash_tables(project, hashes), hash_photos(paths, hashes))
+    return inputs_read(project, train, hash_tables(project, hashes), hash_photos(paths, hashes))
 
 
-def inputs_read(project: Project, tables: Mapping[str, str], photos: str) -> Inputs:
+def inputs_read(
+    project: Project, train: pd.DataFrame, tables: Mapping[str, str], photos: str
+) -> Inputs:
     """Return the inputs of the statistics and folds, as they were read.
 
     Args:
         project: The project.
+        train: The train table.
         tables: As :func:`hash_tables` returns them.
         photos: As :func:`hash_photos` returns it.
     """
@@ -84,6 +88,9 @@ def inputs_read(project: Project, tables: Mapping[str, str], photos: str) -> Inp
     )
     return {
         "project.yml": _project_values(project, keys),
+        # Every class is spread over the folds; a continuous target in bins.
+        "targets are classes": project.settings.target_column in train.columns
+        and targets_are_classes(project, train),
         "files": dict(tables),
         "photos": photos,
     }

@@ -8,7 +8,6 @@ from string import Template
 from typing import Any, Literal
 
 import pandas as pd
-import yaml
 
 from foldsmith.atomic import write_csv, write_text
 from foldsmith.config.budget import Budget
@@ -19,7 +18,7 @@ from foldsmith.config.project import (
     TEMPLATE_OF_CLASSES,
     FoldSettings,
 )
-from foldsmith.config.yaml_io import read_yaml
+from foldsmith.config.yaml_io import read_yaml, scalar_yaml
 from foldsmith.data.csv_files import read_texts
 from foldsmith.data.survey import (
     Guess,
@@ -481,13 +480,13 @@ def _project_values(folder: Path, found: _Found) -> dict[str, Any]:
     return {
         "how_made": "Found in the data by 'foldsmith new': look it over.",
         "name": _own_name(folder),
-        "image_path": _scalar(f"{{{found.path_column}}}"),
-        "id_column": _scalar(found.id_column),
+        "image_path": scalar_yaml(f"{{{found.path_column}}}"),
+        "id_column": scalar_yaml(found.id_column),
         "about_target": _about_target(found),
-        "target_column": _scalar(found.target_column),
+        "target_column": scalar_yaml(found.target_column),
         "target_values": _target_values(found),
         "metrics": _METRICS_OF_CLASSES if found.of_classes else _METRICS,
-        "group_column": _scalar(found.group_column),
+        "group_column": scalar_yaml(found.group_column),
         "method": found.folds.method,
         "n_splits": found.folds.n_splits,
         "metric": found.metric,
@@ -500,7 +499,7 @@ def _target_values(found: _Found) -> str:
     """Return the lines of the project file on the values of the target."""
     target = found.target
     if found.unordered:
-        return "class_names:\n" + "\n".join(f"- {_scalar(name)}" for name in target.classes)
+        return "class_names:\n" + "\n".join(f"- {scalar_yaml(name)}" for name in target.classes)
     return _SCALE.format(
         range=_numbers(target.range),
         n_classes=target.n_classes,
@@ -589,14 +588,8 @@ def _numbers(values: Sequence[float]) -> str:
     return str([int(v) if v == int(v) and abs(v) < 1e15 else v for v in values])
 
 
-def _scalar(value: Any) -> str:
-    """Return a text or None as YAML on one line."""
-    text: str = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10**6)
-    return text.strip()[1:-1]
-
-
 def _own_name(folder: Path) -> str:
-    return _scalar(folder.resolve().name)
+    return scalar_yaml(folder.resolve().name)
 
 
 def _link(link: Path, target: Path, project: Path) -> None:

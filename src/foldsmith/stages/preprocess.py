@@ -11,7 +11,13 @@ from foldsmith.config import Experiment, Project
 from foldsmith.data.checks import table_problems
 from foldsmith.data.duplicates import NEAR_DUPLICATES, merged_groups, near_duplicates
 from foldsmith.data.facts import KeptFacts
-from foldsmith.data.folds import assign_folds
+from foldsmith.data.fold_table import (
+    class_sizes,
+    fold_table,
+    fold_table_text,
+    fold_warnings,
+    split,
+)
 from foldsmith.data.statistics import (
     IMG_INFO,
     STATS_BY_DATA,
@@ -27,7 +33,6 @@ from foldsmith.data.tables import (
     photo_paths,
     read_test,
     read_train,
-    target_numbers,
 )
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
@@ -92,7 +97,7 @@ def _preprocess(
     if len(bad) and not skip_bad:
         raise DataError(_bad_message(bad))
     photos = hash_contents(paths, digest_texts(facts.digests, facts.there))
-    inputs = inputs_read(project, before, photos)
+    inputs = inputs_read(project, tables["train"], before, photos)
     hashes.save()
     good = ids[[problem is None for problem in facts.problems]].index.to_numpy()
     outputs = [data / IMG_INFO, data / STATS_BY_DATA, project.fold_table]
@@ -101,11 +106,17 @@ def _preprocess(
     train = tables["train"].iloc[of_train].reset_index(drop=True)
     pairs = near_duplicates(facts.hashes, facts.thumbnails, good)
     merged = _merged(project, train, pairs)
-    folds = _folds(project, train, merged)
+    folds = split(project, train, merged)
     info = pd.concat([ids, facts.table], axis=1).iloc[good].reset_index(drop=True)
     info = info.astype({"height": int, "width": int})
     statistics = statistics_by_data(info)
-    leaks = _leaks(project, info, folds, pairs)
+    leaks = _leaks(project, info, folds.folds, pairs)
+    with_folds = train.assign(**{FOLD_COLUMN: folds.folds})
+    if merged is not None:
+        with_folds[MERGED_COLUMN] = merged
+    # All that can fail comes before the manifest: what it says is done is whole.
+    table, sizes = fold_table(project, with_folds), class_sizes(project, with_folds)
+    notes = fold_warnings(project, with_folds)
     _check_unchanged(project, before, hash_tables(project, hashes))
 
     # From here on the old results are none; a run that is killed below starts again.
@@ -119,9 +130,6 @@ def _preprocess(
             (data / name).unlink(missing_ok=True)
     write_csv(data / IMG_INFO, info)
     write_csv(data / STATS_BY_DATA, statistics, index=True)
-    with_folds = train.assign(**{FOLD_COLUMN: folds})
-    if merged is not None:
-        with_folds[MERGED_COLUMN] = merged
     write_csv(project.fold_table, with_folds)
     write_manifest(
         data / PREPROCESS_MANIFEST,
@@ -135,13 +143,16 @@ def _preprocess(
         near_duplicates=len(leaks),
         wall_s=watch.seconds,
     )
-    table = _fold_table(project, with_folds)
     print(f"{len(train)} labelled photos, {len(tables['test'])} to predict")
     print(statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
-    print(f"folds by {project.settings.folds.method}:")
-    print(table.to_string())
+    if sizes is not None:
+        print(sizes.summary())
+    print(folds.how)
+    print(fold_table_text(table))
     for path in outputs:
         print(f"wrote {shown(path)}")
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
     _warn(project, bad, leaks)
     return table
 
@@ -204,12 +215,6 @@ def _merged(project: Project, train: pd.DataFrame, pairs: pd.DataFrame) -> np.nd
     return merged_groups(groups, pairs[pairs["second"] < len(train)], len(train))
 
 
-def _folds(project: Project, train: pd.DataFrame, merged: np.ndarray | None) -> np.ndarray:
-    settings = project.settings
-    groups = train[settings.group_column] if settings.group_column else None
-    return assign_folds(settings.folds, target_numbers(project, train), groups, merged)
-
-
 def _leaks(
     project: Project, info: pd.DataFrame, folds: np.ndarray, pairs: pd.DataFrame
 ) -> pd.DataFrame:
@@ -258,21 +263,3 @@ def _warn(project: Project, bad: pd.DataFrame, leaks: pd.DataFrame) -> None:
             f"in {name})",
             file=sys.stderr,
         )
-
-
-def _fold_table(project: Project, with_folds: pd.DataFrame) -> pd.DataFrame:
-    settings = project.settings
-    targets = with_folds[settings.target_column]
-    table = pd.crosstab(with_folds[FOLD_COLUMN], _shown_target(targets))
-    table["photos"] = table.sum(axis=1)
-    if settings.group_column is not None:
-        groups = with_folds[settings.group_column]
-        table["groups"] = groups.groupby(with_folds[FOLD_COLUMN]).nunique()
-    return table
-
-
-def _shown_target(targets: pd.Series) -> pd.Series:
-    """Return the targets as they are, or quartiles of them if there are too many to list."""
-    if targets.nunique() <= 20:
-        return targets
-    return pd.Series(pd.qcut(targets, 4, duplicates="drop").astype(str), name="target")

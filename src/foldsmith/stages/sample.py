@@ -13,7 +13,7 @@ import pandas as pd
 from foldsmith.atomic import write_csv
 from foldsmith.config import Project
 from foldsmith.data.csv_files import read_texts
-from foldsmith.data.tables import photo_paths, read_test, read_train
+from foldsmith.data.tables import FOLD_COLUMN, photo_paths, read_test, read_train
 from foldsmith.stages.preprocess import preprocess
 
 # Labelled images of a sample, and images to predict. Folds need several of each class.
@@ -63,6 +63,8 @@ def _spread(table: pd.DataFrame, target: str, group: str | None, most: int) -> l
     rows = set(order[chosen].tolist())
     if group in table:  # folds of groups need as many groups as there are folds
         rows |= set(np.flatnonzero(~table[group].duplicated())[:most].tolist())
+    if FOLD_COLUMN in table:  # folds that the table brings along are all needed
+        rows |= set(np.flatnonzero(table.groupby(FOLD_COLUMN).cumcount() < 4).tolist())
     return sorted(rows)
 
 

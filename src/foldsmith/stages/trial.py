@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from foldsmith.config import Experiment
@@ -156,7 +157,7 @@ def _loss_problems(experiment: Experiment, built: Mapping[str, Any], task: Task)
     loss = built.get("loss")
     if loss is None:
         return
-    labels = torch.tensor(experiment.project.target_range)
+    labels = torch.from_numpy(task.codes(np.asarray(experiment.project.target_range)))
     try:
         outputs = torch.zeros(len(labels), task.n_outputs, requires_grad=True)
         with warnings.catch_warnings():

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from foldsmith.config import Project, Types
 from foldsmith.config.suggest import did_you_mean
+from foldsmith.data.class_values import nearest as nearest
 from foldsmith.errors import ConfigError
 
 Array = npt.NDArray[np.float64]
@@ -108,12 +109,6 @@ class Metric:
                 f"{len(values)}), one per class; there are {predictions.shape}"
             )
         return predictions, nearest(targets, values), len(values)
-
-
-def nearest(numbers: Array, values: npt.ArrayLike) -> Classes:
-    """Return the position of the value nearest to each number, int64, shape (n,)."""
-    positions: Classes = np.abs(numbers[:, None] - np.asarray(values)).argmin(axis=1)
-    return positions
 
 
 def rmse(predictions: Array, targets: Array) -> float:

@@ -1,0 +1,178 @@
+"""The folds of a project, and what is shown of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.config import Project
+from foldsmith.data.folds import MAX_CLASSES, ClassSizes, assign_folds, own_folds, torn_groups
+from foldsmith.data.tables import (
+    FOLD_COLUMN,
+    group_column_of,
+    target_numbers,
+    targets_are_classes,
+)
+from foldsmith.errors import DataError
+from foldsmith.texts import brief
+
+# Names of classes that fit beside each other in a table that is printed, in characters.
+_WIDTH = 100
+_NAME = 16
+
+# Names of groups that often stand for a gap.
+_LIKE_GAPS = {"na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "nil"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The labelled photos in folds.
+
+    Attributes:
+        folds: Fold of each row, 0..n_splits-1, int64, shape (n,).
+        how: Who has made the folds, as a line of text.
+    """
+
+    folds: npt.NDArray[np.int64]
+    how: str
+
+
+def split(
+    project: Project, train: pd.DataFrame, merged: npt.NDArray[np.int64] | None = None
+) -> Split:
+    """Split the labelled photos: by a column ``fold`` of their table, else by the method.
+
+    Args:
+        project: The project.
+        train: The train table, as :func:`~foldsmith.data.tables.read_train` returns it.
+        merged: Number of each photo's group, shape (n,), where near-identical photos have joined
+            groups.
+
+    Raises:
+        DataError: The rows cannot be split, or the column cannot be the folds.
+    """
+    settings = project.settings
+    table = project.data_dir / settings.train_csv
+    if FOLD_COLUMN not in train.columns:
+        groups = train[settings.group_column] if settings.group_column else None
+        targets, classes = target_numbers(project, train), targets_are_classes(project, train)
+        try:
+            folds = assign_folds(settings.folds, targets, groups, merged, classes)
+        except DataError as error:
+            raise DataError(f"{table}: {error}") from None
+        return Split(folds, f"folds by {settings.folds.method}:")
+    remedy = f"mend the column {FOLD_COLUMN}, or rename it if it does not hold folds"
+    try:
+        own = own_folds(train[FOLD_COLUMN])
+    except DataError as error:
+        raise DataError(f"{table}: column {FOLD_COLUMN}: {error}; {remedy}") from None
+    if own.n_splits != project.n_splits:
+        raise DataError(
+            f"{table}: column {FOLD_COLUMN}: holds {own.n_splits} folds, but folds/n_splits is "
+            f"{project.n_splits}; set n_splits: {own.n_splits} in project.yml, or rename the "
+            "column if it does not hold folds"
+        )
+    together = {}
+    if "Group" in settings.folds.method and settings.group_column is not None:
+        together[f"a group by {settings.group_column}"] = train[settings.group_column]
+    if merged is not None:
+        # Groups are not torn apart, if the first check was passed: near-identical photos are.
+        together["near-identical photos (folds/merge_near_duplicates)"] = pd.Series(merged)
+    for what, groups in together.items():
+        torn = torn_groups(own.folds, groups)
+        if torn:
+            rows = np.flatnonzero(groups.astype(str) == torn[0])
+            other = rows[own.folds[rows] != own.folds[rows[0]]][0]
+            one, two = train[settings.id_column].iloc[[rows[0], other]]
+            raise DataError(
+                f"{table}: column {FOLD_COLUMN}: {what} must stay in one fold, but ids {one} and "
+                f"{two} are in folds {train[FOLD_COLUMN].iloc[rows[0]]} and "
+                f"{train[FOLD_COLUMN].iloc[other]} ({len(torn)} such cases); {remedy}"
+            )
+    shifted = " (its fold 1 is fold 0 here, and so on)" if own.first else ""
+    return Split(
+        own.folds,
+        f"folds: column {FOLD_COLUMN} of {settings.train_csv}, {own.n_splits} folds{shifted}",
+    )
+
+
+def class_sizes(project: Project, table: pd.DataFrame) -> ClassSizes | None:
+    """Return how many photos each class has; None where the targets are no classes.
+
+    Args:
+        project: The project.
+        table: The train table or a fold table.
+    """
+    if not targets_are_classes(project, table):
+        return None
+    return ClassSizes.of(table[project.settings.target_column], project.class_names or None)
+
+
+def fold_table(project: Project, table: pd.DataFrame) -> pd.DataFrame:
+    """Return how many photos are in each fold, of which targets, of how many groups.
+
+    Args:
+        project: The project.
+        table: A fold table.
+
+    Returns:
+        A row per fold. Columns: each class, or if there are too many the number of classes that
+        the fold has, or the quartiles of a continuous target; photos; groups, if there are
+        groups. No two columns have the same name: where a class is called ``photos``, the number
+        of all is called ``all photos``.
+    """
+    column = project.settings.target_column
+    folds, targets = table[FOLD_COLUMN], table[column]
+    names = [brief(name, _NAME) for name in targets.unique()]
+    if len(names) <= MAX_CLASSES and sum(len(name) + 2 for name in names) <= _WIDTH:
+        found = pd.crosstab(folds, targets)
+        if project.class_names:
+            present = set(found.columns)
+            found = found[[name for name in project.class_names if name in present]]
+        elif targets.dtype == object:
+            found = found[sorted(found.columns)]
+    elif targets_are_classes(project, table):
+        found = targets.groupby(folds).nunique().rename("classes").to_frame()
+    else:
+        found = pd.crosstab(folds, pd.qcut(targets, 4, duplicates="drop").astype(str))
+    found.columns = pd.Index([str(name) for name in found.columns], name=brief(column, _NAME))
+    totals = {"photos": folds.value_counts().reindex(found.index)}
+    group = group_column_of(project, table)
+    if group is not None:
+        totals["groups"] = table[group].groupby(folds).nunique()
+    for name, counts in totals.items():
+        while name in found.columns:
+            name = f"all {name}"
+        found[name] = counts
+    return found
+
+
+def fold_table_text(table: pd.DataFrame) -> str:
+    """Return a :func:`fold_table` as it is printed: long names cut off, each on one line."""
+    return table.rename(columns=lambda name: brief(name, _NAME)).to_string()
+
+
+def fold_warnings(project: Project, table: pd.DataFrame) -> list[str]:
+    """Return what should be known of the folds before scores are believed, a sentence each.
+
+    Args:
+        project: The project.
+        table: A fold table.
+    """
+    found = []
+    sizes = class_sizes(project, table)
+    small = None if sizes is None else sizes.warning(project.n_splits)
+    if small is not None:
+        found.append(small)
+    column = project.settings.group_column
+    if column is not None and column in table.columns:
+        counts = table[column].value_counts()
+        for name, count in counts[counts > 1].items():
+            if str(name).strip().lower() in _LIKE_GAPS:
+                found.append(
+                    f"column {column}: {count:,} rows have the group {name}, which is taken for a "
+                    "name, so that these photos are one group; if they have no group, give each "
+                    "one of its own"
+                )
+    return found
