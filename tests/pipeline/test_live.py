@@ -8,6 +8,7 @@ from rich.console import Console
 from small_project import EXPERIMENTS, write_experiment
 from terminal import OnTerminal
 
+from foldsmith.bars import drawn_on, progress_bar
 from foldsmith.config import Project
 from foldsmith.pipeline.live import _around_running, _Terminal
 from foldsmith.pipeline.plan import plan_of
@@ -46,7 +47,9 @@ def test_the_steps_are_shown_while_it_runs(folder):
     assert re.search(running, text, re.M), "\n".join(line for line in lines if "fold 1" in line)
     assert re.search(r"^train 200 fold 0 +done +\d+ s$", text, re.M)
     assert re.search(r"^infer 200 +to do", text, re.M)
-    assert any(line.startswith("train:") and "batch/s" in line for line in lines)
+    # The bar of the run counts its epochs and its time, the bar of the step the step's.
+    assert any(re.match(r"whole run \|.*\| 1/4 epochs, about \d+ s left; now ", x) for x in lines)
+    assert any(line.startswith("train |") and "left in this step" in line for line in lines)
     # What is printed is there as ever, each row once.
     assert sum(line.startswith("    1/2 ") for line in lines) == 2
     assert "everything is done: 4 steps" in lines and COLOUR.search(written)
@@ -101,7 +104,7 @@ def test_a_failed_training_is_shown_as_such(folder):
         folder, *RUN, "200:optimizer/lr=1.e+30", "200:scheduler=null"
     ).finish()
     assert code == 2
-    assert re.search(r"^train 200 fold 0 .* failed$", "\n".join(plain(written)), re.M), written
+    assert re.search(r"^train 200 fold 0 +failed +\d+ s", "\n".join(plain(written)), re.M), written
 
 
 def test_several_steps_that_run_are_shown_each(folder):
@@ -117,15 +120,50 @@ def test_several_steps_that_run_are_shown_each(folder):
     view.end(plan.steps[0])
     console = Console(width=120)
     with console.capture() as shown:
-        console.print(view._picture(40))
+        console.print(view._picture(40, 120))
     text = shown.get()
     assert re.search(r"train 200 fold 0 +running +60 s .*epoch 1/9", text), text
     assert re.search(r"train 200 fold 1 +running +2 min .*epoch 2/9", text), text
     view.end(folds[0], failed=True)
     with console.capture() as shown:
-        console.print(view._picture(40))
+        console.print(view._picture(40, 120))
     text = shown.get()
-    assert re.search(r"train 200 fold 0 .*failed", text) and text.count("running") == 1, text
+    assert re.search(r"train 200 fold 0 +failed +60 s", text) and text.count("running") == 1, text
+
+
+LONG = "410_a_regression_with_a_name_that_people_give_to_experiments"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+@pytest.mark.parametrize("name", ["200", LONG])
+def test_state_and_time_are_there_at_every_width(folder, width, name):
+    write_experiment(folder, name, EXPERIMENTS["200"] | {"model/pretrained": None})
+    plan = plan_of(Project.open(folder), f"exp_config/{name}.yml")
+    states = {step.label: StepState("to do", "", step.epochs) for step in plan.steps}
+    states["preprocess"] = StepState("done", "", 0)
+    view = _Terminal(plan, states, Speeds({name: 340.0}))
+    view.close()
+    first, second = (step for step in plan.steps if step.kind == "train")
+    view.begin(first, since_s=4000.0)
+    view.end(first, failed=True)
+    view.begin(second, since_s=1234.0)
+    values = {"train/loss": 0.1234, "val/loss": 123.4, "val/metric": 0.987}
+    view.epoch(second, EpochReport(1, 2, 1234.0, 0.0, 1.0, values))
+    console = Console(width=width, height=40)
+    with drawn_on(view):
+        bar = progress_bar(total=60, unit="epoch", label="x" * 200)
+        with console.capture() as shown:
+            console.print(view._picture(40, width))
+        bar.close()
+    lines = shown.get().splitlines()
+    assert max(map(len, lines)) <= width, lines
+    # The fold is at the end of a name, which is shortened in the middle.
+    failed = next(line for line in lines if re.match(r"train .*fold 0 ", line))
+    assert re.search(r"fold 0 +failed +67 min", failed), lines
+    running = next(line for line in lines if re.match(r"train .*fold 1 ", line))
+    assert re.search(r"fold 1 +running +21 min +11 min left", running), lines
+    assert "epoch 1/2, train/loss 0.1234" in "\n".join(lines), lines
+    assert any(re.match(r"infer .*to do", line) for line in lines), lines
 
 
 def test_many_rows_are_shown_around_the_one_that_runs():

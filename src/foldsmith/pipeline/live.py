@@ -7,15 +7,16 @@ drawn ends, not the run. Where stdout is no terminal there are only the lines th
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from foldsmith.bars import Screen, drawn_on
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.state import Speeds, StepState
 from foldsmith.pipeline.table import Row, duration, plan_rows
+from foldsmith.texts import brief
 from foldsmith.training.extensions import EpochReport
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 # Seconds between two pictures.
 _PAUSE = 0.1
 
-_COLOURS = {"done": "green", "running": "cyan", "stale": "yellow"}
+_FAILED = "failed"
+_COLOURS = {"done": "green", "running": "cyan", "stale": "yellow", _FAILED: "red"}
+
+# Between two columns.
+_GAP = "  "
+# Characters of a text that are worth their place.
+_READABLE = 16
 
 # Values of the log that are shown, where there are any.
 _SHOWN = ("train/loss", "train/std", "val/loss", "val/metric")
@@ -123,38 +130,59 @@ class _Terminal(RunView, Screen):
         if self._live is None:
             return
         try:
-            self._live.update(self._picture(self._live.console.height), refresh=True)
+            size = self._live.console.size
+            self._live.update(self._picture(size.height, size.width), refresh=True)
         except Exception:  # a terminal that has gone, say
             self.close()
         self._drawn_at = time.monotonic()
 
-    def _picture(self, height: int) -> "RenderableType":
+    def _picture(self, height: int, width: int) -> "RenderableType":
+        """Return the rows of the steps and the bars, for a terminal of this size.
+
+        State and time of every step are always there; names are shortened before them. What is
+        said of a step that runs gets a line of its own where its row has no room for it.
+        """
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
         states = dict(self._states)
         for label, why in self._running.items():
             states[label] = replace(states[label], status="running", why=why)
         for label in self._failed:
-            states[label] = replace(states[label], why="failed")
+            states[label] = replace(states[label], why=_FAILED)
         rows = plan_rows(self._plan, states, self._speeds)
         bars = [Text(str(bar), no_wrap=True, overflow="crop") for bar in self.bars]
-        shown, before, after = _around_running(rows, max(3, height - len(bars) - 6))
-        grid = Table.grid(padding=(0, 2))
-        for place in range(5):
-            # How long it has taken, a number; what there is to say of a step, as far as it fits.
-            justify: Literal["left", "right"] = "right" if place == 2 else "left"
-            grid.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
+        # Each step that runs may take two lines.
+        n_rows = max(3, height - len(bars) - len(self._running) - 6)
+        shown, before, after = _around_running(rows, n_rows)
+        cells = [self._cells(row) for row in shown]
         if before:
-            grid.add_row(f"{before} more", "done")
-        for row in shown:
-            left = f"{row.left} left" if row.left not in ("", "?") else ""
-            status = Text(row.status, style=_COLOURS.get(row.status, ""))
-            grid.add_row(Text(row.label), status, self._time(row), left, Text(row.why))
+            cells.insert(0, (f"{before} more", "done", "", "", ""))
         if after:
-            grid.add_row(f"{after} more", "to do")
-        return Group(Text(""), grid, *bars)
+            cells.append((f"{after} more", "to do", "", "", ""))
+        widths = _widths(cells, width)
+        lines = []
+        for label, status, took, left, why in cells:
+            line = Text(no_wrap=True, overflow="crop")
+            line.append(_shortened(label, widths[0]).ljust(widths[0]) + _GAP)
+            line.append(status.ljust(widths[1]), _COLOURS.get(status, ""))
+            line.append(_GAP + took.rjust(widths[2]))
+            if widths[3]:
+                line.append(_GAP + left.ljust(widths[3]))
+            below = status == "running" and len(why) > widths[4]
+            if why and widths[4] and not below:
+                line.append(_GAP + brief(why, widths[4]))
+            lines.append(line)
+            if below:
+                lines.append(Text(_GAP + brief(why, width - len(_GAP)), "dim", no_wrap=True))
+        return Group(Text(""), *lines, *bars)
+
+    def _cells(self, row: Row) -> tuple[str, str, str, str, str]:
+        """Return the texts of a row: name, state, time taken, time left, and what more there is."""
+        left = f"{row.left} left" if row.left not in ("", "?") else ""
+        if row.why == _FAILED:
+            return (row.label, _FAILED, self._time(row), left, "")
+        return (row.label, row.status, self._time(row), left, row.why)
 
     def _time(self, row: Row) -> str:
         """Return how long the steps of a row have taken in this run."""
@@ -165,6 +193,36 @@ class _Terminal(RunView, Screen):
             if step.label in self._began
         ]
         return duration(sum(seconds)) if seconds else ""
+
+
+def _widths(cells: Sequence[tuple[str, ...]], total: int) -> tuple[int, ...]:
+    """Return the width of each column on a terminal of a width; 0 leaves a column out.
+
+    State and time taken have all that they need. Then come a readable part of the names, the time
+    left, the rest of the names, and last what more there is to say of a step.
+    """
+    name, status, took, left, why = (max(len(row[k]) for row in cells) for k in range(5))
+    gap = len(_GAP)
+    room = max(0, total - status - took - 2 * gap)
+    with_left = bool(left) and room >= min(name, _READABLE) + gap + left
+    name = min(name, room - (gap + left if with_left else 0))
+    room -= name + (gap + left if with_left else 0) + gap
+    return (
+        name,
+        status,
+        took,
+        left if with_left else 0,
+        min(why, room) if room >= _READABLE else 0,
+    )
+
+
+def _shortened(name: str, width: int) -> str:
+    """Return a name in so many characters: its middle goes, as the end holds the fold."""
+    if len(name) <= width:
+        return name
+    kept = max(0, width - 1)
+    end = kept // 2
+    return name[: kept - end] + "…" * min(1, width) + name[len(name) - end :]
 
 
 def _around_running(rows: list[Row], n: int) -> tuple[list[Row], int, int]:

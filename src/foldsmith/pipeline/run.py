@@ -151,7 +151,8 @@ def _run_here(course: Course, view: RunView) -> None:
     bar = progress_bar(
         total=0,
         unit="epoch",
-        bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} epochs in all{postfix}",
+        # What is most wanted first: a narrow terminal cuts the end.
+        bar_format="whole run |{bar:10}| {n_fmt}/{total_fmt} epochs{postfix}",
     )
     with bar:
         for step in course.chosen.steps:
@@ -165,17 +166,17 @@ def _do(step: Step, course: Course, bar: Bar, view: RunView) -> None:
     refuse_running(step, before)
     head = course.head(step)
     left = course.seconds_left()
-    rest = f" ({duration(left)} left in all)" if left else ""
+    rest = f" (whole run: about {duration(left)} left)" if left else ""
     print(f"\n{head}: {before.why or before.status}{rest}", flush=True)
     bar.total = bar.n + course.epochs_left()
-    bar.set_description_str(head, refresh=False)
+    about_left = f"about {duration(left)} left; " if left else ""
+    bar.set_postfix_str(f"{about_left}now {head}", refresh=False)
     bar.clear()  # what the step prints begins on a line of its own
 
     def listen(report: EpochReport) -> None:
         course.epoch(step, report)
-        bar.set_description_str(f"{head} epoch {report.epoch}/{report.max_epoch}", False)
-        speed = f"{report.images_per_s:.0f} images/s, {report.data_wait:.0%} waiting"
-        bar.set_postfix_str(f"{speed}, {duration(course.seconds_left())} left", False)
+        left = f"about {duration(course.seconds_left())} left"
+        bar.set_postfix_str(f"{left}; now {head}, epoch {report.epoch}/{report.max_epoch}", False)
         bar.update(1)
         view.epoch(step, report)
 

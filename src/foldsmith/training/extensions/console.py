@@ -44,6 +44,8 @@ class ConsoleReport(extension.Extension):
                 total=self.max_epoch * self.iters_per_epoch,
                 initial=manager.iteration - 1,
                 unit="batch",
+                bar_format="{desc} |{bar:10}| {n_fmt}/{total_fmt} batches, {remaining} left in this "
+                "step, {rate_fmt}{postfix}",
             )
         self._bar.update(1)
         if manager.iteration % self.iters_per_epoch:
