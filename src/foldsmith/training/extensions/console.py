@@ -7,6 +7,12 @@ from pytorch_pfn_extras.training import extension
 
 from foldsmith.bars import Bar, progress_bar
 
+# The time left is this training's, as distinct from that of a run of several steps.
+_BAR = (
+    "{desc} |{bar:10}| {n_fmt}/{total_fmt} batches, {remaining} left in this step, "
+    "{rate_fmt}{postfix}"
+)
+
 
 class ConsoleReport(extension.Extension):
     """Prints a table row per epoch and, where someone watches, a progress bar.
@@ -44,8 +50,7 @@ class ConsoleReport(extension.Extension):
                 total=self.max_epoch * self.iters_per_epoch,
                 initial=manager.iteration - 1,
                 unit="batch",
-                bar_format="{desc} |{bar:10}| {n_fmt}/{total_fmt} batches, {remaining} left in this "
-                "step, {rate_fmt}{postfix}",
+                bar_format=_BAR,
             )
         self._bar.update(1)
         if manager.iteration % self.iters_per_epoch:
