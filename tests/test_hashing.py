@@ -145,6 +145,31 @@ def test_a_damaged_store_is_none(tmp_path, store, content):
     assert FileHashes(store).known(path) == hashlib.sha256(b"content").hexdigest()
 
 
+@pytest.mark.parametrize("damage", ["a bit", "zeros", "of another file"])
+def test_a_damaged_row_is_never_used(tmp_path, store, settled, damage, capsys):
+    store.parent.mkdir(parents=True)
+    paths = [tmp_path / "project" / str(k) for k in range(5)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    expected = [hashlib.sha256(path.name.encode()).hexdigest() for path in paths]
+    hashes = FileHashes(store)
+    assert hashes.of_all(paths) == expected
+    hashes.save()
+    (file,) = store.glob("*.npy")
+    rows = np.lib.format.open_memmap(file, mode="r+")
+    if damage == "a bit":
+        rows["digest"][2, 7] ^= 4
+    elif damage == "zeros":
+        rows[2:4] = np.zeros(2, rows.dtype)
+    else:
+        rows["digest"][2] = rows["digest"][3]
+    rows.flush()
+    assert FileHashes(store).of_all(paths) == expected
+    assert "of 5 rows are damaged" in capsys.readouterr().err
+    assert FileHashes(store).of_all(paths) == expected
+    assert "damaged" not in capsys.readouterr().err
+
+
 def test_a_folder_that_takes_no_files_is_no_error(tmp_path, store):
     store.parent.mkdir(parents=True)
     store.write_text("a file in its place")

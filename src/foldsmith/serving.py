@@ -25,6 +25,7 @@ from starlette.datastructures import UploadFile
 
 import foldsmith
 from foldsmith.data.images import decode_bytes
+from foldsmith.data.intensity import DeepImageError
 from foldsmith.errors import ConfigError, DataError, one_line
 
 if TYPE_CHECKING:
@@ -313,7 +314,11 @@ def _predict(predictor: "Predictor", uploads: list[_Upload]) -> pd.DataFrame:
     for upload in uploads:
         try:
             # As 'foldsmith predict' decodes files, to the bit.
-            images.append(decode_bytes(np.frombuffer(upload.content, np.uint8), Path(upload.label)))
+            content = np.frombuffer(upload.content, np.uint8)
+            images.append(decode_bytes(content, Path(upload.label), predictor.intensity_range))
+        except DeepImageError as error:
+            what = f"has {error.form} values, but the models were trained on 8-bit images"
+            raise HTTPException(422, f"{upload.label}: {what}") from None
         except DataError:
             what = "is damaged, cut short or of a kind that cannot be read"
             raise HTTPException(422, f"{upload.label}: {what}") from None

@@ -11,7 +11,7 @@ from foldsmith.data import facts as facts_module
 from foldsmith.data import statistics
 from foldsmith.data import store as store_module
 from foldsmith.data.duplicates import miniature, thumbnail
-from foldsmith.data.facts import KeptFacts
+from foldsmith.data.facts import ImageFacts, KeptFacts
 from foldsmith.data.images import decode
 from foldsmith.data.statistics import photo_facts
 from foldsmith.data.store import Filling, PhotoStore
@@ -45,13 +45,13 @@ def small_files(monkeypatch, settled):
 @pytest.fixture
 def decoded(monkeypatch):
     found = []
-    original = statistics.decode_bytes
+    original = statistics.decode_fully
 
-    def counting(data, path):
+    def counting(data, path, intensity):
         found.append(path)
-        return original(data, path)
+        return original(data, path, intensity)
 
-    monkeypatch.setattr(statistics, "decode_bytes", counting)
+    monkeypatch.setattr(statistics, "decode_fully", counting)
     return found
 
 
@@ -148,6 +148,29 @@ def test_what_is_damaged_is_found_out_again(tmp_path, paths, decoded, what):
     assert decoded == [paths[-1]]
 
 
+@pytest.mark.parametrize("damage", ["a bit", "zeros", "of another photo"])
+def test_damaged_rows_of_facts_are_never_used(tmp_path, paths, decoded, damage, capsys):
+    run(tmp_path, paths)
+    expected = plain(paths, tmp_path)
+    file = sorted((tmp_path / "state/facts").rglob("*.npy"))[0]
+    rows = np.lib.format.open_memmap(file, mode="r+")
+    if damage == "a bit":
+        # The mean of a channel, a little.
+        rows["values"][2, 3] += 1e-9
+    elif damage == "zeros":
+        rows[2] = np.zeros((), rows.dtype)
+    else:
+        rows["hash"][2], rows["thumbnail"][2] = rows["hash"][3], rows["thumbnail"][3]
+    rows.flush()
+    decoded.clear()
+    assert_same(run(tmp_path, paths), expected)
+    # The damaged one, and the one that cannot be read.
+    assert len(decoded) == 2
+    assert "1 of 8 rows are damaged" in capsys.readouterr().err
+    assert_same(run(tmp_path, paths), expected)
+    assert "damaged" not in capsys.readouterr().err
+
+
 def test_files_of_facts_are_put_together(tmp_path, paths, decoded, monkeypatch):
     monkeypatch.setattr("foldsmith.rows._FILES", 4)
     monkeypatch.setattr("foldsmith.rows._ROWS", 7)
@@ -172,7 +195,7 @@ def test_many_files_of_facts_take_time_in_proportion(tmp_path, monkeypatch):
     kept = KeptFacts(tmp_path / "facts")
     for k in range(30):
         copy = np.full((16, 16, 3), k, np.uint8)
-        assert kept.add(bytes([k]) * 32, [float(k)] * 8, k, copy) == k
+        assert kept.add(bytes([k]) * 32, ImageFacts([float(k)] * 8, None, False, k, copy)) == k
     assert len(joined) <= 2
     assert kept.values[:, 0].tolist() == kept.hashes.tolist() == list(range(30))
     assert kept.thumbnails(np.array([29, 3, 7]))[:, 0, 0, 0].tolist() == [29, 3, 7]

@@ -20,12 +20,8 @@ def test_decoding_gives_rgb(tmp_path):
 
 @pytest.mark.parametrize(
     "array",
-    [
-        np.full((4, 4), 128, np.uint8),
-        np.full((4, 4, 3), 128 * 257, np.uint16),
-        np.full((4, 4, 4), 128, np.uint8),
-    ],
-    ids=["grey", "16 bit", "alpha"],
+    [np.full((4, 4), 128, np.uint8), np.full((4, 4, 4), 128, np.uint8)],
+    ids=["grey", "alpha"],
 )
 def test_other_kinds_become_8_bit_rgb(tmp_path, array):
     image = decode(write(tmp_path / "a.png", array))

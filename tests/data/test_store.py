@@ -67,7 +67,7 @@ def test_a_photo_is_decoded_once(tmp_path, paths, monkeypatch):
     monkeypatch.setattr(
         store_module,
         "decode_bytes",
-        lambda data, path: decoded.append(path) or original(data, path),
+        lambda data, path, *args: decoded.append(path) or original(data, path, *args),
     )
     for chosen in (paths[:20], paths[10:], paths):
         photos = open_store(tmp_path).load(chosen, SMALL, "decode")
@@ -148,6 +148,82 @@ def test_an_index_that_is_damaged_anywhere_is_as_if_not_there(tmp_path, paths):
         index.unlink()
 
 
+@pytest.fixture
+def damaged(tmp_path, paths, request):
+    """A store of which something was changed behind its back; its shards."""
+    open_store(tmp_path).load(paths[:15], SMALL, "decode")
+    open_store(tmp_path).load(paths[15:], SMALL, "decode")
+    first, second = sorted(tmp_path.rglob("shard_*.bin"))
+    content = bytearray(first.read_bytes())
+    if request.param == "a byte":
+        content[len(content) // 2] ^= 1
+    elif request.param == "a page of zeros":
+        content[100:4196] = bytes(len(content[100:4196]))
+    elif request.param == "the pixels of others":
+        other = second.read_bytes()
+        content = (other * 9)[: len(content)]
+    else:
+        first.with_suffix(".npz").write_bytes(second.with_suffix(".npz").read_bytes())
+        content = second.read_bytes()
+    first.write_bytes(content)
+    return [first, second]
+
+
+DAMAGE = ["a byte", "a page of zeros", "the pixels of others", "another's index and pixels"]
+
+
+@pytest.mark.parametrize("damaged", DAMAGE, indirect=True)
+def test_damaged_photos_are_never_used(tmp_path, paths, damaged, capsys):
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    assert_holds(photos, paths, SMALL)
+    assert_holds(photos, paths, SMALL)
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if "is damaged, at the photo" in line]
+    # A shard that was replaced as a whole is sound, and its photos are decoded anew.
+    assert len(told) == (0 if damaged[0].with_suffix(".npz").exists() else 1)
+    # The next command rebuilds the shard, and finds nothing to say.
+    assert_holds(open_store(tmp_path).load(paths, SMALL, "decode"), paths, SMALL)
+    assert "damaged" not in capsys.readouterr().err
+    kept = sum(len(np.load(index)["keys"]) for index in tmp_path.rglob("shard_*.npz"))
+    assert kept >= len(paths)
+
+
+def test_processes_that_share_memory_verify_a_photo_once(tmp_path, paths):
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+
+    def read():
+        assert_holds(photos, paths, SMALL)
+
+    process = multiprocessing.get_context("fork").Process(target=read)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert bytes(photos._verified) == b"\1" * len(paths)
+
+
+def test_a_photo_that_was_changed_meanwhile_does_not_stand_in_for_a_damaged_one(tmp_path, paths):
+    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    (pixels,) = tmp_path.rglob("shard_*.bin")
+    pixels.write_bytes(bytes(pixels.stat().st_size))
+    paths[3].write_bytes(paths[4].read_bytes())
+    with pytest.raises(DataError, match=r"3\.jpg: was changed while it was in use"):
+        photos[3]
+    pixels.unlink()  # mapped or not, a photo whose shard is gone is decoded
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(photos))[4], expected(paths[4], SMALL))
+
+
+def test_another_range_has_a_store_of_its_own_and_the_old_one_goes(tmp_path):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.full((8, 8), 1000, np.uint16))
+    for intensity, value in (((0, 2000), 128), ((0, 4000), 64), ((0, 4000), 64)):
+        hashes = FileHashes(tmp_path / "hidden" / "hashes.json")
+        store = PhotoStore(tmp_path / "store", hashes, intensity)
+        assert (store.load([path], SMALL, "decode")[0] == value).all()
+        assert [folder for folder in store.folder.parent.iterdir() if folder.is_dir()] == [
+            store.folder
+        ]
+
+
 def test_many_shards(tmp_path, paths, monkeypatch):
     monkeypatch.setattr(store_module, "_SHARD_BYTES", 2000)
     photos = open_store(tmp_path).load(paths, SMALL, "decode")
@@ -175,7 +251,7 @@ def test_few_shards_are_mapped_at_a_time_and_none_before_it_is_read(tmp_path, pa
 def test_neighbours_of_the_table_are_neighbours_in_the_store(tmp_path, paths, monkeypatch):
     monkeypatch.setattr(store_module, "_SHARD_BYTES", 2000)
     photos = open_store(tmp_path).load(paths, SMALL, "decode")
-    places = [tuple(row) for row in photos._where[:, :2].tolist()]
+    places = [tuple(row) for row in photos._stored.where[:, :2].tolist()]
     assert places == sorted(places)
 
 

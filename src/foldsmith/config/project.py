@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -156,6 +157,9 @@ class ProjectSettings(BaseModel):
             ``globals/resources``.
         python: Python files of the project itself, relative to its folder. Each has a
             dict ``TYPES`` of names that the project's YAML may use as ``type:``.
+        intensity_range: Values that become 0 and 255 in images with more than 8 bits per channel
+            (16-bit, 32-bit, floating point), in between linearly; values outside are clipped. One
+            scale for all of them, new photos included. ``preprocess`` proposes it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -180,6 +184,7 @@ class ProjectSettings(BaseModel):
     budget: Budget = "small"
     resources: dict[Kind, Resources] = {}
     python: tuple[str, ...] = ()
+    intensity_range: tuple[float, float] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -232,6 +237,13 @@ class ProjectSettings(BaseModel):
             raise ValueError(f"target_range: {low} is not below {high}")
         if self.class_values:
             self._check_class_values()
+        if self.intensity_range is not None:
+            darkest, brightest = self.intensity_range
+            if not (isfinite(darkest) and isfinite(brightest) and darkest < brightest):
+                raise ValueError(
+                    f"intensity_range: {darkest:g} and {brightest:g} must be two finite numbers, "
+                    "the lower one first"
+                )
         if self.class_names:
             self._check_class_names()
         if self.continuous and len(self.continuous.thresholds) != self.n_classes - 1:
@@ -393,6 +405,11 @@ class Project:
     def photo_store(self) -> Path:
         """Where decoded photos are kept; it may be deleted while nothing runs."""
         return self.path(".foldsmith") / "photos"
+
+    @property
+    def intensity_range(self) -> tuple[float, float] | None:
+        """Values that become 0 and 255 in images with more than 8 bits per channel."""
+        return self.settings.intensity_range
 
     @property
     def n_splits(self) -> int:

@@ -8,13 +8,18 @@ import numpy.typing as npt
 
 from foldsmith.data.datasets import PhotoDataset, View
 from foldsmith.data.images import decode
+from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.transforms import Compose, Normalize
 
 GAP = 4
 
 
 def contact_sheet(
-    dataset: PhotoDataset, n_photos: int = 8, n_samples: int = 7, cell: int = 128
+    dataset: PhotoDataset,
+    intensity: IntensityRange | None = None,
+    n_photos: int = 8,
+    n_samples: int = 7,
+    cell: int = 128,
 ) -> npt.NDArray[np.uint8]:
     """Draw a row per photo: the photo as it is on disk, then augmented samples of it.
 
@@ -22,6 +27,7 @@ def contact_sheet(
 
     Args:
         dataset: Photos and transforms.
+        intensity: Scale of images with more than 8 bits per channel.
         n_photos: Rows, spread evenly over the dataset.
         n_samples: Samples per photo.
         cell: Side of a cell in px.
@@ -37,7 +43,10 @@ def contact_sheet(
     try:
         chosen = np.linspace(0, len(dataset) - 1, min(n_photos, len(dataset))).astype(int)
         rows = [
-            [decode(dataset.paths[k]), *(dataset.view(e, int(k)) for e in range(n_samples))]
+            [
+                decode(dataset.paths[k], intensity),
+                *(dataset.view(e, int(k)) for e in range(n_samples)),
+            ]
             for k in chosen
         ]
     finally:

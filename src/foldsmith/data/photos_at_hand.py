@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.data.image_files import LISTED_SUFFIXES, LeftOut, walk_images
-from foldsmith.data.images import Image, decode
+from foldsmith.data.images import Image, as_bytes, decode
+from foldsmith.data.intensity import DeepImageError, IntensityRange
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, one_line
 
@@ -56,13 +57,14 @@ def _in_folder(folder: Path) -> list[Path]:
     return photos
 
 
-def pixels_of(image: Any, name: str) -> Image:
+def pixels_of(image: Any, name: str, intensity: IntensityRange | None = None) -> Image:
     """Return an image as :func:`~foldsmith.data.images.decode` returns photos.
 
     Args:
         image: Path of a photo, uint8 RGB array of shape (H, W, 3), or PIL image, whose EXIF
-            orientation is applied.
+            orientation is applied. With a scale also deeper ones, and arrays of shape (H, W).
         name: What an image in memory is called in errors.
+        intensity: Scale of images with more than 8 bits per channel.
 
     Returns:
         RGB, uint8, shape (H, W, 3).
@@ -71,8 +73,17 @@ def pixels_of(image: Any, name: str) -> Image:
         DataError: The file is not a readable photo, or the image is of another kind.
     """
     if isinstance(image, (str, Path)):
-        return decode(Path(image))
+        try:
+            return decode(Path(image), intensity)
+        except DeepImageError as error:
+            raise DataError(
+                f"{image}: has {error.form} values, but the models were trained on images of 8 "
+                "bits per channel; convert it as those were"
+            ) from None
     if isinstance(image, np.ndarray):
+        deep = intensity is not None and image.dtype.kind in "uif" and image.dtype != np.uint8
+        if deep and image.size and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+            return as_bytes(image, name, intensity)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise DataError(
                 f"{name}: is an array of {image.dtype}, shape {image.shape}; it must be RGB, "
@@ -80,7 +91,7 @@ def pixels_of(image: Any, name: str) -> Image:
             )
         return np.ascontiguousarray(image)
     if _is_pil(image):
-        return _from_pil(image, name)
+        return _from_pil(image, name, intensity)
     raise DataError(
         f"{name}: is a {type(image).__name__}; it must be a path, an array of uint8 RGB or a PIL "
         "image"
@@ -105,15 +116,18 @@ def _is_pil(image: Any) -> bool:
     return type(image).__module__.split(".")[0] == "PIL"
 
 
-def _from_pil(image: Any, name: str) -> Image:
+def _from_pil(image: Any, name: str, intensity: IntensityRange | None) -> Image:
     from PIL import ImageOps
 
-    if image.mode.startswith(("I", "F")):
+    deep = image.mode.startswith(("I", "F"))
+    if deep and intensity is None:
         raise DataError(
             f"{name}: is a PIL image of mode {image.mode}, whose range is not known; hand over "
             "its path, or 8-bit RGB"
         )
     try:
+        if deep:
+            return as_bytes(np.array(ImageOps.exif_transpose(image)), name, intensity)
         return np.array(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{name}: not a readable photo ({one_line(error)})") from None

@@ -26,31 +26,32 @@ _HELD, _AROUND = 128 * 2**20, 2**16
 
 
 class ShardIndex:
-    """What the shards of a folder hold, as sorted numbers: 90 bytes for each photo.
+    """Index of the shards of a folder, as sorted numbers: 100 bytes for each photo.
 
     Args:
         folder: The folder; it need not exist. Shards that are damaged are as if not there.
 
     Attributes:
         shards: Files of pixels.
-        where: Shard, offset, height and width of each version of a photo, int64, shape (n, 4).
+        where: Shard, offset, height, width and checksum (CRC-32 of the pixels) of each version of
+            an image, int64, shape (n, 5).
     """
 
     def __init__(self, folder: Path) -> None:
         self.shards: list[Path] = []
-        keys, where = [np.zeros((0, DIGEST + HEAD), np.uint8)], [np.zeros((0, 4), np.int64)]
+        keys, where = [np.zeros((0, DIGEST + HEAD), np.uint8)], [np.zeros((0, 5), np.int64)]
         for file in sorted(folder.glob("shard_*.npz")):
             pixels = file.with_suffix(".bin")
             found = _read_index(file, pixels)
             if found is None:
                 continue
-            of_shard, sizes = found
+            of_shard, sizes, checksums = found
             ends = np.cumsum(sizes.prod(axis=1) * 3)
             starts = np.concatenate([[0], ends[:-1]])
             number = np.full(len(sizes), len(self.shards))
             self.shards.append(pixels)
             keys.append(of_shard)
-            where.append(np.column_stack([number, starts, sizes]))
+            where.append(np.column_stack([number, starts, sizes, checksums]))
         self.where = np.concatenate(where)
         self._keys = KeyTable(np.concatenate(keys))
 
@@ -68,7 +69,7 @@ class ShardIndex:
             Shape (n,); -1 for photos that are not there.
         """
         rows = self._rows(digests, bytes(HEAD))
-        sizes, of_photo = np.unique(self.where[rows[rows >= 0], 2:], axis=0, return_inverse=True)
+        sizes, of_photo = np.unique(self.where[rows[rows >= 0], 2:4], axis=0, return_inverse=True)
         keeps = np.array([head.keeps(*size) for size in sizes.tolist()], bool)
         # A whole photo is the version of a head that leaves it as it is.
         rows[rows >= 0] = np.where(keeps[of_photo.ravel()], rows[rows >= 0], -1)
@@ -79,7 +80,7 @@ class ShardIndex:
     def has(self, digest: bytes, head_key: bytes, head: Compose) -> bool:
         """Return whether one photo is there in the version that a head gives."""
         row = self._keys.find_one(digest + bytes(HEAD))
-        if row >= 0 and head.keeps(*self.where[row, 2:].tolist()):
+        if row >= 0 and head.keeps(*self.where[row, 2:4].tolist()):
             return True
         return self._keys.find_one(digest + head_key) >= 0
 
@@ -91,20 +92,25 @@ class ShardIndex:
 
 def _read_index(
     file: Path, pixels: Path
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None:
-    """Return keys and sizes of a shard; None if its index or its pixels are damaged."""
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.uint32]] | None:
+    """Return keys, sizes and checksums of a shard.
+
+    None if its index is damaged, whose archive carries checksums of its own, or its pixels are
+    too few or too many.
+    """
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            keys, sizes = arrays["keys"], arrays["sizes"]
+            keys, sizes, checksums = arrays["keys"], arrays["sizes"], arrays["checksums"]
         whole = (
             (keys.dtype, keys.shape) == (np.uint8, (len(sizes), DIGEST + HEAD))
             and (sizes.dtype, sizes.shape) == (np.int64, (len(keys), 2))
+            and (checksums.dtype, checksums.shape) == (np.uint32, (len(keys),))
             and pixels.stat().st_size == int(sizes.prod(axis=1).sum()) * 3 > 0
         )
     # A flipped byte may lead anywhere: no archive, another compression, a password, no memory.
     except Exception:
         return None
-    return (keys, sizes) if whole else None
+    return (keys, sizes, checksums) if whole else None
 
 
 class ShardReader:

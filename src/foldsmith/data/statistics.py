@@ -12,8 +12,9 @@ import pandas as pd
 
 from foldsmith.config import Project, Types
 from foldsmith.data.duplicates import Thumbnails, miniature, perceptual_hash, thumbnail
-from foldsmith.data.facts import KeptFacts
-from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes
+from foldsmith.data.facts import ImageFacts, KeptFacts
+from foldsmith.data.images import FileRead, Image, decode_fully, read_bytes
+from foldsmith.data.intensity import DeepImageError, IntensityRange, proposed_range, range_text
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.store import Filling
 from foldsmith.data.tables import read_table
@@ -44,6 +45,11 @@ class PhotoFacts:
             uint8, shape (k, 16, 16, 3). Photos that cannot be read have none.
         digests: SHA-256 of the files that all this was found in, uint8, shape (n, 32).
         there: Which photos have such a file, be it a photo or not, shape (n,).
+        ranges: Lowest and highest value of images with more than 8 bits per channel and the share
+            that is clipped, shape (n, 3); NaN for others.
+        more: Which files hold further pages or frames, shape (n,).
+        unscaled: Which images have more than 8 bits per channel, where no range maps them to 8
+            bits, shape (n,); they are among the problems.
     """
 
     table: pd.DataFrame
@@ -52,16 +58,17 @@ class PhotoFacts:
     thumbnails: Thumbnails
     digests: npt.NDArray[np.uint8]
     there: npt.NDArray[np.bool_]
+    ranges: npt.NDArray[np.float64]
+    more: npt.NDArray[np.bool_]
+    unscaled: npt.NDArray[np.bool_]
 
 
 class _Photo(NamedTuple):
     """What is found out about one photo; without values if they are known."""
 
     file: FileRead | None = None
-    problem: str | None = None
-    values: Sequence[float] = ()
-    hash: int = 0
-    thumbnail: Image | None = None
+    problem: DataError | None = None
+    facts: ImageFacts | None = None
     versions: Sequence[tuple[bytes, Image]] = ()
 
 
@@ -76,6 +83,7 @@ def photo_facts(
     file_hashes: FileHashes,
     filling: Filling | None = None,
     kept: KeptFacts | None = None,
+    intensity: IntensityRange | None = None,
 ) -> PhotoFacts:
     """Read every photo once, on all cores, with a progress bar.
 
@@ -85,6 +93,7 @@ def photo_facts(
         filling: Takes the decoded photos.
         kept: Takes what is found out. A photo that it knows by content, and the store too, is not
             decoded, and not even read if its file is as it was.
+        intensity: Scale of images with more than 8 bits per channel.
     """
     paths = Paths.of(paths)
     kept = KeptFacts(None) if kept is None else kept
@@ -93,6 +102,7 @@ def photo_facts(
     if filling is not None:
         rows[~filling.holds(digests)] = -1
     problems: list[str | None] = [None] * len(paths)
+    unscaled = np.zeros(len(paths), bool)
 
     def read(path: Path) -> _Photo:
         file = None
@@ -101,23 +111,22 @@ def photo_facts(
             digest = bytes.fromhex(file.digest)
             if kept.find_one(digest) >= 0 and (filling is None or filling.has(digest)):
                 return _Photo(file)
-            image = decode_bytes(data, path)
+            image, values, more = decode_fully(data, path, intensity)
         except DataError as error:
-            return _Photo(file, str(error))
+            return _Photo(file, error)
         small = miniature(image)
+        found = ImageFacts(
+            photo_statistics(image), values, more, perceptual_hash(small), thumbnail(small)
+        )
         return _Photo(
-            file,
-            None,
-            photo_statistics(image),
-            perceptual_hash(small),
-            thumbnail(small),
-            [] if filling is None else filling.versions(file.digest, image),
+            file, None, found, [] if filling is None else filling.versions(file.digest, image)
         )
 
     unknown = paths.take(np.flatnonzero(rows < 0))
     results = on_all_cores(read, unknown, "photos")
     for k, path, photo in zip(np.flatnonzero(rows < 0), unknown, results, strict=True):
-        problems[k] = photo.problem
+        problems[k] = None if photo.problem is None else str(photo.problem)
+        unscaled[k] = isinstance(photo.problem, DeepImageError)
         there[k] = photo.file is not None
         if photo.file is None:
             continue
@@ -126,19 +135,47 @@ def photo_facts(
         digests[k] = np.frombuffer(digest, np.uint8)
         if photo.problem is None:
             rows[k] = kept.find_one(digest)
-        if photo.thumbnail is not None and rows[k] < 0:
-            rows[k] = kept.add(digest, photo.values, photo.hash, photo.thumbnail)
+        if photo.facts is not None and rows[k] < 0:
+            rows[k] = kept.add(digest, photo.facts)
         if filling is not None:
             filling.add(photo.versions)
     kept.flush()
+    good = rows >= 0
     values, hashes = np.full((len(paths), len(COLUMNS)), np.nan), np.zeros(len(paths), np.uint64)
-    values[rows >= 0], hashes[rows >= 0] = (
-        kept.values[rows[rows >= 0]],
-        kept.hashes[rows[rows >= 0]],
-    )
-    table = pd.DataFrame(values, columns=COLUMNS)
+    ranges, further = np.full((len(paths), 3), np.nan), np.zeros(len(paths), bool)
+    values[good], hashes[good] = kept.values[rows[good]], kept.hashes[rows[good]]
+    ranges[good], further[good] = kept.ranges[rows[good]], kept.more[rows[good]]
     return PhotoFacts(
-        table, problems, hashes, lambda chosen: kept.thumbnails(rows[chosen]), digests, there
+        pd.DataFrame(values, columns=COLUMNS),
+        problems,
+        hashes,
+        lambda chosen: kept.thumbnails(rows[chosen]),
+        digests,
+        there,
+        ranges,
+        further,
+        unscaled,
+    )
+
+
+def intensity_problem(project: Project, paths: Paths, facts: PhotoFacts) -> str | None:
+    """Return that deeper images need a scale, and which; None if they have one.
+
+    Args:
+        project: The project.
+        paths: The images.
+        facts: What was found out about them.
+    """
+    deep = paths.take(np.flatnonzero(facts.unscaled))
+    if not len(deep):
+        return None
+    proposed = proposed_range(deep)
+    remedy = "" if proposed is None else f": intensity_range: {range_text(proposed)}"
+    return (
+        f"{project.source_files[0]}: images with more than 8 bits per channel: {len(deep)} of "
+        f"{len(paths)} (for instance {deep[0]}), and the file does not contain the values that "
+        f"become black and white; write them into it{remedy} (these are all but the outermost "
+        "0.1 % of the values)"
     )
 
 

@@ -1,25 +1,29 @@
 """Decoded photos on disk: decoded once for all folds, experiments and loader workers."""
 
 import inspect
+import mmap
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from foldsmith.atomic import remove_leftovers, replacing
 from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes, read_photo
+from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.shards import DIGEST, HEAD, ShardIndex, ShardReader
 from foldsmith.data.transforms import Compose
+from foldsmith.data.versions import DECODER, remove_other_versions, scale_name
 from foldsmith.errors import DataError, OutputError
 from foldsmith.hashing import FileHashes, hash_value
 from foldsmith.locking import holder, lock
@@ -27,7 +31,7 @@ from foldsmith.paths import Paths
 from foldsmith.texts import size_text
 
 # Another decoder, or another form of these files, begins a store of its own.
-_FORMAT = f"v2-opencv{cv2.__version__}"
+_FORMAT = f"v3-{DECODER}"
 
 # A shard is renamed into place when it is full: so much is lost at most when a build is killed.
 _SHARD_BYTES = 256 * 2**20
@@ -46,8 +50,9 @@ class PhotoStore:
 
     The pixels lie one photo after another, each in its own size, in shards
     (``shard_00000.bin``, uint8) with an index each (``shard_00000.npz``: ``keys``, uint8,
-    shape (n, 40); ``sizes``, int64, shape (n, 2), height and width). A photo is known by the
-    content of its file and by what was done to it, so that a changed file is decoded anew,
+    shape (n, 40); ``sizes``, int64, shape (n, 2), height and width; ``checksums``, uint32, shape
+    (n,), the CRC-32 of the pixels of each, verified when they are first read). A photo is known
+    by the content of its file and by what was done to it, so that a changed file is decoded anew,
     and a photo that the transforms leave as it is lies there once for all of them. Shards are
     only ever added, each renamed into place when whole. The folder may be deleted whenever
     nothing runs.
@@ -55,11 +60,17 @@ class PhotoStore:
     Args:
         folder: Folder of the store; None decodes a photo every time it is asked for.
         hashes: Hashes of the photos' files.
+        intensity: Scale of images with more than 8 bits per channel. Another scale begins a store
+            of its own.
     """
 
-    def __init__(self, folder: Path | None, hashes: FileHashes) -> None:
-        self.folder = None if folder is None else folder / _FORMAT
+    def __init__(
+        self, folder: Path | None, hashes: FileHashes, intensity: IntensityRange | None = None
+    ) -> None:
+        name = f"{_FORMAT}{scale_name(intensity)}"
+        self.folder = None if folder is None else folder / name
         self.hashes = hashes
+        self.intensity = intensity
 
     def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "Photos":
         """Return photos; those that the store lacks are decoded into it, on all cores.
@@ -75,7 +86,7 @@ class PhotoStore:
         """
         paths = Paths.of(paths)
         if self.folder is None:
-            return Photos(paths, prepare, None, [])
+            return Photos(paths, prepare, None, self.intensity)
         index = ShardIndex(self.folder)
         digests, known = self.hashes.known_of(paths)
         rows = np.where(known, _find(index, digests, prepare), -1)
@@ -91,7 +102,8 @@ class PhotoStore:
                 f"{self.folder}: photos that were just written cannot be read; delete the folder "
                 "and run the command again"
             )
-        return Photos(paths, prepare, index.where[rows], index.shards)
+        stored = Stored(index.where[rows], digests, index.shards)
+        return Photos(paths, prepare, stored, self.intensity)
 
     @contextmanager
     def filling(self, heads: Sequence[Compose]) -> Iterator["Filling"]:
@@ -110,8 +122,10 @@ class PhotoStore:
         with lock(self.folder, _WAIT_S):
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
+            remove_other_versions(self.folder)
+            _remove_without_index(self.folder)
             with ExitStack() as stack:
-                filling = Filling(self.folder, self.hashes, heads)
+                filling = Filling(self.folder, self.hashes, heads, self.intensity)
                 stack.push(filling.close)
                 yield filling
 
@@ -119,8 +133,15 @@ class PhotoStore:
 class Filling:
     """Photos on their way into a store; made by :meth:`PhotoStore.filling`."""
 
-    def __init__(self, folder: Path, hashes: FileHashes, heads: Sequence[Compose]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hashes: FileHashes,
+        heads: Sequence[Compose],
+        intensity: IntensityRange | None,
+    ) -> None:
         self.heads = list(heads)
+        self._intensity = intensity
         self._folder = folder
         self._hashes = hashes
         self._index = ShardIndex(folder)
@@ -128,6 +149,7 @@ class Filling:
         self._file: BinaryIO | None = None
         self._keys: list[bytes] = []
         self._sizes: list[tuple[int, int]] = []
+        self._checksums: list[int] = []
         # Brings pixels to the disk while the next photos are decoded: at the end of a shard all
         # would have to wait for it.
         self._syncing = ThreadPoolExecutor(1)
@@ -151,7 +173,7 @@ class Filling:
         size, read = 0, 0
         for path in paths[:: -(-len(paths) // _SAMPLE)]:
             try:
-                image = read_photo(path, Compose([]))
+                image = read_photo(path, Compose([]), self._intensity)
             except DataError:
                 continue  # said when its turn comes
             read += 1
@@ -181,7 +203,7 @@ class Filling:
             data, file = read_bytes(path)
             if self.has(bytes.fromhex(file.digest)):
                 return file, []
-            return file, self.versions(file.digest, decode_bytes(data, path))
+            return file, self.versions(file.digest, decode_bytes(data, path, self._intensity))
 
         digests = np.empty((len(paths), DIGEST), np.uint8)
         results = on_all_cores(read, paths, label, leave=False)
@@ -218,6 +240,7 @@ class Filling:
             self._file.write(image.data)
             self._keys.append(key)
             self._sizes.append((image.shape[0], image.shape[1]))
+            self._checksums.append(zlib.crc32(image.data))
             self._unsynced += image.nbytes
             if self._unsynced >= _SYNC_BYTES:
                 self._file.flush()
@@ -247,32 +270,59 @@ class Filling:
         self._shard.close()
         keys = np.frombuffer(b"".join(self._keys), np.uint8).reshape(-1, DIGEST + HEAD)
         with replacing(self._path.with_suffix(".npz")) as temporary:
-            np.savez(temporary, keys=keys, sizes=np.array(self._sizes, dtype=np.int64))
-        self._file, self._keys, self._sizes = None, [], []
+            np.savez(
+                temporary,
+                keys=keys,
+                sizes=np.array(self._sizes, dtype=np.int64),
+                checksums=np.array(self._checksums, dtype=np.uint32),
+            )
+        self._file, self._keys, self._sizes, self._checksums = None, [], [], []
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where photos lie in a store.
+
+    Attributes:
+        where: Shard, offset, height, width and checksum of each, int64, shape (n, 5).
+        digests: SHA-256 of their files, uint8, shape (n, 32).
+        shards: Files of pixels.
+    """
+
+    where: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint8]
+    shards: Sequence[Path]
 
 
 class Photos:
     """A sequence of prepared photos; ``photos[i]`` is uint8 RGB, shape (H, W, 3), read-only.
 
+    The checksum of a stored photo is verified when it is read for the first time, by whichever of
+    the processes that share the object by a fork. A damaged one is decoded from its file instead,
+    each time; its shard is taken out of the store, and the next command that needs it decodes its
+    photos anew.
+
     Args:
         paths: The photos.
-        prepare: What was, or is to be, done to each.
-        where: Shard, offset, height and width of each, int64, shape (n, 4); None if they are
-            not stored.
-        shards: Files of pixels.
+        prepare: The transforms that each went, or is to go, through.
+        stored: Where they are stored; None if they are not.
+        intensity: Scale of images with more than 8 bits per channel.
     """
 
     def __init__(
         self,
         paths: Paths,
         prepare: Compose,
-        where: npt.NDArray[np.int64] | None,
-        shards: Sequence[Path],
+        stored: Stored | None,
+        intensity: IntensityRange | None,
     ) -> None:
         self.paths = paths
         self._prepare = prepare
-        self._where = where
-        self._shards = ShardReader(shards)
+        self._stored = stored
+        self._intensity = intensity
+        self._shards = ShardReader([] if stored is None else stored.shards)
+        self._damaged: set[int] = set()
+        self._verified = self._none_verified()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -280,12 +330,73 @@ class Photos:
     @property
     def sizes(self) -> npt.NDArray[np.int64] | None:
         """Height and width of each, int64, shape (n, 2); None if they are not stored."""
-        return None if self._where is None else self._where[:, 2:]
+        return None if self._stored is None else self._stored.where[:, 2:4]
 
     def __getitem__(self, index: int) -> Image:
-        if self._where is None:
-            return read_photo(self.paths[index], self._prepare)
-        return self._shards.read(*self._where[index].tolist())
+        if self._stored is None:
+            return read_photo(self.paths[index], self._prepare, self._intensity)
+        shard, offset, height, width, checksum = self._stored.where[index].tolist()
+        try:
+            image = self._shards.read(shard, offset, height, width)
+            sound = self._verified[index] or zlib.crc32(image.data) == checksum
+        except (OSError, ValueError):  # the shard is gone, or shorter than it was
+            sound = False
+        if not sound:
+            return self._decoded_anew(index, shard)
+        self._verified[index] = 1
+        return image
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Shared memory goes along with a fork alone.
+        return {key: value for key, value in self.__dict__.items() if key != "_verified"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._verified = self._none_verified()
+
+    def _none_verified(self) -> mmap.mmap:
+        """Return a byte for each photo, all 0, in memory that forked processes share."""
+        return mmap.mmap(-1, max(1, len(self.paths)))
+
+    def _decoded_anew(self, index: int, shard: int) -> Image:
+        """Return a photo from its file, as the store was made from it.
+
+        Raises:
+            DataError: The file has changed since, or cannot be decoded.
+        """
+        assert self._stored is not None, "only a stored photo can be damaged"
+        path = self.paths[index]
+        if shard not in self._damaged:
+            self._damaged.add(shard)
+            _take_out(self._stored.shards[shard], path)
+        data, file = read_bytes(path)
+        if bytes.fromhex(file.digest) != self._stored.digests[index].tobytes():
+            raise DataError(f"{path}: was changed while it was in use; run the command again")
+        return _apply(self._prepare, decode_bytes(data, path, self._intensity))
+
+
+def _take_out(pixels: Path, path: Path) -> None:
+    """Take a damaged shard out of its store, by removing its index, and say so."""
+    try:
+        pixels.with_suffix(".npz").unlink()
+    except FileNotFoundError:
+        return  # another process has found the damage
+    except OSError:
+        pass
+    print(
+        f"{pixels}: is damaged, at the photo {path}; its damaged photos are decoded from their "
+        "files, and the next command rebuilds it (if this happens again, check disk and memory)",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _remove_without_index(folder: Path) -> None:
+    """Remove files of pixels that were damaged, or whose writer was killed."""
+    for pixels in folder.glob("shard_*.bin"):
+        if not pixels.with_suffix(".npz").exists():
+            with suppress(OSError):
+                pixels.unlink()
 
 
 # Transforms take a generator, but those of a head draw nothing from it.

@@ -13,7 +13,7 @@ import pandas as pd
 
 from foldsmith.config.project import FoldMethod, FoldSettings
 from foldsmith.data.folds import MAX_CLASSES, assign_folds, strata
-from foldsmith.data.images import decode
+from foldsmith.data.images import image_values
 from foldsmith.data.tables import numbers
 from foldsmith.errors import DataError
 
@@ -113,7 +113,7 @@ class PhotoFolder:
         sides: list[int] = []
         for name in self.names[:: -(-len(self.names) // _SAMPLE)]:
             try:
-                sides += decode(self.folder / name).shape[:2]
+                sides += image_values(self.folder / name).shape[:2]
             except DataError:
                 continue  # preprocess will say so
         return (min(sides), max(sides)) if sides else None

@@ -12,6 +12,7 @@ import pandas as pd
 from foldsmith.config import Experiment, Project
 from foldsmith.config.flatten import flatten
 from foldsmith.data.images import read_photo
+from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.data.transforms import Compose
@@ -178,15 +179,17 @@ def photo_sizes(project: Project) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
         info = pd.read_csv(project.data_dir / IMG_INFO)[["height", "width"]].astype(np.int64)
         sizes = info.to_numpy()
     except (OSError, KeyError, ValueError):
-        sizes = np.array(list(_sampled_sizes(paths)), np.int64).reshape(-1, 2)
+        sizes = np.array(list(_sampled_sizes(paths, project.intensity_range)), np.int64).reshape(
+            -1, 2
+        )
     found, counts = np.unique(sizes, axis=0, return_counts=True)
     return found, counts, len(paths)
 
 
-def _sampled_sizes(paths: Paths) -> Iterator[tuple[int, int]]:
+def _sampled_sizes(paths: Paths, intensity: IntensityRange | None) -> Iterator[tuple[int, int]]:
     for path in paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE]:
         try:
-            image = read_photo(path, Compose([]))
+            image = read_photo(path, Compose([]), intensity)
         except DataError:
             continue  # preprocess says so
         yield image.shape[0], image.shape[1]

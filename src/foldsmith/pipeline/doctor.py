@@ -17,7 +17,7 @@ from foldsmith.config import Experiment, Project
 from foldsmith.config.references import is_reference
 from foldsmith.data.checks import split_groups, table_problems
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.statistics import photo_facts
+from foldsmith.data.statistics import intensity_problem, photo_facts
 from foldsmith.data.store import PhotoStore
 from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.errors import FoldsmithError, one_line
@@ -140,14 +140,19 @@ def _check_photos(project: Project) -> list[str]:
     tables = [read_train(project, with_bad=True), read_test(project)]
     paths = photo_paths(project, tables[0]) + photo_paths(project, tables[1])
     hashes = FileHashes(project.hash_store)
-    facts = photo_facts(paths, hashes)
+    facts = photo_facts(paths, hashes, intensity=project.intensity_range)
     hashes.save()
-    bad = [problem for problem in facts.problems if problem is not None]
+    bad = [
+        problem
+        for problem, unscaled in zip(facts.problems, facts.unscaled.tolist(), strict=True)
+        if problem is not None and not unscaled
+    ]
     sides = facts.table[["height", "width"]]
     print(f"  {len(tables[0])} labelled photos, {len(tables[1])} to predict, {len(bad)} unreadable")
     if len(bad) < len(paths):
         print(f"  sides from {sides.min().min():.0f} to {sides.max().max():.0f} px")
-    return bad
+    without_scale = intensity_problem(project, paths, facts)
+    return bad if without_scale is None else [*bad, without_scale]
 
 
 def _try_all(plan: Plan) -> list[str]:
@@ -228,7 +233,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     seed_everything(settings.seed)
     pretraining = settings.task == "self-supervised"
     task = None if pretraining else create_task(settings, project)
-    store = PhotoStore(None, FileHashes(project.hash_store))
+    store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
     if not pretraining:
         experiment = experiment.with_values({"globals/val_fold": 0})
@@ -272,7 +277,7 @@ def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]])
     """Compute the features of a few photos, and build the head."""
     project = experiment.project
     runtime = create_runtime(experiment.globals)
-    store = PhotoStore(None, FileHashes(project.hash_store))
+    store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
     context = {"project": project, "images": store, "runtime": runtime, "task": None}
     experiment = experiment.with_values({"globals/val_fold": 0})
     parts = experiment.build(types, context)

@@ -238,7 +238,7 @@ class Estimates:
         started = time.perf_counter()
         for path in sample:
             try:
-                read_photo(path, Compose([]))
+                read_photo(path, Compose([]), self.plan.project.intensity_range)
             except DataError:
                 continue  # preprocess says so
         each = (time.perf_counter() - started) / max(1, len(sample))

@@ -144,7 +144,9 @@ def _photos(comparison: Comparison) -> Section:
         rows = known.get_indexer(pd.Index([ids[k] for k in order]))
         photos = [
             (
-                "" if row < 0 else thumbnail(photo_paths(project, folds.iloc[[row]])[0]),
+                ""
+                if row < 0
+                else thumbnail(photo_paths(project, folds.iloc[[row]])[0], project.intensity_range),
                 f"{ids[k]}: {said[k]}",
             )
             for k, row in zip(order, rows, strict=True)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.data.images import Image, decode
+from foldsmith.data.intensity import IntensityRange
 from foldsmith.errors import DataError
 
 if TYPE_CHECKING:
@@ -137,10 +138,10 @@ def picture(caption: str, figure: "Figure") -> Picture:
     return Picture(caption, _uri("image/svg+xml", buffer.getvalue()), width)
 
 
-def thumbnail(path: Path) -> str:
+def thumbnail(path: Path, intensity: IntensityRange | None) -> str:
     """Return a photo, made small, as a data URI; empty if it cannot be read."""
     try:
-        image: Image = decode(path)
+        image: Image = decode(path, intensity)
     except DataError:
         return ""
     scale = min(1.0, _THUMBNAIL / max(image.shape[:2]))

@@ -225,7 +225,10 @@ def _neighbours(
     for k in np.linspace(0, len(folds) - 1, min(_ASKED, len(folds))).astype(int):
         nearest = np.argsort(-(scaled @ scaled[k]), kind="stable")
         row = [k, *(other for other in nearest if other != k)][: _NEIGHBOURS + 1]
-        photos += [(thumbnail(paths[j]), f"target {_shown(targets[j])}") for j in row]
+        photos += [
+            (thumbnail(paths[j], project.intensity_range), f"target {_shown(targets[j])}")
+            for j in row
+        ]
     caption = "Left a photo, beside it its nearest by cosine of the frozen features"
     return Gallery(caption, photos, _NEIGHBOURS + 1)
 
@@ -343,7 +346,7 @@ def _residuals(
     for caption, rows_ in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
         photos = [
             (
-                thumbnail(paths[k]),
+                thumbnail(paths[k], project.intensity_range),
                 f"{ids[k]}: true {number_text(targets[k])}, predicted {predicted[k]:.2f}",
             )
             for k in rows_
@@ -377,7 +380,7 @@ def _misses(
     for caption, rows_ in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
         photos = [
             (
-                thumbnail(paths[k]),
+                thumbnail(paths[k], project.intensity_range),
                 f"{ids[k]}: {truth[k]} (probability {1 - missed[k]:.2f}), predicted {said[k]}",
             )
             for k in rows_

@@ -56,10 +56,10 @@ def show_augmentations(
         raise ConfigError(f"{sheet}: must end in .png or .jpg")
     experiment.check(types)
     # Only the photos that are shown are decoded.
-    store = PhotoStore(None, FileHashes(project.hash_store))
+    store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
     context = {"project": project, "images": store, "runtime": None, "task": None}
     dataset = experiment.build(types, context)["dataset/train"]
-    image = cv2.cvtColor(contact_sheet(dataset), cv2.COLOR_RGB2BGR)
+    image = cv2.cvtColor(contact_sheet(dataset, project.intensity_range), cv2.COLOR_RGB2BGR)
     with replacing(sheet) as temporary:
         cv2.imwrite(str(temporary), image)
     return sheet

@@ -93,6 +93,7 @@ def inputs_read(
         and targets_are_classes(project, train),
         "files": dict(tables),
         "photos": photos,
+        **_intensity(project),
     }
 
 
@@ -120,6 +121,7 @@ def pretrain_inputs(
         "config": _config(experiment, without),
         "files": _files(experiment, types, hashes, without),
         "photos": hash_photos(paths, hashes),
+        **_intensity(project),
     }
     if experiment.tree.get("probe"):
         table = read_folds(project, experiment.globals.meta_file)
@@ -160,6 +162,7 @@ def train_inputs(
         "targets": _hash_labels(experiment, table),
         "auxiliary": _hash_auxiliary(experiment, table, hashes),
         "photos": hash_photos(photo_paths(project, table), hashes),
+        **_intensity(project),
     }
 
 
@@ -209,6 +212,7 @@ def new_photo_inputs(
         "config": _config(experiment, without),
         "project.yml": _target_values(experiment.project),
         "files": _files(experiment, types, hashes, without),
+        **_intensity(experiment.project),
     }
 
 
@@ -224,6 +228,7 @@ def features_inputs(
     return {
         "config": _config(experiment, ("head",)),
         "files": _files(experiment, types, hashes, ("head",)),
+        **_intensity(project),
         "photos": hash_photos(paths, hashes),
     }
 
@@ -290,6 +295,11 @@ def without_pretrained(experiment: Experiment) -> Experiment:
 def hash_folds(project: Project, table: pd.DataFrame) -> str:
     """Return the hash of which row is in which fold, in the order of the rows."""
     return hash_columns(table, [project.settings.id_column, FOLD_COLUMN])
+
+
+def _intensity(project: Project) -> Inputs:
+    """Return the scale of images with more than 8 bits per channel; nothing if there is none."""
+    return {} if project.intensity_range is None else {"intensity": list(project.intensity_range)}
 
 
 def hash_photos(paths: Paths, hashes: FileHashes) -> str:

@@ -82,7 +82,7 @@ def look_at(
         runtime.place(model.eval())
         photos = PhotosAtHand([stored_head(transforms)])
         for path in photo_paths(project, table.iloc[chosen]):
-            photos.add(photos.versions(decode(path)))
+            photos.add(photos.versions(decode(path, project.intensity_range)))
         n = len(chosen)
         dataset = PhotoDataset(photos, [Path()] * n, np.arange(n), None, transforms, seed=0)
         loader = PhotoLoader(dataset, n)

@@ -20,6 +20,7 @@ from foldsmith.config.project import (
 )
 from foldsmith.config.yaml_io import read_yaml, scalar_yaml
 from foldsmith.data.csv_files import read_texts
+from foldsmith.data.intensity import IntensityRange, first_range, range_text
 from foldsmith.data.survey import (
     Guess,
     PhotoFolder,
@@ -70,10 +71,18 @@ class_values: {class_values}"""
 _METRICS = "RMSE, MAE, QWK or Accuracy"
 _METRICS_OF_CLASSES = "Accuracy, LogLoss or AUC"
 
+# What it says of images with more than 8 bits per channel.
+_INTENSITY = """
+
+# The images have more than 8 bits per channel: these values become black (0) and white (255), in
+# between linearly. One scale for all images, new ones too, so that brighter ones stay brighter.
+intensity_range: {}"""
+
 # Values of the project file that nobody has set yet.
 _TO_FILL_IN = {
     "how_made": "Set these lines.",
     "image_path": "photos/{photo_id}.jpg",
+    "intensity": "",
     "id_column": "photo_id",
     "about_target": "# The column to predict, a number, and its lowest and highest possible value.",
     "target_column": "target",
@@ -199,6 +208,7 @@ class _Found:
         folds: How to split.
         metric: What predictions are judged by.
         budget: How much time it may take.
+        intensity: Scale of images with more than 8 bits per channel, if there are any.
     """
 
     train: pd.DataFrame
@@ -213,6 +223,7 @@ class _Found:
     folds: FoldSettings
     metric: NewMetric
     budget: Budget
+    intensity: IntensityRange | None
 
     @property
     def unordered(self) -> bool:
@@ -280,7 +291,20 @@ def _find(data: Data, decide: "_Decisions") -> _Found:
         folds=folds,
         metric=metric,
         budget=budget,
+        intensity=_intensity(photos, others),
     )
+
+
+def _intensity(photos: PhotoFolder, others: PhotoFolder | None) -> IntensityRange | None:
+    """Return the scale of images with more than 8 bits per channel, and print it."""
+    folders = [photos] if others is None else [photos, others]
+    found = first_range([folder.folder / name for folder in folders for name in folder.names])
+    if found is not None:
+        print(
+            f"range    {range_text(found)} becomes 0 to 255: there are images with more than 8 "
+            "bits per channel"
+        )
+    return found
 
 
 class _Decisions:
@@ -481,6 +505,9 @@ def _project_values(folder: Path, found: _Found) -> dict[str, Any]:
         "how_made": "Found in the data by 'foldsmith new': look it over.",
         "name": _own_name(folder),
         "image_path": scalar_yaml(f"{{{found.path_column}}}"),
+        "intensity": ""
+        if found.intensity is None
+        else _INTENSITY.format(range_text(found.intensity)),
         "id_column": scalar_yaml(found.id_column),
         "about_target": _about_target(found),
         "target_column": scalar_yaml(found.target_column),

@@ -11,7 +11,8 @@ from foldsmith.stages.types import types_of
 
 def open_store(project: Project, settings: Globals, hashes: FileHashes) -> PhotoStore:
     """Return the project's store of decoded photos, or one that keeps none if so set."""
-    return PhotoStore(project.photo_store if settings.photo_store else None, hashes)
+    folder = project.photo_store if settings.photo_store else None
+    return PhotoStore(folder, hashes, project.intensity_range)
 
 
 def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.base import FittedBlend, Goal
+from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.photos_at_hand import PhotosAtHand, as_list, pixels_of
 from foldsmith.data.statistics import photo_statistics
@@ -76,6 +77,11 @@ class Predictor:
         of = f"{self.blend} of " if self.blend else ""
         return f"<Predictor: {of}{', '.join(self.members)}>"
 
+    @property
+    def intensity_range(self) -> IntensityRange | None:
+        """Scale of images with more than 8 bits per channel, as the models were trained with."""
+        return self.models[0].experiment.project.intensity_range
+
     def predict(self, images: Any, skip_bad: bool = False) -> pd.DataFrame:
         """Predict images.
 
@@ -116,7 +122,7 @@ class Predictor:
 
         def read(number: int) -> str | tuple[dict[str, npt.NDArray[np.uint8]], Sequence[float]]:
             try:
-                image = pixels_of(images[number], f"image {number}")
+                image = pixels_of(images[number], f"image {number}", self.intensity_range)
             except DataError as error:
                 return str(error)
             return prepare(image), photo_statistics(image) if with_facts else ()

@@ -8,6 +8,7 @@ import pandas as pd
 
 from foldsmith.atomic import remove_leftovers, write_csv
 from foldsmith.config import Experiment, Project
+from foldsmith.config.project import PROJECT_FILE
 from foldsmith.data.checks import table_problems
 from foldsmith.data.duplicates import NEAR_DUPLICATES, merged_groups, near_duplicates
 from foldsmith.data.facts import KeptFacts
@@ -18,10 +19,12 @@ from foldsmith.data.fold_table import (
     fold_warnings,
     split,
 )
+from foldsmith.data.intensity import range_text
 from foldsmith.data.statistics import (
     IMG_INFO,
     STATS_BY_DATA,
     PhotoFacts,
+    intensity_problem,
     photo_facts,
     statistics_by_data,
 )
@@ -45,6 +48,10 @@ from foldsmith.stages.output_folder import shown
 from foldsmith.stages.photos import stored_heads
 
 PREPROCESS_MANIFEST = "preprocess_manifest.json"
+
+# An intensity range that clips a larger share of the values, or of which they take up a smaller
+# part, does not fit.
+_CLIPPED, _USED = 0.02, 0.25
 
 # Bad photos that an error lists; all of them are in the file that --skip-bad writes.
 _LISTED = 20
@@ -94,8 +101,12 @@ def _preprocess(
     ids = _ids(project, tables)
     facts = _read_photos(project, paths, hashes, stored_heads(experiments))
     bad = _bad_photos(ids, facts)
-    if len(bad) and not skip_bad:
-        raise DataError(_bad_message(bad))
+    lines = [_bad_message(bad)] if len(bad) and not skip_bad else []
+    without_scale = intensity_problem(project, paths, facts)
+    if without_scale is not None:
+        lines.append(without_scale)
+    if lines:
+        raise DataError("\n".join(lines))
     photos = hash_contents(paths, digest_texts(facts.digests, facts.there))
     inputs = inputs_read(project, tables["train"], before, photos)
     hashes.save()
@@ -151,10 +162,42 @@ def _preprocess(
     print(fold_table_text(table))
     for path in outputs:
         print(f"wrote {shown(path)}")
+    _tell_forms(project, paths, facts)
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     _warn(project, bad, leaks)
     return table
+
+
+def _tell_forms(project: Project, paths: Paths, facts: PhotoFacts) -> None:
+    """Print how deeper images were scaled, and of which files only a part was used."""
+    more = np.flatnonzero(facts.more)
+    if len(more):
+        print(
+            "note: files with several pages or frames, of which the first is used: "
+            f"{len(more)} (for instance {shown(paths[more[0]])})"
+        )
+    deep = np.flatnonzero(~np.isnan(facts.ranges[:, 0]))
+    if project.intensity_range is None or not len(deep):
+        return
+    ranges, (darkest, brightest) = facts.ranges[deep], project.intensity_range
+    lowest, highest = ranges[:, 0].min(), ranges[:, 1].max()
+    outside = ranges[:, 2].mean()
+    print(
+        f"images with more than 8 bits per channel: {len(deep)}; intensity_range "
+        f"{range_text(project.intensity_range)} becomes 0 to 255; their values are {lowest:g} to "
+        f"{highest:g}, {100 * outside:.2g} % of them outside and clipped"
+    )
+    used = (min(highest, brightest) - max(lowest, darkest)) / (brightest - darkest)
+    if outside > _CLIPPED or used < _USED:
+        worst = paths[deep[int(np.argmax(ranges[:, 2]))]]
+        most = f"of {shown(worst)} {100 * ranges[:, 2].max():.2g} % are clipped"
+        few = f"they take up {max(0, round(255 * used)) + 1} of its 256 steps"
+        print(
+            f"warning: {PROJECT_FILE}: intensity_range does not fit the images: "
+            f"{most if outside > _CLIPPED else few}; without it, preprocess proposes one",
+            file=sys.stderr,
+        )
 
 
 def _check_unchanged(project: Project, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -179,18 +222,19 @@ def _ids(project: Project, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def _read_photos(
     project: Project, paths: Paths, hashes: FileHashes, heads: Sequence[Compose]
 ) -> PhotoFacts:
-    kept = KeptFacts(project.photo_facts)
+    scale = project.intensity_range
+    kept = KeptFacts(project.photo_facts, scale)
     if not heads:
-        return photo_facts(paths, hashes, None, kept)
-    store = PhotoStore(project.photo_store, hashes)
+        return photo_facts(paths, hashes, None, kept, scale)
+    store = PhotoStore(project.photo_store, hashes, scale)
     with store.filling(heads) as filling:
         filling.announce(paths)
-        return photo_facts(paths, hashes, filling, kept)
+        return photo_facts(paths, hashes, filling, kept, scale)
 
 
 def _bad_photos(ids: pd.DataFrame, facts: PhotoFacts) -> pd.DataFrame:
     problems = pd.Series(facts.problems, dtype=object)
-    bad = problems.notna()
+    bad = problems.notna() & ~facts.unscaled
     return ids[bad].assign(problem=problems[bad]).reset_index(drop=True)
 
 
