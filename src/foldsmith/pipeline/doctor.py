@@ -81,14 +81,19 @@ def doctor(project: Project, config: Path | str | None = None) -> list[str]:
         problems += str(error).splitlines()
     problems += table_problems(project, plan.meta_files if plan else ())
     print("data")
+    scaled = True
     try:
-        problems += _check_photos(project)
+        found, scaled = _check_photos(project)
+        problems += found
     except FoldsmithError:
         print("  photos: not looked at, the tables are wrong")
     if plan is None:
         return problems
     print("experiments")
-    problems += _try_all(plan)
+    if scaled:
+        problems += _try_all(plan)
+    else:
+        print("  not tried: the images need an intensity_range")
     problems += _check_leaks(plan)
     return list(dict.fromkeys(problems))
 
@@ -136,7 +141,8 @@ def _environment() -> dict[str, str]:
     return facts
 
 
-def _check_photos(project: Project) -> list[str]:
+def _check_photos(project: Project) -> tuple[list[str], bool]:
+    """Return what is wrong with the images, and whether those that need a scale have one."""
     tables = [read_train(project, with_bad=True), read_test(project)]
     paths = photo_paths(project, tables[0]) + photo_paths(project, tables[1])
     hashes = FileHashes(project.hash_store)
@@ -152,7 +158,9 @@ def _check_photos(project: Project) -> list[str]:
     if len(bad) < len(paths):
         print(f"  sides from {sides.min().min():.0f} to {sides.max().max():.0f} px")
     without_scale = intensity_problem(project, paths, facts)
-    return bad if without_scale is None else [*bad, without_scale]
+    if without_scale is not None:
+        bad.append(without_scale)
+    return bad, without_scale is None
 
 
 def _try_all(plan: Plan) -> list[str]:
