@@ -107,6 +107,14 @@ class _Dumper(yaml.SafeDumper):
         """Write every value out: anchors would hide what an experiment really used."""
         return True
 
+    def text(self, value: str) -> yaml.ScalarNode:
+        """Return a node for a text; line breaks other than LF are kept in double quotes alone."""
+        style = '"' if any(mark in value for mark in "\r\x85\u2028\u2029\ufeff") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
 
 def dump_yaml(value: Any) -> str:
     """Return ``value`` (plain dicts, lists and scalars) as YAML, keys in their order."""
