@@ -34,6 +34,9 @@ THUMBNAIL_DISTANCE = 8.0
 
 THUMBNAIL_SIDE = 16
 
+# Thumbnails that are compared with each other at a time: 768 numbers each.
+_COMPARED = 1024
+
 # Gives the tiny copies of photos, uint8, shape (k, 16, 16, 3), by their positions, shape (k,).
 Thumbnails = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]
 
@@ -79,7 +82,12 @@ def near_duplicates(
     thumbnails: Thumbnails,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
-    """Find the pairs of near-identical photos.
+    """Find links between near-identical photos: as few as join each group of them.
+
+    Two photos are near-identical if their hashes differ in at most :data:`HASH_DISTANCE` bits and
+    their thumbnails, apart from brightness, by a root mean square of at most
+    :data:`THUMBNAIL_DISTANCE` (0..255). A group is all photos that are so directly or through
+    others. A group of n photos has n - 1 links, not the n (n - 1) / 2 of all its pairs.
 
     Args:
         hashes: :func:`perceptual_hash` of each photo, shape (n,).
@@ -87,20 +95,77 @@ def near_duplicates(
         rows: The photos to compare, in their order; None for all.
 
     Returns:
-        As :func:`near_pairs` of those photos, less those whose thumbnails differ in more than
-        brightness: by a root mean square above :data:`THUMBNAIL_DISTANCE` (0..255).
+        Columns first and second, positions in ``rows``.
     """
     rows = np.arange(len(hashes)) if rows is None else rows
-    pairs = near_pairs(hashes[rows], HASH_DISTANCE)
-    difference = np.empty(len(pairs))
-    first, second = rows[pairs["first"].to_numpy()], rows[pairs["second"].to_numpy()]
-    # In slices: a thumbnail has 768 values, and there may be many pairs.
-    for start in range(0, len(pairs), 10_000):
-        part = slice(start, start + 10_000)
-        apart = thumbnails(first[part]).astype(np.float32) - thumbnails(second[part])
-        apart -= apart.mean(axis=(1, 2), keepdims=True)
-        difference[part] = np.sqrt((apart**2).mean(axis=(1, 2, 3)))
-    return pairs[difference <= THUMBNAIL_DISTANCE].reset_index(drop=True)
+    different, hash_of = np.unique(hashes[rows], return_inverse=True)
+    near = near_pairs(different, HASH_DISTANCE)[["first", "second"]].to_numpy()
+    # Photos of each hash, less those that were reached already.
+    left = np.split(
+        np.argsort(hash_of, kind="stable"), np.cumsum(np.bincount(hash_of, minlength=1))[:-1]
+    )
+    beside = _neighbours(near, len(different))
+    alone = np.array([len(group) < 2 for group in left], bool)
+    alone[near.ravel()] = False
+    reached = alone[hash_of] if len(hash_of) else np.zeros(0, bool)
+    links = [np.zeros((0, 2), np.int64)]
+    for start in np.flatnonzero(~reached).tolist():
+        if reached[start]:
+            continue
+        reached[start] = True
+        frontier = np.array([start])
+        while len(frontier):
+            found = [np.zeros((0, 2), np.int64)]
+            for one in np.unique(hash_of[frontier]).tolist():
+                seekers = frontier[hash_of[frontier] == one]
+                for other in (one, *beside(one)):
+                    left[other] = left[other][~reached[left[other]]]
+                    for part in range(0, len(left[other]), _COMPARED):
+                        candidates = left[other][part : part + _COMPARED]
+                        found.append(_reached_by(seekers, candidates, thumbnails, rows))
+                        reached[found[-1][:, 1]] = True
+            links += found
+            frontier = np.concatenate(found)[:, 1]
+    joined = np.concatenate(links)
+    return pd.DataFrame({"first": joined[:, 0], "second": joined[:, 1]})
+
+
+def _neighbours(pairs: npt.NDArray[np.int64], n: int) -> Callable[[int], list[int]]:
+    """Return a function from one of n things to those that pairs link with it."""
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    both = both[np.argsort(both[:, 0], kind="stable")]
+    starts = np.searchsorted(both[:, 0], np.arange(n + 1))
+    return lambda one: both[starts[one] : starts[one + 1], 1].tolist()
+
+
+def _reached_by(
+    seekers: npt.NDArray[np.int64],
+    candidates: npt.NDArray[np.int64],
+    thumbnails: Thumbnails,
+    rows: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Return links from seekers to the candidates whose thumbnails are near one, shape (k, 2)."""
+    links = [np.zeros((0, 2), np.int64)]
+    theirs = _flat(thumbnails(rows[candidates]))
+    # The first alone: in a group of equal photos it reaches all others.
+    for begin, end in [(0, 1), *((k, k + _COMPARED) for k in range(1, len(seekers), _COMPARED))]:
+        if not len(candidates):
+            break
+        some = seekers[begin:end]
+        own = _flat(thumbnails(rows[some]))
+        squares = (own**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1) - 2 * own @ theirs.T
+        near = squares <= own.shape[1] * THUMBNAIL_DISTANCE**2
+        hit = near.any(axis=0)
+        links.append(np.column_stack([some[near[:, hit].argmax(axis=0)], candidates[hit]]))
+        candidates, theirs = candidates[~hit], theirs[~hit]
+    return np.concatenate(links)
+
+
+def _flat(copies: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Return thumbnails less the mean of each channel, shape (n, 768)."""
+    values = copies.astype(np.float64)
+    values -= values.mean(axis=(1, 2), keepdims=True)
+    return values.reshape(len(values), -1)
 
 
 def near_pairs(hashes: npt.NDArray[np.uint64], distance: int) -> pd.DataFrame:
@@ -184,6 +249,8 @@ def merged_groups(groups: pd.Series | None, pairs: pd.DataFrame, n: int) -> npt.
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
+    if not n:
+        return np.zeros(0, np.int64)
     own = np.arange(n) if groups is None else pd.factorize(groups.astype(str))[0]
     first, second = (own[pairs[name].to_numpy(dtype=np.int64)] for name in ("first", "second"))
     size = int(own.max()) + 1

@@ -47,7 +47,7 @@ from foldsmith.stages.scores import POOLED, THRESHOLDS
 from foldsmith.stages.selection import LABELS, inference_manifest, read_inference
 from foldsmith.tasks.metrics import project_metric, value_metric
 from foldsmith.tasks.multi_class import MultiClass
-from foldsmith.texts import number_text
+from foldsmith.texts import counted, number_text
 from foldsmith.training.extensions.log import entries_of
 from foldsmith.training.extensions.probe import PROBES_FILE
 
@@ -138,8 +138,8 @@ def _data(project: Project) -> Section:
     first = "fold" if "fold" not in by_target.columns else "number of the fold"
     rows = by_target.rename_axis(first).reset_index()
     sizes = class_sizes(project, folds)
-    counted = "" if sizes is None else f"; {sizes.summary()}"
-    section.parts.append(table(f"Photos of each fold{counted}", rows))
+    of_classes = "" if sizes is None else f"; {sizes.summary()}"
+    section.parts.append(table(f"Photos of each fold{of_classes}", rows))
     for note in fold_warnings(project, folds):
         section.parts.append(Text(f"{note[0].upper()}{note[1:]}."))
     every = "Every photo is a point."
@@ -148,13 +148,14 @@ def _data(project: Project) -> Section:
     section.parts.append(picture(every, figures.sizes(info)))
     listed = project.data_dir / NEAR_DUPLICATES
     if listed.is_file():
-        pairs = read_table(listed, [])
+        near = read_table(listed, ["group"])
         caption = (
-            f"{len(pairs)} pairs of near-identical photos in different folds, or in train and test"
+            "Near-identical photos in different folds, or in train and test: "
+            f"{len(near)} in {counted(near['group'].nunique(), 'group')}"
         )
-        if len(pairs) > _ROWS:
+        if len(near) > _ROWS:
             caption += f"; the first {_ROWS}, all in {NEAR_DUPLICATES}"
-        section.parts.append(table(caption, pairs.head(_ROWS)))
+        section.parts.append(table(caption, near.head(_ROWS)))
     else:
         section.parts.append(Text("No near-identical photos in different folds or in the test."))
     return section

@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.atomic import remove_leftovers, write_csv
@@ -46,6 +48,7 @@ from foldsmith.stages.inputs import hash_contents, hash_tables, inputs_read
 from foldsmith.stages.manifest import Stopwatch, write_manifest
 from foldsmith.stages.output_folder import shown
 from foldsmith.stages.photos import stored_heads
+from foldsmith.texts import counted
 
 PREPROCESS_MANIFEST = "preprocess_manifest.json"
 
@@ -115,13 +118,13 @@ def _preprocess(
 
     of_train = good[ids["data_type"].to_numpy()[good] == "train"]
     train = tables["train"].iloc[of_train].reset_index(drop=True)
-    pairs = near_duplicates(facts.hashes, facts.thumbnails, good)
-    merged = _merged(project, train, pairs)
+    near = _near_duplicates(facts, good, len(train))
+    merged = _merged(project, train, near)
     folds = split(project, train, merged)
     info = pd.concat([ids, facts.table], axis=1).iloc[good].reset_index(drop=True)
     info = info.astype({"height": int, "width": int})
     statistics = statistics_by_data(info)
-    leaks = _leaks(project, info, folds.folds, pairs)
+    leaks = _leaks(project, info, folds.folds, near)
     with_folds = train.assign(**{FOLD_COLUMN: folds.folds})
     if merged is not None:
         with_folds[MERGED_COLUMN] = merged
@@ -151,7 +154,7 @@ def _preprocess(
         n_train=len(train),
         n_test=len(tables["test"]),
         n_bad=len(bad),
-        near_duplicates=len(leaks),
+        near_duplicates=leaks["group"].nunique(),
         wall_s=watch.seconds,
     )
     print(f"{len(train)} labelled photos, {len(tables['test'])} to predict")
@@ -250,30 +253,61 @@ def _bad_message(bad: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _merged(project: Project, train: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray | None:
-    """Join groups by near-identical photos, if asked; rows of train come first in the pairs."""
+@dataclass(frozen=True)
+class _Near:
+    """Groups of near-identical photos, those of train first.
+
+    Attributes:
+        in_train: Links between photos of train.
+        in_all: Number of each photo's group, shape (n,), links through test photos included.
+    """
+
+    in_train: pd.DataFrame
+    in_all: npt.NDArray[np.int64]
+
+
+def _near_duplicates(facts: PhotoFacts, good: npt.NDArray[np.int64], n_train: int) -> _Near:
+    links = near_duplicates(facts.hashes, facts.thumbnails, good)
+    in_all = merged_groups(None, links, len(good))
+    # Folds do not depend on the photos to predict.
+    return _Near(near_duplicates(facts.hashes, facts.thumbnails, good[:n_train]), in_all)
+
+
+def _merged(project: Project, train: pd.DataFrame, near: _Near) -> np.ndarray | None:
+    """Join groups by near-identical photos, if asked."""
     settings = project.settings
     if not settings.folds.merge_near_duplicates:
         return None
     groups = train[settings.group_column] if "Group" in settings.folds.method else None
-    return merged_groups(groups, pairs[pairs["second"] < len(train)], len(train))
+    return merged_groups(groups, near.in_train, len(train))
 
 
-def _leaks(
-    project: Project, info: pd.DataFrame, folds: np.ndarray, pairs: pd.DataFrame
-) -> pd.DataFrame:
-    """Return the near-identical photos that sit in different folds, or in train and test."""
-    column = project.settings.id_column
+def _leaks(project: Project, info: pd.DataFrame, folds: np.ndarray, near: _Near) -> pd.DataFrame:
+    """Return the groups of near-identical photos in different folds, or in train and test.
+
+    Returns:
+        A row per photo, sorted by group. Columns: group, a number; the id; in, the fold or test.
+    """
     # -1 stands for the test photos, which come after those of train.
     fold = np.concatenate([folds, np.full(len(info) - len(folds), -1)])
-    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
-    apart = fold[first] != fold[second]
-    sides = {}
-    for side, rows in (("first", first[apart]), ("second", second[apart])):
-        sides[f"{side}_{column}"] = info[column].to_numpy()[rows]
-        where = pd.Series(fold[rows]).astype(str).radd("fold ")
-        sides[f"{side}_in"] = where.mask(fold[rows] < 0, "test").to_numpy()
-    return pd.DataFrame({**sides, "distance": pairs["distance"].to_numpy()[apart]})
+    group = pd.Series(near.in_all)
+    in_train = pd.Series(merged_groups(None, near.in_train, len(folds)))
+    spread = pd.Series(folds).groupby(in_train).transform("nunique") > 1
+    with_both = (group.map(pd.Series(fold < 0).groupby(group).nunique()) > 1).to_numpy()
+    leaking = set(near.in_all[np.flatnonzero(spread)]) | set(near.in_all[with_both])
+    rows = np.flatnonzero(group.isin(leaking).to_numpy())
+    rows = rows[np.argsort(near.in_all[rows], kind="stable")]
+    where = pd.Series(fold[rows]).astype(str).radd("fold ")
+    column = project.settings.id_column
+    # The id column may have either name.
+    named = f"photo_{column}" if column in ("group", "in") else column
+    return pd.DataFrame(
+        {
+            "group": pd.factorize(near.in_all[rows])[0] + 1,
+            named: info[column].to_numpy()[rows],
+            "in": where.mask(fold[rows] < 0, "test").to_numpy(),
+        }
+    )
 
 
 def _warn(project: Project, bad: pd.DataFrame, leaks: pd.DataFrame) -> None:
@@ -291,19 +325,21 @@ def _warn(project: Project, bad: pd.DataFrame, leaks: pd.DataFrame) -> None:
         )
     if not len(leaks):
         return
-    with_test = int((leaks["second_in"] == "test").sum())
-    between = len(leaks) - with_test
+    by_group = leaks["in"].groupby(leaks["group"])
+    in_folds = leaks["in"].where(leaks["in"] != "test").groupby(leaks["group"]).nunique()
+    between = int((in_folds > 1).sum())
+    with_test = int(by_group.apply(lambda places: (places == "test").any()).sum())
     name = shown(project.data_dir / NEAR_DUPLICATES)
-    if between:
+    if between and not project.settings.folds.merge_near_duplicates:
         print(
-            f"warning: {between} pairs of near-identical photos are in different folds, which "
-            f"makes scores too good (listed in {name}); folds: {{merge_near_duplicates: true}} "
-            "in project.yml puts them into one",
+            "warning: near-identical photos are in different folds, which makes scores too good: "
+            f"{counted(between, 'group')} of them (listed in {name}); folds: "
+            "{merge_near_duplicates: true} in project.yml puts each into one fold",
             file=sys.stderr,
         )
     if with_test:
         print(
-            f"warning: {with_test} pairs of near-identical photos are in train and test (listed "
-            f"in {name})",
+            f"warning: near-identical photos are in train and test: {counted(with_test, 'group')} "
+            f"of them (listed in {name})",
             file=sys.stderr,
         )
