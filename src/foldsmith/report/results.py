@@ -142,11 +142,8 @@ class Results:
         frame = pd.DataFrame({"id": ids, "target": written, "fold": folds})
         if not self._is_ensemble:
             return frame.assign(prediction=as_written(self._project, members[0].oof))
-        predicted = as_written(self._project, self._blended())
-        return frame.assign(
-            prediction=predicted,
-            **{one.name: as_written(self._project, one.oof) for one in members},
-        )
+        frame["prediction"] = as_written(self._project, self._blended())
+        return _beside(frame, {m.name: as_written(self._project, m.oof) for m in members})
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -167,7 +164,7 @@ class Results:
             return frame.assign(prediction=of_members[members[0].name])
         file = self.folder / "submission.csv"
         predicted = as_written(self._project, read_submission(self._project, file, test))
-        return frame.assign(prediction=predicted, **of_members)
+        return _beside(frame.assign(prediction=predicted), of_members)
 
     @property
     def log(self) -> pd.DataFrame:
@@ -320,6 +317,16 @@ class Results:
         _, targets, _ = self._truth()
         predicted = self._blended() if self._is_ensemble else self._read_members()[0].oof
         return targets, predicted.astype(np.float64), self._project.class_values
+
+
+def _beside(frame: pd.DataFrame, of_members: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:
+    """Return a frame with a column per member, whose name no other column has."""
+    columns = {}
+    for name, values in of_members.items():
+        while name in frame:
+            name = f"member {name}"
+        columns[name] = values
+    return frame.assign(**columns)
 
 
 def blend_scores(folder: Path) -> pd.DataFrame:

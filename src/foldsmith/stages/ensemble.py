@@ -126,6 +126,12 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     if not useful.any():
         constant = Constant(goal)
         candidates.append(Candidate(constant.name, constant, constant, COMPLEXITY_OF_CONSTANT))
+    columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
+    for name in {candidate.name for candidate in candidates} & set(columns):
+        raise ConfigError(
+            f"{project.source_files[0]}: the column {name} is called like a blend; rename it in "
+            "the tables"
+        )
     compared = compare(candidates, BASELINE, goal, rows, targets, folds, groups, seed)
     chosen, reason = recommend(compared, BASELINE, goal.metric)
     useless = [member.name for member, use in zip(members, useful, strict=True) if not use]
@@ -143,7 +149,8 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
             outputs["submission.csv"] = submission
             if goal.metric.needs == "probabilities":
                 ids = test[[project.settings.id_column]].reset_index(drop=True)
-                of_classes = pd.DataFrame(blended, columns=list(goal.labels))
+                labels = _class_columns(project.settings.id_column, goal.labels)
+                of_classes = pd.DataFrame(blended, columns=labels)
                 outputs[PROBABILITIES] = pd.concat([ids, of_classes], axis=1)
     names = [member.name for member in members]
     weights = {
@@ -157,7 +164,6 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     outputs["weights.csv"] = pd.DataFrame({"experiment": names} | weights)
     outputs["ensemble_scores.csv"] = scores
     held_out = {c.name: c.cross_fitted for c in compared if c.cross_fitted is not None}
-    columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
     outputs[CROSS_FITTED] = table[columns].assign(
         **{
             name: as_written(project, goal.points(predicted))
@@ -212,6 +218,18 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         f"ensemble_scores.csv, {CROSS_FITTED}"
     )
     return scores
+
+
+def _class_columns(id_column: str, labels: Sequence[str]) -> list[str]:
+    """Return the columns of the class probabilities: the classes' names.
+
+    Where one of these is the name of the id column, all are called as in predictions of new
+    images, ``probability_NAME``.
+    """
+    columns = list(labels)
+    while id_column in columns:
+        columns = [f"probability_{name}" for name in columns]
+    return columns
 
 
 def candidates_of(
