@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.comparison import Honest
+from foldsmith.data.class_values import nearest
 from foldsmith.texts import number_text
 
 if TYPE_CHECKING:
@@ -30,8 +31,17 @@ POINTS = 20_000
 
 def _figure(width: float, height: float, n: int = 1) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
-    figure = Figure(figsize=(width * n, height), layout="constrained")
+    class PlainFigure(Figure):
+        """A figure whose texts are names: a ``$`` in them begins no formula."""
+
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+            super().draw(renderer)
+
+    figure = PlainFigure(figsize=(width * n, height), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, n)).tolist()
     for axis in axes:
         axis.tick_params(colors=_GREY, labelsize=8)
@@ -247,7 +257,7 @@ def _draw_confusion(
     names: Sequence[str] = (),
 ) -> None:
     points = np.asarray(values, np.float64)
-    rows, columns = (np.abs(each[:, None] - points).argmin(axis=1) for each in (targets, predicted))
+    rows, columns = (nearest(each, points) for each in (targets, predicted))
     counts = np.zeros((len(points), len(points)))
     np.add.at(counts, (rows, columns), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
