@@ -109,7 +109,10 @@ def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
 
 def _shape_problem(node: Any, section: str) -> str | None:
     """Return what is wrong with the shape of a section: a call, keys and values, or a list."""
-    if is_reference(node) or (isinstance(node, dict) and section.endswith("/")):
+    if isinstance(node, dict) and section.endswith("/"):
+        return None
+    # What the model is, and where its images come from, is read before anything is built.
+    if is_reference(node) and section != "model" and not section.endswith("/"):
         return None
     if section == "extensions":
         return None if isinstance(node, list) else f"must be a list, not {node!r}"

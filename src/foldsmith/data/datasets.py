@@ -258,6 +258,8 @@ def check_transforms(transforms: Sequence[Transform]) -> None:
     Raises:
         ConfigError: It is empty, or its last transform is one of the package's and leaves bytes.
     """
+    if not isinstance(transforms, Sequence):
+        raise ConfigError(f"must be a list of transforms, not {type(transforms).__name__}")
     for k, transform in enumerate(transforms):
         if not callable(transform):
             raise ConfigError(f"item {k} is {transform!r}, not a transform ({{type: NAME, ...}})")
