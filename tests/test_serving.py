@@ -1,16 +1,19 @@
 """The HTTP service: the answers of a real server, and everything that it refuses."""
 
 import asyncio
+import contextlib
 import io
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import cv2
 import httpx
@@ -25,7 +28,8 @@ from warm import Command, foldsmith
 import foldsmith as package
 from foldsmith.config import Project
 from foldsmith.data.tables import photo_paths, read_test
-from foldsmith.serving import Limits, create_app
+from foldsmith.serving import create_app
+from foldsmith.serving_limits import Limits
 
 QUICK = {
     "globals/max_epoch": 1,
@@ -143,6 +147,125 @@ def test_a_real_server_refuses_before_it_reads(server):
         assert line.makefile("rb").readline().startswith(b"HTTP/1.1 413 ")
 
 
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+
+
+@pytest.fixture(scope="module")
+def strict(finished):
+    """A server of two requests at a time, whose clients have a second to send theirs."""
+    command, url = start(finished, "--max-requests", "2", "--timeout", "1")
+    host, port = url.removeprefix("http://").split(":")
+    assert command.read()[0].startswith("900 (")  # the run, in words
+    yield command, url, lambda: socket.create_connection((host, int(port)), timeout=20)
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(30) == 0, command.read()
+    # Whatever clients did: not a line, let alone a traceback.
+    assert command.read()[1] == ""
+
+
+def answer_of(line):
+    return line.makefile("rb").read().decode()
+
+
+def memory_of(command):
+    status = Path(f"/proc/{command.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1e3
+
+
+def test_slow_heads_and_bodies_end_in_time(strict, photos):
+    _, url, connect = strict
+    begun = time.monotonic()
+    lines = [connect() for _ in range(60)]
+    for number, line in enumerate(lines):
+        # Nothing at all, half a head, a head without its end, or a body that never comes.
+        sent = (b"", HEAD[:20], HEAD + b"X: 1\r\n", HEAD + b"Content-Length: 1000\r\n\r\n1")
+        line.sendall(sent[number % 4])
+    # Health does not wait for them.
+    assert httpx.get(f"{url}/health").status_code == 200
+    assert time.monotonic() - begun < 5
+    answers = [answer_of(line) for line in lines]
+    assert time.monotonic() - begun < 10
+    for number, answer in enumerate(answers):
+        allowed = ("408",) if number % 4 < 3 else ("408", "503")
+        assert answer.startswith(tuple(f"HTTP/1.1 {code} " for code in allowed)), answer
+    assert httpx.post(f"{url}/predict", files=files(photos[0])).status_code == 200
+
+
+def test_so_many_requests_at_a_time_and_no_more(strict, photos):
+    command, url, connect = strict
+    before = memory_of(command)
+    lines = [connect() for _ in range(12)]
+    head = HEAD + b"Content-Length: 19000000\r\n\r\n"
+    for line in lines:
+        line.sendall(head)
+        line.setblocking(False)
+    # As much of the bodies as the server takes, for a moment.
+    part, until, sent = b"x" * 2**20, time.monotonic() + 0.8, [0] * len(lines)
+    while time.monotonic() < until:
+        for number, line in enumerate(lines):
+            if sent[number] + len(part) < 19_000_000:
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    sent[number] += line.send(part)
+    assert memory_of(command) - before < 150
+    refused = 0
+    for line in lines:
+        line.settimeout(20)
+        with contextlib.suppress(ConnectionError):
+            answer = answer_of(line)
+            if answer.startswith("HTTP/1.1 503 "):
+                refused += 1
+                assert "retry-after: 2" in answer.lower() and "no more may be" in answer
+    assert refused >= 5
+    assert httpx.post(f"{url}/predict", files=files(photos[0])).status_code == 200
+
+
+def test_clients_that_go_away_leave_no_trace(strict, photos):
+    command, url, connect = strict
+    body = photos[0].read_bytes()
+    whole = HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    for sent in (b"", HEAD, whole[: len(whole) // 2], whole, b"nonsense\r\n\r\n"):
+        with connect() as line:
+            line.sendall(sent)
+            # With a reset, not an end.
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.5)
+    assert httpx.post(f"{url}/predict", files=files(photos[0])).status_code == 200
+    assert command.read()[1] == ""
+
+
+def test_more_connections_than_there_may_be_are_refused(strict):
+    _, url, connect = strict
+    lines = [connect() for _ in range(270)]
+    answers = [answer_of(line) for line in lines]
+    assert sum(answer.startswith("HTTP/1.1 503 ") for answer in answers) >= 10
+    assert all(answer[:13] in ("HTTP/1.1 503 ", "HTTP/1.1 408 ") for answer in answers)
+    for line in lines:
+        line.close()
+    assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_a_connection_that_is_kept_may_wait_but_not_dawdle(strict):
+    _, _, connect = strict
+    with connect() as line:
+        for _ in range(2):
+            line.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            seen = b""
+            while not seen.endswith(b"}"):
+                seen += line.recv(4096)
+            assert seen.startswith(b"HTTP/1.1 200 ")
+        line.sendall(b"GET /hea")
+        assert answer_of(line).startswith("HTTP/1.1 408 ")
+
+
+def test_the_root_says_what_there_is(client):
+    listed = client.get("/").json()
+    assert listed["run"] == "900" and listed["foldsmith"] == package.__version__
+    for endpoint in listed["endpoints"]:
+        method, path = endpoint.split()
+        assert client.request(method, path).status_code in (200, 415)
+    assert "POST /predict" in listed["endpoints"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_when_it_is_told_to(finished, number):
     command, url = start(finished)
@@ -167,6 +290,8 @@ def test_a_port_that_is_taken_is_one_line(finished, cli):
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: there is no such"),
         (["--max-megabytes", "0"], "--max-megabytes: 0 must be above 0"),
         (["--max-megapixels", "nan"], "--max-megapixels: nan must be above 0"),
+        (["--max-requests", "0"], "--max-requests: 0 must be above 0"),
+        (["--timeout", "-1"], "--timeout: -1 must be above 0"),
         (["--blend", "rigde"], "no blend 'rigde' (did you mean ridge?)"),
     ],
 )
@@ -183,8 +308,10 @@ def test_without_its_packages_it_says_what_to_install():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 2
-    wanted = "foldsmith: error: serve needs uvicorn; run: pip install 'foldsmith[serve]'\n"
-    assert result.stderr == wanted
+    # The packages themselves, wherever foldsmith was installed from.
+    assert result.stderr.startswith("foldsmith: error: serve needs uvicorn; run: pip install ")
+    assert "'fastapi>=" in result.stderr and "'uvicorn>=" in result.stderr
+    assert "foldsmith[" not in result.stderr
 
 
 def png(width, height):

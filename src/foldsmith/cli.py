@@ -25,6 +25,7 @@ from foldsmith.completion import (
     output_folders,
 )
 from foldsmith.errors import ConfigError, Detached, FoldsmithError, Stopped, one_line
+from foldsmith.extras import install_command
 
 # The stages import torch and timm, which takes seconds: each command imports its own when it
 # runs, so that --help and a mistyped option answer at once.
@@ -123,7 +124,7 @@ TrustPython = Annotated[
         "--trust-python", help="Run the Python that the project or export brings; read it first."
     ),
 ]
-# Modules of the optional packages, those of foldsmith[serve].
+# Modules of the optional packages, those of the extra serve.
 _FOR_SERVE = ("fastapi", "uvicorn", "python_multipart")
 Force = Annotated[bool, typer.Option("-f", "--force", help="Allow an existing output folder.")]
 
@@ -860,6 +861,12 @@ def serve(
     max_megapixels: Annotated[
         float, typer.Option("--max-megapixels", help="Most pixels of a request, in 10^6.")
     ] = 50.0,
+    max_requests: Annotated[
+        int, typer.Option("--max-requests", help="Requests that are served at one time.")
+    ] = 16,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds that a client has to send a request.")
+    ] = 30.0,
     blend: BlendOption = None,
     criterion: CriterionOption = None,
     device: DeviceOption = None,
@@ -876,13 +883,13 @@ def serve(
     """
     missing = [name for name in _FOR_SERVE if importlib.util.find_spec(name) is None]
     if missing:
-        raise FoldsmithError(
-            f"serve needs {', '.join(missing)}; run: pip install 'foldsmith[serve]'"
-        )
+        raise FoldsmithError(f"serve needs {', '.join(missing)}; run: {install_command('serve')}")
     from foldsmith import serving
+    from foldsmith.serving_limits import Limits
 
     serving.serve(
-        *(finished, host, port, serving.Limits(max_megabytes, max_megapixels)),
+        *(finished, host, port),
+        Limits(max_megabytes, max_megapixels, max_requests, timeout),
         blend=blend,
         criterion=criterion,
         device=device,

@@ -3,7 +3,6 @@
 import asyncio
 import html
 import io
-import math
 import signal
 import socket
 import warnings
@@ -27,6 +26,7 @@ import foldsmith
 from foldsmith.data.images import decode_bytes
 from foldsmith.data.intensity import DeepImageError
 from foldsmith.errors import ConfigError, DataError, one_line
+from foldsmith.serving_limits import Limits, Turns, protocol_of, read_body
 
 if TYPE_CHECKING:
     from foldsmith.config import Criterion
@@ -40,25 +40,6 @@ _MAX_PHOTOS = 100
 
 # Seconds that requests have to end when the service is told to.
 _GRACE = 30
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may send at most.
-
-    Attributes:
-        megabytes: Size of its body, in 10^6 bytes.
-        megapixels: Pixels of its photos together, in 10^6: a small file can hold a picture that
-            fills the memory.
-    """
-
-    megabytes: float = 20.0
-    megapixels: float = 50.0
-
-    def __post_init__(self) -> None:
-        for flag, value in (("megabytes", self.megabytes), ("megapixels", self.megapixels)):
-            if not 0 < value < math.inf:
-                raise ConfigError(f"--max-{flag}: {value:g} must be above 0")
 
 
 class Prediction(BaseModel):
@@ -89,6 +70,22 @@ class Health(BaseModel):
     ready: bool
     run: str
     version: str
+
+
+class Service(BaseModel):
+    """The answer to ``GET /``."""
+
+    foldsmith: str
+    run: str
+    endpoints: dict[str, str]
+
+
+_ENDPOINTS = {
+    "POST /predict": "predictions of photos",
+    "GET /health": "whether the run is loaded",
+    "GET /docs": "how to ask, for people",
+    "GET /openapi.json": "how to ask, for programs",
+}
 
 
 @dataclass(frozen=True)
@@ -138,13 +135,21 @@ def serve(
         predictor = foldsmith.load(
             run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
         )
-        app = create_app(predictor, Path(run).resolve().name, limits or Limits())
+        name, limits = Path(run).resolve().name, limits or Limits()
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE
+            create_app(predictor, name, limits),
+            http=protocol_of(limits),
+            ws="none",
+            # Clients that send nonsense get an answer, and need no line here.
+            log_level="error",
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE,
         )
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{listener.getsockname()[1]}"
-        print(f"{predictor!r} answers at {url} ({url}/docs says how); Ctrl-C ends it", flush=True)
+        of = ", ".join(predictor.members)
+        of = f"{predictor.blend} of {of}" if predictor.blend else of
+        print(f"{name} ({of}) answers at {url} ({url}/docs says how); Ctrl-C ends it", flush=True)
         with _signals_that_only_end():
             uvicorn.Server(config).run([listener])
 
@@ -160,8 +165,14 @@ def create_app(predictor: "Predictor", run: str, limits: Limits) -> FastAPI:
     app = FastAPI(
         title=f"foldsmith: {run}", version=foldsmith.__version__, docs_url=None, redoc_url=None
     )
+    turns = Turns(limits)
     # The one thread of the models: requests wait for each other, and not for anything else.
     models = ThreadPoolExecutor(1, thread_name_prefix="models")
+
+    @app.get("/")
+    async def root() -> Service:
+        """Say what there is."""
+        return Service(foldsmith=foldsmith.__version__, run=run, endpoints=_ENDPOINTS)
 
     @app.get("/health")
     async def health() -> Health:
@@ -175,10 +186,11 @@ def create_app(predictor: "Predictor", run: str, limits: Limits) -> FastAPI:
     )
     async def predict(request: Request) -> Predictions:
         """Predict the photos of a request."""
-        uploads = await _uploads(request, limits)
-        _check_pixels(uploads, limits)
-        loop = asyncio.get_running_loop()
-        table = await loop.run_in_executor(models, _predict, predictor, uploads)
+        async with turns.one(request):
+            uploads = await _uploads(request, limits)
+            _check_pixels(uploads, limits)
+            loop = asyncio.get_running_loop()
+            table = await loop.run_in_executor(models, _predict, predictor, uploads)
         return Predictions(
             predictions=[
                 _prediction(upload, row)
@@ -237,14 +249,14 @@ async def _uploads(request: Request, limits: Limits) -> list[_Upload]:
     """Return the photos of a request."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("image/"):
-        return [_Upload(None, await _body(request, limits))]
+        return [_Upload(None, await read_body(request, limits))]
     if kind != "multipart/form-data":
         raise HTTPException(
             415,
             f"the content type is {kind or 'missing'}; send a form (multipart/form-data) with "
             "photos as 'file', or one photo as the body with its type, as in image/jpeg",
         )
-    body = await _body(request, limits)
+    body = await read_body(request, limits)
 
     async def once() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -259,28 +271,6 @@ async def _uploads(request: Request, limits: Limits) -> list[_Upload]:
             for file in files
             if isinstance(file, UploadFile)
         ]
-
-
-async def _body(request: Request, limits: Limits) -> bytes:
-    """Read a body, but no more of it than is allowed."""
-    allowed = int(limits.megabytes * 1e6)
-    declared = request.headers.get("content-length", "")
-    body = bytearray()
-    too_large = declared.isdecimal() and int(declared) > allowed
-    if not too_large:
-        async for part in request.stream():
-            body += part
-            too_large = len(body) > allowed
-            if too_large:
-                break
-    if too_large:
-        raise HTTPException(
-            413,
-            f"the request is larger than {limits.megabytes:g} MB; send fewer or smaller photos",
-            # What else is on its way is not read.
-            {"Connection": "close"},
-        )
-    return bytes(body)
 
 
 def _check_pixels(uploads: list[_Upload], limits: Limits) -> None:
@@ -361,9 +351,11 @@ _REQUEST_BODY = {
 
 _REFUSALS: dict[int | str, str] = {
     400: "The form is broken, or has no file called 'file'.",
+    408: "A request that was not complete in time.",
     413: "More bytes or pixels than are allowed.",
     415: "Neither a form nor a photo, or a file that is no photo.",
     422: "A photo that is damaged or cut short, or that the run cannot predict.",
+    503: "More requests at one time than are served; Retry-After says when to try again.",
 }
 
 
@@ -388,10 +380,13 @@ body), <code>prediction</code>, <code>spread</code> (how far the members disagre
 <pre>{{"predictions": [{{"id": "1.jpg", "prediction": 1.93, "spread": 0.21,
                   "probabilities": null}}]}}</pre>
 <p>A request may have {limits.megabytes:g} MB and its photos {limits.megapixels:g} megapixels
-together. What is refused says why in one line, as <code>{{"detail": "..."}}</code>:</p>
+together, and {limits.seconds:g} seconds to arrive; {limits.requests} requests are served at a
+time. What is refused says why in one line, as <code>{{"detail": "..."}}</code>:</p>
 <ul>{refusals}</ul>
 <h2>GET /health</h2>
 <p>Answers at any time: <code>ready</code>, <code>run</code>, <code>version</code>.</p>
+<h2>GET /</h2>
+<p>Lists all of this as JSON.</p>
 <p>The same for programs: <a href="{url}/openapi.json">openapi.json</a>.</p>
 </html>
 """

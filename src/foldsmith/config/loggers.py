@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Literal
 
+from foldsmith.extras import install_command
+
 # Each is a package of this name.
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]
 
@@ -19,7 +21,7 @@ def logger_problems(chosen: Sequence[LoggerName] | None) -> Iterator[str]:
     """Yield the loggers that are not installed, and how they are."""
     for name in loggers_at_hand(chosen):
         if not _installed(name):
-            yield f"{name} is not installed; install it with: pip install 'foldsmith[{name}]'"
+            yield f"{name} is not installed; install it with: {install_command(name)}"
 
 
 def _installed(package: str) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 
 from foldsmith.atomic import replacing
 from foldsmith.errors import ConfigError, OutputError, one_line
+from foldsmith.extras import install_command
 
 # How far a file may be from the model that it was made from.
 TOLERANCE = 1e-4
@@ -30,7 +31,7 @@ def check_onnx(needed: Sequence[str] = ("onnx", "onnxscript", _RUNTIME)) -> None
     """
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"ONNX needs {', '.join(missing)}; run 'pip install foldsmith[onnx]'")
+        raise ConfigError(f"ONNX needs {', '.join(missing)}; run: {install_command('onnx')}")
 
 
 class OnnxModel(nn.Module):

@@ -11,6 +11,7 @@ from foldsmith.bars import Bar, progress_bar
 from foldsmith.config import Project
 from foldsmith.config.resources import Kind
 from foldsmith.errors import ConfigError, TrainingError
+from foldsmith.extras import install_command
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.course import Course, check_tables
 from foldsmith.pipeline.execute import Options, execute, refuse_running
@@ -142,7 +143,7 @@ def _check_components(course: Course) -> None:
 def _ray_engine() -> ModuleType:
     """Return the module that needs Ray, which need not be installed."""
     if importlib.util.find_spec("ray") is None:
-        raise ConfigError("--engine ray needs Ray; run: pip install 'foldsmith[ray]'")
+        raise ConfigError(f"--engine ray needs Ray; run: {install_command('ray')}")
     return importlib.import_module("foldsmith.pipeline.ray_engine")
 
 

@@ -54,7 +54,7 @@ _FORMAT = 2
 _README = """# {name}
 
 Predicts photos as the run `{name}` of foldsmith {version} has predicted its test photos; the
-training photos are not needed.
+training photos are not needed. Install foldsmith {version} first, in its folder:
 
     pip install {extra}
     foldsmith predict --run THIS_FOLDER PHOTOS... -o predictions.csv{flag}
@@ -146,7 +146,7 @@ def _write_all(
     readme = _README.format(
         name=name,
         version=__version__,
-        extra="'foldsmith[onnx]'" if onnx else "foldsmith",
+        extra="'.[onnx]'" if onnx else ".",
         networks="Networks are ONNX files" if onnx else "Weights are safetensors",
         flag=" --trust-python" if python else "",
         argument=", trust=True" if python else "",
