@@ -53,6 +53,8 @@ class Project(config.Project):
         group_column: str | None = None,
         metric: NewMetric | None = None,
         budget: Budget | None = None,
+        classes: bool | None = None,
+        skip_missing: bool = False,
     ) -> "Project":
         """Begin a project from photos and tables, as ``foldsmith new --yes`` does.
 
@@ -67,6 +69,9 @@ class Project(config.Project):
             group_column: Column whose equal values stay in one fold; ``none`` for no groups.
             metric: What predictions are judged by.
             budget: How much time it may take: small, medium or large.
+            classes: Whether targets are classes without an order, numbers too (False: steps of a
+                scale); None to be found.
+            skip_missing: Leave out rows without a photo or target.
 
         Raises:
             DataError: A table or photo is wrong.
@@ -82,6 +87,8 @@ class Project(config.Project):
             group_column=group_column,
             metric=metric,
             budget=budget,
+            classes=classes,
+            skip_missing=skip_missing,
         )
         stages.new_project_of(Path(folder), data, yes=True)
         return cls.open(folder)

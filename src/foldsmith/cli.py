@@ -188,7 +188,7 @@ def new(
         ),
     ] = None,
     id_column: Annotated[
-        Optional[str],  # noqa: UP045
+        Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--id",
             metavar="COLUMN",
@@ -197,7 +197,7 @@ def new(
         ),
     ] = None,
     target: Annotated[
-        Optional[str],  # noqa: UP045
+        Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--target",
             metavar="COLUMN",
@@ -206,7 +206,7 @@ def new(
         ),
     ] = None,
     group: Annotated[
-        Optional[str],  # noqa: UP045
+        Optional[list[str]],  # noqa: UP045
         typer.Option(
             "--group",
             metavar="COLUMN",
@@ -218,8 +218,8 @@ def new(
         Optional[Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]],  # noqa: UP045
         typer.Option(
             "--metric",
-            help="What predictions are judged by; of text RMSE, MAE and QWK mean steps of a scale.",
-            show_default="RMSE for numbers, Accuracy for text",
+            help="What predictions are judged by; RMSE, MAE and QWK are of a scale.",
+            show_default="RMSE for a scale, Accuracy for classes",
         ),
     ] = None,
     budget: Annotated[
@@ -230,8 +230,23 @@ def new(
             show_default="by the device",
         ),
     ] = None,
+    classes: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--classes/--scale",
+            help="Targets are classes without an order, numbers too; or steps of a scale.",
+            show_default="found in the data",
+        ),
+    ] = None,
+    skip_missing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing", help="Leave out rows without a photo or target, and list them."
+        ),
+    ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Ask nothing: take the best guess.")
+        bool,
+        typer.Option("--yes", "-y", help="Ask nothing: take columns by the names that people use."),
     ] = False,
 ) -> None:
     """Begin a project: experiments and a project.yml.
@@ -245,7 +260,8 @@ def new(
     you are asked.
 
     Writes DIR/project.yml, the recommended experiments DIR/exp_config/*.yml, the tables with the
-    photos' paths in DIR/input, a link to the photos, and a README. Nothing that exists is replaced.
+    photos' paths in DIR/input, a link to the photos, and a README; with --skip-missing, also
+    the rows that were left out, in DIR/input/skipped.csv. Nothing that exists is replaced.
     """
     from foldsmith import stages
 
@@ -258,6 +274,7 @@ def new(
             "--target": target,
             "--group": group,
             "--metric": metric,
+            "--classes": classes,
         }
         named = [flag for flag, value in flags.items() if value is not None]
         if named:
@@ -269,14 +286,27 @@ def new(
         train=train,
         test=test,
         test_images=test_images,
-        id_column=id_column,
-        target_column=target,
-        group_column=group,
+        id_column=_one_column("--id", id_column),
+        target_column=_one_column("--target", target),
+        group_column=_one_column("--group", group),
         metric=metric,
         budget=budget,
+        classes=classes,
+        skip_missing=skip_missing,
     )
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     stages.new_project_of(folder, data, _ask if on_terminal else None, yes)
+
+
+def _one_column(flag: str, names: list[str] | None) -> str | None:
+    """Return the column that a flag names; it may be given once."""
+    if not names:
+        return None
+    if len(names) > 1:
+        raise typer.BadParameter(
+            f"{flag} is given {len(names)} times ({', '.join(names)}); a project has one"
+        )
+    return names[0]
 
 
 def _ask(question: str, answers: Sequence[str], best: str) -> str:
@@ -284,7 +314,7 @@ def _ask(question: str, answers: Sequence[str], best: str) -> str:
 
     def known(text: str) -> str:
         if text not in answers:
-            raise typer.BadParameter(f"there is {', '.join(answers)}")
+            raise typer.BadParameter(f"{text!r} is none of these: {', '.join(answers)}")
         return text
 
     listed = ", ".join(answers[:12]) + (", ..." if len(answers) > 12 else "")

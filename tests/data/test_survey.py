@@ -6,18 +6,11 @@ import pandas as pd
 import pytest
 
 from foldsmith.data.csv_files import read_texts
-from foldsmith.data.survey import (
-    PhotoFolder,
-    Source,
-    choose_folds,
-    class_folders,
-    examine_target,
-    guess_group,
-    guess_id,
-    guess_target,
-    ids_of,
-    locate,
-)
+from foldsmith.data.survey.columns import Source
+from foldsmith.data.survey.folders import class_folders
+from foldsmith.data.survey.guesses import guess_group, guess_id, guess_target, locate
+from foldsmith.data.survey.photos import PhotoFolder, ids_of
+from foldsmith.data.survey.targets import choose_folds, examine_target
 from foldsmith.errors import DataError
 
 
@@ -129,12 +122,13 @@ SIX = {"id": [1, 2, 3, 4, 5, 6]}
         # By its name, wherever it stands.
         ({"Class Label": list("aabbab"), "weight": [1, 2, 1, 2, 1, 2]}, [], 0, True),
         ({"y": [0.5, 1, 2, 4, 8, 16], "x": [0, 1, 0, 1, 0, 1]}, [], 0, True),
-        # Of numbers the last, and those before text.
-        ({"a": [0, 1, 0, 1, 0, 1], "b": [1, 2, 2, 2, 3, 1], "c": list("uuvvuv")}, [], 1, False),
+        # The last, whatever kind it is: a text is not passed over for a number.
+        ({"a": [0, 1, 0, 1, 0, 1], "b": [1, 2, 2, 2, 3, 1], "c": list("uuvvuv")}, [], 2, False),
         # What the test table has is no target.
         ({"a": [0, 1, 0, 1, 0, 1], "b": [1, 2, 2, 2, 3, 1]}, ["id", "b"], 0, True),
-        # The number of a class rather than its name.
-        ({"label": list("uuvvuv"), "label_id": [0, 0, 1, 1, 0, 1]}, [], 1, False),
+        # The more usual name; the other says the same.
+        ({"label": list("uuvvuv"), "label_id": [0, 0, 1, 1, 0, 1]}, [], 0, True),
+        ({"label": list("uuvvuv"), "score": [0, 0, 1, 1, 1, 0]}, [], 0, False),
         # Neither constant, nor free text, nor a row number.
         (
             {
@@ -212,9 +206,9 @@ def test_text_becomes_numbers_in_natural_order():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([*range(19), "?"], r"column t: 1 rows have no number, those of 19;"),
-        ([1, 2, "nan", 1, 2, 1, 2, 1], "1 rows have no number, those of 2;"),
-        (["a", "b", " ", "a", "b", "a"], "1 rows have no text, those of 2;"),
+        ([*range(19), "?"], r"column t: 1 row has no number .19.;"),
+        ([1, 2, "nan", 1, 2, 1, 2, 1], r"1 row has no number .2.;"),
+        (["a", "b", " ", "a", "b", "a"], r"1 row has no text .2.;"),
         ([3, 3, 3], "same value in every row"),
         (list("abcdef"), "6 texts in 6 rows are no classes"),
     ],
@@ -238,9 +232,10 @@ def test_targets_that_are_none_are_refused(values, message):
     ],
 )
 def test_folds_are_as_many_as_the_data_bears(targets, groups, method, n_splits):
-    folds = choose_folds(
+    folds, why = choose_folds(
         np.array(targets, float), None if groups is None else pd.Series(groups).astype(str)
     )
+    assert bool(why) == (n_splits < 5)
     assert (folds.method, folds.n_splits) == (method, n_splits)
 
 

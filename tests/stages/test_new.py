@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -263,11 +264,17 @@ def test_what_is_unclear_is_asked(tmp_path, unclear):
 
     def ask(question, answers, best):
         asked.append((question, list(answers)[:2], best))
-        return "length" if "target" in question else "none"
+        answers = {"target": "length", "scale": "scale", "group": "none"}
+        return next(answer for word, answer in answers.items() if word in question)
 
     new_project_of(tmp_path / "mine", unclear, ask)
     assert asked == [
         ("Which column is the target?", ["weight", "length"], "weight"),
+        (
+            "Are the numbers of length a scale, or do they number classes without an order?",
+            ["scale", "classes"],
+            "scale",
+        ),
         ("Which column is the group?", ["patient", "clinic_id"], "patient"),
     ]
     settings = opened(tmp_path / "mine")[0].settings
@@ -278,18 +285,21 @@ def test_or_guessed_or_an_error(tmp_path, unclear, cli, capsys):
     flags = ["--images", "photos", "--train", "train.csv"]
     said = cli(tmp_path, "new", "mine", *flags, code=2).stderr
     assert "train.csv: which column is the target? It may be weight, length; " in said
-    assert "--target" in said and "--yes" in said
+    # Neither is called as people call targets, so that --yes would not take one either.
+    assert "--target" in said and "--yes" not in said
+    with pytest.raises(DataError, match="which column is the target"):
+        new_project_of(tmp_path / "mine", unclear, yes=True)
     assert not (tmp_path / "mine").exists()
-    new_project_of(tmp_path / "mine", unclear, yes=True)
+    new_project_of(tmp_path / "mine", replace(unclear, target_column="weight"), yes=True)
     settings = opened(tmp_path / "mine")[0].settings
     assert (settings.target_column, settings.group_column) == ("weight", "patient")
-    assert "(or length: --target)" in capsys.readouterr().out
+    assert "(or clinic_id: --group)" in capsys.readouterr().out
 
 
 def test_an_answer_must_be_possible(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("nonsense\nlength\n"))
     assert _ask("Which?", ["weight", "length"], "weight") == "length"
-    assert "there is weight, length" in "".join(capsys.readouterr())
+    assert "'nonsense' is none of these: weight, length" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
@@ -297,7 +307,7 @@ def test_an_answer_must_be_possible(monkeypatch, capsys):
     [
         (lambda t: t.replace({"Bild Nr.": {"003": "999"}}), "column Bild Nr.: 1 of 16 rows name"),
         (lambda t: t.replace({"Bild Nr.": {"003": "004"}}), "column Bild Nr.: 1 ids stand more"),
-        (lambda t: t.assign(label=[None, *t["label"][1:]]), "column label: 1 rows have no number"),
+        (lambda t: t.assign(label=[None, *t["label"][1:]]), "column label: 1 row has no number"),
         (lambda t: t.assign(group=[None, *t["group"][1:]]), "column group: 1 rows have no group"),
         (lambda t: t.assign(group=1), "column group: all rows are of one group"),
         (lambda t: t.drop(columns="group"), "no column 'group' for --group"),
@@ -362,7 +372,7 @@ def test_a_project_that_holds_its_photos_may_move(tmp_path):
 def test_the_budget_follows_device_and_photos(tmp_path, monkeypatch, large, budget):
     make_photos(tmp_path / "tree", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("foldsmith.stages.new._LARGE", large)
+    monkeypatch.setattr("foldsmith.stages.new_decisions._LARGE", large)
     new_project_of(tmp_path / "mine", Data(images=tmp_path / "tree"))
     assert opened(tmp_path / "mine")[0].settings.budget == budget
 
@@ -372,7 +382,7 @@ def test_a_spreadsheet_of_another_country_is_read_as_it_is_meant(tmp_path, numbe
     (tmp_path / "train.csv").write_text("\n".join(lines))
     flags = ["--images", "photos", "--train", "train.csv", "--target", "Länge", "--yes"]
     said = cli(tmp_path, "new", "mine", *flags).stdout
-    assert "note: the decimal commas of Länge are written as points" in said
+    assert "note: Länge: the decimal commas are written as points" in said
     project, train, _ = opened(tmp_path / "mine")
     assert train["Länge"].tolist() == [k // 2 + 0.5 for k in range(16)]
     assert project.settings.target_range == (0.5, 7.5)

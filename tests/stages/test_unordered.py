@@ -81,7 +81,7 @@ def test_what_is_assumed_is_said(data, said):
     assert "target   class: text" in said
     assert "classes  cat 2, dog, NA: no order is assumed\n" in said
     assert "steps of one scale, in this order: --metric QWK" in said
-    assert "metric   Accuracy: text" in said
+    assert "metric   Accuracy: classes" in said
     settings = Project.open(data / "mine").settings
     assert settings.class_names == ("cat 2", "dog", "NA")
     assert (settings.target_column, settings.metric, settings.n_classes) == ("class", "Accuracy", 3)

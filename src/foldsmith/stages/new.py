@@ -1,99 +1,66 @@
 """A new project: the recommended recipe, and a project file to fill in or made from the data."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
-from typing import Any, Literal
 
 import pandas as pd
 
-from foldsmith.atomic import write_csv, write_text
+from foldsmith.atomic import write_csv
 from foldsmith.config.budget import Budget
-from foldsmith.config.experiment import RECIPES
-from foldsmith.config.project import (
-    PROJECT_FILE,
-    TEMPLATE,
-    TEMPLATE_OF_CLASSES,
-    FoldSettings,
-)
-from foldsmith.config.yaml_io import read_yaml, scalar_yaml
+from foldsmith.config.project import PROJECT_FILE, TEMPLATE, FoldSettings
 from foldsmith.data.csv_files import read_texts
+from foldsmith.data.folds import own_folds
 from foldsmith.data.intensity import IntensityRange, first_range, range_text
-from foldsmith.data.survey import (
-    Guess,
-    PhotoFolder,
-    Source,
-    Target,
+from foldsmith.data.survey.columns import Source
+from foldsmith.data.survey.folders import class_folders
+from foldsmith.data.survey.guesses import (
     check_group,
-    choose_folds,
-    class_folders,
-    examine_target,
     guess_group,
     guess_id,
     guess_target,
-    ids_of,
     locate,
+    other_photo_columns,
 )
-from foldsmith.data.tables import numbers
+from foldsmith.data.survey.photos import PhotoFolder, ids_of
+from foldsmith.data.survey.targets import (
+    choose_folds,
+    examine_target,
+    missing_targets,
+)
+from foldsmith.data.tables import FOLD_COLUMN, numbers
 from foldsmith.errors import DataError, OutputError
+from foldsmith.stages.new_decisions import (
+    Ask,
+    Decisions,
+    choose_budget,
+    choose_metric,
+    say_folds,
+    skip_rows,
+)
+from foldsmith.stages.new_files import (
+    OF_PROBABILITIES,
+    README,
+    TO_FILL_IN,
+    Found,
+    NewMetric,
+    link_photos,
+    own_name,
+    project_values,
+    readme_values,
+    templates,
+    write_templates,
+)
 from foldsmith.stages.output_folder import shown
+from foldsmith.texts import brief, counted
 
-NewMetric = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
-
-# Metrics of a scale, and those of class probabilities; Accuracy may be either.
-_OF_SCALES: tuple[NewMetric, ...] = ("RMSE", "MAE", "QWK")
-_OF_PROBABILITIES: tuple[NewMetric, ...] = ("LogLoss", "AUC")
-
-# From a question, the answers and the best guess to an answer.
-Ask = Callable[[str, Sequence[str], str], str]
-
-NO_GROUP = "none"
-
-_README = "README.md"
-_PRETRAINING = Path("exp_config/300.yml")
+__all__ = ["Data", "NewMetric", "new_project", "new_project_of"]
 
 # The links to the photos, in the new project's input folder.
 _PHOTOS, _TEST_PHOTOS = "photos", "test_photos"
-
-# From so many photos on, the largest models are worth their time.
-_LARGE = 20_000
-
-# What the project file says of a target that is a scale.
-_SCALE = """\
-target_range: {range}
-
-# The values of the classes; [] for n_classes of them, evenly spaced over target_range.
-n_classes: {n_classes}
-class_values: {class_values}"""
-
-_METRICS = "RMSE, MAE, QWK or Accuracy"
-_METRICS_OF_CLASSES = "Accuracy, LogLoss or AUC"
-
-# What it says of images with more than 8 bits per channel.
-_INTENSITY = """
-
-# The images have more than 8 bits per channel: these values become black (0) and white (255), in
-# between linearly. One scale for all images, new ones too, so that brighter ones stay brighter.
-intensity_range: {}"""
-
-# Values of the project file that nobody has set yet.
-_TO_FILL_IN = {
-    "how_made": "Set these lines.",
-    "image_path": "photos/{photo_id}.jpg",
-    "intensity": "",
-    "id_column": "photo_id",
-    "about_target": "# The column to predict, a number, and its lowest and highest possible value.",
-    "target_column": "target",
-    "target_values": _SCALE.format(range="[0, 3]", n_classes=4, class_values="[]"),
-    "metrics": _METRICS,
-    "group_column": "group",
-    "method": "StratifiedGroupKFold",
-    "n_splits": 5,
-    "metric": "RMSE",
-    "batch": "",
-}
+# Rows that were left out, with the reason.
+_SKIPPED = "skipped.csv"
 
 
 @dataclass(frozen=True)
@@ -110,6 +77,9 @@ class Data:
         group_column: Name of the group column; ``none`` for no groups, None to be found.
         metric: The metric; None to be chosen.
         budget: How much time it may take; None to be chosen.
+        classes: Whether targets are classes without an order (False: steps of a scale); None to
+            be found.
+        skip_missing: Leave out rows without a photo or target.
     """
 
     images: Path
@@ -121,6 +91,8 @@ class Data:
     group_column: str | None = None
     metric: NewMetric | None = None
     budget: Budget | None = None
+    classes: bool | None = None
+    skip_missing: bool = False
 
 
 def new_project(folder: Path, budget: Budget) -> Path:
@@ -136,9 +108,9 @@ def new_project(folder: Path, budget: Budget) -> Path:
     Raises:
         OutputError: One of the files is there already; nothing is written then.
     """
-    names = _templates(of_classes=False)
+    names = templates(of_classes=False)
     _refuse_existing(folder, list(names))
-    _write_templates(folder, names, _TO_FILL_IN | {"name": _own_name(folder), "budget": budget})
+    write_templates(folder, names, TO_FILL_IN | {"name": own_name(folder), "budget": budget})
     print(
         f"next: set the lines of {shown(folder / PROJECT_FILE)} that say what your data is; then, "
         f"in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
@@ -152,20 +124,22 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     The tables are written anew into its ``input``, with all their columns, the column ``path``
     and, where targets of text are taken for a scale, one of numbers; the photos stay where they
     are, behind the link ``input/photos``. How columns are chosen is said by
-    :func:`~foldsmith.data.survey.guess_id`, ``guess_target`` and ``guess_group``, the rest by
-    ``examine_target`` and ``choose_folds``. The metric is RMSE for numbers and Accuracy for text;
-    the budget small without a CUDA device, else medium, and large from 20,000 photos on. Each
-    choice is printed.
+    :func:`~foldsmith.data.survey.guesses.guess_id`, ``guess_target`` and ``guess_group``, the rest
+    by ``examine_target``, ``choose_folds`` and
+    :meth:`~foldsmith.stages.new_decisions.Decisions.has_order`. The metric is RMSE for a scale and
+    Accuracy for classes; the budget small without a CUDA device, else medium, and large from
+    20,000 photos on. Each choice is printed, and the first row with its photo and target.
 
-    Numbers are a scale. Text is classes without an order, unless a metric of scales is named;
-    these, and whatever LogLoss and AUC are to judge, get experiments that predict the
-    probabilities of classes.
+    Classes without an order, and whatever LogLoss and AUC are to judge, get experiments that
+    predict the probabilities of classes.
 
     Args:
         folder: The project folder; made if it is not there.
         data: The data, and what is known of it.
         ask: Asks a person where several columns are possible.
-        yes: Take the best guess instead.
+        yes: Ask nothing. Of several possible columns take the one that is called as people call
+            such columns; numbers are a scale unless they may be ids of classes and their column
+            is called so, or the metric is Accuracy.
 
     Returns:
         The project file.
@@ -175,112 +149,112 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
         OutputError: One of the files is there already. Nothing is written in either case.
     """
     # Of both kinds: one project is not to be written over another.
-    own = [Path(_README), *_templates(of_classes=False), *_templates(of_classes=True)]
-    inputs = [Path("input") / name for name in ("train.csv", "test.csv", _PHOTOS, _TEST_PHOTOS)]
+    own = [Path(README), *templates(of_classes=False), *templates(of_classes=True)]
+    inputs = [
+        Path("input") / name for name in ("train.csv", "test.csv", _SKIPPED, _PHOTOS, _TEST_PHOTOS)
+    ]
     _refuse_existing(folder, [*own, *inputs])
-    found = _find(data, _Decisions(ask, yes))
+    found = _find(data, Decisions(ask, yes))
     # The project file comes last: where it is, the rest is.
     for link, target in found.links.items():
-        _link(folder / "input" / link, target, folder)
+        link_photos(folder / "input" / link, target, folder)
     for name, table in (("train.csv", found.train), ("test.csv", found.test)):
         write_csv(folder / "input" / name, table)
-        print(f"wrote {shown(folder / 'input' / name)}: {len(table):,} rows")
-    names = {Path(_README): TEMPLATE / _README, **_templates(found.of_classes)}
-    _write_templates(folder, names, _project_values(folder, found) | _readme_values(folder, found))
+        print(f"wrote {shown(folder / 'input' / name)}: {counted(len(table), 'row')}")
+    if len(found.skipped):
+        write_csv(folder / "input" / _SKIPPED, found.skipped)
+        print(f"wrote {shown(folder / 'input' / _SKIPPED)}: {counted(len(found.skipped), 'row')}")
+    names = {Path(README): TEMPLATE / README, **templates(found.of_classes)}
+    write_templates(folder, names, project_values(folder, found) | readme_values(folder, found))
     print(f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml")
     return folder / PROJECT_FILE
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a project is made of.
-
-    Attributes:
-        train: The table of the labelled photos, as it is to be written.
-        test: That of the photos to predict.
-        links: Name of each link in ``input`` -> folder of photos.
-        id_column: Column of the ids.
-        path_column: Column of the photos' paths.
-        source_column: Column of the targets as they were.
-        target_column: Column of the targets as the project takes them.
-        group_column: Column of the groups, if there are groups.
-        target: What the targets are.
-        folds: How to split.
-        metric: What predictions are judged by.
-        budget: How much time it may take.
-        intensity: Scale of images with more than 8 bits per channel, if there are any.
-    """
-
-    train: pd.DataFrame
-    test: pd.DataFrame
-    links: Mapping[str, Path]
-    id_column: str
-    path_column: str
-    source_column: str
-    target_column: str
-    group_column: str | None
-    target: Target
-    folds: FoldSettings
-    metric: NewMetric
-    budget: Budget
-    intensity: IntensityRange | None
-
-    @property
-    def unordered(self) -> bool:
-        """The targets are classes without an order."""
-        return bool(self.target.classes) and self.metric not in _OF_SCALES
-
-    @property
-    def of_classes(self) -> bool:
-        """What is wanted are probabilities of classes."""
-        return self.unordered or self.metric in _OF_PROBABILITIES
-
-
-def _find(data: Data, decide: "_Decisions") -> _Found:
+def _find(data: Data, decide: Decisions) -> Found:
     """Look at the data; nothing is written."""
-    photos = PhotoFolder(data.images)
-    others = None if data.test_images is None else PhotoFolder(data.test_images, "--test-images")
+    others = None
+    if data.test_images is not None:
+        others = PhotoFolder(data.test_images, "--test-images", without=data.images)
+    photos = PhotoFolder(data.images, without=data.test_images)
     for folder in (photos, others):
         if folder is not None:
             _say_photos(folder)
     train, test = _read(data, photos)
+    n_read = len(train.table), 0 if test is None else len(test.table)
+    skipped: list[dict[str, str]] = []
 
-    id_column = decide("id", train, data.id_column, lambda: guess_id(train, photos))
+    known = None if test is None else list(test.table.columns)
+    id_column = decide("id", train, data.id_column, lambda: guess_id(train, photos, known))
+    if data.skip_missing:
+        train = _with_photos(train, id_column, photos, skipped)
+        if test is not None and id_column in test.table.columns:
+            test = _with_photos(test, id_column, others or photos, skipped)
     paths = locate(train, id_column, photos)
-    known = [] if test is None else list(test.table.columns)
+    for name in other_photo_columns(train, id_column, photos):
+        print(
+            f"note: column {brief(name)} names photos too, which are not used: a row is one photo"
+        )
     target_column = decide(
-        "target", train, data.target_column, lambda: guess_target(train, id_column, known)
+        "target",
+        train,
+        data.target_column,
+        lambda: guess_target(train, id_column, known or [], None if test is None else test.table),
     )
-    target = examine_target(train, target_column, id_column)
+    if data.skip_missing:
+        gaps = missing_targets(train, target_column)
+        train = skip_rows(train, gaps, id_column, "no target", skipped)
+        paths = [path for path, gap in zip(paths, gaps, strict=True) if not gap]
+    _say_skipped(skipped, n_read, train)
+    ordered = decide.has_order(
+        train, target_column, data.metric, data.classes, folders=data.train is None
+    )
+    judge = data.metric if data.metric in (*OF_PROBABILITIES, "QWK", "Accuracy") else ""
+    target = examine_target(
+        train,
+        target_column,
+        id_column,
+        as_classes=not ordered,
+        judge=judge,
+        as_text=data.train is None and not ordered,
+    )
+    print(f"example  {brief(paths[0], 60)} -> {brief(train.table[target_column].iloc[0])}")
     group_column = decide.optional(
         "group", train, data.group_column, lambda: guess_group(train, id_column, target_column)
     )
     _refuse_same(id_column, target_column, group_column)
     if group_column is not None:
         check_group(train, group_column)
-    folds = choose_folds(target.values, None if group_column is None else train.table[group_column])
-    print(f"folds    {folds.n_splits} by {folds.method}")
-    metric = _metric(data, target, train, target_column)
-    budget = _budget(data, len(photos.names) + (0 if others is None else len(others.names)))
+    metric = choose_metric(data.metric, target, ordered, target_column)
+    groups = None if group_column is None else train.table[group_column]
+    folds, why = choose_folds(target.values, groups, classes=not ordered)
+    if FOLD_COLUMN in train.table.columns:
+        folds, why = _own_folds(train, folds), f"those of column {FOLD_COLUMN}"
+    n_splits = f"{folds.n_splits} by {folds.method}"
+    say_folds(n_splits, why, target, folds.n_splits, target.few or not ordered)
+    n_photos = len(photos.names) + (0 if others is None else len(others.names))
+    budget = choose_budget(data.budget, n_photos)
 
     path_column = _free_name("path", train, test)
     new_train = train.table.assign(**{path_column: _below(_PHOTOS, paths)})
     new_target = target_column
-    if not target.classes and numbers(new_train[target_column]).isna().any():
-        print(f"note: the decimal commas of {_on_one_line(target_column)} are written as points")
-        new_train[target_column] = target.values
-    if target.classes and metric in _OF_SCALES:
+    if not ordered:
+        new_train[target_column] = target.labels
+    elif target.classes:
         new_target = _free_name("target", train, test)
         new_train[new_target] = target.values.astype(int)
+    elif numbers(new_train[target_column]).isna().any():
+        new_train[target_column] = target.values
     new_test = _test_table(test, id_column, path_column, photos, others, train)
     _refuse_overlap(data, id_column, path_column, new_train, new_test)
     used = {*new_train[path_column], *new_test[path_column]}
     unused = len(set(_below(_PHOTOS, photos.names)) - used)
     if unused:
-        print(f"note: {unused:,} photos of {shown(photos.folder)} are in no table and not used")
-    return _Found(
+        are = "photo is" if unused == 1 else "photos are"
+        print(f"note: {unused:,} {are} in no table and not used ({shown(photos.folder)})")
+    return Found(
         train=new_train,
         test=new_test,
+        skipped=pd.DataFrame(skipped),
         links={_PHOTOS: photos.folder} | ({} if others is None else {_TEST_PHOTOS: others.folder}),
         id_column=id_column,
         path_column=path_column,
@@ -288,6 +262,7 @@ def _find(data: Data, decide: "_Decisions") -> _Found:
         target_column=new_target,
         group_column=group_column,
         target=target,
+        ordered=ordered,
         folds=folds,
         metric=metric,
         budget=budget,
@@ -307,68 +282,40 @@ def _intensity(photos: PhotoFolder, others: PhotoFolder | None) -> IntensityRang
     return found
 
 
-class _Decisions:
-    """Takes, asks for or guesses columns, and prints each with its reason."""
+def _own_folds(train: Source, folds: FoldSettings) -> FoldSettings:
+    """Return the settings with as many folds as the train table's own column has.
 
-    def __init__(self, ask: Ask | None, yes: bool) -> None:
-        self._ask = ask
-        self._yes = yes
-        self._taken: list[str] = []
+    Raises:
+        DataError: The column holds no folds.
+    """
+    try:
+        own = own_folds(train.table[FOLD_COLUMN])
+    except DataError as error:
+        raise DataError(
+            f"{train.file}: column {FOLD_COLUMN}: {error}; mend or rename the column"
+        ) from None
+    return folds.model_copy(update={"n_splits": own.n_splits})
 
-    def __call__(
-        self, what: str, source: Source, given: str | None, guess: Callable[[], Guess]
-    ) -> str:
-        """Return the column that there must be."""
-        column = self.optional(what, source, given, guess)
-        assert column is not None, f"a guess of the {what} is a column or an error"
-        return column
 
-    def optional(
-        self, what: str, source: Source, given: str | None, guess: Callable[[], Guess]
-    ) -> str | None:
-        """Return the column, or None if there is none.
+def _with_photos(
+    source: Source, id_column: str, photos: PhotoFolder, skipped: list[dict[str, str]]
+) -> Source:
+    """Return a table without the rows whose photo is missing."""
+    ids = source.table[id_column]
+    missing = ids.map(lambda text: not photos.find(text)).astype(bool)
+    return skip_rows(source, missing, id_column, "no photo", skipped)
 
-        Args:
-            what: Name of the flag, without dashes.
-            source: The table.
-            given: The column that was named.
-            guess: Looks for it.
-        """
-        column, why = self._choose(what, source, given, guess)
-        print(f"{what:<8} {column or 'none'}{why}")
-        if column is not None:
-            self._taken.append(column)
-        return column
 
-    def _choose(
-        self, what: str, source: Source, given: str | None, guess: Callable[[], Guess]
-    ) -> tuple[str | None, str]:
-        """Return the column and why it is the one."""
-        columns = source.table.columns
-        if given is not None:
-            if what == "group" and given == NO_GROUP and given not in columns:
-                return None, ", as named"
-            source.has(given, f"--{what}")
-            return given, ", as named"
-        found = guess()
-        if found.column is None or not found.others:
-            return found.column, f": {found.why}"
-        if self._yes:
-            return found.column, f": {found.why} (or {', '.join(found.others)}: --{what})"
-        answer = self._answer(what, source, found, found.column)
-        return answer if answer in columns else None, ", as answered"
-
-    def _answer(self, what: str, source: Source, found: Guess, best: str) -> str:
-        choices = [best, *found.others, *([NO_GROUP] if what == "group" else [])]
-        if self._ask is None:
-            raise DataError(
-                f"{source.file}: which column is the {what}? It may be {', '.join(choices)}; name "
-                f"it with --{what}, or take the first with --yes"
-            )
-        # Any column may be meant, not only those that look like it.
-        known = {*choices, *self._taken}
-        others = [name for name in source.table.columns if name not in known]
-        return self._ask(f"Which column is the {what}?", [*choices, *others], best)
+def _say_skipped(skipped: list[dict[str, str]], n_read: tuple[int, int], train: Source) -> None:
+    """Print how many rows are left out, of which table and why, and the first of them."""
+    reasons = pd.DataFrame(skipped, columns=["table", "id", "reason"])
+    for (table, reason), rows in reasons.groupby(["table", "reason"], sort=False):
+        ids = ", ".join(map(brief, rows["id"].head(3))) + (", ..." if len(rows) > 3 else "")
+        print(f"skipped  {counted(len(rows), 'row')} of {table}: {reason} ({ids})")
+    if (reasons["table"] != train.file.name).any():
+        print("         (the submission will have no row for those of the test table)")
+    if train.table.empty:
+        raise DataError(f"{train.file}: none of {n_read[0]:,} rows has a photo and a target")
 
 
 def _read(data: Data, photos: PhotoFolder) -> tuple[Source, Source | None]:
@@ -441,50 +388,15 @@ def _say_photos(found: PhotoFolder) -> None:
     kinds = sorted({Path(name).suffix[1:].lower() for name in found.names})
     sides = found.sides()
     text = "none of a sample can be read" if sides is None else _sides(*sides)
-    print(f"{shown(found.folder)}: {len(found.names):,} photos ({', '.join(kinds)}; {text})")
+    print(
+        f"{shown(found.folder)}: {counted(len(found.names), 'photo')} ({', '.join(kinds)}; {text})"
+    )
+    if str(found.left_out):
+        print(f"note: {shown(found.folder)}: not taken for photos: {found.left_out}")
 
 
 def _sides(shortest: int, longest: int) -> str:
     return f"sides of {shortest} to {longest} px" if shortest < longest else f"{longest} px"
-
-
-def _metric(data: Data, target: Target, train: Source, column: str) -> NewMetric:
-    """Choose the metric, and say what it means for the target."""
-    metric: NewMetric = data.metric or ("Accuracy" if target.classes else "RMSE")
-    if metric in _OF_PROBABILITIES and not target.few:
-        raise DataError(
-            f"{train.file}: column {column}: --metric {metric} judges classes, but these are "
-            f"{len(set(target.values)):,} numbers; name another metric or another column"
-        )
-    listed = ", ".join(map(_on_one_line, target.classes[:8]))
-    listed += ", ..." if len(target.classes) > 8 else ""
-    if target.classes and metric in _OF_SCALES:
-        print(f"classes  {listed}: taken for steps of one scale, in this order")
-        print("         (for classes without an order: --metric Accuracy)")
-    elif target.classes:
-        print(f"classes  {listed}: no order is assumed")
-        print("         (for steps of one scale, in this order: --metric QWK, RMSE or MAE)")
-    elif target.few and metric not in _OF_PROBABILITIES:
-        print("classes  the numbers are taken for a scale")
-        print("         (where they only number classes: --metric LogLoss or AUC)")
-    why = ", as named" if data.metric else ": text" if target.classes else ": numbers"
-    print(f"metric   {metric}{why}")
-    return metric
-
-
-def _budget(data: Data, n_photos: int) -> Budget:
-    if data.budget is not None:
-        print(f"budget   {data.budget}, as named")
-        return data.budget
-    import torch
-
-    budget: Budget = "small"
-    why = "no CUDA device"
-    if torch.cuda.is_available():
-        budget = "large" if n_photos >= _LARGE else "medium"
-        why = f"{n_photos:,} photos and a CUDA device"
-    print(f"budget   {budget}: {why}")
-    return budget
 
 
 def _free_name(name: str, train: Source, test: Source | None) -> str:
@@ -497,155 +409,3 @@ def _free_name(name: str, train: Source, test: Source | None) -> str:
 
 def _below(folder: str, paths: Sequence[str]) -> list[str]:
     return [f"{folder}/{path}" for path in paths]
-
-
-def _project_values(folder: Path, found: _Found) -> dict[str, Any]:
-    """Return what the project file says."""
-    return {
-        "how_made": "Found in the data by 'foldsmith new': look it over.",
-        "name": _own_name(folder),
-        "image_path": scalar_yaml(f"{{{found.path_column}}}"),
-        "intensity": ""
-        if found.intensity is None
-        else _INTENSITY.format(range_text(found.intensity)),
-        "id_column": scalar_yaml(found.id_column),
-        "about_target": _about_target(found),
-        "target_column": scalar_yaml(found.target_column),
-        "target_values": _target_values(found),
-        "metrics": _METRICS_OF_CLASSES if found.of_classes else _METRICS,
-        "group_column": scalar_yaml(found.group_column),
-        "method": found.folds.method,
-        "n_splits": found.folds.n_splits,
-        "metric": found.metric,
-        "budget": found.budget,
-        "batch": _batch(found.budget, len(found.train) + len(found.test)),
-    }
-
-
-def _target_values(found: _Found) -> str:
-    """Return the lines of the project file on the values of the target."""
-    target = found.target
-    if found.unordered:
-        return "class_names:\n" + "\n".join(f"- {scalar_yaml(name)}" for name in target.classes)
-    return _SCALE.format(
-        range=_numbers(target.range),
-        n_classes=target.n_classes,
-        class_values=_numbers(target.class_values),
-    )
-
-
-def _batch(budget: Budget, n_photos: int) -> str:
-    """Return the pretraining's line for a smaller batch, where the photos do not fill one."""
-    recipe = read_yaml(RECIPES / "recommended_pretraining.yml")
-    if n_photos >= recipe["loader/train/batch_size"][budget]:
-        return ""
-    fits = 2 ** (n_photos.bit_length() - 1)
-    why = "# The recipe's batch is larger than all photos together."
-    return f"\n{why}\nloader/train/batch_size: {fits}"
-
-
-def _about_target(found: _Found) -> str:
-    """Return the comment above the target."""
-    classes = found.target.classes
-    if not classes:
-        return str(_TO_FILL_IN["about_target"])
-    if found.unordered:
-        return (
-            "# The column to predict, a text, and its classes, which have no order. For steps of "
-            "a scale,\n# begin anew with 'foldsmith new ... --metric QWK'."
-        )
-    lines = [
-        f"The column to predict: the classes of {_on_one_line(found.source_column)} as numbers, in "
-        "the order below;",
-        f"for another order, change the numbers of {found.target_column} in input/train.csv. The "
-        "experiments",
-        "take them for steps of one scale. For classes without an order, begin anew with",
-        "'foldsmith new ... --metric Accuracy'.",
-        *(f"  {number} = {_on_one_line(name)}" for number, name in enumerate(classes)),
-    ]
-    return "\n".join(f"# {line}" for line in lines)
-
-
-def _readme_values(folder: Path, found: _Found) -> dict[str, str]:
-    """Return what the README says."""
-    target, added = found.target, f"the photo's `{found.path_column}`"
-    what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
-    if found.unordered:
-        what = f"{len(target.classes)} classes"
-    elif target.classes:
-        what = f"{len(target.classes)} classes (their order is in `project.yml`)"
-        added += f" and the number of its class, `{found.target_column}`"
-    groups = "every photo by itself"
-    if found.group_column is not None:
-        groups = f"no {_on_one_line(found.group_column)} in two of them"
-    submission = "`submission.csv`: the predictions to hand in;"
-    fine_tunings = (
-        "`exp_config/410.yml`, `420.yml` | fine-tuning as regression, as a label distribution"
-    )
-    if found.of_classes:
-        submission += " `probabilities.csv`: those of each class;"
-        fine_tunings = "`exp_config/410.yml` | fine-tuning as classification"
-    to_predict = f"{len(found.test):,} photos to predict."
-    if not len(found.test):
-        submission = "`submission.csv`: empty, as there is nothing to predict;"
-        to_predict = (
-            "no photos to predict.\n\nTo predict some later, put them below `input`, their ids and "
-            f"paths into `input/test.csv` ({', '.join(found.test.columns)}), and run the same "
-            "command. It begins anew, since the pretraining sees all photos."
-        )
-    return {
-        "title": folder.resolve().name,
-        "summary": f"{len(found.train):,} labelled photos; target "
-        f"{_on_one_line(found.source_column)}, {what}; {found.folds.n_splits} folds, {groups}; "
-        f"{to_predict}",
-        "submission": submission,
-        "fine_tunings": fine_tunings,
-        "added": added,
-        "links": ", ".join(f"`input/{name}`" for name in found.links),
-    }
-
-
-def _on_one_line(text: str) -> str:
-    """Return a text of the data for a comment or a README: on one line."""
-    return " ".join(text.split())
-
-
-def _numbers(values: Sequence[float]) -> str:
-    """Return numbers as YAML, with all their digits."""
-    return str([int(v) if v == int(v) and abs(v) < 1e15 else v for v in values])
-
-
-def _own_name(folder: Path) -> str:
-    return scalar_yaml(folder.resolve().name)
-
-
-def _link(link: Path, target: Path, project: Path) -> None:
-    """Link to a folder of photos: relative if the project holds it, so that it may move."""
-    link.parent.mkdir(parents=True, exist_ok=True)
-    inside = target.is_relative_to(os.path.abspath(project))
-    start = os.path.abspath(link.parent)
-    link.symlink_to(os.path.relpath(target, start) if inside else target, target_is_directory=True)
-    print(f"linked {shown(link)} to {target}")
-
-
-def _templates(of_classes: bool) -> dict[Path, Path]:
-    """Return the YAML files of a new project: their paths in it -> their templates.
-
-    Args:
-        of_classes: The experiments predict probabilities of classes.
-    """
-    found = {path.relative_to(TEMPLATE): path for path in sorted(TEMPLATE.rglob("*.yml"))}
-    if not of_classes:
-        return found
-    own = sorted(TEMPLATE_OF_CLASSES.rglob("*.yml"))
-    shared = (Path(PROJECT_FILE), _PRETRAINING)
-    return {name: found[name] for name in shared} | {
-        path.relative_to(TEMPLATE_OF_CLASSES): path for path in own
-    }
-
-
-def _write_templates(folder: Path, names: Mapping[Path, Path], values: Mapping[str, Any]) -> None:
-    for name in sorted(names, key=lambda path: path.name == PROJECT_FILE):
-        text = names[name].read_text(encoding="utf-8")
-        write_text(folder / name, Template(text).substitute(values))
-        print(f"wrote {shown(folder / name)}")
