@@ -97,7 +97,8 @@ def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
                 f"the section {section.rstrip('/')} is missing; a {task} experiment starts with "
                 f"an import of a recipe, as in 'import: foldsmith:{task.replace('-', '_')}.yml'"
             )
-    for section in sections:
+    datasets = (f"dataset/{part}" for part in ("train", "val", "test"))
+    for section in (*sections, *datasets):
         try:
             node = walk_path(tree, section.rstrip("/").split("/"))
         except KeyError:
@@ -115,15 +116,22 @@ def _shape_problem(node: Any, section: str) -> str | None:
     if is_reference(node) and section != "model" and not section.endswith("/"):
         return None
     if section == "extensions":
-        return None if isinstance(node, list) else f"must be a list, not {node!r}"
+        if not isinstance(node, list):
+            return f"must be a list, not {node!r}"
+        wrong = [each for each in node if not (is_reference(each) or _is_call(each))]
+        return f"must hold {{type: NAME, ...}} each, not {wrong[0]!r}" if wrong else None
     if section.endswith("/"):
         return f"must hold keys and values, not {node!r}"
-    if isinstance(node, dict) and "type" in node:
+    if _is_call(node):
         return None
     if node is None and section in NULLABLE:
         return None
     null = " or null" if section in NULLABLE else ""
     return f"must be {{type: NAME, ...}}{null}, not {node!r}"
+
+
+def _is_call(node: Any) -> bool:
+    return isinstance(node, dict) and "type" in node
 
 
 def _check_project(settings: Mapping[str, Any], project: Project) -> Iterator[str]:

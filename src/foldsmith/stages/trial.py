@@ -73,6 +73,7 @@ def trial_problems(experiment: Experiment, types: Types) -> list[str]:
         except Exception as error:  # whatever a component of the project's own raises
             problems.append(f"{experiment.file}: {name}: {_said(error)}")
     problems += _transform_problems(experiment, built)
+    problems += _optimizer_problems(experiment, types, context)
     if task is not None:
         problems += _loss_problems(experiment, built, task)
     if task is not None and experiment.tree["model"]["type"] in classifier.TYPES:
@@ -150,6 +151,22 @@ def _transform_problems(experiment: Experiment, built: Mapping[str, Any]) -> Ite
                 check_transforms(value)
             except FoldsmithError as error:
                 yield f"{experiment.file}: {name}: {error}"
+
+
+def _optimizer_problems(
+    experiment: Experiment, types: Types, context: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield why the optimizer takes none of its values, tried on one parameter."""
+    optimizer = experiment.tree.get("optimizer")
+    if not isinstance(optimizer, dict) or "params" not in optimizer:
+        return
+    alone = experiment.with_values({"optimizer/params": [torch.nn.Parameter(torch.zeros(1))]})
+    if any(_needs_data(alone.tree, ["optimizer", key], set()) for key in optimizer):
+        return
+    try:
+        alone.build(types, context)["optimizer"]
+    except FoldsmithError as error:
+        yield str(error)
 
 
 def _loss_problems(experiment: Experiment, built: Mapping[str, Any], task: Task) -> Iterator[str]:
