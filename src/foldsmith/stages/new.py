@@ -230,7 +230,7 @@ def _find(data: Data, decide: Decisions) -> Found:
     if FOLD_COLUMN in train.table.columns:
         folds, why = _own_folds(train, folds), f"those of column {FOLD_COLUMN}"
     n_splits = f"{folds.n_splits} by {folds.method}"
-    say_folds(n_splits, why, target, folds.n_splits, target.few or not ordered)
+    say_folds(n_splits, why, target, folds.n_splits, target.repeats or not ordered)
     n_photos = len(photos.names) + (0 if others is None else len(others.names))
     budget = choose_budget(data.budget, n_photos)
 

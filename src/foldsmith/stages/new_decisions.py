@@ -158,7 +158,7 @@ def choose_metric(named: NewMetric | None, target: Target, ordered: bool, column
     elif target.few and metric not in OF_PROBABILITIES:
         print("classes  the numbers are taken for a scale")
         print("         (where they only number classes: --classes)")
-    if target.few or not ordered:
+    if target.repeats or not ordered:
         # With a colon: names may be numbers too.
         names = [f"{name}:" for name in target.labels_in_order]
         sizes = ClassSizes.of([f"{name}:" for name in target.labels], names)

@@ -233,7 +233,13 @@ def guess_target(
     if named and best in known:
         # Its values are in the test table too: one that only the labelled photos have may be meant.
         unclear = [name for name in ordered[1:] if name not in known or ranks[name]]
-    unclear = [name for name in unclear if not _say_the_same(table[best], table[name])]
+    # Two columns of numbers are two targets, even if one of them follows from the other.
+    unclear = [
+        name
+        for name in unclear
+        if (facts[best].numeric and facts[name].numeric)
+        or not _say_the_same(table[best], table[name])
+    ]
     kind = "numbers" if facts[best].numeric else "text"
     why = f"{kind}, {facts[best].distinct:,} values"
     if named:

@@ -59,7 +59,17 @@ class Target:
     @property
     def few(self) -> bool:
         """Whether the values are classes: texts, or at most 20 numbers."""
-        return bool(self.classes) or len(np.unique(self.values)) <= MAX_CLASSES
+        return bool(self.classes) or self.n_distinct <= MAX_CLASSES
+
+    @property
+    def repeats(self) -> bool:
+        """Whether there are at most 20 values, and each stands twice on average."""
+        return self.few and self.n_distinct * 2 <= len(self.values)
+
+    @property
+    def n_distinct(self) -> int:
+        """Number of different values."""
+        return len(np.unique(self.values))
 
     @property
     def labels(self) -> list[str]:
