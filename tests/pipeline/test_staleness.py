@@ -217,7 +217,7 @@ PROJECT_KEYS = {
     # Folds choose their epochs by it, and it judges all predictions; no photo's features.
     "metric": ("MAE", EVERY_FOLD_ON),
     "target_range": ([0, 4], EVERY_FOLD_ON),
-    "class_values": ([0, 1, 2, 4], EVERY_FOLD_ON),
+    "class_values": ([0, 1, 1.5, 3], EVERY_FOLD_ON),
     "sample_submission": ("sample.csv", {"infer 100"} | LAST),
     "group_column": (None, EVERYTHING),
     "folds": ({"method": "GroupKFold", "n_splits": 2, "seed": 4}, EVERYTHING),

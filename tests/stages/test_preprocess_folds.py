@@ -269,3 +269,17 @@ def test_groups_classes_and_folders_stay_text(make, capsys):
     assert photo_paths(project, table)[7].name == "7.png"
     said = capsys.readouterr().err
     assert "column site: 5 rows have the group NA, which is taken for a name" in said
+
+
+def test_that_many_values_are_classes_makes_folds_stale_and_nothing_else_does(make):
+    def inputs(values, **settings):
+        project = make({"label": values}, **settings)
+        return preprocess_inputs(project, FileHashes(project.hash_store))
+
+    many, few = [k % 30 for k in range(N)], [k % 4 for k in range(N)]
+    steps = {"target_range": [0, 29], "n_classes": 30}
+    four = {"target_range": [0, 29], "n_classes": 4}
+    assert differences(inputs(many, **steps), inputs(many, **four)) == ["many classes changed"]
+    plain = {"folds": {"method": "KFold", "n_splits": 5}}
+    assert differences(inputs(many, **steps, **plain), inputs(many, **four, **plain)) == []
+    assert differences(inputs(few), inputs(few, target_range=[0, 29])) == []

@@ -11,6 +11,7 @@ from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.config.check import named_files
 from foldsmith.config.flatten import flatten
 from foldsmith.config.own_files import DATA_FILES, check_unedited, files_behind
+from foldsmith.data.folds import MAX_CLASSES
 from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA
 from foldsmith.data.tables import (
     FOLD_COLUMN,
@@ -88,13 +89,22 @@ def inputs_read(
     )
     return {
         "project.yml": _project_values(project, keys),
-        # Every class is spread over the folds; a continuous target in bins.
-        "targets are classes": project.settings.target_column in train.columns
-        and targets_are_classes(project, train),
+        "many classes": _are_many_classes(project, train),
         "files": dict(tables),
         "photos": photos,
         **_intensity(project),
     }
+
+
+def _are_many_classes(project: Project, train: pd.DataFrame) -> bool:
+    """Return whether more target values than are strata by themselves are spread as classes."""
+    column = project.settings.target_column
+    return (
+        "Stratified" in project.settings.folds.method
+        and column in train.columns
+        and train[column].nunique() > MAX_CLASSES
+        and targets_are_classes(project, train)
+    )
 
 
 def hash_tables(project: Project, hashes: FileHashes) -> dict[str, str]:
