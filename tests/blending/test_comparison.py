@@ -100,8 +100,10 @@ def test_a_real_gain_is_recommended(metric):
     assert name != "mean" and why.startswith(f"submit {name}: ") and "best out of fold" in why
     by_name = {result.name: result for result in found}
     best = max(r.honest.gain for r in found)
-    # One good member is simpler than weights that give it nearly all.
-    assert name == "best" and by_name[name].honest.gain == pytest.approx(best, abs=0.01)
+    # One good member is simpler than weights that give it nearly all; that weights also shrink
+    # predictions towards the mean target is a gain of its own, in squared error.
+    assert name == ("box" if metric == "RMSE" else "best")
+    assert by_name[name].honest.gain == pytest.approx(best, abs=0.01)
     assert by_name[name].honest.gain > 0 and by_name[name].honest.beats_baseline
     # The mean gains nothing over itself.
     assert by_name["mean"].honest.gain_interval == (0, 0)

@@ -175,7 +175,7 @@ def test_trees_say_what_scikit_learn_says_of_what_is_unknown_too(n_classes):
     data = Rows(probabilities, facts)
     fitted = create_blend("stack", aim, SETTINGS, 0).fit(data, targets)
     trees = HistGradientBoostingClassifier(**stacking._TREES, random_state=0)
-    inputs = stacking._inputs(data)
+    inputs = stacking._inputs(data, 0.0, 1.0)
     expected = trees.fit(inputs, targets).predict_proba(inputs)
     assert expected.std() > 0.05
     np.testing.assert_allclose(fitted.predict(data), expected, atol=1e-9)

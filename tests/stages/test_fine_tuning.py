@@ -17,6 +17,7 @@ from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import create_runtime
+from foldsmith.models.weights import scale_kept, take_scale
 from foldsmith.stages import infer, preprocess, train
 from foldsmith.stages.train import train_folds
 from foldsmith.stages.types import types_of
@@ -240,10 +241,13 @@ def test_a_head_that_begins_as_a_ridge_regression(small):
     context = {"project": small, "images": store, "runtime": runtime, "task": None}
     parts = built.build(types_of(small), context)
     model = parts["model"]
+    take_scale(model, state)
     model.load_state_dict(state)
+    scale = scale_kept(model)
+    assert scale.inverse(np.zeros(1)) == pytest.approx(targets.mean())
     model = runtime.place(model)
     features = predict_logits([model.backbone], parts["loader/val"], runtime)[0]
-    expected, bias = ridge_layer(features, targets)
+    expected, bias = ridge_layer(features, scale.forward(targets))
     np.testing.assert_allclose(state["head.0.weight"][0], expected, rtol=1e-3, atol=1e-5)
     assert state["head.0.bias"].item() == pytest.approx(bias, rel=1e-3)
 

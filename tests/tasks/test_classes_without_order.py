@@ -39,8 +39,12 @@ def test_the_most_probable_class_is_predicted():
 def test_several_models_are_averaged_by_their_probabilities():
     # Two for the last with a little, one for the first with much.
     logits = np.log([[[0.9, 0.05, 0.05]], [[0.2, 0.3, 0.5]], [[0.2, 0.3, 0.5]]])
-    np.testing.assert_array_equal(mean_prediction(TASK, logits.astype(np.float32)), [0])
-    ordered = mean_prediction(MultiClass(TASK.class_values), logits.astype(np.float32))
+    np.testing.assert_array_equal(
+        mean_prediction([TASK] * len(logits), logits.astype(np.float32)), [0]
+    )
+    ordered = mean_prediction(
+        [MultiClass(TASK.class_values)] * len(logits), logits.astype(np.float32)
+    )
     np.testing.assert_allclose(ordered, [(0.15 + 1.3 + 1.3) / 3], atol=1e-6)
 
 

@@ -47,12 +47,32 @@ class Goal:
         target_range: Lowest and highest possible target.
         class_values: Target value of each class.
         class_names: Their names if they have no order.
+        raw: Let weights act on predictions as they are, not on their distances from the mean
+            target (``globals/target_scale: none``): with weights that do not sum to 1, shifted
+            targets then give other predictions.
     """
 
     metric: Metric
     target_range: tuple[float, float]
     class_values: tuple[float, ...]
     class_names: tuple[str, ...] = ()
+    raw: bool = False
+
+    def scale_of(self, targets: Array) -> tuple[float, float]:
+        """Return the target that a blend counts from, and the difference that it counts as 1.
+
+        Args:
+            targets: Those that it learns from, shape (n,).
+
+        Returns:
+            Their mean and standard deviation, which is 0 if all are equal; 0 and 1 for
+            probabilities, and for ``raw``.
+        """
+        if self.raw or self.metric.needs == "probabilities":
+            return 0.0, 1.0
+        if targets.min() == targets.max():
+            return float(targets[0]), 0.0
+        return float(targets.mean()), float(targets.std())
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -162,15 +182,18 @@ class Blend(Protocol):
 
 @dataclass(frozen=True)
 class FittedWeights:
-    """A weighted sum.
+    """A weighted sum of the members' distances from a number, on top of that number.
 
     Attributes:
         weights: Shape (n_members,).
         bounds: The sum is clipped to them.
+        origin: The number: the mean target, so that weights which sum to less than 1 shrink
+            predictions towards it; a shift of all targets is one of all predictions.
     """
 
     weights: Array
     bounds: tuple[float, float]
+    origin: float = 0.0
 
     @property
     def with_facts(self) -> bool:
@@ -186,15 +209,15 @@ class FittedWeights:
         """Return the weights with 0 for all other members."""
         weights = np.zeros(len(members))
         weights[members] = self.weights
-        return FittedWeights(weights, self.bounds)
+        return FittedWeights(weights, self.bounds, self.origin)
 
     def predict(self, rows: Rows) -> Array:
         """Return the clipped sums."""
-        return blend(rows.predictions, self.weights, self.bounds)
+        return blend(rows.predictions, self.weights, self.bounds, self.origin)
 
     def arrays(self) -> Arrays:
-        """Return the weights."""
-        return {"weights": self.weights}
+        """Return the weights and the number."""
+        return {"weights": self.weights, "origin": np.array(self.origin)}
 
 
 @dataclass(frozen=True)
@@ -205,15 +228,23 @@ class WeightedBlend:
         name: Its name.
         goal: What it is to be good at.
         choose: From (predictions, targets) to weights, shape (n_members,).
+        fixed: The weights do not depend on the targets, and sum to 1.
     """
 
     name: str
     goal: Goal
     choose: Callable[[Array, Array], Array]
+    fixed: bool = False
 
     def fit(self, rows: Rows, targets: Array) -> FittedWeights:
-        """Choose the weights."""
-        return FittedWeights(self.choose(rows.predictions, targets), self.goal.bounds)
+        """Choose the weights; equal targets are predicted as they are."""
+        bounds = self.goal.bounds
+        if self.fixed:
+            return FittedWeights(self.choose(rows.predictions, targets), bounds)
+        origin, unit = self.goal.scale_of(targets)
+        if unit == 0:
+            return FittedWeights(np.zeros(len(rows.predictions)), bounds, origin)
+        return FittedWeights(self.choose(rows.predictions, targets), bounds, origin)
 
 
 @dataclass(frozen=True)

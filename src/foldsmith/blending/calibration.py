@@ -53,8 +53,12 @@ class CalibratedBlend:
             return FittedThresholds(fitted, cuts, self.goal)
         from sklearn.isotonic import IsotonicRegression
 
-        rising = IsotonicRegression(out_of_bounds="clip").fit(blended, targets)
-        return FittedCurve(fitted, rising.X_thresholds_, rising.y_thresholds_)
+        origin, unit = self.goal.scale_of(targets)
+        unit = unit or 1.0
+        rising = IsotonicRegression(out_of_bounds="clip")
+        rising.fit((blended - origin) / unit, (targets - origin) / unit)
+        points = (rising.X_thresholds_, rising.y_thresholds_)
+        return FittedCurve(fitted, *(origin + unit * values for values in points))
 
 
 @dataclass(frozen=True)

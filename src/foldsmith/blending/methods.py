@@ -66,7 +66,7 @@ def average_blend(name: str, goal: Goal, members: Iterable[int] | None = None) -
         return equal_weights(len(predictions))
 
     chosen = None if members is None else tuple(members)
-    return ScreenedBlend(WeightedBlend(name, goal, choose), goal, chosen)
+    return ScreenedBlend(WeightedBlend(name, goal, choose, fixed=True), goal, chosen)
 
 
 def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, seed: int) -> Blend:
@@ -86,14 +86,18 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
         return ScreenedBlend(StackedTrees(method, goal, seed), goal)
 
     def choose(predictions: Array, targets: Array) -> Array:
-        flat, wanted = predictions.reshape(len(predictions), -1), goal.encoded(targets).ravel()
+        origin, unit = goal.scale_of(targets)
+        # In units that do not depend on those of the target, as are the tolerances of the solvers.
+        flat = (predictions.reshape(len(predictions), -1) - origin) / unit
+        wanted = (goal.encoded(targets).ravel() - origin) / unit
+        low, high = ((bound - origin) / unit for bound in goal.bounds)
         match method:
             case "mean":
                 return equal_weights(len(predictions))
             case "best":
                 return best_member_weights(predictions, targets, goal.metric)
             case "box":
-                return box_weights(flat, wanted, goal.bounds)
+                return box_weights(flat, wanted, (low, high))
             case "simplex":
                 return simplex_weights(flat, wanted)
             case "nnls":
@@ -111,6 +115,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
                     settings.weight_step,
                     seed,
                     goal.metric,
+                    origin,
                 )
 
     return ScreenedBlend(WeightedBlend(method, goal, choose), goal)
@@ -129,7 +134,7 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
         blend = restore_blend(part(arrays, "some"), goal)
         return FittedOnSome(blend, arrays["members"].astype(np.bool_))
     if "weights" in arrays:
-        return FittedWeights(arrays["weights"], goal.bounds)
+        return FittedWeights(arrays["weights"], goal.bounds, float(arrays["origin"]))
     if "thresholds" in arrays:
         blend = restore_blend(part(arrays, "blend"), goal)
         return FittedThresholds(blend, arrays["thresholds"], goal)

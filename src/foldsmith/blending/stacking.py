@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.base import FittedBlend, FittedOnSome, Goal, Mask, Rows
+from foldsmith.blending.base import FittedBlend, FittedConstant, FittedOnSome, Goal, Mask, Rows
 from foldsmith.errors import TrainingError
 from foldsmith.models.arrays import Arrays, part, prefixed
 from foldsmith.models.forest import Forest, boosted_trees
@@ -45,18 +45,22 @@ class StackedTrees:
     goal: Goal
     seed: int
 
-    def fit(self, rows: Rows, targets: Array) -> "FittedTrees":
+    def fit(self, rows: Rows, targets: Array) -> "FittedTrees | FittedConstant":
         """Grow the trees; the metric itself plays no part."""
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-        inputs = _inputs(rows)
+        origin, unit = self.goal.scale_of(targets)
+        if unit == 0:
+            # Equal targets leave nothing to grow trees from.
+            return FittedConstant(np.asarray(origin))
+        inputs = _inputs(rows, origin, unit)
         if self.goal.metric.needs == "values":
             trees = HistGradientBoostingRegressor(**_TREES, random_state=self.seed)
-            trees.fit(inputs, targets - rows.predictions.mean(axis=0))
+            trees.fit(inputs, (targets - rows.predictions.mean(axis=0)) / unit)
         else:
             trees = HistGradientBoostingClassifier(**_TREES, random_state=self.seed)
             trees.fit(inputs, nearest(targets, self.goal.class_values))
-        fitted = _as_arrays(trees, self.goal)
+        fitted = _as_arrays(trees, self.goal, origin, unit)
         _make_sure(fitted, trees, rows)
         return fitted
 
@@ -71,12 +75,16 @@ class FittedTrees:
             step has a tree.
         classes: Numbers of the classes that the rows had, ascending; of values shape (0,).
         goal: What it was made for.
+        origin: Target that the trees count from.
+        unit: Difference of targets that they count as 1.
     """
 
     forest: Forest
     baseline: Array
     classes: npt.NDArray[np.int64]
     goal: Goal
+    origin: float
+    unit: float
 
     @property
     def with_facts(self) -> bool:
@@ -96,11 +104,11 @@ class FittedTrees:
         # Here, not above: few commands need scipy, which takes long to import.
         from scipy.special import softmax
 
-        by_tree = self.forest.predict(_inputs(rows))
+        by_tree = self.forest.predict(_inputs(rows, self.origin, self.unit))
         n, width = len(by_tree), len(self.baseline)
         raw = by_tree.reshape(n, -1, width).sum(axis=1) + self.baseline
         if self.goal.metric.needs == "values":
-            values: Array = rows.predictions.mean(axis=0) + raw[:, 0]
+            values: Array = rows.predictions.mean(axis=0) + self.unit * raw[:, 0]
             return np.clip(values, *self.goal.target_range)
         if width == 1:
             raw = np.hstack([np.zeros((n, 1)), raw])
@@ -112,32 +120,32 @@ class FittedTrees:
     def arrays(self) -> Arrays:
         """Return the trees and what they add to."""
         others = {"baseline": self.baseline, "classes": self.classes}
-        return prefixed("forest", self.forest.arrays()) | others
+        scale = {"origin": np.array(self.origin), "unit": np.array(self.unit)}
+        return prefixed("forest", self.forest.arrays()) | others | scale
 
     @classmethod
     def restore(cls, arrays: Arrays, goal: Goal) -> "FittedTrees":
         """Return the trees that gave these arrays."""
         forest = Forest(**part(arrays, "forest"))
-        return cls(forest, arrays["baseline"], arrays["classes"], goal)
+        scale = float(arrays["origin"]), float(arrays["unit"])
+        return cls(forest, arrays["baseline"], arrays["classes"], goal, *scale)
 
 
-def _as_arrays(trees: Any, goal: Goal) -> FittedTrees:
+def _as_arrays(trees: Any, goal: Goal, origin: float, unit: float) -> FittedTrees:
     classes = getattr(trees, "classes_", np.empty(0))
     baseline = np.asarray(trees._baseline_prediction, np.float64).ravel()
-    return FittedTrees(boosted_trees(trees), baseline, classes.astype(np.int64), goal)
+    return FittedTrees(boosted_trees(trees), baseline, classes.astype(np.int64), goal, origin, unit)
 
 
 def _make_sure(fitted: FittedTrees, trees: Any, rows: Rows) -> None:
     """Compare with scikit-learn, whose trees are its own affair, and may change their form."""
-    inputs, goal = _inputs(rows), fitted.goal
+    inputs, goal, unit = _inputs(rows, fitted.origin, fitted.unit), fitted.goal, fitted.unit
     if goal.metric.needs == "values":
-        expected = np.clip(
-            rows.predictions.mean(axis=0) + trees.predict(inputs), *goal.target_range
-        )
-        found = fitted.predict(rows)
+        values = rows.predictions.mean(axis=0) + unit * trees.predict(inputs)
+        expected, found = np.clip(values, *goal.target_range), fitted.predict(rows)
     else:
         expected, found = trees.predict_proba(inputs), fitted.predict(rows)[:, fitted.classes]
-    if not np.allclose(found, expected, rtol=0, atol=1e-9):
+    if not np.allclose(found, expected, rtol=1e-12, atol=1e-9 * unit):
         raise TrainingError(
             f"scikit-learn {version('scikit-learn')} keeps boosted trees in a form that is not "
             "known here; leave stack out of ensemble/methods, or install the version in "
@@ -145,9 +153,12 @@ def _make_sure(fitted: FittedTrees, trees: Any, rows: Rows) -> None:
         )
 
 
-def _inputs(rows: Rows) -> Array:
-    """Return every member's prediction, their mean and spread, and the facts of each photo."""
+def _inputs(rows: Rows, origin: float, unit: float) -> Array:
+    """Return every member's prediction, their mean and spread, and the facts of each photo.
+
+    Predictions are distances from ``origin`` in units of ``unit``.
+    """
     n = len(rows.features)
-    by_photo = np.moveaxis(rows.predictions, 0, -1)
+    by_photo = np.moveaxis((rows.predictions - origin) / unit, 0, -1)
     parts = [by_photo, by_photo.mean(axis=-1, keepdims=True), by_photo.std(axis=-1, keepdims=True)]
     return np.hstack([*(part.reshape(n, -1) for part in parts), rows.features])

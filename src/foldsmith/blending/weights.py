@@ -18,6 +18,7 @@ def blend(
     predictions: Array,
     weights: Array,
     target_range: tuple[float, float],
+    origin: float = 0.0,
 ) -> Array:
     """Return the weighted sum of predictions, clipped to the target range.
 
@@ -26,11 +27,13 @@ def blend(
             (n_members, n, n_classes).
         weights: Shape (n_members,); they need not sum to 1.
         target_range: Lowest and highest possible target; 0 and 1 for probabilities.
+        origin: The weights are those of the distances from it.
 
     Returns:
         Shape (n,), or (n, n_classes) with rows that sum to 1.
     """
-    sums = weights @ predictions.reshape(len(predictions), -1)
+    flat = predictions.reshape(len(predictions), -1)
+    sums = weights @ flat if origin == 0 else origin + weights @ (flat - origin)
     clipped = np.clip(sums.reshape(predictions.shape[1:]), *target_range)
     if clipped.ndim == 1:
         return clipped
@@ -184,6 +187,7 @@ def search_weights(
     step: float,
     seed: int,
     metric: Metric = RMSE,
+    origin: float = 0.0,
 ) -> Array:
     """Search for the weights with the best metric, by Optuna's TPE.
 
@@ -200,6 +204,7 @@ def search_weights(
         step: Each weight is one of 0, step, ..., 1.
         seed: Seed of the search.
         metric: Metric of (predictions, targets).
+        origin: As for :func:`blend`.
 
     Returns:
         Weights in 0..1, shape (n_members,); they are not made to sum to 1.
@@ -211,7 +216,7 @@ def search_weights(
 
     def objective(trial: optuna.Trial) -> float:
         weights = np.array([trial.suggest_float(name, 0.0, 1.0, step=step) for name in names])
-        return metric(blend(predictions, weights, target_range), targets)
+        return metric(blend(predictions, weights, target_range, origin), targets)
 
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed),

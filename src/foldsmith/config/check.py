@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from foldsmith.config.loggers import logger_problems
 from foldsmith.config.project import Project, validation_message
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
-from foldsmith.config.settings import NULLABLE, OPTIONAL, SECTIONS, EnsembleSettings
+from foldsmith.config.settings import NULLABLE, OPTIONAL, SECTIONS, WITH_NUMBERS, EnsembleSettings
 from foldsmith.config.suggest import did_you_mean
 from foldsmith.config.values import value_problems
 
@@ -142,6 +142,9 @@ def _check_project(settings: Mapping[str, Any], project: Project) -> Iterator[st
     for name in settings["auxiliary"]:
         if name not in declared:
             yield f"globals/auxiliary: {file} declares no {name}{did_you_mean(name, declared)}"
+    scale, task = settings["target_scale"], settings["task"]
+    if scale in ("log", "rank") and task not in WITH_NUMBERS:
+        yield f"globals/target_scale: {scale} is for the tasks {', '.join(WITH_NUMBERS)} alone"
     if settings["head_init"] == "ridge" and settings["task"] != "regression":
         yield "globals/head_init: ridge is for the task regression alone"
     if settings["continuous_target"]:

@@ -23,6 +23,9 @@ FINE_TUNINGS: tuple[Task, ...] = ("multi-class", "regression", "label-distributi
 # Tasks that give class probabilities.
 WITH_CLASSES: tuple[Task, ...] = ("multi-class", "corn")
 
+# Tasks that learn numbers, on a scale that ``globals/target_scale`` chooses.
+WITH_NUMBERS: tuple[Task, ...] = ("regression", "label-distribution", "frozen-features")
+
 # Tasks whose predictions an ensemble blends.
 MEMBERS: tuple[Task, ...] = (*FINE_TUNINGS, "frozen-features")
 TestTimeAugmentation = Literal["none", "hflip", "flips"]
@@ -59,6 +62,12 @@ class Globals(BaseModel):
         head_init: Where the head of a fine-tuning begins: ``random``, or ``ridge``: a ridge
             regression on the features that the backbone begins with (task regression, head of
             one linear layer).
+        target_scale: Scale on which regressions, label distributions, numbers from frozen features
+            and blends learn the target: ``linear`` (centred and scaled by the training targets of
+            each fold, outliers clipped), ``log`` (of the distance from the lowest or highest
+            target, on the side of the short tail), ``rank`` (normal scores of the ranks),
+            ``auto`` (``linear``, or ``log`` if the target is clearly skewed, which is printed) or
+            ``none`` (the numbers themselves). Predictions are always in units of the target.
         ema_decay: Validate and keep a moving average of the weights with this decay, as in
             0.999; null keeps the weights themselves.
         auxiliary: Weight of each auxiliary head of a fine-tuning, by the name that the project
@@ -112,6 +121,7 @@ class Globals(BaseModel):
     freeze_backbone: bool = False
     head_epochs: int = Field(default=0, ge=0)
     head_init: Literal["random", "ridge"] = "random"
+    target_scale: Literal["auto", "linear", "log", "rank", "none"] = "auto"
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     auxiliary: dict[str, Annotated[float, Field(gt=0)]] = {}
     n_bins: int = Field(default=32, ge=2)

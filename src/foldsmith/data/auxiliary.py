@@ -10,6 +10,7 @@ import pandas as pd
 from foldsmith.config import Project
 from foldsmith.config.project import AuxiliaryKind, AuxiliarySettings
 from foldsmith.data.tables import gaps, numbers, read_table
+from foldsmith.data.target_scale import TargetScale
 from foldsmith.errors import DataError
 
 
@@ -82,10 +83,10 @@ def _regression(
     rows = _rows_of(project, settings, table)
     by_id = numbers(rows[settings.column]).groupby(rows[ids]).mean()
     values = table[ids].map(by_id).to_numpy(np.float64, copy=True)
-    scale = np.nanstd(values[seen]) if np.isfinite(values[seen]).any() else 0.0
-    if not scale > 0:
+    known = values[seen & np.isfinite(values)]
+    if not len(known) or np.nanmin(values) == np.nanmax(values):
         raise DataError(f"auxiliary/{name}: the column {settings.column} holds no two numbers")
-    standardised = ((values - np.nanmean(values[seen])) / scale).astype(np.float32)
+    standardised = TargetScale.fit(known, "linear").forward(values).astype(np.float32)
     return AuxiliaryTargets("regression", standardised[:, None], (settings.column,))
 
 

@@ -223,6 +223,13 @@ class PhotoLoader:
             raise _death_of_a_worker(error) from error
 
 
+def one_photo(loader: PhotoLoader) -> str:
+    """Return why a batch of a loader is a single photo, for people."""
+    if loader.sampler.batch_size == 1:
+        return "loader/train/batch_size is 1: a batch is a single photo"
+    return "there is one photo to train on: a batch is a single photo"
+
+
 @contextmanager
 def worker_errors() -> Iterator[None]:
     """Turn the death of a loader process into an error for people.

@@ -90,6 +90,39 @@ def _of_all(logits: torch.Tensor, loader: PhotoLoader) -> torch.Tensor:
     return ordered.transpose(0, 1)
 
 
+@torch.no_grad()
+def measure_norms(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None:
+    """Let the running statistics of BatchNorm be those of a loader's photos (precise BatchNorm).
+
+    A head that is fitted to features of other statistics meets other features as soon as the
+    training begins: those of random weights differ a hundredfold. Each of several processes does
+    the same with all photos (Wu and Johnson, "Rethinking Batch in BatchNorm", 2021).
+
+    Args:
+        model: On the runtime's device; left in evaluation mode.
+        loader: The photos; their batches are mixed anew.
+        runtime: Device and precision.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    model.eval()
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    n = len(loader.dataset)
+    order = np.random.default_rng(0).permutation(n)
+    for rows in np.array_split(order, max(1, n // loader.sampler.batch_size)):
+        raw = loader.dataset.__getitems__([(0, int(row)) for row in rows])
+        with runtime.autocast():
+            model(runtime.transfer(raw, loader.on_device).views[0])
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
 def predict_in_turn(
     models: Sequence[nn.Module],
     loader: PhotoLoader,

@@ -47,8 +47,12 @@ def score_of(task: Task) -> Score:
         return Score(lambda logits: logits.max(dim=1).values, True, "for the winning class")
     text = "that move the prediction, up or down"
     if isinstance(task, LabelDistribution):
-        targets = torch.from_numpy(task.bin_targets).float()
-        return Score(lambda logits: logits.softmax(dim=1) @ targets.to(logits.device), False, text)
+        # Distances from their middle: in float32 large targets would lose their differences.
+        middle = float(task.bin_targets.mean())
+        distances = torch.from_numpy(task.bin_targets - middle).float()
+        return Score(
+            lambda logits: logits.softmax(dim=1) @ distances.to(logits.device) + middle, False, text
+        )
     if isinstance(task, Corn):
         steps = torch.from_numpy(np.diff(task.class_values)).float()
         return Score(

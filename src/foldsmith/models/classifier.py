@@ -99,6 +99,13 @@ class ImageModel(nn.Module):
             layer.weight.copy_(torch.from_numpy(weights)[None])
             layer.bias.fill_(bias)
 
+    def start_at_zero(self) -> None:
+        """Let the model begin with outputs of 0: what is learned on a scale is the mean there."""
+        layer = self.head[-1]
+        assert isinstance(layer, nn.Linear)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
     def add_auxiliary(self, widths: Mapping[str, int]) -> None:
         """Add linear heads on the features, for training; prediction knows nothing of them.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -129,36 +130,49 @@ class SVRHead:
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> FittedKernel:
         """Choose by groups, then fit to all; nothing is drawn."""
-        from sklearn.model_selection import GridSearchCV, GroupKFold
-        from sklearn.pipeline import make_pipeline
-        from sklearn.svm import SVR
+        from sklearn.model_selection import GroupKFold
 
-        mean, scale = float(targets.mean()), float(targets.std()) or 1.0
-        inputs, wanted = features.astype(np.float64), (targets - mean) / scale
-        n_groups = len(np.unique(groups))
-        if n_groups < 2:
+        n_groups, choices = len(np.unique(groups)), sorted(product(self.C, self.epsilon))
+        if n_groups < 2 or len(choices) < 2:
             # Nothing can be held out to choose by.
             middle = sorted(self.C)[len(self.C) // 2], sorted(self.epsilon)[len(self.epsilon) // 2]
-            model = make_pipeline(standardiser(), SVR(C=middle[0], epsilon=middle[1]))
-            model.fit(inputs, wanted)
-        else:
-            search = GridSearchCV(
-                make_pipeline(standardiser(), SVR()),
-                {"svr__C": list(self.C), "svr__epsilon": list(self.epsilon)},
-                scoring="neg_mean_squared_error",
-                cv=GroupKFold(min(3, n_groups)),
-            )
-            model = search.fit(inputs, wanted, groups=groups).best_estimator_
-        scaler, machine = model[0][0], model[-1]
+            return self._fit(features, targets, *middle)
+        splits = list(GroupKFold(min(3, n_groups)).split(features, targets, groups))
+
+        def error(choice: tuple[float, float]) -> float:
+            off = [
+                self._fit(features[seen], targets[seen], *choice).predict(features[held])
+                - targets[held]
+                for seen, held in splits
+            ]
+            return float(np.mean([np.square(each).mean() for each in off]))
+
+        return self._fit(features, targets, *min(choices, key=error))
+
+    def _fit(
+        self, features: Features, targets: Targets, penalty: float, epsilon: float
+    ) -> FittedKernel:
+        from sklearn.svm import SVR
+
+        inputs = features.astype(np.float64)
+        scaler = standardiser().fit(inputs)
+        mean, scale = float(targets.mean()), float(targets.std())
+        standardised = scaler.transform(inputs)
         # What scikit-learn documents as gamma="scale".
-        variance = float(model[:-1].transform(inputs).var()) or 1.0
+        variance = float(standardised.var()) or 1.0
+        centres, weights, bias = standardised[:0], targets[:0], mean
+        # A tube that holds all targets has no support vectors, and its middle is the prediction.
+        if scale > 0 and np.ptp(targets) > 2 * epsilon * scale:
+            machine = SVR(C=penalty, epsilon=epsilon).fit(standardised, (targets - mean) / scale)
+            centres, weights = machine.support_vectors_, machine.dual_coef_[0] * scale
+            bias = float(machine.intercept_[0]) * scale + mean
         return FittedKernel(
-            mean=scaler.mean_,
-            scale=scaler.scale_,
-            centres=machine.support_vectors_,
-            weights=machine.dual_coef_[0] * scale,
+            mean=scaler[0].mean_,
+            scale=scaler[0].scale_,
+            centres=centres,
+            weights=weights,
             gamma=1.0 / (features.shape[1] * variance),
-            bias=float(machine.intercept_[0]) * scale + mean,
+            bias=bias,
         )
 
     def restore(self, arrays: Arrays) -> FittedKernel:
@@ -193,7 +207,8 @@ class MLPHead:
         seed_everything(seed)
         scaler = standardiser().fit(features)
         inputs = torch.from_numpy(scaler.transform(features).astype(np.float32))
-        mean, scale = float(targets.mean()), float(targets.std()) or 1.0
+        # Equal targets leave nothing to scale.
+        mean, scale = float(targets.mean()), float(targets.std()) if np.ptp(targets) else 1.0
         wanted = torch.from_numpy(((targets - mean) / scale).astype(np.float32))
         model = nn.Sequential(
             nn.Dropout(self.dropout),

@@ -123,6 +123,8 @@ class FittedKernel(ArrayFields):
         """Return the sums."""
         from sklearn.metrics.pairwise import rbf_kernel
 
+        if not len(self.centres):
+            return np.full(len(features), float(self.bias))
         inputs = _standardised(features, self.mean, self.scale)
         values: Targets = rbf_kernel(inputs, self.centres, self.gamma) @ self.weights + self.bias
         return values

@@ -1,6 +1,7 @@
 """Stage 5: blending finished experiments."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     test = read_test(project)
     hashes = FileHashes(project.hash_store)
     members = read_members(project, settings, table, test)
-    goal = goal_of(project)
+    goal = replace(goal_of(project), raw=experiment.globals.target_scale == "none")
     with_features = "stack" in settings.methods
     rows, test_rows = rows_of(project, members, goal.metric, table, test, with_features)
     inputs = ensemble_inputs(experiment, member_hashes(project, experiment), hashes)

@@ -1,6 +1,7 @@
 """Members made of frozen features: a small model on a backbone that is not trained further."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ from foldsmith.data.tables import (
     readable_test,
     targets_of,
 )
+from foldsmith.data.target_scale import TargetScale, form_of, lines_of_fold
 from foldsmith.errors import ConfigError
-from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
+from foldsmith.evaluation.oof import FoldLogits, in_table_order, score_table
 from foldsmith.evaluation.predict import predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
-from foldsmith.models.arrays import write_arrays
+from foldsmith.models.arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_heads import FittedHead
 from foldsmith.models.runtime import create_runtime, seed_everything
-from foldsmith.stages.infer import Results, write_results
+from foldsmith.models.weights import TARGET_SCALE
+from foldsmith.stages.infer import results_of, write_results
 from foldsmith.stages.inputs import features_inputs, frozen_inputs
 from foldsmith.stages.manifest import (
     Stopwatch,
@@ -97,24 +100,36 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         save_sources(root, experiment)
         features, test_features = _features(experiment, root, types, hashes, start == "force")
         targets = targets_of(project, table)
-        shape = project.n_splits, len(test), task.n_outputs
-        parts, test_logits = [], np.empty(shape, np.float32)
-        # Photos that cannot be read are predicted as the mean of the train targets.
-        test_logits[:] = task.constant_logits(targets)
+        parts: list[FoldLogits] = []
+        of_test: list[Array] = []
+        form = None
+        if task.scales:
+            form, reason = form_of(settings.target_scale, targets)
+            if reason:
+                print(reason)
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
         groups, readable = groups_of(project, table), readable_test(project, test)
         for fold in range(project.n_splits):
             seen, held_out = folds != fold, np.flatnonzero(folds == fold)
-            fitted = head.fit(features[seen], targets[seen], groups[seen], settings.seed)
-            write_arrays(root / head_file(fold), fitted.arrays())
-            parts.append(FoldLogits(fold, None, held_out, head_logits(fitted, features[held_out])))
+            of_fold = task.fitted(targets[seen], form)
+            for line in lines_of_fold(fold, of_fold.scale, targets[seen]):
+                print(line)
+            learned = targets[seen]
+            if of_fold.scale is not None:
+                learned = of_fold.scale.forward(learned)
+            fitted = head.fit(features[seen], learned, groups[seen], settings.seed)
+            head_of_fold = HeadOfFold(fitted, of_fold.scale)
+            write_arrays(root / head_file(fold), head_of_fold.arrays())
+            logits = head_of_fold.logits(features[held_out])
+            parts.append(FoldLogits(fold, None, held_out, logits, of_fold))
             if len(readable):
-                test_logits[fold, readable] = head_logits(fitted, test_features)
+                of_test.append(head_of_fold.logits(test_features))
         of_classes = isinstance(task, MultiClass)
         metric = project_metric(project) if of_classes else value_metric(project)
         loss = nn.CrossEntropyLoss() if of_classes else nn.MSELoss()
-        scores = score_table(parts, targets, task, loss, metric)
-        results = Results(collect_oof(parts, len(table)), test_logits, scores)
+        scores = score_table(parts, targets, loss, metric)
+        of_readable = np.stack(of_test) if of_test else None
+        results = results_of(parts, task, targets, of_readable, readable, len(test), scores)
         heads = [root / head_file(fold) for fold in range(project.n_splits)]
         outputs = write_results(root, LABELS[UNCHOSEN], project, table, test, task, results)
         write_manifest(
@@ -222,8 +237,8 @@ def _compute_features(
         parts = experiment.with_values({"globals/val_fold": fold}).build(types, context)
         loader = parts["loader/val"]
         features = predict_logits([backbone], loader, runtime, f"fold {fold}", settings.tta)[0]
-        by_fold.append(FoldLogits(fold, None, loader.dataset.rows, features))
-    train = collect_oof(by_fold, sum(len(part.rows) for part in by_fold))
+        by_fold.append((loader.dataset.rows, features))
+    train = in_table_order(by_fold, sum(len(rows) for rows, _ in by_fold))
     if not len(readable_test(project, read_test(project))):
         return train, np.empty((0, train.shape[1]), np.float32)
     test = predict_logits([backbone], parts["loader/test"], runtime, "test", settings.tta)[0]
@@ -235,12 +250,42 @@ def head_file(fold: int) -> str:
     return f"head_fold{fold}.safetensors"
 
 
-def head_logits(head: FittedHead, features: Array) -> Array:
-    """Return what a head says of features as outputs of its task, float32.
+@dataclass(frozen=True)
+class HeadOfFold:
+    """What a fold has learned from features, and on which scale of the target.
 
-    Numbers have the shape (n, 1); probabilities become their logarithms, shape (n, n_classes).
+    Attributes:
+        fitted: The head.
+        scale: What its numbers are in units of; None for the target itself, or for classes.
     """
-    said = head.predict(features)
-    if said.ndim == 1:
-        return said.astype(np.float32)[:, None]
-    return np.log(np.maximum(said, _LEAST)).astype(np.float32)
+
+    fitted: FittedHead
+    scale: TargetScale | None
+
+    def logits(self, features: Array) -> Array:
+        """Return what the head predicts from features as outputs of its task, float32.
+
+        Numbers are on the scale, shape (n, 1); probabilities become their logarithms, shape
+        (n, n_classes).
+        """
+        predicted = self.fitted.predict(features)
+        if predicted.ndim == 1:
+            return predicted.astype(np.float32)[:, None]
+        return np.log(np.maximum(predicted, _LEAST)).astype(np.float32)
+
+    def arrays(self) -> Arrays:
+        """Return all that :meth:`restore` needs."""
+        scale = {} if self.scale is None else {TARGET_SCALE: self.scale.array()}
+        return prefixed("head", self.fitted.arrays()) | scale
+
+    @classmethod
+    def restore(cls, head: FeatureHead, arrays: Arrays) -> "HeadOfFold":
+        """Return the head of a fold that gave these arrays.
+
+        Args:
+            head: The kind of head that was fitted.
+            arrays: What :meth:`arrays` returned.
+        """
+        kept = arrays.get(TARGET_SCALE)
+        scale = None if kept is None else TargetScale.restore(kept)
+        return cls(head.restore(part(arrays, "head")), scale)

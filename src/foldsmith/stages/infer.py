@@ -22,7 +22,7 @@ from foldsmith.data.tables import (
     readable_test,
 )
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.evaluation.oof import FoldLogits, collect_oof, score_table
+from foldsmith.evaluation.oof import FoldLogits, collect_oof, oof_predictions, score_table
 from foldsmith.evaluation.predict import predict_in_turn, predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
@@ -48,8 +48,8 @@ from foldsmith.stages.scores import (
 )
 from foldsmith.stages.selection import LABELS, Chosen, choose, inference_manifest
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.scoring import mean_prediction
-from foldsmith.tasks.task import Task, create_task, labels_of
+from foldsmith.tasks.scoring import mean_prediction, predictions_of
+from foldsmith.tasks.task import Task, create_task, labels_of, task_kept
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,20 @@ class Results:
     """Logits and scores of an experiment.
 
     Attributes:
-        oof_logits: Shape (n_train, n_outputs).
+        oof_logits: Outputs of the networks, shape (n_train, n_outputs): those of a regression, and
+            the bins of a label distribution, are on the target scale of the photo's fold.
         test_logits: Shape (n_folds, n_test, n_outputs).
+        oof: Predictions in units of the target, shape (n_train,).
+        by_fold: Predictions of each fold's model for the test photos, shape (n_folds, n_test).
+        average: What these predict together, shape (n_test,).
         scores: The score table.
     """
 
     oof_logits: npt.NDArray[np.float32]
     test_logits: npt.NDArray[np.float32]
+    oof: npt.NDArray[np.float64]
+    by_fold: npt.NDArray[np.float64]
+    average: npt.NDArray[np.float64]
     scores: pd.DataFrame
 
 
@@ -194,34 +201,34 @@ def _infer(
         # The chosen snapshot last: its weights stay in the model.
         of_last = None
         if last and last[item.fold].epoch != item.epoch:
-            of_last = _predict_oof(last[item.fold].copy, last[item.fold].epoch, *parts_of_fold)
-        oof_parts.append(_predict_oof(item.copy, item.epoch, *parts_of_fold))
+            of_last = _predict_oof(
+                last[item.fold].copy, last[item.fold].epoch, task, *parts_of_fold
+            )
+        oof_parts.append(_predict_oof(item.copy, item.epoch, task, *parts_of_fold))
         last_parts.append(of_last or oof_parts[-1])
         models.append(parts["model"].cpu())
 
     labels = labels_of(task, project, table)
-    oof_logits = collect_oof(oof_parts, len(table))
     loss, metric = parts["loss"], parts["eval/metric"]
-    scores = score_table(oof_parts, labels, task, loss, metric)
+    scores = score_table(oof_parts, labels, loss, metric)
     if last:
-        of_last_epoch = score_table(last_parts, labels, task, loss, metric)["metric"].to_numpy()
+        of_last_epoch = score_table(last_parts, labels, loss, metric)["metric"].to_numpy()
     else:
         of_last_epoch = logged_last(root, chosen, scores["metric"].to_numpy())
     scores = with_selection_gap(scores, of_last_epoch, metric)
     if metric.rounds:
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
         targets = task.targets(labels)
-        scores = with_thresholds(scores, task.predict(oof_logits), targets, folds, metric)
-    # Photos that cannot be read are predicted as the mean of the train targets.
-    test_logits = np.empty((len(models), len(test), task.n_outputs), np.float32)
-    test_logits[:] = task.constant_logits(labels)
+        oof = oof_predictions(oof_parts, len(table))
+        scores = with_thresholds(scores, oof, targets, folds, metric)
     readable = readable_test(project, test)
+    of_readable = None
     if len(readable):
         # One pass over the test photos for all folds, or as many as the device holds.
         loader = parts["loader/test"]
-        test_logits[:, readable] = predict_in_turn(models, loader, runtime, "test", settings.tta)
+        of_readable = predict_in_turn(models, loader, runtime, "test", settings.tta)
 
-    results = Results(oof_logits, test_logits, scores)
+    results = results_of(oof_parts, task, labels, of_readable, readable, len(test), scores)
     outputs = write_results(root, label, project, table, test, task, results)
     # Last: this file says that the others are complete.
     write_manifest(
@@ -248,9 +255,46 @@ def _infer(
     return scores
 
 
+def results_of(
+    parts: Sequence[FoldLogits],
+    task: Task,
+    labels: npt.NDArray[np.float64],
+    of_readable: npt.NDArray[np.float32] | None,
+    readable: npt.NDArray[np.int64],
+    n_test: int,
+    scores: pd.DataFrame,
+) -> Results:
+    """Return what the models of all folds say of the labelled photos and of those to predict.
+
+    Args:
+        parts: Every fold once, in order, each with the task of its fold.
+        task: The task without a scale.
+        labels: What is learned of each row of the train table, shape (n_train,).
+        of_readable: Logits of the test photos that can be read, shape (n_folds, n_readable,
+            n_outputs); None if there are none. The others are predicted as the mean of the labels.
+        readable: Their rows in the test table, shape (n_readable,).
+        n_test: Rows of the test table.
+        scores: The score table.
+    """
+    tasks, n_train = [part.task for part in parts], len(labels)
+    logits = np.empty((len(parts), n_test, task.n_outputs), np.float32)
+    by_fold = np.empty((len(parts), n_test))
+    average = np.empty(n_test)
+    by_fold[:] = average[:] = task.predict(task.constant_logits(labels))
+    for fold, of_fold in enumerate(tasks):
+        logits[fold] = of_fold.constant_logits(labels)
+    if of_readable is not None:
+        logits[:, readable] = of_readable
+        by_fold[:, readable] = predictions_of(tasks, of_readable)
+        average[readable] = mean_prediction(tasks, of_readable)
+    oof_logits, oof = collect_oof(parts, n_train), oof_predictions(parts, n_train)
+    return Results(oof_logits, logits, oof, by_fold, average, scores)
+
+
 def _predict_oof(
     snapshot: Path,
     epoch: int,
+    task: Task,
     parts: Parts,
     fold: int,
     runtime: Runtime,
@@ -260,7 +304,7 @@ def _predict_oof(
     model, loader = parts["model"], parts["loader/val"]
     load_weights(model, snapshot)
     logits = predict_logits([runtime.place(model)], loader, runtime, f"fold {fold}", tta)[0]
-    return FoldLogits(fold, epoch, loader.dataset.rows, logits)
+    return FoldLogits(fold, epoch, loader.dataset.rows, logits, task_kept(task, model))
 
 
 def _last_snapshots(root: Path, manifests: Sequence[Manifest], hashes: FileHashes) -> list[Chosen]:
@@ -304,14 +348,12 @@ def write_results(
     """
     tables: dict[str, pd.DataFrame] = {}
     arrays: dict[str, npt.NDArray[np.float32 | np.float64]] = {}
-    oof = task.predict(results.oof_logits)
-    fold_predictions = task.predict(results.test_logits)
-    for fold, prediction in enumerate(fold_predictions):
+    oof = results.oof
+    for fold, prediction in enumerate(results.by_fold):
         tables[f"submission_by_{label}_fold{fold}.csv"] = submission_table(
             project, test, prediction
         )
-    average = mean_prediction(task, results.test_logits)
-    tables[f"submission_by_{label}.csv"] = submission_table(project, test, average)
+    tables[f"submission_by_{label}.csv"] = submission_table(project, test, results.average)
     arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
     columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
     tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(

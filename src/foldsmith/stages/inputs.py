@@ -51,6 +51,9 @@ _FREE_GLOBALS = (
 _FREE_KEYS = ("num_workers", "pin_memory")
 _FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch", "RankWatch")
 
+# What a pretraining and features do not read, which learn no target.
+_TARGET_SCALE = "globals/target_scale"
+
 # What a training does not read.
 _INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
 
@@ -128,7 +131,7 @@ def pretrain_inputs(
     paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
     without = (*_INFERENCE_ONLY, "probe")
     inputs: Inputs = {
-        "config": _config(experiment, without),
+        "config": _config(experiment, (*without, _TARGET_SCALE)),
         "files": _files(experiment, types, hashes, without),
         "photos": hash_photos(paths, hashes),
         **_intensity(project),
@@ -236,7 +239,7 @@ def features_inputs(
     readable = test.iloc[readable_test(project, test)]
     paths = photo_paths(project, table) + photo_paths(project, readable)
     return {
-        "config": _config(experiment, ("head",)),
+        "config": _config(experiment, ("head", _TARGET_SCALE)),
         "files": _files(experiment, types, hashes, ("head",)),
         **_intensity(project),
         "photos": hash_photos(paths, hashes),
@@ -283,7 +286,8 @@ def ensemble_inputs(
     ignored = set() if searches else {"n_trials", "weight_step"}
     return {
         "config": flatten(settings.model_dump(mode="json", exclude=ignored))
-        | {"globals/seed": experiment.globals.seed},
+        | {"globals/seed": experiment.globals.seed}
+        | {_TARGET_SCALE: experiment.globals.target_scale},
         "project.yml": _target_values(project),
         "files": files,
         "groups": hash_columns(table, [group]) if group else None,

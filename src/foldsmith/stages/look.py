@@ -21,7 +21,7 @@ from foldsmith.models.runtime import create_runtime, random_state_kept
 from foldsmith.models.weights import load_weights
 from foldsmith.stages.member_models import kept_snapshots, read_inferred
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import create_task
+from foldsmith.tasks.task import create_task, task_kept
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ def look_at(
     experiment, manifest = read_inferred(project, root, criterion)
     settings, types = experiment.globals, types_of(project)
     runtime, task = create_runtime(settings), create_task(settings, project)
-    score = score_of(task)
     table = read_folds(project, settings.meta_file)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)[list(rows)]
     hashes = FileHashes(project.hash_store)
@@ -79,6 +78,7 @@ def look_at(
         if not isinstance(model, ImageModel):
             raise ConfigError(f"{type(model).__name__}: has no backbone of timm to look into")
         load_weights(model, weights)
+        score = score_of(task_kept(task, model))
         runtime.place(model.eval())
         photos = PhotosAtHand([stored_head(transforms)])
         for path in photo_paths(project, table.iloc[chosen]):

@@ -21,10 +21,9 @@ from foldsmith.evaluation.predict import predict_in_turn
 from foldsmith.hashing import FileHashes
 from foldsmith.models.arrays import read_arrays
 from foldsmith.models.feature_heads import FeatureHead
-from foldsmith.models.fitted_heads import FittedHead
 from foldsmith.models.runtime import create_runtime, random_state_kept, seed_everything
 from foldsmith.models.weights import load_weights
-from foldsmith.stages.frozen import head_file, head_logits, head_of
+from foldsmith.stages.frozen import HeadOfFold, head_file, head_of
 from foldsmith.stages.inputs import new_photo_inputs, without_pretrained
 from foldsmith.stages.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.stages.output_folder import read_resolved, shown
@@ -35,7 +34,7 @@ from foldsmith.stages.selection import (
     predicting_command,
 )
 from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import Task, create_task
+from foldsmith.tasks.task import Task, create_task, task_kept
 
 Array = npt.NDArray[np.float32]
 
@@ -54,7 +53,7 @@ class MemberModels:
         experiment: As its inference has run it.
         models: As given.
         heads: As given.
-        task: How logits become predictions.
+        tasks: How the logits of each fold become predictions, each with the fold's target scale.
         transforms: What is done to a photo.
 
     Raises:
@@ -66,14 +65,17 @@ class MemberModels:
         name: str,
         experiment: Experiment,
         models: Sequence[nn.Module],
-        heads: Sequence[FittedHead] = (),
+        heads: Sequence[HeadOfFold] = (),
     ) -> None:
         self.name = name
         self.experiment = experiment
         self.models = list(models)
         self.heads = list(heads)
         parts = parts_of(experiment)
-        self.task: Task = parts["task"]
+        task: Task = parts["task"]
+        self.tasks: list[Task] = [task_kept(task, model) for model in self.models]
+        if self.heads:
+            self.tasks = [task.with_scale(head.scale) for head in self.heads]
         self.transforms = _read_transforms(experiment, parts)
         self._batch_size = int(parts["loader/test/batch_size"])
 
@@ -96,7 +98,7 @@ class MemberModels:
         made = predict_in_turn(self.models, loader, runtime, self.name, settings.tta)
         if not self.heads:
             return made
-        return np.stack([head_logits(head, made[0]) for head in self.heads])
+        return np.stack([head.logits(made[0]) for head in self.heads])
 
     def images_of(self, photos: PhotosAtHand) -> torch.Tensor:
         """Return photos as the models get them: float32, normalised, shape (n, 3, H, W)."""
@@ -222,7 +224,7 @@ def _read_transforms(experiment: Experiment, parts: Parts) -> list[Transform]:
 
 def _read_frozen(
     experiment: Experiment, root: Path, manifest: Manifest, hashes: FileHashes
-) -> tuple[list[nn.Module], list[FittedHead]]:
+) -> tuple[list[nn.Module], list[HeadOfFold]]:
     """Return the backbone, and what each fold has learned from its features."""
     # Random weights are a backbone too: those that the features were made with.
     seed_everything(experiment.globals.seed)
@@ -233,7 +235,7 @@ def _read_frozen(
     for fold in range(experiment.project.n_splits):
         path = root / head_file(fold)
         _check_file(path, manifest.outputs.get(path.name), hashes, remedy)
-        heads.append(head.restore(read_arrays(path)))
+        heads.append(HeadOfFold.restore(head, read_arrays(path)))
     return [parts["model"]], heads
 
 

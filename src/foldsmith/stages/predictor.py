@@ -20,7 +20,7 @@ from foldsmith.stages.member_models import MemberModels
 from foldsmith.stages.members import blend_rows
 from foldsmith.tasks.corn import Corn
 from foldsmith.tasks.multi_class import MultiClass, class_labels
-from foldsmith.tasks.scoring import class_probabilities, mean_prediction
+from foldsmith.tasks.scoring import class_probabilities, mean_prediction, predictions_of
 from foldsmith.tasks.task import Task
 
 Array = npt.NDArray[np.float64]
@@ -166,14 +166,15 @@ class Predictor:
             facts: Size and colours of the photos, shape (n, 8), where the blend wants them.
         """
         if self.fitted_blend is None:
-            return _of_single(self.models[0].task, logits[0])
+            return _of_single(self.models[0].tasks, logits[0])
         by_fold = [
-            models.task.predict(said) for models, said in zip(self.models, logits, strict=True)
+            predictions_of(models.tasks, said)
+            for models, said in zip(self.models, logits, strict=True)
         ]
         points = [predictions.mean(axis=0) for predictions in by_fold]
         goal = self.fitted_blend.goal
         probabilities = [
-            class_probabilities(models.task.name, goal.class_values, said)
+            class_probabilities(models.tasks[0].name, goal.class_values, said)
             for models, said in zip(self.models, logits, strict=True)
         ]
         means = [None if known is None else known.mean(axis=0) for known in probabilities]
@@ -187,9 +188,10 @@ class Predictor:
         return _of_classes(prediction, spread, blended, rows.predictions, *classes)
 
 
-def _of_single(task: Task, logits: npt.NDArray[np.float32]) -> pd.DataFrame:
+def _of_single(tasks: Sequence[Task], logits: npt.NDArray[np.float32]) -> pd.DataFrame:
     """Return what a single experiment says; logits have the shape (n_folds, n, n_outputs)."""
-    prediction, spread = mean_prediction(task, logits), task.predict(logits).std(axis=0)
+    prediction, spread = mean_prediction(tasks, logits), predictions_of(tasks, logits).std(axis=0)
+    task = tasks[0]
     if not isinstance(task, MultiClass | Corn):
         return pd.DataFrame({"prediction": prediction, "spread": spread})
     by_fold = task.probabilities(logits)

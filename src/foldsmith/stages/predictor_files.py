@@ -29,7 +29,9 @@ from foldsmith.models.arrays import Arrays, part, prefixed, read_arrays, write_a
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.onnx_model import OnnxModel, check_onnx, write_onnx
 from foldsmith.models.runtime import create_runtime, random_state_kept
+from foldsmith.models.weights import TARGET_SCALE, take_scale
 from foldsmith.stages.agreement import Agreement, agreement, made_up_images, sample_images
+from foldsmith.stages.frozen import HeadOfFold
 from foldsmith.stages.inputs import TRAINING_ONLY, without_pretrained
 from foldsmith.stages.member_models import MemberModels, parts_of
 from foldsmith.stages.members import goal_of
@@ -249,26 +251,32 @@ def _read_member(project: Project, name: str, device: str | None, as_onnx: bool)
         experiment = experiment.with_values({"globals/device": device})
     path, arrays = root / _WEIGHTS, {}
     frozen = experiment.globals.task == "frozen-features"
-    if frozen or not as_onnx:
+    if frozen or not as_onnx or path.is_file():
         arrays = read_arrays(path)
     folds = range(project.n_splits)
     models: list[nn.Module] = []
     for network, fold in {"backbone": None}.items() if frozen else ((f"fold{k}", k) for k in folds):
         if as_onnx:
-            models.append(OnnxModel(root / f"{network}.onnx"))
+            model = OnnxModel(root / f"{network}.onnx")
+            kept = part(arrays, network).get(TARGET_SCALE)
+            if kept is not None:
+                model.register_buffer(TARGET_SCALE, torch.from_numpy(kept))
+            models.append(model)
         else:
             models.append(_load(experiment, part(arrays, network), path, fold))
     heads = []
     if frozen:
         head: FeatureHead = parts_of(experiment)["head"]
-        heads = [head.restore(part(arrays, f"head{fold}")) for fold in folds]
+        heads = [HeadOfFold.restore(head, part(arrays, f"head{fold}")) for fold in folds]
     return MemberModels(name, experiment, models, heads)
 
 
 def _load(experiment: Experiment, arrays: Arrays, path: Path, fold: int | None) -> nn.Module:
     model: nn.Module = parts_of(experiment, fold)["model"]
+    state = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    take_scale(model, state)
     try:
-        model.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
+        model.load_state_dict(state)
     except RuntimeError:
         raise OutputError(
             f"{path}: these are not the weights of the model in {experiment.file}; export the "
@@ -286,9 +294,11 @@ def _networks_of(member: MemberModels) -> dict[str, nn.Module]:
 
 def _arrays_of(member: MemberModels, with_networks: bool) -> Arrays:
     found: Arrays = {}
-    for name, model in _networks_of(member).items() if with_networks else ():
+    for name, model in _networks_of(member).items():
         state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
-        found |= prefixed(name, state)
+        # The target scale is not a part of the network, and so not of an ONNX file.
+        kept = {key: value for key, value in state.items() if with_networks or key == TARGET_SCALE}
+        found |= prefixed(name, kept)
     for fold, head in enumerate(member.heads):
         found |= prefixed(f"head{fold}", head.arrays())
     return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from foldsmith import ranks
 from foldsmith.config import Experiment, Project
+from foldsmith.data.loader import one_photo
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.models.across_ranks import synchronised
@@ -118,6 +119,11 @@ def pretrain_experiment(
         # Every part is built before the folder is touched: what is wrong leaves no trace.
         loader = parts["loader/train"]
         loader.check_shares()
+        if min(loader.sampler.sizes()) < 2:
+            raise ConfigError(
+                f"{experiment.file}: {one_photo(loader)}, and self-supervised methods compare "
+                "photos with each other; set loader/train/batch_size to 2 or more"
+            )
         model = tune(parts["model"], loader, settings, runtime, Measured(project.measurements))
         optimizer, scheduler = parts["optimizer"], parts["scheduler"]
         progressive, probe = (

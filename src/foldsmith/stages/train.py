@@ -1,5 +1,6 @@
 """Stage 3: K-fold fine-tuning."""
 
+import copy
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,17 +16,19 @@ from foldsmith import ranks
 from foldsmith.config import Experiment, Parts, Project
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.auxiliary import read_auxiliary
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loader import PhotoLoader, one_photo
 from foldsmith.data.tables import FOLD_COLUMN, read_folds
+from foldsmith.data.target_scale import form_of, lines_of_fold
 from foldsmith.errors import ConfigError, OutputError, one_line
-from foldsmith.evaluation.predict import predict_logits
+from foldsmith.evaluation.predict import measure_norms, predict_logits
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.across_ranks import same_weights, synchronised
 from foldsmith.models.classifier import ImageModel
 from foldsmith.models.feature_heads import ridge_layer
-from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
+from foldsmith.models.runtime import Runtime, create_runtime, random_state_kept, seed_everything
 from foldsmith.models.speed import Measured, tune
+from foldsmith.models.weights import keep_scale
 from foldsmith.stages.frozen import fit_experiment
 from foldsmith.stages.inputs import train_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
@@ -131,7 +134,12 @@ def train_folds(
         check_components(experiment, types)
         chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
         task = create_task(settings, project)
-        _read_labels(experiment, task)
+        _, all_labels = _read_labels(experiment, task)
+        form = None
+        if task.scales:
+            form, reason = form_of(settings.target_scale, all_labels)
+            if reason and ranks.is_main():
+                print(reason)
         # The others look when the main process has made them.
         for fold in chosen if ranks.is_main() else []:
             if start_in(root / f"fold{fold}", start) == "new":
@@ -160,14 +168,20 @@ def train_folds(
         with ranks.main_first():
             seed_everything(settings.seed)
             built = of_fold.with_values({"globals/output_path": str(folder)})
+            table, labels = _read_labels(experiment, task)
+            seen = table[FOLD_COLUMN].to_numpy() != fold
+            task_of_fold = task.fitted(labels[seen], form)
+            context["task"] = task_of_fold
             parts = built.build(types, context)
             parts["loader/train"].check_shares()
-            table, labels = _read_labels(experiment, task)
             # What is learned may be finer than the target that the datasets have.
             for part in ("loader/train", "loader/val"):
-                dataset = parts[part].dataset
-                dataset.targets = labels[dataset.rows]
-                dataset.codes = task.codes(dataset.targets)
+                _set_labels(parts[part], task_of_fold, labels)
+            # Before the average and the optimizer are made.
+            if task_of_fold.scale is not None:
+                keep_scale(parts["model"], task_of_fold.scale)
+                if isinstance(parts["model"], ImageModel) and task.name == "regression":
+                    parts["model"].start_at_zero()
             auxiliary = _add_auxiliary(of_fold, parts["model"], table, runtime)
             measured = Measured(project.measurements)
             metric: Metric = parts["eval/metric"]
@@ -175,10 +189,17 @@ def train_folds(
             model = tune(parts["model"], parts["loader/train"], settings, runtime, measured)
             # What is wrong with the parts shows before anything is created or replaced.
             check_outputs(experiment, model, parts["loader/val"], task, runtime)
+            check_batches(experiment, model, parts["loader/train"], runtime)
+            of_train = None
+            if settings.head_init == "ridge":
+                val_as_train = of_fold.with_values({"dataset/val/part": "train"})
+                of_train = val_as_train.build(types, context)["loader/val"]
+                _set_labels(of_train, task_of_fold, labels)
+                if isinstance(model, ImageModel) and not model.freeze_backbone:
+                    measure_norms(model.backbone, of_train, runtime)
         model = synchronised(model)
-        if settings.head_init == "ridge":
-            seen = of_fold.with_values({"dataset/val/part": "train"})
-            _start_head(model, seen.build(types, context)["loader/val"], runtime)
+        if of_train is not None:
+            _start_head(model, of_train, runtime)
             # Another machine may have rounded it otherwise.
             model = same_weights(model)
         step_name = f"train {settings.output_root} fold {fold}"
@@ -200,9 +221,14 @@ def train_folds(
                     prepare(folder, step_name, inputs, state)
                     save_sources(folder, of_fold)
             print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
+            if ranks.is_main():
+                for line in lines_of_fold(fold, task_of_fold.scale, labels[seen]):
+                    print(line)
             progress = Progress(folder, settings.max_epoch, listener)
             owner = owner_of_resume(step_name, inputs)
-            _train_fold(of_fold, parts, model, task, auxiliary, runtime, state, progress, owner)
+            _train_fold(
+                *(of_fold, parts, model, task_of_fold, auxiliary, runtime, state, progress, owner)
+            )
             if ranks.is_main():
                 write_manifest(
                     folder / MANIFEST,
@@ -240,6 +266,13 @@ def _read_labels(
     labels = labels_of(task, experiment.project, table)
     task.check(labels)
     return table, labels
+
+
+def _set_labels(loader: PhotoLoader, task: Task, labels: npt.NDArray[np.float64]) -> None:
+    """Let the photos of a loader have these labels, a label per row of the fold table."""
+    dataset = loader.dataset
+    dataset.targets = labels[dataset.rows]
+    dataset.codes = task.codes(dataset.targets)
 
 
 def _root_of(experiment: Experiment) -> Path:
@@ -340,7 +373,7 @@ def _start_head(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None
             f"globals/head_init: {type(model).__name__} has no head to set; take ImageModel"
         )
     features = predict_logits([model.backbone], loader, runtime, "ridge")[0]
-    model.start_head(*ridge_layer(features, loader.dataset.targets))
+    model.start_head(*ridge_layer(features, loader.dataset.codes.astype(np.float64)))
 
 
 @torch.inference_mode()
@@ -375,6 +408,38 @@ def check_outputs(
         )
 
 
+def check_batches(
+    experiment: Experiment, model: nn.Module, loader: PhotoLoader, runtime: Runtime
+) -> None:
+    """Make sure that a model can be trained on the smallest batch, if that is a single photo.
+
+    A BatchNorm whose input has one value per channel has no variance to normalise by: a single
+    photo that the layers before have shrunk to one pixel. The model is left as it was.
+
+    Args:
+        experiment: Named in the error.
+        model: On the runtime's device; left in evaluation mode.
+        loader: The training batches.
+        runtime: Device and precision.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if min(loader.sampler.sizes()) > 1:
+        return
+    images = runtime.transfer(loader.dataset[0, 0], loader.on_device).views[0]
+    tried = copy.deepcopy(model)
+    try:
+        with torch.no_grad(), runtime.autocast(), random_state_kept():
+            tried.train()(images)
+    except ValueError as error:
+        raise ConfigError(
+            f"{experiment.file}: {one_photo(loader)}, which BatchNorm cannot be trained on where "
+            "the layers before leave one pixel of it; set loader/train/batch_size to 2 or more, "
+            "enlarge dataset/img_size, or set globals/freeze_backbone"
+        ) from error
+
+
 def _chosen_folds(project: Project, wanted: int | list[int] | None) -> list[int]:
     if wanted is None:
         return list(range(project.n_splits))
@@ -389,5 +454,5 @@ def _remove_inferred(root: Path, fold: int) -> None:
     """Remove what was inferred from an earlier training of a fold."""
     for result in [*root.glob("manifest_by_*"), *root.glob("*_by_*")]:
         result.unlink(missing_ok=True)
-    for copy in root.glob(f"*_model_fold{fold}.pth"):
-        copy.unlink()
+    for snapshot in root.glob(f"*_model_fold{fold}.pth"):
+        snapshot.unlink()

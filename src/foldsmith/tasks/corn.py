@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldsmith.data.target_scale import Form, TargetScale
 from foldsmith.tasks.multi_class import MultiClass
 
 
@@ -25,10 +26,22 @@ class Corn:
     class_values: tuple[float, ...]
     name: Literal["corn"] = "corn"
 
+    # Classes are learned as they are.
+    scales = False
+    scale = None
+
     @property
     def n_outputs(self) -> int:
         """Number of logits per photo."""
         return len(self.class_values) - 1
+
+    def fitted(self, labels: npt.NDArray[np.float64], form: Form | None) -> "Corn":
+        """Return the task as it is: classes have no scale."""
+        return self
+
+    def with_scale(self, scale: TargetScale | None) -> "Corn":
+        """Return the task as it is."""
+        return self
 
     def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Return the position of the class of each label (the nearest value), shape (n,)."""

@@ -1,13 +1,14 @@
 """Learning a target as a distribution over bins."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldsmith.data.target_scale import Form, TargetScale
 from foldsmith.errors import DataError
 from foldsmith.texts import number_text
 
@@ -25,6 +26,9 @@ class LabelDistribution:
     "Stop Regressing", 2024). The label is the target, or a continuous quantity that the target
     is a coarse form of, as a date is of a century: bins then have the target of their piece.
 
+    The bins are equally wide on the task's scale, from the lowest to the highest possible label, or
+    to the ends of the scale.
+
     Attributes:
         label_range: Lowest and highest possible label.
         n_bins: Bins within the range; as many of the same width as the Gaussian needs beyond
@@ -34,6 +38,8 @@ class LabelDistribution:
         thresholds: Labels at which the target changes, ascending; none if it is the label.
         piece_targets: Target below, between and above the thresholds.
         column: Column of the labels, for messages.
+        scale: Scale of the labels, fitted to those of the training of a fold; None for the labels
+            themselves.
     """
 
     label_range: tuple[float, float]
@@ -43,12 +49,34 @@ class LabelDistribution:
     thresholds: tuple[float, ...] = ()
     piece_targets: tuple[float, ...] = ()
     column: str = "target"
+    scale: TargetScale | None = None
     name: Literal["label-distribution"] = "label-distribution"
+
+    # The form of the target that is learned can be chosen.
+    scales = True
+
+    def fitted(self, labels: npt.NDArray[np.float64], form: Form | None) -> "LabelDistribution":
+        """Return the task with the scale of these training labels, shape (n,)."""
+        return self.with_scale(None if form is None else TargetScale.fit(labels, form))
+
+    def with_scale(self, scale: TargetScale | None) -> "LabelDistribution":
+        """Return the task with a scale that was fitted before."""
+        return replace(self, scale=scale)
+
+    def _learned(self, labels: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        values = np.asarray(labels, np.float64)
+        return values if self.scale is None else self.scale.forward(values)
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """Lowest and highest label on the scale; any two where all are equal."""
+        low, high = self._learned(self.label_range).tolist()
+        return (low, high) if low < high else (low - 1.0, high + 1.0)
 
     @property
     def edges(self) -> npt.NDArray[np.float64]:
-        """Edges of the bins, ascending, shape (n_outputs + 1,)."""
-        low, high = self.label_range
+        """Edges of the bins on the scale, ascending, shape (n_outputs + 1,)."""
+        low, high = self._ends
         width = (high - low) / self.n_bins
         beyond = math.ceil(_MARGIN * self.sigma)
         steps = np.arange(-beyond, self.n_bins + beyond + 1)
@@ -59,9 +87,10 @@ class LabelDistribution:
         """Mean target of each bin, shape (n_outputs,)."""
         edges = self.edges
         if not self.thresholds:
-            return (edges[:-1] + edges[1:]) / 2
+            middle = (edges[:-1] + edges[1:]) / 2
+            return middle if self.scale is None else self.scale.inverse(middle)
         # A bin with a threshold in it has so much of either side's target.
-        cuts = np.array([-np.inf, *self.thresholds, np.inf])
+        cuts = np.array([-np.inf, *self._learned(self.thresholds), np.inf])
         overlap = np.minimum(edges[1:, None], cuts[1:]) - np.maximum(edges[:-1, None], cuts[:-1])
         shares = np.clip(overlap, 0, None) / (edges[1:] - edges[:-1])[:, None]
         targets: npt.NDArray[np.float64] = shares @ np.asarray(self.piece_targets)
@@ -74,8 +103,8 @@ class LabelDistribution:
 
     def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """Return where each label lies, in bins from the lower end of the range, shape (n,)."""
-        low, high = self.label_range
-        codes: npt.NDArray[np.float64] = (labels - low) / (high - low) * self.n_bins
+        low, high = self._ends
+        codes: npt.NDArray[np.float64] = (self._learned(labels) - low) / (high - low) * self.n_bins
         return codes.clip(0, self.n_bins).astype(np.float32)
 
     def encode(self, codes: torch.Tensor) -> torch.Tensor:
@@ -121,6 +150,9 @@ class LabelDistribution:
         Returns:
             Shape (...).
         """
+        if self.scale is not None and self.scale.constant:
+            (target,) = self.targets(np.array([self.scale.origin]))
+            return np.full(logits.shape[:-1], target)
         weights = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
         expectation = weights @ self.bin_targets / weights.sum(axis=-1)
         clipped: npt.NDArray[np.float64] = np.clip(expectation, *self.target_range)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldsmith.data.target_scale import Form, TargetScale
 from foldsmith.errors import DataError
 from foldsmith.tasks.metrics import nearest
 from foldsmith.texts import number_text
@@ -36,10 +37,22 @@ class MultiClass:
     class_names: tuple[str, ...] = ()
     name: Literal["multi-class"] = "multi-class"
 
+    # Classes are learned as they are.
+    scales = False
+    scale = None
+
     @property
     def n_outputs(self) -> int:
         """Number of logits per photo."""
         return len(self.class_values)
+
+    def fitted(self, labels: npt.NDArray[np.float64], form: Form | None) -> "MultiClass":
+        """Return the task as it is: classes have no scale."""
+        return self
+
+    def with_scale(self, scale: TargetScale | None) -> "MultiClass":
+        """Return the task as it is."""
+        return self
 
     def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Return the position of the class of each label (the nearest value), shape (n,)."""

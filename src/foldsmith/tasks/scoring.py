@@ -29,19 +29,35 @@ def class_probabilities(
     return None
 
 
-def mean_prediction(task: Task, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def predictions_of(
+    tasks: Sequence[Task], logits: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return what each of several models predicts, shape (n_models, n).
+
+    Args:
+        tasks: How the logits of each model become predictions: models of different folds may have
+            learned the target on different scales.
+        logits: Shape (n_models, n, n_outputs).
+    """
+    return np.stack([task.predict(own) for task, own in zip(tasks, logits, strict=True)])
+
+
+def mean_prediction(
+    tasks: Sequence[Task], logits: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
     """Return what several models predict together, shape (n,).
 
     The mean of their predictions; of classes without an order the most probable by the mean of
     their probabilities.
 
     Args:
-        task: How logits become predictions.
+        tasks: As for :func:`predictions_of`.
         logits: Shape (n_models, n, n_outputs).
     """
-    if isinstance(task, MultiClass) and task.class_names:
-        return task.points(task.probabilities(logits).mean(axis=0))
-    mean: npt.NDArray[np.float64] = task.predict(logits).mean(axis=0)
+    first = tasks[0]
+    if isinstance(first, MultiClass) and first.class_names:
+        return first.points(first.probabilities(logits).mean(axis=0))
+    mean: npt.NDArray[np.float64] = predictions_of(tasks, logits).mean(axis=0)
     return mean
 
 
@@ -75,8 +91,30 @@ def score_logits(
     Raises:
         ConfigError: As :func:`check_metric`.
     """
+    return score_predictions(task, metric, task.predict(logits), logits, labels)
+
+
+def score_predictions(
+    task: Task,
+    metric: Metric,
+    predictions: npt.NDArray[np.float64],
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float64],
+) -> float:
+    """Return the metric of point predictions, or of probabilities where it needs these.
+
+    Args:
+        task: As for :func:`score_logits`.
+        metric: The metric.
+        predictions: What became of the logits, shape (n,).
+        logits: Shape (n, n_outputs).
+        labels: What the task learns, shape (n,).
+
+    Raises:
+        ConfigError: As :func:`check_metric`.
+    """
     check_metric(task, metric)
     truth = task.targets(labels)
     if metric.needs == "probabilities" and isinstance(task, MultiClass | Corn):
         return metric(task.probabilities(logits), truth)
-    return metric(task.predict(logits), truth)
+    return metric(predictions, truth)

@@ -3,6 +3,7 @@
 A task learns *labels*, one float64 number per photo: the targets, or a continuous quantity that
 they are a coarse form of. Every task has ``n_outputs``, ``codes`` (labels to the number that a
 batch carries: float32 or a class index), ``encode`` (codes to what the loss takes),
+``fitted`` (the task with the scale of a fold's training labels), ``with_scale``,
 ``targets`` (labels to targets), ``check``, ``predict`` (logits to predictions) and
 ``constant_logits`` (logits of a photo about which nothing is known).
 """
@@ -10,10 +11,12 @@ batch carries: float32 or a class index), ``encode`` (codes to what the loss tak
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from torch import nn
 
 from foldsmith.config import Globals, Project
 from foldsmith.data.tables import numbers, targets_of
 from foldsmith.errors import ConfigError, DataError
+from foldsmith.models.weights import scale_kept
 from foldsmith.tasks.corn import Corn
 from foldsmith.tasks.label_distribution import LabelDistribution
 from foldsmith.tasks.multi_class import MultiClass
@@ -22,7 +25,7 @@ from foldsmith.texts import number_text
 
 __all__ = [
     *("Corn", "LabelDistribution", "MultiClass", "Regression"),
-    *("Task", "create_task", "labels_of"),
+    *("Task", "create_task", "labels_of", "task_kept"),
 ]
 
 Task = MultiClass | Regression | LabelDistribution | Corn
@@ -56,6 +59,19 @@ def create_task(settings: Globals, project: Project) -> Task:
         piece_targets=tuple(sorted(project.class_values)),
         column=continuous.column,
     )
+
+
+def task_kept(task: Task, model: nn.Module) -> Task:
+    """Return a task with the target scale that a model has learned on, if it keeps one.
+
+    Args:
+        task: The task of the experiment.
+        model: A model with the weights of a snapshot.
+
+    Raises:
+        OutputError: The scale is damaged.
+    """
+    return task.with_scale(scale_kept(model))
 
 
 def labels_of(task: Task, project: Project, table: pd.DataFrame) -> npt.NDArray[np.float64]:
