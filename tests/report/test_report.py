@@ -21,6 +21,7 @@ from foldsmith.pipeline import run
 from foldsmith.pipeline.compare import compare_runs, read_finished
 from foldsmith.report import figures, write_report
 from foldsmith.stages.look import look_at
+from foldsmith.stages.scores import improving_folds, more_epochs_may_help
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.task import create_task
 
@@ -90,6 +91,75 @@ def test_it_has_every_part(page):
     assert not re.search(r"did not|is not done yet", page)
 
 
+def test_the_constant_stands_beside_the_scores(page):
+    for name in ("experiment-100", "experiment-200", "experiment-300"):
+        assert "The constant, the same prediction for every photo: RMSE 0." in section(page, name)
+    text = section(page, "ensemble-900")
+    assert "Out-of-fold score of each member" in text and "constant (the same" in text
+    # Nothing is grouped in these photos, each of which is a group of its own.
+    assert "by group" not in text
+
+
+def test_it_says_that_validation_still_improves(copied):
+    """The logs of finished trainings are what counts; here they are made up."""
+    for fold in range(2):
+        path = copied.path(f"output/100/fold{fold}/log.json")
+        log = json.loads(path.read_text())
+        for k, entry in enumerate(log):
+            entry["val/metric"] = 1.0 / (1 + k)
+        path.write_text(json.dumps(log))
+    said = "still improves at the last epoch in 2 of 2 folds: more epochs may help"
+    advice = more_epochs_may_help(copied.path("output/100"), 2)
+    assert said in advice and advice.endswith("(globals/max_epoch 3 -> 6)")
+    # Two epochs, as the other experiment has, show no trend.
+    assert more_epochs_may_help(copied.path("output/200"), 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("bests", "n"),
+    [([20, 20, 20, 3, 5], 3), ([20, 19, 18, 18, 18], 2), ([5, 6, 7, 8, 9], 0), ([20] * 5, 5)],
+)
+@pytest.mark.parametrize("upwards", [False, True])
+def test_in_how_many_folds_validation_was_best_near_the_end(bests, n, upwards):
+    sign = 1 if upwards else -1
+    logs = [[{"val/metric": -sign * abs(k - best)} for k in range(1, 21)] for best in bests]
+    assert improving_folds(logs, upwards) == n
+
+
+def drawn(axis):
+    return np.vstack([np.asarray(each.get_offsets()) for each in axis.collections])
+
+
+def test_points_lie_at_their_targets_unless_these_are_few():
+    ages = np.arange(70.0)
+    left = figures.predictions(ages, ages, [0.0, 69.0]).axes[0]
+    np.testing.assert_array_equal(drawn(left)[:, 0], ages)
+    assert "spread" not in left.get_title()
+    few = np.repeat([0.0, 1.0, 2.0], 20)
+    left = figures.predictions(few, few, [0.0, 1.0, 2.0]).axes[0]
+    apart = np.abs(drawn(left)[:, 0] - few)
+    assert 0 < apart.max() <= 0.2 and "spread" in left.get_title()
+
+
+def test_classes_without_an_order_have_no_colour_scale():
+    rng = np.random.default_rng(0)
+    targets, names = np.repeat(np.arange(3.0), 10), ["cat", "dog", "fox"]
+    features = rng.normal(size=(30, 4)).astype(np.float32)
+    points = rng.normal(size=(2, 30))
+    for named, figure in (
+        (True, figures.map_of(features, targets, names)),
+        (False, figures.map_of(features, targets)),
+        (True, figures.prediction_against_prediction(points, targets, "x", names)),
+        (False, figures.prediction_against_prediction(points, targets, "x")),
+    ):
+        # A colour scale is an axis of its own.
+        assert len(figure.axes) == (1 if named else 2)
+        legend = figure.axes[0].get_legend()
+        texts = [text.get_text() for text in legend.get_texts()] if legend else []
+        assert texts == (names if named else [])
+        assert len(drawn(figure.axes[0])) == 30
+
+
 def test_the_worst_are_worse_than_the_best(page):
     galleries = section(page, "experiment-200").partition("; on the right what the model")[0]
     worst, _, best = galleries.partition("Worst predictions")[2].partition("Best predictions")
@@ -145,15 +215,17 @@ def test_a_run_ends_with_a_report_unless_told_not_to(tmp_path, small_photos, cli
 
 def test_what_models_looked_at_is_shown(page):
     text = section(page, "experiment-200")
-    assert "that move the prediction, up or down, on a grid of 2 x 2 (Grad-CAM)" in text
+    # Two cells a side show no place: the map is that of the stage before the last.
+    assert "that move the prediction, up or down, on a grid of 4 x 4 (Grad-CAM)" in text
     worst, _, best = text.partition(">Worst; on the right")[2].partition(">Best; on the right")
     assert worst.count("data:image/jpeg") == best.count("data:image/jpeg") == 4
     # They are the first of the galleries of the worst and best predictions.
     of = re.compile(r">(\w+): true")
     first = of.findall(text.partition("Worst predictions")[2])[:4]
     assert of.findall(worst) == first
-    # A photo of 32 px leaves ResNet with one cell.
-    assert "the last feature map is a single cell" in section(page, "experiment-100")
+    # A photo of 32 px leaves ResNet with one cell, and two a side in the stage before.
+    assert "have 2 x 2 cells, which show no place" in section(page, "experiment-100")
+    assert "Grad-CAM" not in section(page, "experiment-100")
     # Frozen features are no model that could be looked into.
     assert "looked at" not in section(page, "experiment-300")
 
@@ -363,6 +435,9 @@ Promise.all(images.map((image) => image.decode())).then(() => {
   result.id = "result";
   result.textContent = JSON.stringify({
     up, down, left, all, images: images.length, empty: images.filter((i) => !i.naturalWidth).length,
+    hints: [...document.querySelectorAll(".scroll")].filter(
+      (box) => box.scrollWidth > box.clientWidth + 1 && box.previousElementSibling.hidden
+    ).length,
     wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
   });
   document.body.append(result);
@@ -401,3 +476,5 @@ def test_it_works_in_a_browser(tmp_path, request, name, head, width):
     assert result["images"] > (80 if name == "page" else 20) and result["empty"] == 0
     # Tables scroll in their own boxes; the page does not scroll sideways.
     assert result["wide"] <= 0
+    # What is cut says so.
+    assert result["hints"] == 0

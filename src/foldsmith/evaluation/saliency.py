@@ -19,6 +19,9 @@ from foldsmith.tasks.task import Task
 
 Array = npt.NDArray[np.float32]
 
+# A map with fewer cells a side shows no place: a cell is half of the photo.
+COARSE = 3
+
 
 @dataclass(frozen=True)
 class Score:
@@ -66,7 +69,8 @@ def grad_cam(model: ImageModel, images: torch.Tensor, score: Score) -> Array:
 
     Of convolutional backbones, Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from
     Deep Networks via Gradient-based Localization", 2017): each channel of the last feature map is
-    weighted by the mean gradient of the score on it, and these are summed.
+    weighted by the mean gradient of the score on it, and these are summed. Where that map has
+    fewer than :data:`COARSE` cells a side, as of small photos, it is that of the stage before.
 
     Of vision transformers, whose last tokens reach the head through the class token or a mean
     alone, what the last block attends to: its normalised tokens without those that are no patch,
@@ -91,7 +95,7 @@ def grad_cam(model: ImageModel, images: torch.Tensor, score: Score) -> Array:
     norm = _last_norm(backbone)
     if norm is None:
         return _scaled(_of_features(model, images, score))
-    leaf, outputs = _through_tokens(model, norm, images)
+    leaf, outputs = _through_module(model, norm, images)
     (gradient,) = torch.autograd.grad(score.of(outputs).sum(), leaf)
     return _scaled(_on_grid((gradient * leaf.detach()).sum(dim=2).abs(), backbone))
 
@@ -106,15 +110,39 @@ def _of_features(model: ImageModel, images: torch.Tensor, score: Score) -> torch
             f"{type(backbone).__name__}: neither gives a feature map nor has blocks of tokens that "
             "are known how to read"
         )
-    with torch.enable_grad():
-        leaf = features.float().requires_grad_()
-        outputs = model.head(backbone.forward_head(leaf))
-    (gradient,) = torch.autograd.grad(score.of(outputs).sum(), leaf)
     # Some, such as Swin, have the channels last.
     channels = 1 if features.shape[1] == backbone.num_features else 3
+    earlier = _stage_before_last(backbone) if _is_coarse(features, channels) else None
+    if earlier is not None:
+        module, n_channels = earlier
+        leaf, outputs = _through_module(model, module, images)
+        channels = 1 if leaf.shape[1] == n_channels else 3
+    else:
+        with torch.enable_grad():
+            leaf = features.float().requires_grad_()
+            outputs = model.head(backbone.forward_head(leaf))
+    (gradient,) = torch.autograd.grad(score.of(outputs).sum(), leaf)
     places = (2, 3) if channels == 1 else (1, 2)
     weighted = (gradient.mean(dim=places, keepdim=True) * leaf.detach()).sum(dim=channels)
     return weighted.clamp_min(0) if score.one_way else weighted.abs()
+
+
+def _is_coarse(features: torch.Tensor, channels: int) -> bool:
+    """Return whether a map has too few cells to show a place."""
+    sides = features.shape[2:] if channels == 1 else features.shape[1:3]
+    return min(sides) < COARSE
+
+
+def _stage_before_last(backbone: Any) -> tuple[nn.Module, int] | None:
+    """Return the module of the last stage but one and its channels, where timm names it."""
+    stages = getattr(backbone, "feature_info", None)
+    if not isinstance(stages, list) or len(stages) < 2:
+        return None
+    name, n_channels = stages[-2].get("module"), stages[-2].get("num_chs")
+    try:
+        return backbone.get_submodule(name), int(n_channels)
+    except (AttributeError, TypeError):
+        return None
 
 
 def _scaled(maps: torch.Tensor) -> Array:
@@ -133,13 +161,13 @@ def _last_norm(backbone: Any) -> nn.Module | None:
     return norm if isinstance(norm, nn.Module) else None
 
 
-def _through_tokens(
+def _through_module(
     model: ImageModel, norm: nn.Module, images: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what a module gives of images, and the outputs that the model makes of it.
 
     Returns:
-        A leaf of the graph, shape (n, tokens, channels); outputs, shape (n, n_outputs).
+        A leaf of the graph, of the shape that the module gives; outputs, shape (n, n_outputs).
     """
     leaves: list[torch.Tensor] = []
 

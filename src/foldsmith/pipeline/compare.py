@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldsmith.blending.base import Goal
 from foldsmith.blending.bootstrap import resampled_units
 from foldsmith.blending.comparison import Honest, honest_scores
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
@@ -118,6 +119,7 @@ class Comparison:
         shared: What A and B say of the n photos that both have, in the same order.
         scores: Of A and B; a gain is over A.
         by_fold: Columns fold, A, B, gain (of B over A; none where the runs' folds differ).
+        constant: The metric of the same prediction for every photo.
         resampled: How many photos or groups the bootstrap drew from, in words.
     """
 
@@ -127,6 +129,7 @@ class Comparison:
     shared: tuple[Predictions, Predictions]
     scores: tuple[Honest, Honest]
     by_fold: pd.DataFrame
+    constant: float
     resampled: str
 
     @property
@@ -244,12 +247,14 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> Comparison:
     shared = _shared(a, b)
     judged = {name: said.judged_by(metric) for name, said in zip("AB", shared, strict=True)}
     targets, groups = shared[0].targets, _groups(a, shared[0].ids)
-    seed = a.experiment.globals.seed
+    seed, project = a.experiment.globals.seed, a.project
+    goal = Goal(metric, project.target_range, tuple(project.class_values), project.class_names)
     scores = honest_scores(metric, judged, "A", targets, groups, seed)
     return Comparison(
         *(a, b, metric, shared),
         scores=(scores["A"], scores["B"]),
         by_fold=_by_fold(metric, shared),
+        constant=goal.constant_score(targets),
         resampled=resampled_units(groups),
     )
 

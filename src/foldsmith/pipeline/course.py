@@ -11,6 +11,8 @@ from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.state import StepState, speeds_of, state_of_step, states_of
 from foldsmith.pipeline.table import summary
 from foldsmith.stages.infer import for_unreadable
+from foldsmith.stages.scores import more_epochs_may_help
+from foldsmith.texts import counted
 from foldsmith.training.extensions import EpochReport
 
 
@@ -54,7 +56,13 @@ class Course:
         """
         if self.failed:
             raise TrainingError("\n".join(self.failed.values()))
-        print(f"everything is done: {len(self.chosen.steps)} steps")
+        for step in self.chosen.steps:
+            advice = step.kind == "infer" and more_epochs_may_help(
+                step.folder, self.plan.project.n_splits
+            )
+            if advice:
+                print(f"{step.name}: {advice}")
+        print(f"everything is done: {counted(len(self.chosen.steps), 'step')}")
 
     def head(self, step: Step) -> str:
         """Return the name of a step with its place in the run, for people."""

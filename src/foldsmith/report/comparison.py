@@ -51,7 +51,8 @@ def _score_lines(comparison: Comparison) -> list[str]:
             in_sample = f"; in sample {said.in_sample:.4f}"
         score = f"{metric} {honest.score:.4f} [{low:.4f}, {high:.4f}]"
         found.append(f"{letter} {name}: {score}, {said.how}{in_sample}")
-    return found
+    constant = f"{metric} {comparison.constant:.4f}"
+    return [*found, f"the constant, the same prediction for every photo: {constant}"]
 
 
 def sections_of_comparison(comparison: Comparison) -> list[Section]:
@@ -74,7 +75,10 @@ def _scores(comparison: Comparison) -> Section:
     metric = comparison.metric.name
     lines = [*_score_lines(comparison), *(f"Note: {note}." for note in comparison.notes)]
     parts: list[Part] = [Text(line) for line in lines]
-    caption = "Intervals of a bootstrap over groups; the gain is paired: both on the same photos"
+    caption = (
+        f"Intervals of a bootstrap over {comparison.resampled}; the gain is paired: both on the "
+        "same photos"
+    )
     parts.append(picture(caption, figures.scores_beside(comparison.scores, metric)))
     by_fold = comparison.by_fold
     caption = f"{metric} of each fold"
@@ -117,7 +121,9 @@ def _predictions(comparison: Comparison) -> Section:
         ),
         picture(
             "Each point is a photo; on the dotted line both predict the same",
-            figures.prediction_against_prediction(points, targets, what),
+            figures.prediction_against_prediction(
+                *(points, targets, what), comparison.a.project.class_names
+            ),
         ),
     ]
     return Section("Predictions", "predictions", parts)

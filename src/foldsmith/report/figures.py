@@ -12,18 +12,23 @@ import pandas as pd
 
 from foldsmith.blending.comparison import Honest
 from foldsmith.data.class_values import nearest
-from foldsmith.texts import number_text
+from foldsmith.texts import brief, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import PathCollection
-    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float64]
 
 # Of ink that shows on white and on black.
 _GREY = "#7d8590"
+
+# Colours of matplotlib's cycle, and marks for more classes than it has.
+_COLOURS = 10
+_MARKS = "osvD^*P<X>"
+
+# Targets of at most so many values are spread sideways.
+_LEVELS = 12
 
 # So many points are drawn at most: more take seconds, and cover each other.
 POINTS = 20_000
@@ -87,18 +92,24 @@ def curves(
     return figure
 
 
-def by_fold(scores: pd.DataFrame, value: float, metric: str) -> "Figure":
+def by_fold(
+    scores: pd.DataFrame, value: float, metric: str, constant: float | None = None
+) -> "Figure":
     """Draw the metric of each fold, and that of all rows.
 
     Args:
         scores: Columns fold and metric, a row per fold.
         value: Metric of all rows.
         metric: Its name.
+        constant: That of the same prediction for every photo, where it is known.
     """
     figure, (axis,) = _figure(3.6, 2.8)
     axis.bar(scores["fold"].astype(str), scores["metric"], color="C0", width=0.6)
-    axis.axhline(value, color="C1", lw=1.2)
-    axis.set_title(f"{metric} by fold; the line: all rows, {value:.4f}", fontsize=9)
+    axis.axhline(value, color="C1", lw=1.2, label=f"all rows, {value:.4f}")
+    if constant is not None:
+        axis.axhline(constant, color=_GREY, lw=1.2, ls="--", label=f"constant, {constant:.4f}")
+    axis.set_title(f"{metric} by fold", fontsize=9)
+    _legend(axis, loc="upper left", bbox_to_anchor=(1, 1))
     axis.set_xlabel("fold", fontsize=8)
     return figure
 
@@ -156,38 +167,64 @@ def _interval(
     axis.scatter([value], [place], color=colour, s=32, zorder=3)
 
 
-def prediction_against_prediction(points: Array, targets: Array, what: str) -> "Figure":
+def prediction_against_prediction(
+    points: Array, targets: Array, what: str, names: Sequence[str] = ()
+) -> "Figure":
     """Draw what A says against what B says, coloured by target.
 
     Args:
         points: Of A and B, shape (2, n).
         targets: Shape (n,).
         what: What they say, for the title.
+        names: Names of the classes, whose numbers the targets are then.
     """
     figure, (axis,) = _figure(4.6, 3.8)
     # Rims, for the darkest points on a dark page.
-    drawn = axis.scatter(
-        *(points[0], points[1]),
-        c=targets,
-        s=9,
-        cmap="viridis",
-        edgecolors=_GREY,
-        linewidths=0.4,
-        rasterized=True,
-    )
+    _by_target(figure, axis, points, targets, names, s=9, edgecolors=_GREY, linewidths=0.4)
     ends = [points.min(), points.max()]
     axis.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
     axis.set_title(f"{what}, coloured by target", fontsize=9)
     axis.set_xlabel("by A", fontsize=8)
     axis.set_ylabel("by B", fontsize=8)
-    _bar(figure, axis, drawn)
     return figure
 
 
-def _bar(figure: "Figure", axis: "Axes", drawn: "PathCollection") -> "Colorbar":
-    bar = figure.colorbar(drawn, ax=axis)
-    bar.ax.tick_params(colors=_GREY, labelsize=8)
-    return bar
+def _by_target(
+    figure: "Figure",
+    axis: "Axes",
+    points: Array,
+    targets: Array,
+    names: Sequence[str],
+    **style: Any,
+) -> None:
+    """Draw points, shape (2, n), coloured by target.
+
+    Numbers have a colour scale. Classes without an order have a colour and a mark each, and a
+    legend: on a scale some would look closer to each other than others.
+    """
+    if not names:
+        drawn = axis.scatter(
+            points[0], points[1], c=targets, cmap="viridis", rasterized=True, **style
+        )
+        bar = figure.colorbar(drawn, ax=axis)
+        bar.ax.tick_params(colors=_GREY, labelsize=8)
+        return
+    for number, name in enumerate(names):
+        of_class = targets == number
+        if of_class.any():
+            mark = _MARKS[number // _COLOURS % len(_MARKS)]
+            colour = f"C{number % _COLOURS}"
+            axis.scatter(
+                points[0, of_class],
+                points[1, of_class],
+                color=colour,
+                marker=mark,
+                label=brief(name),
+                rasterized=True,
+                **style,
+            )
+    where = {"loc": "upper left", "bbox_to_anchor": (1, 1), "markerscale": 2}
+    _legend(axis, ncols=1 + (len(names) - 1) // 16, **where)
 
 
 def predicted_against_true(targets: Array, predictions: Array, values: Sequence[float]) -> "Figure":
@@ -236,15 +273,21 @@ def predictions(targets: Array, predicted: Array, values: Sequence[float]) -> "F
 
 
 def _draw_scatter(axis: "Axes", targets: Array, predicted: Array, values: Sequence[float]) -> None:
-    rng = np.random.default_rng(0)
-    step = min(np.diff(values)) if len(values) > 1 else 1.0
-    spread = rng.uniform(-0.2, 0.2, len(targets)) * step
     chosen = sampled(len(targets))
-    places = (targets + spread)[chosen]
+    places, title = targets[chosen], "predicted against true"
+    levels = np.unique(targets)
+    # Points of few values cover each other. Many values need no spread, which would show targets
+    # that nothing has, such as ages below zero.
+    if 1 < len(levels) <= _LEVELS:
+        rng = np.random.default_rng(0)
+        spread = rng.uniform(-0.2, 0.2, len(targets)) * np.diff(levels).min()
+        places = places + spread[chosen]
+        title += " (spread sideways)"
+        axis.set_xticks(levels, [number_text(value) for value in levels])
     axis.scatter(places, predicted[chosen], s=4, alpha=0.4, linewidths=0, rasterized=True)
     ends = [min(values), max(values)]
     axis.plot(ends, ends, color=_GREY, lw=0.8, ls=":")
-    axis.set_title("predicted against true (spread sideways)", fontsize=9)
+    axis.set_title(title, fontsize=9)
     axis.set_xlabel("true", fontsize=8)
     axis.set_ylabel("predicted", fontsize=8)
 
@@ -310,7 +353,7 @@ def with_intervals(scores: pd.DataFrame, metric: str) -> "Figure":
     axis.scatter(scores["in_sample"], places, marker="|", c="C3", s=60, zorder=4, label="in sample")
     axis.set_yticks(places, scores["name"])
     axis.set_xlabel(metric, fontsize=8)
-    axis.set_title("blends, 95 % of resamples by group; the one to submit in orange", fontsize=9)
+    axis.set_title("blends, 95 % of resamples; the one to submit in orange", fontsize=9)
     _legend(axis)
     return figure
 
@@ -331,13 +374,7 @@ def map_of(
     left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
     figure, (axis,) = _figure(4.6, 3.8)
     points = left[:, :2] * strengths[:2]
-    colours = "tab20" if names else "viridis"
-    drawn = axis.scatter(
-        points[:, 0], points[:, 1], c=targets, s=6, cmap=colours, linewidths=0, rasterized=True
-    )
-    bar = _bar(figure, axis, drawn)
-    if names:
-        bar.set_ticks(range(len(names)), labels=list(names))
+    _by_target(figure, axis, points.T, targets, names, s=6, linewidths=0)
     share = strengths**2 / (strengths**2).sum()
     axis.set_xlabel(f"first component, {share[0]:.0%} of the variance", fontsize=8)
     axis.set_ylabel(f"second, {share[1]:.0%}", fontsize=8)

@@ -22,6 +22,7 @@ from foldsmith.data.tables import (
     targets_of,
 )
 from foldsmith.errors import ConfigError, one_line
+from foldsmith.evaluation.saliency import COARSE
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.state import StepState, results_of
@@ -43,7 +44,7 @@ from foldsmith.report.results import blend_scores
 from foldsmith.stages.frozen import TRAIN_FEATURES
 from foldsmith.stages.look import look_at
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
-from foldsmith.stages.scores import POOLED, THRESHOLDS
+from foldsmith.stages.scores import POOLED, THRESHOLDS, more_epochs_may_help
 from foldsmith.stages.selection import LABELS, inference_manifest, read_inference
 from foldsmith.tasks.metrics import project_metric, value_metric
 from foldsmith.tasks.multi_class import MultiClass
@@ -263,6 +264,15 @@ def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Sec
     value = float(scores.loc[kinds == POOLED, "metric"].iloc[0])
     metric = _metric_of(project, experiment, manifest)
     section.parts.append(Text(_sentence(experiment, step, manifest, metric, value)))
+    constant = manifest.facts.get("constant")
+    if constant is not None:
+        constant_text = (
+            f"The constant, the same prediction for every photo: {metric} {constant:.4f}"
+        )
+        section.parts.append(Text(f"{constant_text}."))
+    advice = more_epochs_may_help(step.folder, project.n_splits)
+    if advice:
+        section.parts.append(Text(f"{advice[0].upper()}{advice[1:]}."))
     logs = {
         f"fold {fold}": log
         for fold in range(project.n_splits)
@@ -274,7 +284,7 @@ def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Sec
     of_folds = scores[~kinds.isin([POOLED, THRESHOLDS])]
     spread = of_folds["metric"].std()
     caption = f"Out of fold; standard deviation between the folds {spread:.4f}"
-    section.parts.append(picture(caption, figures.by_fold(of_folds, value, metric)))
+    section.parts.append(picture(caption, figures.by_fold(of_folds, value, metric, constant)))
     section.parts.append(table("Scores of the folds", scores))
     caption = "Out-of-fold predictions; in the confusion, counts on shares of each row"
     off, values = np.abs(predicted - targets), project.class_values
@@ -424,10 +434,12 @@ def _looked_at(
         yield Text(f"What the models looked at cannot be shown: {one_line(error)}.")
         return
     by_row = dict(zip(rows, looked, strict=True))
-    if all(each.heat.size == 1 for each in looked):
+    coarsest = min((each.heat.shape for each in looked), key=min)
+    if min(coarsest) < COARSE:
         yield Text(
-            "What the models looked at cannot be shown: photos are so small that the last feature "
-            "map is a single cell."
+            "What the models looked at is left out: of photos of this size their feature maps have "
+            f"{coarsest[0]} x {coarsest[1]} cells, which show no place. Larger photos "
+            "(dataset/img_size) have finer maps."
         )
         return
     for title, of in wanted.items():
@@ -449,6 +461,7 @@ def _ensemble(project: Project, step: Step) -> Section:
         return section
     settings = EnsembleSettings.model_validate(step.experiment.tree["ensemble"])
     section.parts.append(Text(str(manifest.facts["reason"])))
+    section.parts.append(_members(project, manifest))
     scores = blend_scores(step.folder)
     honest = scores.dropna(subset=["cross_fitted"])
     figure = figures.with_intervals(honest, project.settings.metric)
@@ -476,6 +489,21 @@ def _ensemble(project: Project, step: Step) -> Section:
         figure = figures.matrix(names, np.nan_to_num(errors), "correlation of the errors")
         section.parts.append(picture("Members that err alike add little to each other.", figure))
     return section
+
+
+def _members(project: Project, manifest: Manifest) -> Part:
+    """Return the out-of-fold scores of an ensemble's members, below that of the constant."""
+    facts = manifest.facts
+    worse = set(facts["worse_than_constant"])
+    say = ["none: worse than the constant" if name in worse else "" for name in facts["members"]]
+    rows = pd.DataFrame(
+        {
+            "member": ["constant (the same prediction for every photo)", *facts["members"]],
+            project.settings.metric: [facts["constant"], *facts["member_scores"]],
+            "say": ["", *say],
+        }
+    )
+    return table("Out-of-fold score of each member", rows)
 
 
 def _configuration(plan: Plan) -> Section:

@@ -200,6 +200,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
             seed=seed,
             submit=chosen,
             reason=reason,
+            member_scores=[goal.metric(one, targets) for one in rows.predictions],
             constant=goal.constant_score(targets),
             worse_than_constant=useless,
             wall_s=watch.seconds,

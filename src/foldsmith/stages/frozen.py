@@ -41,6 +41,7 @@ from foldsmith.stages.manifest import (
 )
 from foldsmith.stages.output_folder import Start, refuse_existing, save_sources, shown
 from foldsmith.stages.photos import open_store
+from foldsmith.stages.scores import constant_score, print_constant
 from foldsmith.stages.selection import LABELS, UNCHOSEN, inference_manifest
 from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
@@ -132,6 +133,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         results = results_of(parts, task, targets, of_readable, readable, len(test), scores)
         heads = [root / head_file(fold) for fold in range(project.n_splits)]
         outputs = write_results(root, LABELS[UNCHOSEN], project, table, test, task, results)
+        constant = constant_score(metric, project, table)
         write_manifest(
             inference_manifest(root, UNCHOSEN),
             f"fit {shown(root)}",
@@ -144,10 +146,12 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             n_train=len(table),
             n_test=len(test),
             metric=float(scores["metric"].iloc[-1]),
+            constant=constant,
             wall_s=watch.seconds,
         )
     shown_scores = scores.drop(columns="epoch")
     print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    print_constant(metric, constant)
     print(f"wrote {shown(root)}/*_by_{LABELS[UNCHOSEN]}* (no epoch is chosen)")
     return root
 

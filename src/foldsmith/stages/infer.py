@@ -40,7 +40,10 @@ from foldsmith.stages.manifest import (
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, shown
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.scores import (
+    constant_score,
     logged_last,
+    more_epochs_may_help,
+    print_constant,
     print_scores,
     score_facts,
     with_selection_gap,
@@ -230,6 +233,7 @@ def _infer(
 
     results = results_of(oof_parts, task, labels, of_readable, readable, len(test), scores)
     outputs = write_results(root, label, project, table, test, task, results)
+    constant = constant_score(metric, project, table)
     # Last: this file says that the others are complete.
     write_manifest(
         inference_manifest(root, criterion),
@@ -242,10 +246,15 @@ def _infer(
         n_train=len(table),
         n_test=len(test),
         **score_facts(scores),
+        constant=constant,
         keep_snapshots=keep_snapshots,
         wall_s=watch.seconds,
     )
     print_scores(scores, metric, criterion, chosen[0].epoch)
+    print_constant(metric, constant)
+    advice = more_epochs_may_help(root, n_splits)
+    if advice:
+        print(advice)
     unread = len(test) - len(readable)
     if unread:
         print(f"({unread} test photos cannot be read; they get {for_unreadable(project)})")

@@ -1,16 +1,25 @@
 """What an inference says of its out-of-fold predictions beside their score."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config import Criterion
+from foldsmith.blending.base import Goal
+from foldsmith.config import Criterion, Project
+from foldsmith.data.tables import targets_of
+from foldsmith.stages.manifest import MANIFEST, read_manifest
 from foldsmith.stages.selection import Chosen, read_log
 from foldsmith.tasks.metrics import Metric
 from foldsmith.tasks.thresholds import cross_fitted_classes
+from foldsmith.texts import counted
+from foldsmith.training.extensions.log import entries_of
+
+# A training of fewer epochs has no trend.
+_FEWEST_EPOCHS = 3
 
 # The rows of a score table after those of the folds.
 POOLED = "oof"
@@ -86,6 +95,68 @@ def score_facts(scores: pd.DataFrame) -> dict[str, float | None]:
     if THRESHOLDS in set(scores["fold"]):
         facts["metric_with_thresholds"] = float(_row(scores, THRESHOLDS)["metric"])
     return facts
+
+
+def constant_score(metric: Metric, project: Project, table: pd.DataFrame) -> float:
+    """Return the metric of the same prediction for every labelled photo, the score to beat.
+
+    Args:
+        metric: The metric.
+        project: The project.
+        table: The fold table.
+    """
+    goal = Goal(metric, project.target_range, tuple(project.class_values), project.class_names)
+    return goal.constant_score(targets_of(project, table))
+
+
+def print_constant(metric: Metric, constant: float) -> None:
+    """Print the score to beat."""
+    print(f"(the constant, the same prediction for every photo: {metric.name} {constant:.4f})")
+
+
+def improving_folds(logs: Sequence[Sequence[Mapping[str, Any]]], greater_is_better: bool) -> int:
+    """Return in how many folds validation was best near the end of the training.
+
+    That is in the last tenth of the epochs. By chance that is one fold in ten.
+
+    Args:
+        logs: Entries of each fold, one per epoch, with ``val/metric``.
+        greater_is_better: Direction of the metric.
+    """
+    best = max if greater_is_better else min
+    found = 0
+    for log in logs:
+        values = [entry["val/metric"] for entry in log]
+        last_tenth = max(1, len(values) // 10)
+        found += values.index(best(values)) >= len(values) - last_tenth
+    return found
+
+
+def more_epochs_may_help(root: Path, n_splits: int) -> str:
+    """Return a sentence if validation still improves at the end of a training; else nothing.
+
+    It does if most folds are best in the last tenth of their epochs. Fewer than three epochs, and
+    folds that are not finished, show nothing.
+
+    Args:
+        root: Output folder of a fine-tuning.
+        n_splits: Number of folds.
+    """
+    manifests = [read_manifest(root / f"fold{fold}" / MANIFEST) for fold in range(n_splits)]
+    finished = [manifest for manifest in manifests if manifest is not None]
+    logs = [entries_of(root / f"fold{fold}") for fold in range(n_splits)]
+    if len(finished) < n_splits or any(len(log) < _FEWEST_EPOCHS for log in logs):
+        return ""
+    facts = finished[0].facts
+    n = improving_folds(logs, bool(facts.get("greater_is_better", False)))
+    if n <= n_splits / 2:
+        return ""
+    epochs = len(logs[0])
+    return (
+        f"validation {facts.get('metric', 'metric')} still improves at the last epoch in {n} of "
+        f"{counted(n_splits, 'fold')}: more epochs may help (globals/max_epoch {epochs} -> "
+        f"{2 * epochs})"
+    )
 
 
 def print_scores(scores: pd.DataFrame, metric: Metric, criterion: Criterion, epoch: int) -> None:

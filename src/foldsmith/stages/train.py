@@ -48,6 +48,7 @@ from foldsmith.stages.output_folder import (
     start_in,
 )
 from foldsmith.stages.photos import open_store
+from foldsmith.stages.scores import more_epochs_may_help
 from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import Metric
@@ -251,6 +252,8 @@ def train_folds(
         # The manager and its extensions refer to each other: free the models and workers now.
         del parts, model
         gc.collect()
+    if ranks.is_main() and (advice := more_epochs_may_help(root, project.n_splits)):
+        print(advice, flush=True)
     return root
 
 
