@@ -12,8 +12,7 @@ from foldsmith.errors import ConfigError, DataError
 from foldsmith.hashing import FileHashes
 from foldsmith.stages import preprocess
 from foldsmith.stages.inputs import preprocess_inputs
-from foldsmith.stages.manifest import differences, read_manifest
-from foldsmith.stages.preprocess import PREPROCESS_MANIFEST
+from foldsmith.stages.manifest import PREPROCESS_MANIFEST, differences, read_manifest
 
 N = 60
 SKF, TWO = {"method": "StratifiedKFold"}, {"n_splits": 2}

@@ -14,8 +14,7 @@ from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import plan_of
 from foldsmith.pipeline.state import states_of
 from foldsmith.stages import Project, preprocess
-from foldsmith.stages.manifest import read_manifest
-from foldsmith.stages.preprocess import PREPROCESS_MANIFEST
+from foldsmith.stages.manifest import PREPROCESS_MANIFEST, read_manifest
 
 
 class Meanwhile(bars.Screen):

@@ -25,7 +25,7 @@ from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, experiment_making, plan_of_run
 from foldsmith.pipeline.state import results_of
 from foldsmith.stages.ensemble import BASELINE, CROSS_FITTED, CROSS_FITTED_PROBABILITIES
-from foldsmith.stages.manifest import MANIFEST, read_manifest
+from foldsmith.stages.manifest import MANIFEST, read_manifest, verified
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
 from foldsmith.stages.selection import LABELS, criterion_for, criterion_of, inference_manifest
 from foldsmith.tasks.metrics import Metric, project_metric, value_metric
@@ -284,19 +284,20 @@ def _of_ensemble(experiment: Experiment, root: Path) -> Predictions:
         raise OutputError(f"{root}: is not finished{_remedy(project, root)}")
     if CROSS_FITTED not in manifest.outputs:
         made = experiment_making(project, root)
-        file = shown(made.file if made is not None else root / RESOLVED_CONFIG)
+        config = shown(made.file if made is not None else root / RESOLVED_CONFIG)
         raise OutputError(
             f"{root}: has no {CROSS_FITTED}, from before ensembles kept it; "
-            f"'foldsmith ensemble -cfg {file} -f' blends again"
+            f"'foldsmith ensemble -cfg {config} -f' blends again"
         )
     blend = str(manifest.facts["submit"])
-    rows = _rows(project, root / CROSS_FITTED, [blend])
+    rows = _rows(project, verified(root / CROSS_FITTED, manifest), [blend])
     honest = [name for name in rows.columns if name not in _row_columns(project)]
     probabilities = None
     if CROSS_FITTED_PROBABILITIES in manifest.outputs:
-        every = np.load(root / CROSS_FITTED_PROBABILITIES, allow_pickle=False)
+        file = verified(root / CROSS_FITTED_PROBABILITIES, manifest)
+        every = np.load(file, allow_pickle=False)
         probabilities = every[honest.index(blend)]
-    scores = read_table(root / "ensemble_scores.csv", ["name"])
+    scores = read_table(verified(root / "ensemble_scores.csv", manifest), ["name"])
     # The second column is the metric in sample, under the metric's name.
     in_sample = scores.iloc[:, 1].to_numpy(dtype=np.float64)[(scores["name"] == blend).to_numpy()]
     how = "cross-fitted"
@@ -318,11 +319,14 @@ def _of_experiment(experiment: Experiment, root: Path, criterion: Criterion) -> 
         if any(inference_manifest(root, each).is_file() for each in LABELS):
             remedy = f"; 'foldsmith infer -e {shown(root)} -cri {criterion}' makes it"
         raise OutputError(f"{root}: is not finished by {criterion}{remedy}")
-    rows = _rows(project, root / f"oof_prediction_by_{label}.csv", ["prediction"])
-    points = np.load(root / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
+    table = verified(root / f"oof_prediction_by_{label}.csv", manifest)
+    rows = _rows(project, table, ["prediction"])
+    file = verified(root / f"oof_prediction_by_{label}.npy", manifest)
+    points = np.load(file, allow_pickle=False)[:, 0]
     probabilities = None
     if f"oof_logit_by_{label}.npy" in manifest.outputs:
-        logits = np.load(root / f"oof_logit_by_{label}.npy", allow_pickle=False)
+        file = verified(root / f"oof_logit_by_{label}.npy", manifest)
+        logits = np.load(file, allow_pickle=False)
         probabilities = class_probabilities(
             str(manifest.facts["task"]), project.class_values, logits
         )

@@ -1,14 +1,13 @@
 """How far each step of a plan is, and how long the rest takes."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from foldsmith.config import Project
 from foldsmith.config.backbones import BACKBONE_OF_PROBE
-from foldsmith.config.flatten import flatten
 from foldsmith.errors import FoldsmithError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import holder
@@ -25,7 +24,7 @@ from foldsmith.stages.inputs import (
 )
 from foldsmith.stages.manifest import (
     MANIFEST,
-    UNFINISHED,
+    PREPROCESS_MANIFEST,
     Inputs,
     Manifest,
     changed_outputs,
@@ -33,14 +32,10 @@ from foldsmith.stages.manifest import (
     read_manifest,
 )
 from foldsmith.stages.members import member_hashes
-from foldsmith.stages.output_folder import state_of
-from foldsmith.stages.preprocess import PREPROCESS_MANIFEST
+from foldsmith.stages.output_folder import is_record, state_of
 from foldsmith.stages.pretrain import may_be_longer
 from foldsmith.stages.selection import choose, inference_manifest
 from foldsmith.training.extensions.progress import PROGRESS_FILE
-
-# Settings that change how long a photo takes, beside the sections of the model and the photos.
-_COSTLY = ("globals/freeze_backbone", "globals/tta", "globals/enable_amp", "globals/amp_dtype")
 
 Status = Literal["done", "to do", "stale", "running"]
 
@@ -188,7 +183,7 @@ def state_of_step(
         return state
     assert manifest is not None
     changed = differences(manifest.inputs, inputs)
-    changed += changed_outputs(manifest_path(step).parent, manifest, hashes)
+    changed += [text for _, text in _changed(step, manifest, hashes)]
     return StepState("stale", "; ".join(changed)) if changed else StepState("done")
 
 
@@ -207,7 +202,10 @@ def _training_state(
     state, changed = state_of(step.folder, inputs, more_epochs, compared)
     if state == "done" and manifest is not None:
         gone = _unusable(step, project, manifest, hashes)
-        return StepState("stale", gone, step.epochs) if gone else StepState("done")
+        if gone:
+            return StepState("stale", gone, step.epochs)
+        changed = [text for name, text in _changed(step, manifest, hashes) if is_record(name)]
+        return StepState("to do", "; ".join(changed)) if changed else StepState("done")
     if state == "continue":
         epoch = int(progress.get("epoch", 0))
         return StepState("to do", f"continues at epoch {epoch + 1}", step.epochs - epoch)
@@ -219,10 +217,15 @@ def _training_state(
 
 def _unusable(step: Step, project: Project, manifest: Manifest, hashes: FileHashes) -> str:
     """Return why the output of a finished training is of no use to later steps, if so."""
+    changed = _changed(step, manifest, hashes)
     if step.kind == "pretrain":
         missing = [name for name in step.wanted if name not in manifest.outputs]
-        changed = changed_outputs(step.folder, manifest, hashes)
-        return "; ".join([*changed, *(f"{name} is missing" for name in missing)])
+        texts = [text for name, text in changed if not is_record(name)]
+        return "; ".join([*texts, *(f"{name} is missing" for name in missing)])
+    # Of the snapshots those matter that are chosen: an inference deletes the others.
+    texts = [t for name, t in changed if not is_record(name) and not name.endswith(".pth")]
+    if texts:
+        return "; ".join(texts)
     root, fold, n_splits = step.folder.parent, step.fold or 0, project.n_splits
     if step.criterion == "common":
         finished = [read_manifest(root / f"fold{k}" / MANIFEST) for k in range(n_splits)]
@@ -233,6 +236,11 @@ def _unusable(step: Step, project: Project, manifest: Manifest, hashes: FileHash
     except (OutputError, OSError, ValueError, KeyError):
         return f"its snapshot by {step.criterion} is gone"
     return "" if hashes.of(chosen.source) == chosen.sha256 else f"{chosen.source.name} was changed"
+
+
+def _changed(step: Step, manifest: Manifest, hashes: FileHashes) -> list[tuple[str, str]]:
+    """Return name and state of each output of a step that is not what it wrote."""
+    return list(changed_outputs(manifest_path(step).parent, manifest, hashes).items())
 
 
 def states_of(plan: Plan, hashes: FileHashes) -> dict[str, StepState]:
@@ -259,42 +267,11 @@ def _states(plan: Plan, hashes: FileHashes, weights_may_be_gone: bool) -> dict[s
     return states
 
 
-def costs_as(step: Step, made: Manifest) -> bool:
-    """Return whether what a step did takes as long per photo as what it would do today.
-
-    Args:
-        step: The step, as its files are today.
-        made: Its manifest, finished or not.
-    """
-    config = made.inputs.get("config")
-    if step.experiment is None or not isinstance(config, dict):
-        return True
-    today = flatten(json.loads(json.dumps(step.experiment.tree)))
-    return _costly(config) == {key: v for key, v in _costly(today).items() if key in config}
-
-
-def _costly(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of an experiment that decide how long a photo takes."""
-    return {
-        key: value
-        for key, value in config.items()
-        if (key.startswith(("model/", "dataset/", "loader/")) or key in _COSTLY)
-        and not key.endswith(("num_workers", "pin_memory"))
-        and not key.startswith("model/pretrained")
-    }
-
-
 def speeds_of(plan: Plan) -> Speeds:
-    """Return what has been measured so far, from manifests and running trainings.
-
-    A step that was measured with another model or image size was not measured.
-    """
+    """Return what has been measured so far, from manifests and running trainings."""
     speeds = Speeds()
     for step in plan.steps:
         manifest = read_manifest(manifest_path(step))
-        begun = manifest or (read_manifest(step.folder / UNFINISHED) if step.epochs else None)
-        if begun is not None and not costs_as(step, begun):
-            continue
         measured = manifest.facts.get("epoch_s" if step.epochs else "wall_s") if manifest else None
         measured = read_progress(step).get("epoch_s", measured)
         if isinstance(measured, (int, float)):

@@ -25,7 +25,7 @@ from foldsmith.errors import OutputError
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.report import figures
 from foldsmith.stages.ensemble import CROSS_FITTED
-from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
+from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.stages.members import Member, member_hashes, read_members
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import Metric, project_metric, value_metric
@@ -162,7 +162,7 @@ class Results:
         of_members = {one.name: as_written(self._project, one.test) for one in members}
         if not self._is_ensemble:
             return frame.assign(prediction=of_members[members[0].name])
-        file = self.folder / "submission.csv"
+        file = verified(self.folder / "submission.csv", self._finished())
         predicted = as_written(self._project, read_submission(self._project, file, test))
         return _beside(frame.assign(prediction=predicted), of_members)
 
@@ -294,14 +294,15 @@ class Results:
         """Return what the recommended blend predicts of the folds it was not fitted on."""
         manifest = self._finished()
         submitted = str(manifest.facts["submit"])
-        kept = read_table(self.folder / CROSS_FITTED, [])
+        kept = read_table(verified(self.folder / CROSS_FITTED, manifest), [])
         if submitted not in kept:
             raise OutputError(f"{self.folder}: {submitted} was not cross-fitted")
         return points_of(self._project, kept[submitted]).to_numpy(np.float64)
 
     def _epochs(self) -> dict[str, int]:
         """Return the epoch of each fold's snapshot; nothing where nothing is trained."""
-        scores = pd.read_csv(self.folder / f"score_by_{LABELS[self._criterion]}.csv")
+        file = self.folder / f"score_by_{LABELS[self._criterion]}.csv"
+        scores = pd.read_csv(verified(file, self._finished()))
         known = scores.dropna(subset=["epoch"])
         return dict(zip(known["fold"].astype(str), known["epoch"].astype(int), strict=True))
 
@@ -330,8 +331,15 @@ def _beside(frame: pd.DataFrame, of_members: Mapping[str, npt.NDArray[Any]]) -> 
 
 
 def blend_scores(folder: Path) -> pd.DataFrame:
-    """Return the table of an ensemble's blends, its metric in sample as ``in_sample``."""
-    scores = pd.read_csv(folder / "ensemble_scores.csv")
+    """Return the table of an ensemble's blends, its metric in sample as ``in_sample``.
+
+    Raises:
+        OutputError: The ensemble is not finished, or the table is not what it wrote.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest is None:
+        raise OutputError(f"{folder}: holds no finished ensemble; run it first")
+    scores = pd.read_csv(verified(folder / "ensemble_scores.csv", manifest))
     # The second column is the metric in sample, under the metric's name.
     return scores.rename(columns={scores.columns[1]: "in_sample"})
 

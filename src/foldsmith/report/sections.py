@@ -21,7 +21,7 @@ from foldsmith.data.tables import (
     read_table,
     targets_of,
 )
-from foldsmith.errors import ConfigError, one_line
+from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.evaluation.saliency import COARSE
 from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, Step
@@ -43,9 +43,9 @@ from foldsmith.report.parts import (
 from foldsmith.report.results import blend_scores
 from foldsmith.stages.frozen import TRAIN_FEATURES
 from foldsmith.stages.look import look_at
-from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
+from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.stages.scores import POOLED, THRESHOLDS, more_epochs_may_help
-from foldsmith.stages.selection import LABELS, inference_manifest, read_inference
+from foldsmith.stages.selection import LABELS, UNCHOSEN, inference_manifest, read_inference
 from foldsmith.tasks.metrics import project_metric, value_metric
 from foldsmith.tasks.multi_class import MultiClass
 from foldsmith.texts import counted, number_text
@@ -201,9 +201,10 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
         file = other.folder / TRAIN_FEATURES
         if not isinstance(weights, str) or project.path(weights).parent != step.folder:
             continue
-        if not file.is_file():
+        fitted = read_manifest(inference_manifest(other.folder, UNCHOSEN))
+        if fitted is None or not file.is_file():
             continue
-        features = np.load(file, allow_pickle=False)
+        features = np.load(verified(file, fitted), allow_pickle=False)
         folds = read_folds(project, experiment.globals.meta_file)
         if len(features) != len(folds):
             continue  # of other tables
@@ -257,9 +258,11 @@ def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Sec
         return section
     folds = read_folds(project, experiment.globals.meta_file)
     targets = targets_of(project, folds)
-    predicted = np.load(step.folder / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
+    predicted = np.load(
+        verified(step.folder / f"oof_prediction_by_{label}.npy", manifest), allow_pickle=False
+    )[:, 0]
     predicted = predicted.astype(np.float64)
-    scores = pd.read_csv(step.folder / f"score_by_{label}.csv")
+    scores = pd.read_csv(verified(step.folder / f"score_by_{label}.csv", manifest))
     kinds = scores["fold"].astype(str)
     value = float(scores.loc[kinds == POOLED, "metric"].iloc[0])
     metric = _metric_of(project, experiment, manifest)
@@ -292,7 +295,7 @@ def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Sec
         section.parts.append(
             picture(caption, figures.confusion(targets, predicted, values, project.class_names))
         )
-        off = _missed(project, step.folder, label, targets)
+        off = _missed(project, manifest, step.folder, label, targets)
         section.parts += _misses(project, folds, targets, predicted, off)
     else:
         section.parts.append(picture(caption, figures.predictions(targets, predicted, values)))
@@ -365,9 +368,12 @@ def _residuals(
         yield Gallery(f"{caption} predictions, out of fold", photos)
 
 
-def _missed(project: Project, folder: Path, label: str, targets: Array) -> Array:
+def _missed(
+    project: Project, manifest: Manifest, folder: Path, label: str, targets: Array
+) -> Array:
     """Return the probability that an experiment gave all classes but the true one, shape (n,)."""
-    logits = np.load(folder / f"oof_logit_by_{label}.npy", allow_pickle=False)
+    file = verified(folder / f"oof_logit_by_{label}.npy", manifest)
+    logits = np.load(file, allow_pickle=False)
     probabilities = MultiClass(tuple(project.class_values)).probabilities(logits)
     missed: Array = 1 - probabilities[np.arange(len(targets)), targets.astype(np.int64)]
     return missed
@@ -467,17 +473,21 @@ def _ensemble(project: Project, step: Step) -> Section:
     figure = figures.with_intervals(honest, project.settings.metric)
     section.parts.append(picture("Believe the cross-fitted scores.", figure))
     section.parts.append(table("Blends, and their gain over the plain mean", scores))
-    weights = read_table(step.folder / "weights.csv", ["experiment"])
+    weights = read_table(verified(step.folder / "weights.csv", manifest), ["experiment"])
     blends = weights.columns.drop("experiment")
     weights[blends] = weights[blends].astype(np.float64)
     section.parts.append(table("Weight of each member in each blend", weights, digits=3))
     targets = targets_of(project, read_folds(project, step.experiment.globals.meta_file))
 
     def errors_of(folder: Path) -> Array:
-        label = LABELS[read_inference(folder, settings.criterion)[0]]
+        criterion, inferred = read_inference(folder, settings.criterion)
+        if inferred is None:
+            raise OutputError(f"{folder}: has predicted nothing yet")
+        label = LABELS[criterion]
         if project.class_names:
-            return _missed(project, folder, label, targets)
-        oof = np.load(folder / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0]
+            return _missed(project, inferred, folder, label, targets)
+        file = verified(folder / f"oof_prediction_by_{label}.npy", inferred)
+        oof = np.load(file, allow_pickle=False)[:, 0]
         off: Array = oof.astype(np.float64) - targets
         return off
 

@@ -41,7 +41,7 @@ from foldsmith.stages.infer import for_unreadable
 from foldsmith.stages.inputs import ensemble_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.members import Member, goal_of, member_hashes, read_members, rows_of
-from foldsmith.stages.output_folder import refuse_existing, save_sources, shown
+from foldsmith.stages.output_folder import RESOLVED_CONFIG, refuse_existing, save_sources, shown
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import Metric
 
@@ -185,7 +185,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         save_sources(folder, experiment)
         for path, content in zip(files, outputs.values(), strict=True):
             write_csv(path, content)
-        files.append(folder / BLENDS)
+        files += [folder / RESOLVED_CONFIG, folder / BLENDS]
         write_arrays(files[-1], blends)
         if goal.metric.needs == "probabilities":
             files.append(folder / CROSS_FITTED_PROBABILITIES)

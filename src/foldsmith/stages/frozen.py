@@ -39,7 +39,13 @@ from foldsmith.stages.manifest import (
     read_manifest,
     write_manifest,
 )
-from foldsmith.stages.output_folder import Start, refuse_existing, save_sources, shown
+from foldsmith.stages.output_folder import (
+    RESOLVED_CONFIG,
+    Start,
+    refuse_existing,
+    save_sources,
+    shown,
+)
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.scores import constant_score, print_constant
 from foldsmith.stages.selection import LABELS, UNCHOSEN, inference_manifest
@@ -138,7 +144,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             inference_manifest(root, UNCHOSEN),
             f"fit {shown(root)}",
             inputs,
-            [*outputs, *heads],
+            [*outputs, *heads, root / TRAIN_FEATURES, root / TEST_FEATURES, root / RESOLVED_CONFIG],
             hashes,
             task=task.name,
             chooses_epochs=False,

@@ -28,7 +28,7 @@ from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import Runtime, create_runtime
 from foldsmith.models.weights import load_weights
-from foldsmith.stages.inputs import hash_folds, infer_inputs, without_pretrained
+from foldsmith.stages.inputs import as_trained, hash_folds, infer_inputs, without_pretrained
 from foldsmith.stages.manifest import (
     MANIFEST,
     Manifest,
@@ -37,7 +37,7 @@ from foldsmith.stages.manifest import (
     read_manifest,
     write_manifest,
 )
-from foldsmith.stages.output_folder import RESOLVED_CONFIG, shown
+from foldsmith.stages.output_folder import RESOLVED_CONFIG, save_sources, shown
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.scores import (
     constant_score,
@@ -167,6 +167,7 @@ def _infer(
     watch: Stopwatch,
 ) -> pd.DataFrame:
     project, label = experiment.project, LABELS[criterion]
+    as_given = experiment
     experiment = without_pretrained(experiment)
     settings = experiment.globals
     types = types_of(project)
@@ -234,6 +235,11 @@ def _infer(
     results = results_of(oof_parts, task, labels, of_readable, readable, len(test), scores)
     outputs = write_results(root, label, project, table, test, task, results)
     constant = constant_score(metric, project, table)
+    resolved = root / RESOLVED_CONFIG
+    if as_given.file.resolve() != resolved.resolve():
+        # What readers of the folder go by is as it was run, whatever has happened to it.
+        save_sources(root, as_given)
+    outputs.append(resolved)
     # Last: this file says that the others are complete.
     write_manifest(
         inference_manifest(root, criterion),
@@ -385,11 +391,29 @@ def _load_experiment(project: Project, root: Path, overrides: Sequence[str]) -> 
     if not path.is_file():
         raise OutputError(f"{root}: no {RESOLVED_CONFIG}; is it the output folder of a training?")
     experiment = Experiment.load(project, path, overrides)
+    _check_as_trained(Experiment.load(project, path), root)
     if experiment.globals.task == "frozen-features":
         raise OutputError(f"{root}: its predictions come with 'foldsmith train', not with infer")
     if experiment.globals.task not in FINE_TUNINGS:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, not a fine-tuning")
     return experiment
+
+
+def _check_as_trained(experiment: Experiment, root: Path) -> None:
+    """Make sure that the configuration in the folder is that of its trainings.
+
+    Raises:
+        OutputError: It was changed since.
+    """
+    manifest = read_manifest(root / "fold0" / MANIFEST)
+    if manifest is None or experiment.globals.task not in FINE_TUNINGS:
+        return
+    changed = differences({"config": manifest.inputs["config"]}, {"config": as_trained(experiment)})
+    if changed:
+        raise OutputError(
+            f"{experiment.file}: is not what fold0 was trained with ({'; '.join(changed[:5])}); "
+            "'foldsmith run' with the experiment's file writes it again"
+        )
 
 
 def _check_folds(project: Project, root: Path, folds_sha256: str) -> list[Manifest]:

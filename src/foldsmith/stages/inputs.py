@@ -25,11 +25,11 @@ from foldsmith.data.tables import (
     readable_test,
     targets_are_classes,
 )
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, DataError
 from foldsmith.hashing import FileHashes, hash_texts, hash_value
 from foldsmith.looking import once
 from foldsmith.paths import Paths
-from foldsmith.stages.manifest import Inputs
+from foldsmith.stages.manifest import PREPROCESS_MANIFEST, Inputs, read_manifest
 from foldsmith.stages.tree_read import project_values, tree_read
 from foldsmith.tasks.metrics import value_metric
 
@@ -116,6 +116,30 @@ def hash_tables(project: Project, hashes: FileHashes) -> dict[str, str]:
     return {name: hashes.of(project.data_dir / name) for name in names}
 
 
+def check_preprocessed(experiment: Experiment, hashes: FileHashes) -> None:
+    """Make sure that folds and statistics are what ``preprocess`` wrote.
+
+    Raises:
+        DataError: One was changed since.
+    """
+    project = experiment.project
+    manifest = read_manifest(project.data_dir / PREPROCESS_MANIFEST)
+    names = [STATS_BY_DATA, IMG_INFO]
+    if experiment.globals.meta_file is None:
+        names.append(project.fold_table.name)
+    if manifest is None:
+        return
+    for name in names:
+        made, found = manifest.outputs.get(name), hashes.of(project.data_dir / name)
+        # A file that is gone is named by those who read it.
+        if made is not None and found not in (made, "missing"):
+            raise DataError(
+                f"{project.data_dir / name}: was changed since preprocess wrote it; keep it under "
+                "another name (globals/meta_file names a fold table), or run 'foldsmith "
+                "preprocess' to have it made again"
+            )
+
+
 def pretrain_inputs(
     experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
 ) -> Inputs:
@@ -129,6 +153,7 @@ def pretrain_inputs(
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
     paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
+    check_preprocessed(experiment, hashes)
     without = (*_INFERENCE_ONLY, "probe")
     inputs: Inputs = {
         "config": _config(experiment, (*without, _TARGET_SCALE)),
@@ -160,14 +185,20 @@ def without_probe(inputs: Inputs) -> Inputs:
     return {name: value for name, value in inputs.items() if name not in ("probe", "sha256")}
 
 
+def as_trained(experiment: Experiment) -> dict[str, Any]:
+    """Return the values of a fine-tuning that its trainings depend on, by path."""
+    return _config(experiment, _INFERENCE_ONLY)
+
+
 def train_inputs(
     experiment: Experiment, fold: int, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
 ) -> Inputs:
     """Return the inputs of one fold's training: configuration, folds, labelled photos."""
     project = experiment.project
+    check_preprocessed(experiment, hashes)
     table = read_folds(project, experiment.globals.meta_file)
     return {
-        "config": _config(experiment, _INFERENCE_ONLY),
+        "config": as_trained(experiment),
         "project.yml": _target_values(project),
         "fold": fold,
         "files": _files(experiment, types, hashes, _INFERENCE_ONLY),
@@ -196,6 +227,7 @@ def infer_inputs(
         hashes: Hashes of files.
     """
     project = experiment.project
+    check_preprocessed(experiment, hashes)
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
@@ -234,6 +266,7 @@ def features_inputs(
 ) -> Inputs:
     """Return the inputs of the features of a frozen backbone: all but the head and targets."""
     project = experiment.project
+    check_preprocessed(experiment, hashes)
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
@@ -275,6 +308,7 @@ def ensemble_inputs(
         hashes: Hashes of files.
     """
     project = experiment.project
+    check_preprocessed(experiment, hashes)
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])

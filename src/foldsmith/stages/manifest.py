@@ -6,7 +6,8 @@ and values, never times, so that an edited comment or a touched file makes nothi
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +17,19 @@ import torch
 
 from foldsmith import __version__, ranks
 from foldsmith.atomic import write_json
-from foldsmith.hashing import FileHashes, hash_value
+from foldsmith.errors import OutputError
+from foldsmith.hashing import FileHashes, hash_file, hash_value
 
 MANIFEST = "manifest.json"
 
 # Inputs of a training that was begun and not finished, beside its resume snapshot.
 UNFINISHED = "unfinished.json"
+
+# That of preprocess, in the data folder.
+PREPROCESS_MANIFEST = "preprocess_manifest.json"
+
+# Key of a manifest's own checksum.
+_CHECKSUM = "sha256"
 
 # Name of an input -> what it is: a hash, or a dict of plain values that are compared one by one.
 Inputs = dict[str, Any]
@@ -45,9 +53,11 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Return a manifest; None if there is none, or it is of another making."""
+    """Return a manifest; None if there is none, or it is damaged or of another making."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if _CHECKSUM in content and _with_checksum(content) != content:
+            return None
         return Manifest(
             str(content["step"]),
             dict(content["inputs"]),
@@ -82,8 +92,48 @@ def write_manifest(
     made = {str(file.relative_to(path.parent)): digest for file, digest in hashes}
     cores = torch.get_num_threads() * ranks.size()
     facts = {"versions": versions, "finished": finished, "cores": cores, **facts}
-    write_json(path, asdict(Manifest(step, normalised(inputs), made, facts)))
+    write_json(path, _with_checksum(asdict(Manifest(step, normalised(inputs), made, facts))))
     file_hashes.save()
+
+
+def _with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in content.items() if key != _CHECKSUM}
+    return rest | {_CHECKSUM: hash_value(json.loads(json.dumps(rest)))}
+
+
+def rewrite_outputs(path: Path, manifest: Manifest, outputs: Mapping[str, str]) -> None:
+    """Write a manifest anew with the hashes of other outputs, which change no result.
+
+    Args:
+        path: The manifest.
+        manifest: What is in it.
+        outputs: File name -> SHA-256.
+    """
+    write_json(path, _with_checksum(asdict(replace(manifest, outputs=dict(outputs)))))
+
+
+def verified(
+    path: Path, manifest: Manifest, remedy: str = "'foldsmith run' makes it again"
+) -> Path:
+    """Return the path of an output after making sure that it is what its step wrote.
+
+    Args:
+        path: A file in the folder of the manifest.
+        manifest: That of the step.
+        remedy: What writes the file again, as the end of an error.
+
+    Raises:
+        OutputError: The file is gone, was changed, or was never written by the step.
+    """
+    try:
+        changed = hash_file(path) != manifest.outputs.get(path.name)
+    except FileNotFoundError:
+        raise OutputError(f"{path}: no such file; {remedy}") from None
+    except IsADirectoryError:
+        raise OutputError(f"{path}: is a folder, not the file that was written; {remedy}") from None
+    if changed:
+        raise OutputError(f"{path}: was changed since '{manifest.step}' wrote it; {remedy}")
+    return path
 
 
 def normalised(inputs: Inputs) -> Inputs:
@@ -119,15 +169,15 @@ def differences(old: Inputs, new: Inputs) -> list[str]:
     return changed
 
 
-def changed_outputs(folder: Path, manifest: Manifest, file_hashes: FileHashes) -> list[str]:
-    """Return the outputs that are gone or no longer what the step wrote."""
+def changed_outputs(folder: Path, manifest: Manifest, file_hashes: FileHashes) -> dict[str, str]:
+    """Return name -> state of the outputs that are gone or no longer what the step wrote."""
     digests = file_hashes.of_all(folder / name for name in manifest.outputs)
     found = zip(manifest.outputs.items(), digests, strict=True)
-    return [
-        f"{name} is gone" if digest == "missing" else f"{name} was changed"
+    return {
+        name: f"{name} is gone" if digest == "missing" else f"{name} was changed"
         for (name, made), digest in found
         if digest != made
-    ]
+    }
 
 
 class Stopwatch:

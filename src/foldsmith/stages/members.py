@@ -21,11 +21,12 @@ from foldsmith.data.tables import (
 from foldsmith.errors import OutputError
 from foldsmith.hashing import hash_value
 from foldsmith.stages.inputs import hash_folds
-from foldsmith.stages.manifest import Manifest
+from foldsmith.stages.manifest import Manifest, verified
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, read_resolved
 from foldsmith.stages.selection import (
     LABELS,
     inference_manifest,
+    making_command,
     predicting_command,
     read_inference,
 )
@@ -215,18 +216,26 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
     criterion, manifest = _read_inference(project, folder, settings.criterion)
     label = LABELS[criterion]
     ids = project.settings.id_column
-    # The table carries the row ids and folds of the array.
-    oof = read_table(root / f"oof_prediction_by_{label}.csv", [ids, FOLD_COLUMN], ids)
-    submission = root / f"submission_by_{label}.csv"
     task = str(manifest.facts["task"])
+    again = f"{making_command(manifest, folder, criterion)} writes it again"
+
+    def written(name: str) -> Path:
+        return verified(root / name, manifest, again)
+
+    # The table carries the row ids and folds of the array.
+    oof = read_table(written(f"oof_prediction_by_{label}.csv"), [ids, FOLD_COLUMN], ids)
+    submission = written(f"submission_by_{label}.csv")
+    logits = [f"{part}_logit_by_{label}.npy" for part in ("oof", "test")]
     probabilities = [
-        _read_probabilities(project, task, manifest, root / f"{part}_logit_by_{label}.npy")
-        for part in ("oof", "test")
+        class_probabilities(task, project.class_values, np.load(written(name), allow_pickle=False))
+        if name in manifest.outputs
+        else None
+        for name in logits
     ]
     return Member(
         name=root.name,
         task=task,
-        oof=np.load(root / f"oof_prediction_by_{label}.npy", allow_pickle=False)[:, 0],
+        oof=np.load(written(f"oof_prediction_by_{label}.npy"), allow_pickle=False)[:, 0],
         test=read_submission(project, submission, read_test(project)),
         oof_probabilities=probabilities[0],
         # Of every fold's model.
@@ -234,12 +243,3 @@ def _read_member(project: Project, folder: str, settings: EnsembleSettings) -> M
         folds_sha256=hash_folds(project, oof),
         test_ids_sha256=str(manifest.inputs["test ids"]),
     )
-
-
-def _read_probabilities(
-    project: Project, task: str, manifest: Manifest, path: Path
-) -> Array | None:
-    if path.name not in manifest.outputs:
-        return None
-    logits = np.load(path, allow_pickle=False)
-    return class_probabilities(task, project.class_values, logits)

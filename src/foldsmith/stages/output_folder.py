@@ -13,7 +13,7 @@ from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.config import Experiment, Project
 from foldsmith.config.project import PROJECT_FILE
 from foldsmith.errors import ConfigError, DataError, OutputError
-from foldsmith.hashing import hash_value
+from foldsmith.hashing import FileHashes, hash_value
 from foldsmith.locking import lock
 from foldsmith.models.weights import read_snapshot
 from foldsmith.stages.manifest import (
@@ -21,9 +21,11 @@ from foldsmith.stages.manifest import (
     UNFINISHED,
     Inputs,
     Manifest,
+    changed_outputs,
     differences,
     normalised,
     read_manifest,
+    rewrite_outputs,
 )
 from foldsmith.training.extensions.epoch_logger import LOGGED_RUNS
 from foldsmith.training.extensions.log import LOG_FILE
@@ -298,6 +300,30 @@ def save_sources(folder: Path, experiment: Experiment) -> None:
         # Files of the project keep their place in it; recipes of the package come beside them.
         inside = path.relative_to(root) if path.is_relative_to(root) else Path("recipes", path.name)
         copy_file(path, sources / inside)
+
+
+def is_record(name: str) -> bool:
+    """Return whether an output only tells people how a step was run: no step reads it."""
+    return name == RESOLVED_CONFIG or Path(name).parts[0] == str(SOURCES)
+
+
+def restore_records(folder: Path, experiment: Experiment, hashes: FileHashes) -> None:
+    """Write the records of a finished training again, if they are gone or were changed.
+
+    Args:
+        folder: Output folder of the training, which is locked.
+        experiment: What it was run with; keys that change no result may have changed since.
+        hashes: Hashes of files.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest is None or not any(map(is_record, changed_outputs(folder, manifest, hashes))):
+        return
+    save_sources(folder, experiment)
+    records = [name for name in manifest.outputs if is_record(name)]
+    digests = dict(zip(records, hashes.of_all(folder / name for name in records), strict=True))
+    kept = {name: digest for name, digest in digests.items() if digest != "missing"}
+    others = {name: digest for name, digest in manifest.outputs.items() if not is_record(name)}
+    rewrite_outputs(folder / MANIFEST, manifest, others | kept)
 
 
 def _only_longer(finished: Manifest, inputs: Inputs) -> bool:

@@ -45,12 +45,10 @@ from foldsmith.hashing import FileHashes, digest_texts
 from foldsmith.locking import lock
 from foldsmith.paths import Paths
 from foldsmith.stages.inputs import hash_contents, hash_tables, inputs_read
-from foldsmith.stages.manifest import Stopwatch, write_manifest
+from foldsmith.stages.manifest import PREPROCESS_MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import shown
 from foldsmith.stages.photos import stored_heads
 from foldsmith.texts import counted
-
-PREPROCESS_MANIFEST = "preprocess_manifest.json"
 
 # An intensity range that clips a larger share of the values, or of which they take up a smaller
 # part, does not fit.

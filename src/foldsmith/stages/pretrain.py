@@ -16,6 +16,7 @@ from foldsmith.models.speed import Measured, tune
 from foldsmith.stages.inputs import pretrain_inputs
 from foldsmith.stages.manifest import MANIFEST, Inputs, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
+    RESOLVED_CONFIG,
     Start,
     State,
     check_unchanged,
@@ -26,6 +27,7 @@ from foldsmith.stages.output_folder import (
     prepare,
     read_resume,
     refuse_existing,
+    restore_records,
     save_sources,
     shown,
     start_in,
@@ -147,6 +149,8 @@ def pretrain_experiment(
         inputs, state = ranks.from_main(begin)
         if state == "done":
             print(f"{shown(folder)}: finished already")
+            if ranks.is_main():
+                restore_records(folder, experiment, hashes)
             return folder
         manager = parts["manager"]
         progress = Progress(folder, settings.max_epoch, listener)
@@ -180,7 +184,7 @@ def pretrain_experiment(
         )
         if not ranks.is_main():
             return folder
-        outputs = sorted(folder.glob("backbone_epoch_*.pth"))
+        outputs = [*sorted(folder.glob("backbone_epoch_*.pth")), folder / RESOLVED_CONFIG]
         if probe is not None:
             outputs += probe.keep_best(folder)
             print(f"the best probe is that of epoch {probe.best_epoch}, see {PROBES_FILE}")

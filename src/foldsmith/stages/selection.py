@@ -9,7 +9,7 @@ from typing import Any, get_args
 from foldsmith.config import Criterion
 from foldsmith.config.settings import Task
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.stages.manifest import Manifest, read_manifest
+from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.training.extensions.log import LOG_FILE
 
 # What the results of each criterion are called: score_by_best_metric.csv, ...
@@ -124,6 +124,12 @@ def predicting_command(
     return f"'foldsmith infer -e {folder}{f' -cri {criterion}' if criterion else ''}'"
 
 
+def making_command(manifest: Manifest, folder: Path | str, criterion: Criterion) -> str:
+    """Return the command that writes predictions again which a manifest lists, for people."""
+    fitted = not manifest.facts.get("chooses_epochs", True)
+    return predicting_command("frozen-features" if fitted else None, folder, criterion)
+
+
 def choose(
     root: Path, manifest: Manifest, fold: int, n_splits: int, criterion: Criterion
 ) -> Chosen:
@@ -174,10 +180,20 @@ def choose(
 
 
 def read_log(root: Path, fold: int) -> list[dict[str, Any]]:
-    """Return what a fold's training logged, one entry per epoch."""
-    log: list[dict[str, Any]] = json.loads(
-        (root / f"fold{fold}" / LOG_FILE).read_text(encoding="utf-8")
-    )
+    """Return what a fold's training logged, one entry per epoch.
+
+    Raises:
+        OutputError: The log is not what the training wrote: epochs are chosen by it.
+    """
+    folder = root / f"fold{fold}"
+    path, again = folder / LOG_FILE, f"train fold {fold} again with -v {fold} -f"
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest is not None:
+        verified(path, manifest, again)
+    try:
+        log: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise OutputError(f"{path}: is no log of a training; {again}") from None
     return log
 
 

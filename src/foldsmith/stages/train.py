@@ -33,6 +33,7 @@ from foldsmith.stages.frozen import fit_experiment
 from foldsmith.stages.inputs import train_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
+    RESOLVED_CONFIG,
     Start,
     State,
     check_unchanged,
@@ -43,6 +44,7 @@ from foldsmith.stages.output_folder import (
     prepare,
     read_resume,
     refuse_existing,
+    restore_records,
     save_sources,
     shown,
     start_in,
@@ -160,12 +162,15 @@ def train_folds(
         inputs = ranks.from_main(partial(train_inputs, experiment, fold, types, hashes))
         hashes.save()
         start_here = ranks.from_main(partial(start_in, folder, start))
-        if ranks.from_main(partial(decide, folder, inputs, start_here)) == "done":
-            print(f"fold {fold}: finished already")
-            continue
         of_fold = experiment.with_values(
             {"globals/val_fold": fold, "globals/output_path": f"{settings.output_root}/fold{fold}"}
         )
+        if ranks.from_main(partial(decide, folder, inputs, start_here)) == "done":
+            if ranks.is_main():
+                with lock(folder):
+                    restore_records(folder, of_fold, hashes)
+            print(f"fold {fold}: finished already")
+            continue
         with ranks.main_first():
             seed_everything(settings.seed)
             built = of_fold.with_values({"globals/output_path": str(folder)})
@@ -235,7 +240,10 @@ def train_folds(
                     folder / MANIFEST,
                     step_name,
                     inputs,
-                    [*sorted(folder.glob("snapshot_*.pth")), folder / LOG_FILE],
+                    [
+                        *sorted(folder.glob("snapshot_*.pth")),
+                        *(folder / LOG_FILE, folder / RESOLVED_CONFIG),
+                    ],
                     hashes,
                     task=settings.task,
                     seed=settings.seed,
