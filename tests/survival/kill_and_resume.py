@@ -62,8 +62,9 @@ def content(path: Path) -> Any:
     if path.suffix == ".json":
         value = json.loads(path.read_text())
         if path.name.startswith(("manifest", "preprocess_manifest")):
-            # The log's own hash covers its times.
+            # The log's own hash covers its times, and so does the manifest's.
             value["outputs"].pop("log.json", None)
+            value.pop("sha256", None)
         return timeless(value)
     if path.name == "resume.pth":
         return str(timeless(torch.load(path, weights_only=True)))
