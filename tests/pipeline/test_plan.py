@@ -3,8 +3,9 @@ import yaml
 from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.config import Project
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, OutputError
 from foldsmith.pipeline.plan import overrides_for, plan_of, plan_of_all
+from foldsmith.stages.output_folder import refuse_existing
 
 
 @pytest.fixture
@@ -180,3 +181,20 @@ def test_what_a_step_asks_for_is_its_experiments_then_its_kinds(project_dir):
     path.write_text(yaml.safe_dump(settings))
     with pytest.raises(ConfigError, match="resources"):
         Project.open(project_dir)
+
+
+def test_a_broken_file_is_named_before_what_it_would_make(small_project):
+    file = small_project / "exp_config/200.yml"
+    file.write_text(file.read_text() + "globals/no_such_key: [1\n")
+    with pytest.raises(ConfigError) as raised:
+        plan_of(Project.open(small_project), "exp_config/900.yml")
+    lines = str(raised.value).splitlines()
+    assert "200.yml" in lines[0] and "is not there" not in lines[0], lines
+
+
+def test_the_remedy_is_a_flag_that_the_command_has(tmp_path):
+    with pytest.raises(OutputError, match="--resume"):
+        refuse_existing(tmp_path)
+    with pytest.raises(OutputError, match="add -f") as raised:
+        refuse_existing(tmp_path, resumable=False)
+    assert "--resume" not in str(raised.value)

@@ -432,8 +432,10 @@ class _Builder:
             self.problems.append(f"{experiment.file}: {key}: {problem}")
 
     def _missing(self, experiment: Experiment, key: str, what: str, output: str) -> None:
+        # First the files that cannot be read: one of them may make it.
+        self.problems += self.experiments.problems
+        none = "none of the others" if self.experiments.problems else "none"
         self.problems.append(
             f"{experiment.file}: {key}: {what} is not there and no experiment beside "
-            f"{experiment.file.name} makes it (none has that {output})"
+            f"{experiment.file.name} makes it ({none} has that {output})"
         )
-        self.problems += self.experiments.problems

@@ -117,7 +117,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     inputs = ensemble_inputs(experiment, member_hashes(project, experiment), hashes)
     folder = project.path(experiment.globals.output_path)
     if not force:
-        refuse_existing(folder)
+        refuse_existing(folder, resumable=False)
 
     targets = targets_of(project, table)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)

@@ -280,7 +280,12 @@ def as_inferred(
     then = dict(manifest.inputs["config"])
     known = flatten(experiment.tree)
     return experiment.with_values(
-        {key: value for key, value in then.items() if key in known and today.get(key) != value}
+        {
+            key: value
+            for key, value in then.items()
+            # An inference starts from snapshots; what the training started from stays.
+            if key in known and key != "model/pretrained" and today.get(key) != value
+        }
     )
 
 

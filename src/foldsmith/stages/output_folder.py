@@ -90,16 +90,19 @@ def read_resolved(project: Project, root: Path) -> Experiment:
     return Experiment.load(project, path)
 
 
-def refuse_existing(folder: Path) -> None:
+def refuse_existing(folder: Path, resumable: bool = True) -> None:
     """Make sure that a folder is not there.
+
+    Args:
+        folder: The folder.
+        resumable: Whether the command has ``--resume``.
 
     Raises:
         OutputError: It exists.
     """
     if folder.exists():
-        raise OutputError(
-            f"{folder}: exists already; add -f to replace what is in it, or --resume to go on"
-        )
+        resume = ", or --resume to go on" if resumable else ""
+        raise OutputError(f"{folder}: exists already; add -f to replace what is in it{resume}")
 
 
 def state_of(
