@@ -13,10 +13,11 @@ import yaml
 
 from foldsmith import config, pipeline, stages
 from foldsmith.config.budget import Budget
+from foldsmith.config.outputs import EXPERIMENTS
 from foldsmith.config.resources import Kind
 from foldsmith.config.yaml_io import inline_yaml
 from foldsmith.errors import ConfigError
-from foldsmith.pipeline.plan import EXPERIMENTS, plan_of
+from foldsmith.pipeline.plan import plan_of
 from foldsmith.pipeline.run import Engine
 from foldsmith.report import Results, write_report
 from foldsmith.stages.new import NewMetric

@@ -426,6 +426,8 @@ def _report_of_run(project: Any, config: Path, overrides: Sequence[str]) -> None
     try:
         typer.echo(f"wrote {write_report(project, config, overrides)}")
     except Exception as error:  # a run of hours must not end as failed for want of a picture
+        if _asked_to_stop is not None:
+            raise
         typer.echo(
             f"warning: the report could not be written: {one_line(error)} "
             f"(foldsmith report -cfg {config} --debug shows where)",
@@ -996,6 +998,10 @@ def _fold_list(text: str | None) -> list[int] | None:
         raise typer.BadParameter(f"{text!r} is not a list of folds such as 0,1,4") from None
 
 
+# The signal that has asked this process to end.
+_asked_to_stop: int | None = None
+
+
 def main() -> None:
     """Run the command; an error that is meant for people is one line and exit code 2.
 
@@ -1014,11 +1020,11 @@ def main() -> None:
         print(f"\nfoldsmith: {_how_to_attach(arguments)}", file=sys.stderr)
         code = 128 + stopped.args[0]
     except Stopped as stopped:
-        # Of several processes of a training one says it.
-        if ranks.asked_for() == 1 or os.environ.get("RANK") == "0":
-            print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)
-        code = 128 + stopped.args[0]
+        code = _stopped(stopped.args[0], arguments)
     except Exception as error:
+        if _asked_to_stop is not None:
+            # A library's way to say that it was interrupted: no error of its own.
+            sys.exit(_stopped(_asked_to_stop, arguments))
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()  # a mistyped option: the class depends on typer's version
             sys.exit(error.exit_code)
@@ -1041,7 +1047,17 @@ def _refuse_torchrun(arguments: list[str]) -> None:
 
 
 def _stop(number: int, _: object) -> None:
+    global _asked_to_stop
+    _asked_to_stop = number
     raise Stopped(number)
+
+
+def _stopped(number: int, arguments: list[str]) -> int:
+    """Say how to go on after a signal; return the exit code."""
+    # Of several processes of a training one says it.
+    if ranks.asked_for() == 1 or os.environ.get("RANK") == "0":
+        print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)
+    return 128 + number
 
 
 def _how_to_go_on(arguments: list[str]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from conftest import SMALL_TRAIN
 
 from foldsmith.errors import ConfigError, OutputError
+from foldsmith.owned import OwnedFiles
 from foldsmith.stages import infer, train
 
 MODEL = "model/base_name=resnet10t"
@@ -66,8 +67,11 @@ def test_bad_photos_are_listed_before_anything_is_written(cli, project_dir):
 def test_an_existing_output_folder_needs_force(project):
     options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
     root = train(project, "exp_config/200.yml", options, folds=[0])
-    marker = root / "fold0" / "snapshot_by_metric_epoch_9.pth"
+    # Of an earlier training, and of somebody else.
+    marker = OwnedFiles(root / "fold0").path("snapshot_by_metric_epoch_9.pth", "training")
+    other = root / "fold0" / "snapshot_by_metric_epoch_8.pth"
     marker.touch()
+    other.touch()
     with pytest.raises(OutputError, match="exists already; add -f"):
         train(project, "exp_config/200.yml", options, folds=[0])
     assert marker.exists()
@@ -76,7 +80,7 @@ def test_an_existing_output_folder_needs_force(project):
     with pytest.raises(OutputError, match="fold 2,3,4 not trained or not finished"):
         infer(project, root)
     train(project, "exp_config/200.yml", options, folds=[0], force=True)
-    assert not marker.exists()
+    assert not marker.exists() and other.exists()
 
 
 def test_folds_trained_differently_are_refused(project):

@@ -66,7 +66,7 @@ def test_another_epoch_and_what_is_there(pretrained, tmp_path):
     exported = load_file(path)
     assert exported.keys() == weights.keys()
     assert all(torch.equal(exported[key], weights[key]) for key in weights)
-    with pytest.raises(OutputError, match=r"model.safetensors: exists already; add -f"):
+    with pytest.raises(OutputError, match="holds an export already; add -f"):
         export("output/000", tmp_path, project=pretrained)
     export("output/000", tmp_path, project=pretrained, force=True)
     last = torch.load(pretrained / "output/000/backbone_epoch_2.pth", weights_only=True)

@@ -195,7 +195,7 @@ def test_onnx_predicts_the_same(finished, photos, gone, tmp_path, cli, name, net
 
 def test_an_earlier_export_is_replaced_when_asked(finished, photos, tmp_path):
     export(finished / RUN, tmp_path, blend="avg-all")
-    with pytest.raises(OutputError, match=r"predictor.json: exists already; add -f"):
+    with pytest.raises(OutputError, match="holds an export already; add -f"):
         export(finished / "output/200", tmp_path)
     export(finished / "output/200", tmp_path, criterion="last", force=True)
     assert [path.name for path in (tmp_path / "members").iterdir()] == ["200"]

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,18 @@ def content(path: Path) -> Any:
             # The log's own hash covers its times, and so does the manifest's.
             value["outputs"].pop("log.json", None)
             value.pop("sha256", None)
+            value["facts"]["files"] = without_events(value["facts"]["files"])
+        if path.name in ("foldsmith.json", "preprocess_files.json"):
+            value = {"files": {k: value["files"][k] for k in without_events(value["files"])}}
         return timeless(value)
     if path.name == "resume.pth":
         return str(timeless(torch.load(path, weights_only=True)))
     return path.read_bytes()
+
+
+def without_events(names: Iterable[str]) -> list[str]:
+    """Return names of files but TensorBoard's, which contain the time and the process."""
+    return [name for name in names if not name.startswith("tensorboard/")]
 
 
 def timeless(value: Any) -> Any:

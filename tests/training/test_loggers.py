@@ -16,6 +16,7 @@ import foldsmith
 from foldsmith.config import Experiment
 from foldsmith.config.loggers import loggers_at_hand
 from foldsmith.errors import ConfigError
+from foldsmith.owned import OwnedFiles
 from foldsmith.stages import preprocess
 from foldsmith.stages.types import types_of
 from foldsmith.training.extensions.epoch_logger import EpochLogger, LoggedRun
@@ -142,6 +143,8 @@ def test_a_logger_that_fails_is_told_of_once_and_kills_nothing(folder, cli, monk
     pytest.importorskip("mlflow")
     # A file where the events should be, and a server that does not answer.
     (folder / FOLD).mkdir(parents=True)
+    for owned in (folder / FOLD, (folder / FOLD).parent):
+        OwnedFiles(owned).record(["resolved_config.yml"], "train")
     (folder / FOLD / "tensorboard").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError, OutputError, TrainingError
+from foldsmith.owned import OwnedFiles
 from foldsmith.stages.output_folder import read_resume
 from foldsmith.training.extensions.collapse import CollapseWatch, RankWatch
 from foldsmith.training.extensions.snapshots import ResumeSnapshot, WeightsSnapshot, restore
@@ -55,11 +56,13 @@ def test_a_restored_training_has_no_files_of_later_epochs(tmp_path):
         with killed.run_iteration():
             pass
     # Killed between the weights of epoch 3 and the state of the training.
-    (tmp_path / "best_3.pth").touch()
+    OwnedFiles(tmp_path).path("best_3.pth", "training").touch()
+    # Of somebody else.
+    (tmp_path / "best_4.pth").touch()
     restored = create()
     restore(restored, read_resume(tmp_path, OWNER))
     assert restored.epoch == 2
-    assert names(tmp_path) == ["best_2.pth", "resume.pth"]
+    assert names(tmp_path) == ["best_2.pth", "best_4.pth", "resume.pth"]
 
 
 def test_a_resume_snapshot_continues_no_other_training(tmp_path):

@@ -260,7 +260,7 @@ class Filling:
     def _start(self) -> BinaryIO:
         taken = [int(path.stem[6:]) for path in self._folder.glob("shard_*.npz")]
         self._path = self._folder / f"shard_{max(taken, default=-1) + 1:05d}.bin"
-        temporary = self._shard.enter_context(replacing(self._path))
+        temporary = self._shard.enter_context(replacing(self._path, interruptible=True))
         return self._shard.enter_context(temporary.open("wb"))
 
     def _finish(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from foldsmith.atomic import replacing
+from foldsmith.atomic import remove_leftovers_of, replacing
 from foldsmith.config import Project
 from foldsmith.data.checks import table_problems
 from foldsmith.errors import ConfigError, DataError
@@ -150,6 +150,7 @@ class Forecast:
         if path.suffix not in (".png", ".svg", ".pdf"):
             raise ConfigError(f"--save {path}: must be a .png, .svg or .pdf file")
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers_of(path)
         with replacing(path) as temporary:
             self.figure().savefig(temporary, format=path.suffix[1:], dpi=150)
 

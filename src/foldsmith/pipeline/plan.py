@@ -10,9 +10,10 @@ from typing import Any
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Project
 from foldsmith.config.backbones import backbone_problem
 from foldsmith.config.check import named_files
+from foldsmith.config.outputs import EXPERIMENTS, check_output, clashes, output_key, output_of
 from foldsmith.config.resources import KINDS, Kind, Resources
 from foldsmith.config.settings import MEMBERS, WITH_CLASSES
-from foldsmith.errors import ConfigError, FoldsmithError
+from foldsmith.errors import ConfigError, FoldsmithError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.stages.frozen import head_of
 from foldsmith.stages.manifest import read_manifest
@@ -22,8 +23,6 @@ from foldsmith.stages.selection import criterion_for, inference_manifest
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import project_metric
 from foldsmith.tasks.multi_class import MultiClass
-
-EXPERIMENTS = "exp_config"
 
 # An override for some experiments: "1*:globals/max_epoch=2"; the path before "=" has no colon.
 _FOR_SOME = re.compile(r"([^:=/]+):([^=]+=.*)", re.DOTALL)
@@ -264,13 +263,6 @@ class _Experiments:
         return found[0] if found else None
 
 
-def output_of(experiment: Experiment) -> Path | None:
-    """Return the output folder of an experiment, if it has one."""
-    settings = experiment.globals
-    folder = settings.output_root if settings.task in MEMBERS else settings.output_path
-    return None if folder is None else experiment.project.path(folder)
-
-
 class _Builder:
     """Collects steps, and everything that is wrong with them."""
 
@@ -290,6 +282,8 @@ class _Builder:
             # A member of an ensemble is inferred as that wants it, and not once more.
             if not any(step.experiment is target for step in self.steps.values()):
                 self._add(target, "metric")
+        planned = [step.experiment for step in self.steps.values() if step.experiment is not None]
+        self.problems += clashes(planned, self.experiments.loaded)
         if self.problems:
             raise ConfigError("\n".join(dict.fromkeys(self.problems)))
         return self._made()
@@ -308,8 +302,7 @@ class _Builder:
         task = experiment.globals.task
         output = output_of(experiment)
         if output is None:
-            key = "output_root" if task in MEMBERS else "output_path"
-            self.problems.append(f"{experiment.file}: globals/{key} is missing")
+            self.problems.append(f"{experiment.file}: {output_key(experiment)} is missing")
             return ()
         if task == "ensemble":
             return self._add_ensemble(experiment, output)
@@ -420,7 +413,8 @@ class _Builder:
     def _check(self, experiment: Experiment, made: Sequence[str]) -> None:
         try:
             experiment.check(self.types, made)
-        except ConfigError as error:
+            check_output(experiment)
+        except (ConfigError, OutputError) as error:
             self.problems += str(error).splitlines()
 
     def _check_backbone(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from foldsmith.atomic import write_text
+from foldsmith.atomic import remove_leftovers_of, write_text
 from foldsmith.config import Criterion, Project
 from foldsmith.errors import OutputError
 from foldsmith.looking import one_look
@@ -113,4 +113,5 @@ def _write(path: Path, title: str, lead: str, sections: Sequence[Section]) -> No
         sections=sections,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers_of(path)
     write_text(path, page)

@@ -15,6 +15,7 @@ import pandas as pd
 from foldsmith.data.images import Image, decode
 from foldsmith.data.intensity import IntensityRange
 from foldsmith.errors import DataError
+from foldsmith.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +133,7 @@ def picture(caption: str, figure: "Figure") -> Picture:
 
     buffer = BytesIO()
     # The same figure is the same bytes.
-    with mpl.rc_context({"svg.hashsalt": "foldsmith"}):
+    with uninterrupted(), mpl.rc_context({"svg.hashsalt": "foldsmith"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     width = min(_READABLE, round(figure.get_figwidth() * 72))
     return Picture(caption, _uri("image/svg+xml", buffer.getvalue()), width)

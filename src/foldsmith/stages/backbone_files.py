@@ -13,6 +13,7 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
 from foldsmith.models.backbone import create_backbone, num_features
 from foldsmith.models.weights import load_weights
+from foldsmith.stages.export_folder import exported_to
 from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.stages.output_folder import shown
 from foldsmith.stages.types import types_of
@@ -58,11 +59,11 @@ def write_backbone(experiment: Experiment, root: Path, target: Path, pick: str |
 
     from safetensors.torch import save_file
 
-    target.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in backbone.state_dict().items()}
-    with replacing(target / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-    write_json(target / CONFIG, config)
+    with exported_to(target) as begun:
+        with replacing(begun / WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        write_json(begun / CONFIG, config)
     print(f"wrote {shown(target / WEIGHTS)} ({config['architecture']}, {source.name}), {CONFIG}")
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import cv2
 
-from foldsmith.atomic import replacing
+from foldsmith.atomic import remove_leftovers_of, replacing
 from foldsmith.config import Experiment, Project
+from foldsmith.config.outputs import check_output
 from foldsmith.data.contact_sheet import contact_sheet
 from foldsmith.data.store import PhotoStore
 from foldsmith.errors import ConfigError
@@ -28,9 +29,11 @@ def check(project: Project, config: Path | str, overrides: Sequence[str] = ()) -
 
     Raises:
         ConfigError: One line per problem.
+        OutputError: It may not write into its output folder.
     """
     experiment = Experiment.load(project, Path(config), overrides)
     check_components(experiment, types_of(project))
+    check_output(experiment)
     return experiment.dump()
 
 
@@ -60,6 +63,7 @@ def show_augmentations(
     context = {"project": project, "images": store, "runtime": None, "task": None}
     dataset = experiment.build(types, context)["dataset/train"]
     image = cv2.cvtColor(contact_sheet(dataset, project.intensity_range), cv2.COLOR_RGB2BGR)
+    remove_leftovers_of(sheet)
     with replacing(sheet) as temporary:
         cv2.imwrite(str(temporary), image)
     return sheet

@@ -23,6 +23,7 @@ from foldsmith.blending.methods import (
     with_fewer_trials,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings, Experiment, Project
+from foldsmith.config.outputs import check_output
 from foldsmith.data.submission import submission_table
 from foldsmith.data.tables import (
     FOLD_COLUMN,
@@ -37,6 +38,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.arrays import Arrays, prefixed, write_arrays
+from foldsmith.owned import OwnedFiles
 from foldsmith.stages.infer import for_unreadable
 from foldsmith.stages.inputs import ensemble_inputs
 from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
@@ -106,6 +108,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     if experiment.globals.output_path is None:
         raise ConfigError(f"{experiment.file}: globals/output_path is missing")
     experiment.check(types_of(project))
+    check_output(experiment, force)
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
@@ -175,14 +178,16 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
     with lock(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
+        owned = OwnedFiles(folder)
+        earlier = owned.of()
+        new = [MANIFEST, *outputs, BLENDS]
+        if goal.metric.needs == "probabilities":
+            new.append(CROSS_FITTED_PROBABILITIES)
+        owned.record(new, "ensemble")
         # First, so that a run that is killed here does not look finished.
-        older = (
-            *(folder / PROBABILITIES, folder / CROSS_FITTED_PROBABILITIES),
-            *folder.glob("submission*.csv"),
-        )
-        for old in (folder / MANIFEST, *older):
-            old.unlink(missing_ok=True)
-        save_sources(folder, experiment)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        sources = save_sources(folder, experiment, "ensemble")
+        owned.remove(set(earlier) - {*new, *(str(p.relative_to(folder)) for p in sources)})
         for path, content in zip(files, outputs.values(), strict=True):
             write_csv(path, content)
         files += [folder / RESOLVED_CONFIG, folder / BLENDS]

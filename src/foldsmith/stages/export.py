@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from foldsmith.config import Criterion
-from foldsmith.errors import ConfigError, OutputError
-from foldsmith.stages.backbone_files import CONFIG, WEIGHTS, write_backbone
+from foldsmith.errors import ConfigError
+from foldsmith.stages.backbone_files import write_backbone
+from foldsmith.stages.export_folder import check_export_folder
 from foldsmith.stages.output_folder import open_run, read_resolved, shown
 from foldsmith.stages.predict import load
-from foldsmith.stages.predictor_files import PREDICTOR_FILE, write_predictor
+from foldsmith.stages.predictor_files import write_predictor
 
 
 def export(
@@ -48,14 +49,12 @@ def export(
     Raises:
         ConfigError: An argument is not for such a run, or an experiment is wrong.
         OutputError: The run is not finished, a file is missing or was changed, or the folder
-            holds an export already.
+            holds an export already, or something else.
     """
     opened, root = open_run(Path(run), project, trust)
     experiment = read_resolved(opened, root)
     target = Path(folder)
-    existing = [name for name in (PREDICTOR_FILE, WEIGHTS, CONFIG) if (target / name).exists()]
-    if existing and not force:
-        raise OutputError(f"{target / existing[0]}: exists already; add -f to replace it")
+    check_export_folder(target, force)
     if experiment.globals.task == "self-supervised":
         if blend is not None or criterion is not None or onnx:
             raise ConfigError(
@@ -64,8 +63,6 @@ def export(
             )
         write_backbone(experiment, root, target, "last" if pick is None else pick)
         return target
-    if target.is_dir() and any(target.iterdir()) and not (target / PREDICTOR_FILE).exists():
-        raise OutputError(f"{target}: holds other files, and no export; name a folder of its own")
     if pick is not None:
         raise ConfigError(f"{root}: is no pretraining, of which a backbone could be picked")
     predictor = load(root, blend=blend, criterion=criterion, project=opened.folder, trust=trust)

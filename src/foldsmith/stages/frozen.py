@@ -11,6 +11,7 @@ from torch import nn
 
 from foldsmith.atomic import remove_leftovers, write_npy
 from foldsmith.config import Experiment
+from foldsmith.config.outputs import check_output
 from foldsmith.data.tables import (
     FOLD_COLUMN,
     groups_of,
@@ -30,6 +31,7 @@ from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_heads import FittedHead
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.models.weights import TARGET_SCALE
+from foldsmith.owned import OwnedFiles
 from foldsmith.stages.infer import results_of, write_results
 from foldsmith.stages.inputs import features_inputs, frozen_inputs
 from foldsmith.stages.manifest import (
@@ -91,6 +93,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         raise ConfigError(f"{experiment.file}: globals/output_root is missing")
     types = types_of(project)
     check_components(experiment, types)
+    check_output(experiment, force=start == "force")
     root = project.path(settings.output_root)
     if start == "new":
         refuse_existing(root)
@@ -102,13 +105,16 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
     with lock(root):
         root.mkdir(parents=True, exist_ok=True)
         remove_leftovers(root)
-        for criterion in LABELS:
-            inference_manifest(root, criterion).unlink(missing_ok=True)
-        save_sources(root, experiment)
+        owned = OwnedFiles(root)
+        manifest = inference_manifest(root, UNCHOSEN)
+        heads = [head_file(fold) for fold in range(project.n_splits)]
+        owned.record([manifest.name, *heads], "fit")
+        owned.record([TRAIN_FEATURES, TEST_FEATURES, FEATURES_MANIFEST], "features")
         features, test_features = _features(experiment, root, types, hashes, start == "force")
         targets = targets_of(project, table)
         parts: list[FoldLogits] = []
         of_test: list[Array] = []
+        fitted_heads: list[HeadOfFold] = []
         form = None
         if task.scales:
             form, reason = form_of(settings.target_scale, targets)
@@ -126,7 +132,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
                 learned = of_fold.scale.forward(learned)
             fitted = head.fit(features[seen], learned, groups[seen], settings.seed)
             head_of_fold = HeadOfFold(fitted, of_fold.scale)
-            write_arrays(root / head_file(fold), head_of_fold.arrays())
+            fitted_heads.append(head_of_fold)
             logits = head_of_fold.logits(features[held_out])
             parts.append(FoldLogits(fold, None, held_out, logits, of_fold))
             if len(readable):
@@ -137,14 +143,20 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         scores = score_table(parts, targets, loss, metric)
         of_readable = np.stack(of_test) if of_test else None
         results = results_of(parts, task, targets, of_readable, readable, len(test), scores)
-        heads = [root / head_file(fold) for fold in range(project.n_splits)]
-        outputs = write_results(root, LABELS[UNCHOSEN], project, table, test, task, results)
         constant = constant_score(metric, project, table)
+        # From here on the old results are none.
+        manifest.unlink(missing_ok=True)
+        sources = save_sources(root, experiment, "fit")
+        for name, fitted_head in zip(heads, fitted_heads, strict=True):
+            write_arrays(root / name, fitted_head.arrays())
+        outputs = write_results(root, LABELS[UNCHOSEN], project, table, test, task, results, "fit")
+        names = (*heads, TRAIN_FEATURES, TEST_FEATURES, RESOLVED_CONFIG)
+        outputs += [root / name for name in names]
         write_manifest(
-            inference_manifest(root, UNCHOSEN),
+            manifest,
             f"fit {shown(root)}",
             inputs,
-            [*outputs, *heads, root / TRAIN_FEATURES, root / TEST_FEATURES, root / RESOLVED_CONFIG],
+            outputs,
             hashes,
             task=task.name,
             chooses_epochs=False,
@@ -155,6 +167,9 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             constant=constant,
             wall_s=watch.seconds,
         )
+        kept = (*outputs, *sources, manifest, root / FEATURES_MANIFEST)
+        made = {path.relative_to(root).as_posix() for path in kept}
+        owned.remove(set(owned.of()) - made)
     shown_scores = scores.drop(columns="epoch")
     print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     print_constant(metric, constant)
@@ -209,9 +224,9 @@ def _features(
         or differences(kept.inputs, inputs)
         or changed_outputs(root, kept, hashes)
     ):
-        (root / FEATURES_MANIFEST).unlink(missing_ok=True)
         watch = Stopwatch()
         train, test = _compute_features(experiment, types, hashes)
+        (root / FEATURES_MANIFEST).unlink(missing_ok=True)
         write_npy(root / TRAIN_FEATURES, train)
         write_npy(root / TEST_FEATURES, test)
         write_manifest(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import get_args
 
@@ -28,6 +29,7 @@ from foldsmith.hashing import FileHashes
 from foldsmith.locking import lock
 from foldsmith.models.runtime import Runtime, create_runtime
 from foldsmith.models.weights import load_weights
+from foldsmith.owned import OwnedFiles
 from foldsmith.stages.inputs import as_trained, hash_folds, infer_inputs, without_pretrained
 from foldsmith.stages.manifest import (
     MANIFEST,
@@ -144,7 +146,7 @@ def tidy_inference(root: Path, criterion: Criterion, n_splits: int) -> None:
     manifest = read_manifest(inference_manifest(root, criterion))
     if manifest is None or manifest.facts.get("keep_snapshots", True):
         return
-    if any(root.glob("fold*/snapshot_*.pth")):
+    if any(_snapshots(root, n_splits)):
         with _lock_all(root, n_splits):
             _delete_snapshots(root, n_splits)
 
@@ -181,7 +183,6 @@ def _infer(
     snapshots = {f"fold{item.fold}": item.sha256 for item in chosen}
     inputs = infer_inputs(experiment, criterion, snapshots, types, hashes)
     hashes.save()
-    inference_manifest(root, criterion).unlink(missing_ok=True)
     for item in chosen:
         if hashes.of(item.source) != item.sha256:
             raise OutputError(
@@ -190,9 +191,6 @@ def _infer(
             )
     # Those of the last epoch too: they chose nothing, and tell what the choice is worth.
     last = _last_snapshots(root, manifests, hashes)
-    for item in chosen + last:
-        if item.source != item.copy:
-            copy_file(item.source, item.copy)
 
     runtime = create_runtime(settings)
     task = create_task(settings, project)
@@ -206,9 +204,9 @@ def _infer(
         of_last = None
         if last and last[item.fold].epoch != item.epoch:
             of_last = _predict_oof(
-                last[item.fold].copy, last[item.fold].epoch, task, *parts_of_fold
+                last[item.fold].source, last[item.fold].epoch, task, *parts_of_fold
             )
-        oof_parts.append(_predict_oof(item.copy, item.epoch, task, *parts_of_fold))
+        oof_parts.append(_predict_oof(item.source, item.epoch, task, *parts_of_fold))
         last_parts.append(of_last or oof_parts[-1])
         models.append(parts["model"].cpu())
 
@@ -233,16 +231,24 @@ def _infer(
         of_readable = predict_in_turn(models, loader, runtime, "test", settings.tta)
 
     results = results_of(oof_parts, task, labels, of_readable, readable, len(test), scores)
+    # From here on the old results are none.
+    owned = OwnedFiles(root)
+    manifest = inference_manifest(root, criterion)
+    owned.record([manifest.name, *(item.copy.name for item in chosen + last)], "infer")
+    manifest.unlink(missing_ok=True)
+    for item in chosen + last:
+        if item.source != item.copy:
+            copy_file(item.source, item.copy)
     outputs = write_results(root, label, project, table, test, task, results)
     constant = constant_score(metric, project, table)
     resolved = root / RESOLVED_CONFIG
     if as_given.file.resolve() != resolved.resolve():
         # What readers of the folder go by is as it was run, whatever has happened to it.
-        save_sources(root, as_given)
+        save_sources(root, as_given, "train")
     outputs.append(resolved)
     # Last: this file says that the others are complete.
     write_manifest(
-        inference_manifest(root, criterion),
+        manifest,
         f"infer {shown(root)}",
         inputs,
         outputs,
@@ -346,6 +352,7 @@ def write_results(
     test: pd.DataFrame,
     task: Task,
     results: Results,
+    step: str = "infer",
 ) -> list[Path]:
     """Write predictions, logits and scores, each file whole.
 
@@ -357,6 +364,7 @@ def write_results(
         test: The test table.
         task: How logits become predictions.
         results: What to write.
+        step: What the files are listed under.
 
     Returns:
         The files.
@@ -378,6 +386,7 @@ def write_results(
         arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits
         arrays[f"test_logit_by_{label}.npy"] = results.test_logits
     tables[f"score_by_{label}.csv"] = results.scores
+    OwnedFiles(root).record([*tables, *arrays], step)
     for name, content in tables.items():
         write_csv(root / name, content)
     for name, array in arrays.items():
@@ -443,13 +452,18 @@ def _check_folds(project: Project, root: Path, folds_sha256: str) -> list[Manife
     return manifests
 
 
+def _snapshots(root: Path, n_splits: int) -> list[Path]:
+    """Return the snapshots that the trainings of an experiment have written and that are there."""
+    folders = [root / f"fold{k}" for k in range(n_splits)]
+    listed = [folder / name for folder in folders for name in OwnedFiles(folder).of()]
+    return [p for p in listed if fnmatch(p.name, "snapshot_*.pth") and p.is_file()]
+
+
 def _delete_snapshots(root: Path, n_splits: int) -> None:
-    snapshots = [
-        path for k in range(n_splits) for path in (root / f"fold{k}").glob("snapshot_*.pth")
-    ]
+    snapshots = _snapshots(root, n_splits)
     size = sum(path.stat().st_size for path in snapshots)
-    for path in snapshots:
-        path.unlink()
+    for folder in dict.fromkeys(path.parent for path in snapshots):
+        OwnedFiles(folder).remove(path.name for path in snapshots if path.parent == folder)
     if snapshots:
         print(
             f"deleted {len(snapshots)} training snapshots in {shown(root)}/fold* "

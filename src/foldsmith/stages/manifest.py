@@ -19,6 +19,7 @@ from foldsmith import __version__, ranks
 from foldsmith.atomic import write_json
 from foldsmith.errors import OutputError
 from foldsmith.hashing import FileHashes, hash_file, hash_value
+from foldsmith.owned import OwnedFiles
 
 MANIFEST = "manifest.json"
 
@@ -91,7 +92,9 @@ def write_manifest(
     hashes = zip(outputs, file_hashes.of_all(outputs), strict=True)
     made = {str(file.relative_to(path.parent)): digest for file, digest in hashes}
     cores = torch.get_num_threads() * ranks.size()
-    facts = {"versions": versions, "finished": finished, "cores": cores, **facts}
+    # All that is foldsmith's in the folder, should the list of it be lost.
+    files = sorted(set(OwnedFiles(path.parent).of()) - {*made, path.name})
+    facts = {"versions": versions, "finished": finished, "cores": cores, "files": files, **facts}
     write_json(path, _with_checksum(asdict(Manifest(step, normalised(inputs), made, facts))))
     file_hashes.save()
 

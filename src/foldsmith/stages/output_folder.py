@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any, Literal
 from foldsmith import ranks
 from foldsmith.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.config import Experiment, Project
+from foldsmith.config.outputs import claimant
 from foldsmith.config.project import PROJECT_FILE
 from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.hashing import FileHashes, hash_value
 from foldsmith.locking import lock
 from foldsmith.models.weights import read_snapshot
+from foldsmith.owned import OwnedFiles, is_empty
 from foldsmith.stages.manifest import (
     MANIFEST,
     UNFINISHED,
@@ -35,7 +36,14 @@ from foldsmith.training.extensions.progress import PROGRESS_FILE
 from foldsmith.training.extensions.snapshots import BELONGS_TO, RESUME_FILE
 
 RESOLVED_CONFIG = "resolved_config.yml"
-SOURCES = "sources"
+SOURCES = Path("sources")
+
+# What each training writes while it runs, beside what its extensions write through its manager. The
+# event files have names that only their writer knows.
+_RUNNING = (
+    *(MANIFEST, UNFINISHED, LOG_FILE, PROBES_FILE, PROGRESS_FILE, RESUME_FILE),
+    LOGGED_RUNS,
+)
 
 # What to do with a folder that exists: refuse it, replace what a training left there, go on
 # with the training that was begun, or (what `foldsmith run` does) whichever is needed.
@@ -91,16 +99,16 @@ def read_resolved(project: Project, root: Path) -> Experiment:
 
 
 def refuse_existing(folder: Path, resumable: bool = True) -> None:
-    """Make sure that a folder is not there.
+    """Make sure that a folder is not there, or empty.
 
     Args:
         folder: The folder.
         resumable: Whether the command has ``--resume``.
 
     Raises:
-        OutputError: It exists.
+        OutputError: There is something in it.
     """
-    if folder.exists():
+    if not is_empty(folder):
         resume = ", or --resume to go on" if resumable else ""
         raise OutputError(f"{folder}: exists already; add -f to replace what is in it{resume}")
 
@@ -199,25 +207,63 @@ def check_unchanged(before: Inputs, now: Inputs, folder: Path) -> None:
         )
 
 
-def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
-    """Make a folder ready for a training; what an earlier one left is removed if it is fresh."""
+def open_folder(folder: Path, step: str) -> bool:
+    """Make a folder that a training writes to, and reserve the names of its files.
+
+    Args:
+        folder: The folder, which is locked; what is in it stays.
+        step: As for :func:`prepare`.
+
+    Returns:
+        Whether an earlier training has left something there.
+
+    Raises:
+        OutputError: A file of another making is in the way.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    OwnedFiles(folder).record(_RUNNING, step.split()[0])
+    return any((folder / name).exists() for name in (MANIFEST, RESUME_FILE))
+
+
+def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
+    """Make a folder ready for a training; what an earlier one left is removed if it is fresh.
+
+    Args:
+        folder: The folder, which is locked.
+        step: Name of the step; its first word is what its files are listed under.
+        inputs: What the training is made from.
+        state: Whether it is ``fresh`` or continues.
+
+    Raises:
+        OutputError: A file of another making is in the way.
+    """
+    earlier = OwnedFiles(folder).of()
+    open_folder(folder, step)
     remove_leftovers(folder)
+    owned = OwnedFiles(folder)
     # First, so that whatever happens next, nothing here is taken for finished.
     (folder / MANIFEST).unlink(missing_ok=True)
     if state == "fresh":
-        (folder / UNFINISHED).unlink(missing_ok=True)
-        tables = [folder / name for name in (LOG_FILE, PROBES_FILE)]
-        for old in [*folder.glob("*.pth"), *folder.glob("*.png"), *tables, folder / LOGGED_RUNS]:
-            old.unlink(missing_ok=True)
-        shutil.rmtree(folder / EVENTS, ignore_errors=True)
+        # Not the file that says how far this training is.
+        owned.remove([UNFINISHED, *(name for name in earlier if name != PROGRESS_FILE)])
+        owned.record(_RUNNING, step.split()[0])
     write_json(
         folder / UNFINISHED,
         {
             **{"step": step, "inputs": normalised(inputs), "outputs": {}},
-            "facts": {"started_by": ranks.started_by()},
+            "facts": {"started_by": ranks.started_by(), "files": sorted(_RUNNING)},
         },
     )
+
+
+def outputs_of(folder: Path) -> list[Path]:
+    """Return what a training has made that is read again, for its manifest."""
+    transient = {*_RUNNING} - {LOG_FILE, PROBES_FILE}
+    names = sorted(set(OwnedFiles(folder).of()) - transient)
+    # Curves and copies of sources are for people: their loss makes nothing stale.
+    shown_only = (EVENTS, SOURCES)
+    kept = [n for n in names if not any(Path(n).is_relative_to(part) for part in shown_only)]
+    return [folder / n for n in kept if not n.endswith(".png") and (folder / n).is_file()]
 
 
 def owner_of_resume(step: str, inputs: Inputs) -> dict[str, str]:
@@ -270,39 +316,58 @@ def read_resume(folder: Path, belongs_to: Mapping[str, str]) -> dict[str, Any]:
 
 def clean_up(folder: Path, *, keep_resume: bool) -> None:
     """Remove what only an unfinished training needs, after its manifest was written."""
-    for path in _left_over(folder, keep_resume):
-        path.unlink(missing_ok=True)
+    owned = OwnedFiles(folder)
+    owned.remove(_left_over(keep_resume))
+    owned.forget_missing()
     remove_leftovers(folder)
 
 
 def tidy(folder: Path, *, keep_resume: bool) -> None:
     """Do what a finished training has left undone if it was killed after its last file."""
-    if any(path.exists() for path in _left_over(folder, keep_resume)):
+    owned = OwnedFiles(folder)
+    if any((folder / name).exists() for name in _left_over(keep_resume) if name in owned.steps):
         with lock(folder):
             clean_up(folder, keep_resume=keep_resume)
 
 
-def _left_over(folder: Path, keep_resume: bool) -> list[Path]:
-    names = [UNFINISHED, PROGRESS_FILE] if keep_resume else [UNFINISHED, PROGRESS_FILE, RESUME_FILE]
-    return [folder / name for name in names]
+def _left_over(keep_resume: bool) -> list[str]:
+    return [UNFINISHED, PROGRESS_FILE] if keep_resume else [UNFINISHED, PROGRESS_FILE, RESUME_FILE]
 
 
-def save_sources(folder: Path, experiment: Experiment) -> None:
+def save_sources(folder: Path, experiment: Experiment, step: str) -> list[Path]:
     """Write the resolved experiment and copies of the files it came from.
 
     ``resolved_config.yml`` is what was run, imports and overrides applied; ``sources`` holds
-    the experiment file and its imports, the project file and the project's own Python.
+    the experiment file and its imports, the project file and the project's own Python. The list
+    of the folder's files gets them, and the experiment whose output folder it is.
+
+    Args:
+        folder: The folder, which is locked.
+        experiment: The experiment.
+        step: What the files are listed under.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: A file of another making is in the way.
     """
-    write_text(folder / RESOLVED_CONFIG, experiment.dump())
-    sources = folder / SOURCES
-    if sources.exists():
-        shutil.rmtree(sources)
     root = experiment.project.folder
+    copies = {}
     for source in dict.fromkeys([*experiment.sources, *experiment.project.source_files]):
         path = source.resolve()
         # Files of the project keep their place in it; recipes of the package come beside them.
         inside = path.relative_to(root) if path.is_relative_to(root) else Path("recipes", path.name)
-        copy_file(path, sources / inside)
+        copies[(SOURCES / inside).as_posix()] = path
+    folder.mkdir(parents=True, exist_ok=True)
+    owned = OwnedFiles(folder)
+    owned.record([RESOLVED_CONFIG, *copies], step)
+    owned.claim(claimant(experiment))
+    owned.remove([n for n in owned.of() if Path(n).is_relative_to(SOURCES) and n not in copies])
+    write_text(folder / RESOLVED_CONFIG, experiment.dump())
+    for name, path in copies.items():
+        copy_file(path, folder / name)
+    return [folder / RESOLVED_CONFIG, *(folder / name for name in copies)]
 
 
 def is_record(name: str) -> bool:
@@ -321,7 +386,7 @@ def restore_records(folder: Path, experiment: Experiment, hashes: FileHashes) ->
     manifest = read_manifest(folder / MANIFEST)
     if manifest is None or not any(map(is_record, changed_outputs(folder, manifest, hashes))):
         return
-    save_sources(folder, experiment)
+    save_sources(folder, experiment, manifest.step.split()[0])
     records = [name for name in manifest.outputs if is_record(name)]
     digests = dict(zip(records, hashes.of_all(folder / name for name in records), strict=True))
     kept = {name: digest for name, digest in digests.items() if digest != "missing"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from foldsmith.atomic import replacing, write_csv, write_json
+from foldsmith.atomic import recover_folder, remove_leftovers_of, replacing, write_csv, write_json
 from foldsmith.blending.methods import restore_blend
 from foldsmith.config import Criterion, EnsembleSettings, Project
 from foldsmith.config.settings import MEMBERS
@@ -58,6 +58,7 @@ def load(
             something is not as it was when the run predicted the test photos.
     """
     exported = Path(run) if project is None else Path(project) / run
+    recover_folder(exported)
     if (exported / PREDICTOR_FILE).is_file():
         if blend is not None or criterion is not None:
             raise ConfigError(
@@ -188,6 +189,7 @@ def _check_format(path: Path) -> None:
 
 def _write(path: Path, table: pd.DataFrame) -> None:
     kind = path.suffix.lower()
+    remove_leftovers_of(path)
     if kind == ".csv":
         write_csv(path, table)
     elif kind == ".json":

@@ -5,8 +5,6 @@ member the experiment file and its weights. ``predictor.json`` names the members
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from foldsmith.models.onnx_model import OnnxModel, check_onnx, write_onnx
 from foldsmith.models.runtime import create_runtime, random_state_kept
 from foldsmith.models.weights import TARGET_SCALE, take_scale
 from foldsmith.stages.agreement import Agreement, agreement, made_up_images, sample_images
+from foldsmith.stages.export_folder import exported_to
 from foldsmith.stages.frozen import HeadOfFold
 from foldsmith.stages.inputs import TRAINING_ONLY, without_pretrained
 from foldsmith.stages.member_models import MemberModels, parts_of
@@ -95,11 +94,8 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> s
     if onnx:
         check_onnx()
     experiments = [_self_contained(member) for member in predictor.models]
-    folder = Path(os.path.abspath(folder))
     # Beside it, so that an earlier export is there until this one is whole.
-    begun = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    begun.mkdir(parents=True)
-    try:
+    with exported_to(folder) as begun:
         content = _sealed(begun, _write_all(predictor, experiments, begun, onnx))
         written = _read(begun, content, None, trust=True)
         images, what = sample_images(predictor.models[0].experiment.project)
@@ -110,11 +106,6 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> s
             rounding = agreement(predictor, exact, images)
             text += f" in float32; the run's own rounding changes them by {rounding.text}"
         write_json(begun / PREDICTOR_FILE, content)
-        if folder.exists():
-            shutil.rmtree(folder)
-        begun.rename(folder)
-    finally:
-        shutil.rmtree(begun, ignore_errors=True)
     return text
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.atomic import remove_leftovers, write_csv
+from foldsmith.atomic import remove_leftovers_of, write_csv
 from foldsmith.config import Experiment, Project
 from foldsmith.config.project import PROJECT_FILE
 from foldsmith.data.checks import table_problems
@@ -43,12 +43,16 @@ from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
 from foldsmith.hashing import FileHashes, digest_texts
 from foldsmith.locking import lock
+from foldsmith.owned import OwnedFiles
 from foldsmith.paths import Paths
 from foldsmith.stages.inputs import hash_contents, hash_tables, inputs_read
 from foldsmith.stages.manifest import PREPROCESS_MANIFEST, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import shown
 from foldsmith.stages.photos import stored_heads
 from foldsmith.texts import counted
+
+# The list of what preprocess has written, in a folder that is not foldsmith's.
+PREPROCESS_FILES = "preprocess_files.json"
 
 # An intensity range that clips a larger share of the values, or of which they take up a smaller
 # part, does not fit.
@@ -80,7 +84,8 @@ def preprocess(
 
     Raises:
         DataError: One line per problem of the tables and photos; a table was changed meanwhile.
-        OutputError: Another process is at it.
+        OutputError: Another process is at it, or the data folder has a file of the name of a
+            result that preprocess did not write.
     """
     watch = Stopwatch()
     with lock(project.data_dir / PREPROCESS_MANIFEST):
@@ -91,12 +96,15 @@ def _preprocess(
     project: Project, skip_bad: bool, experiments: Sequence[Experiment], watch: Stopwatch
 ) -> pd.DataFrame:
     data = project.data_dir
+    owned = OwnedFiles(data, PREPROCESS_FILES)
     hashes = FileHashes(project.hash_store)
     # Before anything is read: what is changed later is not what the results are made from.
     before = hash_tables(project, hashes)
     problems = table_problems(project)
     if problems:
         raise DataError("\n".join(problems))
+    table_name = project.fold_table.relative_to(data).as_posix()
+    owned.refuse_others([PREPROCESS_MANIFEST, IMG_INFO, STATS_BY_DATA, table_name])
     tables = {"train": read_train(project, with_bad=True), "test": read_test(project)}
     paths = photo_paths(project, tables["train"]) + photo_paths(project, tables["test"])
     ids = _ids(project, tables)
@@ -132,14 +140,18 @@ def _preprocess(
     _check_unchanged(project, before, hash_tables(project, hashes))
 
     # From here on the old results are none; a run that is killed below starts again.
+    optional = {name: some for name, some in ((BAD_PHOTOS, bad), (NEAR_DUPLICATES, leaks))}
+    outputs += [data / name for name, listed in optional.items() if len(listed)]
+    names = [path.relative_to(data).as_posix() for path in outputs]
+    earlier = owned.of()
+    owned.record([PREPROCESS_MANIFEST, *names], "preprocess")
     (data / PREPROCESS_MANIFEST).unlink(missing_ok=True)
-    remove_leftovers(data)
-    for name, listed in ((BAD_PHOTOS, bad), (NEAR_DUPLICATES, leaks)):
+    owned.remove(set(earlier) - {PREPROCESS_MANIFEST, *names})
+    for path in (*outputs, data / PREPROCESS_MANIFEST, data / PREPROCESS_FILES):
+        remove_leftovers_of(path)
+    for name, listed in optional.items():
         if len(listed):
             write_csv(data / name, listed)
-            outputs.append(data / name)
-        else:
-            (data / name).unlink(missing_ok=True)
     write_csv(data / IMG_INFO, info)
     write_csv(data / STATS_BY_DATA, statistics, index=True)
     write_csv(project.fold_table, with_folds)

@@ -7,6 +7,7 @@ from typing import Any
 
 from foldsmith import ranks
 from foldsmith.config import Experiment, Project
+from foldsmith.config.outputs import check_output
 from foldsmith.data.loader import one_photo
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.hashing import FileHashes
@@ -16,13 +17,14 @@ from foldsmith.models.speed import Measured, tune
 from foldsmith.stages.inputs import pretrain_inputs
 from foldsmith.stages.manifest import MANIFEST, Inputs, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
-    RESOLVED_CONFIG,
     Start,
     State,
     check_unchanged,
     claimed,
     clean_up,
     decide,
+    open_folder,
+    outputs_of,
     owner_of_resume,
     prepare,
     read_resume,
@@ -35,7 +37,13 @@ from foldsmith.stages.output_folder import (
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
-from foldsmith.training.extensions import EpochReport, MemoryPeak, Progress, resume_snapshot
+from foldsmith.training.extensions import (
+    Beginning,
+    EpochReport,
+    MemoryPeak,
+    Progress,
+    resume_snapshot,
+)
 from foldsmith.training.extensions.loggers import loggers_of
 from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.snapshots import restore
@@ -106,6 +114,7 @@ def pretrain_experiment(
         hashes = FileHashes(project.hash_store)
         folder = _folder_of(experiment, start)
         check_components(experiment, types)
+        check_output(experiment, force=start == "force")
     before = ranks.from_main(partial(pretrain_inputs, experiment, types, hashes))
     with ranks.main_first():
         runtime = create_runtime(settings)
@@ -132,31 +141,43 @@ def pretrain_experiment(
             parts[name] if name in experiment.tree else None for name in ("progressive", "probe")
         )
     model = synchronised(model)
+    with ranks.main_first():
+        for part in ("manager", "extensions"):
+            parts[part]
     step_name = f"pretrain {settings.output_path}"
     with claimed(folder):
 
-        def begin() -> tuple[Inputs, State]:
+        def look() -> tuple[Inputs, State]:
             inputs = pretrain_inputs(experiment, types, hashes)
             hashes.save()
             check_unchanged(before, inputs, folder)
             longer = may_be_longer(experiment, types)
-            state = decide(folder, inputs, start_in(folder, start), longer)
-            if state != "done":
-                prepare(folder, step_name, inputs, state)
-                save_sources(folder, experiment)
-            return inputs, state
+            return inputs, decide(folder, inputs, start_in(folder, start), longer)
 
-        inputs, state = ranks.from_main(begin)
+        inputs, state = ranks.from_main(look)
         if state == "done":
             print(f"{shown(folder)}: finished already")
             if ranks.is_main():
                 restore_records(folder, experiment, hashes)
             return folder
+
+        def begin() -> None:
+            prepare(folder, step_name, inputs, state)
+            save_sources(folder, experiment, "pretrain")
+
+        beginning = Beginning(begin)
+        with ranks.main_first():
+            if ranks.is_main():
+                # What an earlier training has left stays until this one has something to keep.
+                earlier = open_folder(folder, step_name)
+                if state == "continue" or not earlier:
+                    beginning.now()
         manager = parts["manager"]
         progress = Progress(folder, settings.max_epoch, listener)
         loggers = loggers_of(experiment, folder, experiment.file.stem) if ranks.is_main() else []
         owner = owner_of_resume(step_name, inputs)
         extensions = [
+            beginning,
             *([] if probe is None else [probe]),
             *parts["extensions"],
             MemoryPeak(runtime.device),
@@ -169,7 +190,7 @@ def pretrain_experiment(
             restore(manager, read_resume(folder, owner))
             print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
         for logger in loggers:
-            logger.open(manager)
+            beginning.then(partial(logger.open, manager))
         print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
         run_training(
             manager,
@@ -184,15 +205,14 @@ def pretrain_experiment(
         )
         if not ranks.is_main():
             return folder
-        outputs = [*sorted(folder.glob("backbone_epoch_*.pth")), folder / RESOLVED_CONFIG]
         if probe is not None:
-            outputs += probe.keep_best(folder)
+            probe.keep_best(folder)
             print(f"the best probe is that of epoch {probe.best_epoch}, see {PROBES_FILE}")
         write_manifest(
             folder / MANIFEST,
             step_name,
             inputs,
-            outputs,
+            outputs_of(folder),
             hashes,
             task=settings.task,
             seed=settings.seed,

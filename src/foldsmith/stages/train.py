@@ -14,6 +14,7 @@ from torch import nn
 
 from foldsmith import ranks
 from foldsmith.config import Experiment, Parts, Project
+from foldsmith.config.outputs import check_output
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.auxiliary import read_auxiliary
 from foldsmith.data.loader import PhotoLoader, one_photo
@@ -29,17 +30,19 @@ from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import Runtime, create_runtime, random_state_kept, seed_everything
 from foldsmith.models.speed import Measured, tune
 from foldsmith.models.weights import keep_scale
+from foldsmith.owned import OwnedFiles
 from foldsmith.stages.frozen import fit_experiment
 from foldsmith.stages.inputs import train_inputs
-from foldsmith.stages.manifest import MANIFEST, Stopwatch, write_manifest
+from foldsmith.stages.manifest import MANIFEST, Inputs, Stopwatch, write_manifest
 from foldsmith.stages.output_folder import (
-    RESOLVED_CONFIG,
     Start,
     State,
     check_unchanged,
     claimed,
     clean_up,
     decide,
+    open_folder,
+    outputs_of,
     owner_of_resume,
     prepare,
     read_resume,
@@ -57,8 +60,13 @@ from foldsmith.tasks.metrics import Metric
 from foldsmith.tasks.scoring import check_metric
 from foldsmith.tasks.task import Task, create_task, labels_of
 from foldsmith.training.auxiliary import AuxiliaryLoss
-from foldsmith.training.extensions import EpochReport, MemoryPeak, Progress, resume_snapshot
-from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions import (
+    Beginning,
+    EpochReport,
+    MemoryPeak,
+    Progress,
+    resume_snapshot,
+)
 from foldsmith.training.extensions.loggers import loggers_of
 from foldsmith.training.extensions.snapshots import every_epoch_snapshot, restore
 from foldsmith.training.loop import run_training
@@ -135,6 +143,7 @@ def train_folds(
         hashes = FileHashes(project.hash_store)
         root = _root_of(experiment)
         check_components(experiment, types)
+        check_output(experiment, force=start == "force")
         chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
         task = create_task(settings, project)
         _, all_labels = _read_labels(experiment, task)
@@ -208,6 +217,10 @@ def train_folds(
             _start_head(model, of_train, runtime)
             # Another machine may have rounded it otherwise.
             model = same_weights(model)
+        with ranks.main_first():
+            # Built when the weights are what the training starts from: an average copies them.
+            for part in ("loss", "optimizer", "scheduler", "ema", "manager", "extensions"):
+                parts[part]
         step_name = f"train {settings.output_root} fold {fold}"
         with claimed(folder):
             # Again, now that nobody else can change it.
@@ -217,15 +230,14 @@ def train_folds(
             if state == "done":  # by another process, while the parts were built
                 print(f"fold {fold}: finished already")
                 continue
+            begin = partial(_begin, experiment, of_fold, fold, root, step_name, inputs, state)
+            beginning = Beginning(begin)
             with ranks.main_first():
                 if ranks.is_main():
-                    # Trainings of other folds hold it for a moment each, and may all begin at
-                    # once; an inference holds it for long.
-                    with lock(root, wait_s=60):
-                        _remove_inferred(root, fold)
-                        save_sources(root, experiment)
-                    prepare(folder, step_name, inputs, state)
-                    save_sources(folder, of_fold)
+                    # What an earlier training has left stays until this one has something to keep.
+                    earlier = open_folder(folder, step_name)
+                    if state == "continue" or not earlier:
+                        beginning.now()
             print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
             if ranks.is_main():
                 for line in lines_of_fold(fold, task_of_fold.scale, labels[seen]):
@@ -233,17 +245,15 @@ def train_folds(
             progress = Progress(folder, settings.max_epoch, listener)
             owner = owner_of_resume(step_name, inputs)
             _train_fold(
-                *(of_fold, parts, model, task_of_fold, auxiliary, runtime, state, progress, owner)
+                *(of_fold, parts, model, task_of_fold, auxiliary, runtime, state, progress, owner),
+                beginning,
             )
             if ranks.is_main():
                 write_manifest(
                     folder / MANIFEST,
                     step_name,
                     inputs,
-                    [
-                        *sorted(folder.glob("snapshot_*.pth")),
-                        *(folder / LOG_FILE, folder / RESOLVED_CONFIG),
-                    ],
+                    outputs_of(folder),
                     hashes,
                     task=settings.task,
                     seed=settings.seed,
@@ -263,6 +273,26 @@ def train_folds(
     if ranks.is_main() and (advice := more_epochs_may_help(root, project.n_splits)):
         print(advice, flush=True)
     return root
+
+
+def _begin(
+    experiment: Experiment,
+    of_fold: Experiment,
+    fold: int,
+    root: Path,
+    step_name: str,
+    inputs: Inputs,
+    state: State,
+) -> None:
+    """Make a fold's folder, and the experiment's, ready for its training."""
+    folder = root / f"fold{fold}"
+    # Trainings of other folds hold it for a moment each, and may all begin at once; an inference
+    # holds it for long.
+    with lock(root, wait_s=60):
+        _remove_inferred(root, fold)
+        save_sources(root, experiment, "train")
+    prepare(folder, step_name, inputs, state)
+    save_sources(folder, of_fold, "train")
 
 
 def _read_labels(
@@ -309,6 +339,7 @@ def _train_fold(
     state: State,
     progress: Progress,
     owner: Mapping[str, str],
+    beginning: Beginning,
 ) -> None:
     settings = experiment.globals
     mixup = parts["dataset/mixup"] if "mixup" in experiment.tree["dataset"] else None
@@ -320,6 +351,7 @@ def _train_fold(
     name = f"{experiment.file.stem} {folder.name}"
     loggers = loggers_of(experiment, folder, name) if ranks.is_main() else []
     extensions = [
+        beginning,
         parts["eval"],
         *parts["extensions"],
         *every_epoch,
@@ -333,7 +365,7 @@ def _train_fold(
         restore(manager, read_resume(folder, owner))
         print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
     for logger in loggers:
-        logger.open(manager)
+        beginning.then(partial(logger.open, manager))
     step = FineTuneStep(
         *(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed),
         head_epochs=settings.head_epochs,
@@ -463,7 +495,11 @@ def _chosen_folds(project: Project, wanted: int | list[int] | None) -> list[int]
 
 def _remove_inferred(root: Path, fold: int) -> None:
     """Remove what was inferred from an earlier training of a fold."""
-    for result in [*root.glob("manifest_by_*"), *root.glob("*_by_*")]:
-        result.unlink(missing_ok=True)
-    for snapshot in root.glob(f"*_model_fold{fold}.pth"):
-        snapshot.unlink()
+    owned = OwnedFiles(root)
+    inferred = owned.of("infer")
+    # Manifests first, so that nothing looks finished. Other folds' copies of weights stay.
+    manifests = [name for name in inferred if name.startswith("manifest_by_")]
+    copies = [name for name in inferred if name.endswith(".pth")]
+    own = [name for name in copies if name.endswith(f"_fold{fold}.pth")]
+    owned.remove(manifests)
+    owned.remove([*(name for name in inferred if name not in copies), *own])

@@ -11,10 +11,20 @@ from torch import nn
 from foldsmith import ranks
 from foldsmith.atomic import replacing
 from foldsmith.config import Types
+from foldsmith.owned import OwnedFiles
+
+# What the files that extensions write are listed under, see :mod:`foldsmith.owned`.
+TRAINING = "training"
 
 
 class AtomicWriter(ppe.writing.SimpleWriter):
-    """A writer that renames over the old file; the stock one moves the old file away first."""
+    """A writer that renames over the old file; the stock one moves the old file away first.
+
+    Each file is put on the list of the output folder's files before it is written.
+    """
+
+    def initialize(self, out_dir: str) -> None:
+        """Make no folder: a manager is built before the output folder is claimed."""
 
     def save(
         self,
@@ -25,8 +35,12 @@ class AtomicWriter(ppe.writing.SimpleWriter):
         append: bool,
         **savefun_kwargs: Any,
     ) -> None:
-        """Write ``target`` to ``filename`` in the writer's folder, then clean up old snapshots."""
-        path = Path(self.out_dir or out_dir) / filename
+        """Write ``target`` to ``filename`` in the writer's folder, then clean up old snapshots.
+
+        Raises:
+            OutputError: The file exists, and foldsmith did not write it.
+        """
+        path = OwnedFiles(Path(self.out_dir or out_dir)).path(filename, TRAINING)
         with replacing(path) as temporary, temporary.open("wb") as file:
             try:
                 savefun(target, file, **savefun_kwargs)

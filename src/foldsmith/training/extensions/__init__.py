@@ -1,6 +1,7 @@
 """Extensions of the manager, one subject each."""
 
 from foldsmith.config import Types
+from foldsmith.training.extensions.beginning import Beginning
 from foldsmith.training.extensions.collapse import CollapseWatch, RankWatch
 from foldsmith.training.extensions.console import ConsoleReport
 from foldsmith.training.extensions.evaluator import Evaluator
@@ -17,7 +18,7 @@ from foldsmith.training.extensions.snapshots import (
     weights_snapshot,
 )
 
-__all__ = ["TYPES", "EpochReport", "MemoryPeak", "Progress", "resume_snapshot"]
+__all__ = ["TYPES", "Beginning", "EpochReport", "MemoryPeak", "Progress", "resume_snapshot"]
 
 TYPES: Types = {
     "CollapseWatch": CollapseWatch,

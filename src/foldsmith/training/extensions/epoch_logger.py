@@ -15,6 +15,7 @@ from pytorch_pfn_extras.training import extension
 
 from foldsmith.atomic import write_json
 from foldsmith.errors import one_line
+from foldsmith.interrupts import uninterrupted
 
 # In the output folder: under which name a logger knows this training, so that one which goes on
 # goes on there too.
@@ -117,7 +118,9 @@ class EpochLogger(extension.Extension):
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
-            action()
+            # A signal inside a library's callback would look like a failure of the library.
+            with uninterrupted():
+                action()
         except Exception as error:  # whatever a library or its server may do
             self._logger = None
             print(

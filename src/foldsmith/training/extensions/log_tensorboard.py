@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import pytorch_pfn_extras as ppe
 
+from foldsmith.owned import OwnedFiles
 from foldsmith.training.extensions.epoch_logger import Log, LoggedRun
+from foldsmith.training.manager import TRAINING
 
-# In the output folder; a training that begins anew removes it.
+# In the output folder; a training that begins anew removes what these loggers wrote there.
 EVENTS = "tensorboard"
 
 
@@ -26,7 +28,11 @@ class TensorBoardLogger:
         last = log[-1] if log and any(folder.glob("events.*")) else {"epoch": 0, "iteration": 0}
         self.last_epoch = int(last["epoch"])
         # What a killed training has written of an epoch that is trained again counts no more.
+        before = set(folder.glob("events.*"))
         self._writer = _Writer(out_dir=str(folder), purge_step=last["iteration"] + 1)
+        written = (path.name for path in sorted(set(folder.glob("events.*")) - before))
+        names = [f"{EVENTS}/{name}" for name in written]
+        OwnedFiles(run.folder).record(names, TRAINING, written=True)
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Write the values of an epoch, so that they survive a kill."""

@@ -1,10 +1,9 @@
 """Curves of what is logged."""
 
-from pathlib import Path
+from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
-from foldsmith.atomic import replacing
 from foldsmith.tasks.metrics import Metric
 
 
@@ -77,5 +76,9 @@ class PlotLog(extension.Extension):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-        with replacing(Path(manager.out) / self.filename) as temporary:
-            figure.savefig(temporary, dpi=100)
+
+        def save(target: Figure, file: Any) -> None:
+            target.savefig(file, format="png", dpi=100)
+
+        writer: Any = manager.writer
+        writer(self.filename, manager.out, figure, savefun=save)

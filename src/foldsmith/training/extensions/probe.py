@@ -21,8 +21,10 @@ from foldsmith.evaluation.predict import predict_logits
 from foldsmith.evaluation.probes import effective_rank, knn_oof, ridge_oof
 from foldsmith.models.runtime import Runtime
 from foldsmith.models.ssl.parts import feature_std
+from foldsmith.owned import OwnedFiles
 from foldsmith.tasks.metrics import value_metric
 from foldsmith.training.extensions.snapshots import every_and_last
+from foldsmith.training.manager import TRAINING
 
 PROBES_FILE = "probes.csv"
 
@@ -128,21 +130,19 @@ class Probe(extension.Extension):
         best = self.metric.best([record["ridge"] for record in self._records])
         return int(self._records[best]["epoch"])
 
-    def keep_best(self, folder: Path) -> list[Path]:
+    def keep_best(self, folder: Path) -> None:
         """Keep the backbone with the best ridge probe; call it when the training has ended.
 
         Args:
             folder: Output folder of the training, with the backbones of all probed epochs.
-
-        Returns:
-            The copy of that backbone, and the table of all probes.
         """
         table = pd.DataFrame(self._records)
         table["best"] = table["epoch"] == self.best_epoch
-        backbone, probes = folder / BACKBONE_OF_PROBE, folder / PROBES_FILE
+        names = (BACKBONE_OF_PROBE, PROBES_FILE)
+        OwnedFiles(folder).record(names, TRAINING)
+        backbone, probes = (folder / name for name in names)
         copy_file(folder / BACKBONE_OF_EPOCH.format(epoch=self.best_epoch), backbone)
         write_csv(probes, table)
-        return [backbone, probes]
 
     def state_dict(self) -> dict[str, Any]:
         """Return all probes so far."""

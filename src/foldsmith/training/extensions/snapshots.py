@@ -16,6 +16,7 @@ from pytorch_pfn_extras.training.triggers import (
 )
 from torch import nn
 
+from foldsmith.owned import OwnedFiles
 from foldsmith.tasks.metrics import Metric
 
 RESUME_FILE = "resume.pth"
@@ -80,23 +81,22 @@ class WeightsSnapshot(extension.Extension):
     def remove_superseded(self, folder: Path) -> None:
         """Remove the oldest files beyond ``keep``."""
         if self.keep is not None:
-            for path in list(self._files(folder).values())[: -self.keep]:
-                path.unlink(missing_ok=True)
+            OwnedFiles(folder).remove(list(self._files(folder).values())[: -self.keep])
 
     def remove_after(self, folder: Path, epoch: int) -> None:
         """Remove the files of epochs that a restored training has not seen."""
-        for number, path in self._files(folder).items():
-            if number > epoch:
-                path.unlink(missing_ok=True)
+        later = [name for number, name in self._files(folder).items() if number > epoch]
+        OwnedFiles(folder).remove(later)
 
-    def _files(self, folder: Path) -> dict[int, Path]:
-        """Return this extension's files by epoch, oldest first."""
+    def _files(self, folder: Path) -> dict[int, str]:
+        """Return the names of this extension's files by epoch, oldest first."""
         # "snapshot_by_metric_epoch_{.epoch}.pth" as what stands before and after the number.
         (before, _, _, _), *rest = string.Formatter().parse(self.filename)
         after = rest[0][0] if rest else ""
         found = {
-            path.name[len(before) : len(path.name) - len(after)]: path
-            for path in folder.glob(f"{before}*{after}")
+            name[len(before) : len(name) - len(after)]: name
+            for name in OwnedFiles(folder).of()
+            if name.startswith(before) and name.endswith(after) and (folder / name).exists()
         }
         return {
             int(number): found[number]
