@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import inspect
+import io
 import json
 import os
 import re
@@ -877,7 +878,7 @@ def predict(
         trust=trust_python,
     )
     if output is None:
-        typer.echo(table.to_csv(index=False), nl=False)
+        _print_data(table.to_csv(index=False))
 
 
 @app.command()
@@ -975,6 +976,19 @@ for _part in (*app.registered_commands, app.registered_callback):
     _part.help = _with_examples(inspect.getdoc(_part.callback) or "")
 
 
+def _print_data(text: str) -> None:
+    """Print what programs read, to the byte: UTF-8, and paths as they are, whatever the terminal.
+
+    Escapes would be other data.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.flush()
+    else:
+        sys.stdout.write(text)
+
+
 def _epoch_seconds(texts: Sequence[str]) -> dict[str, float]:
     """Return name -> seconds of what is written as ``000=12.5``."""
     seconds = {}
@@ -1007,6 +1021,11 @@ def main() -> None:
 
     The exit codes are those of :data:`EPILOG`; --debug changes none of them.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal or a file's encoding lacks, as Japanese in latin-1, is escaped: nothing
+        # that is only printed may end a command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv[1:]
     # Wherever it stands, as in "foldsmith train ... --debug".
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

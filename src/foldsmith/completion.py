@@ -89,7 +89,7 @@ def _going_on(incomplete: str, found: list[str]) -> list[str]:
 def _task(folder: Path) -> str | None:
     """Return the task of the run in an output folder, without parsing what it has left."""
     try:
-        found = re.search(r"^  task: (\S+)$", (folder / _RESOLVED).read_text(), re.MULTILINE)
+        found = re.search(r"^  task: (\S+)$", (folder / _RESOLVED).read_text("utf-8"), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
         return None
     return found[1] if found else None
