@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from foldsmith.blending import stacking
-from foldsmith.blending.base import Goal, Rows
+from foldsmith.blending.base import FittedOnSome, FittedWeights, Goal, Rows
 from foldsmith.blending.calibration import CalibratedBlend
 from foldsmith.blending.greedy import greedy_weights
 from foldsmith.blending.methods import create_blend, restore_blend, with_fewer_trials
@@ -192,3 +192,19 @@ def test_trees_of_another_form_are_not_taken(monkeypatch):
     monkeypatch.setattr(stacking, "boosted_trees", other)
     with pytest.raises(TrainingError, match="leave stack out of ensemble/methods"):
         create_blend("stack", goal(), SETTINGS, 0).fit(rows(predictions), targets)
+
+
+@given(
+    weights=st.lists(st.sampled_from([None, 0.0, 0.25, -0.5, 1.0]), min_size=1, max_size=6),
+)
+def test_a_blend_of_the_members_with_a_say_is_the_blend(weights):
+    # None: a member that was left out before the weights were fitted.
+    fitted_on = np.array([weight is not None for weight in weights])
+    inner = FittedWeights(np.array([w for w in weights if w is not None]), (0.0, 3.0))
+    said = Rows(np.random.default_rng(0).normal(1, 1, (len(weights), 6)), np.empty((6, 0)))
+    for one in (inner.among(fitted_on), FittedOnSome(inner, fitted_on)):
+        used = one.uses(len(weights))
+        assert used.tolist() == [weight not in (None, 0.0) for weight in weights]
+        if used.any():
+            alone = one.only(used).predict(said.of_members(used))
+            np.testing.assert_allclose(alone, one.predict(said), atol=1e-12)

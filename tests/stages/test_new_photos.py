@@ -22,7 +22,7 @@ from foldsmith.config import Project
 from foldsmith.data.photos_at_hand import find_photos
 from foldsmith.data.tables import photo_paths, read_test
 from foldsmith.errors import ConfigError, DataError, OutputError
-from foldsmith.stages import ensemble, infer, predict, train
+from foldsmith.stages import ensemble, export, infer, predict, train
 
 QUICK = {"globals/max_epoch": 1, "loader/train/num_workers": 0}
 BACKBONE = "output/000/backbone_epoch_1.pth"
@@ -92,7 +92,8 @@ def test_the_test_photos_get_what_was_submitted(finished, predictor, predicted):
     assert predicted["path"].tolist() == [str(path) for path in photos_of(finished)]
     equal(predicted["prediction"], submitted(finished, f"{RUN}/submission.csv"))
     assert predicted["prediction"].nunique() > 4
-    assert predictor.members == ["100", "200", "300"]
+    # Those that have a say.
+    assert len(predictor.members) > 1 and set(predictor.members) <= {"100", "200", "300"}
     assert (
         predictor.blend
         == json.loads((finished / RUN / "manifest.json").read_text())["facts"]["submit"]
@@ -113,6 +114,29 @@ def test_every_blend_is_the_one_of_its_submission(finished):
         equal(found, submitted(finished, f"{RUN}/submission_{file}.csv"))
     with pytest.raises(ConfigError, match=r"no blend 'rigde' \(did you mean ridge\?\)"):
         package.load(finished / RUN, blend="rigde")
+
+
+def test_members_without_a_say_are_not_opened_and_do_not_count(project_dir, tmp_path):
+    photos = photos_of(project_dir)
+    whole = package.load(project_dir / RUN, blend="avg-all")
+    wanted = submitted(project_dir, f"{RUN}/submission_best.csv")
+    best = package.load(project_dir / RUN, blend="best")
+    (name,) = best.members
+    for folder in {"100", "200", "300"} - {name}:
+        for file in (project_dir / "output" / folder).glob("*"):
+            if file.suffix in (".pth", ".safetensors"):
+                file.unlink()
+    best = package.load(project_dir / RUN, blend="best")
+    assert best.members == [name] and len(best.models) == 1
+    table = best.predict(photos)
+    equal(table["prediction"], wanted)
+    # Of one member it is that of its folds, as if it were asked alone.
+    alone = package.load(project_dir / "output" / name, criterion="last").predict(photos)
+    equal(table["spread"], alone["spread"])
+    assert not np.allclose(table["spread"], whole.predict(photos)["spread"])
+    export(project_dir / RUN, tmp_path / "kept", blend="best")
+    assert [path.name for path in (tmp_path / "kept/members").iterdir()] == [name]
+    pd.testing.assert_frame_equal(package.load(tmp_path / "kept").predict(photos), table, rtol=1e-5)
 
 
 def test_a_stack_knows_new_photos_as_it_knew_the_old(project_dir, monkeypatch):
@@ -218,7 +242,7 @@ def test_a_photo_on_its_side_is_turned_for_every_kind(finished, predictor, tmp_p
 
 
 def test_memory_is_taken_in_parts(finished, predictor, predicted, monkeypatch):
-    monkeypatch.setattr(sys.modules["foldsmith.stages.predictor"], "_CHUNK_BYTES", 20_000)
+    monkeypatch.setattr(sys.modules["foldsmith.stages.predictor"], "_CHUNK_BYTES", 8_000)
     asked = []
     logits = predictor.models[0].logits
     monkeypatch.setattr(
@@ -272,7 +296,7 @@ def album(finished, tmp_path):
     return folder
 
 
-def test_the_command_line_predicts_folders_and_patterns(finished, album, predicted, cli):
+def test_the_command_line_predicts_folders_and_patterns(finished, predictor, album, predicted, cli):
     wanted = predicted["prediction"]
     folder = str(album)
     result = cli(finished, "predict", "--run", RUN, folder, "-o", str(album / "out.csv"))
@@ -284,7 +308,8 @@ def test_the_command_line_predicts_folders_and_patterns(finished, album, predict
     equal(table["prediction"], wanted)
     assert (
         "wrote " in result.stdout
-        and f"(8 photos; by {blend_of(finished)} of 100, 200, 300)" in (result.stdout)
+        and f"(8 photos; by {blend_of(finished)} of {', '.join(predictor.members)})"
+        in (result.stdout)
     )
     # From anywhere, patterns and files too, each photo once; without -o on the terminal.
     pattern, file = f"{folder}/**/*.jpg", f"{folder}/b/3.jpg"
@@ -391,7 +416,7 @@ def damage(path):
 def test_missing_and_changed_files_are_named(project_dir, file, act, message):
     act(project_dir / file)
     with pytest.raises((OutputError, ConfigError), match=message) as error:
-        package.load(project_dir / RUN)
+        package.load(project_dir / RUN, blend="avg-all")
     assert Path(file).name in str(error.value) and "\n" not in str(error.value)
 
 

@@ -162,6 +162,13 @@ class FittedBlend(Protocol):
             members: The members that it was fitted on, shape (n_members,).
         """
 
+    def only(self, used: Mask) -> "FittedBlend":
+        """Return it for rows of the members alone that it uses.
+
+        Args:
+            used: :meth:`uses`, shape (n_members,), with at least one.
+        """
+
     def predict(self, rows: Rows) -> Array:
         """Return the blended predictions, shape (n,) or (n, n_classes)."""
 
@@ -210,6 +217,10 @@ class FittedWeights:
         weights = np.zeros(len(members))
         weights[members] = self.weights
         return FittedWeights(weights, self.bounds, self.origin)
+
+    def only(self, used: Mask) -> "FittedWeights":
+        """Return the weights that are not 0."""
+        return FittedWeights(self.weights[used], self.bounds)
 
     def predict(self, rows: Rows) -> Array:
         """Return the clipped sums."""
@@ -307,6 +318,10 @@ class FittedOnSome:
         """Return it for rows of still more members."""
         return FittedOnSome(self, members)
 
+    def only(self, used: Mask) -> FittedBlend:
+        """Return the blend itself, for those of its members that it uses."""
+        return self.blend.only(used[self.members])
+
     def predict(self, rows: Rows) -> Array:
         """Return what the blend makes of its members' predictions."""
         return self.blend.predict(rows.of_members(self.members))
@@ -346,6 +361,10 @@ class FittedConstant:
     def uses(self, n_members: int) -> Mask:
         """Return that it uses no member."""
         return np.zeros(n_members, dtype=np.bool_)
+
+    def only(self, used: Mask) -> "FittedConstant":
+        """Return itself."""
+        return self
 
     def among(self, members: Mask) -> "FittedConstant":
         """Return itself."""

@@ -88,6 +88,10 @@ class FittedThresholds:
         """Return it for rows of more members."""
         return replace(self, blend=self.blend.among(members))
 
+    def only(self, used: Mask) -> "FittedThresholds":
+        """Return it for rows of the members alone that the blend uses."""
+        return replace(self, blend=self.blend.only(used))
+
     def predict(self, rows: Rows) -> Array:
         """Return the classes' values, shape (n,)."""
         return apply_thresholds(self.blend.predict(rows), self.thresholds, self.goal.metric)
@@ -123,6 +127,10 @@ class FittedCurve:
     def among(self, members: Mask) -> "FittedCurve":
         """Return it for rows of more members."""
         return replace(self, blend=self.blend.among(members))
+
+    def only(self, used: Mask) -> "FittedCurve":
+        """Return it for rows of the members alone that the blend uses."""
+        return replace(self, blend=self.blend.only(used))
 
     def predict(self, rows: Rows) -> Array:
         """Return the calibrated predictions, shape (n,)."""

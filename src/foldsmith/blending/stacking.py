@@ -99,6 +99,10 @@ class FittedTrees:
         """Return it for rows of more members."""
         return self if members.all() else FittedOnSome(self, members)
 
+    def only(self, used: Mask) -> "FittedTrees":
+        """Return itself: every member is used."""
+        return self
+
     def predict(self, rows: Rows) -> Array:
         """Return values within the target range, shape (n,), or probabilities."""
         # Here, not above: few commands need scipy, which takes long to import.

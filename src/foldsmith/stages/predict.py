@@ -2,7 +2,8 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -82,12 +83,27 @@ def load(
     manifest = read_manifest(root / MANIFEST)
     if manifest is None:
         raise OutputError(f"{root / MANIFEST}: no such file; run 'foldsmith ensemble' first")
-    members = [
-        read_member(opened, folder, settings.criterion, device) for folder in settings.experiments
-    ]
     predictions = member_hashes(opened, experiment)
     name = str(manifest.facts["submit"]) if blend is None else blend
-    return Predictor(root, members, _read_blend(opened, root, manifest, predictions, name))
+    chosen_blend = _read_blend(opened, root, manifest, predictions, name)
+    folders, chosen_blend = _members_with_a_say(settings.experiments, chosen_blend)
+    members = [read_member(opened, folder, settings.criterion, device) for folder in folders]
+    return Predictor(root, members, chosen_blend)
+
+
+def _members_with_a_say(
+    folders: Sequence[str], blend: NamedBlend
+) -> tuple[Sequence[str], NamedBlend]:
+    """Return the members whose predictions a blend uses, and the blend of these alone.
+
+    Models of the others are not read: they would cost time and memory, and change nothing.
+    """
+    used = blend.fitted.uses(len(folders))
+    # Trees have their columns at fixed places, probabilities of all members among them.
+    if blend.with_facts or used.all() or not used.any():
+        return folders, blend
+    kept = [folder for folder, has_a_say in zip(folders, used, strict=True) if has_a_say]
+    return kept, replace(blend, fitted=blend.fitted.only(used))
 
 
 def predict(

@@ -58,7 +58,8 @@ class Predictor:
 
     Attributes:
         run: Output folder of the run, or the folder that it was exported into.
-        members: Names of the experiments that are blended; of a single experiment its own.
+        members: Names of the experiments that have a say in the blend; of a single experiment its
+            own.
         blend: Name of the blend; None for a single experiment.
         models: The members themselves.
         fitted_blend: The blend itself; None for a single experiment.
@@ -93,8 +94,8 @@ class Predictor:
         Returns:
             A row per image, in their order. Columns: path (None for an image in memory);
             prediction, in units of the target or the name of a class; spread, the standard
-            deviation of the members' predictions (of a single experiment: of its folds'
-            models), of classes without an order that of the predicted class's probability;
+            deviation of the predictions of the members that have a say (of a single one: of its
+            folds' models), of classes without an order that of the predicted class's probability;
             probability_NAME of each class, where the run blends probabilities or is a single
             experiment that gives them.
 
@@ -181,11 +182,18 @@ class Predictor:
         rows = blend_rows(goal.metric, points, means, facts)
         blended = self.fitted_blend.fitted.predict(rows)
         prediction = goal.metric.as_judged(goal.points(blended))
+        used = self.fitted_blend.fitted.uses(len(points))
+        counted = np.flatnonzero(used if used.any() else np.ones_like(used))
+        # Of one member, how far its folds' models disagree.
+        alone = int(counted[0]) if len(counted) == 1 else None
+        said = np.stack(points)[counted] if alone is None else by_fold[alone]
+        spread = said.std(axis=0)
         if goal.metric.needs == "values":
-            return pd.DataFrame({"prediction": prediction, "spread": np.std(points, axis=0)})
-        spread = np.std(points, axis=0)
+            return pd.DataFrame({"prediction": prediction, "spread": spread})
+        of_one = None if alone is None else probabilities[alone]
+        by_model = rows.predictions[counted] if of_one is None else of_one
         classes = goal.class_values, goal.class_names
-        return _of_classes(prediction, spread, blended, rows.predictions, *classes)
+        return _of_classes(prediction, spread, blended, by_model, *classes)
 
 
 def _of_single(tasks: Sequence[Task], logits: npt.NDArray[np.float32]) -> pd.DataFrame:
