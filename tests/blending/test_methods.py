@@ -200,7 +200,7 @@ def test_trees_of_another_form_are_not_taken(monkeypatch):
 def test_a_blend_of_the_members_with_a_say_is_the_blend(weights):
     # None: a member that was left out before the weights were fitted.
     fitted_on = np.array([weight is not None for weight in weights])
-    inner = FittedWeights(np.array([w for w in weights if w is not None]), (0.0, 3.0))
+    inner = FittedWeights(np.array([w for w in weights if w is not None]), (0.0, 3.0), 1.5)
     said = Rows(np.random.default_rng(0).normal(1, 1, (len(weights), 6)), np.empty((6, 0)))
     for one in (inner.among(fitted_on), FittedOnSome(inner, fitted_on)):
         used = one.uses(len(weights))

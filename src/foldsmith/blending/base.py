@@ -220,7 +220,7 @@ class FittedWeights:
 
     def only(self, used: Mask) -> "FittedWeights":
         """Return the weights that are not 0."""
-        return FittedWeights(self.weights[used], self.bounds)
+        return FittedWeights(self.weights[used], self.bounds, self.origin)
 
     def predict(self, rows: Rows) -> Array:
         """Return the clipped sums."""
