@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldsmith.config.project import FoldSettings
 from foldsmith.errors import DataError
-from foldsmith.texts import brief
+from foldsmith.texts import brief, counted
 
 # A target with more values than this may be continuous.
 MAX_CLASSES = 20
@@ -74,20 +74,21 @@ def assign_folds(
     """
     n = settings.n_splits
     if len(targets) < n:
-        raise DataError(f"{len(targets)} labelled photos cannot fill {n} folds")
+        raise DataError(f"{counted(len(targets), 'labelled photo')} cannot fill {n} folds")
     if "Group" in settings.method:
         if groups is None or (groups.isna() | (groups.astype(str).str.strip() == "")).any():
             raise DataError(f"{settings.method} needs a group in every row of the train table")
         if groups.nunique() < n:
             raise DataError(
-                f"{groups.nunique()} groups cannot fill {n} folds; lower folds/n_splits"
+                f"{counted(groups.nunique(), 'group')} cannot fill {n} folds; lower folds/n_splits"
             )
     grouped = "Group" in settings.method
     if merged is not None:
         groups, grouped = pd.Series(merged), True
         if groups.nunique() < n:
             raise DataError(
-                f"{groups.nunique()} groups are left when near-identical photos share one, too "
+                f"{counted(groups.nunique(), 'group is', 'groups are')} left when "
+                f"near-identical photos share one, too "
                 f"few for {n} folds; lower folds/n_splits or folds/merge_near_duplicates: false"
             )
     stratified = "Stratified" in settings.method
@@ -171,7 +172,7 @@ def own_folds(column: pd.Series) -> OwnFolds:
     whole = numbers.notna() & (numbers % 1 == 0)
     if not whole.all():
         missing = (texts == "").sum()
-        what = f"{missing} rows have no fold" if missing else ""
+        what = f"{counted(missing, 'row has', 'rows have')} no fold" if missing else ""
         wrong = list(dict.fromkeys(texts[~whole & (texts != "")]))
         if wrong:
             named = ", ".join(map(brief, wrong[:3])) + (", ..." if len(wrong) > 3 else "")

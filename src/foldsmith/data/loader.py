@@ -21,6 +21,7 @@ from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
 from foldsmith.data.on_device import OnDevice
 from foldsmith.data.order import epoch_order
 from foldsmith.errors import ConfigError, DataError, FoldsmithError, one_line
+from foldsmith.texts import counted
 
 T = TypeVar("T")
 
@@ -145,7 +146,8 @@ class PhotoLoader:
         self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed, window)
         if not len(self.sampler):
             raise ConfigError(
-                f"{len(dataset)} photos do not fill one batch of {batch_size}, and an incomplete "
+                f"{counted(len(dataset), 'photo does', 'photos do')} not fill one batch of "
+                f"{batch_size}, and an incomplete "
                 f"batch is left out; set batch_size to {len(dataset)} or less"
             )
         # Its own generator: torch draws a seed for the workers, and the global stream must

@@ -28,7 +28,7 @@ from foldsmith.errors import DataError, OutputError
 from foldsmith.hashing import FileHashes, hash_value
 from foldsmith.locking import holder, lock
 from foldsmith.paths import Paths
-from foldsmith.texts import size_text
+from foldsmith.texts import counted, size_text
 
 # Another decoder, or another form of these files, begins a store of its own.
 _FORMAT = f"v3-{DECODER}"
@@ -188,7 +188,9 @@ class Filling:
                 f"but {size_text(free)} are free; make room, lower the size of LongestMaxSize, or "
                 "set globals/photo_store=false, which decodes a photo every time"
             )
-        print(f"photo store: {len(paths)} photos, about {size_text(estimate)}", flush=True)
+        print(
+            f"photo store: {counted(len(paths), 'photo')}, about {size_text(estimate)}", flush=True
+        )
 
     def photos(self, paths: Sequence[Path], label: str) -> npt.NDArray[np.uint8]:
         """Decode photos and add them; return the hashes of their files, shape (n, 32).

@@ -13,6 +13,7 @@ from foldsmith.data.csv_files import line_numbers, read_texts
 from foldsmith.data.image_files import without_suffix
 from foldsmith.data.tables import as_written, points_of
 from foldsmith.errors import DataError
+from foldsmith.texts import counted
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def submission_form(project: Project, test: pd.DataFrame) -> SubmissionForm:
     elif len(sample) == len(test):
         rows = np.arange(len(test))
     else:
-        raise DataError(f"{path}: {len(sample)} rows, but the test table has {len(test)}")
+        raise DataError(
+            f"{path}: {counted(len(sample), 'row')}, but the test table has {len(test)}"
+        )
     return SubmissionForm(sample, id_column, value_column, rows)
 
 
@@ -190,17 +193,19 @@ def _rows(path: Path, texts: pd.Series, column: str, ids: Sequence[str]) -> npt.
     problems = []
     if len(unknown):
         problems.append(
-            f"{len(unknown)} ids are not in the test table, the first is "
+            f"{counted(len(unknown), 'id is', 'ids are')} not in the test table, the first is "
             f"{texts.iloc[unknown[0]]!r} in line {line_numbers(path, unknown[:1].tolist())[0]}"
         )
     if missing:
         problems.append(
-            f"{len(missing)} ids of the test table are missing, the first is {ids[missing[0]]!r}"
+            f"{counted(len(missing), 'id')} of the test table "
+            f"{'is' if len(missing) == 1 else 'are'} missing, the first is {ids[missing[0]]!r}"
         )
     twice = np.flatnonzero(found.duplicated() & found.notna())
     if len(twice):
         problems.append(
-            f"{len(twice)} ids stand more than once, the first is {texts.iloc[twice[0]]!r} in line "
+            f"{counted(len(twice), 'id stands', 'ids stand')} more than once, the first is "
+            f"{texts.iloc[twice[0]]!r} in line "
             f"{line_numbers(path, twice[:1].tolist())[0]}"
         )
     if problems:

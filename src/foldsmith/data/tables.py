@@ -18,7 +18,7 @@ from foldsmith.errors import DataError, one_line
 from foldsmith.hashing import hash_texts
 from foldsmith.looking import once
 from foldsmith.paths import Paths
-from foldsmith.texts import number_text
+from foldsmith.texts import counted, number_text
 
 FOLD_COLUMN = "fold"
 # Groups that near-identical photos have joined, where preprocess was asked to.
@@ -168,7 +168,8 @@ def _value_problems(project: Project, path: Path, table: pd.DataFrame) -> Iterab
         if wrong.any():
             first = table[settings.id_column][wrong].iloc[0]
             yield (
-                f"column {column}: {wrong.sum()} targets are {what}, the first at id {first} "
+                f"column {column}: {counted(wrong.sum(), 'target is', 'targets are')} {what}, "
+                f"the first at id {first} "
                 f"({_lines(path, wrong)})"
             )
     off = pd.Series(off_values(targets.to_numpy(), project.class_values)) & targets.notna()
@@ -176,7 +177,8 @@ def _value_problems(project: Project, path: Path, table: pd.DataFrame) -> Iterab
         known = [number_text(value) for value in project.class_values]
         listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
         yield (
-            f"column {column}: {off.sum()} targets are none of the {len(known)} class values "
+            f"column {column}: {counted(off.sum(), 'target is', 'targets are')} none of the "
+            f"{len(known)} class values "
             f"({listed}), the first is {table[column][off].iloc[0]} ({_lines(path, off)}), but "
             f"{settings.metric} judges classes; set class_values and n_classes in project.yml, or "
             "another metric"
@@ -188,7 +190,7 @@ def _value_problems(project: Project, path: Path, table: pd.DataFrame) -> Iterab
 
 
 def _without_group(path: Path, empty: pd.Series) -> str:
-    return f"{empty.sum()} rows have no group, {_lines(path, empty)}"
+    return f"{counted(int(empty.sum()), 'row has', 'rows have')} no group, {_lines(path, empty)}"
 
 
 def targets_are_classes(project: Project, table: pd.DataFrame) -> bool:
@@ -333,10 +335,12 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
     as_number = [*_targets_as_numbers(project), FOLD_COLUMN]
     table = read_table(path, columns, settings.id_column, number_columns=as_number)
     table = _without_bad(project, table)
+    # Only its own table does preprocess write anew.
+    remedy = "run 'foldsmith preprocess' again" if meta_file is None else "mend this table"
     if set(table[FOLD_COLUMN]) != set(range(project.n_splits)):
         raise DataError(
             f"{path}: column {FOLD_COLUMN}: must hold 0..{project.n_splits - 1}, "
-            f"the folds of project.yml; run 'foldsmith preprocess' again"
+            f"the folds of project.yml; {remedy}"
         )
     problems = path_problems(project, table)
     group = group_column_of(project, table)
@@ -348,8 +352,9 @@ def read_folds(project: Project, meta_file: str | None) -> pd.DataFrame:
     wrong = ~targets.between(*settings.target_range)
     if wrong.any():
         raise DataError(
-            f"{path}: column {settings.target_column}: {wrong.sum()} targets are missing or "
-            "outside target_range; run 'foldsmith preprocess' again"
+            f"{path}: column {settings.target_column}: "
+            f"{counted(wrong.sum(), 'target is', 'targets are')} missing or "
+            f"outside target_range; {remedy}"
         )
     return table
 

@@ -32,7 +32,7 @@ from foldsmith.stages.inputs import without_pretrained
 from foldsmith.stages.sample import sampled
 from foldsmith.stages.train import check_outputs
 from foldsmith.tasks.task import create_task
-from foldsmith.texts import size_text
+from foldsmith.texts import counted, size_text
 from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
 
 # A CPU would take minutes for a whole batch of a large model; shapes and types show with few.
@@ -154,7 +154,10 @@ def _check_photos(project: Project) -> tuple[list[str], bool]:
         if problem is not None and not unscaled
     ]
     sides = facts.table[["height", "width"]]
-    print(f"  {len(tables[0])} labelled photos, {len(tables[1])} to predict, {len(bad)} unreadable")
+    print(
+        f"  {counted(len(tables[0]), 'labelled photo')}, {len(tables[1])} to predict, "
+        f"{len(bad)} unreadable"
+    )
     if len(bad) < len(paths):
         print(f"  sides from {sides.min().min():.0f} to {sides.max().max():.0f} px")
     without_scale = intensity_problem(project, paths, facts)
@@ -174,7 +177,10 @@ def _try_all(plan: Plan) -> list[str]:
         return _try_each(plan, experiments)
     try:
         with sampled(plan.project) as sample:
-            print(f"  (not preprocessed yet: tried with {len(read_train(sample))} labelled images)")
+            print(
+                f"  (not preprocessed yet: tried with "
+                f"{counted(len(read_train(sample)), 'labelled image')})"
+            )
             few = {name: each.within(sample) for name, each in experiments.items()}
             return _try_each(plan, few)
     except FoldsmithError as error:
@@ -302,7 +308,7 @@ def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]])
             "photo, not one vector"
         )
     seconds = time.perf_counter() - started
-    text = f"{features.shape[1]} features of {len(keys)} photos in {seconds:.1f} s"
+    text = f"{features.shape[1]} features of {counted(len(keys), 'photo')} in {seconds:.1f} s"
     photos = sum(len(read(project)) for read in (read_train, read_test))
     return _Trial(f"{text}, {type(head).__name__}", photos * features.shape[1] * 4)
 
@@ -364,7 +370,8 @@ def _check_leaks(plan: Plan) -> list[str]:
             continue  # not preprocessed yet
         if groups:
             problems.append(
-                f"{table or plan.project.fold_table}: {len(groups)} groups are in more than one "
+                f"{table or plan.project.fold_table}: "
+                f"{counted(len(groups), 'group is', 'groups are')} in more than one "
                 f"fold, the first is {groups[0]}: scores will be too good"
             )
     return problems

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from foldsmith.pipeline.plan import Step
 from foldsmith.pipeline.simulate import Placed
 from foldsmith.pipeline.table import Row, duration
-from foldsmith.texts import size_text
+from foldsmith.texts import counted, size_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ def forecast_text(forecast: "Forecast", width: int | None = None) -> str:
     """
     total, left = len(forecast.plan.steps), len(forecast.estimates)
     if not left:
-        return f"everything is done: {total} steps (--from-scratch plans them all)"
+        return f"everything is done: {counted(total, 'step')} (--from-scratch plans them all)"
     columns = width or shutil.get_terminal_size((80, 24)).columns
     columns = min(max(columns, _LEAST), _MOST)
     notes = [f"note: {note}" for note in forecast.notes]

@@ -5,6 +5,7 @@ from itertools import groupby
 
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.state import Speeds, StepState
+from foldsmith.texts import counted
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
 def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
     """Return one line: how many steps are done, how long the others take."""
     done = sum(states[step.label].status == "done" for step in plan.steps)
-    line = f"{done} of {len(plan.steps)} steps done"
+    line = f"{done} of {counted(len(plan.steps), 'step')} done"
     if done == len(plan.steps):
         return line
     left = [speeds.left(step, states[step.label]) for step in plan.steps]
@@ -82,7 +83,11 @@ def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
     if any(known):
         unknown = len(left) - len(known)
         line += f", about {duration(sum(known))} left"
-        line += f" and {unknown} steps that were never timed" if unknown else ""
+        line += (
+            f" and {counted(unknown, 'step that was', 'steps that were')} never timed"
+            if unknown
+            else ""
+        )
         line += " (~: estimated from a few passes of each model)" if speeds.estimated else ""
     else:
         line += "; the time is estimated once an epoch was measured"

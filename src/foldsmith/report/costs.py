@@ -11,6 +11,7 @@ from foldsmith.pipeline.state import manifest_path
 from foldsmith.pipeline.table import duration
 from foldsmith.report.parts import Section, Text, not_done, table
 from foldsmith.stages.manifest import read_manifest
+from foldsmith.texts import counted
 from foldsmith.training.extensions.log import entries_of
 
 _SPEED, _HOST, _CUDA = "images/s", "host MiB", "GPU MiB"
@@ -85,7 +86,7 @@ def costs_beside(plans: Mapping[str, Plan]) -> Section:
         *(set(zip(each["step"], each["folder"], strict=True)) for each in by_name.values())
     )
     parts = [
-        f"{name} took {duration(float(each['seconds'].sum()))} in {len(each)} steps"
+        f"{name} took {duration(float(each['seconds'].sum()))} in {counted(len(each), 'step')}"
         for name, each in by_name.items()
     ]
     section.parts.append(Text(f"{'; '.join(parts)}; {len(shared)} of these steps are the same."))

@@ -130,9 +130,11 @@ def _data(project: Project) -> Section:
     info = read_table(project.data_dir / IMG_INFO, ["data_type", *sides], number_columns=sides)
     counts = info["data_type"].value_counts()
     group = group_column_of(project, folds)
-    sentence = f"{counts.get('train', 0)} labelled photos, {counts.get('test', 0)} to predict"
+    sentence = (
+        f"{counted(counts.get('train', 0), 'labelled photo')}, {counts.get('test', 0)} to predict"
+    )
     if group is not None:
-        sentence += f", {folds[group].nunique()} groups by {group}"
+        sentence += f", {counted(folds[group].nunique(), 'group')} by {group}"
     section.parts.append(Text(f"{sentence}; predictions are judged by {settings.metric}."))
     by_target = fold_table(project, folds)
     # A class may be called fold.

@@ -12,6 +12,7 @@ from foldsmith.config import Project
 from foldsmith.data.tables import photo_paths, read_test, read_train, readable_test
 from foldsmith.errors import FoldsmithError
 from foldsmith.stages.predictor import Predictor
+from foldsmith.texts import counted
 
 # Images of the project that are compared: enough to meet a class that is nearly a tie.
 _IMAGES = 32
@@ -79,7 +80,7 @@ def sample_images(project: Project) -> tuple[list[Any], str]:
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(_IMAGES, len(paths))).astype(int))
     found = [path for path in (paths[k] for k in chosen) if Path(path).is_file()]
     if found:
-        return found, f"{len(found)} images of the project"
+        return found, f"{counted(len(found), 'image')} of the project"
     return list(made_up_images()), "made-up images"
 
 

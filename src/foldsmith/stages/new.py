@@ -373,7 +373,8 @@ def _refuse_overlap(
     both = test[id_column].isin(train[id_column]) | test[path_column].isin(train[path_column])
     if both.any():
         raise DataError(
-            f"{data.test}: column {id_column}: {both.sum()} photos are in {data.train} too, the "
+            f"{data.test}: column {id_column}: "
+            f"{counted(both.sum(), 'photo is', 'photos are')} in {data.train} too, the "
             f"first is {test[id_column][both].iloc[0]}; a photo is either labelled or to predict"
         )
 

@@ -17,6 +17,7 @@ from foldsmith.config.yaml_io import read_yaml, scalar_yaml
 from foldsmith.data.intensity import IntensityRange, range_text
 from foldsmith.data.survey.targets import Target
 from foldsmith.stages.output_folder import shown
+from foldsmith.texts import counted
 
 NewMetric = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
 
@@ -198,7 +199,7 @@ def readme_values(folder: Path, found: Found) -> dict[str, str]:
     if found.of_classes:
         submission += " `probabilities.csv`: those of each class;"
         fine_tunings = "`exp_config/410.yml` | fine-tuning as classification"
-    to_predict = f"{len(found.test):,} photos to predict."
+    to_predict = f"{counted(len(found.test), 'photo')} to predict."
     if not len(found.test):
         submission = "`submission.csv`: empty, as there is nothing to predict;"
         to_predict = (
@@ -208,7 +209,7 @@ def readme_values(folder: Path, found: Found) -> dict[str, str]:
         )
     return {
         "title": folder.resolve().name,
-        "summary": f"{len(found.train):,} labelled photos; target "
+        "summary": f"{counted(len(found.train), 'labelled photo')}; target "
         f"{on_one_line(found.source_column)}, {what}; {found.folds.n_splits} folds, {groups}; "
         f"{to_predict}",
         "submission": submission,

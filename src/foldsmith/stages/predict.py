@@ -25,6 +25,7 @@ from foldsmith.stages.output_folder import RESOLVED_CONFIG, open_run, read_resol
 from foldsmith.stages.predictor import NamedBlend, Predictor
 from foldsmith.stages.predictor_files import PREDICTOR_FILE, read_predictor
 from foldsmith.stages.selection import criterion_of
+from foldsmith.texts import counted
 
 FORMATS = (".csv", ".json", ".parquet")
 
@@ -154,7 +155,7 @@ def predict(
         unread = f", {len(problems)} of them without a prediction" if problems else ""
         how = f"{predictor.blend} of " if predictor.blend else ""
         print(
-            f"wrote {shown(output)} ({len(table)} photos{unread}; by {how}"
+            f"wrote {shown(output)} ({counted(len(table), 'photo')}{unread}; by {how}"
             f"{', '.join(predictor.members)})"
         )
     return table

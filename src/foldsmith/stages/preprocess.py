@@ -167,7 +167,7 @@ def _preprocess(
         near_duplicates=leaks["group"].nunique(),
         wall_s=watch.seconds,
     )
-    print(f"{len(train)} labelled photos, {len(tables['test'])} to predict")
+    print(f"{counted(len(train), 'labelled photo')}, {len(tables['test'])} to predict")
     print(statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
     if sizes is not None:
         print(sizes.summary())

@@ -37,6 +37,7 @@ from foldsmith.stages.output_folder import (
 from foldsmith.stages.photos import open_store
 from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
+from foldsmith.texts import counted
 from foldsmith.training.extensions import (
     Beginning,
     EpochReport,
@@ -191,7 +192,10 @@ def pretrain_experiment(
             print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
         for logger in loggers:
             beginning.then(partial(logger.open, manager))
-        print(f"pretraining on {len(loader.dataset)} photos, {runtime.device}, {shown(folder)}")
+        print(
+            f"pretraining on {counted(len(loader.dataset), 'photo')}, {runtime.device}, "
+            f"{shown(folder)}"
+        )
         run_training(
             manager,
             PretrainStep(model, progressive, settings.max_epoch),

@@ -24,6 +24,7 @@ from foldsmith.data.survey.photos import PhotoFolder, is_from_root
 from foldsmith.data.survey.values import GAPS
 from foldsmith.data.tables import FOLD_COLUMN
 from foldsmith.errors import DataError
+from foldsmith.texts import counted
 
 # Values of a column that are tried before all are.
 _TRIED = 200
@@ -105,7 +106,7 @@ def guess_id(
     else:
         same = [c for c in columns if not c.contradicts(best) and c.found == best.found]
         best = max(same, key=lambda c: (c.unique, c.in_test, c.called, not c.index))
-    why = f"names {best.found:,} photos"
+    why = f"names {counted(best.found, 'photo')}"
     if any(is_from_root(text) for text in source.table[best.name].head(1)):
         why += " (by the ends of its paths)"
     preferred = all(best.called > other.called for other in unclear)
@@ -304,7 +305,8 @@ def check_group(source: Source, column: str) -> None:
     gaps = values.isin(GAPS)
     if gaps.any():
         raise DataError(
-            f"{source.file}: column {column}: {gaps.sum()} rows have no group; fill them in, or "
+            f"{source.file}: column {column}: {counted(gaps.sum(), 'row has', 'rows have')} "
+            f"no group; fill them in, or "
             "choose another with --group (none: every photo stands alone)"
         )
     if values.nunique() < 2:
@@ -335,11 +337,13 @@ def locate(source: Source, column: str, photos: PhotoFolder) -> list[str]:
     problems = []
     if empty:
         problems.append(
-            f"{empty} rows have no id; fill them in, or leave them out with --skip-missing"
+            f"{counted(empty, 'row has', 'rows have')} no id; fill them in, or leave them out "
+            f"with --skip-missing"
         )
     if twice:
         problems.append(
-            f"{len(twice)} ids stand more than once: {_listed(twice)}; leave one row each"
+            f"{counted(len(twice), 'id stands', 'ids stand')} more than once: "
+            f"{_listed(twice)}; leave one row each"
         )
     if missing:
         problems.append(
@@ -350,7 +354,8 @@ def locate(source: Source, column: str, photos: PhotoFolder) -> list[str]:
     if several:
         value, names = several[0]
         problems.append(
-            f"{len(several)} ids name several photos, as {value} does: {_listed(names)}; write "
+            f"{counted(len(several), 'id names', 'ids name')} several photos, as {value} "
+            f"does: {_listed(names)}; write "
             "their paths into the table, or name the folder of these photos alone with --images "
             "(and that of the photos to predict with --test-images)"
         )

@@ -336,7 +336,7 @@ def _why_fewer(targets: pd.Series, groups: pd.Series | None, smallest: int) -> s
     if groups is not None and groups.nunique() < 5:
         return f"there are {counted(groups.nunique(), 'group')}"
     if 3 <= smallest < 5:
-        return f"the smallest class has {smallest} photos"
+        return f"the smallest class has {counted(smallest, 'photo')}"
     return "five would leave one of them empty"
 
 
