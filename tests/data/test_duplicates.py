@@ -186,7 +186,7 @@ def test_near_duplicates_share_a_fold_with_every_method(method):
 def test_too_few_groups_are_left(tmp_path):
     pairs = pd.DataFrame({"first": np.arange(9), "second": np.arange(1, 10)})
     merged = merged_groups(None, pairs, 10)
-    with pytest.raises(DataError, match="1 groups are left when near-identical photos share one"):
+    with pytest.raises(DataError, match="1 group is left when near-identical photos share one"):
         assign_folds(FoldSettings(method="KFold", n_splits=2), pd.Series([0, 1] * 5), None, merged)
 
 

@@ -63,7 +63,7 @@ def test_folds_of_one_s_own_are_taken_as_they_are(n_splits, first, seed, ending)
     [
         (["0", "", "1", None], "2 rows have no fold; folds are whole numbers"),
         (["train", "valid", "train"], "train, valid are no fold"),
-        (["0", "1", "1.5", ""], "1 rows have no fold and 1.5 is no fold"),
+        (["0", "1", "1.5", ""], "1 row has no fold and 1.5 is no fold"),
         (["2", "3"], "the first fold is 2"),
         (["-1", "0", "1"], "the first fold is -1"),
         (["0", "1", "3"], "no row is in fold 2, but rows are in fold 3"),
@@ -162,10 +162,10 @@ def test_a_continuous_target_is_stratified_by_its_deciles():
 @pytest.mark.parametrize(
     ("method", "targets", "groups", "message"),
     [
-        ("GroupKFold", [0, 1, 0, 1], ["a"] * 4, "1 groups cannot fill 2 folds"),
+        ("GroupKFold", [0, 1, 0, 1], ["a"] * 4, "1 group cannot fill 2 folds"),
         ("GroupKFold", [0, 1, 0, 1], ["a", "b", None, "c"], "needs a group in every row"),
         ("GroupKFold", [0, 1, 0, 1], ["a", "b", " ", "c"], "needs a group in every row"),
-        ("KFold", [0], None, "1 labelled photos cannot fill 2 folds"),
+        ("KFold", [0], None, "1 labelled photo cannot fill 2 folds"),
     ],
 )
 def test_what_cannot_be_split_is_said(method, targets, groups, message):

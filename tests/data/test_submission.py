@@ -91,15 +91,15 @@ def test_without_a_sample_there_are_ids_and_targets(tmp_path):
     [
         (
             {"Id": [*IDS[:4], "x"]},
-            "column Id: 1 ids are not in the test table, the first is 'x' in",
+            "column Id: 1 id is not in the test table, the first is 'x' in",
         ),
-        ({"Id": [*IDS[:4], "x"]}, "1 ids of the test table are missing, the first is 'b.png'"),
+        ({"Id": [*IDS[:4], "x"]}, "1 id of the test table is missing, the first is 'b.png'"),
         (
             {"image_id": [*IDS, "x"]},
-            "column image_id: 1 ids .*'x' in line 7; it must have every id",
+            "column image_id: 1 id .*'x' in line 7; it must have every id",
         ),
         ({"Id": IDS[:3]}, "2 ids of the test table are missing, the first is 'NA'"),
-        ({"Id": [*IDS, "010"]}, "1 ids stand more than once, the first is '010' in line 7"),
+        ({"Id": [*IDS, "010"]}, "1 id stands more than once, the first is '010' in line 7"),
         ({"image_id": list("uvwxy")}, "column image_id: 5 ids are not in the test table"),
         ({"Id": ["7", "10", "x", "y", "z"]}, "no column has the ids .*lost the leading zeros"),
         ({"Id": list("uvwxy")}, "no column has the ids of test.csv, which are such as '007' .the"),

@@ -86,8 +86,8 @@ def test_what_is_wrong_with_ids_is_said_at_once(photos):
         locate(table, "photo", folder)
     lines = str(error.value).splitlines()
     assert all(line.startswith("train.csv: column photo: 1") for line in [lines[0], lines[3]])
-    assert "1 rows have no id" in lines[0]
-    assert "1 ids stand more than once: 2;" in lines[1]
+    assert "1 row has no id" in lines[0]
+    assert "1 id stands more than once: 2;" in lines[1]
     assert "2 of 7 rows name photos that are not in" in lines[2] and "4, 5;" in lines[2]
     assert "as 1 does: a/1.jpg, b/1.jpg;" in lines[3] and "--test-images" in lines[3]
 

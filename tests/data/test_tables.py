@@ -166,7 +166,7 @@ def test_numbers_are_numbers_wherever_they_stand(opened):
     rewrite(opened, "train.csv", lambda t: t.assign(target=values))
     assert read_train(opened)["target"].tolist() == values
     rewrite(opened, "train.csv", lambda t: t.assign(target=["TRUE", *values[1:]]))
-    with pytest.raises(DataError, match="1 targets are missing or no number"):
+    with pytest.raises(DataError, match="1 target is missing or no number"):
         read_train(opened)
 
 
@@ -223,7 +223,7 @@ def test_all_problems_of_a_table_are_listed(opened):
         read_train(opened)
     lines = str(error.value).splitlines()
     assert len(lines) == 3
-    assert "column art_series_id: 1 rows have no group, line 2" in lines[2]
+    assert "column art_series_id: 1 row has no group, line 2" in lines[2]
 
 
 def test_targets_keep_all_their_digits(opened):

@@ -306,15 +306,15 @@ def test_an_answer_must_be_possible(monkeypatch, capsys):
     ("change", "message"),
     [
         (lambda t: t.replace({"Bild Nr.": {"003": "999"}}), "column Bild Nr.: 1 of 16 rows name"),
-        (lambda t: t.replace({"Bild Nr.": {"003": "004"}}), "column Bild Nr.: 1 ids stand more"),
+        (lambda t: t.replace({"Bild Nr.": {"003": "004"}}), "column Bild Nr.: 1 id stands more"),
         (lambda t: t.assign(label=[None, *t["label"][1:]]), "column label: 1 row has no number"),
-        (lambda t: t.assign(group=[None, *t["group"][1:]]), "column group: 1 rows have no group"),
+        (lambda t: t.assign(group=[None, *t["group"][1:]]), "column group: 1 row has no group"),
         (lambda t: t.assign(group=1), "column group: all rows are of one group"),
         (lambda t: t.drop(columns="group"), "no column 'group' for --group"),
         (lambda t: t.iloc[:0], "a line of column names but no rows"),
         (
             lambda t: pd.concat([t, table_of(24, label=1, group=1)[20:]]),
-            "1 photos are in .*train.csv",
+            "1 photo is in .*train.csv",
         ),
         (
             lambda t: t.replace({"Bild Nr.": {"003": "004.webp"}}),
@@ -322,7 +322,7 @@ def test_an_answer_must_be_possible(monkeypatch, capsys):
         ),
         (
             lambda t: pd.concat([t, t[:1].assign(**{"Bild Nr.": "023.PNG"})]),
-            "1 photos are in .*train.csv too, the first is 023",
+            "1 photo is in .*train.csv too, the first is 023",
         ),
     ],
 )

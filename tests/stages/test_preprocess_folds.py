@@ -89,7 +89,7 @@ def test_a_column_of_folds_is_used_and_printed(make, capsys, first):
     [
         (lambda k: k % 4, "holds 4 folds, but folds/n_splits is 5; set n_splits: 4 in project.yml"),
         (lambda k: "train" if k % 5 else "valid", "column fold: valid, train are no fold"),
-        (lambda k: k % 5 if k else "", "1 rows have no fold"),
+        (lambda k: k % 5 if k else "", "1 row has no fold"),
         (lambda k: k % 5 + k % 5 // 4, "no row is in fold 4, but rows are in fold 5"),
     ],
 )

@@ -354,5 +354,5 @@ def test_a_name_that_is_none_of_the_classes_is_named(tmp_path, numbered):
     file = tmp_path / "mine/input/train.csv"
     table = pd.read_csv(file, dtype=str)
     table.assign(kind=["c", *table["kind"][1:]]).to_csv(file, index=False)
-    with pytest.raises(DataError, match="1 targets are none of class_names, the first at id 000"):
+    with pytest.raises(DataError, match="1 target is none of class_names, the first at id 000"):
         preprocess(Project.open(tmp_path / "mine"))

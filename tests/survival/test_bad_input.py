@@ -39,9 +39,9 @@ def test_every_problem_of_the_tables_is_found_at_once(small_project):
         lines = errors_of(foldsmith(small_project, *command))
         assert len(lines) == 5, lines
         for text in (
-            "train.csv: column target: 1 targets are missing or no number",
-            "train.csv: column target: 1 targets are outside target_range 0..3",
-            "train.csv: column art_series_id: 1 rows have no group, line 4",
+            "train.csv: column target: 1 target is missing or no number",
+            "train.csv: column target: 1 target is outside target_range 0..3",
+            "train.csv: column art_series_id: 1 row has no group, line 4",
             "train.csv: column object_id: '../../secret' leads out of the photo folder",
             f"test.csv: column object_id: '{first_test}' stands more than once",
         ):
