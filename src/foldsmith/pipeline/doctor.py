@@ -20,6 +20,7 @@ from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.statistics import intensity_problem, photo_facts
 from foldsmith.data.store import PhotoStore
 from foldsmith.data.tables import photo_paths, read_test, read_train
+from foldsmith.data.target_scale import form_of
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
@@ -27,6 +28,7 @@ from foldsmith.pipeline.disk import kept_backbones, resume_bytes
 from foldsmith.pipeline.machine import cores_here, memory_here
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
 from foldsmith.pipeline.work import weight_bytes
+from foldsmith.stages.fold_components import build_fold, read_labels
 from foldsmith.stages.frozen import head_of
 from foldsmith.stages.inputs import without_pretrained
 from foldsmith.stages.sample import sampled
@@ -245,13 +247,18 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     project, settings = experiment.project, experiment.globals
     runtime = create_runtime(settings)
     seed_everything(settings.seed)
-    pretraining = settings.task == "self-supervised"
-    task = None if pretraining else create_task(settings, project)
+    supervised = settings.task != "self-supervised"
+    task = create_task(settings, project) if supervised else None
     store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
     context = {"project": project, "images": store, "runtime": runtime, "task": task}
-    if not pretraining:
+    if task is None:
+        parts = experiment.build(types, context)
+    else:
         experiment = experiment.with_values({"globals/val_fold": 0})
-    parts = experiment.build(types, context)
+        _, labels = read_labels(experiment, task)
+        form = form_of(settings.target_scale, labels)[0] if task.scales else None
+        fold = build_fold(experiment, types, context, task, form)
+        parts, task = fold.parts, fold.task
     model = runtime.place(parts["model"])
     loader, optimizer = parts["loader/train"], parts["optimizer"]
     step: Step

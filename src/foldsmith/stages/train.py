@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from foldsmith.config.outputs import check_output
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.auxiliary import read_auxiliary
 from foldsmith.data.loader import PhotoLoader, one_photo
-from foldsmith.data.tables import FOLD_COLUMN, read_folds
+from foldsmith.data.tables import FOLD_COLUMN
 from foldsmith.data.target_scale import form_of, lines_of_fold
 from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.evaluation.predict import measure_norms, predict_logits
@@ -29,8 +28,8 @@ from foldsmith.models.classifier import ImageModel
 from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import Runtime, create_runtime, random_state_kept, seed_everything
 from foldsmith.models.speed import Measured, tune
-from foldsmith.models.weights import keep_scale
 from foldsmith.owned import OwnedFiles
+from foldsmith.stages.fold_components import build_fold, read_labels, set_labels
 from foldsmith.stages.frozen import fit_experiment
 from foldsmith.stages.inputs import train_inputs
 from foldsmith.stages.manifest import MANIFEST, Inputs, Stopwatch, write_manifest
@@ -58,7 +57,7 @@ from foldsmith.stages.trial import check_components
 from foldsmith.stages.types import types_of
 from foldsmith.tasks.metrics import Metric
 from foldsmith.tasks.scoring import check_metric
-from foldsmith.tasks.task import Task, create_task, labels_of
+from foldsmith.tasks.task import Task, create_task
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.extensions import (
     Beginning,
@@ -146,7 +145,7 @@ def train_folds(
         check_output(experiment, force=start == "force")
         chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
         task = create_task(settings, project)
-        _, all_labels = _read_labels(experiment, task)
+        _, all_labels = read_labels(experiment, task)
         form = None
         if task.scales:
             form, reason = form_of(settings.target_scale, all_labels)
@@ -183,21 +182,11 @@ def train_folds(
         with ranks.main_first():
             seed_everything(settings.seed)
             built = of_fold.with_values({"globals/output_path": str(folder)})
-            table, labels = _read_labels(experiment, task)
-            seen = table[FOLD_COLUMN].to_numpy() != fold
-            task_of_fold = task.fitted(labels[seen], form)
+            made = build_fold(built, types, context, task, form)
+            parts, task_of_fold, labels = made.parts, made.task, made.labels
             context["task"] = task_of_fold
-            parts = built.build(types, context)
             parts["loader/train"].check_shares()
-            # What is learned may be finer than the target that the datasets have.
-            for part in ("loader/train", "loader/val"):
-                _set_labels(parts[part], task_of_fold, labels)
-            # Before the average and the optimizer are made.
-            if task_of_fold.scale is not None:
-                keep_scale(parts["model"], task_of_fold.scale)
-                if isinstance(parts["model"], ImageModel) and task.name == "regression":
-                    parts["model"].start_at_zero()
-            auxiliary = _add_auxiliary(of_fold, parts["model"], table, runtime)
+            auxiliary = _add_auxiliary(of_fold, parts["model"], made.table, runtime)
             measured = Measured(project.measurements)
             metric: Metric = parts["eval/metric"]
             check_metric(task, metric)
@@ -209,7 +198,7 @@ def train_folds(
             if settings.head_init == "ridge":
                 val_as_train = of_fold.with_values({"dataset/val/part": "train"})
                 of_train = val_as_train.build(types, context)["loader/val"]
-                _set_labels(of_train, task_of_fold, labels)
+                set_labels(of_train, task_of_fold, labels)
                 if isinstance(model, ImageModel) and not model.freeze_backbone:
                     measure_norms(model.backbone, of_train, runtime)
         model = synchronised(model)
@@ -240,7 +229,7 @@ def train_folds(
                         beginning.now()
             print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
             if ranks.is_main():
-                for line in lines_of_fold(fold, task_of_fold.scale, labels[seen]):
+                for line in lines_of_fold(fold, task_of_fold.scale, labels[made.seen]):
                     print(line)
             progress = Progress(folder, settings.max_epoch, listener)
             owner = owner_of_resume(step_name, inputs)
@@ -293,27 +282,6 @@ def _begin(
         save_sources(root, experiment, "train")
     prepare(folder, step_name, inputs, state)
     save_sources(folder, of_fold, "train")
-
-
-def _read_labels(
-    experiment: Experiment, task: Task
-) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
-    """Return the fold table and what is learned of each of its rows.
-
-    Raises:
-        DataError: The table, or a label, is wrong.
-    """
-    table = read_folds(experiment.project, experiment.globals.meta_file)
-    labels = labels_of(task, experiment.project, table)
-    task.check(labels)
-    return table, labels
-
-
-def _set_labels(loader: PhotoLoader, task: Task, labels: npt.NDArray[np.float64]) -> None:
-    """Let the photos of a loader have these labels, a label per row of the fold table."""
-    dataset = loader.dataset
-    dataset.targets = labels[dataset.rows]
-    dataset.codes = task.codes(dataset.targets)
 
 
 def _root_of(experiment: Experiment) -> Path:
