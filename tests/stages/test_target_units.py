@@ -128,13 +128,14 @@ def test_a_fold_of_equal_targets_predicts_them_in_every_member(tmp_path, small_p
     project = project_of(tmp_path / "p", small_photos, lambda y: y)
     # One fold alone has other targets.
     preprocess(project)
-    path = project.fold_table
-    table = pd.read_csv(path)
+    table = pd.read_csv(project.fold_table)
     table["target"] = np.where(table["fold"] == 0, 2.5 + np.arange(len(table)) % 2, 1.0)
     table["date"] = np.arange(len(table)) % 5
-    table.to_csv(path, index=False)
+    table.to_csv(project.folder / "folds.csv", index=False)
+    own = {"globals/meta_file": "folds.csv"}
     for name, content in (MEMBERS | {"400": {"import": "foldsmith:photo_descriptors.yml"}}).items():
         experiment = content | {"globals/output_root": f"output/{name}", "dataset/img_size": 32}
+        experiment |= own
         if name != "400":
             experiment = SHORT | experiment
         write_experiment(project.folder, name, experiment)
