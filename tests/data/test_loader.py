@@ -1,4 +1,7 @@
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -162,6 +165,42 @@ def test_a_worker_that_dies_while_it_hands_over_a_batch(paths, said, monkeypatch
         list(loader)
     # torch says it once, not again at the end of every other process.
     assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("size", ["16k", "100k"])
+def test_a_full_shared_memory_is_called_so(tmp_path, paths, size):
+    """Too little for the semaphores of two processes, and enough for these but for no batch."""
+    script = tmp_path / "load.py"
+    script.write_text(
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from foldsmith.data.datasets import PhotoDataset\n"
+        "from foldsmith.data.loader import PhotoLoader, worker_errors\n"
+        "from foldsmith.data.store import PhotoStore\n"
+        "from foldsmith.data.transforms import Normalize, Resize\n"
+        "from foldsmith.errors import FoldsmithError\n"
+        "from foldsmith.hashing import FileHashes\n"
+        "store = PhotoStore(None, FileHashes(Path('none/none')))\n"
+        "paths = list(map(Path, sys.argv[1:]))\n"
+        "steps = [Resize(200, 200), Normalize([0] * 3, [1] * 3)]\n"
+        "data = PhotoDataset(store, paths, np.arange(len(paths)), None, steps, 0)\n"
+        "try:\n"
+        "    with worker_errors():\n"
+        "        list(PhotoLoader(data, 4, num_workers=2))\n"
+        "except FoldsmithError as error:\n"
+        "    print(error)\n"
+    )
+    inside = f'mount -t tmpfs -o size={size} tmpfs /dev/shm || exit 9; exec "$@"'
+    command = ["unshare", "-m", "bash", "-c", inside, "bash", sys.executable, str(script)]
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare")
+    result = subprocess.run(
+        [*command, *map(str, paths)], capture_output=True, text=True, timeout=120, check=False
+    )
+    if result.returncode in (1, 9) and "not permitted" in result.stderr:
+        pytest.skip("no right to mount")
+    assert result.stdout.startswith("the shared memory /dev/shm has no room"), result.stderr
+    assert "loader/train/num_workers=0" in result.stdout and "--shm-size" in result.stdout
+    assert result.stderr == ""
 
 
 def test_a_worker_says_nothing_when_the_main_process_hung_up(capsys):

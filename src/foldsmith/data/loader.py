@@ -1,11 +1,16 @@
 """The loader: batches in an order that depends on (seed, epoch) alone."""
 
+import errno
 import os
+import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import queues
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -14,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from foldsmith import ranks
 from foldsmith.config import Types
@@ -21,9 +27,15 @@ from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
 from foldsmith.data.on_device import OnDevice
 from foldsmith.data.order import epoch_order
 from foldsmith.errors import ConfigError, DataError, FoldsmithError, one_line
-from foldsmith.texts import counted
+from foldsmith.texts import counted, size_text
 
 T = TypeVar("T")
+
+# Where loader processes put batches for the main one.
+_SHARED_MEMORY = Path("/dev/shm")
+
+# Exit code of a loader process that finds no room there.
+_NO_ROOM = 75
 
 
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -196,7 +208,15 @@ class PhotoLoader:
             # torch wraps a worker's error into its traceback; the last line is what it said.
             last = str(error).strip().splitlines()[-1]
             raise DataError(last.removeprefix("foldsmith.errors.DataError: ")) from None
-        except (ConnectionError, EOFError) as error:
+        except OSError as error:
+            # Semaphores of the processes lie there too.
+            if self.num_workers and error.errno == errno.ENOSPC:
+                _give_up_starting(error)
+                raise _no_room() from None
+            if not (self.num_workers and isinstance(error, ConnectionError)):
+                raise
+            raise _death_of_a_worker(error) from error
+        except EOFError as error:
             # The batch was announced, and its process died before it was handed over: torch's
             # own message about the death comes only if the signal is faster.
             if not self.num_workers:
@@ -233,9 +253,45 @@ def _death_of_a_worker(error: Exception) -> FoldsmithError:
     # then: while an object is deleted that is a traceback which nobody can catch.
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    codes = [worker.exitcode for it in _iterators(error) for worker in it._workers]
+    # A write into a map of memory that has no room ends in a bus error.
+    if _NO_ROOM in codes or f"code {_NO_ROOM}." in str(error) or "Bus error" in str(error):
+        return _no_room()
     return FoldsmithError(
         f"a loader process died ({one_line(error)[:120]}); most often the machine is out of "
         "memory: lower num_workers and run again"
+    )
+
+
+def _no_room() -> FoldsmithError:
+    """Return that the shared memory of the loader processes is full, and what helps."""
+    size = ""
+    if _SHARED_MEMORY.is_dir():
+        usage = shutil.disk_usage(_SHARED_MEMORY)
+        size = f" ({size_text(usage.free)} of {size_text(usage.total)} are free)"
+    return FoldsmithError(
+        f"the shared memory {_SHARED_MEMORY} has no room for batches of the loader processes"
+        f"{size}; set loader/train/num_workers=0 and the same for the other loaders, or enlarge "
+        "it (in Docker: --shm-size=8g or --ipc=host)"
+    )
+
+
+def _give_up_starting(error: OSError) -> None:
+    """Take down an iterator of torch that was not built to its end; it cannot do so itself."""
+    for built in _iterators(error):
+        # Its __del__ would print a traceback about attributes that it has not got yet.
+        built._shutdown = True
+        for worker in getattr(built, "_workers", ()):
+            worker.kill()
+            worker.join()
+
+
+def _iterators(error: BaseException) -> list[_MultiProcessingDataLoaderIter]:
+    """Return the iterators of torch that an error came through, each once."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    found = (frame.f_locals.get("self") for frame in frames)
+    return list(
+        {id(it): it for it in found if isinstance(it, _MultiProcessingDataLoaderIter)}.values()
     )
 
 
@@ -250,9 +306,19 @@ def _start_worker(_: int) -> None:
     # A thread of multiprocessing hands batches over, and prints a traceback when the main process
     # ends meanwhile; what there is to say of that, the main process says.
     sys.excepthook = _tell_unless_hung_up
+    # A batch that cannot be handed over would be lost, and the main process wait for it forever.
+    queues.Queue._on_queue_feeder_error = staticmethod(_end_without_handing_over)  # type: ignore[attr-defined]
     # One worker, one core: the processes are the parallelism.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _end_without_handing_over(error: BaseException, batch: object) -> None:
+    """End a loader process; called by the thread that hands a batch over, after an error."""
+    no_room = any(words in str(error) for words in ("shared memory", "No space left", "/torch_"))
+    if not no_room:
+        _tell_unless_hung_up(type(error), error, error.__traceback__)
+    os._exit(_NO_ROOM if no_room else 1)
 
 
 def _tell_unless_hung_up(
