@@ -16,9 +16,10 @@ from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes
 from foldsmith.models.backbone import create_backbone
 from foldsmith.pipeline.disk import kept_backbones, photo_sizes, resume_bytes
+from foldsmith.pipeline.forecast import seconds_here
 from foldsmith.pipeline.machine import cores_here
 from foldsmith.pipeline.plan import plan_of
-from foldsmith.pipeline.state import manifest_path
+from foldsmith.pipeline.state import manifest_path, speeds_of, states_of
 from foldsmith.pipeline.work import Work, weight_bytes
 from foldsmith.stages import preprocess
 from foldsmith.stages.inputs import infer_inputs, pretrain_inputs, train_inputs
@@ -180,6 +181,37 @@ def test_other_values_are_no_measurement(timed):
     )
     assert sources(longer)["train 200 fold 0"] == "measured"
     assert seconds(longer)["train 200 fold 0"] == 20
+
+
+def test_a_dry_run_grows_with_the_image_size(timed):
+    """One size was measured: another takes longer by its operations, and status guesses nothing."""
+    project = Project.open(timed)
+
+    def seconds_of(side):
+        plan = plan_of(project, ALL, ["[0-2]*:dataset/img_size=" + str(side)])
+        states = states_of(plan, FileHashes(project.hash_store))
+        steps = [step for step in plan.steps if step.kind in ("pretrain", "train", "infer")]
+        speeds = speeds_of(plan)
+        unknown = [step for step in steps if speeds.measured(step, states[step.label]) is None]
+        found = seconds_here(plan, unknown, states)
+        work = Work(plan)
+        epochs = {step.label: states[step.label].epochs_left or 1 for step in steps}
+        return (
+            {step.label: speeds.measured(step, states[step.label]) for step in steps} | found,
+            {step.label: work.operations(step) for step in steps},
+            {step.label for step in unknown},
+            epochs,
+        )
+
+    small, small_work, unmeasured, _ = seconds_of(32)
+    assert not unmeasured
+    for side in (64, 224):
+        large, large_work, unmeasured, _ = seconds_of(side)
+        assert unmeasured == set(large)
+        for label, seconds in large.items():
+            ratio = large_work[label] / small_work[label]
+            assert ratio == pytest.approx((side / 32) ** 2, rel=0.2)
+            assert seconds / small[label] == pytest.approx(ratio, rel=0.01), label
 
 
 def test_another_device_shows(fresh):

@@ -3,7 +3,6 @@
 Where a time comes from stays with it: whatever is no measurement says so.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 
-from foldsmith.config.flatten import flatten
 from foldsmith.data.images import read_photo
 from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.data.transforms import Compose
@@ -23,7 +21,7 @@ from foldsmith.pipeline.machine import cores_here
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.requests import Request
 from foldsmith.pipeline.simulate import Node
-from foldsmith.pipeline.state import StepState, manifest_path, read_progress
+from foldsmith.pipeline.state import StepState, costs_as, manifest_path, read_progress
 from foldsmith.pipeline.work import Work, build_model
 from foldsmith.stages.manifest import UNFINISHED, read_manifest
 from foldsmith.stages.output_folder import read_resolved
@@ -32,9 +30,10 @@ from foldsmith.stages.output_folder import read_resolved
 # machines and models these differ by more than ten times.
 _GUESSED_CORE, _GUESSED_GPU = 3e10, 1e13
 
-# Further guesses, in seconds: the start of preprocessing, a photo in a loader, the end of an epoch,
-# heads on features, the descriptors of a photo, a blend, and each of its members.
-_START_S, _LOOKED_AT_S, _EPOCH_S = 3.0, 0.0002, 1.0
+# Further guesses, in seconds: the start of preprocessing, a photo in a loader and each pixel of its
+# view, the end of an epoch, heads on features, the descriptors of a photo, a blend, and each of its
+# members.
+_START_S, _LOOKED_AT_S, _PIXEL_S, _EPOCH_S = 3.0, 0.0002, 6e-9, 1.0
 _HEADS_S, _DESCRIBED_S, _BLEND_S, _MEMBER_S = 10.0, 0.02, 5.0, 3.0
 
 # Photos that are decoded to guess how long preprocessing takes, which does twice the work.
@@ -42,9 +41,6 @@ _SAMPLE = 8
 
 # Photos of a batch that is timed: more do not make a CPU faster, and take longer.
 _TIMED_PHOTOS = {"cpu": 8, "cuda": 64}
-
-# Settings that change how long a photo takes, beside the sections of the model and the photos.
-_COSTLY = ("globals/freeze_backbone", "globals/tta", "globals/enable_amp", "globals/amp_dtype")
 
 
 @dataclass(frozen=True)
@@ -203,19 +199,28 @@ class Estimates:
         operations = self.work.operations(step)
         if operations is None:
             return self._without_operations(step)
-        beside = _LOOKED_AT_S * sum(self.work.photos(step)) + _EPOCH_S
-        timed = self._timed(step) if self.measure else None
+        beside = self._loading_s(step) + _EPOCH_S
+        alike = self._alike(step)
+        itself = alike is not None and (alike.name, alike.kind) == (step.name, step.kind)
+        # A whole epoch of the same experiment tells more than a few passes of its model.
+        timed = self._timed(step) if self.measure and not itself else None
         if timed is not None:
             return replace(timed, seconds=timed.seconds * operations + beside)
-        alike = self._alike(step)
         if alike is not None and alike.operations:
             seconds = alike.seconds * operations / alike.operations
-            changed = " (changed)" if alike.name == step.name and alike.kind == step.kind else ""
+            changed = " (changed)" if itself else ""
             return _Base(seconds, f"from {alike.name}{changed}", alike.device, alike.cores)
         if on_gpu:
             return _Base(operations / _GUESSED_GPU + beside, "guess")
         seconds = operations / (_GUESSED_CORE * self.node.cpus) + beside
         return _Base(seconds, "guess", cores=self.node.cpus)
+
+    def _loading_s(self, step: Step) -> float:
+        """Return the seconds in which the loader makes the views of an epoch's photos."""
+        dataset = step.experiment.tree.get("dataset", {}) if step.experiment else {}
+        side = dataset.get("img_size")
+        pixels = side**2 if isinstance(side, int) else 0
+        return (_LOOKED_AT_S + _PIXEL_S * pixels) * sum(self.work.photos(step))
 
     def _alike(self, step: Step) -> _Measured | None:
         """Return the measurement that is most like a step: its kind, its model, its size."""
@@ -225,9 +230,10 @@ class Estimates:
         if size is None or not wanted or not usable:
             return None
 
-        def unlike(known: _Measured) -> tuple[bool, bool, float]:
+        def unlike(known: _Measured) -> tuple[bool, bool, bool, float]:
             ratio = (known.operations or 1.0) / wanted
-            return known.kind != step.kind, known.model != size.key, max(ratio, 1 / ratio)
+            same_model, same_name = known.model == size.key, known.name == step.name
+            return known.kind != step.kind, not same_model, not same_name, max(ratio, 1 / ratio)
 
         return min(usable, key=unlike)
 
@@ -337,9 +343,7 @@ def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool
     device = str(facts.get("device", "")) or (
         "cuda" if torch.cuda.is_available() and step.experiment.globals.device != "cpu" else "cpu"
     )
-    same = _costs_of(begun.inputs.get("config", {})) == _costs_of(
-        flatten(json.loads(json.dumps(step.experiment.tree))), begun.inputs.get("config", {})
-    )
+    same = costs_as(step, begun)
     if step.kind == "pretrain":
         same = same and facts.get("n_photos", work.photos(step)[0]) == work.photos(step)[0]
     elif step.kind != "ensemble":
@@ -348,18 +352,6 @@ def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool
     # A training that is not finished yet has not said it.
     cores = float(facts.get("cores", cores_here())) if kind == "cpu" else None
     return float(seconds), kind, cores, same
-
-
-def _costs_of(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the values that decide how long a photo takes; of those, what another also has."""
-    return {
-        key: value
-        for key, value in config.items()
-        if (key.startswith(("model/", "dataset/", "loader/")) or key in _COSTLY)
-        and not key.endswith(("num_workers", "pin_memory"))
-        and not key.startswith("model/pretrained")
-        and (beside is None or key in beside)
-    }
 
 
 def _as_run(step: Step) -> Step | None:

@@ -1,13 +1,14 @@
 """How far each step of a plan is, and how long the rest takes."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from foldsmith.config import Project
 from foldsmith.config.backbones import BACKBONE_OF_PROBE
+from foldsmith.config.flatten import flatten
 from foldsmith.errors import FoldsmithError, OutputError, one_line
 from foldsmith.hashing import FileHashes
 from foldsmith.locking import holder
@@ -25,6 +26,7 @@ from foldsmith.stages.inputs import (
 from foldsmith.stages.manifest import (
     MANIFEST,
     PREPROCESS_MANIFEST,
+    UNFINISHED,
     Inputs,
     Manifest,
     changed_outputs,
@@ -36,6 +38,9 @@ from foldsmith.stages.output_folder import is_record, state_of
 from foldsmith.stages.pretrain import may_be_longer
 from foldsmith.stages.selection import choose, inference_manifest
 from foldsmith.training.extensions.progress import PROGRESS_FILE
+
+# Settings that change how long a photo takes, beside the sections of the model and the photos.
+_COSTLY = ("globals/freeze_backbone", "globals/tta", "globals/enable_amp", "globals/amp_dtype")
 
 Status = Literal["done", "to do", "stale", "running"]
 
@@ -267,11 +272,42 @@ def _states(plan: Plan, hashes: FileHashes, weights_may_be_gone: bool) -> dict[s
     return states
 
 
+def costs_as(step: Step, made: Manifest) -> bool:
+    """Return whether what a step did takes as long per photo as what it would do today.
+
+    Args:
+        step: The step, as its files are today.
+        made: Its manifest, finished or not.
+    """
+    config = made.inputs.get("config")
+    if step.experiment is None or not isinstance(config, dict):
+        return True
+    today = flatten(json.loads(json.dumps(step.experiment.tree)))
+    return _costly(config) == {key: v for key, v in _costly(today).items() if key in config}
+
+
+def _costly(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of an experiment that decide how long a photo takes."""
+    return {
+        key: value
+        for key, value in config.items()
+        if (key.startswith(("model/", "dataset/", "loader/")) or key in _COSTLY)
+        and not key.endswith(("num_workers", "pin_memory"))
+        and not key.startswith("model/pretrained")
+    }
+
+
 def speeds_of(plan: Plan) -> Speeds:
-    """Return what has been measured so far, from manifests and running trainings."""
+    """Return what has been measured so far, from manifests and running trainings.
+
+    A step that was measured with another model or image size was not measured.
+    """
     speeds = Speeds()
     for step in plan.steps:
         manifest = read_manifest(manifest_path(step))
+        begun = manifest or (read_manifest(step.folder / UNFINISHED) if step.epochs else None)
+        if begun is not None and not costs_as(step, begun):
+            continue
         measured = manifest.facts.get("epoch_s" if step.epochs else "wall_s") if manifest else None
         measured = read_progress(step).get("epoch_s", measured)
         if isinstance(measured, (int, float)):
