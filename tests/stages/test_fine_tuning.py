@@ -1,8 +1,8 @@
 """What a fine-tuning may be told to do, through the real train stage."""
 
 import importlib
-import shutil
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
