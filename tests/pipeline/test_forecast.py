@@ -41,7 +41,7 @@ def leave_manifests(folder, names=("000", "100", "200"), device="cuda", cores=1)
         if step.kind == "preprocess":
             content = json.loads(manifest_path(step).read_text())
             content["facts"]["wall_s"] = STEPS["preprocess"]
-            del content["sha256"]  # of the content as it was
+            content.pop("sha256", None)  # of the content as it was
             manifest_path(step).write_text(json.dumps(content))
             continue
         if step.kind == "ensemble":
