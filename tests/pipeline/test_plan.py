@@ -193,6 +193,8 @@ def test_a_broken_file_is_named_before_what_it_would_make(small_project):
 
 
 def test_the_remedy_is_a_flag_that_the_command_has(tmp_path):
+    refuse_existing(tmp_path)  # an empty folder has nothing to lose
+    (tmp_path / "resume.pth").touch()
     with pytest.raises(OutputError, match="--resume"):
         refuse_existing(tmp_path)
     with pytest.raises(OutputError, match="add -f") as raised:

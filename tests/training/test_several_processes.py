@@ -304,6 +304,7 @@ def test_what_is_wrong_is_said_once(project, cli):
     assert "momentun" in first.stderr and second.stderr == ""
     # The folder was claimed in the meantime.
     (project / "output/000").mkdir(parents=True)
+    (project / "output/000/notes.txt").touch()
     first, second = finished(together(2, project, *PRETRAIN), 2)
     assert "exists already" in first.stderr and second.stderr == ""
     # A command that is not made for it.
