@@ -14,6 +14,7 @@ from small_project import fresh
 from warm import foldsmith
 
 from foldsmith.errors import OutputError
+from foldsmith.hashing import hash_file
 from foldsmith.stages import Project, ensemble, infer, preprocess, pretrain, train
 
 CLS = "output/100_resnet18d_cls"
@@ -193,13 +194,23 @@ def test_last_is_another_snapshot_under_another_name(finished):
     assert (folder / REG / "submission_by_last.csv").is_file()
 
 
+def rmse_of(predicted, target):
+    return ((predicted - target) ** 2).mean() ** 0.5
+
+
 def test_ensemble_blends_and_scores(finished):
     folder, printed = finished
     output = folder / "output/900_ensemble"
     cls, reg = (
         pd.read_csv(folder / r / "submission_by_best_metric.csv")["target"] for r in (CLS, REG)
     )
-    expected = {"cls": cls, "reg": reg, "all": (cls + reg) / 2}
+    target = pd.read_csv(folder / "input/atmaCup-11/train.csv")["target"]
+    oof = [np.load(folder / r / "oof_prediction_by_best_metric.npy")[:, 0] for r in (CLS, REG)]
+    # A member that is worse than the constant gets no say beside one that is not.
+    useful = [rmse_of(member, target) <= target.std(ddof=0) for member in oof]
+    heard = useful if any(useful) else [True, True]
+    mean = np.mean([test for test, use in zip((cls, reg), heard, strict=True) if use], axis=0)
+    expected = {"cls": cls, "reg": reg, "all": mean}
     for name, values in expected.items():
         table = pd.read_csv(output / f"submission_avg_{name}.csv")
         assert table.columns.tolist() == ["target"]
@@ -212,9 +223,9 @@ def test_ensemble_blends_and_scores(finished):
     scores = pd.read_csv(output / "ensemble_scores.csv")
     assert scores["name"].tolist()[:4] == ["avg-cls", "avg-reg", "avg-all", "wopt-all"]
     assert "constant" in printed["ensemble"] and "in sample" in printed["ensemble"]
-    target = pd.read_csv(folder / "input/atmaCup-11/train.csv")["target"]
-    oof = [np.load(folder / r / "oof_prediction_by_best_metric.npy")[:, 0] for r in (CLS, REG)]
-    rmse = ((np.mean(oof, axis=0) - target) ** 2).mean() ** 0.5
+    rmse = rmse_of(
+        np.mean([member for member, use in zip(oof, heard, strict=True) if use], axis=0), target
+    )
     assert scores.set_index("name")["rmse"]["avg-all"] == pytest.approx(rmse)
 
 
@@ -282,14 +293,21 @@ def test_ensembles_refuse_other_folds(finished, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(finished[0], folder)
     path = folder / REG / "oof_prediction_by_best_metric.csv"
-    text = path.read_text()
+    manifest = folder / REG / "manifest_by_best_metric.json"
+    texts = {file: file.read_text() for file in (path, manifest)}
     table = pd.read_csv(path)
     table.assign(fold=(table["fold"] + 1) % 5).to_csv(path, index=False)
+    # As if it had been written so.
+    content = json.loads(manifest.read_text())
+    content.pop("sha256")  # of the content as it was
+    content["outputs"][path.name] = hash_file(path)
+    manifest.write_text(json.dumps(content))
     project = Project.open(folder)
     with pytest.raises(OutputError, match="100_resnet18d_cls and 200_resnet18d_reg differ in"):
         ensemble(project, "exp_config/900.yml", [BLEND], force=True)
     # The same with real folds: another seed of the split, then the old experiments.
-    path.write_text(text)
+    for file, text in texts.items():
+        file.write_text(text)
     settings = (folder / "project.yml").read_text()
     (folder / "project.yml").write_text(settings.replace("seed: 1086", "seed: 7"))
     project = Project.open(folder)

@@ -90,8 +90,10 @@ class _Terminal(RunView, Screen):
         self._took: dict[str, float] = {}
         self._failed: list[str] = []
         self._drawn_at = 0.0
+        # Rich takes NO_COLOR for colours only, and would still write what is dim.
+        console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
         self._live: Live | None = Live(
-            console=Console(), auto_refresh=False, transient=True, vertical_overflow="crop"
+            console=console, auto_refresh=False, transient=True, vertical_overflow="crop"
         )
         self._live.start()
 
