@@ -255,9 +255,12 @@ def test_an_ensemble_of_other_predictions_than_todays_is_an_error(project, blend
     assert len(copied.results("900").oof) == 24
     manifest = copied.results("900").folder / "manifest.json"
     content = json.loads(manifest.read_text())
-    content.pop("sha256")  # of the content as it was
     first = next(iter(content["inputs"]["predictions"]))
     content["inputs"]["predictions"][first] = "another"
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match=r"manifest\.json: is damaged; run 900 first"):
+        _ = copied.results("900").scores
+    content.pop("sha256")  # of the content as it was
     manifest.write_text(json.dumps(content))
     for ask in ("scores", "oof", "predictions"):
         with pytest.raises(OutputError, match="has blended other predictions.*run 900 again"):

@@ -25,7 +25,7 @@ from foldsmith.errors import OutputError
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.report import figures
 from foldsmith.stages.ensemble import CROSS_FITTED
-from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest, verified
+from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest, verified, why_unread
 from foldsmith.stages.members import Member, member_hashes, read_members
 from foldsmith.stages.selection import LABELS, inference_manifest
 from foldsmith.tasks.metrics import Metric, project_metric, value_metric
@@ -257,7 +257,7 @@ class Results:
             path = inference_manifest(self.folder, self._criterion)
         manifest = read_manifest(path)
         if manifest is None:
-            raise OutputError(f"{path}: no such file; run {self.name} first")
+            raise OutputError(f"{path}: {why_unread(path)}; run {self.name} first")
         if self._is_ensemble:
             predictions = member_hashes(self._project, self._experiment)
             if manifest.inputs["predictions"] != predictions:

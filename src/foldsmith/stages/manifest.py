@@ -69,6 +69,11 @@ def read_manifest(path: Path) -> Manifest | None:
         return None
 
 
+def why_unread(path: Path) -> str:
+    """Return why :func:`read_manifest` gave None, for an error that begins with the path."""
+    return "is damaged" if path.is_file() else "no such file"
+
+
 def write_manifest(
     path: Path,
     step: str,

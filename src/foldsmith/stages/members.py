@@ -21,7 +21,7 @@ from foldsmith.data.tables import (
 from foldsmith.errors import OutputError
 from foldsmith.hashing import hash_value
 from foldsmith.stages.inputs import hash_folds
-from foldsmith.stages.manifest import Manifest, verified
+from foldsmith.stages.manifest import Manifest, verified, why_unread
 from foldsmith.stages.output_folder import RESOLVED_CONFIG, read_resolved
 from foldsmith.stages.selection import (
     LABELS,
@@ -207,7 +207,7 @@ def _read_inference(project: Project, folder: str, asked: Criterion) -> tuple[Cr
         made_here = (root / RESOLVED_CONFIG).is_file()
         task = read_resolved(project, root).globals.task if made_here else None
         again = predicting_command(task, folder, criterion)
-        raise OutputError(f"{path}: no such file; run {again} first")
+        raise OutputError(f"{path}: {why_unread(path)}; run {again} first")
     return criterion, manifest
 
 
