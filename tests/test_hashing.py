@@ -118,7 +118,7 @@ def test_what_others_are_writing_is_let_be(tmp_path, store, monkeypatch):
     path.write_bytes(b"content")
     hashes, status = FileHashes(store), path.stat()
     store.mkdir(parents=True)
-    written, left = (store / f".0000000001-{k}.part-{k}.npy" for k in (1, 2))
+    written, left = (store / f".0000000001-{k}.part-{k}-0123abcd.npy" for k in (1, 2))
     for file in (written, left):
         np.save(file, np.zeros((3, 48), np.uint8))
     os.utime(left, (0, time.time() - 2 * 24 * 3600))

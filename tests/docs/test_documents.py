@@ -129,6 +129,9 @@ def workspace(tmp_path_factory, small_photos) -> Path:
             content["ensemble/experiments"] = [NAMES["100"], NAMES["200"]]
         small_project.write_experiment(folder, name, content)
     shutil.copytree(folder / "exp_config", folder / "demo_config")
+    for file in (folder / "demo_config").glob("*.yml"):
+        # Two experiments may not share an output folder.
+        file.write_text(file.read_text().replace("output/", "output/demo/"))
 
     photos, train = folder / "input/photos", pd.read_csv(folder / "input/train.csv")
     train[["object_id", "target", "art_series_id"]].to_csv(folder / "train.csv", index=False)

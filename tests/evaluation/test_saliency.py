@@ -143,9 +143,9 @@ def test_what_is_explained_is_the_prediction(task):
     ("name", "options", "grid"),
     [
         ("vit_tiny_patch16_224", {"img_size": 64, "options": {"depth": 2}}, (4, 4)),
-        ("swin_tiny_patch4_window7_224", {"img_size": 64, "options": {"depths": [1, 1, 1, 1]}}, 2),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "options": {"depths": [1, 1, 1, 1]}}, 4),
         ("eva02_tiny_patch14_224", {"img_size": 56, "options": {"depth": 2}}, (4, 4)),
-        ("mobilenetv3_small_050", {}, (2, 2)),
+        ("mobilenetv3_small_050", {}, (4, 4)),
     ],
 )
 def test_backbones_of_every_layout(name, options, grid):

@@ -63,7 +63,7 @@ class WaitsAfterAnEpoch(torch.nn.MSELoss):
         self.resume = FOLDER / f"output/200/fold{fold}/resume.pth"
 
     def forward(self, logits, targets):
-        if self.resume.exists():
+        if self.resume.exists() and len(logits) > 2:
             wait_for(FOLDER / "go")
         return super().forward(logits, targets)
 
@@ -76,6 +76,8 @@ class MeetsTheOtherFold(torch.nn.MSELoss):
         self.fold = fold
 
     def forward(self, logits, targets):
+        if len(logits) <= 2:  # as check tries it
+            return super().forward(logits, targets)
         cards = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         (FOLDER / f"here{self.fold}").write_text(cards)
         wait_for(FOLDER / "here0", FOLDER / "here1")
@@ -221,7 +223,7 @@ def test_what_no_node_has_is_said_before_anything_starts(prepared, tmp_path):
 
 def test_without_ray_it_says_how_to_install_it(small_project, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'foldsmith\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'ray>="):
         run(Project.open(small_project), "exp_config/200.yml", engine="ray")
 
 

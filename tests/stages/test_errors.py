@@ -87,7 +87,7 @@ def test_folds_trained_differently_are_refused(project):
     options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
     root = train(project, "exp_config/200.yml", options, folds=[0, 1, 2, 3])
     train(project, "exp_config/200.yml", [*options, "optimizer/lr=0.5"], folds=[4], force=True)
-    with pytest.raises(OutputError, match=r"fold4: was trained with another.*optimizer/lr"):
+    with pytest.raises(OutputError, match=r"is not what fold0 was trained with .*optimizer/lr"):
         infer(project, root)
 
 

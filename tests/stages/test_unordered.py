@@ -328,7 +328,7 @@ def test_a_member_that_needs_an_order_is_refused_before_the_work(tmp_path, numbe
         ({"target_range": [0, 3]}, "n_classes and target_range follow from them"),
         ({"class_values": [0, 1]}, "have no order; leave out class_values"),
         ({"metric": "RMSE"}, "metric: RMSE is of an order that class_names do not have"),
-        ({"class_names": ["a", 1]}, "class_names/1"),
+        ({"class_names": ["a", 1]}, "class_names: 1 is no text"),
     ],
 )
 def test_a_project_file_that_contradicts_itself(tmp_path, change, message):

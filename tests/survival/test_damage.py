@@ -74,7 +74,7 @@ HARMLESS = (
     "output/000/resume.pth",  # compared with its checksums when a training continues
     "output/*/last_model_fold?.pth",  # compared with the manifests before it is used
     "output/310/features.json",  # without it the features are computed again
-    "output/*/.files.json",
+    "*/foldsmith.json",  # without it the manifests name the files
     "output/*/loggers.json",
 )
 

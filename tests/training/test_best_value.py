@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -41,7 +42,10 @@ def test_a_plot_marks_the_best(tmp_path, monkeypatch, metric, text):
     log = [{"epoch": k, "val/metric": v} for k, v in enumerate(VALUES, 1)]
     report = SimpleNamespace(log=log)
     manager = SimpleNamespace(
-        epoch=len(VALUES), out=str(tmp_path), get_extension=lambda name: report
+        epoch=len(VALUES),
+        out=str(tmp_path),
+        get_extension=lambda name: report,
+        writer=lambda name, out, figure, savefun: savefun(figure, Path(out) / name),
     )
     plot = PlotLog(["val/metric"], "a.png", 6, "val/metric", metric_named(metric))
     plot(manager)

@@ -135,9 +135,10 @@ def test_a_probed_pretraining_depends_on_folds_and_targets(project):
     probed, blind = inputs(), inputs(probe="null")
     assert differences(probed, inputs(**{"globals/snapshot_interval": 2}))
     table = pd.read_csv(project.fold_table)
-    table.assign(fold=1 - table["fold"]).to_csv(project.fold_table, index=False)
-    assert any("fold assignment" in text for text in differences(probed, inputs()))
-    assert not differences(blind, inputs(probe="null"))
+    table.assign(fold=1 - table["fold"]).to_csv(project.folder / "folds.csv", index=False)
+    own = {"globals/meta_file": "folds.csv"}
+    assert any("fold assignment" in text for text in differences(probed, inputs(**own)))
+    assert not differences(blind, inputs(probe="null", **own))
     path = project.folder / "project.yml"
     settings = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(settings | {"metric": "MAE"}))

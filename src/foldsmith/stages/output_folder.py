@@ -360,6 +360,8 @@ def save_sources(folder: Path, experiment: Experiment, step: str) -> list[Path]:
         inside = path.relative_to(root) if path.is_relative_to(root) else Path("recipes", path.name)
         copies[(SOURCES / inside).as_posix()] = path
     folder.mkdir(parents=True, exist_ok=True)
+    for place in {(folder / name).parent for name in copies}:
+        remove_leftovers(place)  # of a process that was killed here
     owned = OwnedFiles(folder)
     owned.record([RESOLVED_CONFIG, *copies], step)
     owned.claim(claimant(experiment))
