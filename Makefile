@@ -1,6 +1,8 @@
 # make demo   the whole job on generated photos, in a few minutes
 # make test   what CI runs: lint, types, tests
 # make docs   the documentation site in build/site; a broken link fails
+# make reference   write the tables of the reference pages anew, from the code
+# make notebook    execute the notebook and keep its outputs
 # make bench  speed beside what else one would use; bench-gpu on a CUDA device
 # make survive   kills a small project 20 times, and fuzzes tables, YAML and photos
 VENV ?= .venv
@@ -8,7 +10,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test docs survive lint install bench bench-gpu clean
+.PHONY: demo test docs reference notebook survive lint install bench bench-gpu clean
 
 install: $(STAMP)
 
@@ -28,6 +30,12 @@ lint: $(STAMP)
 # Reads and writes files only; the variable silences an advertisement of the theme.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+reference: $(STAMP)
+	$(BIN)/python docs/generated.py
+
+notebook: $(STAMP)
+	$(BIN)/python notebooks/execute.py
 
 # Two processes of one thread each: a module's tests stay in one, and share its fixtures.
 test: lint docs

@@ -1,13 +1,16 @@
-"""What the site says by itself: tables of settings, parts, recipes and commands, from the code.
+"""The tables of settings, components, recipes and commands in the documentation, from the code.
 
-A hook of MkDocs. A page asks for a piece with a line ``<!-- generated: NAME -->``, NAME being
-one of :data:`PIECES`; nothing of it is kept in a file, so that it cannot go stale.
+A page has a pair of lines, ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``, for each of
+:data:`PIECES`. ``make reference`` writes what belongs between them into the page, so that it is
+there for whoever reads the Markdown; a test fails while it differs from the code.
 """
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
@@ -26,7 +29,9 @@ from foldsmith.config.project import (
 from foldsmith.config.settings import EnsembleSettings, Globals
 from foldsmith.stages import types as registry
 
-MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
+PIECE = re.compile(
+    r"^<!-- generated: (?P<name>\S+) -->\n.*?^<!-- end of (?P=name) -->$", re.MULTILINE | re.DOTALL
+)
 
 # Headings of the modules that offer types; another one has its own name as its heading.
 KINDS = {
@@ -280,6 +285,27 @@ PIECES: dict[str, Callable[[], str]] = {
 }
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in what a page asks for; called by MkDocs for every page."""
-    return MARKER.sub(lambda match: PIECES[match[1]](), markdown)
+def filled(markdown: str) -> str:
+    """Return a page with the pieces that the code makes today."""
+
+    def piece(found: re.Match[str]) -> str:
+        name = found["name"]
+        return f"<!-- generated: {name} -->\n\n{PIECES[name]()}\n\n<!-- end of {name} -->"
+
+    return PIECE.sub(piece, markdown)
+
+
+def main() -> None:
+    """Write the pieces into every page."""
+    # What the help of a command shows depends on the terminal.
+    os.environ["COLUMNS"] = "80"
+    for page in sorted(Path(__file__).parent.glob("*.md")):
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+            print(f"wrote {page.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """The notebook, cell by cell in a kernel of its own."""
 
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -37,11 +38,14 @@ def quickstart():
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def test_it_is_kept_without_outputs(quickstart):
+def test_it_is_kept_with_its_outputs(quickstart):
     nbformat.validate(quickstart)
-    for cell in quickstart.cells:
-        if cell.cell_type == "code":
-            assert cell.outputs == [] and cell.execution_count is None
+    cells = [cell for cell in quickstart.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    text = nbformat.writes(quickstart)
+    assert text.count('"image/png"') >= 6 and "everything is done" in text
+    assert '"output_type": "error"' not in text
+    assert tempfile.gettempdir() not in text and str(Path.home()) not in text
 
 
 def test_it_leads_from_photos_to_predictions(quickstart, tmp_path, monkeypatch):
