@@ -128,6 +128,18 @@ def workspace(tmp_path_factory, small_photos) -> Path:
             del content["globals/max_epoch"]
             content["ensemble/experiments"] = [NAMES["100"], NAMES["200"]]
         small_project.write_experiment(folder, name, content)
+    # Of the recommended recipe, as `foldsmith new` numbers them.
+    regression = small_project.EXPERIMENTS["200"] | {
+        "globals/output_root": "output/410",
+        "globals/max_epoch": 1,
+        "model/pretrained": {"from": "000", "pick": "last"},
+    }
+    small_project.write_experiment(folder, "410", regression)
+    blend = small_project.EXPERIMENTS["900"] | {
+        "globals/output_path": "output/901",
+        "ensemble/experiments": [NAMES["100"], "output/410"],
+    }
+    small_project.write_experiment(folder, "901", blend)
     shutil.copytree(folder / "exp_config", folder / "demo_config")
     for file in (folder / "demo_config").glob("*.yml"):
         # Two experiments may not share an output folder.
