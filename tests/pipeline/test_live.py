@@ -137,7 +137,8 @@ LONG = "410_a_regression_with_a_name_that_people_give_to_experiments"
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
 @pytest.mark.parametrize("name", ["200", LONG])
 def test_state_and_time_are_there_at_every_width(folder, width, name):
-    write_experiment(folder, name, EXPERIMENTS["200"] | {"model/pretrained": None})
+    own = {"model/pretrained": None, "globals/output_root": f"output/{name}_of_width"}
+    write_experiment(folder, name, EXPERIMENTS["200"] | own)
     plan = plan_of(Project.open(folder), f"exp_config/{name}.yml")
     states = {step.label: StepState("to do", "", step.epochs) for step in plan.steps}
     states["preprocess"] = StepState("done", "", 0)
