@@ -4,7 +4,8 @@
 # make reference   write the tables of the reference pages anew, from the code
 # make notebook    execute the notebook and keep its outputs
 # make bench  speed beside what else one would use; bench-gpu on a CUDA device
-# make survive   kills a small project 20 times, and fuzzes tables, YAML and photos
+# make survive   kills a small project 20 times, and commands at many file operations; fuzzes tables,
+#                YAML and photos
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -43,6 +44,7 @@ test: lint docs
 
 survive: $(STAMP)
 	$(BIN)/python tests/survival/kill_and_resume.py --kills 20
+	$(BIN)/python tests/survival/commands_to_kill.py --every 25
 	FUZZ=20 $(BIN)/python -m pytest tests/survival/test_fuzz.py
 
 bench: $(STAMP)
