@@ -86,6 +86,11 @@ def local_size() -> int:
     return 1 if _world is None else _world.local_size
 
 
+def alone() -> bool:
+    """Return whether this process trains by itself, without a group of processes."""
+    return _world is None
+
+
 def is_main() -> bool:
     """Return whether this is the process that writes and prints."""
     return rank() == 0
@@ -117,16 +122,20 @@ def share(n: int, of: int | None = None) -> slice:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(even_alone: bool = False) -> Iterator[None]:
     """Join the other processes of this training; does nothing if there is only this one.
 
     The others print nothing on stdout.
+
+    Args:
+        even_alone: Make a group of the one process too, so that its tensors go through all
+            collectives. With one GPU this is the only way to try NCCL.
 
     Raises:
         ConfigError: The environment does not say who is who.
     """
     global _world
-    if asked_for() == 1 or _world is not None:
+    if (asked_for() == 1 and not even_alone) or _world is not None:
         yield
         return
     import torch
@@ -146,8 +155,10 @@ def joined() -> Iterator[None]:
         name_of_place, started_by = _meet(store, number, n)
         place = PrefixStore(name_of_place, store)
         dist.init_process_group(
-            # Tensors go by the way of their device.
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            # Tensors go by the way of their device; Windows has no NCCL.
+            "cpu:gloo,cuda:nccl"
+            if torch.cuda.is_available() and dist.is_nccl_available()
+            else "gloo",
             store=PrefixStore("group", place),
             rank=number,
             world_size=n,
@@ -160,8 +171,10 @@ def joined() -> Iterator[None]:
         if number > 0:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - ends with us
         yield
-        # Not after an error: the others may have ended, or wait for what does not come.
-        dist.barrier()
+        # Not after an error: the others may have ended, or wait for what does not come. Through
+        # gloo, which every process has: a barrier would go through NCCL, also for processes that
+        # train on the CPU, and NCCL refuses two processes on one card.
+        dist.all_reduce(torch.zeros(1))
         dist.destroy_process_group()
     except FoldsmithError as error:
         if not is_main():

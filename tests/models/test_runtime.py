@@ -9,7 +9,7 @@ from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import Normalize
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, FoldsmithError
 from foldsmith.hashing import FileHashes
 from foldsmith.models import runtime
 from foldsmith.models.backbone import create_backbone
@@ -99,3 +99,34 @@ def test_a_batch_is_normalised_on_its_device(channels_last, write_photos):
             np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
     plain = PhotoLoader(PhotoDataset(store, paths, np.arange(5), None, [], seed=0), 5)
     assert torch.equal(created.transfer(batch, plain.on_device).views[0], batch.views[0])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_every_way_to_say_out_of_memory_is_understood(said):
+    created = create_runtime(settings())
+    with (
+        pytest.raises(FoldsmithError, match="cpu: out of memory with a batch"),
+        created.memory_errors("a batch"),
+    ):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="sizes"), created.memory_errors("a batch"):
+        raise RuntimeError("sizes of tensors must match")
+
+
+def test_only_batches_for_a_card_are_page_locked(write_photos, tmp_path):
+    store = PhotoStore(None, FileHashes(tmp_path / "h" / "h.json"))
+    data = PhotoDataset(store, write_photos(2, 8, 8), np.arange(2), None, [], seed=0)
+    for wanted in (True, False):
+        loader = PhotoLoader(data, 2, pin_memory=wanted)
+        loader.serve(torch.device("cpu"))
+        assert not loader._loader.pin_memory
+        loader.serve(torch.device("cuda"))
+        assert loader._loader.pin_memory is wanted

@@ -172,3 +172,15 @@ def test_what_draws_globally_differs_between_epochs_and_not_between_runs(data, t
     assert len(drawn) == len(set(drawn)) == 6
     torch.rand(7)
     assert run(tmp_path / "b") == drawn
+
+
+def test_an_operation_without_a_deterministic_algorithm_is_named(data, tmp_path):
+    def loss(logits, targets):
+        raise RuntimeError(
+            "upsample_bicubic2d_backward_out_cuda does not have a deterministic implementation, "
+            "but you set 'torch.use_deterministic_algorithms(True)'."
+        )
+
+    with pytest.raises(FoldsmithError, match="globals/deterministic: upsample_bicubic2d_back") as e:
+        fit(data, tmp_path / "out", 5, 1, loss=loss)
+    assert "set globals/deterministic=false" in str(e.value)

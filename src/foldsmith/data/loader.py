@@ -162,6 +162,7 @@ class PhotoLoader:
                 f"{batch_size}, and an incomplete "
                 f"batch is left out; set batch_size to {len(dataset)} or less"
             )
+        self._pin_memory = pin_memory
         # Its own generator: torch draws a seed for the workers, and the global stream must
         # not depend on how many loaders there are.
         self._loader: DataLoader[Batch | DrawnBatch] = DataLoader(
@@ -171,7 +172,6 @@ class PhotoLoader:
             collate_fn=_identity,
             worker_init_fn=_start_worker,
             persistent_workers=self.num_workers > 0,
-            pin_memory=pin_memory and torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -196,6 +196,15 @@ class PhotoLoader:
             f"loader/train: a batch of an epoch has {least} photos, for {n} processes; {remedy}"
             "start fewer of them"
         )
+
+    def serve(self, device: torch.device) -> None:
+        """Make batches for a device: page-locked for a CUDA device, and for no other.
+
+        Page-locked memory needs a context on a card, which a training on the CPU has no use for
+        and which fails where other processes have filled the card. It is called before the first
+        batch; later calls change nothing for loader processes that are alive.
+        """
+        self._loader.pin_memory = self._pin_memory and device.type == "cuda"
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and augmentations come next."""

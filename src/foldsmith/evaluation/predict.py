@@ -55,6 +55,7 @@ def predict_logits(
     """
     for model in models:
         model.eval()
+    loader.serve(runtime.device)
 
     def logits_of(batch: Batch | DrawnBatch) -> torch.Tensor:
         batch_of = (
@@ -81,7 +82,7 @@ def _of_all(logits: torch.Tensor, loader: PhotoLoader) -> torch.Tensor:
         logits: Shape (n_models, n_own, n_outputs).
         loader: Where the photos came from.
     """
-    if ranks.size() == 1:
+    if ranks.alone():
         return logits
     places = [loader.sampler.places(of) for of in range(ranks.size())]
     rows = gathered(logits.transpose(0, 1).contiguous(), [len(each) for each in places])

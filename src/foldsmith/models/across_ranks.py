@@ -50,7 +50,7 @@ def gathered(tensor: torch.Tensor, counts: Sequence[int] | None = None) -> torch
     Returns:
         Shape (n, ...); its gradient is that of all processes' losses together.
     """
-    if ranks.size() == 1:
+    if ranks.alone():
         return tensor
     counts = list(_counts if counts is None else counts)
     assert counts[ranks.rank()] == len(tensor), (counts, len(tensor))
@@ -69,7 +69,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     Args:
         parameters: Those with a gradient have one in every process.
     """
-    if ranks.size() == 1:
+    if ranks.alone():
         return
     waiting: list[torch.Tensor] = []
     size = 0
@@ -94,7 +94,7 @@ def synchronised(model: M) -> M:
     Returns:
         The model; with one process as it is.
     """
-    if ranks.size() == 1:
+    if ranks.alone():
         return model
     # Here, not above: timm takes a second to import.
     from timm.layers.norm_act import SyncBatchNormAct, convert_sync_batchnorm
@@ -114,7 +114,7 @@ def synchronised(model: M) -> M:
 
 def same_weights(model: M) -> M:
     """Return a model with the weights and statistics that rank 0 has."""
-    if ranks.size() > 1:
+    if not ranks.alone():
         for tensor in (*model.parameters(), *model.buffers()):
             dist.broadcast(tensor.detach(), 0)
     return model

@@ -19,6 +19,16 @@ from foldsmith.data.datasets import Batch, DrawnBatch
 from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import ConfigError, FoldsmithError
 
+# Out of memory in other words than those of torch's own allocator for CUDA, which has a class for
+# it: of the CPU's allocator, of the driver (torch 2.8 and later raise an AcceleratorError), and of
+# libraries that ask the driver themselves.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
 
 @dataclass
 class Runtime:
@@ -60,9 +70,29 @@ class Runtime:
         """Return the free memory of a CUDA device; infinite for others, which use the host's."""
         if self.device.type != "cuda":
             return float("inf")
+        free, total = torch.cuda.mem_get_info(self.device)
+        reserved = torch.cuda.memory_reserved(self.device)
+        # What the process may take at most, if it was limited; torch 2.6 cannot say.
+        fraction = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+        allowed = total if fraction is None else fraction(self.device) * total
         # What torch keeps of what was freed is free too.
-        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return float(torch.cuda.mem_get_info(self.device)[0] + kept)
+        kept = reserved - torch.cuda.memory_allocated(self.device)
+        return float(max(0.0, min(free, allowed - reserved)) + kept)
+
+    def forget_peak(self) -> None:
+        """Measure the peak of the device's memory anew from now on."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_bytes(self) -> int:
+        """Return the most that torch held of a CUDA device's memory; 0 for others."""
+        if self.device.type != "cuda":
+            return 0
+        return torch.cuda.max_memory_allocated(self.device)
+
+    def held_bytes(self) -> int:
+        """Return how much torch holds of a CUDA device's memory now; 0 for others."""
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
 
     def transfer(self, batch: Batch | DrawnBatch, on_device: OnDevice) -> Batch:
         """Bring a batch to the device, normalised, its views in the run's memory format.
@@ -102,9 +132,7 @@ class Runtime:
         try:
             yield
         except RuntimeError as error:
-            # CUDA has a class for it, the CPU's allocator has not.
-            out_of_memory = isinstance(error, torch.OutOfMemoryError)
-            if not out_of_memory and "DefaultCPUAllocator" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             raise FoldsmithError(f"{self.device}: out of memory with {what}") from error
 
@@ -115,6 +143,13 @@ class Runtime:
         )
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error of torch means that a device has too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in _OUT_OF_MEMORY
+    )
+
+
 def create_runtime(settings: Globals) -> Runtime:
     """Choose device and precision.
 
@@ -123,8 +158,10 @@ def create_runtime(settings: Globals) -> Runtime:
     """
     device = _device(settings.device)
     dtype = _dtype(device, settings.amp_dtype) if settings.enable_amp else None
-    if settings.deterministic:
-        # cuBLAS wants to know before its first call.
+    if device.type == "cuda" or settings.deterministic:
+        # cuBLAS reads it once, before its first call, and may choose other algorithms by it. So
+        # it is set for every training: a deterministic one computes the same whether another
+        # training came before it in this process or not.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(settings.deterministic)
     torch.backends.cudnn.benchmark = settings.cudnn_benchmark and not settings.deterministic
@@ -135,7 +172,8 @@ def create_runtime(settings: Globals) -> Runtime:
         _keep_freed_memory()
     copying = None
     if device.type == "cuda":
-        copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        index = torch.cuda.current_device() if device.index is None else device.index
+        copying = _copying_stream(index)
     return Runtime(device, dtype, settings.channels_last is not False, scaler, copying)
 
 
@@ -157,6 +195,16 @@ def random_state_kept() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@cache
+def _copying_stream(card: int) -> torch.cuda.Stream:
+    """Return the stream of copies to a card, one for all runs of this process.
+
+    Torch keeps freed memory for each stream: a service would otherwise keep as much again for
+    every request, up to torch's number of streams.
+    """
+    return torch.cuda.Stream(card)  # type: ignore[no-untyped-call]
 
 
 @cache
@@ -184,6 +232,10 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda" and device.index is not None:
+            # Page-locked memory uses the current card: otherwise the first one would get a context
+            # of several hundred MiB, whichever card trains.
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"globals/device: {name!r} cannot be used: {reason}") from None

@@ -19,7 +19,7 @@ from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import ConfigError
 from foldsmith.hashing import hash_value
 from foldsmith.locking import lock
-from foldsmith.models.runtime import Runtime
+from foldsmith.models.runtime import Runtime, is_out_of_memory
 
 # Timed passes of each candidate; the least counts, since noise only ever adds.
 _WARM_UP, _TIMED = 3, 5
@@ -263,7 +263,9 @@ def _if_it_fits(measure: Callable[[], bool], otherwise: bool) -> bool:
     """Return what a measurement says; where it does not fit the device, what would be without."""
     try:
         return measure()
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         # The training itself needs less: there is one copy of its model, not two.
         return otherwise
 

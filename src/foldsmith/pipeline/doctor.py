@@ -16,6 +16,7 @@ from foldsmith import __version__
 from foldsmith.config import Experiment, Project
 from foldsmith.config.references import is_reference
 from foldsmith.data.checks import split_groups, table_problems
+from foldsmith.data.datasets import Batch
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.statistics import intensity_problem, photo_facts
 from foldsmith.data.store import PhotoStore
@@ -23,7 +24,12 @@ from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.data.target_scale import form_of
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.hashing import FileHashes
-from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
+from foldsmith.models.runtime import (
+    Runtime,
+    create_runtime,
+    is_out_of_memory,
+    seed_everything,
+)
 from foldsmith.pipeline.disk import kept_backbones, resume_bytes
 from foldsmith.pipeline.machine import cores_here, memory_here
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
@@ -275,7 +281,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     started = time.perf_counter()
     advice = ""
     if runtime.device.type == "cuda":
-        fits = _fitting_batch(step, loader, optimizer, runtime)
+        fits = fitting_batch(step, loader, optimizer, runtime, settings.grad_accum)
         photos = min(photos, fits)
         if fits < batch_size:
             batch, accum = propose_batch(batch_size, settings.grad_accum, fits)
@@ -327,8 +333,18 @@ def _one_batch(
     runtime: Runtime,
     photos: int,
 ) -> float:
+    """Train on one batch; return its loss."""
+    return _train_on(_batch_of(loader, runtime, photos), step, optimizer, runtime)
+
+
+def _batch_of(loader: PhotoLoader, runtime: Runtime, photos: int) -> Batch:
     keys = [(0, index % len(loader.dataset)) for index in range(photos)]
-    batch = runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)
+    return runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)
+
+
+def _train_on(
+    batch: Batch, step: Step, optimizer: torch.optim.Optimizer, runtime: Runtime
+) -> float:
     step.model.train()
     with runtime.autocast():
         loss = step(batch, 0, 0)["loss"]
@@ -338,20 +354,81 @@ def _one_batch(
     return float(loss.detach())
 
 
-def _fitting_batch(
-    step: Step, loader: PhotoLoader, optimizer: torch.optim.Optimizer, runtime: Runtime
+def fitting_batch(
+    step: Step,
+    loader: PhotoLoader,
+    optimizer: torch.optim.Optimizer,
+    runtime: Runtime,
+    grad_accum: int,
 ) -> int:
-    """Return how many photos fit the GPU, from the memory that two small batches take."""
-    sizes = (4, 12)
-    peaks = []
-    for size in sizes:
-        torch.cuda.reset_peak_memory_stats(runtime.device)
-        _one_batch(step, loader, optimizer, runtime, size)
-        peaks.append(torch.cuda.max_memory_allocated(runtime.device))
-    per_photo = max(1.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
-    fixed = peaks[0] - per_photo * sizes[0]
-    free = torch.cuda.mem_get_info(runtime.device)[0] + torch.cuda.memory_allocated(runtime.device)
-    return max(1, int((_FILL * free - fixed) / per_photo))
+    """Return how many photos of a batch fit the device, found by training on such batches.
+
+    An estimate from small batches would not do: with few photos the memory peaks in the optimizer,
+    with many in the network.
+
+    Args:
+        step: The step; its model is trained on, so that its weights change.
+        loader: The training batches.
+        optimizer: Of the step's model.
+        runtime: Device and precision.
+        grad_accum: Batches per optimizer step.
+
+    Returns:
+        The batch size of the loader, or the largest that fits of those that divide the photos of
+        an optimizer step.
+
+    Raises:
+        FoldsmithError: The smallest of them does not fit either.
+    """
+    batch_size = loader.sampler.batch_size
+    photos = batch_size * grad_accum
+    sizes = [n for n in range(1, batch_size) if photos % n == 0] + [batch_size]
+    # BatchNorm cannot train on a single photo.
+    sizes = [n for n in sizes if n > 1] or sizes
+    if _fits(sizes[-1], step, loader, optimizer, runtime):
+        return sizes[-1]
+    # sizes[low - 1] fits, sizes[high] does not.
+    low, high = 0, len(sizes) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if _fits(sizes[middle], step, loader, optimizer, runtime):
+            low = middle + 1
+        else:
+            high = middle
+    if low == 0:
+        raise FoldsmithError(
+            f"{runtime.device}: out of memory with a batch of {counted(sizes[0], 'photo')}; take a "
+            "smaller model (model/base_name, model/backbone/model_name) or dataset/img_size"
+        )
+    return sizes[low - 1]
+
+
+def _fits(
+    photos: int,
+    step: Step,
+    loader: PhotoLoader,
+    optimizer: torch.optim.Optimizer,
+    runtime: Runtime,
+) -> bool:
+    """Return whether a batch can be trained on, with some memory left."""
+    room = runtime.free_bytes() + runtime.held_bytes()
+    runtime.forget_peak()
+    try:
+        batch = _batch_of(loader, runtime, photos)
+        # The optimizer makes its state at the end of the first step.
+        for _ in range(2):
+            _train_on(batch, step, optimizer, runtime)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        fits = False
+    else:
+        fits = runtime.peak_bytes() <= _FILL * room
+    optimizer.zero_grad(set_to_none=True)
+    if runtime.device.type == "cuda":
+        # The pieces of a batch that was too large are of no use to a smaller one.
+        torch.cuda.empty_cache()
+    return fits
 
 
 def _disk_bytes(experiment: Experiment, weights: int) -> int:

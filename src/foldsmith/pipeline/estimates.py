@@ -340,7 +340,8 @@ def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool
     if step.experiment is None:
         same = facts.get("n_train", work.n_train) == work.n_train
         return float(seconds), "cpu", None, same
-    device = str(facts.get("device", "")) or (
+    # The kind alone, of cuda:1 too.
+    device = str(facts.get("device", "")).partition(":")[0] or (
         "cuda" if torch.cuda.is_available() and step.experiment.globals.device != "cpu" else "cpu"
     )
     same = costs_as(step, begun)

@@ -107,6 +107,7 @@ def run_training(
     weights = window_weights(sizes, grad_accum)
     last = len(sizes) - 1
     per_epoch = math.ceil(len(sizes) / grad_accum)
+    loader.serve(runtime.device)
     while not manager.stop_trigger:
         epoch = manager.epoch
         # What a network draws (dropout), it draws anew in each process.
@@ -188,6 +189,7 @@ def _memory_advice(runtime: Runtime, loader: PhotoLoader, grad_accum: int) -> It
     smaller = max(1, batch // 2)
     with (
         _compile_errors(),
+        _nondeterministic_errors(),
         runtime.memory_errors(
             f"batches of {batch} photos; try loader/train/batch_size={smaller} "
             f"globals/grad_accum={math.ceil(batch * grad_accum / smaller)}, which is as many "
@@ -195,6 +197,21 @@ def _memory_advice(runtime: Runtime, loader: PhotoLoader, grad_accum: int) -> It
         ),
     ):
         yield
+
+
+@contextmanager
+def _nondeterministic_errors() -> Iterator[None]:
+    """Turn the error of an operation without a deterministic algorithm into one for people."""
+    try:
+        yield
+    except RuntimeError as error:
+        name, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise FoldsmithError(
+            f"globals/deterministic: {one_line(name)[:100]} has no deterministic algorithm on this "
+            "device; set globals/deterministic=false, or take another model"
+        ) from error
 
 
 @contextmanager
