@@ -5,7 +5,6 @@ process, so that the next one can remove those of dead processes without harming
 """
 
 import ctypes
-import errno
 import glob
 import json
 import math
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldsmith.errors import UNSUPPORTED
 from foldsmith.interrupts import uninterrupted
 
 # Part of the name of every temporary file: it is followed by the process and its machine, by which
@@ -60,8 +60,9 @@ def replacing(path: Path, interruptible: bool = False) -> Iterator[Path]:
             # mkstemp makes the file private; give it the rights any other new file would have.
             umask = os.umask(0)
             os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            with temporary.open("rb") as written:
+            with _as_far_as_it_can():
+                temporary.chmod(0o666 & ~umask)
+            with temporary.open("rb") as written, _as_far_as_it_can():
                 os.fsync(written.fileno())
             temporary.replace(path)
             _sync_folder(path.parent)
@@ -77,11 +78,22 @@ def _sync_folder(folder: Path) -> None:
     """Bring a rename to the disk, so that what is written later cannot get there before it."""
     if os.name == "nt":  # Windows has no handles of folders
         return
-    handle = os.open(folder, os.O_RDONLY)
+    with _as_far_as_it_can():
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _as_far_as_it_can() -> Iterator[None]:
+    """Go on where the file system cannot do what the block asks of it; other errors are raised."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def remove_leftovers(folder: Path, before: float = math.inf) -> None:
@@ -213,7 +225,7 @@ def _exchange(one: Path, other: Path) -> bool:
     if renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
         return True
     number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP):
+    if number in UNSUPPORTED:
         return False  # a file system that does not know it
     raise OSError(number, os.strerror(number), str(other))
 

@@ -1,5 +1,11 @@
 """The exceptions that are meant for people (one clear line, no traceback), and that of signals."""
 
+import errno
+
+# What the system answers if a file system cannot do something: that of Google Drive, for instance,
+# has neither links nor locks.
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)
+
 
 class FoldsmithError(Exception):
     """Base class: the message names the file, the key and the remedy.

@@ -1,19 +1,27 @@
 """One process at a time per output folder."""
 
 import contextlib
+import errno
+import getpass
+import hashlib
 import json
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from foldsmith.errors import OutputError
+from foldsmith.errors import UNSUPPORTED, OutputError
+
+if sys.platform != "win32":
+    import fcntl
 
 # Loader workers of a killed process inherit its lock; they notice its death within seconds.
 ORPHANS_END_S = 20.0
@@ -28,7 +36,9 @@ def lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 
     The lock is one of the operating system: it ends with the process that holds it, however
     that dies, so that no stale lock can be left behind. It lies beside the folder, which may
-    be removed and made again while it is held.
+    be removed and made again while it is held. On a file system without locks, such as Google
+    Drive, it lies among the temporary files of this machine, and keeps only processes of this
+    machine apart, which is printed.
 
     Args:
         folder: The folder; it need not exist.
@@ -118,7 +128,41 @@ def _on_this_host(process: dict[str, Any]) -> bool:
 
 def _lock_of(folder: Path) -> filelock.BaseFileLock:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder.parent / f".{folder.name}.lock")
+    file = folder.parent / f".{folder.name}.lock"
+    if not _has_locks(file):
+        _tell_of_no_locks(str(folder.parent))
+        name = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()
+        file = Path(tempfile.gettempdir(), f"foldsmith-locks-{getpass.getuser()}", name)
+        file.parent.mkdir(exist_ok=True)
+    return filelock.FileLock(file)
+
+
+def _has_locks(file: Path) -> bool:
+    """Return whether the file system of a lock's file has locks; the file is made."""
+    if sys.platform == "win32":
+        return True
+    try:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        return True  # let the lock itself say what is wrong
+    try:
+        # Lets go of a lock that is not held: no other process notices.
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    except OSError as error:
+        return error.errno not in (*UNSUPPORTED, errno.ENOLCK)
+    finally:
+        os.close(handle)
+    return True
+
+
+@cache
+def _tell_of_no_locks(folder: str) -> None:
+    print(
+        f"note: {folder}: this file system has no locks; run one command at a time on its folders, "
+        "as only commands of this machine notice each other",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def process_name(pid: int) -> str:

@@ -16,6 +16,7 @@ from foldsmith.config.project import PROJECT_FILE, TEMPLATE, TEMPLATE_OF_CLASSES
 from foldsmith.config.yaml_io import read_yaml, scalar_yaml
 from foldsmith.data.intensity import IntensityRange, range_text
 from foldsmith.data.survey.targets import Target
+from foldsmith.errors import UNSUPPORTED, OutputError
 from foldsmith.stages.output_folder import shown
 from foldsmith.texts import counted
 
@@ -239,7 +240,17 @@ def link_photos(link: Path, target: Path, project: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     inside = target.is_relative_to(os.path.abspath(project))
     start = os.path.abspath(link.parent)
-    link.symlink_to(os.path.relpath(target, start) if inside else target, target_is_directory=True)
+    to = os.path.relpath(target, start) if inside else target
+    try:
+        link.symlink_to(to, target_is_directory=True)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        raise OutputError(
+            f"{shown(link)}: this file system has no links, as that of Google Drive; make the "
+            "project on a local disk, and keep its folder output there by a link to it "
+            "(notebooks/colab.ipynb shows it)"
+        ) from None
     print(f"linked {shown(link)} to {target}")
 
 
