@@ -5,6 +5,7 @@ photos. The five stages are plain functions in :mod:`foldsmith.stages`; the ``fo
 (:mod:`foldsmith.cli`) calls the same functions.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Project", "load"]
 
 __version__ = "0.1.0"
+
+# Torch reads it when it is loaded: operations that Apple's GPU lacks are then computed on the CPU,
+# with a warning, and do not end the training.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.keys import KeyTable
+from foldsmith.machine import cores_here
 from foldsmith.paths import Paths
 from foldsmith.rows import RowFiles, Rows
 
@@ -118,7 +119,7 @@ class FileHashes:
         digests, known = self.known_of(paths)
         unknown = np.flatnonzero(~known)
         if len(unknown):
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(cores_here()) as pool:
                 found = pool.map(self._read, paths.take(unknown))
                 for k, digest in zip(unknown.tolist(), found, strict=True):
                     if digest is not None:

@@ -21,7 +21,11 @@ def problems(name, **given):
         ),
         ("PhotoLoader", {"batch_size": "32"}, 'batch_size: must be a whole number, not "32"'),
         ("PhotoLoader", {"batch_size": 1.5}, "batch_size: must be a whole number, not 1.5"),
-        ("PhotoLoader", {"num_workers": True}, "num_workers: must be a whole number, not true"),
+        (
+            "PhotoLoader",
+            {"num_workers": True},
+            "num_workers: must be a whole number or 'auto', not true",
+        ),
         ("PhotoLoader", {"shuffle": "yes"}, 'shuffle: must be true or false, not "yes"'),
         ("RandomResizedCrop", {"scale": 0.5}, "scale: must be a list, not 0.5"),
         ("LabelledPhotos", {"part": "tain"}, "part: must be 'train' or 'val', not \"tain\""),

@@ -11,7 +11,7 @@ from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import Normalize
 from foldsmith.errors import ConfigError, FoldsmithError
 from foldsmith.hashing import FileHashes
-from foldsmith.models import runtime
+from foldsmith.models import devices
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.runtime import create_runtime, seed_everything
 
@@ -39,7 +39,7 @@ def test_precision_is_what_is_asked_for(values, dtype):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_follows_the_hardware(monkeypatch, native):
-    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: native)
+    monkeypatch.setattr(devices, "_cpu_has_bf16", lambda: native)
     assert create_runtime(settings()).dtype == (torch.bfloat16 if native else None)
 
 

@@ -16,8 +16,10 @@ from foldsmith.models import speed
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.runtime import create_runtime
 from foldsmith.models.speed import (
+    Duration,
     Measured,
     augment_seconds,
+    batch_seconds,
     choose_layout,
     compile_pays,
     pass_seconds,
@@ -97,13 +99,59 @@ def loader(write_photos, tmp_path):
 
 def test_where_to_augment_is_measured_without_a_trace(loader):
     before = [batch.views[0].clone() for batch in loader]
-    seconds = augment_seconds(loader, runtime_of(), model_s=1e-6)
+    seconds = augment_seconds(loader, runtime_of(), Duration(1e-6, 0.0))
     assert set(seconds) == {"cpu", "gpu"}
     assert all(1e-6 < value < 1 for value in seconds.values())
     # With a slow model the loader hides behind it, and the GPU's own augmentation does not.
-    slow = augment_seconds(loader, runtime_of(), model_s=10.0)
+    slow = augment_seconds(loader, runtime_of(), Duration(10.0, 0.0))
     assert slow["cpu"] == 10.0 < slow["gpu"]
     assert all(torch.equal(a, b.views[0]) for a, b in zip(before, loader, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "seconds"),
+    [
+        (16, 8, 0.05),  # the card is what takes the time
+        (4, 4, 0.06),  # 0.2 of loading, 0.04 of asking, on four cores
+        (2, 2, 0.12),  # and on two: two loader processes are not two more cores
+        (2, 1, 0.2),  # one loader process has one core
+        (1, 1, 0.24),
+        (2, 0, 0.24),  # all in this process
+    ],
+)
+def test_a_batch_takes_what_the_slowest_part_takes(cores, workers, seconds):
+    card = Duration(0.05, 0.04)
+    assert batch_seconds(0.2, card, workers, cores) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("cores", "best"), [(2, "gpu"), (4, "cpu"), (16, "cpu")])
+def test_few_cores_leave_augmentation_to_the_card(monkeypatch, loader, cores, best):
+    # A loader of 29 ms a batch, 2 of them drawing, and a model of 6 ms, 5 of them asking for it.
+    monkeypatch.setattr(speed, "cores_here", lambda: cores)
+    loader.num_workers = min(8, cores)
+    made, sent, changed, drawn = (Duration(s, s / 2) for s in (0.029, 0.001, 0.004, 0.002))
+    times = iter([made, sent, changed, drawn])
+    monkeypatch.setattr(speed, "_duration", lambda *_: next(times))
+    found = augment_seconds(loader, runtime_of(), Duration(0.006, 0.005))
+    assert min(found, key=found.get) == best
+
+
+def test_photos_that_the_card_will_hold_are_not_loaded_to_measure(loader, monkeypatch):
+    sent = []
+    take = type(loader.dataset).__getitems__
+
+    def look(self, keys):
+        batch = take(self, keys)
+        sent.append(getattr(batch, "images", "made"))
+        return batch
+
+    monkeypatch.setattr(type(loader.dataset), "__getitems__", look)
+    model = Duration(1e-6, 0.0)
+    augment_seconds(loader, runtime_of(), model, room_bytes=6 * 40 * 48 * 3)
+    assert sent[-1] is None
+    augment_seconds(loader, runtime_of(), model, room_bytes=6 * 40 * 48 * 3 - 1)
+    assert sent[-1] is not None
+    assert not loader.dataset.drawing and loader.dataset.with_images
 
 
 def test_a_loader_leaves_augmentation_to_the_device_if_that_is_faster(

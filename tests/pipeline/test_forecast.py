@@ -14,10 +14,10 @@ from foldsmith import Project
 from foldsmith.data.tables import read_test, read_train
 from foldsmith.errors import ConfigError
 from foldsmith.hashing import FileHashes
+from foldsmith.machine import cores_here
 from foldsmith.models.backbone import create_backbone
 from foldsmith.pipeline.disk import kept_backbones, photo_sizes, resume_bytes
 from foldsmith.pipeline.forecast import seconds_here
-from foldsmith.pipeline.machine import cores_here
 from foldsmith.pipeline.plan import plan_of
 from foldsmith.pipeline.state import manifest_path, speeds_of, states_of
 from foldsmith.pipeline.work import Work, weight_bytes

@@ -25,13 +25,28 @@ def requests(folder, nodes, resources="", **values):
 def test_what_is_chosen_where_nobody_says(small_project):
     found = requests(small_project, [LAPTOP, BIG, CARDS], **{"loader/train/num_workers": 20})
     assert found["preprocess"] == Request(1, 0)
-    # As many CPUs as the nodes with a card have, not as the largest of all.
-    assert found["train 100 fold 0"] == Request(8, 1)
+    # The share of the nodes with a card, not of the largest of all; and each card gets its step.
+    assert found["train 100 fold 0"] == Request(4, 1)
     found = requests(small_project, [LAPTOP, BIG], **{"loader/train/num_workers": 3})
     assert found["train 100 fold 1"] == Request(4, 0)
     values = {"globals/device": "cpu", "loader/train/num_workers": 0}
     found = requests(small_project, [LAPTOP, CARDS], **values)
     assert found["train 100 fold 1"] == Request(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "gpus"),
+    [
+        (Node(cpus=4, gpus=2, memory_gib=30), 2, 1),  # Kaggle: both cards are busy
+        (Node(cpus=2, gpus=1, memory_gib=12), 2, 1),  # Colab
+        (Node(cpus=1, gpus=1, memory_gib=12), 1, 1),
+        (Node(cpus=96, gpus=8, memory_gib=500), 9, 1),  # more than 8 loaders bring little
+        (Node(cpus=4, gpus=0, memory_gib=30), 1, 0),  # the model computes on the CPU
+    ],
+)
+def test_cores_are_shared_by_the_cards(small_project, node, cpus, gpus):
+    found = requests(small_project, [node], **{"loader/train/num_workers": "auto"})
+    assert found["train 100 fold 0"] == Request(cpus, gpus)
 
 
 def test_what_is_said_is_taken(small_project):

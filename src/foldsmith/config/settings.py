@@ -50,7 +50,8 @@ class Globals(BaseModel):
         output_path: Output folder of a pretraining or an ensemble, relative to the project
             folder. For ``train`` it is set to ``output_root/fold{k}``.
         output_root: Output folder of a K-fold training or of frozen features.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` (Apple's GPU), or ``auto``: a CUDA device if
+            there is one, else Apple's GPU, else the CPU.
         max_epoch: Number of epochs.
         grad_accum: Batches per optimizer step.
         val_fold: Folds to train: one number, a list, or null for all. Set per fold.
@@ -85,7 +86,7 @@ class Globals(BaseModel):
             ``bf16``, ``fp16`` or ``off``.
         channels_last: NHWC memory format of the model and its inputs. ``auto``: on CUDA what a
             short measurement finds faster (once per model, batch and card; true when
-            ``deterministic``), true elsewhere.
+            ``deterministic``), false on Apple's GPU, true on a CPU.
         compile: ``torch.compile``: ``on``, ``off``, or ``auto``: on CUDA, if a measurement finds
             it faster and the training is long enough to earn the compilation back.
         deterministic: Only deterministic algorithms.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import queues
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -27,12 +27,16 @@ from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
 from foldsmith.data.on_device import OnDevice
 from foldsmith.data.order import epoch_order
 from foldsmith.errors import ConfigError, DataError, FoldsmithError, one_line
+from foldsmith.machine import cores_here
 from foldsmith.texts import counted, size_text
 
 T = TypeVar("T")
 
 # Where loader processes put batches for the main one.
 _SHARED_MEMORY = Path("/dev/shm")
+
+# Most loader processes unless a number is given: more of them bring little.
+_MOST_WORKERS = 8
 
 # Exit code of a loader process that finds no room there.
 _NO_ROOM = 75
@@ -114,7 +118,8 @@ class PhotoLoader:
         dataset: The photos.
         batch_size: Photos per batch, of all processes of a training together.
         num_workers: Processes that augment, for each process of the training, at most one per
-            core; 0 augments in the process itself. The batches are the same whatever the number.
+            core; 0 augments in the process itself; ``auto`` is :func:`workers_for` the device. The
+            batches are the same whatever the number.
         shuffle: New order every epoch.
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
@@ -123,6 +128,7 @@ class PhotoLoader:
             photos that are larger than memory: what is read then lies in a few stretches of the
             data, which :func:`foldsmith.data.order.epoch_order` describes. It is part of what a
             training was made from.
+        device: Where the model computes; the CPU if null.
 
     Attributes:
         dataset: The photos.
@@ -138,14 +144,15 @@ class PhotoLoader:
         self,
         dataset: PhotoDataset,
         batch_size: int,
-        num_workers: int = 0,
+        num_workers: int | Literal["auto"] = "auto",
         shuffle: bool = False,
         drop_last: bool = False,
         seed: int = 0,
         pin_memory: bool = True,
         window: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        if batch_size < 1 or num_workers < 0:
+        if batch_size < 1 or (num_workers != "auto" and num_workers < 0):
             raise ConfigError("batch_size must be at least 1 and num_workers at least 0")
         if window is not None and (window < batch_size or not shuffle):
             raise ConfigError(
@@ -153,7 +160,9 @@ class PhotoLoader:
             )
         self.dataset = dataset
         self.on_device = OnDevice(dataset)
-        cores = max(1, (os.cpu_count() or 1) // ranks.local_size())
+        cores = max(1, cores_here() // ranks.local_size())
+        if num_workers == "auto":
+            num_workers = workers_for("cpu" if device is None else device.type, cores)
         self.num_workers = min(num_workers, cores)
         self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed, window)
         if not len(self.sampler):
@@ -231,6 +240,21 @@ class PhotoLoader:
             if not self.num_workers:
                 raise
             raise _death_of_a_worker(error) from error
+
+
+def workers_for(kind: str, cores: int) -> int:
+    """Return how many loader processes a training gets unless its experiment gives a number.
+
+    Beside a CUDA device there is one for each core, as the process that feeds the device mostly
+    waits, up to a number that is enough for any. A model that computes on the CPU needs the cores
+    itself. With Apple's GPU there are none: macOS starts each of them by importing everything anew,
+    which takes longer than a short training.
+
+    Args:
+        kind: Kind of the device that computes: ``cpu``, ``cuda`` or ``mps``.
+        cores: CPU cores for this training, at least 1.
+    """
+    return min(_MOST_WORKERS, cores) if kind == "cuda" else 0
 
 
 def one_photo(loader: PhotoLoader) -> str:

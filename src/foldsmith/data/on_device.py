@@ -84,10 +84,15 @@ class OnDevice:
             room_bytes: The photos are kept there if they take no more than this.
         """
         sizes = self._dataset.photos.sizes
-        if sizes is not None and int(sizes.prod(axis=1).sum()) * 3 <= room_bytes:
+        if sizes is not None and self.fits(room_bytes):
             self._resident = ResidentPhotos(self._dataset.photos, sizes, device)
         self._dataset.drawing = True
         self._dataset.with_images = self._resident is None
+
+    def fits(self, room_bytes: float) -> bool:
+        """Return whether all photos of the dataset take no more than this on a device."""
+        sizes = self._dataset.photos.sizes
+        return sizes is not None and int(sizes.prod(axis=1).sum()) * 3 <= room_bytes
 
     @property
     def resident(self) -> bool:
@@ -97,7 +102,7 @@ class OnDevice:
     def views(self, batch: Batch | DrawnBatch, device: torch.device) -> list[torch.Tensor]:
         """Return the views of a batch on the device, normalised, each of shape (n, 3, H, W)."""
         if isinstance(batch, Batch):
-            ready = [view.to(device, non_blocking=True) for view in batch.views]
+            ready = [view.to(device, non_blocking=device.type == "cuda") for view in batch.views]
         else:
             pixels = self._pixels(batch, device)
             ready = [

@@ -1,12 +1,12 @@
 """Work on many photos at once."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from foldsmith.bars import progress_bar
+from foldsmith.machine import cores_here
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,7 +40,7 @@ def on_all_cores(
 
 
 def _on_threads(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    threads = os.cpu_count() or 1
+    threads = cores_here()
 
     def work(start: int) -> list[R]:
         return [function(item) for item in items[start : start + _CHUNK]]

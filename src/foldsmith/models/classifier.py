@@ -96,7 +96,7 @@ class ImageModel(nn.Module):
                 "model/dims_head=[null, 1]"
             )
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weights)[None])
+            layer.weight.copy_(torch.from_numpy(weights.astype(np.float32))[None])
             layer.bias.fill_(bias)
 
     def start_at_zero(self) -> None:

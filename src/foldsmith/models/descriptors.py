@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from foldsmith.config import Types
+from foldsmith.models.devices import tell_once
 
 # Shares of a photo's pixels below the colours that are noted.
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -129,7 +130,14 @@ def _hues(pixels: torch.Tensor) -> torch.Tensor:
 
 def _layout(lab: torch.Tensor) -> torch.Tensor:
     """Return the mean colour of each field and its mirror image, (n, 3, 4, 4) of (n, 3, H, W)."""
-    fields = nn.functional.adaptive_avg_pool2d(lab, _LAYOUT)
+    try:
+        fields = nn.functional.adaptive_avg_pool2d(lab, _LAYOUT)
+    except RuntimeError:
+        # Apple's GPU needs sides that the fields divide.
+        if lab.device.type == "cpu":
+            raise
+        tell_once("the mean colours of PhotoDescriptors are computed on the CPU")
+        fields = nn.functional.adaptive_avg_pool2d(lab.cpu(), _LAYOUT).to(lab.device)
     return (fields + fields.flip(3)) / 2
 
 

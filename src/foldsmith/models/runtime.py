@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldsmith import ranks
 from foldsmith.config import Globals
 from foldsmith.data.datasets import Batch, DrawnBatch
 from foldsmith.data.on_device import OnDevice
-from foldsmith.errors import ConfigError, FoldsmithError
+from foldsmith.errors import FoldsmithError
+from foldsmith.models.devices import autocast_type, create_device, instead_on_apple
 
 # Out of memory in other words than those of torch's own allocator for CUDA, which has a class for
-# it: of the CPU's allocator, of the driver (torch 2.8 and later raise an AcceleratorError), and of
-# libraries that ask the driver themselves.
+# it: of the allocators of the CPU and of Apple's GPU, of the driver (torch 2.8 and later raise an
+# AcceleratorError), and of libraries that ask the driver themselves.
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
+    "MPS backend out of memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -65,6 +66,8 @@ class Runtime:
         """Wait until the device has done all that was asked of it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
     def free_bytes(self) -> float:
         """Return the free memory of a CUDA device; infinite for others, which use the host's."""
@@ -116,7 +119,12 @@ class Runtime:
     def _transfer(self, batch: Batch | DrawnBatch, on_device: OnDevice) -> Batch:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         views = on_device.views(batch, self.device)
-        targets = batch.targets.to(self.device, non_blocking=True)
+        targets = batch.targets
+        if targets.dtype == torch.float64:
+            # No task has made codes of them, so that nothing is computed from them; Apple's GPU has
+            # no double precision.
+            targets = targets.float()
+        targets = targets.to(self.device, non_blocking=self.device.type == "cuda")
         return Batch(tuple(v.contiguous(memory_format=layout) for v in views), targets, batch.rows)
 
     @contextmanager
@@ -156,8 +164,14 @@ def create_runtime(settings: Globals) -> Runtime:
     Raises:
         ConfigError: The device does not exist, or fp16 is asked for on a CPU.
     """
-    device = _device(settings.device)
-    dtype = _dtype(device, settings.amp_dtype) if settings.enable_amp else None
+    device = create_device(settings.device)
+    dtype = autocast_type(device, settings.amp_dtype) if settings.enable_amp else None
+    channels_last = settings.channels_last is not False
+    if channels_last and device.type == "mps":
+        # Some of its operations have been wrong in this format, without an error.
+        channels_last = False
+        if settings.channels_last is True:
+            instead_on_apple("globals/channels_last", "true", "the model keeps its channels first")
     if device.type == "cuda" or settings.deterministic:
         # cuBLAS reads it once, before its first call, and may choose other algorithms by it. So
         # it is set for every training: a deterministic one computes the same whether another
@@ -174,7 +188,7 @@ def create_runtime(settings: Globals) -> Runtime:
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         copying = _copying_stream(index)
-    return Runtime(device, dtype, settings.channels_last is not False, scaler, copying)
+    return Runtime(device, dtype, channels_last, scaler, copying)
 
 
 def seed_everything(*seeds: int) -> None:
@@ -222,61 +236,3 @@ def _keep_freed_memory() -> None:
     # From malloc.h: no mmap for large blocks, no trimming, growth in steps of 256 MiB.
     for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 * 2**20)):
         mallopt(parameter, value)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and ranks.size() > 1:
-        name = _card_of_process(name)
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-        if device.type == "cuda" and device.index is not None:
-            # Page-locked memory uses the current card: otherwise the first one would get a context
-            # of several hundred MiB, whichever card trains.
-            torch.cuda.set_device(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"globals/device: {name!r} cannot be used: {reason}") from None
-    return device
-
-
-def _card_of_process(name: str) -> str:
-    """Return the card of this process, one of several on its machine."""
-    if name != "cuda" and ranks.local_size() > 1:
-        raise ConfigError(
-            f"globals/device: {name} is one card, but {ranks.local_size()} processes of this "
-            "training are on this machine; set it to auto"
-        )
-    if torch.cuda.device_count() < ranks.local_size():
-        raise ConfigError(
-            f"{ranks.local_size()} processes on a machine with {torch.cuda.device_count()} GPUs; "
-            "set torchrun's --nproc-per-node to the number of GPUs, or globals/device=cpu"
-        )
-    card = name if name != "cuda" else f"cuda:{ranks.local_rank()}"
-    # Where NCCL finds it.
-    torch.cuda.set_device(card)
-    return card
-
-
-def _dtype(device: torch.device, name: str) -> torch.dtype | None:
-    if name == "off":
-        return None
-    if name == "bf16":
-        return torch.bfloat16
-    if name == "fp16":
-        if device.type == "cpu":
-            raise ConfigError("globals/amp_dtype: fp16 needs a GPU; use auto, bf16 or off")
-        return torch.float16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
-    if device.type == "cpu" and _cpu_has_bf16():
-        return torch.bfloat16
-    return None
-
-
-def _cpu_has_bf16() -> bool:
-    """Return whether the CPU multiplies bf16 natively; emulated it is slower than fp32."""
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)

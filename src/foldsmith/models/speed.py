@@ -2,9 +2,9 @@
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import ConfigError
 from foldsmith.hashing import hash_value
 from foldsmith.locking import lock
+from foldsmith.machine import cores_here
+from foldsmith.models.devices import instead_on_apple
 from foldsmith.models.runtime import Runtime, is_out_of_memory
 
 # Timed passes of each candidate; the least counts, since noise only ever adds.
@@ -74,8 +76,25 @@ class Measured:
         return known if isinstance(known, dict) else {}
 
 
-def pass_seconds(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> float:
-    """Return the least seconds of a forward and backward pass.
+@dataclass(frozen=True)
+class Duration:
+    """How long some work takes on a device.
+
+    Attributes:
+        seconds: Until the device has done it.
+        host_s: How much of that this process is busy with asking for it. It is all of the time if
+            the device is the CPU.
+    """
+
+    seconds: float
+    host_s: float
+
+    def __add__(self, other: "Duration") -> "Duration":
+        return Duration(self.seconds + other.seconds, self.host_s + other.host_s)
+
+
+def pass_duration(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> Duration:
+    """Return the duration of a forward and backward pass.
 
     Args:
         model: From images to a tensor; it is trained on, so pass a copy.
@@ -84,18 +103,34 @@ def pass_seconds(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> fl
     """
     # What stands still in the training (a teacher, a frozen backbone) is timed with its gradients.
     model.train().requires_grad_(True)
-    times = []
-    for index in range(_WARM_UP + _TIMED):
-        runtime.wait()
-        started = time.perf_counter()
+
+    def both_ways() -> None:
         with runtime.autocast():
             loss = model(images).float().square().mean()
         loss.backward()
         model.zero_grad(set_to_none=True)
+
+    return _duration(both_ways, runtime, _WARM_UP)
+
+
+def pass_seconds(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> float:
+    """Return the seconds of :func:`pass_duration`."""
+    return pass_duration(model, images, runtime).seconds
+
+
+def _duration(work: Callable[[], object], runtime: Runtime, warm_up: int = 1) -> Duration:
+    """Return the least duration of some work."""
+    seconds, host = [], []
+    for index in range(warm_up + _TIMED):
         runtime.wait()
-        if index >= _WARM_UP:
-            times.append(time.perf_counter() - started)
-    return min(times)
+        started = time.perf_counter()
+        work()
+        asked = time.perf_counter()
+        runtime.wait()
+        if index >= warm_up:
+            seconds.append(time.perf_counter() - started)
+            host.append(asked - started)
+    return Duration(min(seconds), min(host))
 
 
 def _question(
@@ -175,45 +210,62 @@ def compile_pays(
     return measured.get(_question("compile", model, shape, runtime), measure) == "compiled"
 
 
-def augment_seconds(loader: PhotoLoader, runtime: Runtime, model_s: float) -> dict[str, float]:
+def augment_seconds(
+    loader: PhotoLoader, runtime: Runtime, model: Duration, room_bytes: float = 0.0
+) -> dict[str, float]:
     """Return the seconds per batch of a training, by where its photos are augmented.
-
-    On the CPU the slower of loader and model counts, since they work side by side; on a GPU
-    augmentation and model take turns, beside the loader that draws.
 
     Args:
         loader: Its batches, not yet asked for any.
         runtime: Device.
-        model_s: Seconds of a batch in the model.
+        model: A batch in the model.
+        room_bytes: The photos are kept on the device if they take no more than this.
     """
     dataset = loader.dataset
     n_own = -(-loader.sampler.batch_size // ranks.size())
     keys = [(0, index % len(dataset)) for index in range(n_own)]
-    workers = max(1, loader.num_workers)
     on_device = OnDevice(dataset)
-    made = _least_seconds(lambda: runtime.transfer(dataset.__getitems__(keys), on_device), runtime)
+
+    def loading() -> float:
+        return _duration(lambda: dataset.__getitems__(keys), runtime).seconds
+
+    def bringing() -> Duration:
+        batch = dataset.__getitems__(keys)
+        return _duration(lambda: runtime.transfer(batch, on_device), runtime)
+
+    cores = max(1, cores_here() // ranks.local_size())
+    made_s, brought = loading(), bringing()
     dataset.drawing = True
     try:
-        drawn = dataset.__getitems__(keys)
-        draw_s = _least_seconds(lambda: dataset.__getitems__(keys), runtime)
-        device_s = _least_seconds(lambda: runtime.transfer(drawn, on_device), runtime)
+        changed = bringing()
+        dataset.with_images = not on_device.fits(room_bytes)
+        drawn_s = loading()
     finally:
-        dataset.drawing = False
+        dataset.drawing, dataset.with_images = False, True
+    # Ready batches travel beside the model; augmentation and model take turns on the device.
+    beside = Duration(model.seconds, model.host_s + brought.host_s)
     return {
-        "cpu": max(made / workers, model_s),
-        "gpu": max(draw_s / workers, device_s + model_s),
+        "cpu": batch_seconds(made_s, beside, loader.num_workers, cores),
+        "gpu": batch_seconds(drawn_s, changed + model, loader.num_workers, cores),
     }
 
 
-def _least_seconds(work: Callable[[], object], runtime: Runtime) -> float:
-    times = []
-    for _ in range(1 + _TIMED):
-        runtime.wait()
-        started = time.perf_counter()
-        work()
-        runtime.wait()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def batch_seconds(loading_s: float, device: Duration, workers: int, cores: int) -> float:
+    """Return the seconds per batch of loader processes, this process and the device together.
+
+    The slowest of them counts, as they work side by side. Loader processes share the cores with
+    this process, which asks the device for its work: two of them on two cores are not two more.
+
+    Args:
+        loading_s: Seconds of one core for a batch of the loader.
+        device: What the device does with it.
+        workers: Loader processes; without any this process does their work too.
+        cores: CPU cores of all processes.
+    """
+    busy_s = loading_s + device.host_s
+    if workers == 0:
+        return max(busy_s, device.seconds)
+    return max(loading_s / workers, busy_s / min(cores, 1 + workers), device.seconds)
 
 
 def _augment_on_gpu(
@@ -232,6 +284,9 @@ def _augment_on_gpu(
     if settings.augment_on == "cpu":
         return False
     missing = sorted({name for view in loader.dataset.views for name in view.augment.not_batched})
+    if settings.augment_on == "gpu" and runtime.device.type == "mps":
+        instead_on_apple("globals/augment_on", "gpu", "the loader processes augment")
+        return False
     if settings.augment_on == "gpu":
         if runtime.device.type != "cuda":
             raise ConfigError(f"globals/augment_on: gpu, but the device is {runtime.device}")
@@ -248,13 +303,15 @@ def _augment_on_gpu(
         images = torch.zeros(shape, device=runtime.device)
         if runtime.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        model_s = pass_seconds(copy.deepcopy(part), images, runtime)
-        return augment_seconds(loader, runtime, model_s * len(loader.dataset.views))
+        once = pass_duration(copy.deepcopy(part), images, runtime)
+        n_views = len(loader.dataset.views)
+        model = Duration(once.seconds * n_views, once.host_s * n_views)
+        return augment_seconds(loader, runtime, model, _RESIDENT_SHARE * runtime.free_bytes())
 
     question = _question("augment", part, shape, runtime) | {
         "views": repr(loader.dataset.views),
         # Not the number of workers: another one must not change the results.
-        "cores": os.cpu_count(),
+        "cores": cores_here(),
     }
     return measured.get(question, measure) == "gpu"
 
@@ -306,6 +363,9 @@ def tune(
         )
     model = runtime.place(model)
     compiled = settings.compile == "on"
+    if compiled and runtime.device.type == "mps":
+        instead_on_apple("globals/compile", "on", "the model runs as it is")
+        compiled = False
     if compiled and ranks.size() > 1:
         raise ConfigError("globals/compile: on is for one process; set it to off under torchrun")
     if settings.compile == "auto" and open_questions and ranks.size() == 1:

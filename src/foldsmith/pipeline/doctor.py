@@ -24,6 +24,8 @@ from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.data.target_scale import form_of
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.hashing import FileHashes
+from foldsmith.machine import cores_here, memory_here
+from foldsmith.models.devices import has_bf16, kind_of_device
 from foldsmith.models.runtime import (
     Runtime,
     create_runtime,
@@ -31,7 +33,6 @@ from foldsmith.models.runtime import (
     seed_everything,
 )
 from foldsmith.pipeline.disk import kept_backbones, resume_bytes
-from foldsmith.pipeline.machine import cores_here, memory_here
 from foldsmith.pipeline.plan import Plan, plan_of, plan_of_all
 from foldsmith.pipeline.work import weight_bytes
 from foldsmith.stages.fold_components import build_fold, read_labels
@@ -137,13 +138,15 @@ def _environment() -> dict[str, str]:
     memory = memory_here()
     if memory is not None:
         facts["memory"] = size_text(memory)
-    if not torch.cuda.is_available():
+    if kind_of_device("auto") == "mps":
+        facts["GPU"] = "Apple's (foldsmith was not tried on one)"
+    elif not torch.cuda.is_available():
         facts["GPU"] = f"none that torch can use (built for CUDA {torch.version.cuda})"
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         facts[f"GPU {index}"] = (
             f"{torch.cuda.get_device_name(index)}, {size_text(free)} of {size_text(total)} free, "
-            f"bf16 {'yes' if torch.cuda.is_bf16_supported(False) else 'no'}, "
+            f"bf16 {'yes' if has_bf16(index) else 'no'}, "
             f"CUDA {torch.version.cuda}"
         )
     return facts

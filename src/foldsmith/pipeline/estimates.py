@@ -15,9 +15,10 @@ from foldsmith.data.images import read_photo
 from foldsmith.data.tables import photo_paths, read_test, read_train
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import ConfigError, DataError, FoldsmithError
+from foldsmith.machine import cores_here
+from foldsmith.models.devices import kind_of_device
 from foldsmith.models.runtime import create_runtime
 from foldsmith.models.speed import pass_seconds
-from foldsmith.pipeline.machine import cores_here
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.requests import Request
 from foldsmith.pipeline.simulate import Node
@@ -40,7 +41,7 @@ _HEADS_S, _DESCRIBED_S, _BLEND_S, _MEMBER_S = 10.0, 0.02, 5.0, 3.0
 _SAMPLE = 8
 
 # Photos of a batch that is timed: more do not make a CPU faster, and take longer.
-_TIMED_PHOTOS = {"cpu": 8, "cuda": 64}
+_TIMED_PHOTOS = {"cpu": 8, "cuda": 64, "mps": 64}
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,9 @@ class Estimates:
         source = base.source
         there = "cuda" if on_gpu else "cpu"
         if base.device and step.kind in ("pretrain", "train", "infer"):
-            if base.device != there:
-                source += " on cpu" if on_gpu else " on gpu"
+            # A machine that is planned for without a GPU may have Apple's.
+            if base.device != there and (on_gpu or base.device != "mps"):
+                source += " on cpu" if base.device == "cpu" else " on gpu"
             if on_gpu and self.speedup != 1.0:
                 seconds, serial = seconds / self.speedup, serial / self.speedup
                 source += f" /{self.speedup:g}"
@@ -341,9 +343,8 @@ def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool
         same = facts.get("n_train", work.n_train) == work.n_train
         return float(seconds), "cpu", None, same
     # The kind alone, of cuda:1 too.
-    device = str(facts.get("device", "")).partition(":")[0] or (
-        "cuda" if torch.cuda.is_available() and step.experiment.globals.device != "cpu" else "cpu"
-    )
+    there = kind_of_device(step.experiment.globals.device)
+    device = str(facts.get("device", "")).partition(":")[0] or there
     same = costs_as(step, begun)
     if step.kind == "pretrain":
         same = same and facts.get("n_photos", work.photos(step)[0]) == work.photos(step)[0]

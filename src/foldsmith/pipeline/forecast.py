@@ -15,9 +15,9 @@ from foldsmith.config import Project
 from foldsmith.data.checks import table_problems
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.hashing import FileHashes
+from foldsmith.machine import cores_here, memory_here
 from foldsmith.pipeline.disk import Disk, disk_of
 from foldsmith.pipeline.estimates import Estimate, Estimates
-from foldsmith.pipeline.machine import cores_here, memory_here
 from foldsmith.pipeline.plan import Plan, Step, plan_of, plan_of_all
 from foldsmith.pipeline.requests import requests_of
 from foldsmith.pipeline.simulate import Job, Node, Schedule, critical_path, simulate

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from foldsmith.config import Project
 from foldsmith.config.project import PROJECT_FILE
 from foldsmith.config.resources import Resources
+from foldsmith.data.loader import workers_for
 from foldsmith.errors import ConfigError
 from foldsmith.pipeline.plan import Step
 from foldsmith.pipeline.simulate import Node
@@ -38,7 +39,8 @@ def requests_of(
 
     That is a CPU for the step and one for each of its loader's processes, as far as a node has
     them, one GPU for what a model computes if there are any and its device is not the CPU, and
-    no memory.
+    no memory. With a GPU it is no more than the share of the node's CPUs that belongs to that GPU,
+    so that no GPU waits for CPUs.
 
     Raises:
         ConfigError: One line per step that asks for what no node has, for more than one GPU, or
@@ -66,7 +68,7 @@ def _request_of(step: Step, project: Project, nodes: Sequence[Node]) -> Request:
         )
     gpus = asked.gpus
     if gpus is None:
-        gpus = 1.0 if _computes(step) and any(node.gpus for node in nodes) else 0.0
+        gpus = 1.0 if computes(step) and any(node.gpus for node in nodes) else 0.0
     _check_device(step, gpus)
     able = [node for node in nodes if Request(asked.cpus or 0, gpus, asked.memory_gib).fits(node)]
     if not able:
@@ -75,27 +77,29 @@ def _request_of(step: Step, project: Project, nodes: Sequence[Node]) -> Request:
         )
     cpus = asked.cpus
     if cpus is None:
-        cpus = min(1.0 + _workers(step), max(node.cpus for node in able))
+        there = max(node.cpus * (gpus / node.gpus if gpus else 1.0) for node in able)
+        cpus = min(1.0 + _workers(step, gpus, there), max(1.0, there))
     return Request(cpus, gpus, asked.memory_gib)
 
 
-def _computes(step: Step) -> bool:
+def computes(step: Step) -> bool:
     """Return whether a step runs a model, on a card if there is one."""
     if step.experiment is None or step.kind not in ("pretrain", "train", "infer"):
         return False
     return step.experiment.globals.device != "cpu"
 
 
-def _workers(step: Step) -> int:
+def _workers(step: Step, gpus: float, cpus: float) -> int:
     """Return the most loader processes that a step has beside itself."""
     loaders = step.experiment.tree.get("loader", {}) if step.experiment else {}
-    numbers = [loader.get("num_workers", 0) for loader in loaders.values() if loader]
-    return max((number for number in numbers if isinstance(number, int)), default=0)
+    numbers = [loader.get("num_workers", "auto") for loader in loaders.values() if loader]
+    auto = workers_for("cuda", max(1, int(cpus))) if gpus else 0
+    return max((n if isinstance(n, int) else auto for n in numbers), default=0)
 
 
 def _check_device(step: Step, gpus: float) -> None:
     """Make sure that the device an experiment names is there: Ray shows a step its cards alone."""
-    if not _computes(step) or step.experiment is None:
+    if not computes(step) or step.experiment is None:
         return
     kind, _, number = step.experiment.globals.device.partition(":")
     if kind != "cuda":

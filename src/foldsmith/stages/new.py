@@ -127,7 +127,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     :func:`~foldsmith.data.survey.guesses.guess_id`, ``guess_target`` and ``guess_group``, the rest
     by ``examine_target``, ``choose_folds`` and
     :meth:`~foldsmith.stages.new_decisions.Decisions.has_order`. The metric is RMSE for a scale and
-    Accuracy for classes; the budget small without a CUDA device, else medium, and large from
+    Accuracy for classes; the budget small without a GPU, else medium, and large from
     20,000 photos on. Each choice is printed, and the first row with its photo and target.
 
     Classes without an order, and whatever LogLoss and AUC are to judge, get experiments that

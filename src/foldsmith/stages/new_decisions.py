@@ -175,13 +175,13 @@ def choose_budget(named: Budget | None, n_photos: int) -> Budget:
     if named is not None:
         print(f"budget   {named}, as named")
         return named
-    import torch
+    from foldsmith.models.devices import kind_of_device
 
     budget: Budget = "small"
-    why = "no CUDA device"
-    if torch.cuda.is_available():
+    why = "no GPU"
+    if kind_of_device("auto") != "cpu":
         budget = "large" if n_photos >= _LARGE else "medium"
-        why = f"{n_photos:,} photos and a CUDA device"
+        why = f"{n_photos:,} photos and a GPU"
     print(f"budget   {budget}: {why}")
     return budget
 

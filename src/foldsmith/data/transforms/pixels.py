@@ -150,10 +150,10 @@ def to_bytes(values: torch.Tensor) -> torch.Tensor:
 def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     """Bring a small array to a device, without waiting for what the device is doing."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        # From ordinary memory, a copy would wait for everything before it.
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    if device.type != "cuda":
+        return tensor.to(device)
+    # From ordinary memory, a copy would wait for everything before it.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _inside(places: torch.Tensor, length: torch.Tensor, border: str) -> torch.Tensor:

@@ -1,0 +1,50 @@
+"""The CPU cores and the memory that this process may use."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+# Limit of the CPU time of a container, in microseconds: what it may use, in which period.
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+# Cores that this process was given of the machine's; None if it has all of them.
+_share: int | None = None
+
+
+def cores_here() -> int:
+    """Return the CPU cores that this process may use, at least 1.
+
+    They are those that the system lets it run on, no more than the limit of its container, and
+    no more than its share (:func:`use_cores`).
+    """
+    cores = min(_allowed(), _quota() or _allowed())
+    return max(1, cores if _share is None else min(cores, _share))
+
+
+def use_cores(n: int) -> None:
+    """Leave the other cores to the steps that run beside this process."""
+    global _share
+    _share = n
+
+
+def memory_here() -> int | None:
+    """Return the bytes of memory; None where the system does not tell."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _allowed() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _quota() -> int | None:
+    """Return the cores that a container's limit is worth, rounded up; None without a limit."""
+    try:
+        used, period = _QUOTA.read_text(encoding="utf-8").split()
+        return -(-int(used) // int(period))
+    except (OSError, ValueError):  # another system, or "max"
+        return None
