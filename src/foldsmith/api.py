@@ -115,7 +115,8 @@ class Project(config.Project):
             until: Last kind of step: preprocess, pretrain, train or infer; all if None.
             skip_bad: Leave out photos that cannot be read.
             keep_snapshots: Keep the snapshots of the trainings.
-            engine: ``local``: one step after the other, in this process; ``ray``: many at once.
+            engine: ``local``: on this machine, one step after the other or one on each of several
+                GPUs; ``ray``: many at once.
             address: Address of a Ray cluster, or ``auto``; None starts Ray on this machine and
                 stops it at the end. On a cluster the run goes on if this call is interrupted,
                 and the same call attaches to it.

@@ -368,7 +368,7 @@ def run(
     ] = False,
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option("--engine", help="Steps one after the other here, or many at once by Ray."),
+        typer.Option("--engine", help="Steps here, as many at once as there are GPUs; or by Ray."),
     ] = "local",
     address: Annotated[
         Optional[str],  # noqa: UP045

@@ -7,8 +7,9 @@ from pathlib import Path
 from foldsmith.config import Project
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.errors import OutputError
+from foldsmith.hashing import FileHashes
 from foldsmith.pipeline.plan import Plan, Step
-from foldsmith.pipeline.state import StepState, manifest_path
+from foldsmith.pipeline.state import StepState, manifest_path, state_of_step
 from foldsmith.stages.ensemble import ensemble_experiment
 from foldsmith.stages.frozen import fit_experiment
 from foldsmith.stages.infer import infer_experiment, tidy_inference
@@ -70,6 +71,31 @@ def execute(
         infer_experiment(step.experiment, step.folder, step.criterion, options.keep_snapshots)
     else:
         ensemble_experiment(step.experiment, force=True)
+
+
+def execute_alone(
+    step: Step, plan: Plan, options: Options, listen: Callable[[EpochReport], None]
+) -> StepState:
+    """Do a step in a process of its own, unless it is done; returns its state afterwards.
+
+    Args:
+        step: The step.
+        plan: Its plan.
+        options: How it is done.
+        listen: Called after each epoch.
+
+    Raises:
+        FoldsmithError: The step cannot be done.
+    """
+    hashes = FileHashes(plan.project.hash_store)
+    state = state_of_step(step, plan, hashes, ())
+    hashes.save()
+    if state.status == "done":
+        tidy_step(step, plan.project)
+        return state
+    refuse_running(step, state)
+    execute(step, plan, state, options, listen)
+    return state_of_step(step, plan, FileHashes(plan.project.hash_store), ())
 
 
 def held_by(step: Step, project: Project) -> list[Path]:

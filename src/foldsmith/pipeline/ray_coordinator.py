@@ -5,8 +5,6 @@ happened for those who watch, and begins again from the manifests if it dies: al
 seen in the project folder.
 """
 
-import contextlib
-import io
 import os
 import pickle
 import socket
@@ -16,10 +14,9 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import ray
 import torch
@@ -27,13 +24,14 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
 from foldsmith.config import Project
 from foldsmith.errors import FoldsmithError, OutputError, TrainingError, one_line
-from foldsmith.hashing import FileHashes
 from foldsmith.locking import is_free
+from foldsmith.machine import use_cores
 from foldsmith.pipeline.course import Course
-from foldsmith.pipeline.execute import Options, execute, held_by, refuse_running, tidy_step
+from foldsmith.pipeline.events import Begun, Ended, Epoch, Event, Said, lines_told, portable
+from foldsmith.pipeline.execute import Options, execute_alone, held_by
 from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.pipeline.requests import Request
-from foldsmith.pipeline.state import Speeds, StepState, state_of_step
+from foldsmith.pipeline.state import Speeds, StepState
 from foldsmith.stages.types import types_of
 from foldsmith.training.extensions import EpochReport
 
@@ -81,45 +79,6 @@ class Job:
         chosen = tuple(step for step in self.steps if step.label in self.chosen)
         plan, part = (Plan(self.project, steps, types) for steps in (self.steps, chosen))
         return Course(plan, part, self.options)
-
-
-@dataclass(frozen=True)
-class Said:
-    """A line of a step; of the run itself if it has no label."""
-
-    label: str
-    text: str
-    is_error: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.label} | {self.text}" if self.label else self.text
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A step begins."""
-
-    label: str
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """An epoch of a step has ended."""
-
-    label: str
-    report: EpochReport
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A step has ended, or was found to be done."""
-
-    label: str
-    state: StepState
-    failed: bool = False
-
-
-Event = Said | Begun | Epoch | Ended
 
 
 @dataclass(frozen=True)
@@ -195,7 +154,7 @@ class Coordinator:
             self._job: Job = pickle.loads(job)
             self._course: Course = self._job.course()
         except Exception as error:  # an actor that cannot be made would say it in Ray's words
-            self._end = End({}, _portable(error))
+            self._end = End({}, portable(error))
             return
         # A thread, not a method that somebody calls: it runs again whenever the actor does.
         threading.Thread(target=self._run, daemon=True).start()
@@ -258,7 +217,7 @@ class Coordinator:
         try:
             self._steps()
         except Exception as error:
-            self._broken = _portable(error)
+            self._broken = portable(error)
         self._end = End(self._course.failed, self._broken)
         # Those who watch learn of the end; then nobody needs this process any more.
         while time.monotonic() - self._last_asked < _LINGER_S:
@@ -313,7 +272,7 @@ class Coordinator:
         except TaskCancelledError:
             return
         except RayTaskError as error:
-            outcome = _portable(error.cause, step.label)
+            outcome = portable(error.cause, step.label)
         except RayError as error:  # its worker or node, more often than it is begun again
             outcome = TrainingError(
                 f"{step.label}: its process has died {1 + RETRIES} times, the last time: "
@@ -355,16 +314,21 @@ def run_step(
     if not request.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it as it is then
     torch.set_num_threads(request.threads)
+    use_cores(request.threads)
     # What a lock names as its holder.
     sys.argv = ["foldsmith", f"(Ray: {label})"]
-    with _told_to(coordinator, label):
-        try:
-            return _do(coordinator, payload, label, options)
-        except (FoldsmithError, OSError, MemoryError) as error:
-            return _portable(error)
-        except Exception:
-            traceback.print_exc()
-            raise
+    try:
+        with lines_told(label, coordinator.tell.remote):
+            try:
+                return _do(coordinator, payload, label, options)
+            except (FoldsmithError, OSError, MemoryError) as error:
+                return portable(error)
+            except Exception:
+                traceback.print_exc()
+                raise
+    finally:
+        # All that was told has arrived when this has.
+        _answer(coordinator.tell.remote([]))
 
 
 def _do(coordinator: Any, payload: bytes, label: str, options: Options) -> StepState:
@@ -384,35 +348,12 @@ def _do(coordinator: Any, payload: bytes, label: str, options: Options) -> StepS
     for folder in held_by(step, project):
         is_free(folder, max(0.0, until - time.monotonic()))
     plan = Plan(project, steps, types_of(project))
-    hashes = FileHashes(project.hash_store)
-    # What is to be done is decided here: an attempt goes on where the one before has died.
-    state = state_of_step(step, plan, hashes, ())
-    hashes.save()
-    if state.status == "done":
-        tidy_step(step, project)
-        return state
-    refuse_running(step, state)
 
     def listen(report: EpochReport) -> None:
         coordinator.tell.remote([Epoch(label, report)])
 
-    execute(step, plan, state, options, listen)
-    return state_of_step(step, plan, FileHashes(project.hash_store), ())
-
-
-@contextlib.contextmanager
-def _told_to(coordinator: Any, label: str) -> Iterator[None]:
-    """Tell the coordinator what this process prints."""
-    printed = _Lines(coordinator, label, sys.stdout, is_error=False)
-    complained = _Lines(coordinator, label, sys.stderr, is_error=True)
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
-        try:
-            yield
-        finally:
-            printed.end()
-            complained.end()
-            # All that was told has arrived when this has.
-            _answer(coordinator.tell.remote([]))
+    # What is to be done is decided here: an attempt goes on where the one before has died.
+    return execute_alone(step, plan, options, listen)
 
 
 def _answer(asked: Any) -> Any:
@@ -421,38 +362,3 @@ def _answer(asked: Any) -> Any:
     Not by ``ray.get``, in which a task counts as idle: Ray would give its CPUs to another one.
     """
     return asked.future().result()
-
-
-class _Lines(io.TextIOBase):
-    """A file whose lines are told to the coordinator."""
-
-    def __init__(self, coordinator: Any, label: str, file: TextIO, is_error: bool) -> None:
-        self._coordinator, self._label, self._file = coordinator, label, file
-        self._is_error = is_error
-        self._process = os.getpid()
-        self._begun = ""
-
-    def write(self, text: str) -> int:
-        if os.getpid() != self._process:  # a loader process, which Ray knows nothing of
-            return self._file.write(text)
-        *lines, self._begun = (self._begun + text).split("\n")
-        said: list[Event] = [Said(self._label, line, self._is_error) for line in lines if line]
-        if said:
-            self._coordinator.tell.remote(said)
-        return len(text)
-
-    def end(self) -> None:
-        """Tell a line that has no end."""
-        self.write("\n")
-
-
-def _portable(error: BaseException, label: str = "") -> Exception:
-    """Return an error as one that can be sent to another process, whatever it holds."""
-    if isinstance(error, FoldsmithError):
-        return type(error)(str(error))
-    if isinstance(error, OSError) and not label:
-        return OSError(error.errno, error.strerror or one_line(error), error.filename)
-    if isinstance(error, MemoryError):
-        return MemoryError(one_line(error))
-    where = f"{label}: " if label else ""
-    return RuntimeError(f"{where}{type(error).__name__}: {one_line(error)}")

@@ -26,18 +26,10 @@ from foldsmith.config import Project
 from foldsmith.config.project import PROJECT_FILE
 from foldsmith.errors import ConfigError, Detached, OutputError, Stopped, one_line
 from foldsmith.pipeline.course import Course
-from foldsmith.pipeline.live import RunView, run_view
-from foldsmith.pipeline.plan import Plan, Step
-from foldsmith.pipeline.ray_coordinator import (
-    Begun,
-    Coordinator,
-    End,
-    Epoch,
-    Event,
-    Job,
-    News,
-    Said,
-)
+from foldsmith.pipeline.events import show
+from foldsmith.pipeline.live import run_view
+from foldsmith.pipeline.plan import Plan
+from foldsmith.pipeline.ray_coordinator import Coordinator, End, Job, News
 from foldsmith.pipeline.requests import requests_of
 from foldsmith.pipeline.simulate import Node
 
@@ -314,7 +306,7 @@ def _watch(coordinator: Any, course: Course, news: News | None) -> End:
                 for label, seconds in news.picture.running.items():
                     view.begin(steps[label], seconds)
             for event in news.events:
-                _show(event, course, steps, view)
+                show(event, course, steps, view)
             if news.end is not None:
                 return news.end
             name, first, news = news.name, news.until, None
@@ -331,19 +323,3 @@ def _news(coordinator: Any, name: str | None, first: int) -> News:
             "epoch is kept, and the same command goes on"
         ) from None
     return news
-
-
-def _show(event: Event, course: Course, steps: dict[str, Step], view: RunView) -> None:
-    """Show what has happened."""
-    if isinstance(event, Said):
-        print(event, file=sys.stderr if event.is_error else sys.stdout, flush=True)
-        return
-    step = steps[event.label]
-    if isinstance(event, Begun):
-        view.begin(step)
-    elif isinstance(event, Epoch):
-        course.epoch(step, event.report)
-        view.epoch(step, event.report)
-    else:
-        course.states[step.label] = event.state
-        view.end(step, event.failed)

@@ -13,6 +13,7 @@ from foldsmith.config.resources import Kind
 from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.extras import install_command
 from foldsmith.hashing import FileHashes
+from foldsmith.pipeline.cards import cards_for, cards_here, run_on_cards
 from foldsmith.pipeline.course import Course, check_tables
 from foldsmith.pipeline.execute import Options, execute, refuse_running
 from foldsmith.pipeline.forecast import seconds_here
@@ -23,7 +24,7 @@ from foldsmith.pipeline.table import duration, plan_table
 from foldsmith.stages.trial import trial_problems
 from foldsmith.training.extensions import EpochReport
 
-# What does the steps: this process, one after the other; or tasks of Ray, many at once.
+# What does the steps: this machine, one after the other or one on each GPU; or tasks of Ray.
 Engine = Literal["local", "ray"]
 
 
@@ -77,7 +78,8 @@ def run(
         until: Last kind of step; all if None.
         skip_bad: Leave out photos that cannot be read.
         keep_snapshots: Keep the snapshots of trainings after their inference.
-        engine: ``local``, this process; or ``ray``, which does several steps at once.
+        engine: ``local``, this machine: one step after the other or, if it has several GPUs,
+            one on each; or ``ray``, which does several steps at once, on a cluster too.
         address: Address of a Ray cluster, or ``auto`` for the one of this machine; None starts
             Ray here and stops it at the end. On a cluster the run belongs to the cluster: if
             this call is interrupted it goes on, and the same call attaches to it.
@@ -101,8 +103,12 @@ def run(
         on_ray.run_on_ray(course, project.path(config), asked, address)
     else:
         course.open()
+        cards = cards_for(course.to_do(), cards_here())
         with run_view(course.chosen, course.states, course.speeds) as view:
-            _run_here(course, view)
+            if len(cards) > 1:
+                run_on_cards(course, view, cards)
+            else:
+                _run_here(course, view)
     course.close()
 
 
