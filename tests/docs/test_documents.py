@@ -34,6 +34,7 @@ NOT_RUN = {
     "pip install .": "needs a package registry; CI installs the package",
     "pip install .[serve]": "needs a package registry; CI installs what it brings",
     "pip install .[ray]": "needs a package registry; the tests use Ray",
+    "python notebooks/wheels.py wheels": "see test_notebooks_of_machines.py",
     "foldsmith run -cfg exp_config/900.yml --engine ray --address auto": "see test_ray_engine.py",
     "foldsmith run -cfg exp_config/900.yml --engine ray --address auto --stop": "the same",
     "foldsmith serve --run output/900_ensemble": "serves until it is stopped; see test_serving.py",
