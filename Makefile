@@ -4,6 +4,7 @@
 # make reference   write the tables of the reference pages anew, from the code
 # make notebook    execute the notebook and keep its outputs
 # make bench  speed beside what else one would use; bench-gpu on a CUDA device
+# make gpu-check   right, fast, good on a CUDA device, in under nine minutes; docs/gpu.md
 # make survive   kills a small project 20 times, and commands at many file operations; fuzzes tables,
 #                YAML and photos
 VENV ?= .venv
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test docs reference notebook survive lint install bench bench-gpu clean
+.PHONY: demo test docs reference notebook survive lint install bench bench-gpu gpu-check clean
 
 install: $(STAMP)
 
@@ -65,6 +66,13 @@ bench-gpu: $(STAMP)
 	$(BIN)/python benchmarks/shares.py
 	$(BIN)/python benchmarks/chain.py
 	$(BIN)/python benchmarks/processes.py
+
+# With the machine's own Python and torch: a card's machine has them, and they fit its driver.
+# IMAGES: folder with train.csv and images/; WHEELS: folder of wheels of missing packages.
+OUT ?= build/gpu_check
+gpu-check:
+	$(PYTHON) benchmarks/gpu_check --out $(OUT) $(if $(IMAGES),--images $(IMAGES)) \
+	  $(if $(WHEELS),--wheels $(WHEELS))
 
 clean:
 	rm -rf $(VENV) build

@@ -9,28 +9,23 @@ import math
 import os
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
-import albumentations as al
 import cv2
 import numpy as np
-import pytorch_lightning as pl
 import timm
 import timm.data
 import timm.optim
 import torch
-from albumentations.pytorch import ToTensorV2
-from lightly.data import LightlyDataset
-from lightly.data.multi_view_collate import MultiViewCollate
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules.heads import ProjectionHead, SimSiamPredictionHead
-from lightly.transforms.simsiam_transform import SimSiamTransform
+from plain_transforms import plain_transform, resized_transform
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from foldsmith.config import Experiment, Project
+from foldsmith.data.datasets import Batch
 from foldsmith.data.tables import photo_paths, read_test, read_train, targets_of
 from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
@@ -59,8 +54,19 @@ class Foldsmith:
     """foldsmith's own loop; and, with the same parts, the model alone on one batch."""
 
     augment_on = "auto"
+    # Overrides of fine-tunings.
+    more: tuple[str, ...] = ()
 
-    def __init__(self, project: Project, kind: str, size: int, batch: int, workers: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        size: int,
+        batch: int,
+        workers: int,
+        backbone: str = BACKBONE,
+    ) -> None:
+        project = Project.open(folder)
         experiment = Experiment.load(
             project,
             CONFIGS[kind],
@@ -70,7 +76,11 @@ class Foldsmith:
                 f"loader/train/num_workers={workers}",
                 "loader/train/drop_last=true",
                 f"globals/augment_on={self.augment_on}",
-                *([] if kind == "SimSiam" else ["model/pretrained=null"]),
+                *(
+                    [f"model/backbone/model_name={backbone}"]
+                    if kind == "SimSiam"
+                    else ["model/pretrained=null", f"model/base_name={backbone}", *self.more]
+                ),
             ],
         )
         settings = experiment.globals
@@ -97,21 +107,28 @@ class Foldsmith:
         first = next(iter(self.loader))
         self.batch = self.runtime.transfer(first, self.loader.on_device)
         self.n_images = sum(self.loader.sampler.sizes())
+        self.parts = parts
+        # Share of the last epoch's time that the loop waited for the loader.
+        self.waited = math.nan
 
     def floor(self) -> float:
         """Return the images/s of the model alone, over as many batches as an epoch has."""
+        return self.n_images / self.seconds_of(self.batch, len(self.loader))
+
+    def seconds_of(self, batch: Batch, n_steps: int) -> float:
+        """Return the seconds of some optimizer steps on one batch."""
         self.model.train()
         wait()
         started = time.perf_counter()
-        for index in range(len(self.loader)):
+        for index in range(n_steps):
             with self.runtime.autocast():
-                loss = self.step(self.batch, 0, index)["loss"]
+                loss = self.step(batch, 0, index)["loss"]
             self.runtime.scaler.scale(loss).backward()
             self.runtime.scaler.step(self.optimizer)
             self.runtime.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         wait()
-        return self.n_images / (time.perf_counter() - started)
+        return time.perf_counter() - started
 
     def epoch(self) -> float:
         """Return the images/s of one epoch of the real loop."""
@@ -126,7 +143,9 @@ class Foldsmith:
                 seed=self.seed,
             )
             wait()
-            return self.n_images / (time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.waited = float(manager.observation["data_wait"])
+            return self.n_images / seconds
 
 
 class FoldsmithOnCPU(Foldsmith):
@@ -144,16 +163,17 @@ class FoldsmithOnGPU(Foldsmith):
 class SimSiamHeads(nn.Module):
     """The published SimSiam: two projection layers, two prediction layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: str = BACKBONE) -> None:
         super().__init__()
-        self.backbone = timm.create_model(BACKBONE, num_classes=0)
+        self.backbone = timm.create_model(backbone, num_classes=0)
+        dim = int(self.backbone.num_features)
         self.projection = ProjectionHead(
             [
-                (512, 2048, nn.BatchNorm1d(2048), nn.ReLU(inplace=True)),
-                (2048, 512, nn.BatchNorm1d(512), None),
+                (dim, 2048, nn.BatchNorm1d(2048), nn.ReLU(inplace=True)),
+                (2048, dim, nn.BatchNorm1d(dim), None),
             ]
         )
-        self.prediction = SimSiamPredictionHead(512, 128, 512)
+        self.prediction = SimSiamPredictionHead(dim, dim // 4, dim)
         self.criterion = NegativeCosineSimilarity()
 
     def forward(self, views: list[torch.Tensor]) -> torch.Tensor:
@@ -176,45 +196,35 @@ class _Photos(Dataset[tuple[list[torch.Tensor], int]]):
 
     def __getitem__(self, index: int) -> tuple[list[torch.Tensor], int]:
         image = cv2.cvtColor(cv2.imread(str(self.paths[index])), cv2.COLOR_BGR2RGB)
-        views = [self.transform(image=image)["image"] for _ in range(self.views)]
+        views = [self.transform(image) for _ in range(self.views)]
         return views, int(self.targets[index])
 
 
 class Plain:
     """The loop of a 2021 competition notebook.
 
-    cv2.imread and albumentations in a DataLoader, fp32 (fp16 autocast on CUDA), NCHW, the loss
-    read at every step.
+    cv2.imread and albumentations (torchvision's transforms if that is not installed) in a
+    DataLoader, fp32 (fp16 autocast on CUDA), NCHW, the loss read at every step.
     """
 
-    def __init__(self, project: Project, kind: str, size: int, batch: int, workers: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        size: int,
+        batch: int,
+        workers: int,
+        backbone: str = BACKBONE,
+    ) -> None:
+        project = Project.open(folder)
         paths, targets = labelled(project, kind)
-        self.kind = kind
-        steps: list[Any]
-        if kind == "SimSiam":
-            steps = [
-                al.RandomResizedCrop(size=(size, size), scale=(0.2, 1.0)),
-                al.ColorJitter((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.1, 0.1), p=0.8),
-                al.ToGray(p=0.2),
-                al.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=0.5),
-                al.HorizontalFlip(p=0.5),
-            ]
-        else:
-            steps = [
-                al.LongestMaxSize(size),
-                al.PadIfNeeded(size, size, border_mode=cv2.BORDER_WRAP),
-                al.VerticalFlip(p=0.5),
-                al.HorizontalFlip(p=0.5),
-                al.ShiftScaleRotate(0.2, 0.2, 20, border_mode=cv2.BORDER_REFLECT, p=0.5),
-                al.RandomResizedCrop(size=(size, size), scale=(0.875, 1.0)),
-                al.RandomGridShuffle((4, 4), p=0.5),
-            ]
-        self.transform = al.Compose([*steps, al.Normalize(MEAN, STD), ToTensorV2()])
+        self.kind, self.backbone = kind, backbone
+        self.transform = plain_transform(kind, size, MEAN, STD)
         self.batch, self.workers = batch, workers
         self.scaler = torch.amp.GradScaler(DEVICE.type, enabled=CUDA)
         if kind == "SimSiam":
             self._load(paths, targets)
-            self.model: nn.Module = SimSiamHeads().to(DEVICE)
+            self.model: nn.Module = SimSiamHeads(backbone).to(DEVICE)
             self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
                 self.model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4
             )
@@ -230,7 +240,7 @@ class Plain:
     ) -> None:
         """Begin a fine-tuning on some photos, from a backbone's weights."""
         self._load(paths, targets)
-        self.model = timm.create_model(BACKBONE, num_classes=outputs)
+        self.model = timm.create_model(self.backbone, num_classes=outputs)
         self.model.load_state_dict(backbone, strict=False)
         self.model.to(DEVICE)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
@@ -249,13 +259,7 @@ class Plain:
 
     def plain_loader(self, paths: list[Path], size: int) -> DataLoader[Any]:
         """Return photos for prediction, in their order."""
-        steps = [
-            al.LongestMaxSize(size),
-            al.PadIfNeeded(size, size, border_mode=cv2.BORDER_WRAP),
-            al.Normalize(MEAN, STD),
-            ToTensorV2(),
-        ]
-        data = _Photos(paths, np.zeros(len(paths)), al.Compose(steps), 1)
+        data = _Photos(paths, np.zeros(len(paths)), resized_transform(size, MEAN, STD), 1)
         return DataLoader(data, 64, num_workers=self.workers)
 
     def epoch(self) -> float:
@@ -285,72 +289,6 @@ class Plain:
         return nn.functional.cross_entropy(logits, targets)
 
 
-class Lightly:
-    """lightly's documented SimSiam example: LightlyDataset, SimSiamTransform, Lightning.
-
-    Precision: bf16 mixed, as its documentation's benchmarks use 16-bit mixed; drop_last,
-    shuffle and collation as in the example.
-    """
-
-    def __init__(self, project: Project, kind: str, size: int, batch: int, workers: int) -> None:
-        assert kind == "SimSiam"
-        transform = SimSiamTransform(input_size=size)
-        data = LightlyDataset(str(image_folder(project, kind)), transform=transform)
-        self.loader = DataLoader(
-            data,
-            batch,
-            collate_fn=MultiViewCollate(),
-            shuffle=True,
-            drop_last=True,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=CUDA,
-        )
-        self.module = _LightlyModule()
-        self.n_images = len(self.loader) * batch
-
-    def epoch(self) -> float:
-        """Return the images/s of one epoch, without what Lightning sets up before it."""
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trainer = pl.Trainer(
-                max_epochs=1,
-                devices=1,
-                accelerator="gpu" if CUDA else "cpu",
-                precision="bf16-mixed",
-                enable_model_summary=False,
-                **quiet,
-            )
-            trainer.fit(self.module, self.loader)
-        return self.n_images / self.module.seconds
-
-
-class _LightlyModule(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = SimSiamHeads()
-        self.seconds = math.inf
-
-    def on_train_epoch_start(self) -> None:
-        wait()
-        self.started = time.perf_counter()
-
-    def on_train_epoch_end(self) -> None:
-        wait()
-        self.seconds = time.perf_counter() - self.started
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        views, _, _ = batch
-        loss: torch.Tensor = self.model(views)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            self.model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4
-        )
-
-
 class Timm:
     """timm's loader, transforms and optimizer in the loop of its training script.
 
@@ -359,7 +297,8 @@ class Timm:
     batches.
     """
 
-    def __init__(self, project: Project, kind: str, size: int, batch: int, workers: int) -> None:
+    def __init__(self, folder: Path, kind: str, size: int, batch: int, workers: int) -> None:
+        project = Project.open(folder)
         assert kind == "fine-tuning"
         data = timm.data.create_dataset("", str(image_folder(project, kind)), is_training=True)
         self.loader = timm.data.create_loader(
@@ -416,11 +355,20 @@ def image_folder(project: Project, kind: str) -> Path:
     return root
 
 
-ALL: dict[str, Any] = {
+def create(name: str) -> Any:
+    """Return the class of a contender."""
+    if name == "lightly":
+        # Here, not above: Lightning is there for this one alone.
+        from contender_lightly import Lightly
+
+        return Lightly
+    return _HERE[name]
+
+
+_HERE: dict[str, Any] = {
     "foldsmith": Foldsmith,
     "augmenting on the CPU": FoldsmithOnCPU,
     "augmenting on the GPU": FoldsmithOnGPU,
     "plain": Plain,
-    "lightly": Lightly,
     "timm": Timm,
 }

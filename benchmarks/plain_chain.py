@@ -40,7 +40,7 @@ def main() -> None:
     )
     pd.DataFrame(facts).to_csv(options.project / "facts.csv")
 
-    pretraining = Plain(project, "SimSiam", options.size, options.batch, 0)
+    pretraining = Plain(project.folder, "SimSiam", options.size, options.batch, 0)
     for _ in range(options.pretrain_epochs):
         pretraining.epoch()
     backbone = pretraining.model.backbone.state_dict()
@@ -50,7 +50,7 @@ def main() -> None:
     for outputs in (4, 1):
         oof, test_sum = np.zeros(len(targets)), np.zeros(len(test_paths))
         for inside, outside in splits:
-            training = Plain(project, "fine-tuning", options.size, options.batch, 0)
+            training = Plain(project.folder, "fine-tuning", options.size, options.batch, 0)
             training.use([paths[k] for k in inside], targets[inside], outputs, backbone)
             best = math.inf
             for _ in range(options.epochs):

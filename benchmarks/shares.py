@@ -93,7 +93,9 @@ def main() -> None:
             preprocess(project, False, [Experiment.load(project, CONFIGS[k]) for k in CONFIGS])
         for kind in CONFIGS:
             for size in arguments.sizes:
-                contender = Foldsmith(project, kind, size, arguments.batch, arguments.workers)
+                contender = Foldsmith(
+                    project.folder, kind, size, arguments.batch, arguments.workers
+                )
                 seconds_of(contender)  # warm up
                 rows[f"{kind}, {size} px"] = seconds_of(contender)
     for case, spent in rows.items():

@@ -8,25 +8,20 @@ not blur them. The median counts.
 import argparse
 import contextlib
 import io
-import logging
-import multiprocessing
 import os
 import statistics
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import report
+from contender_process import Case, Process
 from contenders import CONFIGS, CUDA
 from generated import generated_project
 
-from foldsmith.config import Experiment, Project
+from foldsmith.config import Experiment
 from foldsmith.stages import preprocess
-
-# Kind of training, side of the photos in px, batch size.
-Case = tuple[str, int, int]
 
 
 def main() -> None:
@@ -62,48 +57,6 @@ def main() -> None:
     report.bars("training", "Images per second", groups, "images/s")
 
 
-class Process:
-    """A contender in a process of its own, so that its settings of torch reach nobody else."""
-
-    def __init__(self, name: str, project: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, project))
-        self._process.start()
-        self.workers: int | None = None
-
-    def begin(self, case: Case, workers: int) -> None:
-        """Get ready for a case, with some loader processes; runs an epoch to warm up."""
-        self.workers = workers
-        self._pipe.send((*case, workers))
-        self.measure()
-
-    def measure(self, what: str = "epoch") -> float:
-        """Return images/s: of an ``epoch``, or of the ``floor``."""
-        self._pipe.send(what)
-        return float(self._pipe.recv())
-
-    def end(self) -> None:
-        """Let the process end."""
-        self._pipe.send(None)
-        self._process.join()
-
-
-def _serve(pipe: Any, name: str, project: Path) -> None:
-    import contenders
-
-    warnings.simplefilter("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    contender = None
-    with contextlib.redirect_stdout(io.StringIO()):
-        while (asked := pipe.recv()) is not None:
-            if isinstance(asked, tuple):
-                contender = None  # frees the memory of the case before
-                contender = contenders.ALL[name](Project.open(project), *asked)
-            else:
-                pipe.send(getattr(contender, asked)())
-
-
 def compare(running: dict[str, Process], case: Case, rounds: int) -> list[dict[str, Any]]:
     """Measure all contenders of one case; return a row for each.
 
@@ -112,7 +65,7 @@ def compare(running: dict[str, Process], case: Case, rounds: int) -> list[dict[s
         case: Kind of training, side of the photos in px, batch size.
         rounds: How often each is measured.
     """
-    kind, size, batch = case
+    kind, size, batch = case[:3]
     for process in running.values():
         if process.workers is None:
             choose_workers(process, case)

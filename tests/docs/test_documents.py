@@ -31,6 +31,16 @@ from foldsmith.config import Experiment, Project
 NOT_RUN = {
     "make demo": "minutes; CI runs the same stages on smaller photos",
     "make test": "would run itself",
+    "make gpu-check": "minutes on a card; see test_gpu_check.py",
+    "make gpu-check IMAGES=path/to/photos WHEELS=path/to/wheels OUT=results": "the same",
+    "python benchmarks/gpu_check": "the same",
+    "python benchmarks/gpu_check --images path/to/photos --wheels path/to/wheels --out results": (
+        "the same"
+    ),
+    "python benchmarks/gpu_check --rehearse": "the same",
+    "python benchmarks/gpu_check/wheels.py wheels --python-version 3.12": (
+        "needs a package registry; see test_gpu_check.py"
+    ),
     "pip install .": "needs a package registry; CI installs the package",
     "pip install .[serve]": "needs a package registry; CI installs what it brings",
     "pip install .[ray]": "needs a package registry; the tests use Ray",

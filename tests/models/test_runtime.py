@@ -1,3 +1,4 @@
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,19 @@ def test_only_batches_for_a_card_are_page_locked(write_photos, tmp_path):
         assert not loader._loader.pin_memory
         loader.serve(torch.device("cuda"))
         assert loader._loader.pin_memory is wanted
+
+
+def test_an_error_of_memory_keeps_none_of_it():
+    kept = []
+
+    def compute():
+        activations = torch.zeros(4)
+        kept.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with (
+        pytest.raises(FoldsmithError) as held,
+        create_runtime(settings()).memory_errors("a batch"),
+    ):
+        compute()
+    assert held.value.__cause__ is not None and kept[0]() is None

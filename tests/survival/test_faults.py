@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from kill_and_resume import compare
 from small_project import EXPERIMENTS, make_project, write_experiment
-from warm import Command, foldsmith
+from warm import Command, foldsmith, wait_for
 
 RUN = ["run", "--no-report", "-cfg", "exp_config/900.yml"]
 RUN_200 = ["run", "--no-report", "-cfg", "exp_config/200.yml", "200:model/pretrained=null"]
@@ -42,16 +42,6 @@ def clean(tmp_path_factory, small_photos):
 def longer(folder: Path, name: str, **values) -> None:
     """Make an experiment long enough to interfere with."""
     write_experiment(folder, name, EXPERIMENTS[name] | {"globals/max_epoch": 200} | values)
-
-
-def wait_for(path: Path, process: Command) -> None:
-    """Wait until a training that runs has written a file."""
-    for _ in range(1200):
-        if path.is_file():
-            return
-        assert process.poll() is None, process.read()
-        time.sleep(0.05)
-    raise AssertionError(f"no {path}")
 
 
 def in_namespace(script: str, folder: Path) -> subprocess.CompletedProcess:

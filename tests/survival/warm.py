@@ -102,6 +102,16 @@ def foldsmith(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return Command(folder, *arguments).finish()
 
 
+def wait_for(path: Path, process: Command) -> None:
+    """Wait until a training that runs has written a file."""
+    for _ in range(1200):
+        if path.is_file():
+            return
+        assert process.poll() is None, process.read()
+        time.sleep(0.05)
+    raise AssertionError(f"no {path}")
+
+
 def _main(
     folder: Path,
     arguments: list[str],

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import random
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -142,6 +143,9 @@ class Runtime:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            # An error that a notebook shows is kept, and with it everything that was computed: free
+            # that, so that the next try has the memory.
+            traceback.clear_frames(error.__traceback__)
             raise FoldsmithError(f"{self.device}: out of memory with {what}") from error
 
     def autocast(self) -> AbstractContextManager[object]:

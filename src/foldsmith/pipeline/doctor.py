@@ -45,7 +45,10 @@ from foldsmith.texts import counted, size_text
 from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
 
 # A CPU would take minutes for a whole batch of a large model; shapes and types show with few.
-_CPU_PHOTOS = 4
+_FEW_PHOTOS = 4
+
+# Devices on which whole batches are tried.
+WHOLE_BATCHES_ON = ("cuda",)
 
 # Share of a GPU's free memory that a proposal fills.
 _FILL = 0.9
@@ -279,11 +282,12 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
         check_outputs(experiment, model, parts["loader/val"], task, runtime)
         step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
     batch_size = loader.sampler.batch_size
+    whole = runtime.device.type in WHOLE_BATCHES_ON
     # At least two: BatchNorm cannot train on one.
-    photos = min(batch_size, _CPU_PHOTOS) if runtime.device.type == "cpu" else batch_size
+    photos = batch_size if whole else min(batch_size, _FEW_PHOTOS)
     started = time.perf_counter()
     advice = ""
-    if runtime.device.type == "cuda":
+    if whole:
         fits = fitting_batch(step, loader, optimizer, runtime, settings.grad_accum)
         photos = min(photos, fits)
         if fits < batch_size:
@@ -314,7 +318,7 @@ def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]])
     backbone = runtime.place(parts["model"]).eval()
     head, loader = head_of(experiment, types)[0], parts["loader/val"]
     started = time.perf_counter()
-    keys = [(0, index) for index in range(min(_CPU_PHOTOS, len(loader.dataset)))]
+    keys = [(0, index) for index in range(min(_FEW_PHOTOS, len(loader.dataset)))]
     batch = runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)
     with torch.inference_mode(), runtime.autocast():
         features = backbone(batch.views[0])
