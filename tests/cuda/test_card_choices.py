@@ -15,7 +15,14 @@ from foldsmith.hashing import FileHashes
 from foldsmith.models import speed
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.runtime import create_runtime
-from foldsmith.models.speed import Measured, augment_seconds, choose_layout, compile_pays, tune
+from foldsmith.models.speed import (
+    Duration,
+    Measured,
+    augment_seconds,
+    choose_layout,
+    compile_pays,
+    tune,
+)
 
 pytestmark = pytest.mark.cuda
 
@@ -79,7 +86,7 @@ def test_compiling_is_measured_once(
 
 
 def test_the_place_of_augmentation_is_measured(loader, runtime_of, record_property):
-    seconds = augment_seconds(loader, runtime_of(), 1e-6)
+    seconds = augment_seconds(loader, runtime_of(), Duration(1e-6, 0.0))
     assert set(seconds) == {"cpu", "gpu"} and min(seconds.values()) > 0
     record_property("seconds", seconds)
 
