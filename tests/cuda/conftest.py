@@ -27,6 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 if "FOLDSMITH_CHECK_DEVICE" not in os.environ and not torch.cuda.is_available():
     collect_ignore_glob = ["test_*.py"]
 
+
+def pytest_configure(config):
+    """Register the marker of these tests."""
+    config.addinivalue_line("markers", "cuda: what is computed on a GPU; see docs/gpu.md")
+
+
 if DEVICE == "cpu":
     # This process has imported everything, and has no card that a fork could not use: no need to
     # start a server that imports it again.
