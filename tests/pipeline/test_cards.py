@@ -1,6 +1,7 @@
 """Steps on the GPUs of one machine, a process for each: two that are only said to be there."""
 
 import os
+import queue
 import shutil
 import signal
 import sys
@@ -17,6 +18,9 @@ from warm import Command, foldsmith
 from foldsmith.config import Project
 from foldsmith.pipeline import cards
 from foldsmith.pipeline.cards import cards_for, cards_here
+from foldsmith.pipeline.course import Course
+from foldsmith.pipeline.execute import Options
+from foldsmith.pipeline.live import RunView
 from foldsmith.pipeline.plan import plan_of
 
 RUN = ["run", "--no-report", "-cfg", "exp_config/200.yml"]
@@ -204,8 +208,30 @@ def test_cards_are_named_as_they_were_to_this_process(monkeypatch, visible, n, n
 
 
 def test_a_worker_that_was_given_nothing_ends_at_once():
-    import queue
-
     with cards._worker("0", queue.Queue()) as worker:
         pass
     assert worker.end() == 0
+
+
+def test_a_step_that_all_others_wait_for_gets_all_cores(small_project, monkeypatch):
+    class Worker:
+        def __init__(self, card):
+            self.card = card
+
+        def order(self, order):
+            given[order.label] = (order.cores, order.threads)
+
+    given = {}
+    monkeypatch.setattr(cards, "cores_here", lambda: 4)
+    plan = plan_of(Project.open(small_project), "exp_config/100.yml")
+    run = cards._Run(
+        Course(plan, plan, Options()), RunView(), [Worker("0"), Worker("1")], queue.Queue()
+    )
+    steps = {step.label: step for step in run._waiting}
+    for label in ("preprocess", "pretrain 000", "train 100 fold 0"):
+        run._waiting.remove(steps[label])
+        run._begin(steps[label])
+        if label != "train 100 fold 0":
+            run._free.append(next(iter(run._running)))
+            run._running.clear()
+    assert given == {"preprocess": (4, 4), "pretrain 000": (4, 2), "train 100 fold 0": (2, 2)}

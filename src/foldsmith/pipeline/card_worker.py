@@ -38,6 +38,8 @@ class Order:
         label: The step's.
         options: How it is done.
         cores: CPU cores for it.
+        threads: Threads of torch, the same whatever runs beside the step: another number may change
+            the last digits of what is computed on the CPU.
     """
 
     project: Project
@@ -45,6 +47,7 @@ class Order:
     label: str
     options: Options
     cores: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def main() -> None:
 
 def _outcome(order: Order, tell: Callable[[list[Event]], None]) -> Outcome:
     use_cores(order.cores)
-    torch.set_num_threads(order.cores)
+    torch.set_num_threads(order.threads)
     # What a lock names as its holder.
     sys.argv = ["foldsmith", f"(run: {order.label})"]
 

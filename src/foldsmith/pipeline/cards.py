@@ -232,8 +232,17 @@ class _Run:
         self._view.begin(step)
         # Preprocessing decodes the photos of all trainings.
         whole = course.plan.steps if step.kind == "preprocess" else (step,)
-        cores = self._share if computes(step) else cores_here()
-        worker.order(Order(course.plan.project, whole, step.label, course.options, cores))
+        threads = self._share if computes(step) else cores_here()
+        cores = cores_here() if self._is_alone(step) else threads
+        worker.order(Order(course.plan.project, whole, step.label, course.options, cores, threads))
+
+    def _is_alone(self, step: Step) -> bool:
+        """Return whether no other step that computes runs, or could beside this one."""
+        ahead = {other.label for other in [*self._waiting, *self._running.values()]}
+        ready = [other for other in self._waiting if not ahead & set(other.needs)]
+        return not any(
+            computes(other) for other in [*ready, *self._running.values()] if other is not step
+        )
 
     def _take(self, worker: _Worker, answer: Event | Outcome | None) -> None:
         if answer is not None and not isinstance(answer, Outcome):
