@@ -69,7 +69,8 @@ def colab_of(drive, here):
     replaced = {
         "/content/drive/MyDrive/foldsmith": str(drive),
         "/content/work": str(here),
-        '{"[0-9]*:globals/resume_interval": 5}': repr(TINY),
+        '"budget": "medium"': '"budget": "small"',
+        "VALUES = {": f"VALUES = {TINY!r} | {{",
     }
     return client_of(read("colab", replaced))
 
@@ -138,12 +139,14 @@ def test_kaggle_goes_on_from_the_output_of_an_earlier_version(lost, tmp_path):
         "/kaggle/input/THIS-NOTEBOOK/output": str(data / "output"),
         "/kaggle/working": str(kept),
         "/kaggle/tmp": str(here),
+        '"budget": "medium"': '"budget": "small"',
         'VALUES = ""': f"VALUES = {shlex.join(f'{k}={v}' for k, v in TINY.items())!r}",
     }
     text = printed(client_of(read("kaggle", replaced)).execute())
     assert "everything is done" in "".join(text) and "pretrain 300: " not in "".join(text)
     assert "to hand in" in text[-1]
     assert (kept / PRETRAINED).read_bytes() == pretrained
+    assert (kept / PRETRAINED).stat().st_mode & (kept / "output").stat().st_mode & 0o200
     assert (kept / "submission.csv").is_file() and (kept / "901.html").is_file()
 
 
