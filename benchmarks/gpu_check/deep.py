@@ -19,6 +19,9 @@ _WARM_UP, _TIMED = 2, 4
 # The smallest batch with this share of the best speed is taken.
 _ENOUGH = 0.96
 
+# Share of the card's memory that a batch may take: the plain loop is on the card beside it.
+_MEMORY = 0.4
+
 
 class Deep(Foldsmith):
     """foldsmith's own loop, measured through and through."""
@@ -33,7 +36,8 @@ class Deep(Foldsmith):
     def batches(self, largest: int, limit_s: float) -> list[dict[str, float]]:
         """Return the speed of the model alone by batch size, doubled until nothing is gained.
 
-        It ends when the memory is full, when two doublings have gained nothing, or at a limit.
+        It ends when its share of the memory is full, when two doublings have gained nothing, or at
+        a limit.
 
         Args:
             largest: Largest batch.
@@ -59,6 +63,8 @@ class Deep(Foldsmith):
             found.append(
                 {"batch": n, "images_per_s": n * _TIMED / seconds, "peak_mib": self.peak_mib()}
             )
+            if CUDA and self.peak_mib() * 2**20 > _MEMORY / 2 * torch.cuda.mem_get_info()[1]:
+                break  # twice as many would not fit
             speeds = [row["images_per_s"] for row in found]
             if len(speeds) > 2 and max(speeds[-2:]) < 1.02 * max(speeds[:-2]):
                 break

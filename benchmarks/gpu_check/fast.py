@@ -271,6 +271,8 @@ def augmentation(
             speed = running[name].measure()
             figures.add(what="augmentation", where=name, workers=workers, images_per_s=speed)
             figures.line(f"{title(case)}, {name}, {workers} loader processes: {speed:.0f} images/s")
+        # Its memory is for what follows.
+        running.pop(name).end()
 
 
 def prediction(

@@ -32,9 +32,10 @@ from foldsmith.stages.manifest import MANIFEST, read_manifest
 
 COLUMNS = ("image_id", "tomato_id", "freshness")
 
-# Seconds of a fold beside its epochs (models, loader processes, snapshots), and of everything that
-# follows the trainings: guesses, which keep a recipe within its time.
-_FOLD_S, _END_S = 1.5, 12.0
+# Seconds of a fold beside its epochs (models, loader processes, snapshots), of everything that
+# follows the trainings, and the share of the time that epochs are planned to fill: guesses, which
+# keep a recipe within its time.
+_FOLD_S, _END_S, _FILL = 2.0, 20.0, 0.85
 
 
 @dataclass
@@ -219,7 +220,8 @@ def run(
     """
     started = time.monotonic()
     ends = started + budget_s - _END_S
-    epochs = int(recipe.pretraining_share * (budget_s - _END_S) / seconds["pretraining"])
+    share_s = _FILL * recipe.pretraining_share * (budget_s - _END_S)
+    epochs = int(share_s / seconds["pretraining"])
     recipe.epochs[f"{recipe.pretraining}:globals/max_epoch"] = max(1, epochs)
     recipe.epochs[f"{recipe.pretraining}:globals/snapshot_interval"] = max(1, epochs)
     if recipe.kept is not None:
@@ -231,7 +233,7 @@ def run(
     left = dict(recipe.members)
     for member, own in recipe.members.items():
         share = own / sum(left.values())
-        each = share * (ends - time.monotonic()) / n_folds - _FOLD_S
+        each = _FILL * share * (ends - time.monotonic()) / n_folds - _FOLD_S
         epochs = max(1, min(own, int(each / epoch_s)))
         recipe.epochs[f"{member}:globals/max_epoch"] = epochs
         begun = time.monotonic()
