@@ -244,6 +244,15 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
     assert "--images" in result.stderr and "no such folder" in result.stderr
 
 
+def test_the_smallest_batch_that_is_about_as_fast_is_taken():
+    from deep import enough
+
+    speeds = {64: 500.0, 128: 900.0, 256: 980.0, 512: 1000.0, 1024: 990.0}
+    found = [{"batch": batch, "images_per_s": speed} for batch, speed in speeds.items()]
+    assert enough(found) == 256
+    assert enough(found[:1]) == 64
+
+
 CONTENDER = """
 class Toy:
     def __init__(self, folder, kind, size, batch, workers, backbone="none"):

@@ -124,7 +124,8 @@ def project_of(folder: Path, images: Path | None, small: bool) -> Project:
     (folder / "project.yml").write_text(text, encoding="utf-8")
     theirs = ATMACUP / "exp_config"
     shutil.copytree(theirs / "base", folder / "exp_config" / "base")
-    for name in ("000", "100", "200", "900", "300", "400", "401", "410", "420", "901"):
+    more = () if small else ("400", "420")
+    for name in ("000", "100", "200", "900", "300", "401", "410", "901", *more):
         shutil.copy(theirs / f"{name}.yml", folder / "exp_config" / f"{name}.yml")
     return Project.open(folder)
 

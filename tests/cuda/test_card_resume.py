@@ -28,7 +28,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(
         ),
     }[kind]
     content = EXPERIMENTS[name] | more
-    content |= {"globals/device": device, "globals/deterministic": True, "globals/max_epoch": 4}
+    content |= {"globals/device": device, "globals/deterministic": True, "globals/max_epoch": 3}
     content |= {"globals/amp_dtype": "fp16" if device == "cuda" else "auto"}
     write_experiment(ready.folder, name, content)
     other = shutil.copytree(ready.folder, tmp_path / "other", symlinks=True)
