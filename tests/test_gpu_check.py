@@ -245,7 +245,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
 
 
 def test_the_smallest_batch_that_is_about_as_fast_is_taken():
-    from deep import enough
+    from batches import enough
 
     speeds = {64: 500.0, 128: 900.0, 256: 980.0, 512: 1000.0, 1024: 990.0}
     found = [{"batch": batch, "images_per_s": speed} for batch, speed in speeds.items()]

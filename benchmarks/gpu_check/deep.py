@@ -16,9 +16,6 @@ from foldsmith.models.runtime import is_out_of_memory
 # Steps that are timed at one batch size, and steps before them, in which cuDNN chooses.
 _WARM_UP, _TIMED = 2, 4
 
-# The smallest batch with this share of the best speed is taken.
-_ENOUGH = 0.96
-
 # Share of the card's memory that a batch may take: the plain loop is on the card beside it.
 _MEMORY = 0.4
 
@@ -202,12 +199,6 @@ def _repeated(batch: Batch, n: int) -> Batch:
         for view in batch.views
     )
     return Batch(views, longer(batch.targets), longer(batch.rows))
-
-
-def enough(found: list[dict[str, float]]) -> int:
-    """Return the smallest batch that is about as fast as the fastest."""
-    best = max(row["images_per_s"] for row in found)
-    return int(min(row["batch"] for row in found if row["images_per_s"] >= _ENOUGH * best))
 
 
 def create(name: str) -> Any:

@@ -22,9 +22,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from batches import enough
 from contender_process import Process
 from contenders import CONFIGS, CUDA
-from deep import create, enough
+from deep import create
 from figures import Figures
 from generated import generated_project
 from plain_transforms import LIBRARY
