@@ -14,7 +14,7 @@ from foldsmith.errors import ConfigError, FoldsmithError
 from foldsmith.hashing import FileHashes
 from foldsmith.models import devices
 from foldsmith.models.backbone import create_backbone
-from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 
 
 def settings(**values):
@@ -147,3 +147,24 @@ def test_an_error_of_memory_keeps_none_of_it():
     ):
         compute()
     assert held.value.__cause__ is not None and kept[0]() is None
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_a_process_with_a_limit_has_no_more_memory_than_that(monkeypatch, name):
+    for function, value in {
+        "mem_get_info": (90.0, 100.0),
+        "memory_reserved": 30.0,
+        "memory_allocated": 20.0,
+    }.items():
+        monkeypatch.setattr(torch.cuda, function, lambda _, value=value: value)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    on_card = Runtime(torch.device(name), None, True, scaler)
+    shares = {1.0: 70.0 + 10.0, 0.5: 20.0 + 10.0, 0.2: 10.0}
+    for fraction, free in shares.items():
+        monkeypatch.setattr(
+            torch._C, "_cuda_getMemoryFraction", lambda _, f=fraction: f, raising=False
+        )
+        assert on_card.free_bytes() == pytest.approx(free)

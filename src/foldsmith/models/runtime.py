@@ -78,7 +78,8 @@ class Runtime:
         reserved = torch.cuda.memory_reserved(self.device)
         # What the process may take at most, if it was limited; torch 2.6 cannot say.
         fraction = getattr(torch.cuda, "get_per_process_memory_fraction", None)
-        allowed = total if fraction is None else fraction(self.device) * total
+        # By number: it refuses a device without one.
+        allowed = total if fraction is None else fraction(self.device.index) * total
         # What torch keeps of what was freed is free too.
         kept = reserved - torch.cuda.memory_allocated(self.device)
         return float(max(0.0, min(free, allowed - reserved)) + kept)
