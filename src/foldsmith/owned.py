@@ -54,14 +54,15 @@ class OwnedFiles:
     @property
     def exist(self) -> bool:
         """Whether there is a list, or a manifest: whether foldsmith has worked in the folder."""
-        return bool(self.steps)
+        return _content_of(self.folder / self.list_name) is not None or bool(self.steps)
 
     def of(self, *steps: str) -> list[str]:
         """Return the names of the files of some steps; of all if none is named."""
         return [name for name, step in self.steps.items() if not steps or step in steps]
 
     def claim(self, experiment: str) -> None:
-        """Note the experiment file whose output folder this is."""
+        """Note the experiment file whose output folder this is; make the folder if need be."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         content = self._read()
         if content["experiment"] != experiment:
             self._write(content | {"experiment": experiment})

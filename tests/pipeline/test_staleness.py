@@ -128,14 +128,17 @@ def test_outputs_that_are_gone_or_edited_are_made_again(folder):
     assert not_done(folder) == set()
 
 
-def test_another_criterion_needs_snapshots_that_were_deleted(folder):
-    found = states(folder, "900:ensemble/criterion=loss")
-    gone = [label for label, why in found.items() if "its snapshot by loss is gone" in why]
-    assert set(gone) == ALL_FOLDS
-    # Those of the last epoch every inference keeps, to score what it has chosen against them.
-    found = states(folder, "900:ensemble/criterion=last")
-    assert {label for label in found if label.startswith("train")} == ALL_FOLDS
-    assert all(found[label] == "done: " for label in ALL_FOLDS)
+def test_ensembles_by_several_criteria_need_one_training(folder):
+    trainings = sorted(folder.glob("output/*/fold?/manifest.json"))
+    before = [path.read_bytes() for path in trainings]
+    experiment = yaml.safe_load((folder / TARGET).read_text())
+    for criterion in ("loss", "last"):
+        experiment |= {"ensemble/criterion": criterion, "globals/output_path": f"output/{criterion}"}
+        (folder / f"exp_config/{criterion}.yml").write_text(yaml.safe_dump(experiment))
+        run(Project.open(folder), f"exp_config/{criterion}.yml")
+        # An inference by one criterion has taken nothing from the others.
+        assert not_done(folder) == set()
+    assert len(before) == 4 and [path.read_bytes() for path in trainings] == before
 
 
 def test_other_folds_reach_the_trainings_but_not_the_pretraining(folder):

@@ -70,7 +70,7 @@ def test_a_common_epoch_that_was_not_kept_says_what_to_do(trained):
         choose(root, manifests[0], 0, 2, "common")
     root, manifests = trained([["snapshot_epoch_3.pth"]] * 2)
     (root / "fold0/snapshot_epoch_3.pth").unlink()
-    with pytest.raises(OutputError, match="an earlier inference deleted it"):
+    with pytest.raises(OutputError, match="no such snapshot, nor its copy"):
         choose(root, manifests[0], 0, 2, "common")
 
 

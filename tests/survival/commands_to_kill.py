@@ -20,6 +20,7 @@ from small_project import BACKBONE, EXPERIMENTS, make_project, write_experiment 
 from warm import Command  # noqa: E402
 
 import foldsmith  # noqa: E402
+from foldsmith.stages.output_folder import TO_REPLACE  # noqa: E402
 
 _EXPERIMENTS = {
     "000": EXPERIMENTS["000"] | {"globals/max_epoch": 2, "globals/snapshot_interval": 1},
@@ -73,10 +74,7 @@ _ANEW = ("train", "-cfg", "exp_config/200.yml", "optimizer/lr=0.002")
 COMMANDS = {
     "new": Killed(
         ("new", "made", "--images", "input/photos", "--train", "input/labelled.csv", "--yes"),
-        is_done=lambda folder: (
-            (folder / "made/project.yml").exists()
-            and not (folder / "made/.foldsmith/new.json").exists()
-        ),
+        is_done=lambda folder: (folder / "made/project.yml").exists(),
     ),
     "preprocess": Killed(("preprocess",)),
     "pretrain": Killed(("pretrain", "-cfg", "exp_config/000.yml")),
@@ -173,7 +171,7 @@ def go_on(
     advised = [flag for flag in ("--resume", "-f") if f"{flag} to" in result.stderr]
     if result.returncode != 2:
         return result, seen
-    if "start anew with -f" in result.stderr and not [*project.rglob(".anew.json")]:
+    if "start anew with -f" in result.stderr and not [*project.rglob(TO_REPLACE)]:
         # Killed before anything was noted: the command itself, again.
         return run(project, (*(a for a in arguments if a != "--resume"), "-f"), at)
     if "leave out --resume" in result.stderr:

@@ -1,6 +1,8 @@
 """What is replaced: the old results stay until the new ones begin to be written."""
 
 import shutil
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from foldsmith.config import Experiment, Project
 from foldsmith.errors import ConfigError, FoldsmithError, OutputError, TrainingError
 from foldsmith.pipeline import dry_run, run, status
 from foldsmith.stages import ensemble, infer, preprocess, pretrain, train
+from foldsmith.stages.output_folder import TO_REPLACE
+from foldsmith.stages.pretrain import pretrain_experiment
 from foldsmith.stages.train import train_folds
 
 QUICK = {"globals/max_epoch": 1, "dataset/img_size": 32}
@@ -60,7 +64,9 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and path.name != "progress.json"
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.name not in ("progress.json", "foldsmith.json", TO_REPLACE)
     }
 
 
@@ -79,9 +85,7 @@ def test_a_training_that_fails_leaves_the_old_one(project, overrides):
     before = files_in(root)
     with pytest.raises(Exception):  # noqa: B017 - of every kind
         train(project, "exp_config/200.yml", overrides, force=True)
-    assert {k: v for k, v in files_in(root).items() if "foldsmith.json" not in k} == {
-        k: v for k, v in before.items() if "foldsmith.json" not in k
-    }
+    assert files_in(root) == before
     assert "3 of 4 steps done" in dry_run(project, "exp_config/200.yml") or "4 of 4" in dry_run(
         project, "exp_config/200.yml"
     )
@@ -111,6 +115,35 @@ def test_other_folds_stay_until_their_turn(project):
     assert seen == [before]
     # The first one has begun anew.
     assert not (project.folder / "output/200/fold0/manifest.json").exists()
+
+
+@pytest.mark.parametrize("overrides", [[], ["optimizer/lr=0.002"]])
+@pytest.mark.parametrize("task", ["pretrain", "train"])
+def test_what_was_stopped_in_its_first_epoch_goes_on(project, monkeypatch, task, overrides):
+    file, start = {
+        "pretrain": ("exp_config/000.yml", pretrain_experiment),
+        "train": ("exp_config/200.yml", partial(train_folds, folds=None)),
+    }[task]
+    experiment = Experiment.load(project, Path(file), overrides)
+    before = files_in(project.folder / "output")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules[f"foldsmith.stages.{task}"], "run_training", stop)
+        with pytest.raises(KeyboardInterrupt):
+            start(experiment, start="force")
+    assert files_in(project.folder / "output") == before
+    # Other inputs than those that -f was given for are refused as ever.
+    with pytest.raises(OutputError, match="was run with other inputs"):
+        start(Experiment.load(project, Path(file), ["optimizer/lr=0.003"]), start="resume")
+    epochs = []
+    for _ in range(2):
+        start(experiment, start="resume", listener=epochs.append)
+        # The second time it has finished already, and nothing is left of the note.
+        assert len(epochs) == (2 if task == "train" else 1)
+        assert not [*project.folder.rglob(TO_REPLACE)]
+
+
+def stop(*_):
+    raise KeyboardInterrupt
 
 
 def test_two_experiments_in_one_folder_are_refused_in_planning(project):

@@ -23,8 +23,9 @@ from foldsmith.pipeline.simulate import Schedule
 from foldsmith.pipeline.work import Work
 from foldsmith.stages.photos import stored_heads
 
-# Snapshots of a fold: by metric, by loss, last; and those that an inference keeps of them.
-_SNAPSHOTS, _COPIES = 3, 2
+# Snapshots of a fold, by metric, by loss, last, all of which an inference keeps as copies; if every
+# epoch's are kept, that of the common epoch too.
+_SNAPSHOTS = 3
 
 # Photos whose size is looked up where preprocess has not measured them all.
 _SAMPLE = 16
@@ -116,7 +117,8 @@ def _bytes_of(step: Step, work: Work, n_splits: int) -> tuple[int, int]:
         every = step.epochs if step.experiment.globals.snapshot_epochs == "all" else 0
         kept = (_SNAPSHOTS + every) * size.weights
         return kept + size.weights + 2 * resume_bytes(step.experiment, size.weights), kept
-    copies = _COPIES * n_splits * size.weights
+    common = step.experiment.globals.snapshot_epochs == "all"
+    copies = (_SNAPSHOTS + common) * n_splits * size.weights
     return (0, 0) if step.experiment.globals.task == "frozen-features" else (copies, copies)
 
 

@@ -444,11 +444,11 @@ def _disk_bytes(experiment: Experiment, weights: int) -> int:
     resume = resume_bytes(experiment, weights)
     if settings.task == "self-supervised":
         return kept_backbones(experiment) * weights + 2 * resume
-    # Per fold three snapshots and a copy of two, while it is trained one more of each and the
-    # resume one, and every epoch's if they are kept.
-    every = settings.max_epoch if settings.snapshot_epochs == "all" else 0
+    # Per fold three snapshots and their copies, while it is trained one more of each and the resume
+    # one; if every epoch's are kept, these and a copy of the common one.
+    every = settings.max_epoch + 1 if settings.snapshot_epochs == "all" else 0
     folds = experiment.project.n_splits
-    return (5 + every) * folds * weights + 2 * weights + 2 * resume
+    return (6 + every) * folds * weights + 2 * weights + 2 * resume
 
 
 def _check_leaks(plan: Plan) -> list[str]:

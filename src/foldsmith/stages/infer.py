@@ -101,7 +101,7 @@ def infer(
             ``loss``, the ``last`` epoch, or the best epoch of all folds in ``common`` (needs
             ``globals/snapshot_epochs: all`` when training).
         keep_snapshots: Keep the snapshots of the training. Otherwise they are deleted once
-            all results are written; the chosen ones and the last stay as copies.
+            all results are written; those that a criterion chooses stay as copies.
         overrides: ``PATH=VALUE`` each, for instance ``globals/device=cpu``.
 
     Returns:
@@ -137,7 +137,8 @@ def infer_experiment(
     """
     watch = Stopwatch()
     with _lock_all(root, experiment.project.n_splits):
-        remove_leftovers(root)
+        for folder in (root, *_fold_folders(root, experiment.project.n_splits)):
+            remove_leftovers(folder)
         return _infer(experiment, root, criterion, keep_snapshots, watch)
 
 
@@ -156,8 +157,8 @@ def _lock_all(root: Path, n_splits: int) -> Iterator[None]:
     """Hold the folder of an experiment and those of its folds."""
     with ExitStack() as locks:
         locks.enter_context(lock(root))
-        for fold in range(n_splits):
-            locks.enter_context(lock(root / f"fold{fold}"))
+        for folder in _fold_folders(root, n_splits):
+            locks.enter_context(lock(folder))
         yield
 
 
@@ -189,8 +190,10 @@ def _infer(
                 f"{item.source}: is not what the training wrote; train fold {item.fold} again "
                 f"with -v {item.fold} -f"
             )
-    # Those of the last epoch too: they chose nothing, and tell what the choice is worth.
-    last = _last_snapshots(root, manifests, hashes)
+    # Those of every other criterion too, so that an inference by it needs no training. The last
+    # epoch chose nothing, and tells what the choice is worth.
+    by_criterion = {each: _whole_snapshots(root, manifests, each, hashes) for each in LABELS}
+    last, kept = by_criterion["last"], [item for items in by_criterion.values() for item in items]
 
     runtime = create_runtime(settings)
     task = create_task(settings, project)
@@ -234,9 +237,9 @@ def _infer(
     # From here on the old results are none.
     owned = OwnedFiles(root)
     manifest = inference_manifest(root, criterion)
-    owned.record([manifest.name, *(item.copy.name for item in chosen + last)], "infer")
+    owned.record([manifest.name, *(item.copy.name for item in kept)], "infer")
     manifest.unlink(missing_ok=True)
-    for item in chosen + last:
+    for item in kept:
         if item.source != item.copy:
             copy_file(item.source, item.copy)
     outputs = write_results(root, label, project, table, test, task, results)
@@ -328,11 +331,13 @@ def _predict_oof(
     return FoldLogits(fold, epoch, loader.dataset.rows, logits, task_kept(task, model))
 
 
-def _last_snapshots(root: Path, manifests: Sequence[Manifest], hashes: FileHashes) -> list[Chosen]:
-    """Return every fold's snapshot of the last epoch; none if one is gone or was changed."""
+def _whole_snapshots(
+    root: Path, manifests: Sequence[Manifest], criterion: Criterion, hashes: FileHashes
+) -> list[Chosen]:
+    """Return every fold's snapshot by a criterion; none if one is gone or was changed."""
     n_splits = len(manifests)
     try:
-        found = [choose(root, manifests[k], k, n_splits, "last") for k in range(n_splits)]
+        found = [choose(root, manifests[k], k, n_splits, criterion) for k in range(n_splits)]
     except OutputError:
         return []
     whole = all(hashes.of(item.source) == item.sha256 for item in found)
@@ -452,21 +457,29 @@ def _check_folds(project: Project, root: Path, folds_sha256: str) -> list[Manife
     return manifests
 
 
+def _fold_folders(root: Path, n_splits: int) -> list[Path]:
+    return [root / f"fold{fold}" for fold in range(n_splits)]
+
+
 def _snapshots(root: Path, n_splits: int) -> list[Path]:
-    """Return the snapshots that the trainings of an experiment have written and that are there."""
-    folders = [root / f"fold{k}" for k in range(n_splits)]
+    """Return the snapshots on the lists of an experiment's folds.
+
+    A file that is gone is among them if a process was killed before it took it off its list.
+    """
+    folders = _fold_folders(root, n_splits)
     listed = [folder / name for folder in folders for name in OwnedFiles(folder).of()]
-    return [p for p in listed if fnmatch(p.name, "snapshot_*.pth") and p.is_file()]
+    return [path for path in listed if fnmatch(path.name, "snapshot_*.pth")]
 
 
 def _delete_snapshots(root: Path, n_splits: int) -> None:
     snapshots = _snapshots(root, n_splits)
-    size = sum(path.stat().st_size for path in snapshots)
+    there = [path for path in snapshots if path.is_file()]
+    size = sum(path.stat().st_size for path in there)
     for folder in dict.fromkeys(path.parent for path in snapshots):
         OwnedFiles(folder).remove(path.name for path in snapshots if path.parent == folder)
-    if snapshots:
+    if there:
         print(
-            f"deleted {len(snapshots)} training snapshots in {shown(root)}/fold* "
+            f"deleted {len(there)} training snapshots in {shown(root)}/fold* "
             f"({size / 2**20:.0f} MiB); "
-            "the chosen ones and the last are kept as copies"
+            "those that a criterion chooses are kept as copies"
         )

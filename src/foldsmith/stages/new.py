@@ -1,13 +1,11 @@
 """A new project: the recommended recipe, and a project file to fill in or made from the data."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from foldsmith.atomic import write_csv
 from foldsmith.config.budget import Budget
 from foldsmith.config.project import PROJECT_FILE, TEMPLATE, FoldSettings
 from foldsmith.data.csv_files import read_texts
@@ -30,7 +28,7 @@ from foldsmith.data.survey.targets import (
     missing_targets,
 )
 from foldsmith.data.tables import FOLD_COLUMN, numbers
-from foldsmith.errors import DataError, OutputError
+from foldsmith.errors import DataError
 from foldsmith.stages.new_decisions import (
     Ask,
     Decisions,
@@ -43,21 +41,25 @@ from foldsmith.stages.new_files import (
     OF_PROBABILITIES,
     README,
     TO_FILL_IN,
+    Content,
     Found,
+    LinkToPhotos,
     NewMetric,
-    link_photos,
+    filled_in,
     own_name,
     project_values,
     readme_values,
+    refuse_finished,
     templates,
-    write_templates,
+    write_all,
 )
 from foldsmith.stages.output_folder import shown
 from foldsmith.texts import brief, counted
 
 __all__ = ["Data", "NewMetric", "new_project", "new_project_of"]
 
-# The links to the photos, in the new project's input folder.
+_INPUT = Path("input")
+# The links to the photos in it.
 _PHOTOS, _TEST_PHOTOS = "photos", "test_photos"
 # Rows that were left out, with the reason.
 _SKIPPED = "skipped.csv"
@@ -108,9 +110,9 @@ def new_project(folder: Path, budget: Budget) -> Path:
     Raises:
         OutputError: One of the files is there already; nothing is written then.
     """
-    names = templates(of_classes=False)
-    _refuse_existing(folder, list(names))
-    write_templates(folder, names, TO_FILL_IN | {"name": own_name(folder), "budget": budget})
+    refuse_finished(folder)
+    values = TO_FILL_IN | {"name": own_name(folder), "budget": budget}
+    write_all(folder, filled_in(templates(of_classes=False), values))
     print(
         f"next: set the lines of {shown(folder / PROJECT_FILE)} that say what your data is; then, "
         f"in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
@@ -148,24 +150,19 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
         DataError: The data is wrong, or a column must be named because nobody can be asked.
         OutputError: One of the files is there already. Nothing is written in either case.
     """
-    # Of both kinds: one project is not to be written over another.
-    own = [Path(README), *templates(of_classes=False), *templates(of_classes=True)]
-    inputs = [
-        Path("input") / name for name in ("train.csv", "test.csv", _SKIPPED, _PHOTOS, _TEST_PHOTOS)
-    ]
-    _refuse_existing(folder, [*own, *inputs])
+    refuse_finished(folder)
     found = _find(data, Decisions(ask, yes))
-    # The project file comes last: where it is, the rest is.
-    for link, target in found.links.items():
-        link_photos(folder / "input" / link, target, folder)
-    for name, table in (("train.csv", found.train), ("test.csv", found.test)):
-        write_csv(folder / "input" / name, table)
-        print(f"wrote {shown(folder / 'input' / name)}: {counted(len(table), 'row')}")
-    if len(found.skipped):
-        write_csv(folder / "input" / _SKIPPED, found.skipped)
-        print(f"wrote {shown(folder / 'input' / _SKIPPED)}: {counted(len(found.skipped), 'row')}")
     names = {Path(README): TEMPLATE / README, **templates(found.of_classes)}
-    write_templates(folder, names, project_values(folder, found) | readme_values(folder, found))
+    contents: dict[Path, Content] = {
+        **{_INPUT / name: LinkToPhotos(to, folder) for name, to in found.links.items()},
+        **{_INPUT / "train.csv": found.train, _INPUT / "test.csv": found.test},
+        **({_INPUT / _SKIPPED: found.skipped} if len(found.skipped) else {}),
+        **filled_in(names, project_values(folder, found) | readme_values(folder, found)),
+    }
+    # One project is not to be mixed with another of fewer files.
+    may_be = [*templates(of_classes=False), *templates(of_classes=True)]
+    may_be += [_INPUT / name for name in (_SKIPPED, _PHOTOS, _TEST_PHOTOS)]
+    write_all(folder, contents, others=[name for name in may_be if name not in contents])
     print(f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml")
     return folder / PROJECT_FILE
 
@@ -377,12 +374,6 @@ def _refuse_overlap(
             f"{counted(both.sum(), 'photo is', 'photos are')} in {data.train} too, the "
             f"first is {test[id_column][both].iloc[0]}; a photo is either labelled or to predict"
         )
-
-
-def _refuse_existing(folder: Path, names: Sequence[Path]) -> None:
-    for name in names:
-        if os.path.lexists(folder / name):
-            raise OutputError(f"{folder / name}: exists already; name another folder")
 
 
 def _say_photos(found: PhotoFolder) -> None:

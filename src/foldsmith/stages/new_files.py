@@ -1,7 +1,7 @@
 """The files of a new project: templates, filled in with what was found in the data."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from foldsmith.atomic import write_text
+from foldsmith.atomic import remove_leftovers_of, write_csv, write_text
 from foldsmith.config.budget import Budget
 from foldsmith.config.experiment import RECIPES
 from foldsmith.config.project import PROJECT_FILE, TEMPLATE, TEMPLATE_OF_CLASSES, FoldSettings
@@ -235,23 +235,46 @@ def own_name(folder: Path) -> str:
     return scalar_yaml(folder.resolve().name)
 
 
-def link_photos(link: Path, target: Path, project: Path) -> None:
-    """Link to a folder of photos: relative if the project holds it, so that it may move."""
-    link.parent.mkdir(parents=True, exist_ok=True)
-    inside = target.is_relative_to(os.path.abspath(project))
-    start = os.path.abspath(link.parent)
-    to = os.path.relpath(target, start) if inside else target
-    try:
-        link.symlink_to(to, target_is_directory=True)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-        raise OutputError(
-            f"{shown(link)}: this file system has no links, as that of Google Drive; make the "
-            "project on a local disk, and keep its folder output there by a link to it "
-            "(notebooks/colab.ipynb shows it)"
-        ) from None
-    print(f"linked {shown(link)} to {target}")
+@dataclass(frozen=True)
+class LinkToPhotos:
+    """A link to a folder of photos: relative if the project holds it, so that it may move.
+
+    Attributes:
+        target: The folder, absolute.
+        project: The project folder.
+    """
+
+    target: Path
+    project: Path
+
+    def leads_to(self, link: Path) -> Path:
+        """Return what the link holds."""
+        if not self.target.is_relative_to(os.path.abspath(self.project)):
+            return self.target
+        return Path(os.path.relpath(self.target, os.path.abspath(link.parent)))
+
+    def make(self, link: Path) -> None:
+        """Make the link.
+
+        Raises:
+            OutputError: The file system has no links.
+        """
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            link.symlink_to(self.leads_to(link), target_is_directory=True)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            raise OutputError(
+                f"{shown(link)}: this file system has no links, as that of Google Drive; make the "
+                "project on a local disk, and keep its folder output there by a link to it "
+                "(notebooks/colab.ipynb shows it)"
+            ) from None
+
+
+# The path of each file in the new project -> its text or table, or the link that it is.
+Content = str | pd.DataFrame | LinkToPhotos
+Contents = Mapping[Path, Content]
 
 
 def templates(of_classes: bool) -> dict[Path, Path]:
@@ -270,9 +293,70 @@ def templates(of_classes: bool) -> dict[Path, Path]:
     }
 
 
-def write_templates(folder: Path, names: Mapping[Path, Path], values: Mapping[str, Any]) -> None:
-    """Write templates with their values filled in, the project file last."""
-    for name in sorted(names, key=lambda path: path.name == PROJECT_FILE):
-        text = names[name].read_text(encoding="utf-8")
-        write_text(folder / name, Template(text).substitute(values))
-        print(f"wrote {shown(folder / name)}")
+def filled_in(names: Mapping[Path, Path], values: Mapping[str, Any]) -> dict[Path, str]:
+    """Return the text of each file of the project, from its template."""
+    return {
+        name: Template(template.read_text(encoding="utf-8")).substitute(values)
+        for name, template in names.items()
+    }
+
+
+def write_all(folder: Path, contents: Contents, others: Iterable[Path] = ()) -> None:
+    """Write the files of a new project, the project file last.
+
+    Files that hold already what they are to hold stay: a command that was killed while it wrote
+    them, and is run again, goes on. Where the project file is, the rest is.
+
+    Args:
+        folder: The project folder; made if it is not there.
+        contents: What to write.
+        others: Further files that must not be there: those of another kind of project.
+
+    Raises:
+        OutputError: A file is there already that is not as it would be written. Nothing is
+            written then.
+    """
+    refuse_finished(folder)
+    for name in (*others, *contents):
+        path = folder / name
+        ours = name in contents and _is_written(path, contents[name])
+        if os.path.lexists(path) and not ours:
+            raise OutputError(f"{path}: exists already; name another folder")
+    for name in sorted(contents, key=lambda path: path.name == PROJECT_FILE):
+        path, content = folder / name, contents[name]
+        remove_leftovers_of(path)
+        there = os.path.lexists(path)
+        if isinstance(content, LinkToPhotos):
+            if not there:
+                content.make(path)
+            print(f"linked {shown(path)} to {content.target}")
+        elif isinstance(content, pd.DataFrame):
+            if not there:
+                write_csv(path, content)
+            print(f"wrote {shown(path)}: {counted(len(content), 'row')}")
+        else:
+            if not there:
+                write_text(path, content)
+            print(f"wrote {shown(path)}")
+
+
+def refuse_finished(folder: Path) -> None:
+    """Make sure that there is no project in a folder yet.
+
+    Raises:
+        OutputError: There is one.
+    """
+    path = folder / PROJECT_FILE
+    if os.path.lexists(path):
+        raise OutputError(f"{path}: exists already; name another folder")
+
+
+def _is_written(path: Path, content: Content) -> bool:
+    """Return whether a path holds what is to be written there."""
+    if isinstance(content, LinkToPhotos):
+        return path.is_symlink() and Path(os.readlink(path)) == content.leads_to(path)
+    if not path.is_file():
+        return False
+    if isinstance(content, pd.DataFrame):
+        return path.read_bytes() == content.to_csv(index=False).encode()
+    return path.read_text(encoding="utf-8", errors="replace") == content

@@ -38,10 +38,13 @@ from foldsmith.training.extensions.snapshots import BELONGS_TO, RESUME_FILE
 RESOLVED_CONFIG = "resolved_config.yml"
 SOURCES = Path("sources")
 
+# Names the training that `-f` was given for, until that training replaces what is in the folder.
+TO_REPLACE = "to_replace.json"
+
 # What each training writes while it runs, beside what its extensions write through its manager. The
 # event files have names that only their writer knows.
 _RUNNING = (
-    *(MANIFEST, UNFINISHED, LOG_FILE, PROBES_FILE, PROGRESS_FILE, RESUME_FILE),
+    *(MANIFEST, UNFINISHED, TO_REPLACE, LOG_FILE, PROBES_FILE, PROGRESS_FILE, RESUME_FILE),
     LOGGED_RUNS,
 )
 
@@ -182,7 +185,7 @@ def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False
     """
     if start == "new":
         refuse_existing(folder)
-    if start in ("new", "force"):
+    if start in ("new", "force") or (start == "resume" and _to_replace(folder, inputs)):
         return "fresh"
     state, changed = state_of(folder, inputs, more_epochs)
     if start == "resume" and changed:
@@ -191,6 +194,34 @@ def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False
             "on, or start anew with -f"
         )
     return state
+
+
+def note_replacement(folder: Path, inputs: Inputs) -> None:
+    """Note that a training with these inputs may replace what is in its folder.
+
+    Its first epoch leaves the earlier results where they are. If it is stopped there, ``--resume``
+    finds the note, and does not take the earlier results for its own.
+
+    Args:
+        folder: The folder.
+        inputs: What the training is made from.
+
+    Raises:
+        OutputError: A file of another making is in the way, or another process is at the folder.
+    """
+    if any((folder / name).exists() for name in (MANIFEST, RESUME_FILE)):
+        with lock(folder):
+            path = OwnedFiles(folder).path(TO_REPLACE, "train")
+            write_json(path, {"inputs": normalised(inputs)["sha256"]})
+
+
+def _to_replace(folder: Path, inputs: Inputs) -> bool:
+    """Return whether :func:`note_replacement` was called for a training with these inputs."""
+    try:
+        noted = json.loads((folder / TO_REPLACE).read_text(encoding="utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(noted == normalised(inputs)["sha256"])
 
 
 def check_unchanged(before: Inputs, now: Inputs, folder: Path) -> None:
@@ -324,14 +355,17 @@ def clean_up(folder: Path, *, keep_resume: bool) -> None:
 
 def tidy(folder: Path, *, keep_resume: bool) -> None:
     """Do what a finished training has left undone if it was killed after its last file."""
-    owned = OwnedFiles(folder)
-    if any((folder / name).exists() for name in _left_over(keep_resume) if name in owned.steps):
-        with lock(folder):
-            clean_up(folder, keep_resume=keep_resume)
+    left_over = _left_over(keep_resume)
+    for name in OwnedFiles(folder).of():
+        # Left, or removed but still on the list.
+        if (name in left_over) == (folder / name).exists():
+            with lock(folder):
+                clean_up(folder, keep_resume=keep_resume)
+            return
 
 
 def _left_over(keep_resume: bool) -> list[str]:
-    return [UNFINISHED, PROGRESS_FILE] if keep_resume else [UNFINISHED, PROGRESS_FILE, RESUME_FILE]
+    return [UNFINISHED, TO_REPLACE, PROGRESS_FILE, *([] if keep_resume else [RESUME_FILE])]
 
 
 def save_sources(folder: Path, experiment: Experiment, step: str) -> list[Path]:
@@ -360,7 +394,7 @@ def save_sources(folder: Path, experiment: Experiment, step: str) -> list[Path]:
         inside = path.relative_to(root) if path.is_relative_to(root) else Path("recipes", path.name)
         copies[(SOURCES / inside).as_posix()] = path
     folder.mkdir(parents=True, exist_ok=True)
-    for place in {(folder / name).parent for name in copies}:
+    for place in {folder, *((folder / name).parent for name in copies)}:
         remove_leftovers(place)  # of a process that was killed here
     owned = OwnedFiles(folder)
     owned.record([RESOLVED_CONFIG, *copies], step)

@@ -23,6 +23,7 @@ from foldsmith.stages.output_folder import (
     claimed,
     clean_up,
     decide,
+    note_replacement,
     open_folder,
     outputs_of,
     owner_of_resume,
@@ -142,6 +143,8 @@ def pretrain_experiment(
             parts[name] if name in experiment.tree else None for name in ("progressive", "probe")
         )
     model = synchronised(model)
+    if ranks.is_main() and start_in(folder, start) == "force":
+        note_replacement(folder, before)
     with ranks.main_first():
         for part in ("manager", "extensions"):
             parts[part]
@@ -159,6 +162,7 @@ def pretrain_experiment(
         if state == "done":
             print(f"{shown(folder)}: finished already")
             if ranks.is_main():
+                clean_up(folder, keep_resume=True)
                 restore_records(folder, experiment, hashes)
             return folder
 

@@ -174,8 +174,8 @@ def choose(
             f"globals/snapshot_epochs: all and train all folds again with -f, or use -cri last"
         )
     raise OutputError(
-        f"{folder / own}: no such snapshot; an earlier inference deleted it (--keep-snapshots "
-        f"keeps them). Train fold {fold} again with -v {fold} -f"
+        f"{folder / own}: no such snapshot, nor its copy {copy.name}; train fold {fold} again "
+        f"with -v {fold} -f"
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from foldsmith import ranks
 from foldsmith.config import Experiment, Parts, Project
-from foldsmith.config.outputs import check_output
+from foldsmith.config.outputs import check_output, claimant
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.auxiliary import read_auxiliary
 from foldsmith.data.loader import PhotoLoader, one_photo
@@ -40,6 +40,7 @@ from foldsmith.stages.output_folder import (
     claimed,
     clean_up,
     decide,
+    note_replacement,
     open_folder,
     outputs_of,
     owner_of_resume,
@@ -153,8 +154,12 @@ def train_folds(
                 print(reason)
         # The others look when the main process has made them.
         for fold in chosen if ranks.is_main() else []:
-            if start_in(root / f"fold{fold}", start) == "new":
+            start_here = start_in(root / f"fold{fold}", start)
+            if start_here == "new":
                 refuse_existing(root / f"fold{fold}")
+            elif start_here == "force":
+                inputs = train_inputs(experiment, fold, types, hashes)
+                note_replacement(root / f"fold{fold}", inputs)
         if start == "resume" and not root.exists():
             raise OutputError(f"{root}: no such folder to resume in; leave out --resume")
         runtime = create_runtime(settings)
@@ -176,6 +181,7 @@ def train_folds(
         if ranks.from_main(partial(decide, folder, inputs, start_here)) == "done":
             if ranks.is_main():
                 with lock(folder):
+                    clean_up(folder, keep_resume=False)
                     restore_records(folder, of_fold, hashes)
             print(f"fold {fold}: finished already")
             continue
@@ -223,6 +229,10 @@ def train_folds(
             beginning = Beginning(begin)
             with ranks.main_first():
                 if ranks.is_main():
+                    # First, so that a folder in which nothing but a fold was begun is known.
+                    if OwnedFiles(root).experiment is None:
+                        with lock(root, wait_s=60):
+                            OwnedFiles(root).claim(claimant(experiment))
                     # What an earlier training has left stays until this one has something to keep.
                     earlier = open_folder(folder, step_name)
                     if state == "continue" or not earlier:

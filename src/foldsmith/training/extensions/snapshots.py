@@ -137,13 +137,15 @@ def restore(manager: Any, state: dict[str, Any]) -> None:
     """Put a manager into the state that :class:`ResumeSnapshot` wrote.
 
     Extensions that the snapshot does not know (a plot that was added since) begin anew. Files
-    of later epochs go: the training was killed after it wrote them, and gets there again.
+    of later epochs go: the training was killed after it wrote them, and gets there again. So do
+    superseded ones, which it was killed before removing.
     """
     own = {name: entry.state_dict() for name, entry in manager._extensions.items()}
     manager.load_state_dict(state | {"extensions": own | state["extensions"]})
     for entry in manager._extensions.values():
         if isinstance(entry.extension, WeightsSnapshot):
             entry.extension.remove_after(Path(manager.out), manager.epoch)
+            entry.extension.remove_superseded(Path(manager.out))
 
 
 def weights_snapshot(
