@@ -12,12 +12,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import typer
 
 from foldsmith import __version__, ranks
+from foldsmith.commands import Command
 from foldsmith.completion import (
     FINE_TUNINGS,
     PREDICTING,
@@ -45,6 +47,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+command = partial(app.command, cls=Command)
 
 ProjectOption = Annotated[
     Path, typer.Option("--project", help="Project folder.", metavar="DIR", show_default="here")
@@ -160,7 +164,7 @@ def _open(folder: Path, trust: bool) -> Any:
     return Project.open(folder, trust=trust)
 
 
-@app.command()
+@command()
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")],
     images: Annotated[
@@ -326,7 +330,7 @@ def _ask(question: str, answers: Sequence[str], best: str) -> str:
     return answer
 
 
-@app.command()
+@command()
 def preprocess(
     project: ProjectOption = Path("."),
     trust_python: TrustPython = False,
@@ -346,7 +350,7 @@ def preprocess(
     stages.preprocess(_open(project, trust_python), skip_bad)
 
 
-@app.command()
+@command()
 def run(
     config: ConfigOption,
     overrides: RunOverrides = None,
@@ -436,7 +440,7 @@ def _report_of_run(project: Any, config: Path, overrides: Sequence[str]) -> None
         )
 
 
-@app.command()
+@command()
 def report(
     config: ConfigOption,
     overrides: RunOverrides = None,
@@ -477,7 +481,7 @@ def report(
     )
 
 
-@app.command()
+@command()
 def compare(
     a: Annotated[
         Path,
@@ -531,7 +535,7 @@ def compare(
     typer.echo(f"wrote {shown(path)}")
 
 
-@app.command()
+@command()
 def status(
     config: AnyConfig = None,
     overrides: RunOverrides = None,
@@ -551,7 +555,7 @@ def status(
     typer.echo(pipeline.status(_open(project, trust_python), config, overrides or ()))
 
 
-@app.command()
+@command()
 def plan(
     config: ConfigOption,
     overrides: RunOverrides = None,
@@ -638,7 +642,7 @@ def plan(
         typer.echo(f"wrote {save}")
 
 
-@app.command()
+@command()
 def doctor(
     config: AnyConfig = None,
     project: ProjectOption = Path("."),
@@ -660,7 +664,7 @@ def doctor(
     typer.echo("nothing is wrong")
 
 
-@app.command()
+@command()
 def pretrain(
     config: ConfigOption,
     overrides: Overrides = None,
@@ -683,7 +687,7 @@ def pretrain(
     stages.pretrain(_open(project, trust_python), config, overrides or (), force, resume)
 
 
-@app.command()
+@command()
 def train(
     config: ConfigOption,
     overrides: Overrides = None,
@@ -714,7 +718,7 @@ def train(
     )
 
 
-@app.command()
+@command()
 def infer(
     experiment: Annotated[
         Path,
@@ -755,7 +759,7 @@ def infer(
     )
 
 
-@app.command()
+@command()
 def ensemble(
     config: ConfigOption,
     overrides: Overrides = None,
@@ -776,7 +780,7 @@ def ensemble(
     stages.ensemble(_open(project, trust_python), config, overrides or (), force)
 
 
-@app.command()
+@command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to.")],
     finished: Annotated[
@@ -831,7 +835,7 @@ def export(
     )
 
 
-@app.command()
+@command()
 def predict(
     photos: Annotated[
         list[str],
@@ -881,7 +885,7 @@ def predict(
         _print_data(table.to_csv(index=False))
 
 
-@app.command()
+@command()
 def serve(
     finished: PredictingRun,
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
@@ -931,7 +935,7 @@ def serve(
     )
 
 
-@app.command()
+@command()
 def check(
     config: ConfigOption,
     overrides: Overrides = None,

@@ -55,6 +55,22 @@ def test_what_can_be_mended_is_2(cli, tmp_path, arguments):
     cli(tmp_path, *arguments, code=2)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["new", "mine", "--images", "a", "--train", "b.csv", "--images", "c"],
+        ["train", "-cfg", "exp_config/100.yml", "--config=exp_config/200.yml"],
+    ],
+)
+def test_an_option_given_twice_is_refused(cli, tmp_path, arguments):
+    said = cli(tmp_path, *arguments, code=2).stderr
+    assert "is given 2 times; give it once" in said
+    # One that may be repeated is, and a flag says the same twice.
+    for more in (["plan", "--epoch-s", "a=1", "--epoch-s", "b=1"], ["train", "-f", "-f"]):
+        said = cli(tmp_path, *more, "-cfg", "exp_config/100.yml", code=2).stderr
+        assert "times" not in said and "project.yml: no such file" in said
+
+
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
 def test_the_unexpected_is_1(cli, small_project, debug):
     (small_project / "own.py").write_text(BROKEN)

@@ -133,7 +133,10 @@ def test_ensembles_by_several_criteria_need_one_training(folder):
     before = [path.read_bytes() for path in trainings]
     experiment = yaml.safe_load((folder / TARGET).read_text())
     for criterion in ("loss", "last"):
-        experiment |= {"ensemble/criterion": criterion, "globals/output_path": f"output/{criterion}"}
+        experiment |= {
+            "ensemble/criterion": criterion,
+            "globals/output_path": f"output/{criterion}",
+        }
         (folder / f"exp_config/{criterion}.yml").write_text(yaml.safe_dump(experiment))
         run(Project.open(folder), f"exp_config/{criterion}.yml")
         # An inference by one criterion has taken nothing from the others.
