@@ -13,7 +13,8 @@ from tiff_files import tiff
 
 from foldsmith.data.file_formats import has_more_images, is_deep
 from foldsmith.data.images import decode_bytes, image_values
-from foldsmith.data.intensity import DeepImageError, first_range, proposed_range, scaled
+from foldsmith.data.intensity import DeepImageError, scaled
+from foldsmith.data.intensity_proposal import first_range, proposed_range
 from foldsmith.errors import DataError
 
 NAME = Path("image")

@@ -172,7 +172,7 @@ def go_on(
     if result.returncode != 2:
         return result, seen
     if "start anew with -f" in result.stderr and not [*project.rglob(TO_REPLACE)]:
-        # Killed before anything was noted: the command itself, again.
+        # Killed before it was noted what -f was given for: the command itself, again.
         return run(project, (*(a for a in arguments if a != "--resume"), "-f"), at)
     if "leave out --resume" in result.stderr:
         return run(project, tuple(a for a in arguments if a != "--resume"), at)

@@ -14,7 +14,8 @@ from foldsmith.config import Project, Types
 from foldsmith.data.duplicates import Thumbnails, miniature, perceptual_hash, thumbnail
 from foldsmith.data.facts import ImageFacts, KeptFacts
 from foldsmith.data.images import FileRead, Image, decode_fully, read_bytes
-from foldsmith.data.intensity import DeepImageError, IntensityRange, proposed_range, range_text
+from foldsmith.data.intensity import DeepImageError, IntensityRange, range_text
+from foldsmith.data.intensity_proposal import proposed_range
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.store import Filling
 from foldsmith.data.tables import read_table

@@ -10,7 +10,8 @@ from foldsmith.config.budget import Budget
 from foldsmith.config.project import PROJECT_FILE, TEMPLATE, FoldSettings
 from foldsmith.data.csv_files import read_texts
 from foldsmith.data.folds import own_folds
-from foldsmith.data.intensity import IntensityRange, first_range, range_text
+from foldsmith.data.intensity import IntensityRange, range_text
+from foldsmith.data.intensity_proposal import first_range
 from foldsmith.data.survey.columns import Source
 from foldsmith.data.survey.folders import class_folders
 from foldsmith.data.survey.guesses import (

@@ -34,6 +34,7 @@ from foldsmith.training.extensions.log_tensorboard import EVENTS
 from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.training.extensions.progress import PROGRESS_FILE
 from foldsmith.training.extensions.snapshots import BELONGS_TO, RESUME_FILE
+from foldsmith.training.manager import TRAINING
 
 RESOLVED_CONFIG = "resolved_config.yml"
 SOURCES = Path("sources")
@@ -211,7 +212,7 @@ def note_replacement(folder: Path, inputs: Inputs) -> None:
     """
     if any((folder / name).exists() for name in (MANIFEST, RESUME_FILE)):
         with lock(folder):
-            path = OwnedFiles(folder).path(TO_REPLACE, "train")
+            path = OwnedFiles(folder).path(TO_REPLACE, TRAINING)
             write_json(path, {"inputs": normalised(inputs)["sha256"]})
 
 
@@ -238,12 +239,11 @@ def check_unchanged(before: Inputs, now: Inputs, folder: Path) -> None:
         )
 
 
-def open_folder(folder: Path, step: str) -> bool:
+def open_folder(folder: Path) -> bool:
     """Make a folder that a training writes to, and reserve the names of its files.
 
     Args:
         folder: The folder, which is locked; what is in it stays.
-        step: As for :func:`prepare`.
 
     Returns:
         Whether an earlier training has left something there.
@@ -252,7 +252,7 @@ def open_folder(folder: Path, step: str) -> bool:
         OutputError: A file of another making is in the way.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    OwnedFiles(folder).record(_RUNNING, step.split()[0])
+    OwnedFiles(folder).record(_RUNNING, TRAINING)
     return any((folder / name).exists() for name in (MANIFEST, RESUME_FILE))
 
 
@@ -261,7 +261,7 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
 
     Args:
         folder: The folder, which is locked.
-        step: Name of the step; its first word is what its files are listed under.
+        step: Name of the step.
         inputs: What the training is made from.
         state: Whether it is ``fresh`` or continues.
 
@@ -269,7 +269,7 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
         OutputError: A file of another making is in the way.
     """
     earlier = OwnedFiles(folder).of()
-    open_folder(folder, step)
+    open_folder(folder)
     remove_leftovers(folder)
     owned = OwnedFiles(folder)
     # First, so that whatever happens next, nothing here is taken for finished.
@@ -277,7 +277,7 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
     if state == "fresh":
         # Not the file that says how far this training is.
         owned.remove([UNFINISHED, *(name for name in earlier if name != PROGRESS_FILE)])
-        owned.record(_RUNNING, step.split()[0])
+        owned.record(_RUNNING, TRAINING)
     write_json(
         folder / UNFINISHED,
         {

@@ -174,7 +174,7 @@ def pretrain_experiment(
         with ranks.main_first():
             if ranks.is_main():
                 # What an earlier training has left stays until this one has something to keep.
-                earlier = open_folder(folder, step_name)
+                earlier = open_folder(folder)
                 if state == "continue" or not earlier:
                     beginning.now()
         manager = parts["manager"]

@@ -234,7 +234,7 @@ def train_folds(
                         with lock(root, wait_s=60):
                             OwnedFiles(root).claim(claimant(experiment))
                     # What an earlier training has left stays until this one has something to keep.
-                    earlier = open_folder(folder, step_name)
+                    earlier = open_folder(folder)
                     if state == "continue" or not earlier:
                         beginning.now()
             print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)

@@ -89,14 +89,17 @@ class WeightsSnapshot(extension.Extension):
         OwnedFiles(folder).remove(later)
 
     def _files(self, folder: Path) -> dict[int, str]:
-        """Return the names of this extension's files by epoch, oldest first."""
+        """Return the names of this extension's files by epoch, oldest first.
+
+        They are those on the list: what a killed process has removed may still be on it.
+        """
         # "snapshot_by_metric_epoch_{.epoch}.pth" as what stands before and after the number.
         (before, _, _, _), *rest = string.Formatter().parse(self.filename)
         after = rest[0][0] if rest else ""
         found = {
             name[len(before) : len(name) - len(after)]: name
             for name in OwnedFiles(folder).of()
-            if name.startswith(before) and name.endswith(after) and (folder / name).exists()
+            if name.startswith(before) and name.endswith(after)
         }
         return {
             int(number): found[number]

@@ -1,0 +1,20 @@
+"""Kills between file operations of the commands that write; `make survive` does all of them."""
+
+import numpy as np
+import pytest
+from commands_to_kill import Chain
+
+KILLS = 3
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, small_photos):
+    return Chain(tmp_path_factory.mktemp("chain") / "of commands", small_photos)
+
+
+@pytest.mark.parametrize("name", ["new", "pretrain", "train -f", "infer", "export -f"])
+def test_a_command_that_was_killed_goes_on_to_the_same_result(chain, name):
+    operations = len(chain.operations[name])
+    # The later ones, of the command that goes on, fall into what is left to do or are not reached.
+    at = np.random.default_rng(1).integers(1, operations + 1, KILLS).tolist()
+    assert chain.kill(name, at) >= 1
