@@ -54,6 +54,19 @@ def project(tmp_path_factory, small_photos):
     return opened
 
 
+def test_a_file_that_is_no_report_stays(project, tmp_path):
+    for content in ("<html>my own notes</html>", ""):
+        mine = tmp_path / "900.html"
+        mine.write_text(content)
+        with pytest.raises(OutputError, match="is no report of foldsmith"):
+            write_report(project, "exp_config/900.yml", output=mine)
+        assert mine.read_text() == content
+    # Its own one is written anew.
+    mine.unlink()
+    for _ in range(2):
+        assert write_report(project, "exp_config/900.yml", output=mine) == mine
+
+
 @pytest.fixture
 def copied(tmp_path, project):
     """The same project elsewhere, to be changed."""

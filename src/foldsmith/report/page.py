@@ -16,6 +16,9 @@ from foldsmith.report.sections import reason_of, sections_of
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
+# By which a page is known for a report: it stands in the template.
+_GENERATOR = b'<meta name="generator" content="foldsmith">'
+
 # Where reports are, in the project folder: beside the outputs, which hold what was computed.
 REPORTS = "reports"
 
@@ -45,10 +48,12 @@ def write_report(
 
     Raises:
         ConfigError: An experiment is wrong, or no labelled photo has such an id.
+        OutputError: The file is there already, and is no report.
     """
     plan = plan_of(project, config, overrides)
     name = Path(config).stem
     path = project.path(REPORTS) / f"{name}.html" if output is None else output
+    _refuse_others(path)
     title = f"{project.settings.name}: {name}"
     with one_look():
         _write(path, title, reason_of(plan), sections_of(plan, look_at))
@@ -83,7 +88,8 @@ def compare(
 
     Raises:
         ConfigError: There is no project, or the runs are judged by different metrics.
-        OutputError: A folder holds no finished run, or the runs are of other photos or targets.
+        OutputError: A folder holds no finished run, the runs are of other photos or targets, or
+            the file is there already and is no report.
     """
     runs = [read_finished(folder, project, criterion, trust) for folder in (a, b)]
     if runs[0].root == runs[1].root:
@@ -93,10 +99,24 @@ def compare(
         print(line)
     name = f"compare_{runs[0].root.name}_{runs[1].root.name}.html"
     path = runs[0].project.path(REPORTS) / name if output is None else output
+    _refuse_others(path)
     title = " and ".join(comparison.names)
     lead = f"{comparison.verdict}. {comparison.metric.name}: {comparison.difference}."
     _write(path, title, lead, sections_of_comparison(comparison))
     return path
+
+
+def _refuse_others(path: Path) -> None:
+    """Make sure that a file which a report would replace is a report.
+
+    Raises:
+        OutputError: It is not.
+    """
+    if path.is_file() and _GENERATOR not in path.read_bytes()[:1000]:
+        raise OutputError(
+            f"{path}: is there already, and is no report of foldsmith; move it, or name another "
+            "file with -o"
+        )
 
 
 def _write(path: Path, title: str, lead: str, sections: Sequence[Section]) -> None:
