@@ -72,7 +72,8 @@ HARMLESS = (
     *("*.png", "*/sources/*", "*.lock", "*.owner.json", ".foldsmith/*", "*/tensorboard/*"),
     "output/000/log.json",
     "output/000/resume.pth",  # compared with its checksums when a training continues
-    "output/*/last_model_fold?.pth",  # compared with the manifests before it is used
+    # Compared with the manifests before they are used.
+    *(f"output/*/{label}_model_fold?.pth" for label in ("last", "best_loss", "common")),
     "output/310/features.json",  # without it the features are computed again
     "*/foldsmith.json",  # without it the manifests name the files
     "output/*/loggers.json",
