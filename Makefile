@@ -39,9 +39,10 @@ reference: $(STAMP)
 notebook: $(STAMP)
 	$(BIN)/python notebooks/execute.py
 
-# Two processes of one thread each: a module's tests stay in one, and share its fixtures.
+# Two processes of one thread each: a module's tests stay in one, and share its fixtures. The slow
+# ones come first (tests/conftest.py).
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 survive: $(STAMP)
 	$(BIN)/python tests/survival/kill_and_resume.py --kills 20

@@ -1,32 +1,32 @@
-import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from bundled import ATMACUP, load_script
 from hypothesis import settings
 
 # A first example may import a library, and a busy machine takes its time: neither is a fault.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 # What the scripts and tests of survival share.
-sys.path.insert(0, str(REPOSITORY / "tests" / "survival"))
-ATMACUP = REPOSITORY / "competitions" / "atmacup11"
+sys.path.insert(0, str(Path(__file__).resolve().parent / "survival"))
 
-# Everything that makes a run small, for any experiment of the bundled project.
-SMALL = ["dataset/img_size=32", "loader/train/num_workers=0", "globals/max_epoch=2"]
-SMALL_SSL = [*SMALL, "loader/train/batch_size=16", "globals/snapshot_interval=1"]
-SMALL_TRAIN = [*SMALL, "loader/train/batch_size=16", "model/pretrained=null"]
+# These take minutes each: first, so that one process is not left with them at the end.
+_SLOW = (
+    *("pipeline/test_ray_engine", "survival/", "test_gpu_check", "stages/test_end_to_end"),
+    *("docs/test_documents", "training/test_several_processes", "pipeline/test_cards"),
+    *("test_notebook", "stages/test_fine_tuning", "stages/test_target_units"),
+)
 
 
-def load_script(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def pytest_collection_modifyitems(items):
+    def rank(item):
+        return min((k for k, name in enumerate(_SLOW) if name in item.nodeid), default=len(_SLOW))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session", autouse=True)

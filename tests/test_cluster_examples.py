@@ -17,7 +17,7 @@ import time
 import pytest
 import typer.main
 import yaml
-from conftest import REPOSITORY
+from bundled import REPOSITORY
 
 from foldsmith.cli import app
 

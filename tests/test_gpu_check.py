@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, load_script
+from bundled import REPOSITORY, load_script
 
 CHECK = REPOSITORY / "benchmarks" / "gpu_check"
 

@@ -13,7 +13,7 @@ import sys
 import termios
 
 import pytest
-from conftest import REPOSITORY
+from bundled import REPOSITORY
 from small_project import EXPERIMENTS, write_experiment
 from warm import Command
 

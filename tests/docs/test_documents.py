@@ -20,7 +20,7 @@ import pytest
 import small_project
 import typer.main
 import yaml
-from conftest import REPOSITORY
+from bundled import REPOSITORY
 from pages import DOCS, PAGES, SHELLS, blocks
 from warm import foldsmith
 

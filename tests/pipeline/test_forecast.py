@@ -8,7 +8,7 @@ import tracemalloc
 import pandas as pd
 import pytest
 import small_project
-from conftest import SMALL
+from bundled import SMALL
 
 from foldsmith import Project
 from foldsmith.data.tables import read_test, read_train

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from conftest import ATMACUP, SMALL_SSL, SMALL_TRAIN
+from bundled import ATMACUP, SMALL_SSL, SMALL_TRAIN
 from small_project import fresh
 from warm import foldsmith
 

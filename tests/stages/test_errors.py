@@ -5,7 +5,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import SMALL_TRAIN
+from bundled import SMALL_TRAIN
 
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.owned import OwnedFiles
