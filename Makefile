@@ -10,18 +10,25 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# Empty files that say what is installed: the package alone, and what its tests need too.
+PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test docs reference notebook survive lint install bench bench-gpu gpu-check clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(PACKAGE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $(STAMP)
+	$(INSTALL) -e .
+	touch $@
 
-demo: $(STAMP)
+$(STAMP): $(PACKAGE)
+	$(INSTALL) -e ".[dev]"
+	touch $@
+
+demo: $(PACKAGE)
 	$(BIN)/python competitions/atmacup11/demo.py
 
 lint: $(STAMP)
@@ -50,7 +57,7 @@ survive: $(STAMP)
 	FUZZ=20 $(BIN)/python -m pytest tests/survival/test_fuzz.py
 
 bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
+	$(INSTALL) -e ".[dev,bench]"
 	@echo "preprocessing, training, shares, chain, scaling (up to 50,000 photos; the script itself goes to 100,000)"
 	@started=$$(date +%s) && \
 	$(BIN)/python benchmarks/preprocessing.py && \
@@ -62,7 +69,7 @@ bench: $(STAMP)
 
 # Needs a CUDA device; the same scripts choose larger batches and photos there.
 bench-gpu: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
+	$(INSTALL) -e ".[dev,bench]"
 	$(BIN)/python benchmarks/training.py --rounds 5
 	$(BIN)/python benchmarks/shares.py
 	$(BIN)/python benchmarks/chain.py

@@ -23,7 +23,7 @@ _SERVER.set_forkserver_preload(
         *("foldsmith.stages", "foldsmith.pipeline", "timm", "torchvision", "lightly.loss"),
         *("lightly.models.modules.heads", "sklearn.metrics", "sklearn.model_selection"),
         *("scipy.optimize", "scipy.sparse.csgraph", "optuna", "matplotlib.figure"),
-        "torch.utils.tensorboard",
+        *("torch.utils.tensorboard", "torch._dynamo"),
     ]
 )
 
