@@ -5,8 +5,8 @@
 # make notebook    execute the notebook and keep its outputs
 # make bench  speed beside what else one would use; bench-gpu on a CUDA device
 # make gpu-check   right, fast, good on a CUDA device, in under nine minutes; docs/gpu.md
-# make survive   kills a small project 20 times, and commands at many file operations; fuzzes tables,
-#                YAML and photos
+# make survive   the slow tests; kills a small project 20 times, and commands at many file operations;
+#                fuzzes tables, YAML and photos
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -46,12 +46,13 @@ reference: $(STAMP)
 notebook: $(STAMP)
 	$(BIN)/python notebooks/execute.py
 
-# Two processes of one thread each: a module's tests stay in one, and share its fixtures. The slow
-# ones come first (tests/conftest.py).
+# Two processes of one thread each: a module's tests stay in one, and share its fixtures. The longest
+# modules come first (tests/conftest.py); tests marked slow are run by `make survive`.
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 survive: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 	$(BIN)/python tests/survival/kill_and_resume.py --kills 20
 	$(BIN)/python tests/survival/commands_to_kill.py --every 25
 	FUZZ=20 $(BIN)/python -m pytest tests/survival/test_fuzz.py

@@ -126,6 +126,7 @@ def test_colab_goes_on_after_the_session_was_lost(lost, tmp_path):
     assert (drive / "901.html").is_file()
 
 
+@pytest.mark.slow
 def test_kaggle_goes_on_from_the_output_of_an_earlier_version(lost, tmp_path):
     kept, here, data = (tmp_path / name for name in ("working", "tmp", "competition"))
     kept.mkdir()

@@ -145,6 +145,7 @@ def on_ray(cluster) -> list[str]:
     return [*RUN, "--engine", "ray", "--address", cluster.address]
 
 
+@pytest.mark.slow
 def test_a_node_dies_and_the_driver_goes_and_the_result_is_that_of_a_local_run(
     cluster, prepared, tmp_path
 ):

@@ -64,7 +64,9 @@ def test_a_new_project_runs_once_its_lines_are_set(tmp_path, small_photos, cli):
     assert (folder / "output/410_regression/oof_prediction_by_last.npy").is_file()
 
 
-@pytest.mark.parametrize("budget", ["small", "medium", "large"])
+@pytest.mark.parametrize(
+    "budget", ["small", pytest.param("medium", marks=pytest.mark.slow), "large"]
+)
 def test_it_passes_the_check_at_every_budget(tmp_path, small_photos, budget):
     new_project(tmp_path / "mine", budget)
     fill_in(tmp_path / "mine", small_photos)

@@ -12,7 +12,7 @@ def chain(tmp_path_factory, small_photos):
     return Chain(tmp_path_factory.mktemp("chain") / "of commands", small_photos)
 
 
-@pytest.mark.parametrize("name", ["new", "pretrain", "train -f", "infer", "export -f"])
+@pytest.mark.parametrize("name", ["new", "train -f", "infer", "export -f"])
 def test_a_command_that_was_killed_goes_on_to_the_same_result(chain, name):
     operations = len(chain.operations[name])
     # The later ones, of the command that goes on, fall into what is left to do or are not reached.

@@ -210,6 +210,7 @@ def pid_of_rank(parent: int, number: int) -> int | None:
     return None
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_nodes_goes_on_after_a_death_and_names_it(project, tmp_path):
     longer = [*PRETRAIN, "globals/max_epoch=4"]
     whole = shutil.copytree(project, tmp_path / "whole")

@@ -1,14 +1,18 @@
 """Curves of what is logged."""
 
+import time
 from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
 from foldsmith.tasks.metrics import Metric
 
+# Least seconds between two drawings of one figure, which take a tenth of a second each.
+_PAUSE_S = 10.0
+
 
 class PlotLog(extension.Extension):
-    """Draws logged values over the epochs, about ten times per training and at its end.
+    """Draws logged values over the epochs, at most ten times per training and at its end.
 
     The stock PlotReport draws again at every epoch, which costs a small training more time
     than its validation.
@@ -38,12 +42,15 @@ class PlotLog(extension.Extension):
         self.max_epoch = max_epoch
         self.mark_best = mark_best
         self.greater_is_better = metric is not None and metric.greater_is_better
+        self._drawn = time.monotonic()
 
     def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
         """Draw, if it is time; called by the manager at the end of an epoch."""
         every = max(1, self.max_epoch // 10)
-        if manager.epoch % every and manager.epoch != self.max_epoch:
+        too_soon = manager.epoch % every or time.monotonic() - self._drawn < _PAUSE_S
+        if too_soon and manager.epoch != self.max_epoch:
             return
+        self._drawn = time.monotonic()
         # Here, not above: commands that draw nothing need not wait for matplotlib.
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
