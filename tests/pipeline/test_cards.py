@@ -111,6 +111,7 @@ def all_end(processes):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_folds_run_side_by_side_and_after_a_kill_the_result_is_that_of_one_after_the_other(
     prepared, tmp_path
 ):

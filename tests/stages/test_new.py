@@ -65,7 +65,7 @@ def test_a_new_project_runs_once_its_lines_are_set(tmp_path, small_photos, cli):
 
 
 @pytest.mark.parametrize(
-    "budget", ["small", pytest.param("medium", marks=pytest.mark.slow), "large"]
+    "budget", ["small", *(pytest.param(b, marks=pytest.mark.slow) for b in ("medium", "large"))]
 )
 def test_it_passes_the_check_at_every_budget(tmp_path, small_photos, budget):
     new_project(tmp_path / "mine", budget)
@@ -171,6 +171,7 @@ def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli
     assert "16 labelled photos; target Größe: cm #1" in readme and "$" not in readme
 
 
+@pytest.mark.slow
 def test_an_image_folder_without_test_photos_runs_to_the_end(tmp_path, cli):
     names = [f"{kind}/{k}.png" for kind in ("bad", "good", "very good") for k in range(8)]
     make_photos(tmp_path / "tree", *names)

@@ -60,6 +60,7 @@ def in_namespace(script: str, folder: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_disk_full_then_room(small_project):
     """A real file system without room; with room, the same command goes on."""
     script = """
