@@ -1,9 +1,8 @@
 """How fast a training is alone, beside a busy process, and beside a second training, on all cores.
 
 Threads of one operation wait for each other. How they wait (spinning, or giving the core away)
-decides what happens when another process needs a core too: foldsmith sets GOMP_SPINCOUNT=1000
-before torch is loaded, unless OMP_WAIT_POLICY or GOMP_SPINCOUNT are set. Here that is compared with
-torch's own default and with OMP_WAIT_POLICY=PASSIVE, in turn, in processes of their own.
+may decide what happens when another process needs a core too. Torch's own default, which foldsmith
+leaves as it is, is compared with two other policies, in turn, in processes of their own.
 """
 
 import argparse

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -38,21 +37,3 @@ print(type(compiled).__name__, "torch._dynamo" in sys.modules)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert result.stdout.split() == ["OptimizedModule", "True"], result.stderr
-
-
-def test_the_users_own_waiting_policy_stays():
-    code = "import os, foldsmith; print(os.environ.get('GOMP_SPINCOUNT'))"
-    unset = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    for own, expected in [
-        ({}, "1000"),
-        ({"GOMP_SPINCOUNT": "7"}, "7"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
-    ]:
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            env=unset | own,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert result.stdout.strip() == expected, result.stderr

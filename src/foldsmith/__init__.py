@@ -20,12 +20,6 @@ __all__ = ["Project", "load"]
 
 __version__ = "0.1.0"
 
-# Threads of one operation wait for each other by spinning. After about a thousand turns they give
-# the core away, or a busy process beside a training would bring it nearly to a stop
-# (benchmarks/neighbours.py). Torch's threads read it when torch is loaded.
-if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "1000"
-
 # Torch reads it when it is loaded: operations that Apple's GPU lacks are then computed on the CPU,
 # with a warning, and do not end the training.
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
