@@ -121,14 +121,18 @@ class Foldsmith:
         wait()
         started = time.perf_counter()
         for index in range(n_steps):
-            with self.runtime.autocast():
-                loss = self.step(batch, 0, index)["loss"]
-            self.runtime.scaler.scale(loss).backward()
-            self.runtime.scaler.step(self.optimizer)
-            self.runtime.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.train_step(batch, index)
         wait()
         return time.perf_counter() - started
+
+    def train_step(self, batch: Batch, index: int) -> None:
+        """Do one optimizer step."""
+        with self.runtime.autocast():
+            loss = self.step(batch, 0, index)["loss"]
+        self.runtime.scaler.scale(loss).backward()
+        self.runtime.scaler.step(self.optimizer)
+        self.runtime.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def epoch(self) -> float:
         """Return the images/s of one epoch of the real loop."""

@@ -14,8 +14,8 @@ settings.load_profile("patient")
 # What the scripts and tests of survival share.
 sys.path.insert(0, str(Path(__file__).resolve().parent / "survival"))
 
-# These take minutes each: first, so that one process is not left with them at the end.
-_SLOW = (
+# The longest modules run first, so that one process is not left with them at the end.
+_LONGEST = (
     *("pipeline/test_ray_engine", "survival/", "test_gpu_check", "stages/test_end_to_end"),
     *("docs/test_documents", "training/test_several_processes", "pipeline/test_cards"),
     *("test_notebook", "stages/test_fine_tuning", "stages/test_target_units"),
@@ -24,7 +24,9 @@ _SLOW = (
 
 def pytest_collection_modifyitems(items):
     def rank(item):
-        return min((k for k, name in enumerate(_SLOW) if name in item.nodeid), default=len(_SLOW))
+        return min(
+            (k for k, name in enumerate(_LONGEST) if name in item.nodeid), default=len(_LONGEST)
+        )
 
     items.sort(key=rank)
 

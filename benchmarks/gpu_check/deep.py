@@ -138,12 +138,7 @@ class Deep(Foldsmith):
 
     def _step(self, raw: Any, index: int) -> None:
         batch = self.runtime.transfer(raw, self.loader.on_device)
-        with self.runtime.autocast():
-            loss = self.step(batch, 0, index)["loss"]
-        self.runtime.scaler.scale(loss).backward()
-        self.runtime.scaler.step(self.optimizer)
-        self.runtime.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.train_step(batch, index)
 
 
 def _where(profiler: Any, seconds: float, n_steps: int) -> dict[str, Any]:

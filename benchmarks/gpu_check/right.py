@@ -55,7 +55,16 @@ class Worker:
         """Run the tests that were not run yet."""
         without = [f"--deselect={test}" for test in self.done]
         command = [sys.executable, "-m", "pytest", os.path.relpath(self.file, REPOSITORY), "-q"]
-        command += ["-m", "cuda", "-p", "told", "-p", "no:cacheprovider", "--no-header", *without]
+        command += [
+            "-m",
+            "cuda",
+            "-p",
+            "results_plugin",
+            "-p",
+            "no:cacheprovider",
+            "--no-header",
+            *without,
+        ]
         variables = os.environ | {
             "FOLDSMITH_CHECK_RESULTS": str(self.results),
             # Whatever the machine has installed: the tests need none of it.

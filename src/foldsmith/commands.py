@@ -7,7 +7,7 @@ from typer.core import TyperCommand, TyperOption
 
 
 class Command(TyperCommand):
-    """A command that refuses an option which is given twice, in the place of taking the last."""
+    """A command that refuses an option given twice instead of taking the last one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line; called by typer."""

@@ -1,4 +1,4 @@
-"""Importing a module when one of its functions is called, in the place of at once."""
+"""Deferring the import of a module until one of its functions is called."""
 
 import importlib
 import sys
@@ -7,9 +7,10 @@ from typing import Any
 
 
 def later(module: str, function: str) -> None:
-    """Let a module that others import for one function be imported when that is called.
+    """Defer the import of a module that another package imports for a single function.
 
-    Nothing happens if it was imported already.
+    Until the function is called, a placeholder stands in `sys.modules`. A module that was imported
+    already stays as it is.
 
     Args:
         module: Name of the module.
@@ -21,6 +22,6 @@ def later(module: str, function: str) -> None:
             del sys.modules[module]
         return getattr(importlib.import_module(module), function)(*arguments, **named)
 
-    deferred = ModuleType(module, f"Stands for the module until {function} is called.")
+    deferred = ModuleType(module, f"Placeholder until {function} is called.")
     setattr(deferred, function, call)
     sys.modules.setdefault(module, deferred)

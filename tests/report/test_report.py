@@ -58,7 +58,7 @@ def test_a_file_that_is_no_report_stays(project, tmp_path):
     for content in ("<html>my own notes</html>", ""):
         mine = tmp_path / "900.html"
         mine.write_text(content)
-        with pytest.raises(OutputError, match="is no report of foldsmith"):
+        with pytest.raises(OutputError, match="is not a foldsmith report"):
             write_report(project, "exp_config/900.yml", output=mine)
         assert mine.read_text() == content
     # Its own one is written anew.

@@ -16,7 +16,7 @@ from foldsmith.report.sections import reason_of, sections_of
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
-# By which a page is known for a report: it stands in the template.
+# This line of the template marks a page as a report.
 _GENERATOR = b'<meta name="generator" content="foldsmith">'
 
 # Where reports are, in the project folder: beside the outputs, which hold what was computed.
@@ -48,7 +48,7 @@ def write_report(
 
     Raises:
         ConfigError: An experiment is wrong, or no labelled photo has such an id.
-        OutputError: The file is there already, and is no report.
+        OutputError: The file exists already and is not a report.
     """
     plan = plan_of(project, config, overrides)
     name = Path(config).stem
@@ -89,7 +89,7 @@ def compare(
     Raises:
         ConfigError: There is no project, or the runs are judged by different metrics.
         OutputError: A folder holds no finished run, the runs are of other photos or targets, or
-            the file is there already and is no report.
+            the file exists already and is not a report.
     """
     runs = [read_finished(folder, project, criterion, trust) for folder in (a, b)]
     if runs[0].root == runs[1].root:
@@ -107,15 +107,14 @@ def compare(
 
 
 def _refuse_others(path: Path) -> None:
-    """Make sure that a file which a report would replace is a report.
+    """Refuse to replace a file that is not a report.
 
     Raises:
-        OutputError: It is not.
+        OutputError: The path holds such a file.
     """
     if path.is_file() and _GENERATOR not in path.read_bytes()[:1000]:
         raise OutputError(
-            f"{path}: is there already, and is no report of foldsmith; move it, or name another "
-            "file with -o"
+            f"{path}: exists already and is not a foldsmith report; move or rename it"
         )
 
 

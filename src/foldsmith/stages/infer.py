@@ -190,8 +190,8 @@ def _infer(
                 f"{item.source}: is not what the training wrote; train fold {item.fold} again "
                 f"with -v {item.fold} -f"
             )
-    # Those of every other criterion too, so that an inference by it needs no training. The last
-    # epoch chose nothing, and tells what the choice is worth.
+    # The snapshots of all criteria are kept, so that an inference by another one needs no training.
+    # The score of the last epoch, which was not chosen, shows the selection gap.
     by_criterion = {each: _whole_snapshots(root, manifests, each, hashes) for each in LABELS}
     last, kept = by_criterion["last"], [item for items in by_criterion.values() for item in items]
 

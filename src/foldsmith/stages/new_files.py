@@ -248,7 +248,7 @@ class LinkToPhotos:
     project: Path
 
     def leads_to(self, link: Path) -> Path:
-        """Return what the link holds."""
+        """Return the path that the link points to."""
         if not self.target.is_relative_to(os.path.abspath(self.project)):
             return self.target
         return Path(os.path.relpath(self.target, os.path.abspath(link.parent)))
@@ -304,8 +304,8 @@ def filled_in(names: Mapping[Path, Path], values: Mapping[str, Any]) -> dict[Pat
 def write_all(folder: Path, contents: Contents, others: Iterable[Path] = ()) -> None:
     """Write the files of a new project, the project file last.
 
-    Files that hold already what they are to hold stay: a command that was killed while it wrote
-    them, and is run again, goes on. Where the project file is, the rest is.
+    A file that already has the right content is kept, so that a killed command can be run again.
+    The project file comes last: if it exists, the project is complete.
 
     Args:
         folder: The project folder; made if it is not there.
@@ -313,8 +313,7 @@ def write_all(folder: Path, contents: Contents, others: Iterable[Path] = ()) -> 
         others: Further files that must not be there: those of another kind of project.
 
     Raises:
-        OutputError: A file is there already that is not as it would be written. Nothing is
-            written then.
+        OutputError: A file exists already and has other content. Nothing is written then.
     """
     refuse_finished(folder)
     for name in (*others, *contents):
@@ -352,7 +351,7 @@ def refuse_finished(folder: Path) -> None:
 
 
 def _is_written(path: Path, content: Content) -> bool:
-    """Return whether a path holds what is to be written there."""
+    """Return whether a path already has the content that is to be written."""
     if isinstance(content, LinkToPhotos):
         return path.is_symlink() and Path(os.readlink(path)) == content.leads_to(path)
     if not path.is_file():

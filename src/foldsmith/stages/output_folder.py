@@ -39,7 +39,7 @@ from foldsmith.training.manager import TRAINING
 RESOLVED_CONFIG = "resolved_config.yml"
 SOURCES = Path("sources")
 
-# Names the training that `-f` was given for, until that training replaces what is in the folder.
+# Records the inputs of a training started with `-f`, until it replaces the results in the folder.
 TO_REPLACE = "to_replace.json"
 
 # What each training writes while it runs, beside what its extensions write through its manager. The
@@ -198,10 +198,11 @@ def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False
 
 
 def note_replacement(folder: Path, inputs: Inputs) -> None:
-    """Note that a training with these inputs may replace what is in its folder.
+    """Record that a training with these inputs may replace the results in its folder.
 
-    Its first epoch leaves the earlier results where they are. If it is stopped there, ``--resume``
-    finds the note, and does not take the earlier results for its own.
+    The earlier results stay until the end of the first epoch. If the training is stopped before,
+    ``--resume`` starts it again because of this record, and does not take the earlier results for
+    its own.
 
     Args:
         folder: The folder.
@@ -356,12 +357,9 @@ def clean_up(folder: Path, *, keep_resume: bool) -> None:
 def tidy(folder: Path, *, keep_resume: bool) -> None:
     """Do what a finished training has left undone if it was killed after its last file."""
     left_over = _left_over(keep_resume)
-    for name in OwnedFiles(folder).of():
-        # Left, or removed but still on the list.
-        if (name in left_over) == (folder / name).exists():
-            with lock(folder):
-                clean_up(folder, keep_resume=keep_resume)
-            return
+    if any(name in left_over or not (folder / name).exists() for name in OwnedFiles(folder).of()):
+        with lock(folder):
+            clean_up(folder, keep_resume=keep_resume)
 
 
 def _left_over(keep_resume: bool) -> list[str]:

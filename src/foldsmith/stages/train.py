@@ -229,7 +229,7 @@ def train_folds(
             beginning = Beginning(begin)
             with ranks.main_first():
                 if ranks.is_main():
-                    # First, so that a folder in which nothing but a fold was begun is known.
+                    # Claim the root first: a kill may leave nothing in it but an unfinished fold.
                     if OwnedFiles(root).experiment is None:
                         with lock(root, wait_s=60):
                             OwnedFiles(root).claim(claimant(experiment))

@@ -7,7 +7,7 @@ from pytorch_pfn_extras.training import extension
 
 from foldsmith.tasks.metrics import Metric
 
-# Least seconds between two drawings of one figure, which take a tenth of a second each.
+# Minimum seconds between two drawings of a figure. Drawing takes about a tenth of a second.
 _PAUSE_S = 10.0
 
 

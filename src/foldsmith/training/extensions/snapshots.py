@@ -91,7 +91,7 @@ class WeightsSnapshot(extension.Extension):
     def _files(self, folder: Path) -> dict[int, str]:
         """Return the names of this extension's files by epoch, oldest first.
 
-        They are those on the list: what a killed process has removed may still be on it.
+        The list decides: a killed process may have removed a file and left its entry.
         """
         # "snapshot_by_metric_epoch_{.epoch}.pth" as what stands before and after the number.
         (before, _, _, _), *rest = string.Formatter().parse(self.filename)

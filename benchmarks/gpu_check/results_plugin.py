@@ -1,4 +1,4 @@
-"""A plugin of pytest: each test's begin and end, as lines of JSON that can be read meanwhile."""
+"""A pytest plugin that writes the start and the outcome of each test as lines of JSON."""
 
 import json
 import os
@@ -6,14 +6,14 @@ import time
 from typing import Any
 
 
-def _tell(**row: Any) -> None:
+def _write(**row: Any) -> None:
     with open(os.environ["FOLDSMITH_CHECK_RESULTS"], "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
     """Write that a test begins."""
-    _tell(test=nodeid, state="started", at=time.time())
+    _write(test=nodeid, state="started", at=time.time())
 
 
 def pytest_runtest_logreport(report: Any) -> None:
@@ -26,7 +26,7 @@ def pytest_runtest_logreport(report: Any) -> None:
         message = str(crash.message if crash else report.longrepr)[:600]
     elif report.skipped:
         message = str(report.longrepr[-1] if isinstance(report.longrepr, tuple) else "")
-    _tell(
+    _write(
         test=report.nodeid,
         state="ended",
         outcome=report.outcome,
