@@ -41,14 +41,15 @@ from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import create_blend
-from foldsmith.config import Criterion, EnsembleSettings, Project
+from foldsmith.config import Criterion, EnsembleSettings
 from foldsmith.config.experiment import RECIPES
-from foldsmith.data.tables import FOLD_COLUMN, groups_of, read_folds, targets_of
-from foldsmith.hashing import hash_value
-from foldsmith.pipeline import run
-from foldsmith.stages.manifest import read_manifest
-from foldsmith.stages.selection import LABELS, read_inference
-from foldsmith.tasks.metrics import RMSE
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import FOLD_COLUMN, groups_of, read_folds, targets_of
+from foldsmith.run.engine import run
+from foldsmith.steps.checkpoint_choice import LABELS, read_inference
+from foldsmith.steps.manifest import read_manifest
+from foldsmith.targets.metrics import RMSE
+from foldsmith.utils.hashing import hash_value
 
 Tree = dict[str, Any]
 Array = npt.NDArray[np.float64]
@@ -131,7 +132,7 @@ def changed(row: Row, name: str, change: Callable[[Row], None]) -> Row:
     return copy
 
 
-def write(project: Project, row: Row, seed: int, scale: Scale) -> tuple[Path, list[str]]:
+def write(project: ProjectFolder, row: Row, seed: int, scale: Scale) -> tuple[Path, list[str]]:
     """Write the experiment files of a row; return the ensemble's, and the members' folders."""
     folder = project.folder / "exp_config"
     folder.mkdir(exist_ok=True)
@@ -169,7 +170,7 @@ def write(project: Project, row: Row, seed: int, scale: Scale) -> tuple[Path, li
     return file, [f"output/{name}" for name in (backbone, *members)]
 
 
-def seconds(project: Project, folders: list[str], criterion: str) -> float:
+def seconds(project: ProjectFolder, folders: list[str], criterion: str) -> float:
     """Return what the experiments of a row took, inference included."""
     total = 0.0
     for folder in map(project.path, folders):
@@ -183,7 +184,7 @@ def seconds(project: Project, folders: list[str], criterion: str) -> float:
     return total
 
 
-def oof_of(project: Project, row: Row, folders: list[str]) -> tuple[Array, dict[str, float]]:
+def oof_of(project: ProjectFolder, row: Row, folders: list[str]) -> tuple[Array, dict[str, float]]:
     """Return the cross-fitted blend of a row, shape (n,), and the RMSE of each member."""
 
     def label_of(folder: str) -> str:
@@ -209,7 +210,7 @@ def oof_of(project: Project, row: Row, folders: list[str]) -> tuple[Array, dict[
     return blended, single
 
 
-def compare(project: Project, oof: dict[str, list[Array]]) -> pd.DataFrame:
+def compare(project: ProjectFolder, oof: dict[str, list[Array]]) -> pd.DataFrame:
     """Return RMSE, and change against the first row with its interval by group, of each row.
 
     The squared errors of a photo are averaged over the seeds before groups are resampled.

@@ -14,7 +14,7 @@ from lightly.data.multi_view_collate import MultiViewCollate
 from lightly.transforms.simsiam_transform import SimSiamTransform
 from torch.utils.data import DataLoader
 
-from foldsmith.config import Project
+from foldsmith.project import ProjectFolder
 
 
 class Lightly:
@@ -25,7 +25,7 @@ class Lightly:
     """
 
     def __init__(self, folder: Path, kind: str, size: int, batch: int, workers: int) -> None:
-        project = Project.open(folder)
+        project = ProjectFolder.open(folder)
         assert kind == "SimSiam"
         transform = SimSiamTransform(input_size=size)
         data = LightlyDataset(str(image_folder(project, kind)), transform=transform)

@@ -24,18 +24,19 @@ from plain_transforms import plain_transform, resized_transform
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from foldsmith.config import Experiment, Project
+from foldsmith.config import Experiment
 from foldsmith.data.datasets import Batch
-from foldsmith.data.tables import photo_paths, read_test, read_train, targets_of
-from foldsmith.hashing import FileHashes
+from foldsmith.models.measured_choices import Measured, tune
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
-from foldsmith.models.speed import Measured, tune
-from foldsmith.stages.photos import open_store
-from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import create_task
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import photo_paths, read_test, read_train, targets_of
+from foldsmith.steps.image_store import open_store
+from foldsmith.steps.registry import types_of
+from foldsmith.targets.task import create_task
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import create_manager
 from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
+from foldsmith.utils.hashing import FileHashes
 
 BACKBONE = "resnet18d"
 CONFIGS = {"SimSiam": "exp_config/000.yml", "fine-tuning": "exp_config/100.yml"}
@@ -66,7 +67,7 @@ class Foldsmith:
         workers: int,
         backbone: str = BACKBONE,
     ) -> None:
-        project = Project.open(folder)
+        project = ProjectFolder.open(folder)
         experiment = Experiment.load(
             project,
             CONFIGS[kind],
@@ -220,7 +221,7 @@ class Plain:
         workers: int,
         backbone: str = BACKBONE,
     ) -> None:
-        project = Project.open(folder)
+        project = ProjectFolder.open(folder)
         paths, targets = labelled(project, kind)
         self.kind, self.backbone = kind, backbone
         self.transform = plain_transform(kind, size, MEAN, STD)
@@ -302,7 +303,7 @@ class Timm:
     """
 
     def __init__(self, folder: Path, kind: str, size: int, batch: int, workers: int) -> None:
-        project = Project.open(folder)
+        project = ProjectFolder.open(folder)
         assert kind == "fine-tuning"
         data = timm.data.create_dataset("", str(image_folder(project, kind)), is_training=True)
         self.loader = timm.data.create_loader(
@@ -339,7 +340,7 @@ class Timm:
         return self.n_images / (time.perf_counter() - started)
 
 
-def labelled(project: Project, kind: str) -> tuple[list[Path], np.ndarray]:
+def labelled(project: ProjectFolder, kind: str) -> tuple[list[Path], np.ndarray]:
     """Return the photos and targets of a training: all photos for SimSiam, else the labelled."""
     if kind == "SimSiam":
         paths = photo_paths(project, read_train(project)) + photo_paths(project, read_test(project))
@@ -348,7 +349,7 @@ def labelled(project: Project, kind: str) -> tuple[list[Path], np.ndarray]:
     return photo_paths(project, table), targets_of(project, table)
 
 
-def image_folder(project: Project, kind: str) -> Path:
+def image_folder(project: ProjectFolder, kind: str) -> Path:
     """Return the photos as one folder per class, as torchvision and timm want them."""
     root = project.folder / f"image_folder_{kind}"
     if not root.exists():

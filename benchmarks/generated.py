@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from foldsmith.config import Project
+from foldsmith.project import ProjectFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ATMACUP = REPOSITORY / "competitions" / "atmacup11"
@@ -25,7 +25,9 @@ def generate_photos(folder: Path, n_train: int, n_test: int, long_side: int = 22
         module.make_demo_data(folder, n_train, n_test, seed=1, long_side=long_side)
 
 
-def generated_project(folder: Path, n_train: int, n_test: int = 20, grain: float = 0) -> Project:
+def generated_project(
+    folder: Path, n_train: int, n_test: int = 20, grain: float = 0
+) -> ProjectFolder:
     """Return the bundled project with generated photos in it, not yet preprocessed.
 
     Args:
@@ -43,4 +45,4 @@ def generated_project(folder: Path, n_train: int, n_test: int = 20, grain: float
             photo = cv2.imread(str(path)).astype(np.float32)
             photo += np.random.default_rng(len(path.stem)).normal(0, grain, photo.shape)
             cv2.imwrite(str(path), photo.clip(0, 255), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return Project.open(project)
+    return ProjectFolder.open(project)

@@ -10,17 +10,17 @@ import yaml
 from generated import ATMACUP, generate_photos
 from sklearn.datasets import load_digits
 
-from foldsmith.config import Project
+from foldsmith.project import ProjectFolder
 
 
-def set_up(folder: Path, data: str, fgrade: Path | None) -> Project:
+def set_up(folder: Path, data: str, fgrade: Path | None) -> ProjectFolder:
     """Make the project of an image set, once."""
     if not (folder / "project.yml").is_file():
         (folder / "input").mkdir(parents=True, exist_ok=True)
         make = {"artwork": make_artwork, "digits": make_digits}.get(data)
         text = make_fgrade(folder / "input", fgrade) if make is None else make(folder / "input")
         (folder / "project.yml").write_text(text, encoding="utf-8")
-    return Project.open(folder)
+    return ProjectFolder.open(folder)
 
 
 def make_artwork(folder: Path) -> str:

@@ -126,9 +126,10 @@ def watched(process: str, facts: dict[str, float]) -> Iterator[None]:
 
 def build(folder: Path) -> dict[str, float]:
     """Preprocess, which builds the photo store; count the photos that are decoded."""
-    from foldsmith.config import Experiment, Project
+    from foldsmith.config import Experiment
     from foldsmith.data import statistics
-    from foldsmith.stages import preprocess
+    from foldsmith.project import ProjectFolder
+    from foldsmith.steps.preprocess import preprocess
 
     decoded = 0
     original = statistics.decode_bytes
@@ -139,7 +140,7 @@ def build(folder: Path) -> dict[str, float]:
         return original(data, path)
 
     statistics.decode_bytes = counting
-    project = Project.open(folder)
+    project = ProjectFolder.open(folder)
     facts: dict[str, float] = {}
     started = time.perf_counter()
     with watched("preprocess", facts), contextlib.redirect_stdout(io.StringIO()):
@@ -158,14 +159,15 @@ def stored(folder: Path) -> int:
 
 def load(folder: Path) -> dict[str, float]:
     """Open the store, take batches, train; return photos/s and memory."""
-    from foldsmith.config import Experiment, Project
-    from foldsmith.hashing import FileHashes
+    from foldsmith.config import Experiment
     from foldsmith.models.runtime import create_runtime, seed_everything
-    from foldsmith.stages.photos import open_store
-    from foldsmith.stages.types import types_of
+    from foldsmith.project import ProjectFolder
+    from foldsmith.steps.image_store import open_store
+    from foldsmith.steps.registry import types_of
     from foldsmith.training.steps import PretrainStep
+    from foldsmith.utils.hashing import FileHashes
 
-    project = Project.open(folder)
+    project = ProjectFolder.open(folder)
     facts: dict[str, float] = {"imports alone: anonymous memory, MiB": memory_mib()["anonymous"]}
 
     def parts_of(file: str, **values: Any) -> Any:

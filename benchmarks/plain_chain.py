@@ -17,8 +17,8 @@ from contenders import DEVICE, Plain
 from preprocessing import statistics_of
 from sklearn.model_selection import StratifiedKFold
 
-from foldsmith.config import Project
-from foldsmith.data.tables import photo_paths, read_test, read_train, targets_of
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import photo_paths, read_test, read_train, targets_of
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--trials", type=int, default=1000)
     options = parser.parse_args()
-    project = Project.open(options.project)
+    project = ProjectFolder.open(options.project)
     train, test = read_train(project), read_test(project)
     targets = targets_of(project, train)
     paths, test_paths = photo_paths(project, train), photo_paths(project, test)

@@ -20,13 +20,14 @@ import numpy as np
 import report
 from generated import generated_project
 
-from foldsmith.config import Experiment, Project
-from foldsmith.data.duplicates import near_duplicates
+from foldsmith.config import Experiment
+from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.near_duplicates import near_duplicates
 from foldsmith.data.statistics import photo_facts
-from foldsmith.data.store import PhotoStore
-from foldsmith.data.tables import photo_paths, read_test, read_train
-from foldsmith.hashing import FileHashes
-from foldsmith.stages.photos import stored_heads
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.steps.image_store import stored_heads
+from foldsmith.utils.hashing import FileHashes
 
 
 def statistics_of(path: str) -> list[float]:
@@ -35,7 +36,7 @@ def statistics_of(path: str) -> list[float]:
     return [*image.shape[:2], *image.mean(axis=(0, 1)), *image.std(axis=(0, 1))]
 
 
-def plain(project: Project) -> float:
+def plain(project: ProjectFolder) -> float:
     """Return photos/s of the plain way."""
     tables = (read_train(project), read_test(project))
     paths = [str(path) for table in tables for path in photo_paths(project, table)]
@@ -45,7 +46,7 @@ def plain(project: Project) -> float:
     return len(paths) / (time.perf_counter() - started)
 
 
-def ours(project: Project) -> float:
+def ours(project: ProjectFolder) -> float:
     """Return photos/s of the one pass over the photos."""
     shutil.rmtree(project.folder / ".foldsmith", ignore_errors=True)
     heads = stored_heads(

@@ -20,8 +20,9 @@ import report
 import torch
 from generated import generated_project
 
-from foldsmith.config import Experiment, Project
-from foldsmith.stages import preprocess
+from foldsmith.config import Experiment
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.preprocess import preprocess
 
 CUDA = torch.cuda.is_available()
 COMMANDS = {
@@ -80,7 +81,7 @@ def ways() -> list[tuple[int, int]]:
 
 
 def images_per_s(
-    project: Project, kind: str, way: tuple[int, int], arguments: argparse.Namespace
+    project: ProjectFolder, kind: str, way: tuple[int, int], arguments: argparse.Namespace
 ) -> float:
     """Run a command to its end, and return what its last epoch has logged."""
     processes, threads = way

@@ -68,16 +68,17 @@ def measure(folder: Path, n: int) -> dict[str, float]:
     """Preprocess, load and train; return photos/s and memory."""
     import torch
 
-    from foldsmith.config import Experiment, Project
-    from foldsmith.hashing import FileHashes
+    from foldsmith.config import Experiment
     from foldsmith.models.runtime import create_runtime, seed_everything
-    from foldsmith.stages import preprocess
-    from foldsmith.stages.photos import open_store
-    from foldsmith.stages.types import types_of
+    from foldsmith.project import ProjectFolder
+    from foldsmith.steps.image_store import open_store
+    from foldsmith.steps.preprocess import preprocess
+    from foldsmith.steps.registry import types_of
     from foldsmith.training.steps import PretrainStep
+    from foldsmith.utils.hashing import FileHashes
 
     make(folder, n)
-    project = Project.open(folder)
+    project = ProjectFolder.open(folder)
     experiment = Experiment.load(project, "000.yml")
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -18,7 +18,7 @@ from generated import generated_project
 from matplotlib.figure import Figure
 
 from foldsmith.config import Experiment
-from foldsmith.stages import preprocess
+from foldsmith.steps.preprocess import preprocess
 
 PARTS = ("photos and augmentation", "to the device", "forward", "backward", "optimizer")
 

@@ -21,7 +21,7 @@ from contenders import CONFIGS, CUDA
 from generated import generated_project
 
 from foldsmith.config import Experiment
-from foldsmith.stages import preprocess
+from foldsmith.steps.preprocess import preprocess
 
 
 def main() -> None:

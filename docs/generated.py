@@ -18,16 +18,16 @@ import typer.main
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from foldsmith.cli import app
+from foldsmith.cli.main import app
 from foldsmith.config.experiment import RECIPE_PREFIX, RECIPES
-from foldsmith.config.project import (
+from foldsmith.config.settings import EnsembleSettings, Globals
+from foldsmith.project.project_file import (
     AuxiliarySettings,
     ContinuousSettings,
     FoldSettings,
     ProjectSettings,
 )
-from foldsmith.config.settings import EnsembleSettings, Globals
-from foldsmith.stages import types as registry
+from foldsmith.steps import registry
 
 PIECE = re.compile(
     r"^<!-- generated: (?P<name>\S+) -->\n.*?^<!-- end of (?P=name) -->$", re.MULTILINE | re.DOTALL
@@ -35,25 +35,25 @@ PIECE = re.compile(
 
 # Headings of the modules that offer types; another one has its own name as its heading.
 KINDS = {
-    "foldsmith.models.ssl": "Self-supervised methods",
+    "foldsmith.ssl": "Self-supervised methods",
     "foldsmith.models.classifier": "Models",
     "foldsmith.models.backbone": "Backbones",
     "foldsmith.models.descriptors": "Photo descriptors",
     "foldsmith.models.feature_heads": "Heads on frozen features",
-    "foldsmith.tasks.losses": "Losses",
-    "foldsmith.tasks.metrics": "Metrics",
+    "foldsmith.targets.losses": "Losses",
+    "foldsmith.targets.metrics": "Metrics",
     "foldsmith.data.transforms": "Transforms",
-    "foldsmith.training.mixup": "Mixing of batches",
+    "foldsmith.training.mixing": "Mixing of batches",
     "foldsmith.training.optimizers": "Optimizers and schedulers",
     "foldsmith.training.parameter_groups": "Parameter groups",
     "foldsmith.training.schedules": "Schedules",
     "foldsmith.training.progressive": "Growing photos",
-    "foldsmith.training.weight_average": "Weight average",
+    "foldsmith.training.ema": "Weight average",
     "foldsmith.training.extensions": "Extensions and triggers",
     "foldsmith.training.manager": "Manager",
     "foldsmith.training.loop": "Numbers of a training",
     "foldsmith.data.datasets": "Datasets",
-    "foldsmith.data.probe_photos": "Photos of the probe",
+    "foldsmith.data.probe_images": "Photos of the probe",
     "foldsmith.data.loader": "Loader",
     "foldsmith.data.statistics": "Statistics",
 }

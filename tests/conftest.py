@@ -65,9 +65,10 @@ def project_dir(tmp_path, generated_data) -> Path:
 @pytest.fixture
 def project(project_dir):
     """The same, opened and preprocessed."""
-    from foldsmith.stages import Project, preprocess
+    from foldsmith.project import ProjectFolder
+    from foldsmith.steps.preprocess import preprocess
 
-    opened = Project.open(project_dir)
+    opened = ProjectFolder.open(project_dir)
     preprocess(opened)
     return opened
 
@@ -88,7 +89,7 @@ def cli():
 @pytest.fixture
 def settled(monkeypatch):
     """Let files that were just written count as old ones: when that was, no test can set."""
-    monkeypatch.setattr("foldsmith.hashing._SETTLED_NS", -1)
+    monkeypatch.setattr("foldsmith.utils.hashing._SETTLED_NS", -1)
 
 
 @pytest.fixture(scope="session")

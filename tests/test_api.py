@@ -14,9 +14,9 @@ from small_project import EXPERIMENTS, make_project, write_experiment
 import foldsmith
 from foldsmith import config
 from foldsmith.api import override_texts
-from foldsmith.config.yaml_io import parse_yaml
-from foldsmith.data.tables import read_test
 from foldsmith.errors import ConfigError, DataError, OutputError
+from foldsmith.project.tables import read_test
+from foldsmith.utils.yaml_io import parse_yaml
 
 FROZEN = {
     "import": "foldsmith:frozen_features.yml",

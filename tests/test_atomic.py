@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from foldsmith.atomic import replacing, write_npy, write_text
+from foldsmith.utils.atomic import replacing, write_npy, write_text
 
 
 def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path):

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import termios
 
-from foldsmith.bars import Screen, drawn_on, progress_bar
+from foldsmith.utils.progress_bars import Screen, drawn_on, progress_bar
 
 TWO_BARS = """
-from foldsmith.bars import progress_bar
+from foldsmith.utils.progress_bars import progress_bar
 with progress_bar(total=2, label="outer", unit="epoch") as bar:
     for _ in progress_bar(range(3), label="inner", unit="batch"):
         pass

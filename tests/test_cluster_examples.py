@@ -19,7 +19,7 @@ import typer.main
 import yaml
 from bundled import REPOSITORY
 
-from foldsmith.cli import app
+from foldsmith.cli.main import app
 
 EXAMPLES = REPOSITORY / "examples" / "cluster"
 TORCHRUN, RAY = EXAMPLES / "slurm_torchrun.sbatch", EXAMPLES / "slurm_ray.sbatch"

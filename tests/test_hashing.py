@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldsmith.hashing import FileHashes, hash_texts, hash_value
-from foldsmith.rows import RowFiles
+from foldsmith.utils.hashing import FileHashes, hash_texts, hash_value
+from foldsmith.utils.row_files import RowFiles
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -57,7 +57,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path, store, monkeypatch):
     expected = hashes.of(path)
     hashes.save()
     read = "ab" * 32
-    monkeypatch.setattr("foldsmith.hashing.hash_bytes", lambda _: read)
+    monkeypatch.setattr("foldsmith.utils.hashing.hash_bytes", lambda _: read)
     assert FileHashes(store).of(path) == expected
     path.touch()
     assert FileHashes(store).of(path) == read
@@ -96,7 +96,7 @@ def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_is_read(tmp_pa
 
 
 def test_what_is_remembered_last_counts(tmp_path, store, monkeypatch):
-    monkeypatch.setattr("foldsmith.rows._FILES", 5)
+    monkeypatch.setattr("foldsmith.utils.row_files._FILES", 5)
     path = tmp_path / "a"
     path.write_bytes(b"content")
     hashes, status = FileHashes(store), path.stat()
@@ -113,7 +113,7 @@ def test_what_is_remembered_last_counts(tmp_path, store, monkeypatch):
 
 
 def test_what_others_are_writing_is_let_be(tmp_path, store, monkeypatch):
-    monkeypatch.setattr("foldsmith.rows._FILES", 3)
+    monkeypatch.setattr("foldsmith.utils.row_files._FILES", 3)
     path = tmp_path / "a"
     path.write_bytes(b"content")
     hashes, status = FileHashes(store), path.stat()
@@ -182,7 +182,7 @@ def test_a_folder_that_takes_no_files_is_no_error(tmp_path, store):
 
 
 def test_a_folder_that_takes_no_files_is_not_tried_for_every_file(tmp_path, store, monkeypatch):
-    monkeypatch.setattr("foldsmith.hashing._UNSAVED", 10)
+    monkeypatch.setattr("foldsmith.utils.hashing._UNSAVED", 10)
     tried = []
     original = RowFiles.add
 
@@ -220,7 +220,7 @@ def test_many_files_at_once(tmp_path, store, monkeypatch):
     paths = files(tmp_path / "project/photos", 50)
     expected = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     # Written in between, and some not yet.
-    monkeypatch.setattr("foldsmith.hashing._UNSAVED", 20)
+    monkeypatch.setattr("foldsmith.utils.hashing._UNSAVED", 20)
     hashes = FileHashes(store)
     assert hashes.of_all(paths[:30]) == expected[:30]
     assert len(list(store.glob("*.npy"))) == 1
@@ -254,7 +254,7 @@ def _remember(store, paths, failed):
 
 
 def test_several_processes_write_at_once(tmp_path, store, monkeypatch):
-    monkeypatch.setattr("foldsmith.rows._FILES", 4)
+    monkeypatch.setattr("foldsmith.utils.row_files._FILES", 4)
     paths = files(tmp_path / "project/photos", 120)
     context = multiprocessing.get_context("fork")
     failed = context.Event()

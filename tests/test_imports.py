@@ -7,7 +7,7 @@ SLOW |= {"torch._dynamo", "torch._inductor"}
 
 
 def test_commands_that_train_nothing_do_not_wait_for_slow_libraries():
-    code = "import sys, foldsmith.stages, foldsmith.pipeline; print(*sys.modules)"
+    code = "import sys, foldsmith.steps, foldsmith.run; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

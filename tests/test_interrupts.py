@@ -4,8 +4,8 @@ import signal
 import pytest
 import torch
 
-from foldsmith.atomic import replacing, replacing_folder
-from foldsmith.interrupts import uninterrupted
+from foldsmith.utils.atomic import replacing, replacing_folder
+from foldsmith.utils.interrupts import uninterrupted
 
 
 class Stop(BaseException):
@@ -61,7 +61,7 @@ def test_a_folder_is_replaced_in_one_step(tmp_path, monkeypatch):
     folder = tmp_path / "export"
     for text, exchange in (("one", True), ("two", True), ("three", False)):
         if not exchange:
-            monkeypatch.setattr("foldsmith.atomic._exchange", lambda *_: False)
+            monkeypatch.setattr("foldsmith.utils.atomic._exchange", lambda *_: False)
         with replacing_folder(folder) as begun:
             (begun / text).write_text(text)
         assert [path.name for path in folder.iterdir()] == [text]

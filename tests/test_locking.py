@@ -10,12 +10,12 @@ import time
 import pytest
 
 from foldsmith.errors import OutputError
-from foldsmith.locking import holder, is_alive, lock, this_process
+from foldsmith.utils.locking import holder, is_alive, lock, this_process
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from foldsmith.locking import lock
+from foldsmith.utils.locking import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -1,4 +1,4 @@
-from foldsmith.looking import once, one_look
+from foldsmith.utils.memo import once, one_look
 
 
 def test_within_a_look_things_are_found_once():

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from foldsmith import machine
+from foldsmith.utils import machine
 
 
 @pytest.fixture

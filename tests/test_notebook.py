@@ -83,7 +83,7 @@ def test_it_leads_from_photos_to_predictions(quickstart, tmp_path, monkeypatch):
 
 def test_open_bars_are_shown_in_one_place(tmp_path, monkeypatch):
     source = """
-from foldsmith.bars import progress_bar
+from foldsmith.utils.progress_bars import progress_bar
 with progress_bar(total=2, label="<outer>", unit="epoch") as bar:
     for k in range(2):
         for _ in progress_bar(range(3), label="inner", unit="batch"):

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldsmith.keys import KeyTable
-from foldsmith.paths import Paths
+from foldsmith.utils.key_index import KeyTable
+from foldsmith.utils.path_list import Paths
 
 NAMES = st.lists(st.text("ab./é \udc80\ud800", max_size=6), max_size=12)
 

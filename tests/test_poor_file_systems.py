@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from foldsmith import atomic, locking
 from foldsmith.errors import OutputError
-from foldsmith.locking import holder, is_free, lock
-from foldsmith.stages import Data, new_project_of
+from foldsmith.new.new import Data, new_project_of
+from foldsmith.utils import atomic, locking
+from foldsmith.utils.locking import holder, is_free, lock
 
 # Python that makes the calls of a process fail below a folder, as they do there.
 POOR = """
@@ -32,7 +32,7 @@ os.fsync = os.symlink = os.chmod = pathlib.Path.chmod = refuse
 
 HOLD = """
 import time
-from foldsmith.locking import lock
+from foldsmith.utils.locking import lock
 with lock(pathlib.Path(os.environ["POOR"]) / "output"):
     print("held", flush=True)
     time.sleep(60)

@@ -26,10 +26,10 @@ from small_project import EXPERIMENTS, make_project, write_experiment
 from warm import Command, foldsmith
 
 import foldsmith as package
-from foldsmith.config import Project
-from foldsmith.data.tables import photo_paths, read_test
-from foldsmith.serving import create_app
-from foldsmith.serving_limits import Limits
+from foldsmith.extras.serve import create_app
+from foldsmith.extras.serve_limits import Limits
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import photo_paths, read_test
 
 QUICK = {
     "globals/max_epoch": 1,
@@ -58,7 +58,7 @@ def finished(tmp_path_factory, small_photos):
 
 @pytest.fixture(scope="module")
 def photos(finished):
-    project = Project.open(finished)
+    project = ProjectFolder.open(finished)
     return photo_paths(project, read_test(project))
 
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_served_is_one_line(finished, cli, arguments, message):
 def test_without_its_packages_it_says_what_to_install():
     code = (
         "import sys; sys.modules['uvicorn'] = None; sys.argv = ['foldsmith', 'serve', '--run', 'x']"
-        "; from foldsmith.cli import main; main()"
+        "; from foldsmith.cli.main import main; main()"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 2

@@ -13,9 +13,10 @@ import yaml
 from warm import Command
 
 import foldsmith
-from foldsmith.config import Experiment, Project
-from foldsmith.config.own_python import state_dir
+from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.own_python import state_dir
 
 # Writes a file when it is imported, beside itself.
 OWN = """
@@ -90,16 +91,16 @@ def test_no_command_runs_it_unasked(foreign, cli, arguments):
 
 def test_from_python_neither(foreign):
     for refused in (
-        lambda: Project.open(foreign),
-        lambda: foldsmith.Project.open(foreign),
+        lambda: ProjectFolder.open(foreign),
+        lambda: foldsmith.ProjectFolder.open(foreign),
         lambda: foldsmith.load(foreign / "output/900"),
     ):
         with pytest.raises(ConfigError, match="trust=True"):
             refused()
     assert not ran(foreign)
-    assert foldsmith.Project.open(foreign, trust=True).types["Number"]() == 3
+    assert foldsmith.ProjectFolder.open(foreign, trust=True).types["Number"]() == 3
     assert ran(foreign)
-    assert Project.open(foreign).types["Number"]() == 3
+    assert ProjectFolder.open(foreign).types["Number"]() == 3
 
 
 def test_what_was_accepted_is_remembered_until_it_changes(foreign, cli):
@@ -123,20 +124,20 @@ def test_what_was_accepted_is_remembered_until_it_changes(foreign, cli):
 
 
 def test_a_further_file_is_asked_about(foreign):
-    Project.open(foreign, trust=True)
+    ProjectFolder.open(foreign, trust=True)
     (foreign / "own/more.py").write_text(OWN.replace("Number", "More"))
     settings = yaml.safe_load((foreign / "project.yml").read_text())
     settings["python"].append("own/more.py")
     (foreign / "project.yml").write_text(yaml.safe_dump(settings))
     ran(foreign)
     with pytest.raises(ConfigError, match=r"with your rights: own/more\.py; read it"):
-        Project.open(foreign)
+        ProjectFolder.open(foreign)
     assert not ran(foreign)
 
 
 def test_a_project_cannot_bring_its_own_acceptance(foreign, cli, monkeypatch):
     """Whatever lies in the project: the record of acceptance is outside."""
-    Project.open(foreign, trust=True)
+    ProjectFolder.open(foreign, trust=True)
     shutil.copytree(state_dir(), foreign / ".foldsmith", dirs_exist_ok=True)
     shutil.copytree(state_dir(), foreign / "foldsmith")
     monkeypatch.setenv("FOLDSMITH_STATE_DIR", str(foreign.parent / "another user"))
@@ -155,7 +156,7 @@ def test_a_compiled_file_beside_it_is_not_run(foreign):
     path.write_text(OWN)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert os.path.exists(compiled)
-    assert Project.open(foreign, trust=True).types["Number"]() == 3
+    assert ProjectFolder.open(foreign, trust=True).types["Number"]() == 3
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_the_environment_accepts_for_scripts(foreign, cli, monkeypatch, value, a
 def test_another_value_of_the_variable_is_refused(foreign, monkeypatch, value):
     monkeypatch.setenv("FOLDSMITH_TRUST_PYTHON", value)
     with pytest.raises(ConfigError, match=r"FOLDSMITH_TRUST_PYTHON=.*: must be 1, 0 or absolute"):
-        Project.open(foreign)
+        ProjectFolder.open(foreign)
     assert not ran(foreign)
 
 
@@ -207,7 +208,7 @@ def _number(project):
 
 def test_processes_that_it_starts_need_not_be_asked(foreign, tmp_path):
     """As workers of Ray: the project comes from a process that has opened it."""
-    project = Project.open(foreign, trust=True)
+    project = ProjectFolder.open(foreign, trust=True)
     shutil.rmtree(state_dir())
     with multiprocessing.get_context("forkserver").Pool(1) as pool:
         assert pool.apply(_number, (project,)) == 3
@@ -251,7 +252,7 @@ def test_references_do_not_reach_into_python(small_project, cli, reference):
     (line,) = result.stderr.splitlines()
     assert f"model/base_name: {reference}: an attribute that begins with _" in line
     # The same in a file, also of a finished run, which is read without a check.
-    project = Project.open(small_project)
+    project = ProjectFolder.open(small_project)
     file = small_project / "exp_config/100.yml"
     content = yaml.safe_load(file.read_text()) | {"model/base_name": reference}
     file.write_text(yaml.safe_dump(content))
@@ -263,4 +264,4 @@ def test_templates_of_paths_do_not_either(small_project):
     file = small_project / "project.yml"
     file.write_text(file.read_text().replace("{object_id}", "{object_id.__class__}"))
     with pytest.raises(ConfigError, match="image_path: .* begins with _"):
-        Project.open(small_project)
+        ProjectFolder.open(small_project)

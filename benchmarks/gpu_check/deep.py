@@ -10,7 +10,7 @@ from contenders import CUDA, Foldsmith, wait
 from shares import seconds_of as seconds_of_parts
 
 from foldsmith.data.datasets import Batch
-from foldsmith.evaluation.predict import predict_logits
+from foldsmith.inference.predict import predict_logits
 from foldsmith.models.runtime import is_out_of_memory
 
 # Steps that are timed at one batch size, and steps before them, in which cuDNN chooses.

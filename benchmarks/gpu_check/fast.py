@@ -30,8 +30,9 @@ from figures import Figures
 from generated import generated_project
 from plain_transforms import LIBRARY
 
-from foldsmith.config import Experiment, Project
-from foldsmith.stages import preprocess
+from foldsmith.config import Experiment
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.preprocess import preprocess
 
 PLAIN, OURS = "plain", "foldsmith"
 ON_CPU, ON_GPU = "augmenting on the CPU", "augmenting on the GPU"
@@ -316,7 +317,7 @@ def profile(
         )
 
 
-def many_photos(folder: Path, n: int) -> Project:
+def many_photos(folder: Path, n: int) -> ProjectFolder:
     """Return the bundled project with n labelled photos, made fast: shifted ones of a few works."""
     few = generated_project(folder, min(n, 60), 12)
     data = few.folder / "input" / "atmaCup-11"

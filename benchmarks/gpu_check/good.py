@@ -27,8 +27,10 @@ from image_sets import make_fgrade
 
 from foldsmith import Project
 from foldsmith.api import override_texts
-from foldsmith.stages import preprocess, pretrain, train
-from foldsmith.stages.manifest import MANIFEST, read_manifest
+from foldsmith.steps.manifest import MANIFEST, read_manifest
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.steps.pretrain import pretrain
+from foldsmith.steps.train import train
 
 COLUMNS = ("image_id", "tomato_id", "freshness")
 

@@ -1,20 +1,20 @@
 """foldsmith: from a folder of photos and a CSV to a prediction, without pretrained weights.
 
 :class:`Project` runs experiments and returns what they have found; :func:`load` predicts new
-photos. The five stages are plain functions in :mod:`foldsmith.stages`; the ``foldsmith`` command
-(:mod:`foldsmith.cli`) calls the same functions.
+photos. The five stages are plain functions in :mod:`foldsmith.steps`; the ``foldsmith`` command
+(:mod:`foldsmith.cli.main`) calls the same functions.
 """
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foldsmith.imports import later
+from foldsmith.utils.lazy_import import later
 
 if TYPE_CHECKING:
     from foldsmith.api import Project
     from foldsmith.config import Criterion
-    from foldsmith.stages.predictor import Predictor
+    from foldsmith.predictor.predictor import Predictor
 
 __all__ = ["Project", "load"]
 
@@ -72,7 +72,7 @@ def load(
             is not as it was when the run predicted the test photos.
     """
     # Here, not above: as Project.
-    from foldsmith.stages.predict import load as load_run
+    from foldsmith.predictor.predict import load as load_run
 
     return load_run(
         run, blend=blend, criterion=criterion, device=device, project=project, trust=trust

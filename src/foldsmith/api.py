@@ -11,26 +11,30 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from foldsmith import config, pipeline, stages
-from foldsmith.config.budget import Budget
-from foldsmith.config.outputs import EXPERIMENTS
-from foldsmith.config.resources import Kind
-from foldsmith.config.yaml_io import inline_yaml
+from foldsmith.config.output_path import EXPERIMENTS
 from foldsmith.errors import ConfigError
-from foldsmith.pipeline.plan import plan_of
-from foldsmith.pipeline.run import Engine
+from foldsmith.extras.estimate import estimate
+from foldsmith.new import new
+from foldsmith.new.new import NewMetric
+from foldsmith.project import ProjectFolder
+from foldsmith.project.budget import Budget
+from foldsmith.project.resources import Kind
 from foldsmith.report import Results, write_report
-from foldsmith.stages.new import NewMetric
+from foldsmith.run import engine as run_engine
+from foldsmith.run.engine import Engine
+from foldsmith.run.plan import plan_of
+from foldsmith.run.status import status_frame
+from foldsmith.utils.yaml_io import inline_yaml
 
 # Path of a value -> the value; for other experiments with their pattern before it, as in
 # {"globals/max_epoch": 2, "1*:dataset/img_size": 64}.
 Overrides = Mapping[str, Any]
 
 
-class Project(config.Project):
+class Project(ProjectFolder):
     """A project folder, and what the ``foldsmith`` command does in it.
 
-    It is the project that all of foldsmith's functions take (:class:`foldsmith.config.Project`)
+    It is the :class:`foldsmith.project.ProjectFolder` that all of foldsmith's functions take,
     with methods of its own. An experiment is named as in ``"901"``, the file
     ``exp_config/901.yml``, or by the path of its file, relative to the project folder.
 
@@ -78,7 +82,7 @@ class Project(config.Project):
             DataError: A table or photo is wrong.
             OutputError: The folder holds a project already.
         """
-        data = stages.Data(
+        data = new.Data(
             images=Path(images),
             train=_path(train),
             test=_path(test),
@@ -91,7 +95,7 @@ class Project(config.Project):
             classes=classes,
             skip_missing=skip_missing,
         )
-        stages.new_project_of(Path(folder), data, yes=True)
+        new.new_project_of(Path(folder), data, yes=True)
         return cls.open(folder)
 
     def run(
@@ -132,7 +136,7 @@ class Project(config.Project):
         """
         file, texts = self.experiment_file(experiment), override_texts(overrides)
         how = (skip_bad, keep_snapshots, engine, address)
-        pipeline.run(self, file, texts, list(only), until, *how)
+        run_engine.run(self, file, texts, list(only), until, *how)
         return self.results(experiment, overrides)
 
     def results(self, experiment: Path | str, overrides: Overrides | None = None) -> Results:
@@ -164,7 +168,7 @@ class Project(config.Project):
             ConfigError: An experiment is wrong.
         """
         file = None if experiment is None else self.experiment_file(experiment)
-        return pipeline.status_frame(self, file, override_texts(overrides))
+        return status_frame(self, file, override_texts(overrides))
 
     def plan(
         self,
@@ -179,7 +183,7 @@ class Project(config.Project):
         epoch_s: Mapping[str, float] | None = None,
         measure: bool = False,
         from_scratch: bool = False,
-    ) -> pipeline.Forecast:
+    ) -> estimate.Forecast:
         """Work out what the rest of a run takes on some machines, as ``foldsmith plan`` does.
 
         Args:
@@ -204,7 +208,7 @@ class Project(config.Project):
             ConfigError: An experiment is wrong, or a step fits no machine.
             DataError: A table is wrong.
         """
-        return pipeline.forecast(
+        return estimate.forecast(
             *(self, self.experiment_file(experiment), override_texts(overrides)),
             nodes=nodes,
             gpus=gpus,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from foldsmith.blending.base import Goal, Rows
-from foldsmith.tasks.metrics import metric_named
+from foldsmith.targets.metrics import metric_named
 
 VALUES = (0.0, 1.0, 2.0, 3.0)
 RANGE = (0.0, 3.0)

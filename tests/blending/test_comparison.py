@@ -8,7 +8,7 @@ from foldsmith.blending.comparison import Candidate, Compared, Honest, compare, 
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import COMPLEXITY, average_blend, create_blend, restore_blend
 from foldsmith.config import EnsembleSettings
-from foldsmith.tasks.metrics import metric_named, rmse
+from foldsmith.targets.metrics import metric_named, rmse
 
 SETTINGS = EnsembleSettings(experiments=["a"])
 WAYS = ("mean", "best", "box", "simplex", "nnls", "ridge", "greedy")

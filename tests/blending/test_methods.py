@@ -22,7 +22,7 @@ from foldsmith.blending.weights import (
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.errors import ConfigError, TrainingError
-from foldsmith.tasks.metrics import METRICS, metric_named, rmse
+from foldsmith.targets.metrics import METRICS, metric_named, rmse
 
 SETTINGS = EnsembleSettings(experiments=["a"], n_trials=5)
 

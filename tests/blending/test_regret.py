@@ -7,8 +7,8 @@ from foldsmith.blending import comparison
 from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.comparison import compare, recommend
 from foldsmith.config import EnsembleSettings
-from foldsmith.stages.ensemble import BASELINE, candidates_of
-from foldsmith.tasks.metrics import RMSE
+from foldsmith.steps.ensemble import BASELINE, candidates_of
+from foldsmith.targets.metrics import RMSE
 
 RANGE = (-4.0, 4.0)
 TASKS = ["regression", "regression", "label-distribution", "label-distribution"]

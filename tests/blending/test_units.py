@@ -15,9 +15,9 @@ from foldsmith.blending.calibration import CalibratedBlend
 from foldsmith.blending.methods import create_blend, restore_blend
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.models.feature_heads import MeanHead, MLPHead, RidgeHead, SVRHead, TreesHead
-from foldsmith.stages.frozen import HeadOfFold
-from foldsmith.tasks.metrics import metric_named
-from foldsmith.tasks.task import Corn, LabelDistribution, MultiClass, Regression
+from foldsmith.steps.features import HeadOfFold
+from foldsmith.targets.metrics import metric_named
+from foldsmith.targets.task import Corn, LabelDistribution, MultiClass, Regression
 
 UNITS = [(1.0, 1950.0), (20.0, 1.6e9), (1e-6, 0.0), (7.3, -400.0), (1e6, 3e5)]
 RNG = np.random.default_rng(0)

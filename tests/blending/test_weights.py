@@ -10,7 +10,7 @@ from foldsmith.blending.weights import (
     search_weights,
     simplex_weights,
 )
-from foldsmith.tasks.metrics import Metric, rmse
+from foldsmith.targets.metrics import Metric, rmse
 
 RANGE = (0.0, 3.0)
 

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from foldsmith.completion import PREDICTING, PRETRAININGS
-from foldsmith.config import Experiment, Project
+from foldsmith.cli.completion import PREDICTING, PRETRAININGS
+from foldsmith.config import Experiment
 from foldsmith.config.settings import MEMBERS
-from foldsmith.stages.output_folder import RESOLVED_CONFIG
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.output_folder import RESOLVED_CONFIG
 
 SLOW = {"torch", "numpy", "pandas", "cv2", "yaml", "pytorch_pfn_extras"}
 
@@ -19,7 +20,7 @@ def complete(folder, words):
     code = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print(*({SLOW!r} & set(sys.modules)), file=sys.stderr))\n"
-        "from foldsmith.cli import main\n"
+        "from foldsmith.cli.main import main\n"
         "sys.argv = ['foldsmith']\n"
         "main()\n"
     )
@@ -109,7 +110,7 @@ def test_the_tasks_are_those_of_the_settings():
 def test_what_a_run_leaves_says_its_task_where_completion_looks(small_project):
     folder = small_project / "output/000"
     folder.mkdir(parents=True)
-    resolved = Experiment.load(Project.open(small_project), "exp_config/000.yml").dump()
+    resolved = Experiment.load(ProjectFolder.open(small_project), "exp_config/000.yml").dump()
     (folder / RESOLVED_CONFIG).write_text(resolved)
     assert complete(small_project, ["foldsmith", "export", "--run", ""]) == ["output/000"]
 

@@ -17,7 +17,7 @@ from bundled import REPOSITORY
 from small_project import EXPERIMENTS, write_experiment
 from warm import Command
 
-from foldsmith.cli import EPILOG
+from foldsmith.cli.main import EPILOG
 
 BROKEN = """
 from torch import nn

@@ -5,7 +5,7 @@ import shlex
 import pytest
 import typer.main
 
-from foldsmith.cli import app
+from foldsmith.cli.main import app
 
 GROUP = typer.main.get_command(app)
 COMMANDS = sorted(GROUP.commands)

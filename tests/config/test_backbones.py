@@ -1,11 +1,12 @@
 import pytest
 import yaml
 
-from foldsmith.config import Experiment, Project
-from foldsmith.config.yaml_io import dump_yaml, parse_yaml
+from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
-from foldsmith.pipeline.plan import plan_of
-from foldsmith.stages import check
+from foldsmith.project import ProjectFolder
+from foldsmith.run.plan import plan_of
+from foldsmith.steps.check import check
+from foldsmith.utils.yaml_io import dump_yaml, parse_yaml
 
 SOURCE = "import: foldsmith:byol.yml\nglobals/output_path: output/byol\nglobals/max_epoch: 25\n"
 
@@ -13,7 +14,7 @@ SOURCE = "import: foldsmith:byol.yml\nglobals/output_path: output/byol\nglobals/
 @pytest.fixture
 def opened(project_dir):
     (project_dir / "exp_config/010.yml").write_text(SOURCE)
-    return Project.open(project_dir)
+    return ProjectFolder.open(project_dir)
 
 
 def picking(project, text, overrides=()):

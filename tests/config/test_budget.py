@@ -1,8 +1,9 @@
 import pytest
 
-from foldsmith.config import Experiment, Project
-from foldsmith.config.budget import within_budget
+from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.budget import within_budget
 
 
 def test_every_choice_is_made_wherever_it_stands():
@@ -33,7 +34,7 @@ def test_the_project_chooses_and_an_experiment_may_say_otherwise(project_dir):
             "".join(line for line in text.splitlines(True) if "budget" not in line)
             + f"budget: {budget}\n"
         )
-        project = Project.open(project_dir)
+        project = ProjectFolder.open(project_dir)
         return Experiment.load(project, file, overrides).globals.max_epoch
 
     assert epochs("small") < epochs("medium") < epochs("large")

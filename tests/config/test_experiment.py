@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from foldsmith.config import Experiment, Project
+from foldsmith.config import Experiment
 from foldsmith.config.experiment import apply_override
 from foldsmith.errors import ConfigError
-from foldsmith.stages.types import types_of
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.registry import types_of
 
 ATMACUP = Path(__file__).resolve().parents[2] / "competitions" / "atmacup11"
 EXPERIMENTS = sorted((ATMACUP / "exp_config").glob("*.yml"))
@@ -14,7 +15,7 @@ PUBLISHED = [path for path in EXPERIMENTS if path.stem[0] in "012" or path.stem 
 
 @pytest.fixture(scope="module")
 def atmacup():
-    return Project.open(ATMACUP)
+    return ProjectFolder.open(ATMACUP)
 
 
 def load(project, name, *overrides):
@@ -111,7 +112,7 @@ def test_the_check_reports_all_problems_at_once(atmacup):
 
 def write_experiment(project_dir, text):
     (project_dir / "exp_config" / "x.yml").write_text(text)
-    return Project.open(project_dir)
+    return ProjectFolder.open(project_dir)
 
 
 def test_a_misspelt_key_beside_an_import_is_found(project_dir):

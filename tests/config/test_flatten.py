@@ -1,4 +1,4 @@
-from foldsmith.config.flatten import flatten
+from foldsmith.utils.flatten import flatten
 
 
 def test_every_value_has_its_path():

@@ -1,7 +1,7 @@
 import pytest
 
-from foldsmith.config import Project
-from foldsmith.stages import check
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.check import check
 
 PRETRAININGS = [
     *("self_supervised", "simsiam_cosine", "byol", "simclr", "barlow_twins", "vicreg", "moco_v3"),
@@ -13,7 +13,7 @@ PRETRAININGS = [
 def test_a_pretraining_needs_its_recipe_and_a_folder_only(project_dir, name):
     file = project_dir / "exp_config/010.yml"
     file.write_text(f"import: foldsmith:{name}.yml\nglobals/output_path: output/010\n")
-    project = Project.open(project_dir)
+    project = ProjectFolder.open(project_dir)
     check(project, file)
     if name != "self_supervised":
         resize = "progressive={type: ProgressiveResize, sizes: [112, 224], shares: [0.6, 0.4]}"

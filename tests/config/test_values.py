@@ -3,7 +3,7 @@
 import pytest
 
 from foldsmith.config.values import value_problems
-from foldsmith.stages.types import LIBRARY_TYPES
+from foldsmith.steps.registry import LIBRARY_TYPES
 
 
 def problems(name, **given):

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldsmith.config.yaml_io import dump_yaml, parse_yaml, read_yaml, scalar_yaml
 from foldsmith.errors import ConfigError
+from foldsmith.utils.yaml_io import dump_yaml, parse_yaml, read_yaml, scalar_yaml
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ import torch
 import warm
 from small_project import make_project
 
-from foldsmith.config import Globals, Project
+from foldsmith.config import Globals
 from foldsmith.models.runtime import create_runtime
+from foldsmith.project import ProjectFolder
 
 DEVICE = os.environ.get("FOLDSMITH_CHECK_DEVICE", "cuda")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
@@ -77,17 +78,17 @@ def runtime_of(device):
 @pytest.fixture(scope="session")
 def preprocessed(tmp_path_factory, small_photos) -> Path:
     """A small project after its preprocessing; no test changes it."""
-    from foldsmith.stages import preprocess
+    from foldsmith.steps.preprocess import preprocess
 
     folder = make_project(tmp_path_factory.mktemp("preprocessed") / "project", small_photos)
-    preprocess(Project.open(folder))
+    preprocess(ProjectFolder.open(folder))
     return folder
 
 
 @pytest.fixture
-def ready(tmp_path, preprocessed) -> Project:
+def ready(tmp_path, preprocessed) -> ProjectFolder:
     """A copy of it."""
-    return Project.open(shutil.copytree(preprocessed, tmp_path / "project"))
+    return ProjectFolder.open(shutil.copytree(preprocessed, tmp_path / "project"))
 
 
 @pytest.fixture(scope="session")

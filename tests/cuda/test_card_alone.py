@@ -12,8 +12,9 @@ import torch
 import torch.distributed as dist
 from small_project import EXPERIMENTS, write_experiment
 
-from foldsmith import ranks
-from foldsmith.stages import pretrain, train
+from foldsmith.distributed import process_group
+from foldsmith.steps.pretrain import pretrain
+from foldsmith.steps.train import train
 
 pytestmark = pytest.mark.cuda
 
@@ -50,12 +51,12 @@ def test_a_group_of_one_trains_as_no_group(ready, backbone, device, torchrun, ki
     write_experiment(ready.folder, name, content)
     run(ready, f"exp_config/{name}.yml")
     key = "output_path" if kind == "pretrain" else "output_root"
-    with ranks.joined(even_alone=True):
-        assert not ranks.alone() and ranks.size() == 1
+    with process_group.joined(even_alone=True):
+        assert not process_group.alone() and process_group.size() == 1
         backends = str(dist.get_backend_config())
         assert ("cuda:nccl" if device == "cuda" else "cpu:gloo") in backends
         run(ready, f"exp_config/{name}.yml", [f"globals/{key}=output/grouped"])
-    assert ranks.alone()
+    assert process_group.alone()
     one = ready.folder / folder
     other = ready.folder / "output/grouped" / ("fold0" if kind == "train" else "")
     logs = [json.loads((each / "log.json").read_text()) for each in (one, other)]

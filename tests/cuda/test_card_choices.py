@@ -7,15 +7,13 @@ import pytest
 from torch import nn
 
 from foldsmith.config import Globals
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import HorizontalFlip, Normalize, RandomResizedCrop
-from foldsmith.hashing import FileHashes
-from foldsmith.models import speed
+from foldsmith.models import measured_choices as speed
 from foldsmith.models.backbone import create_backbone
-from foldsmith.models.runtime import create_runtime
-from foldsmith.models.speed import (
+from foldsmith.models.measured_choices import (
     Duration,
     Measured,
     augment_seconds,
@@ -23,6 +21,8 @@ from foldsmith.models.speed import (
     compile_pays,
     tune,
 )
+from foldsmith.models.runtime import create_runtime
+from foldsmith.utils.hashing import FileHashes
 
 pytestmark = pytest.mark.cuda
 

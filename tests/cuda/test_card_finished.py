@@ -8,12 +8,13 @@ import torch
 from small_project import EXPERIMENTS, make_project, write_experiment
 
 import foldsmith
-from foldsmith.data.tables import photo_paths, read_test
-from foldsmith.evaluation.saliency import grad_cam, score_of
+from foldsmith.inference.saliency import grad_cam, score_of
 from foldsmith.models.classifier import ImageModel
-from foldsmith.stages import export, infer
-from foldsmith.stages.look import look_at
-from foldsmith.tasks.task import MultiClass
+from foldsmith.predictor.export import export
+from foldsmith.project.tables import photo_paths, read_test
+from foldsmith.report.heat_maps import look_at
+from foldsmith.steps.infer import infer
+from foldsmith.targets.task import MultiClass
 
 pytestmark = pytest.mark.cuda
 
@@ -128,8 +129,8 @@ def test_the_service_answers_what_predict_says(predictor, photos):
         pytest.importorskip(name)
     from fastapi.testclient import TestClient
 
-    from foldsmith.serving import create_app
-    from foldsmith.serving_limits import Limits
+    from foldsmith.extras.serve import create_app
+    from foldsmith.extras.serve_limits import Limits
 
     client = TestClient(create_app(predictor, "900", Limits()))
     sent = [("file", (path.name, path.read_bytes())) for path in photos]

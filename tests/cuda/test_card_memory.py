@@ -10,13 +10,13 @@ import torch
 from small_project import write_experiment
 
 from foldsmith.errors import FoldsmithError
-from foldsmith.pipeline import doctor
-from foldsmith.stages import train
+from foldsmith.run.doctor import doctor
+from foldsmith.steps.train import train
 
 pytestmark = pytest.mark.cuda
 
 # The function has the module's name.
-doctor_module = sys.modules["foldsmith.pipeline.doctor"]
+doctor_module = sys.modules["foldsmith.run.doctor"]
 
 # On a card the network has to fill memory: large photos, shown several times in an epoch.
 LARGE = {"cuda": (256, 256), "cpu": (12, 32)}
@@ -51,8 +51,8 @@ def asking(ready, device, small_photos):
 
 def _repeat(folder, lines, wanted):
     """Write a table of as many photos, each file under several names, and its folds anew."""
-    from foldsmith.config import Project
-    from foldsmith.stages import preprocess
+    from foldsmith.project import ProjectFolder
+    from foldsmith.steps.preprocess import preprocess
 
     header, *rows = lines
     made = []
@@ -63,7 +63,7 @@ def _repeat(folder, lines, wanted):
         (folder / "input" / "photos" / f"{new}.jpg").write_bytes(source.read_bytes())
         made.append(",".join([new, *rest]))
     (folder / "input" / "train.csv").write_text("\n".join([header, *made]) + "\n")
-    preprocess(Project.open(folder))
+    preprocess(ProjectFolder.open(folder))
 
 
 def fold(project, *changes, start="new"):

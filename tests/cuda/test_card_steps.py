@@ -11,16 +11,16 @@ import pytest
 from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.config import Experiment
-from foldsmith.data.target_scale import form_of
-from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import create_runtime, seed_everything
-from foldsmith.stages.fold_components import build_fold, read_labels
-from foldsmith.stages.photos import open_store
-from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import create_task
+from foldsmith.steps.fold_components import build_fold, read_labels
+from foldsmith.steps.image_store import open_store
+from foldsmith.steps.registry import types_of
+from foldsmith.targets.scale import form_of
+from foldsmith.targets.task import create_task
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import create_manager
 from foldsmith.training.steps import FineTuneStep, PretrainStep
+from foldsmith.utils.hashing import FileHashes
 
 pytestmark = pytest.mark.cuda
 

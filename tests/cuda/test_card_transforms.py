@@ -5,11 +5,11 @@ import pytest
 import torch
 from transform_cases import CASES, SIZES, assert_alike, both, photo
 
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import ColorJitter, HorizontalFlip, Normalize, RandomResizedCrop
-from foldsmith.hashing import FileHashes
+from foldsmith.utils.hashing import FileHashes
 
 pytestmark = pytest.mark.cuda
 

@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from foldsmith.config import Project
-from foldsmith.data.auxiliary import read_auxiliary
-from foldsmith.data.tables import read_folds
 from foldsmith.errors import DataError
-from foldsmith.stages import preprocess
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import read_folds
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.targets.auxiliary import read_auxiliary
 
 DECLARED = {
     "materials": {
@@ -25,7 +25,7 @@ def opened(small_project):
     path = small_project / "project.yml"
     content = yaml.safe_load(path.read_text()) | {"auxiliary": DECLARED}
     path.write_text(yaml.safe_dump(content))
-    project = Project.open(small_project)
+    project = ProjectFolder.open(small_project)
     preprocess(project)
     return project
 
@@ -71,4 +71,4 @@ def test_what_is_too_rare_is_said(opened):
     text = (opened.folder / "project.yml").read_text()
     (opened.folder / "project.yml").write_text(text.replace("min_count: 3", "min_count: 99"))
     with pytest.raises(DataError, match="auxiliary/materials: .* lower its min_count"):
-        read(Project.open(opened.folder), "materials")
+        read(ProjectFolder.open(opened.folder), "materials")

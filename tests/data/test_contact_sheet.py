@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.contact_sheet import GAP, contact_sheet
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.images import decode
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import Normalize, VerticalFlip
-from foldsmith.hashing import FileHashes
+from foldsmith.utils.hashing import FileHashes
 
 NORMALIZE = Normalize([0.5] * 3, [0.2] * 3)
 FLIP = VerticalFlip(p=1.0)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldsmith.data.csv_files import line_numbers, parse, read_texts
-from foldsmith.data.tables import read_table
 from foldsmith.errors import DataError
+from foldsmith.project.csv_files import line_numbers, parse, read_texts
+from foldsmith.project.tables import read_table
 
 
 @pytest.fixture

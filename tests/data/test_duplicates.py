@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldsmith.config import Project
-from foldsmith.config.project import FoldSettings
-from foldsmith.data import duplicates
-from foldsmith.data.duplicates import (
+from foldsmith.data import near_duplicates as duplicates
+from foldsmith.data.folds import assign_folds
+from foldsmith.data.images import decode
+from foldsmith.data.near_duplicates import (
     HASH_DISTANCE,
     THUMBNAIL_DISTANCE,
     merged_groups,
@@ -22,11 +22,11 @@ from foldsmith.data.duplicates import (
     perceptual_hash,
     thumbnail,
 )
-from foldsmith.data.folds import assign_folds
-from foldsmith.data.images import decode
-from foldsmith.data.tables import groups_of
 from foldsmith.errors import DataError
-from foldsmith.stages import preprocess
+from foldsmith.project import ProjectFolder
+from foldsmith.project.project_file import FoldSettings
+from foldsmith.project.tables import groups_of
+from foldsmith.steps.preprocess import preprocess
 
 NEAR = [(1, 0), (1, 1 << 5), (1, 1 << 63)]
 
@@ -192,7 +192,7 @@ def test_too_few_groups_are_left(tmp_path):
 
 def test_preprocess_lists_leaks_and_can_mend_them(project_dir, capsys):
     data = project_dir / "input/atmaCup-11"
-    opened = Project.open(project_dir)
+    opened = ProjectFolder.open(project_dir)
     preprocess(opened)
     folds = pd.read_csv(opened.fold_table)
     test = pd.read_csv(data / "test.csv")["object_id"]
@@ -215,7 +215,7 @@ def test_preprocess_lists_leaks_and_can_mend_them(project_dir, capsys):
     path.write_text(
         path.read_text().replace("seed: 1086}", "seed: 1086, merge_near_duplicates: true}")
     )
-    preprocess(Project.open(project_dir))
+    preprocess(ProjectFolder.open(project_dir))
     assert "in different folds" not in capsys.readouterr().err
     table = pd.read_csv(opened.fold_table).set_index("object_id")
     assert table["fold"][one] == table["fold"][other]

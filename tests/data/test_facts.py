@@ -7,16 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from foldsmith.data import facts as facts_module
 from foldsmith.data import statistics
-from foldsmith.data import store as store_module
-from foldsmith.data.duplicates import miniature, thumbnail
-from foldsmith.data.facts import ImageFacts, KeptFacts
+from foldsmith.data.cache import image_facts as facts_module
+from foldsmith.data.cache import image_store as store_module
+from foldsmith.data.cache.image_facts import ImageFacts, KeptFacts
+from foldsmith.data.cache.image_store import Filling, PhotoStore
 from foldsmith.data.images import decode
+from foldsmith.data.near_duplicates import miniature, thumbnail
 from foldsmith.data.statistics import photo_facts
-from foldsmith.data.store import Filling, PhotoStore
 from foldsmith.data.transforms import Compose, LongestMaxSize
-from foldsmith.hashing import FileHashes
+from foldsmith.utils.hashing import FileHashes
 
 HEAD = Compose([LongestMaxSize(20)])
 
@@ -172,8 +172,8 @@ def test_damaged_rows_of_facts_are_never_used(tmp_path, paths, decoded, damage, 
 
 
 def test_files_of_facts_are_put_together(tmp_path, paths, decoded, monkeypatch):
-    monkeypatch.setattr("foldsmith.rows._FILES", 4)
-    monkeypatch.setattr("foldsmith.rows._ROWS", 7)
+    monkeypatch.setattr("foldsmith.utils.row_files._FILES", 4)
+    monkeypatch.setattr("foldsmith.utils.row_files._ROWS", 7)
     folder = tmp_path / "state/facts"
     for count in range(8, len(paths) + 1):
         run(tmp_path, paths[:count])

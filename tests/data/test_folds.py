@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldsmith.config.project import FoldSettings
 from foldsmith.data.folds import ClassSizes, assign_folds, own_folds, strata, torn_groups
 from foldsmith.errors import DataError
+from foldsmith.project.project_file import FoldSettings
 
 METHODS = ["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from foldsmith.data.image_files import IMAGE_SUFFIXES, LeftOut, walk_images
 from foldsmith.data.images import decode
-from foldsmith.data.photos_at_hand import find_photos
+from foldsmith.data.loose_images import find_photos
 from foldsmith.errors import DataError
+from foldsmith.project.image_files import IMAGE_SUFFIXES, LeftOut, walk_images
 
 # Names under which OpenCV writes the same format.
 SAME = {".jfif": ".jpg"}

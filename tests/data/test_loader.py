@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from foldsmith.data import loader as loader_module
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import HorizontalFlip, Normalize, RandomResizedCrop, Resize
 from foldsmith.errors import ConfigError, DataError, FoldsmithError
-from foldsmith.hashing import FileHashes
+from foldsmith.utils.hashing import FileHashes
 
 TRANSFORMS = [
     RandomResizedCrop(8, 8, scale=(0.3, 1)),
@@ -175,10 +175,10 @@ def test_a_full_shared_memory_is_called_so(tmp_path, paths, size):
         "import sys; from pathlib import Path; import numpy as np\n"
         "from foldsmith.data.datasets import PhotoDataset\n"
         "from foldsmith.data.loader import PhotoLoader, worker_errors\n"
-        "from foldsmith.data.store import PhotoStore\n"
+        "from foldsmith.data.cache.image_store import PhotoStore\n"
         "from foldsmith.data.transforms import Normalize, Resize\n"
         "from foldsmith.errors import FoldsmithError\n"
-        "from foldsmith.hashing import FileHashes\n"
+        "from foldsmith.utils.hashing import FileHashes\n"
         "store = PhotoStore(None, FileHashes(Path('none/none')))\n"
         "paths = list(map(Path, sys.argv[1:]))\n"
         "steps = [Resize(200, 200), Normalize([0] * 3, [1] * 3)]\n"

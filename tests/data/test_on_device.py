@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.on_device import ResidentPhotos
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import (
     ColorJitter,
     HorizontalFlip,
@@ -20,7 +20,7 @@ from foldsmith.data.transforms import (
     RandomResizedCrop,
 )
 from foldsmith.errors import ConfigError, DataError
-from foldsmith.hashing import FileHashes
+from foldsmith.utils.hashing import FileHashes
 
 CPU = torch.device("cpu")
 HEAD = LongestMaxSize(40)

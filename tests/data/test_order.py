@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foldsmith.data.epoch_order import epoch_order
 from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
-from foldsmith.data.order import epoch_order
 from foldsmith.errors import ConfigError
 
 SIZES = st.integers(1, 2000)

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import PhotoDataset, stored_head
 from foldsmith.data.images import decode
-from foldsmith.data.photos_at_hand import PhotosAtHand, find_photos
-from foldsmith.data.store import PhotoStore
+from foldsmith.data.loose_images import PhotosAtHand, find_photos
 from foldsmith.data.transforms import LongestMaxSize, Normalize, PadIfNeeded, Resize
 from foldsmith.errors import DataError
-from foldsmith.hashing import FileHashes
+from foldsmith.utils.hashing import FileHashes
 
 
 def test_files_folders_and_patterns(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from foldsmith.data.images import decode
 from foldsmith.data.statistics import channel_statistics, photo_facts, statistics_by_data
-from foldsmith.hashing import FileHashes
+from foldsmith.utils.hashing import FileHashes
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from foldsmith.data import shards
-from foldsmith.data import store as store_module
+from foldsmith.data.cache import image_store as store_module
+from foldsmith.data.cache import shards
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.images import decode
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import CenterCrop, Compose, LongestMaxSize
 from foldsmith.errors import DataError, OutputError
-from foldsmith.hashing import FileHashes
+from foldsmith.utils.hashing import FileHashes
 
 SMALL = Compose([LongestMaxSize(20)])
 
@@ -283,7 +283,7 @@ def test_two_processes_build_one_store(tmp_path, paths):
 BUILD = """
 import sys, time
 from pathlib import Path
-from foldsmith.data import store
+from foldsmith.data.cache import image_store as store
 from tests_store import open_store, SMALL
 
 store._SHARD_BYTES = 2000

@@ -7,10 +7,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldsmith.config import Project
-from foldsmith.data.submission import read_submission, submission_table
-from foldsmith.data.tables import read_test
 from foldsmith.errors import DataError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.submission import read_submission, submission_table
+from foldsmith.project.tables import read_test
 
 IDS = ["007", "010", "1e5", "NA", "b.png"]
 VALUES = [0.5, 1.5, 2.5, 0.25, 3.0]
@@ -35,7 +35,7 @@ def make(folder, sample, **settings):
         text = sample if isinstance(sample, str) else sample.to_csv(index=False)
         (folder / "input/sample.csv").write_text(text)
     (folder / "project.yml").write_text(yaml.safe_dump(content))
-    project = Project.open(folder)
+    project = ProjectFolder.open(folder)
     return project, read_test(project)
 
 

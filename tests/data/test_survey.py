@@ -5,13 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foldsmith.data.csv_files import read_texts
-from foldsmith.data.survey.columns import Source
-from foldsmith.data.survey.folders import class_folders
-from foldsmith.data.survey.guesses import guess_group, guess_id, guess_target, locate
-from foldsmith.data.survey.photos import PhotoFolder, ids_of
-from foldsmith.data.survey.targets import choose_folds, examine_target
 from foldsmith.errors import DataError
+from foldsmith.new.survey.columns import Source
+from foldsmith.new.survey.folders import class_folders
+from foldsmith.new.survey.guesses import guess_group, guess_id, guess_target, locate
+from foldsmith.new.survey.photos import PhotoFolder, ids_of
+from foldsmith.new.survey.targets import choose_folds, examine_target
+from foldsmith.project.csv_files import read_texts
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldsmith.config import Project
-from foldsmith.data.submission import submission_table
-from foldsmith.data.tables import (
+from foldsmith.errors import DataError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.submission import submission_table
+from foldsmith.project.tables import (
     groups_of,
     hash_columns,
     photo_paths,
@@ -19,12 +20,11 @@ from foldsmith.data.tables import (
     read_train,
     targets_of,
 )
-from foldsmith.errors import DataError
 
 
 @pytest.fixture
 def opened(project_dir):
-    return Project.open(project_dir)
+    return ProjectFolder.open(project_dir)
 
 
 def rewrite(opened, name, change):
@@ -135,11 +135,11 @@ def test_groups_and_folders_are_text(opened):
     assert table["art_series_id"].tolist() == texts
     assert groups_of(opened, table).max() + 1 == len(LIKE_OTHERS)
     in_folders = opened.settings.model_copy(update={"image_path": "{art_series_id}/a.png"})
-    below = Project(opened.folder, in_folders)
+    below = ProjectFolder(opened.folder, in_folders)
     assert photo_paths(below, table)[3] == opened.data_dir / "01/a.png"
     padded = opened.settings.model_copy(update={"image_path": "{art_series_id:05d}.png"})
     with pytest.raises(DataError, match=r"is filled up with zeros by \{column:0>5\}"):
-        photo_paths(Project(opened.folder, padded), table)
+        photo_paths(ProjectFolder(opened.folder, padded), table)
 
 
 def test_an_empty_cell_is_a_gap_and_na_is_a_name(opened):

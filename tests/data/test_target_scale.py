@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from foldsmith.data.target_scale import TargetScale, form_of, lines_of_fold
 from foldsmith.errors import OutputError
+from foldsmith.targets.scale import TargetScale, form_of, lines_of_fold
 
 FORMS = ("linear", "log", "rank")
 AGES = np.random.default_rng(0).integers(0, 70, 300).astype(float)

@@ -24,8 +24,9 @@ from bundled import REPOSITORY
 from pages import DOCS, PAGES, SHELLS, blocks
 from warm import foldsmith
 
-from foldsmith.cli import app
-from foldsmith.config import Experiment, Project
+from foldsmith.cli.main import app
+from foldsmith.config import Experiment
+from foldsmith.project import ProjectFolder
 
 # What cannot run here, with the reason. A command that no page has any more must go from here.
 NOT_RUN = {
@@ -104,7 +105,7 @@ def set_value(content: dict, path: str, value: object) -> None:
 
 def make_small(file: Path) -> None:
     """Make an experiment file small: what it says is kept, its numbers become small ones."""
-    experiment = Experiment.load(Project.open(file.parents[1]), file)
+    experiment = Experiment.load(ProjectFolder.open(file.parents[1]), file)
     tree, task = experiment.tree, experiment.globals.task
     if task == "ensemble":
         small: dict[str, object] = {"ensemble/methods": ["mean", "simplex", "ridge"]}

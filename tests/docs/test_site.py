@@ -15,7 +15,7 @@ from pages import DOCS, PAGES, blocks
 
 from foldsmith.config.experiment import RECIPES
 from foldsmith.config.settings import Globals
-from foldsmith.stages.types import LIBRARY_TYPES
+from foldsmith.steps.registry import LIBRARY_TYPES
 
 generated = load_script(DOCS / "generated.py")
 

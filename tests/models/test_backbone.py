@@ -5,7 +5,7 @@ import torch
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone, num_features
 from foldsmith.models.classifier import ImageModel, trainable_parameters
-from foldsmith.models.weights import load_weights
+from foldsmith.models.snapshots import load_weights
 
 
 @pytest.mark.parametrize("name", ["resnet18d", "resnest50d_1s4x24d", "mobilenetv3_small_050"])

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError, FoldsmithError, OutputError
-from foldsmith.models.arrays import read_arrays, write_arrays
-from foldsmith.models.weights import load_weights, read_snapshot
+from foldsmith.models.fitted_arrays import read_arrays, write_arrays
+from foldsmith.models.snapshots import load_weights, read_snapshot
 
 
 def flipped(content: bytes, bit: int) -> bytes:

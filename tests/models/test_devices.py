@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from foldsmith import ranks
 from foldsmith.config import Globals
 from foldsmith.data.loader import workers_for
+from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError
-from foldsmith.models import descriptors, devices, speed
+from foldsmith.models import descriptors, devices
+from foldsmith.models import measured_choices as speed
 from foldsmith.models import runtime as runtimes
 from foldsmith.models.devices import autocast_type, kind_of_device
 from foldsmith.models.runtime import Runtime, create_runtime
@@ -43,7 +44,7 @@ def has(monkeypatch, cuda=False, mps=False):
 )
 def test_auto_takes_the_fastest_device(monkeypatch, cuda, mps, processes, kind):
     has(monkeypatch, cuda, mps)
-    monkeypatch.setattr(ranks, "size", lambda: processes)
+    monkeypatch.setattr(process_group, "size", lambda: processes)
     assert kind_of_device("auto") == kind
     assert kind_of_device("cpu") == "cpu" and kind_of_device("cuda:1") == "cuda"
 
@@ -53,7 +54,7 @@ def test_auto_on_apple(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "empty", lambda *_, device: asked.append(device))
     assert devices.create_device("auto") == MPS == asked[0]
-    monkeypatch.setattr(ranks, "size", lambda: 2)
+    monkeypatch.setattr(process_group, "size", lambda: 2)
     with pytest.raises(ConfigError, match="globals/device: mps is for one process"):
         devices.create_device("mps")
 

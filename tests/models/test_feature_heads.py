@@ -6,7 +6,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.arrays import read_arrays, write_arrays
 from foldsmith.models.feature_heads import (
     LogisticHead,
     MeanHead,
@@ -16,6 +15,7 @@ from foldsmith.models.feature_heads import (
     TreesHead,
     ridge_layer,
 )
+from foldsmith.models.fitted_arrays import read_arrays, write_arrays
 
 HEADS = [
     RidgeHead(),

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save_file
 from small_project import EXPERIMENTS, write_experiment
 
-from foldsmith.config import Project
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone, pretrained_backbone
-from foldsmith.models.weights import read_snapshot
-from foldsmith.pipeline import doctor
-from foldsmith.stages import preprocess, train
+from foldsmith.models.snapshots import read_snapshot
+from foldsmith.project import ProjectFolder
+from foldsmith.run.doctor import doctor
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.steps.train import train
 
 
 @functools.cache
@@ -183,7 +184,7 @@ def test_doctor_says_what_train_says(small_project, monkeypatch, kind):
         "loader/train/num_workers": 0,
     }
     write_experiment(small_project, "100", content)
-    project = Project.open(small_project)
+    project = ProjectFolder.open(small_project)
     preprocess(project)
     problems = doctor(project, "exp_config/100.yml")
     if kind is None:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.models import onnx_model
-from foldsmith.models.onnx_model import OnnxModel, write_onnx
+from foldsmith.predictor import onnx_model
+from foldsmith.predictor.onnx_model import OnnxModel, write_onnx
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from foldsmith.config import Globals
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import Normalize
 from foldsmith.errors import ConfigError, FoldsmithError
-from foldsmith.hashing import FileHashes
 from foldsmith.models import devices
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
+from foldsmith.utils.hashing import FileHashes
 
 
 def settings(**values):

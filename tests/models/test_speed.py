@@ -6,16 +6,14 @@ import torch
 from torch import nn
 
 from foldsmith.config import Globals
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import HorizontalFlip, RandomResizedCrop
 from foldsmith.errors import ConfigError
-from foldsmith.hashing import FileHashes
-from foldsmith.models import speed
+from foldsmith.models import measured_choices as speed
 from foldsmith.models.backbone import create_backbone
-from foldsmith.models.runtime import create_runtime
-from foldsmith.models.speed import (
+from foldsmith.models.measured_choices import (
     Duration,
     Measured,
     augment_seconds,
@@ -25,6 +23,8 @@ from foldsmith.models.speed import (
     pass_seconds,
     tune,
 )
+from foldsmith.models.runtime import create_runtime
+from foldsmith.utils.hashing import FileHashes
 
 
 def runtime_of(**values):

@@ -13,17 +13,18 @@ import pytest
 import torch
 from small_project import EXPERIMENTS, make_project, write_experiment
 
-from foldsmith.config import Experiment, Project
+from foldsmith.config import Experiment
 from foldsmith.errors import OutputError
-from foldsmith.evaluation.saliency import grad_cam, score_of
-from foldsmith.models.weights import load_weights
-from foldsmith.pipeline import run
-from foldsmith.pipeline.compare import compare_runs, read_finished
+from foldsmith.inference.saliency import grad_cam, score_of
+from foldsmith.models.snapshots import load_weights
+from foldsmith.project import ProjectFolder
 from foldsmith.report import figures, write_report
-from foldsmith.stages.look import look_at
-from foldsmith.stages.scores import improving_folds, more_epochs_may_help
-from foldsmith.stages.types import types_of
-from foldsmith.tasks.task import create_task
+from foldsmith.report.heat_maps import look_at
+from foldsmith.run.compare import compare_runs, read_finished
+from foldsmith.run.engine import run
+from foldsmith.steps.oof_summary import improving_folds, more_epochs_may_help
+from foldsmith.steps.registry import types_of
+from foldsmith.targets.task import create_task
 
 BACKBONE = "output/000/backbone_epoch_3.pth"
 FROZEN = {
@@ -48,7 +49,7 @@ def project(tmp_path_factory, small_photos):
     write_experiment(folder, "900", EXPERIMENTS["900"] | members)
     other = {"globals/output_path": "output/901", "ensemble/methods": ["mean", "stack", "ridge"]}
     write_experiment(folder, "901", EXPERIMENTS["900"] | other)
-    opened = Project.open(folder)
+    opened = ProjectFolder.open(folder)
     run(opened, "exp_config/900.yml")
     run(opened, "exp_config/901.yml")
     return opened
@@ -72,7 +73,7 @@ def copied(tmp_path, project):
     """The same project elsewhere, to be changed."""
     folder = tmp_path / "copied"
     shutil.copytree(project.folder, folder)
-    return Project.open(folder)
+    return ProjectFolder.open(folder)
 
 
 @pytest.fixture(scope="module")

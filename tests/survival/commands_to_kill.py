@@ -20,7 +20,7 @@ from small_project import BACKBONE, EXPERIMENTS, make_project, write_experiment 
 from warm import Command  # noqa: E402
 
 import foldsmith  # noqa: E402
-from foldsmith.stages.output_folder import TO_REPLACE  # noqa: E402
+from foldsmith.steps.output_folder import TO_REPLACE  # noqa: E402
 
 _EXPERIMENTS = {
     "000": EXPERIMENTS["000"] | {"globals/max_epoch": 2, "globals/snapshot_interval": 1},

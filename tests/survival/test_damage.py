@@ -11,12 +11,12 @@ from small_project import EXPERIMENTS, make_project, write_experiment
 from test_faults import error_of
 from warm import foldsmith
 
-from foldsmith.config import Project
 from foldsmith.errors import OutputError
-from foldsmith.hashing import FileHashes
-from foldsmith.pipeline.plan import plan_of
-from foldsmith.pipeline.state import states_of
-from foldsmith.stages.ensemble import ensemble
+from foldsmith.project import ProjectFolder
+from foldsmith.run.plan import plan_of
+from foldsmith.run.state import states_of
+from foldsmith.steps.ensemble import ensemble
+from foldsmith.utils.hashing import FileHashes
 
 RUN = ["run", "--no-report", "-cfg", "exp_config/900.yml"]
 QUICK = {"globals/max_epoch": 1, "loader/train/num_workers": 0}
@@ -151,7 +151,7 @@ def finished(tmp_path_factory, small_photos):
 
 @pytest.fixture(scope="module")
 def plan(finished):
-    return plan_of(Project.open(finished), "exp_config/900.yml")
+    return plan_of(ProjectFolder.open(finished), "exp_config/900.yml")
 
 
 def test_every_file_is_owned_or_harmless(finished):
@@ -200,7 +200,7 @@ def test_a_run_repairs(finished, tmp_path, damage):
         written = [(f / "output/900" / name).read_bytes() for f in (finished, folder)]
         assert written[0] == written[1], name
     assert "done" in foldsmith(folder, "status", "-cfg", "exp_config/900.yml").stdout
-    project = Project.open(folder)
+    project = ProjectFolder.open(folder)
     states = states_of(plan_of(project, "exp_config/900.yml"), FileHashes(project.hash_store))
     assert {state.status for state in states.values()} == {"done"}, states
 

@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from small_project import EXPERIMENTS, PROJECT, make_project
 
-from foldsmith.config import Experiment, Project
-from foldsmith.data.checks import table_problems
+from foldsmith.config import Experiment
 from foldsmith.data.images import decode
+from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import DataError, FoldsmithError
-from foldsmith.pipeline.plan import plan_of
-from foldsmith.stages.types import types_of
+from foldsmith.project import ProjectFolder
+from foldsmith.run.plan import plan_of
+from foldsmith.steps.registry import types_of
 
 # `FUZZ=20 make survive` tries twenty times as much.
 MANY = int(os.environ.get("FUZZ", "1"))
@@ -58,7 +59,7 @@ def test_tables(fuzzed, data):
     original = path.read_bytes()
     path.write_bytes(data.draw(edited(original, TOKENS)))
     try:
-        problems = table_problems(Project.open(fuzzed))
+        problems = table_problems(ProjectFolder.open(fuzzed))
     finally:
         path.write_bytes(original)
     assert all(name in line or "train.csv" in line for line in problems), problems
@@ -72,7 +73,7 @@ def test_experiment_files(fuzzed, data):
     path = fuzzed / "exp_config" / f"{name}.yml"
     original = path.read_text()
     path.write_text(data.draw(edited(original, YAML_TOKENS)), encoding="utf-8")
-    project = Project.open(fuzzed)
+    project = ProjectFolder.open(fuzzed)
     try:
         Experiment.load(project, path).check(types_of(project))
         plan_of(project, "exp_config/900.yml")
@@ -89,7 +90,7 @@ def test_project_files(fuzzed, text):
     original = path.read_text()
     path.write_text(text, encoding="utf-8")
     try:
-        table_problems(Project.open(fuzzed))
+        table_problems(ProjectFolder.open(fuzzed))
     except FoldsmithError as error:
         assert str(error).strip()
     finally:
@@ -99,7 +100,7 @@ def test_project_files(fuzzed, text):
 @settings(max_examples=200 * MANY, **FUZZ)
 @given(override=edited("model/base_name=resnet18d", YAML_TOKENS))
 def test_overrides(fuzzed, override):
-    project = Project.open(fuzzed)
+    project = ProjectFolder.open(fuzzed)
     try:
         Experiment.load(project, "exp_config/100.yml", [override]).check(types_of(project))
     except FoldsmithError as error:

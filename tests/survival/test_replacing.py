@@ -9,13 +9,17 @@ import pytest
 import torch
 from small_project import EXPERIMENTS, make_project, write_experiment
 
-from foldsmith.config import Experiment, Project
+from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError, FoldsmithError, OutputError, TrainingError
-from foldsmith.pipeline import dry_run, run, status
-from foldsmith.stages import ensemble, infer, preprocess, pretrain, train
-from foldsmith.stages.output_folder import TO_REPLACE
-from foldsmith.stages.pretrain import pretrain_experiment
-from foldsmith.stages.train import train_folds
+from foldsmith.project import ProjectFolder
+from foldsmith.run.engine import dry_run, run
+from foldsmith.run.status import status
+from foldsmith.steps.ensemble import ensemble
+from foldsmith.steps.infer import infer
+from foldsmith.steps.output_folder import TO_REPLACE
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.steps.pretrain import pretrain, pretrain_experiment
+from foldsmith.steps.train import train, train_folds
 
 QUICK = {"globals/max_epoch": 1, "dataset/img_size": 32}
 FINE_TUNING = EXPERIMENTS["200"] | QUICK | {"model/pretrained": None}
@@ -47,7 +51,7 @@ def made(tmp_path_factory, small_photos):
     (folder / "own.py").write_text(OWN)
     with (folder / "project.yml").open("a") as file:
         file.write("python: [own.py]\n")
-    project = Project.open(folder)
+    project = ProjectFolder.open(folder)
     preprocess(project)
     pretrain(project, "exp_config/000.yml")
     train(project, "exp_config/200.yml")
@@ -57,7 +61,7 @@ def made(tmp_path_factory, small_photos):
 @pytest.fixture
 def project(made, tmp_path):
     shutil.copytree(made, tmp_path / "project")
-    return Project.open(tmp_path / "project")
+    return ProjectFolder.open(tmp_path / "project")
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -127,7 +131,7 @@ def test_what_was_stopped_in_its_first_epoch_goes_on(project, monkeypatch, task,
     experiment = Experiment.load(project, Path(file), overrides)
     before = files_in(project.folder / "output")
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules[f"foldsmith.stages.{task}"], "run_training", stop)
+        patched.setattr(sys.modules[f"foldsmith.steps.{task}"], "run_training", stop)
         with pytest.raises(KeyboardInterrupt):
             start(experiment, start="force")
     assert files_in(project.folder / "output") == before

@@ -8,11 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_project import EXPERIMENTS, make_project, write_experiment
 
-from foldsmith.config import Project
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.owned import OwnedFiles
-from foldsmith.pipeline import dry_run, run, status
-from foldsmith.stages import check, ensemble, infer, preprocess, pretrain, train
+from foldsmith.project import ProjectFolder
+from foldsmith.run.engine import dry_run, run
+from foldsmith.run.status import status
+from foldsmith.steps.check import check
+from foldsmith.steps.ensemble import ensemble
+from foldsmith.steps.infer import infer
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.steps.pretrain import pretrain
+from foldsmith.steps.train import train
+from foldsmith.utils.owned_files import OwnedFiles
 
 # A small head on random features, fine-tunings of an epoch, and an ensemble of both.
 QUICK = {"globals/max_epoch": 1, "model/pretrained": None, "dataset/img_size": 32}
@@ -30,12 +36,12 @@ EXPERIMENTS_HERE = {
 }
 
 
-def project_in(folder: Path, photos: Path) -> Project:
+def project_in(folder: Path, photos: Path) -> ProjectFolder:
     made = make_project(folder, photos)
     for name, content in EXPERIMENTS_HERE.items():
         write_experiment(made, name, content)
     (made / "exp_config/100.yml").unlink()
-    return Project.open(made)
+    return ProjectFolder.open(made)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from pathlib import Path
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
-        *("foldsmith.stages", "foldsmith.pipeline", "timm", "torchvision", "lightly.loss"),
+        *("foldsmith.steps", "foldsmith.run", "timm", "torchvision", "lightly.loss"),
         *("lightly.models.modules.heads", "sklearn.metrics", "sklearn.model_selection"),
         *("scipy.optimize", "scipy.sparse.csgraph", "optuna", "matplotlib.figure"),
         *("torch.utils.tensorboard", "torch._dynamo"),
@@ -135,6 +135,6 @@ def _main(
     sys.argv = arguments
     if before:
         before[0](*before[1:])
-    from foldsmith.cli import main
+    from foldsmith.cli.main import main
 
     main()

@@ -3,12 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from foldsmith.data.auxiliary import AuxiliaryTargets
 from foldsmith.data.datasets import Batch
 from foldsmith.models.classifier import ImageModel
-from foldsmith.tasks.task import Regression
+from foldsmith.targets.auxiliary import AuxiliaryTargets
+from foldsmith.targets.task import Regression
 from foldsmith.training.auxiliary import AuxiliaryLoss
-from foldsmith.training.mixup import Mixup
+from foldsmith.training.mixing import Mixup
 from foldsmith.training.steps import FineTuneStep
 
 NAN = np.nan

@@ -6,7 +6,7 @@ import pytorch_pfn_extras as ppe
 import torch
 from torch import nn
 
-from foldsmith.tasks.metrics import metric_named
+from foldsmith.targets.metrics import metric_named
 from foldsmith.training.extensions.plots import PlotLog
 from foldsmith.training.extensions.snapshots import best_value
 from foldsmith.training.manager import create_manager

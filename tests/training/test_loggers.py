@@ -16,12 +16,12 @@ import foldsmith
 from foldsmith.config import Experiment
 from foldsmith.config.loggers import loggers_at_hand
 from foldsmith.errors import ConfigError
-from foldsmith.owned import OwnedFiles
-from foldsmith.stages import preprocess
-from foldsmith.stages.types import types_of
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.steps.registry import types_of
 from foldsmith.training.extensions.epoch_logger import EpochLogger, LoggedRun
 from foldsmith.training.extensions.log import create_log_report
 from foldsmith.training.manager import create_manager
+from foldsmith.utils.owned_files import OwnedFiles
 
 TRAIN = ["train", "-cfg", "exp_config/200.yml", "-v", "0"]
 FOLD = "output/200/fold0"

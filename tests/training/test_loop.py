@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from foldsmith.config import Globals
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import PhotoDataset, View
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.store import PhotoStore
 from foldsmith.data.transforms import Compose, HorizontalFlip, Normalize, VerticalFlip
 from foldsmith.errors import FoldsmithError
-from foldsmith.hashing import FileHashes
 from foldsmith.models.runtime import create_runtime
-from foldsmith.tasks.task import Regression
+from foldsmith.targets.task import Regression
 from foldsmith.training.extensions import create_log_report
 from foldsmith.training.loop import optimizer_steps, run_training, scaled_lr, window_weights
 from foldsmith.training.manager import create_manager
 from foldsmith.training.steps import FineTuneStep
+from foldsmith.utils.hashing import FileHashes
 
 
 class TinyModel(nn.Module):

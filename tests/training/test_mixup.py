@@ -7,8 +7,8 @@ from torch import nn
 
 from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
-from foldsmith.tasks.task import MultiClass, Regression
-from foldsmith.training.mixup import CutMix, Mixup, MixupOrCutMix
+from foldsmith.targets.task import MultiClass, Regression
+from foldsmith.training.mixing import CutMix, Mixup, MixupOrCutMix
 from foldsmith.training.steps import FineTuneStep
 
 

@@ -4,7 +4,7 @@ import torch
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.classifier import ImageModel
-from foldsmith.models.ssl.simsiam import SimSiam
+from foldsmith.ssl.simsiam import SimSiam
 from foldsmith.training.parameter_groups import layer_decay_groups, parameter_groups
 
 

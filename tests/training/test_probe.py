@@ -7,19 +7,20 @@ import torch
 import yaml
 from small_project import EXPERIMENTS, write_experiment
 
-from foldsmith.config import Experiment, Project
+from foldsmith.config import Experiment
+from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.on_device import OnDevice
-from foldsmith.data.store import PhotoStore
 from foldsmith.errors import ConfigError, DataError
-from foldsmith.evaluation.probes import ridge_oof
-from foldsmith.hashing import FileHashes
+from foldsmith.inference.probes import ridge_oof
 from foldsmith.models.backbone import create_backbone
-from foldsmith.stages import preprocess, pretrain
-from foldsmith.stages.inputs import pretrain_inputs
-from foldsmith.stages.manifest import differences, read_manifest
-from foldsmith.stages.pretrain import may_be_longer, pretrain_experiment
-from foldsmith.stages.types import types_of
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.fingerprint import pretrain_inputs
+from foldsmith.steps.manifest import differences, read_manifest
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.steps.pretrain import may_be_longer, pretrain, pretrain_experiment
+from foldsmith.steps.registry import types_of
 from foldsmith.training.extensions.probe import Probe
+from foldsmith.utils.hashing import FileHashes
 
 BYOL = EXPERIMENTS["000"] | {
     "import": "foldsmith:byol.yml",
@@ -43,7 +44,7 @@ DINO = {key: value for key, value in BYOL.items() if not key.startswith("model/"
 def project(small_project):
     write_experiment(small_project, "byol", BYOL)
     write_experiment(small_project, "dino", DINO)
-    opened = Project.open(small_project)
+    opened = ProjectFolder.open(small_project)
     preprocess(opened)
     return opened
 
@@ -142,7 +143,7 @@ def test_a_probed_pretraining_depends_on_folds_and_targets(project):
     path = project.folder / "project.yml"
     settings = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(settings | {"metric": "MAE"}))
-    other = Project.open(project.folder)
+    other = ProjectFolder.open(project.folder)
     changed = pretrain_inputs(load(other, "byol"), types, hashes)
     assert any("metric" in text for text in differences(probed, changed))
 

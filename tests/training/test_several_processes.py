@@ -24,11 +24,11 @@ from small_project import make_project
 from torch import nn
 from warm import _SERVER, Command
 
-from foldsmith import ranks
 from foldsmith.data.loader import EpochBatchSampler
+from foldsmith.distributed import process_group
+from foldsmith.distributed.collectives import batch_of, own, sum_gradients, synchronised
 from foldsmith.errors import OutputError
-from foldsmith.models.across_ranks import batch_of, own, sum_gradients, synchronised
-from foldsmith.models.ssl import TYPES as METHODS
+from foldsmith.ssl import TYPES as METHODS
 
 # Float32 sums in another order differ in the last bit, and training multiplies the difference. The
 # same training with its tensors in another memory format ends as far from itself (docs/scaling.md:
@@ -168,9 +168,9 @@ def _gradients(method: str, n: int) -> dict[str, torch.Tensor]:
 def _save_gradients(environment: dict[str, str], n: int, file: Path) -> None:
     torch.set_num_threads(1)
     os.environ.update(environment)
-    with ranks.joined():
+    with process_group.joined():
         found = {method: _gradients(method, n) for method in METHODS}
-        if ranks.is_main():
+        if process_group.is_main():
             torch.save(found, file)
 
 
@@ -349,7 +349,7 @@ def test_what_is_planted_in_the_store_is_not_executed(project, tmp_path, word):
         "127.0.0.1", int(first["MASTER_PORT"]), 2, is_master=True, wait_for_workers=False
     )
     victim = Command(project, *PRETRAIN, environment=second)
-    place = dist.PrefixStore(ranks._meet(store, 0, 2)[0], store)
+    place = dist.PrefixStore(process_group._meet(store, 0, 2)[0], store)
     dist.PrefixStore("words", place).set("word1", planted)
     group = {"store": dist.PrefixStore("group", place), "rank": 0, "world_size": 2}
     dist.init_process_group("gloo", timeout=timedelta(seconds=60), **group)
@@ -368,16 +368,23 @@ def test_words_are_plain_data(monkeypatch):
     """What arrives is what the main process has, and errors are of the same kind."""
     store = dist.HashStore()
     for rank in (0, 1):
-        monkeypatch.setattr(ranks, "_world", ranks._World(rank, 2, rank, 2, [], store))
-        assert ranks.from_main(lambda: ({"a": [1, 0.1, None, "é"]}, "done")) == [
+        monkeypatch.setattr(
+            process_group, "_world", process_group._World(rank, 2, rank, 2, [], store)
+        )
+        assert process_group.from_main(lambda: ({"a": [1, 0.1, None, "é"]}, "done")) == [
             {"a": [1, 0.1, None, "é"]},
             "done",
         ]
     store = dist.HashStore()
     for rank in (0, 1):
-        monkeypatch.setattr(ranks, "_world", ranks._World(rank, 2, rank, 2, [], store))
-        monkeypatch.setattr(ranks, "_GRACE_S", 0.01)
-        with pytest.raises(OutputError, match="is in the way") as raised, ranks.main_first():
+        monkeypatch.setattr(
+            process_group, "_world", process_group._World(rank, 2, rank, 2, [], store)
+        )
+        monkeypatch.setattr(process_group, "_GRACE_S", 0.01)
+        with (
+            pytest.raises(OutputError, match="is in the way") as raised,
+            process_group.main_first(),
+        ):
             raise OutputError("output: is in the way")
         assert raised.value.told == (rank == 1)
 
@@ -389,11 +396,11 @@ def test_shares_are_all_of_a_batch_and_no_photo_twice(n, batch, size, drop):
     try:
         of_ranks = []
         for number in range(size):
-            ranks._world = ranks._World(number, size, number, size, [], None)
+            process_group._world = process_group._World(number, size, number, size, [], None)
             of_ranks.append(list(sampler))
         places = np.concatenate([sampler.places(of) for of in range(size)])
     finally:
-        ranks._world = None
+        process_group._world = None
     assert [list(chain(*parts)) for parts in zip(*of_ranks, strict=True)] == alone
     assert all(
         max(map(len, parts)) - min(map(len, parts)) <= 1 for parts in zip(*of_ranks, strict=True)

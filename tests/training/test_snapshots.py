@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError, OutputError, TrainingError
-from foldsmith.owned import OwnedFiles
-from foldsmith.stages.output_folder import read_resume
+from foldsmith.steps.output_folder import read_resume
 from foldsmith.training.extensions.collapse import CollapseWatch, RankWatch
 from foldsmith.training.extensions.snapshots import ResumeSnapshot, WeightsSnapshot, restore
 from foldsmith.training.manager import create_manager
+from foldsmith.utils.owned_files import OwnedFiles
 
 OWNER = {"step": "train output/1 fold 0", "inputs": "a hash"}
 

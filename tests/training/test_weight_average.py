@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from foldsmith.training.weight_average import WeightAverage
+from foldsmith.training.ema import WeightAverage
 
 
 def model():

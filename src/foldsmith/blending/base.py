@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.blending.weights import blend
-from foldsmith.models.arrays import Arrays, prefixed
-from foldsmith.tasks.metrics import Metric, nearest
-from foldsmith.tasks.multi_class import class_labels
+from foldsmith.models.fitted_arrays import Arrays, prefixed
+from foldsmith.targets.classification import class_labels
+from foldsmith.targets.metrics import Metric, nearest
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.tasks.metrics import Metric
-from foldsmith.texts import counted
+from foldsmith.targets.metrics import Metric
+from foldsmith.utils.formatting import counted
 
 Array = npt.NDArray[np.float64]
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from foldsmith.blending.base import Blend, FittedBlend, Goal, Mask, Rows
 from foldsmith.errors import ConfigError
-from foldsmith.models.arrays import Arrays, prefixed
-from foldsmith.tasks.thresholds import apply_thresholds, fit_thresholds
+from foldsmith.models.fitted_arrays import Arrays, prefixed
+from foldsmith.targets.thresholds import apply_thresholds, fit_thresholds
 
 Array = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from foldsmith.blending.base import Blend, FittedBlend, Goal, Rows
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.blending.crossfit import cross_fitted
-from foldsmith.tasks.metrics import Metric
+from foldsmith.targets.metrics import Metric
 
 Array = npt.NDArray[np.float64]
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.blending.weights import blend
-from foldsmith.tasks.metrics import Metric
+from foldsmith.targets.metrics import Metric
 
 Array = npt.NDArray[np.float64]
 

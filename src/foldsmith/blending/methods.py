@@ -28,7 +28,7 @@ from foldsmith.blending.weights import (
     simplex_weights,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
-from foldsmith.models.arrays import Arrays, part
+from foldsmith.models.fitted_arrays import Arrays, part
 
 Array = npt.NDArray[np.float64]
 

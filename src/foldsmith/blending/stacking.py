@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from foldsmith.blending.base import FittedBlend, FittedConstant, FittedOnSome, Goal, Mask, Rows
 from foldsmith.errors import TrainingError
-from foldsmith.models.arrays import Arrays, part, prefixed
+from foldsmith.models.fitted_arrays import Arrays, part, prefixed
 from foldsmith.models.forest import Forest, boosted_trees
-from foldsmith.tasks.metrics import nearest
+from foldsmith.targets.metrics import nearest
 
 Array = npt.NDArray[np.float64]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.bars import progress_bar
-from foldsmith.tasks.metrics import RMSE, Metric
+from foldsmith.targets.metrics import RMSE, Metric
+from foldsmith.utils.progress_bars import progress_bar
 
 Array = npt.NDArray[np.float64]
 

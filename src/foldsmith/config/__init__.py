@@ -1,8 +1,7 @@
-"""Project file and experiment files: reading, overriding, checking, building."""
+"""Experiment files: reading, overriding, checking, building."""
 
 from foldsmith.config.check import ExistingFile
 from foldsmith.config.experiment import Experiment, Parts, Types
-from foldsmith.config.project import MetricName, Project, ProjectSettings
 from foldsmith.config.settings import (
     BlendMethod,
     Calibration,
@@ -20,10 +19,7 @@ __all__ = [
     "ExistingFile",
     "Experiment",
     "Globals",
-    "MetricName",
     "Parts",
-    "Project",
-    "ProjectSettings",
     "TestTimeAugmentation",
     "Types",
 ]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from foldsmith.config.settings import Globals
-from foldsmith.config.suggest import did_you_mean
 from foldsmith.errors import ConfigError
+from foldsmith.utils.suggest import did_you_mean
 
 BACKBONE_OF_EPOCH = "backbone_epoch_{epoch}.pth"
 BACKBONE_OF_PROBE = "backbone_best_probe.pth"

@@ -9,11 +9,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from foldsmith.config.loggers import logger_problems
-from foldsmith.config.project import Project, validation_message
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
-from foldsmith.config.settings import NULLABLE, OPTIONAL, SECTIONS, WITH_NUMBERS, EnsembleSettings
-from foldsmith.config.suggest import did_you_mean
+from foldsmith.config.settings import (
+    NULLABLE,
+    OPTIONAL,
+    SECTIONS,
+    WITH_NUMBERS,
+    EnsembleSettings,
+)
 from foldsmith.config.values import value_problems
+from foldsmith.project.project_file import ProjectFolder, validation_message
+from foldsmith.utils.suggest import did_you_mean
 
 
 class _ExistingFile:
@@ -26,7 +32,7 @@ ExistingFile = typing.Annotated[str, _ExistingFile()]
 def check_tree(
     tree: Mapping[str, Any],
     types: Mapping[str, Callable[..., Any]],
-    project: Project,
+    project: ProjectFolder,
     context: Sequence[str],
     made: Sequence[str] = (),
 ) -> list[str]:
@@ -134,7 +140,7 @@ def _is_call(node: Any) -> bool:
     return isinstance(node, dict) and "type" in node
 
 
-def _check_project(settings: Mapping[str, Any], project: Project) -> Iterator[str]:
+def _check_project(settings: Mapping[str, Any], project: ProjectFolder) -> Iterator[str]:
     """Yield what ``globals`` ask for that is not declared or not installed."""
     for problem in logger_problems(settings["loggers"]):
         yield f"globals/loggers: {problem}"
@@ -158,7 +164,7 @@ def _check_reference(
     text: str,
     at: list[Key],
     tree: Mapping[str, Any],
-    project: Project,
+    project: ProjectFolder,
     context: Sequence[str],
 ) -> tuple[str | None, list[Key]]:
     """Return what is wrong with a reference (or None) and the path that it means."""
@@ -197,7 +203,7 @@ def _check_call(
     node: Mapping[str, Any],
     path: list[Key],
     types: Mapping[str, Callable[..., Any]],
-    project: Project,
+    project: ProjectFolder,
     tree: Mapping[str, Any],
     made: Sequence[str],
 ) -> Iterator[str]:

@@ -16,14 +16,14 @@ import pytorch_pfn_extras as ppe
 from pydantic import ValidationError
 
 from foldsmith.config.backbones import picked_backbone, source_of
-from foldsmith.config.budget import within_budget
 from foldsmith.config.check import check_tree
-from foldsmith.config.project import Project, validation_message
 from foldsmith.config.references import private_attributes, walk_path
 from foldsmith.config.settings import Globals
-from foldsmith.config.suggest import did_you_mean
-from foldsmith.config.yaml_io import dump_yaml, parse_yaml, read_yaml
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
+from foldsmith.project.budget import within_budget
+from foldsmith.project.project_file import ProjectFolder, validation_message
+from foldsmith.utils.suggest import did_you_mean
+from foldsmith.utils.yaml_io import dump_yaml, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE_PREFIX = "foldsmith:"
@@ -45,7 +45,7 @@ class Experiment:
         sources: The experiment file and every file it imports.
     """
 
-    def __init__(self, project: Project, file: Path, tree: dict[str, Any]) -> None:
+    def __init__(self, project: ProjectFolder, file: Path, tree: dict[str, Any]) -> None:
         self.project = project
         self.file = file
         self.sources: list[Path] = [file]
@@ -66,7 +66,7 @@ class Experiment:
     @classmethod
     def load(
         cls,
-        project: Project,
+        project: ProjectFolder,
         file: Path,
         overrides: Sequence[str] = (),
         overrides_of: Callable[[Path], Sequence[str]] = lambda _: (),
@@ -101,7 +101,7 @@ class Experiment:
         return experiment
 
     @classmethod
-    def _read(cls, project: Project, file: Path, overrides: Sequence[str]) -> "Experiment":
+    def _read(cls, project: ProjectFolder, file: Path, overrides: Sequence[str]) -> "Experiment":
         """Read an experiment file as it stands, imports and overrides applied."""
         path = project.path(file)
         if not path.is_file():
@@ -142,7 +142,7 @@ class Experiment:
         changed.sources = self.sources
         return changed
 
-    def within(self, project: Project) -> "Experiment":
+    def within(self, project: ProjectFolder) -> "Experiment":
         """Return a copy for another project, its own fold table included."""
         moved = Experiment(project, self.file, copy.deepcopy(self.tree))
         moved.sources = self.sources

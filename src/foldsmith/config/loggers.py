@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Literal
 
-from foldsmith.extras import install_command
+from foldsmith.utils.optional_packages import install_command
 
 # Each is a package of this name.
 LoggerName = Literal["tensorboard", "mlflow", "wandb"]

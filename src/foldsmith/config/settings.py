@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from foldsmith.config.loggers import LoggerName
-from foldsmith.config.resources import Resources
+from foldsmith.project.resources import Resources
 
 Task = Literal[
     "self-supervised",

@@ -10,9 +10,13 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from foldsmith.config import Project, Types
-from foldsmith.data.store import PhotoStore
-from foldsmith.data.tables import (
+from foldsmith.config import Types
+from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.transforms import TYPES as TRANSFORMS
+from foldsmith.data.transforms import Compose, Normalize, Transform
+from foldsmith.errors import ConfigError, DataError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import (
     FOLD_COLUMN,
     photo_paths,
     read_folds,
@@ -21,10 +25,7 @@ from foldsmith.data.tables import (
     readable_test,
     targets_of,
 )
-from foldsmith.data.transforms import TYPES as TRANSFORMS
-from foldsmith.data.transforms import Compose, Normalize, Transform
-from foldsmith.errors import ConfigError, DataError
-from foldsmith.paths import Paths
+from foldsmith.utils.path_list import Paths
 
 
 class Batch(NamedTuple):
@@ -283,7 +284,7 @@ def _split(transforms: Sequence[Transform]) -> tuple[Compose, View]:
 
 
 def labelled_photos(
-    project: Project,
+    project: ProjectFolder,
     images: PhotoStore,
     part: Literal["train", "val"],
     transforms: list[Transform],
@@ -320,7 +321,7 @@ def labelled_photos(
 
 
 def test_photos(
-    project: Project, images: PhotoStore, transforms: list[Transform], seed: int = 0
+    project: ProjectFolder, images: PhotoStore, transforms: list[Transform], seed: int = 0
 ) -> PhotoDataset:
     """The photos to predict, in the order of the test table, less those that are unreadable.
 
@@ -337,7 +338,7 @@ def test_photos(
 
 
 def all_photos(
-    project: Project,
+    project: ProjectFolder,
     images: PhotoStore,
     transforms: list[Transform],
     seed: int,

@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config import Project
 from foldsmith.data.folds import MAX_CLASSES, ClassSizes, assign_folds, own_folds, torn_groups
-from foldsmith.data.tables import (
+from foldsmith.errors import DataError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import (
     FOLD_COLUMN,
     group_column_of,
     target_numbers,
     targets_are_classes,
 )
-from foldsmith.errors import DataError
-from foldsmith.texts import brief
+from foldsmith.utils.formatting import brief
 
 # Names of classes that fit beside each other in a table that is printed, in characters.
 _WIDTH = 100
@@ -39,13 +39,13 @@ class Split:
 
 
 def split(
-    project: Project, train: pd.DataFrame, merged: npt.NDArray[np.int64] | None = None
+    project: ProjectFolder, train: pd.DataFrame, merged: npt.NDArray[np.int64] | None = None
 ) -> Split:
     """Split the labelled photos: by a column ``fold`` of their table, else by the method.
 
     Args:
         project: The project.
-        train: The train table, as :func:`~foldsmith.data.tables.read_train` returns it.
+        train: The train table, as :func:`~foldsmith.project.tables.read_train` returns it.
         merged: Number of each photo's group, shape (n,), where near-identical photos have joined
             groups.
 
@@ -97,7 +97,7 @@ def split(
     )
 
 
-def class_sizes(project: Project, table: pd.DataFrame) -> ClassSizes | None:
+def class_sizes(project: ProjectFolder, table: pd.DataFrame) -> ClassSizes | None:
     """Return how many photos each class has; None where the targets are no classes.
 
     Args:
@@ -109,7 +109,7 @@ def class_sizes(project: Project, table: pd.DataFrame) -> ClassSizes | None:
     return ClassSizes.of(table[project.settings.target_column], project.class_names or None)
 
 
-def fold_table(project: Project, table: pd.DataFrame) -> pd.DataFrame:
+def fold_table(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
     """Return how many photos are in each fold, of which targets, of how many groups.
 
     Args:
@@ -153,7 +153,7 @@ def fold_table_text(table: pd.DataFrame) -> str:
     return table.rename(columns=lambda name: brief(name, _NAME)).to_string()
 
 
-def fold_warnings(project: Project, table: pd.DataFrame) -> list[str]:
+def fold_warnings(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
     """Return what should be known of the folds before scores are believed, a sentence each.
 
     Args:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config.project import FoldSettings
 from foldsmith.errors import DataError
-from foldsmith.texts import brief, counted
+from foldsmith.project.project_file import FoldSettings
+from foldsmith.utils.formatting import brief, counted
 
 # A target with more values than this may be continuous.
 MAX_CLASSES = 20

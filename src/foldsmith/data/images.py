@@ -28,7 +28,7 @@ from foldsmith.data.intensity import (
 )
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, one_line
-from foldsmith.hashing import hash_bytes
+from foldsmith.utils.hashing import hash_bytes
 
 Image = npt.NDArray[np.uint8]
 

@@ -21,14 +21,14 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from foldsmith import ranks
 from foldsmith.config import Types
 from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
+from foldsmith.data.epoch_order import epoch_order
 from foldsmith.data.on_device import OnDevice
-from foldsmith.data.order import epoch_order
+from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, DataError, FoldsmithError, one_line
-from foldsmith.machine import cores_here
-from foldsmith.texts import counted, size_text
+from foldsmith.utils.formatting import counted, size_text
+from foldsmith.utils.machine import cores_here
 
 T = TypeVar("T")
 
@@ -45,7 +45,8 @@ _NO_ROOM = 75
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) keys.
 
-    Of several processes (:mod:`foldsmith.ranks`) each gets the keys of its share of every batch.
+    Each of several processes (:mod:`foldsmith.distributed.process_group`) gets the keys of its
+    share of every batch.
 
     The epoch travels inside the keys, so that workers which live through many epochs know
     it, and a run that is resumed at an epoch sees what the uninterrupted one saw.
@@ -56,7 +57,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         shuffle: New order every epoch, from (seed, epoch).
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
-        window: As for :func:`foldsmith.data.order.epoch_order`.
+        window: As for :func:`foldsmith.data.epoch_order.epoch_order`.
     """
 
     def __init__(
@@ -99,13 +100,13 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
             order = epoch_order(self.n, self.seed, self.epoch, self.window)
         ends = np.cumsum(self.sizes())
         for batch in np.split(order, ends)[: len(ends)]:
-            yield [(self.epoch, int(index)) for index in batch[ranks.share(len(batch))]]
+            yield [(self.epoch, int(index)) for index in batch[process_group.share(len(batch))]]
 
     def places(self, of: int) -> npt.NDArray[np.int64]:
         """Return where in the order of an epoch the photos of one process are, by its rank."""
         places, start = [np.arange(0)], 0
         for size in self.sizes():
-            share = ranks.share(size, of)
+            share = process_group.share(size, of)
             places.append(np.arange(start + share.start, start + share.stop))
             start += size
         return np.concatenate(places)
@@ -126,8 +127,8 @@ class PhotoLoader:
         pin_memory: Page-locked batches, which copy to a CUDA device while it computes.
         window: Photos among which a new order is random, at least a batch; null: all of them. For
             photos that are larger than memory: what is read then lies in a few stretches of the
-            data, which :func:`foldsmith.data.order.epoch_order` describes. It is part of what a
-            training was made from.
+            data, see :func:`foldsmith.data.epoch_order.epoch_order`. A training with
+            another window is stale.
         device: Where the model computes; the CPU if null.
 
     Attributes:
@@ -160,7 +161,7 @@ class PhotoLoader:
             )
         self.dataset = dataset
         self.on_device = OnDevice(dataset)
-        cores = max(1, cores_here() // ranks.local_size())
+        cores = max(1, cores_here() // process_group.local_size())
         if num_workers == "auto":
             num_workers = workers_for("cpu" if device is None else device.type, cores)
         self.num_workers = min(num_workers, cores)
@@ -193,7 +194,7 @@ class PhotoLoader:
         Raises:
             ConfigError: A batch has fewer photos than there are processes.
         """
-        n, least = ranks.size(), min(self.sampler.sizes())
+        n, least = process_group.size(), min(self.sampler.sizes())
         if least >= n:
             return
         batch, photos = self.sampler.batch_size, len(self.dataset)

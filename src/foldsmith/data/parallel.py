@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from foldsmith.bars import progress_bar
-from foldsmith.machine import cores_here
+from foldsmith.utils.machine import cores_here
+from foldsmith.utils.progress_bars import progress_bar
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -10,18 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config import Project, Types
-from foldsmith.data.duplicates import Thumbnails, miniature, perceptual_hash, thumbnail
-from foldsmith.data.facts import ImageFacts, KeptFacts
+from foldsmith.config import Types
+from foldsmith.data.cache.image_facts import ImageFacts, KeptFacts
+from foldsmith.data.cache.image_store import Filling
 from foldsmith.data.images import FileRead, Image, decode_fully, read_bytes
 from foldsmith.data.intensity import DeepImageError, IntensityRange, range_text
 from foldsmith.data.intensity_proposal import proposed_range
+from foldsmith.data.near_duplicates import Thumbnails, miniature, perceptual_hash, thumbnail
 from foldsmith.data.parallel import on_all_cores
-from foldsmith.data.store import Filling
-from foldsmith.data.tables import read_table
 from foldsmith.errors import DataError
-from foldsmith.hashing import FileHashes
-from foldsmith.paths import Paths
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import read_table
+from foldsmith.utils.hashing import FileHashes
+from foldsmith.utils.path_list import Paths
 
 IMG_INFO = "img_info.csv"
 STATS_BY_DATA = "stats_by_data.csv"
@@ -159,7 +160,7 @@ def photo_facts(
     )
 
 
-def intensity_problem(project: Project, paths: Paths, facts: PhotoFacts) -> str | None:
+def intensity_problem(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -> str | None:
     """Return that deeper images need a scale, and which; None if they have one.
 
     Args:
@@ -221,7 +222,7 @@ def statistics_by_data(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def read_channel_statistics(project: Project, row: str) -> list[float]:
+def read_channel_statistics(project: ProjectFolder, row: str) -> list[float]:
     """Return one row of ``stats_by_data.csv``: a value each for red, green and blue.
 
     Args:

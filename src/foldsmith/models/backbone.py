@@ -6,9 +6,9 @@ from typing import Any
 from torch import nn
 
 from foldsmith.config import ExistingFile, Types
-from foldsmith.config.suggest import did_you_mean
 from foldsmith.errors import ConfigError, one_line
-from foldsmith.models.weights import load_backbone
+from foldsmith.models.snapshots import load_backbone
+from foldsmith.utils.suggest import did_you_mean
 
 # Arguments of timm by which it would read weights itself, or fetch them.
 _FROM_ELSEWHERE = frozenset(

@@ -13,7 +13,7 @@ from torch import nn
 from foldsmith.config import ExistingFile, Types
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone, num_features
-from foldsmith.models.weights import load_backbone
+from foldsmith.models.snapshots import load_backbone
 
 _PREFIX = "of_"
 

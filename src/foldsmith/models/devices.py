@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from foldsmith import ranks
+from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError
 
 
@@ -20,7 +20,7 @@ def kind_of_device(name: str) -> str:
         return name.partition(":")[0]
     if torch.cuda.is_available():
         return "cuda"
-    if torch.backends.mps.is_available() and ranks.size() == 1:
+    if torch.backends.mps.is_available() and process_group.size() == 1:
         return "mps"
     return "cpu"
 
@@ -33,9 +33,9 @@ def create_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = kind_of_device(name)
-    if name.startswith("cuda") and ranks.size() > 1:
+    if name.startswith("cuda") and process_group.size() > 1:
         name = _card_of_process(name)
-    if name.startswith("mps") and ranks.size() > 1:
+    if name.startswith("mps") and process_group.size() > 1:
         raise ConfigError(
             "globals/device: mps is for one process; set it to auto, or do without torchrun"
         )
@@ -54,17 +54,18 @@ def create_device(name: str) -> torch.device:
 
 def _card_of_process(name: str) -> str:
     """Return the card of this process, one of several on its machine."""
-    if name != "cuda" and ranks.local_size() > 1:
+    if name != "cuda" and process_group.local_size() > 1:
         raise ConfigError(
-            f"globals/device: {name} is one card, but {ranks.local_size()} processes of this "
-            "training are on this machine; set it to auto"
+            f"globals/device: {name} is one card, but {process_group.local_size()} processes of "
+            "this training are on this machine; set it to auto"
         )
-    if torch.cuda.device_count() < ranks.local_size():
+    if torch.cuda.device_count() < process_group.local_size():
         raise ConfigError(
-            f"{ranks.local_size()} processes on a machine with {torch.cuda.device_count()} GPUs; "
-            "set torchrun's --nproc-per-node to the number of GPUs, or globals/device=cpu"
+            f"{process_group.local_size()} processes on a machine with "
+            f"{torch.cuda.device_count()} GPUs; set torchrun's --nproc-per-node to the "
+            "number of GPUs, or globals/device=cpu"
         )
-    card = name if name != "cuda" else f"cuda:{ranks.local_rank()}"
+    card = name if name != "cuda" else f"cuda:{process_group.local_rank()}"
     # Where NCCL finds it.
     torch.cuda.set_device(card)
     return card
@@ -118,7 +119,7 @@ def instead_on_apple(key: str, value: object, instead: str) -> None:
 @cache
 def tell_once(text: str) -> None:
     """Print a note, once per process."""
-    if ranks.is_main():
+    if process_group.is_main():
         print(f"note: {text}", file=sys.stderr, flush=True)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from foldsmith.config import Types
 from foldsmith.errors import ConfigError
-from foldsmith.models.arrays import Arrays, part
+from foldsmith.models.fitted_arrays import Arrays, part
 from foldsmith.models.fitted_heads import (
     Features,
     FittedHead,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldsmith.models.arrays import ArrayFields, Arrays, prefixed
+from foldsmith.models.fitted_arrays import ArrayFields, Arrays, prefixed
 from foldsmith.models.forest import Forest
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.models.arrays import ArrayFields
+from foldsmith.models.fitted_arrays import ArrayFields
 
 Array = npt.NDArray[Any]
 

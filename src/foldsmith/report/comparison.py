@@ -7,18 +7,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config.flatten import flatten
-from foldsmith.config.resources import Kind
 from foldsmith.config.settings import FINE_TUNINGS
-from foldsmith.data.tables import as_written, photo_paths, read_folds
-from foldsmith.pipeline.compare import Comparison, FinishedRun
-from foldsmith.pipeline.plan import Step
+from foldsmith.project.resources import Kind
+from foldsmith.project.tables import as_written, photo_paths, read_folds
 from foldsmith.report import figures
 from foldsmith.report.configuration import differences
 from foldsmith.report.costs import costs_beside
 from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
-from foldsmith.texts import number_text
+from foldsmith.run.compare import Comparison, FinishedRun
+from foldsmith.run.plan import Step
 from foldsmith.training.extensions.log import entries_of
+from foldsmith.utils.flatten import flatten
+from foldsmith.utils.formatting import number_text
 
 Array = npt.NDArray[np.float64]
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from foldsmith.config.yaml_io import read_yaml
-from foldsmith.pipeline.plan import Step
 from foldsmith.report.parts import Table, table
-from foldsmith.stages.output_folder import RESOLVED_CONFIG
+from foldsmith.run.plan import Step
+from foldsmith.steps.output_folder import RESOLVED_CONFIG
+from foldsmith.utils.yaml_io import read_yaml
 
 
 def tree_of(step: Step) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def differences(caption: str, trees: Mapping[str, Mapping[str, Any]]) -> Table:
 
     Args:
         caption: What the table shows.
-        trees: Name -> values by path, as :func:`~foldsmith.config.flatten.flatten` gives them.
+        trees: Name -> values by path, as :func:`~foldsmith.utils.flatten.flatten` gives them.
     """
     keys = sorted({key for tree in trees.values() for key in tree})
     rows: list[Sequence[str]] = []

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from foldsmith.config.resources import KINDS
-from foldsmith.pipeline.plan import Plan
-from foldsmith.pipeline.state import manifest_path
-from foldsmith.pipeline.table import duration
+from foldsmith.project.resources import KINDS
 from foldsmith.report.parts import Section, Text, not_done, table
-from foldsmith.stages.manifest import read_manifest
-from foldsmith.texts import counted
+from foldsmith.run.plan import Plan
+from foldsmith.run.state import manifest_path
+from foldsmith.run.table import duration
+from foldsmith.steps.manifest import read_manifest
 from foldsmith.training.extensions.log import entries_of
+from foldsmith.utils.formatting import counted
 
 _SPEED, _HOST, _CUDA = "images/s", "host MiB", "GPU MiB"
 _WHAT = (

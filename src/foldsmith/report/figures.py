@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.comparison import Honest
-from foldsmith.data.class_values import nearest
-from foldsmith.texts import brief, number_text
+from foldsmith.project.class_values import nearest
+from foldsmith.utils.formatting import brief, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

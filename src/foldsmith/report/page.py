@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from foldsmith.atomic import remove_leftovers_of, write_text
-from foldsmith.config import Criterion, Project
+from foldsmith.config import Criterion
 from foldsmith.errors import OutputError
-from foldsmith.looking import one_look
-from foldsmith.pipeline.compare import compare_runs, read_finished
-from foldsmith.pipeline.plan import plan_of
+from foldsmith.project import ProjectFolder
 from foldsmith.report.comparison import lines_of, sections_of_comparison
 from foldsmith.report.parts import Section
 from foldsmith.report.sections import reason_of, sections_of
+from foldsmith.run.compare import compare_runs, read_finished
+from foldsmith.run.plan import plan_of
+from foldsmith.utils.atomic import remove_leftovers_of, write_text
+from foldsmith.utils.memo import one_look
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -24,7 +25,7 @@ REPORTS = "reports"
 
 
 def write_report(
-    project: Project,
+    project: ProjectFolder,
     config: Path | str,
     overrides: Sequence[str] = (),
     output: Path | None = None,

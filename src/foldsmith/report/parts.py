@@ -15,7 +15,7 @@ import pandas as pd
 from foldsmith.data.images import Image, decode
 from foldsmith.data.intensity import IntensityRange
 from foldsmith.errors import DataError
-from foldsmith.interrupts import uninterrupted
+from foldsmith.utils.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

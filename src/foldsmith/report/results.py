@@ -10,8 +10,9 @@ import pandas as pd
 
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.config import Criterion, EnsembleSettings
-from foldsmith.data.submission import read_submission
-from foldsmith.data.tables import (
+from foldsmith.errors import OutputError
+from foldsmith.project.submission import read_submission
+from foldsmith.project.tables import (
     FOLD_COLUMN,
     as_written,
     groups_of,
@@ -21,14 +22,13 @@ from foldsmith.data.tables import (
     read_test,
     targets_of,
 )
-from foldsmith.errors import OutputError
-from foldsmith.pipeline.plan import Plan, Step
 from foldsmith.report import figures
-from foldsmith.stages.ensemble import CROSS_FITTED
-from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest, verified, why_unread
-from foldsmith.stages.members import Member, member_hashes, read_members
-from foldsmith.stages.selection import LABELS, inference_manifest
-from foldsmith.tasks.metrics import Metric, project_metric, value_metric
+from foldsmith.run.plan import Plan, Step
+from foldsmith.steps.checkpoint_choice import LABELS, inference_manifest
+from foldsmith.steps.ensemble import CROSS_FITTED
+from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified, why_unread
+from foldsmith.steps.members import Member, member_hashes, read_members
+from foldsmith.targets.metrics import Metric, project_metric, value_metric
 from foldsmith.training.extensions.log import entries_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Results:
     """What an experiment has found, read from its output folder when it is asked for.
 
     The numbers are those of the last run that finished, which may have had another configuration
-    than today's: :func:`foldsmith.pipeline.status` knows. Other folds, test photos or predictions
+    than today's: :func:`foldsmith.run.status` knows. Other folds, test photos or predictions
     of members than today's are an error.
 
     Args:

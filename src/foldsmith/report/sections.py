@@ -7,13 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config import EnsembleSettings, Experiment, Project
-from foldsmith.config.flatten import flatten
+from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.settings import FINE_TUNINGS, WITH_CLASSES
-from foldsmith.data.duplicates import NEAR_DUPLICATES
 from foldsmith.data.fold_table import class_sizes, fold_table, fold_warnings
+from foldsmith.data.near_duplicates import NEAR_DUPLICATES
 from foldsmith.data.statistics import IMG_INFO
-from foldsmith.data.tables import (
+from foldsmith.errors import ConfigError, OutputError, one_line
+from foldsmith.inference.saliency import COARSE
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import (
     as_written,
     group_column_of,
     photo_paths,
@@ -21,14 +23,10 @@ from foldsmith.data.tables import (
     read_table,
     targets_of,
 )
-from foldsmith.errors import ConfigError, OutputError, one_line
-from foldsmith.evaluation.saliency import COARSE
-from foldsmith.hashing import FileHashes
-from foldsmith.pipeline.plan import Plan, Step
-from foldsmith.pipeline.state import StepState, results_of
 from foldsmith.report import figures
 from foldsmith.report.configuration import differences, tree_of
 from foldsmith.report.costs import cost_of
+from foldsmith.report.heat_maps import look_at
 from foldsmith.report.parts import (
     Gallery,
     Part,
@@ -41,16 +39,24 @@ from foldsmith.report.parts import (
     thumbnail,
 )
 from foldsmith.report.results import blend_scores
-from foldsmith.stages.frozen import TRAIN_FEATURES
-from foldsmith.stages.look import look_at
-from foldsmith.stages.manifest import MANIFEST, Manifest, read_manifest, verified
-from foldsmith.stages.scores import POOLED, THRESHOLDS, more_epochs_may_help
-from foldsmith.stages.selection import LABELS, UNCHOSEN, inference_manifest, read_inference
-from foldsmith.tasks.metrics import project_metric, value_metric
-from foldsmith.tasks.multi_class import MultiClass
-from foldsmith.texts import counted, number_text
+from foldsmith.run.plan import Plan, Step
+from foldsmith.run.state import StepState, results_of
+from foldsmith.steps.checkpoint_choice import (
+    LABELS,
+    UNCHOSEN,
+    inference_manifest,
+    read_inference,
+)
+from foldsmith.steps.features import TRAIN_FEATURES
+from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
+from foldsmith.steps.oof_summary import POOLED, THRESHOLDS, more_epochs_may_help
+from foldsmith.targets.classification import MultiClass
+from foldsmith.targets.metrics import project_metric, value_metric
 from foldsmith.training.extensions.log import entries_of
 from foldsmith.training.extensions.probe import PROBES_FILE
+from foldsmith.utils.flatten import flatten
+from foldsmith.utils.formatting import counted, number_text
+from foldsmith.utils.hashing import FileHashes
 
 Array = npt.NDArray[np.float64]
 
@@ -119,7 +125,7 @@ def _out_of_date(step: Step, state: StepState) -> Section:
     return section
 
 
-def _data(project: Project) -> Section:
+def _data(project: ProjectFolder) -> Section:
     section = Section("Data", "data")
     if not project.fold_table.is_file():
         section.parts.append(not_done("Preprocessing"))
@@ -220,7 +226,7 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
 
 
 def _neighbours(
-    project: Project, folds: pd.DataFrame, features: npt.NDArray[np.float32]
+    project: ProjectFolder, folds: pd.DataFrame, features: npt.NDArray[np.float32]
 ) -> Gallery:
     targets = as_written(project, targets_of(project, folds))
     scaled = features - features.mean(axis=0)
@@ -250,7 +256,7 @@ def _check_ids(plan: Plan, ids: Sequence[str]) -> None:
             raise ConfigError(f"--look-at {','.join(unknown)}: no labelled photo has such an id")
 
 
-def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Section:
+def _experiment(project: ProjectFolder, step: Step, look_at_ids: Sequence[str]) -> Section:
     assert step.experiment is not None
     experiment, label = step.experiment, LABELS[step.criterion]
     section = _section(step)
@@ -310,7 +316,7 @@ def _experiment(project: Project, step: Step, look_at_ids: Sequence[str]) -> Sec
     return section
 
 
-def _metric_of(project: Project, experiment: Experiment, manifest: Manifest) -> str:
+def _metric_of(project: ProjectFolder, experiment: Experiment, manifest: Manifest) -> str:
     """Return the name of what an experiment's folds are scored by."""
     if experiment.globals.task == "frozen-features":
         of_classes = manifest.facts["task"] in WITH_CLASSES
@@ -336,7 +342,7 @@ def _sentence(
 
 
 def _residuals(
-    project: Project, folds: pd.DataFrame, targets: Array, predicted: Array
+    project: ProjectFolder, folds: pd.DataFrame, targets: Array, predicted: Array
 ) -> Iterator[Part]:
     """Yield residuals by group, and the worst and best predictions."""
     residuals = predicted - targets
@@ -371,7 +377,7 @@ def _residuals(
 
 
 def _missed(
-    project: Project, manifest: Manifest, folder: Path, label: str, targets: Array
+    project: ProjectFolder, manifest: Manifest, folder: Path, label: str, targets: Array
 ) -> Array:
     """Return the probability that an experiment gave all classes but the true one, shape (n,)."""
     file = verified(folder / f"oof_logit_by_{label}.npy", manifest)
@@ -382,7 +388,7 @@ def _missed(
 
 
 def _misses(
-    project: Project, folds: pd.DataFrame, targets: Array, predicted: Array, missed: Array
+    project: ProjectFolder, folds: pd.DataFrame, targets: Array, predicted: Array, missed: Array
 ) -> Iterator[Part]:
     """Yield hits by group, and the worst and best predictions, of classes without an order."""
     group = group_column_of(project, folds)
@@ -407,7 +413,9 @@ def _misses(
         yield Gallery(f"{caption} predictions, out of fold", photos)
 
 
-def _said(project: Project, folds: pd.DataFrame, targets: Array, predicted: Array) -> list[str]:
+def _said(
+    project: ProjectFolder, folds: pd.DataFrame, targets: Array, predicted: Array
+) -> list[str]:
     """Return of each photo its id, what is true and what was predicted."""
     ids = folds[project.settings.id_column].astype(str)
     if project.class_names:
@@ -420,7 +428,7 @@ def _said(project: Project, folds: pd.DataFrame, targets: Array, predicted: Arra
 
 
 def _looked_at(
-    project: Project, step: Step, said: Sequence[str], off: Array, chosen: Sequence[int]
+    project: ProjectFolder, step: Step, said: Sequence[str], off: Array, chosen: Sequence[int]
 ) -> Iterator[Part]:
     """Yield what the models looked at in chosen photos, the worst and the best ones.
 
@@ -460,7 +468,7 @@ def _looked_at(
             yield Gallery(caption, photos, wide=True)
 
 
-def _ensemble(project: Project, step: Step) -> Section:
+def _ensemble(project: ProjectFolder, step: Step) -> Section:
     assert step.experiment is not None
     section = _section(step)
     manifest = read_manifest(step.folder / MANIFEST)
@@ -503,7 +511,7 @@ def _ensemble(project: Project, step: Step) -> Section:
     return section
 
 
-def _members(project: Project, manifest: Manifest) -> Part:
+def _members(project: ProjectFolder, manifest: Manifest) -> Part:
     """Return the out-of-fold scores of an ensemble's members, below that of the constant."""
     facts = manifest.facts
     worse = set(facts["worse_than_constant"])

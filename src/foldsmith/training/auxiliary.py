@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from foldsmith.data.auxiliary import AuxiliaryTargets
+from foldsmith.targets.auxiliary import AuxiliaryTargets
 
 
 class AuxiliaryLoss:

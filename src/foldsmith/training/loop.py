@@ -9,11 +9,11 @@ from pathlib import Path
 import pytorch_pfn_extras as ppe
 import torch
 
-from foldsmith import ranks
 from foldsmith.config import Types
 from foldsmith.data.loader import PhotoLoader, worker_errors
+from foldsmith.distributed import process_group
+from foldsmith.distributed.collectives import batch_of, sum_gradients
 from foldsmith.errors import FoldsmithError, TrainingError, one_line
-from foldsmith.models.across_ranks import batch_of, sum_gradients
 from foldsmith.models.runtime import Runtime, seed_everything
 from foldsmith.training.extensions.snapshots import RESUME_FILE
 from foldsmith.training.steps import Step
@@ -111,7 +111,7 @@ def run_training(
     while not manager.stop_trigger:
         epoch = manager.epoch
         # What a network draws (dropout), it draws anew in each process.
-        seed_everything(seed, epoch, *([ranks.rank()] if ranks.rank() else []))
+        seed_everything(seed, epoch, *([process_group.rank()] if process_group.rank() else []))
         loader.set_epoch(epoch)
         step.start_epoch(epoch)
         step.model.train()

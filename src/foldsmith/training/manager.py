@@ -8,12 +8,12 @@ import pytorch_pfn_extras as ppe
 import torch
 from torch import nn
 
-from foldsmith import ranks
-from foldsmith.atomic import replacing
 from foldsmith.config import Types
-from foldsmith.owned import OwnedFiles
+from foldsmith.distributed import process_group
+from foldsmith.utils.atomic import replacing
+from foldsmith.utils.owned_files import OwnedFiles
 
-# What the files that extensions write are listed under, see :mod:`foldsmith.owned`.
+# What the files that extensions write are listed under, see :mod:`foldsmith.utils.owned_files`.
 TRAINING = "training"
 
 
@@ -95,7 +95,7 @@ def extend(manager: ppe.training.ExtensionsManager, extensions: Iterable[Any]) -
     """
     for each in extensions:
         extension = getattr(each, "extension", each)
-        if ranks.is_main() or getattr(extension, "on_every_rank", False):
+        if process_group.is_main() or getattr(extension, "on_every_rank", False):
             manager.extend(each)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from torch import nn
 
 from foldsmith.config import Types
-from foldsmith.config.suggest import did_you_mean
 from foldsmith.errors import ConfigError
 from foldsmith.training.schedules import FIXED_LR
+from foldsmith.utils.suggest import did_you_mean
 
 
 def parameter_groups(model: nn.Module, fixed_lr: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from foldsmith.data.datasets import Batch
+from foldsmith.distributed.collectives import gathered, own
 from foldsmith.errors import ConfigError
-from foldsmith.models.across_ranks import gathered, own
-from foldsmith.tasks.losses import Loss
-from foldsmith.tasks.task import Task
+from foldsmith.targets.losses import Loss
+from foldsmith.targets.task import Task
 from foldsmith.training.auxiliary import AuxiliaryLoss
-from foldsmith.training.mixup import Mixer
+from foldsmith.training.ema import WeightAverage
+from foldsmith.training.mixing import Mixer
 from foldsmith.training.progressive import ProgressiveResize
-from foldsmith.training.weight_average import WeightAverage
 
 
 class Step(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
-from foldsmith import ranks
+from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, TrainingError
 
 
@@ -58,7 +58,7 @@ class CollapseWatch(extension.Extension):
         )
         if self.stop:
             raise TrainingError(text)
-        if self._low == self.epochs and ranks.is_main():
+        if self._low == self.epochs and process_group.is_main():
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class RankWatch(extension.Extension):
         )
         if self.stop:
             raise TrainingError(text)
-        if not before and ranks.is_main():
+        if not before and process_group.is_main():
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def state_dict(self) -> dict[str, Any]:

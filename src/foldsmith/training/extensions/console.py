@@ -5,7 +5,7 @@ from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
-from foldsmith.bars import Bar, progress_bar
+from foldsmith.utils.progress_bars import Bar, progress_bar
 
 # The time left is this training's, as distinct from that of a run of several steps.
 _BAR = (

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from pytorch_pfn_extras.training import extension
 
-from foldsmith.atomic import write_json
 from foldsmith.errors import one_line
-from foldsmith.interrupts import uninterrupted
+from foldsmith.utils.atomic import write_json
+from foldsmith.utils.interrupts import uninterrupted
 
 # In the output folder: under which name a logger knows this training, so that one which goes on
 # goes on there too.

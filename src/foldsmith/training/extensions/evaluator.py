@@ -6,12 +6,12 @@ from pytorch_pfn_extras.training import extension
 from torch import nn
 
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.evaluation.predict import predict_logits
+from foldsmith.inference.predict import predict_logits
 from foldsmith.models.runtime import Runtime
-from foldsmith.tasks.losses import Loss
-from foldsmith.tasks.metrics import Metric
-from foldsmith.tasks.scoring import score_logits
-from foldsmith.tasks.task import Task
+from foldsmith.targets.losses import Loss
+from foldsmith.targets.metrics import Metric
+from foldsmith.targets.scoring import score_logits
+from foldsmith.targets.task import Task
 
 
 class Evaluator(extension.Extension):

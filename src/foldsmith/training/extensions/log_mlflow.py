@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldsmith.locking import lock
 from foldsmith.training.extensions.epoch_logger import Log, LoggedRun, known_run, remember_run
+from foldsmith.utils.locking import lock
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pytorch_pfn_extras as ppe
 
-from foldsmith.owned import OwnedFiles
 from foldsmith.training.extensions.epoch_logger import Log, LoggedRun
 from foldsmith.training.manager import TRAINING
+from foldsmith.utils.owned_files import OwnedFiles
 
 # In the output folder; a training that begins anew removes what these loggers wrote there.
 EVENTS = "tensorboard"

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from foldsmith.config import Experiment
-from foldsmith.config.flatten import flatten
 from foldsmith.config.loggers import LoggerName, loggers_at_hand
 from foldsmith.training.extensions.epoch_logger import Create, EpochLogger, LoggedRun
 from foldsmith.training.extensions.log_mlflow import MlflowLogger
 from foldsmith.training.extensions.log_tensorboard import TensorBoardLogger
 from foldsmith.training.extensions.log_wandb import WandbLogger
+from foldsmith.utils.flatten import flatten
 
 _LOGGERS: dict[LoggerName, Create] = {
     "tensorboard": TensorBoardLogger,

@@ -5,7 +5,7 @@ from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
-from foldsmith.tasks.metrics import Metric
+from foldsmith.targets.metrics import Metric
 
 # Minimum seconds between two drawings of a figure. Drawing takes about a tenth of a second.
 _PAUSE_S = 10.0

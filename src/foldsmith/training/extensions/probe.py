@@ -11,20 +11,20 @@ import torch
 from pytorch_pfn_extras.training import extension
 from torch import nn
 
-from foldsmith.atomic import copy_file, write_csv
-from foldsmith.config import Project
 from foldsmith.config.backbones import BACKBONE_OF_EPOCH, BACKBONE_OF_PROBE
 from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.tables import FOLD_COLUMN, read_folds
 from foldsmith.errors import ConfigError, TrainingError
-from foldsmith.evaluation.predict import predict_logits
-from foldsmith.evaluation.probes import effective_rank, knn_oof, ridge_oof
+from foldsmith.inference.predict import predict_logits
+from foldsmith.inference.probes import effective_rank, knn_oof, ridge_oof
 from foldsmith.models.runtime import Runtime
-from foldsmith.models.ssl.parts import feature_std
-from foldsmith.owned import OwnedFiles
-from foldsmith.tasks.metrics import value_metric
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import FOLD_COLUMN, read_folds
+from foldsmith.ssl.shared import feature_std
+from foldsmith.targets.metrics import value_metric
 from foldsmith.training.extensions.snapshots import every_and_last
 from foldsmith.training.manager import TRAINING
+from foldsmith.utils.atomic import copy_file, write_csv
+from foldsmith.utils.owned_files import OwnedFiles
 
 PROBES_FILE = "probes.csv"
 
@@ -67,7 +67,7 @@ class Probe(extension.Extension):
         self,
         loader: PhotoLoader,
         backbone: nn.Module,
-        project: Project,
+        project: ProjectFolder,
         runtime: Runtime,
         max_epoch: int,
         snapshot_interval: int,

@@ -8,8 +8,8 @@ from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
-from foldsmith.atomic import write_json
-from foldsmith.locking import this_process
+from foldsmith.utils.atomic import write_json
+from foldsmith.utils.locking import this_process
 
 PROGRESS_FILE = "progress.json"
 

@@ -16,8 +16,8 @@ from pytorch_pfn_extras.training.triggers import (
 )
 from torch import nn
 
-from foldsmith.owned import OwnedFiles
-from foldsmith.tasks.metrics import Metric
+from foldsmith.targets.metrics import Metric
+from foldsmith.utils.owned_files import OwnedFiles
 
 RESUME_FILE = "resume.pth"
 

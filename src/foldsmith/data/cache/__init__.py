@@ -1,0 +1,1 @@
+"""Decoded images and facts about images, kept on disk."""

@@ -1,0 +1,48 @@
+"""The labelled photos as a probe sees them."""
+
+import numpy as np
+
+from foldsmith.config import Types
+from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.transforms import Transform
+from foldsmith.errors import DataError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import photo_paths, read_folds, targets_of
+
+
+def probe_photos(
+    project: ProjectFolder,
+    images: PhotoStore,
+    transforms: list[Transform],
+    meta_file: str | None = None,
+) -> PhotoDataset:
+    """Every labelled photo, in the order of the fold table.
+
+    Args:
+        project: The project.
+        images: Store of decoded photos.
+        transforms: Transforms of evaluation.
+        meta_file: Table with the column ``fold``; the project's own if None.
+
+    Raises:
+        DataError: There is no fold table, or it is wrong.
+    """
+    try:
+        table = read_folds(project, meta_file)
+    except DataError as error:
+        raise DataError(
+            f"{error} (a probe is scored on the project's folds; probe=null leaves it out)"
+        ) from None
+    return PhotoDataset(
+        images,
+        photo_paths(project, table),
+        np.arange(len(table)),
+        targets_of(project, table),
+        transforms,
+        seed=0,
+        label="decode probe",
+    )
+
+
+TYPES: Types = {"ProbePhotos": probe_photos}

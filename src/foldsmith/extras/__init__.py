@@ -1,0 +1,1 @@
+"""Optional parts: estimates of time and disk, runs on Ray, the HTTP service."""

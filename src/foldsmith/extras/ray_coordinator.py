@@ -1,0 +1,364 @@
+"""A run on Ray: the actor that submits its steps, and the task that does one.
+
+The actor owns the tasks, so that a run does not depend on who started it. It keeps what has
+happened for those who watch, and begins again from the manifests if it dies: all it knows can be
+seen in the project folder.
+"""
+
+import os
+import pickle
+import socket
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+
+from foldsmith.errors import FoldsmithError, OutputError, TrainingError, one_line
+from foldsmith.project import ProjectFolder
+from foldsmith.run.events import Begun, Ended, Epoch, Event, Said, lines_told, portable
+from foldsmith.run.execute import Options, execute_alone, held_by
+from foldsmith.run.plan import Plan, Step
+from foldsmith.run.resource_requests import Request
+from foldsmith.run.run_state import Course
+from foldsmith.run.state import Speeds, StepState
+from foldsmith.steps.registry import types_of
+from foldsmith.training.extensions import EpochReport
+from foldsmith.utils.locking import is_free
+from foldsmith.utils.machine import use_cores
+
+# How often Ray begins a step again whose process or node has died.
+RETRIES = 3
+
+# A worker of a dead node, or of a dead coordinator, may need a moment to die itself.
+_DYING_S = 60.0
+
+# Events that are kept for those who watch; what is older is in the log file.
+_KEPT = 10_000
+
+# An actor whose run has ended waits so long for those who watch to ask how.
+_LINGER_S = 3.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a coordinator is to do; a few kilobytes.
+
+    The steps are those of when the run was asked for: what is written into files since then
+    matters to the next run, as without Ray.
+
+    Attributes:
+        project: The project.
+        steps: All steps of the plan.
+        chosen: Labels of those to run.
+        options: How steps are done.
+        requests: Label -> what a step is given, for those that were not done.
+        asked: What the command asked for, to know another that asks for the same.
+        log: File that everything said goes to.
+    """
+
+    project: ProjectFolder
+    steps: tuple[Step, ...]
+    chosen: frozenset[str]
+    options: Options
+    requests: dict[str, Request]
+    asked: tuple[Any, ...]
+    log: Path
+
+    def course(self) -> Course:
+        """Return the run, as far as it is."""
+        types = types_of(self.project)
+        chosen = tuple(step for step in self.steps if step.label in self.chosen)
+        plan, part = (Plan(self.project, steps, types) for steps in (self.steps, chosen))
+        return Course(plan, part, self.options)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run has ended.
+
+    Attributes:
+        failed: Label -> error of what has failed and did not keep the rest from being run.
+        error: What has ended it before its time, if anything has.
+    """
+
+    failed: dict[str, str]
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A run as it is, for who begins to watch.
+
+    Attributes:
+        asked: As :class:`Job`.
+        chosen: The steps to run.
+        states: Label -> state of each.
+        speeds: What has been measured.
+        running: Label -> seconds since it began.
+    """
+
+    asked: tuple[Any, ...]
+    chosen: tuple[Step, ...]
+    states: dict[str, StepState]
+    speeds: Speeds
+    running: dict[str, float]
+
+
+@dataclass(frozen=True)
+class News:
+    """What has happened since somebody last asked.
+
+    Attributes:
+        name: Name of the coordinator, another one when it was begun again.
+        until: Number of events so far.
+        picture: The run as it is now, for who does not know this coordinator.
+        events: What has happened since.
+        end: How the run has ended, if it has.
+    """
+
+    name: str
+    until: int
+    picture: Picture | None
+    events: list[Event]
+    end: End | None
+
+
+class Coordinator:
+    """Submits each step when what it needs is done; made an actor by the engine.
+
+    Args:
+        job: A pickled :class:`Job`: reading it imports the project's own Python.
+    """
+
+    def __init__(self, job: bytes) -> None:
+        self._name = uuid.uuid4().hex
+        self._events: deque[Event] = deque(maxlen=_KEPT)
+        self._n_events = 0
+        self._telling = threading.Lock()
+        self._attempts: dict[str, int] = {}
+        self._began: dict[str, float] = {}
+        self._broken: Exception | None = None
+        self._end: End | None = None
+        self._last_asked = time.monotonic()
+        self._me = ray.get_runtime_context().current_actor
+        try:
+            self._job: Job = pickle.loads(job)
+            self._course: Course = self._job.course()
+        except Exception as error:  # an actor that cannot be made would say it in Ray's words
+            self._end = End({}, portable(error))
+            return
+        # A thread, not a method that somebody calls: it runs again whenever the actor does.
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def begin(self, label: str, host: str) -> int:
+        """Take down that a step begins; return for which time."""
+        self._attempts[label] = attempt = self._attempts.get(label, 0) + 1
+        self._began[label] = time.monotonic()
+        state = self._course.states[label]
+        why = state.why or state.status
+        if attempt > 1:
+            why = f"its process or node has died; attempt {attempt} of {1 + RETRIES}"
+        head = self._course.head(self._step(label))
+        self.tell([Said("", f"{head}: {why} (on {host})"), Begun(label)])
+        return attempt
+
+    def tell(self, events: list[Event]) -> None:
+        """Take down what has happened."""
+        for event in events:
+            if isinstance(event, Epoch):
+                self._course.epoch(self._step(event.label), event.report)
+            with self._telling:
+                self._events.append(event)
+                self._n_events += 1
+                if isinstance(event, Said):
+                    with self._job.log.open("a", encoding="utf-8") as file:
+                        print(event, file=file)
+
+    def news(self, name: str | None, first: int | None) -> News:
+        """Return what has happened.
+
+        Args:
+            name: Of the coordinator that gave the last news; None if there were none.
+            first: Number of the first event to tell; None for what comes from now on.
+        """
+        self._last_asked = time.monotonic()
+        end = self._end  # before the events, so that none is missed
+        with self._telling:
+            until = self._n_events
+            if name not in (None, self._name):
+                first = 0
+            gone = until - len(self._events)
+            events = list(self._events)[max(0, (until if first is None else first) - gone) :]
+        picture = None if name == self._name else self._picture()
+        return News(self._name, until, picture, events, end)
+
+    def _picture(self) -> Picture | None:
+        if self._end is not None:
+            return None
+        course, now = self._course, time.monotonic()
+        running = {label: now - began for label, began in dict(self._began).items()}
+        speeds = Speeds(dict(course.speeds.epoch_s), dict(course.speeds.step_s))
+        steps = course.chosen.steps
+        return Picture(self._job.asked, steps, dict(course.states), speeds, running)
+
+    def _step(self, label: str) -> Step:
+        return next(step for step in self._course.chosen.steps if step.label == label)
+
+    def _run(self) -> None:
+        try:
+            self._steps()
+        except Exception as error:
+            self._broken = portable(error)
+        self._end = End(self._course.failed, self._broken)
+        # Those who watch learn of the end; then nobody needs this process any more.
+        while time.monotonic() - self._last_asked < _LINGER_S:
+            time.sleep(_LINGER_S / 10)
+        ray.kill(self._me)
+
+    def _steps(self) -> None:
+        waiting = list(self._course.chosen.steps)
+        running: dict[Any, Step] = {}
+        while True:
+            for step in list(waiting):
+                ahead = {other.label for other in [*waiting, *running.values()]}
+                if self._broken is None and not ahead & set(step.needs):
+                    waiting.remove(step)
+                    if self._course.to_run(step) is not None:
+                        running[self._submit(step)] = step
+                    elif step.label not in self._course.failed:
+                        self.tell([Ended(step.label, self._course.states[step.label])])
+            if not running:
+                return
+            (task,), _ = ray.wait(list(running), num_returns=1)
+            self._finish(task, running.pop(task))
+            if self._broken is not None:
+                # What runs may come to its end; what only waits for its turn need not begin.
+                for task, step in running.items():
+                    if step.label not in self._began:
+                        ray.cancel(task)
+
+    def _submit(self, step: Step) -> Any:
+        request = self._job.requests.get(step.label)
+        if request is None:
+            raise OutputError(
+                f"{step.folder}: '{step.label}' was done when the run began and is not any more; "
+                "give the command again"
+            )
+        # Preprocessing decodes the photos of all trainings; any other step is enough for itself.
+        steps = self._job.steps if step.kind == "preprocess" else (step,)
+        task = ray.remote(max_calls=1)(run_step).options(  # a process of its own
+            name=step.label,
+            num_cpus=request.cpus,
+            num_gpus=request.gpus,
+            memory=None if request.memory_gib is None else int(request.memory_gib * 2**30),
+            max_retries=RETRIES,
+        )
+        payload = pickle.dumps((self._job.project, steps))
+        return task.remote(self._me, payload, step.label, self._job.options, request)
+
+    def _finish(self, task: Any, step: Step) -> None:
+        """Take down how a task has ended."""
+        try:
+            outcome: StepState | Exception = ray.get(task)
+        except TaskCancelledError:
+            return
+        except RayTaskError as error:
+            outcome = portable(error.cause, step.label)
+        except RayError as error:  # its worker or node, more often than it is begun again
+            outcome = TrainingError(
+                f"{step.label}: its process has died {1 + RETRIES} times, the last time: "
+                f"{one_line(error)[:300]}"
+            )
+        self._began.pop(step.label, None)
+        if isinstance(outcome, StepState):
+            self._course.states[step.label] = outcome
+            self.tell([Ended(step.label, outcome)])
+            return
+        self.tell(
+            [
+                Said("", f"foldsmith: {outcome}", is_error=True),
+                Ended(step.label, self._course.states[step.label], failed=True),
+            ]
+        )
+        if isinstance(outcome, TrainingError):
+            # The other trainings may be well; this one is told of again at the end.
+            self._course.failed[step.label] = str(outcome)
+        elif self._broken is None:
+            self._broken = outcome
+
+
+def run_step(
+    coordinator: Any, payload: bytes, label: str, options: Options, request: Request
+) -> StepState | Exception:
+    """Do one step: the task of Ray.
+
+    Args:
+        coordinator: The actor, which is told how it goes.
+        payload: Pickled project and steps, among them the one to do.
+        label: Its label.
+        options: How steps are done.
+        request: What it is given.
+
+    Returns:
+        Its state afterwards; or what people have to mend, for which Ray need not try again.
+    """
+    if not request.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it as it is then
+    torch.set_num_threads(request.threads)
+    use_cores(request.threads)
+    # What a lock names as its holder.
+    sys.argv = ["foldsmith", f"(Ray: {label})"]
+    try:
+        with lines_told(label, coordinator.tell.remote):
+            try:
+                return _do(coordinator, payload, label, options)
+            except (FoldsmithError, OSError, MemoryError) as error:
+                return portable(error)
+            except Exception:
+                traceback.print_exc()
+                raise
+    finally:
+        # All that was told has arrived when this has.
+        _answer(coordinator.tell.remote([]))
+
+
+def _do(coordinator: Any, payload: bytes, label: str, options: Options) -> StepState:
+    project: ProjectFolder
+    steps: tuple[Step, ...]
+    project, steps = pickle.loads(payload)
+    os.chdir(project.folder)
+    step = next(step for step in steps if step.label == label)
+    attempt: int = _answer(coordinator.begin.remote(label, socket.gethostname()))
+    if attempt > 1 + RETRIES:
+        # Ray does not count what it has killed for want of memory.
+        raise TrainingError(
+            f"{label}: its process has died {attempt - 1} times, maybe for want of memory; say "
+            f"how much it needs (resources/{step.kind}/memory_gib in project.yml)"
+        )
+    until = time.monotonic() + _DYING_S
+    for folder in held_by(step, project):
+        is_free(folder, max(0.0, until - time.monotonic()))
+    plan = Plan(project, steps, types_of(project))
+
+    def listen(report: EpochReport) -> None:
+        coordinator.tell.remote([Epoch(label, report)])
+
+    # What is to be done is decided here: an attempt goes on where the one before has died.
+    return execute_alone(step, plan, options, listen)
+
+
+def _answer(asked: Any) -> Any:
+    """Return what an actor answers to a task.
+
+    Not by ``ray.get``, in which a task counts as idle: Ray would give its CPUs to another one.
+    """
+    return asked.future().result()

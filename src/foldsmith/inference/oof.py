@@ -1,0 +1,120 @@
+"""Out-of-fold predictions and their scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from foldsmith.targets.losses import Loss
+from foldsmith.targets.metrics import Metric
+from foldsmith.targets.scoring import score_logits, score_predictions
+from foldsmith.targets.task import Task
+
+
+@dataclass(frozen=True)
+class FoldLogits:
+    """What one fold's model says of the photos it did not see.
+
+    Attributes:
+        fold: The fold.
+        epoch: Epoch of its snapshot; None where nothing is trained by epochs.
+        rows: Rows of the train table, shape (n,).
+        logits: Shape (n, n_outputs).
+        task: How they become predictions; what the target was learned in units of is the fold's.
+    """
+
+    fold: int
+    epoch: int | None
+    rows: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+    task: Task
+
+
+def collect_oof(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.float32]:
+    """Put the folds' logits in the order of the train table.
+
+    Args:
+        parts: Every fold once.
+        n_train: Rows of the train table.
+
+    Returns:
+        Shape (n_train, n_outputs).
+
+    Raises:
+        ValueError: The folds do not hold every row exactly once.
+    """
+    return in_table_order([(part.rows, part.logits) for part in parts], n_train)
+
+
+def in_table_order(
+    parts: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]], n_train: int
+) -> npt.NDArray[np.float32]:
+    """Return values of rows in the order of a table.
+
+    Args:
+        parts: Rows, shape (n,), and their values, shape (n, width), every row once.
+        n_train: Rows of the table.
+
+    Returns:
+        Shape (n_train, width).
+
+    Raises:
+        ValueError: The parts do not hold every row exactly once.
+    """
+    rows = np.concatenate([rows for rows, _ in parts])
+    if len(rows) != n_train or len(np.unique(rows)) != n_train:
+        raise ValueError(f"the folds hold {len(rows)} rows of {n_train}, each must be there once")
+    ordered = np.empty((n_train, parts[0][1].shape[1]), dtype=np.float32)
+    for chosen, values in parts:
+        ordered[chosen] = values
+    return ordered
+
+
+def oof_predictions(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.float64]:
+    """Return what the folds' models predict, in the order of the train table, shape (n_train,)."""
+    predictions = np.empty(n_train, np.float64)
+    for part in parts:
+        predictions[part.rows] = part.task.predict(part.logits)
+    return predictions
+
+
+def score_table(
+    parts: Sequence[FoldLogits],
+    labels: npt.NDArray[np.float64],
+    loss: Loss,
+    metric: Metric,
+) -> pd.DataFrame:
+    """Score each fold and, in the last row, all out-of-fold predictions together.
+
+    Args:
+        parts: Every fold once.
+        labels: What the task learns of the train table, shape (n_train,).
+        loss: Loss of (logits, encoded targets).
+        metric: What the predictions are judged by.
+
+    Returns:
+        Columns fold, epoch, loss, metric; the last row's fold is ``oof``, its epoch empty.
+    """
+    logits = collect_oof(parts, len(labels))
+    # Each photo's as the model of its fold learns it.
+    codes = np.empty(len(labels), parts[0].task.codes(labels[:1]).dtype)
+    for part in parts:
+        codes[part.rows] = part.task.codes(labels[part.rows])
+
+    def loss_of(rows: npt.NDArray[np.int64] | slice) -> float:
+        encoded = parts[0].task.encode(torch.from_numpy(codes[rows]))
+        return float(loss(torch.from_numpy(logits[rows]), encoded))
+
+    records: list[tuple[object, object, float, float]] = []
+    for part in parts:
+        of_fold = score_logits(part.task, metric, part.logits, labels[part.rows])
+        records.append((part.fold, part.epoch, loss_of(part.rows), of_fold))
+    pooled = score_predictions(
+        parts[0].task, metric, oof_predictions(parts, len(labels)), logits, labels
+    )
+    records.append(("oof", None, loss_of(slice(None)), pooled))
+    table = pd.DataFrame(records, columns=["fold", "epoch", "loss", "metric"])
+    return table.astype({"epoch": "Int64"})

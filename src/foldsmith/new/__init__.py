@@ -1,0 +1,1 @@
+"""Create a project: inspect images and tables, propose settings, write the files."""

@@ -1,0 +1,204 @@
+"""The choices of a new project: named, guessed or asked for, each printed with its reason."""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from foldsmith.data.folds import ClassSizes
+from foldsmith.errors import DataError
+from foldsmith.new.files import OF_PROBABILITIES, OF_SCALES, NewMetric
+from foldsmith.new.survey.columns import Guess, Source, called_like_class
+from foldsmith.new.survey.targets import Target, is_text, may_be_ids
+from foldsmith.project.budget import Budget
+from foldsmith.utils.formatting import brief
+
+# From a question, the answers and the best guess to an answer.
+Ask = Callable[[str, Sequence[str], str], str]
+
+NO_GROUP = "none"
+
+# Answers to the question what numbers are.
+_SCALE, _CLASSES = "scale", "classes"
+
+# From so many photos on, the largest models are worth their time.
+_LARGE = 20_000
+
+
+class Decisions:
+    """Takes, asks for or guesses columns, and prints each with its reason.
+
+    Args:
+        ask: Asks a person where several answers are possible; None if nobody can be asked.
+        yes: Ask nothing, and take the column that is called as people call such columns.
+    """
+
+    def __init__(self, ask: Ask | None, yes: bool) -> None:
+        self._ask = None if yes else ask
+        self._yes = yes
+        self._taken: list[str] = []
+
+    def __call__(
+        self, what: str, source: Source, given: str | None, guess: Callable[[], Guess]
+    ) -> str:
+        """Return the column that there must be."""
+        column = self.optional(what, source, given, guess)
+        assert column is not None, f"a guess of the {what} is a column or an error"
+        return column
+
+    def optional(
+        self, what: str, source: Source, given: str | None, guess: Callable[[], Guess]
+    ) -> str | None:
+        """Return the column, or None if there is none.
+
+        Args:
+            what: Name of the flag, without dashes.
+            source: The table.
+            given: The column that was named.
+            guess: Looks for it.
+
+        Raises:
+            DataError: Several columns are possible, and nobody can be asked.
+        """
+        column, why = self._choose(what, source, given, guess)
+        print(f"{what:<8} {column or 'none'}{why}")
+        if column is not None:
+            self._taken.append(column)
+        return column
+
+    def _choose(
+        self, what: str, source: Source, given: str | None, guess: Callable[[], Guess]
+    ) -> tuple[str | None, str]:
+        """Return the column and why it is the one."""
+        columns = source.table.columns
+        if given is not None:
+            if what == "group" and given == NO_GROUP and given not in columns:
+                return None, ", as named"
+            source.has(given, f"--{what}")
+            return given, ", as named"
+        found = guess()
+        if found.column is None or not found.others:
+            return found.column, f": {found.why}"
+        if self._yes and (found.preferred or what == "group"):
+            return found.column, f": {found.why} (or {', '.join(found.others)}: --{what})"
+        answer = self._answer(what, source, found, found.column)
+        return answer if answer in columns else None, ", as answered"
+
+    def _answer(self, what: str, source: Source, found: Guess, best: str) -> str:
+        choices = [best, *found.others, *([NO_GROUP] if what == "group" else [])]
+        if self._ask is None:
+            first = ", or take the first with --yes" if found.preferred or what == "group" else ""
+            raise DataError(
+                f"{source.file}: which column is the {what}? It may be {', '.join(choices)}; name "
+                f"it with --{what}{first}"
+            )
+        # Any column may be meant, not only those that look like it.
+        known = {*choices, *self._taken}
+        others = [name for name in source.table.columns if name not in known]
+        return self._ask(f"Which column is the {what}?", [*choices, *others], best)
+
+    def has_order(
+        self,
+        source: Source,
+        column: str,
+        metric: NewMetric | None,
+        classes: bool | None,
+        folders: bool,
+    ) -> bool:
+        """Return whether the target is a scale; if not, it is classes without an order.
+
+        Texts and folders are classes, unless a metric of scales is named. Numbers are a scale,
+        unless they may be ids of classes and the metric is Accuracy or the column is called like
+        classes; where somebody can be asked, it is asked.
+
+        Args:
+            source: The table of the labelled photos.
+            column: Its target column.
+            metric: The metric that was named.
+            classes: Whether they are classes, if that was named.
+            folders: They are names of folders.
+
+        Raises:
+            DataError: What was named contradicts itself.
+        """
+        if classes is not None:
+            if classes and metric in OF_SCALES:
+                raise DataError(
+                    f"--classes are without an order, and --metric {metric} judges a scale; leave "
+                    "out one of them"
+                )
+            return not classes
+        if metric in OF_SCALES:
+            return True
+        if folders or is_text(source, column):
+            return False
+        if metric in OF_PROBABILITIES or not may_be_ids(source, column):
+            return True
+        best = _CLASSES if metric == "Accuracy" or called_like_class(column) else _SCALE
+        if self._ask is None:
+            return best == _SCALE
+        question = (
+            f"Are the numbers of {column} a scale, or do they number classes without an order?"
+        )
+        return self._ask(question, [_SCALE, _CLASSES], best) == _SCALE
+
+
+def choose_metric(named: NewMetric | None, target: Target, ordered: bool, column: str) -> NewMetric:
+    """Return the metric, and print how the target is understood, and how to change that."""
+    metric: NewMetric = named or ("RMSE" if ordered else "Accuracy")
+    listed = ", ".join(map(brief, target.labels_in_order[:8]))
+    listed += ", ..." if len(target.labels_in_order) > 8 else ""
+    if not ordered:
+        numeric = all(name.replace("-", "", 1).isdecimal() for name in target.classes)
+        print(f"classes  {listed}: no order is assumed")
+        how = "--scale" if numeric else "--metric QWK, RMSE or MAE"
+        print(f"         (for steps of one scale, in this order: {how})")
+    elif target.classes:
+        print(f"classes  {listed}: taken for steps of one scale, in this order")
+        print("         (for classes without an order: --classes)")
+    elif target.few and metric not in OF_PROBABILITIES:
+        print("classes  the numbers are taken for a scale")
+        print("         (where they only number classes: --classes)")
+    if target.repeats or not ordered:
+        # With a colon: names may be numbers too.
+        names = [f"{name}:" for name in target.labels_in_order]
+        sizes = ClassSizes.of([f"{name}:" for name in target.labels], names)
+        print(f"photos   {sizes.summary()}")
+    for note in target.notes:
+        print(f"note: {brief(column)}: {note}")
+    why = ", as named" if named else ": numbers, a scale" if ordered else ": classes"
+    print(f"metric   {metric}{why}")
+    return metric
+
+
+def choose_budget(named: Budget | None, n_photos: int) -> Budget:
+    """Return the budget, and print why."""
+    if named is not None:
+        print(f"budget   {named}, as named")
+        return named
+    from foldsmith.models.devices import kind_of_device
+
+    budget: Budget = "small"
+    why = "no GPU"
+    if kind_of_device("auto") != "cpu":
+        budget = "large" if n_photos >= _LARGE else "medium"
+        why = f"{n_photos:,} photos and a GPU"
+    print(f"budget   {budget}: {why}")
+    return budget
+
+
+def say_folds(settings_text: str, why: str, target: Target, n_splits: int, classes: bool) -> None:
+    """Print how the photos are split, why in fewer than five folds, and which classes are small."""
+    print(f"folds    {settings_text}{f': {why}' if why else ''}")
+    if classes:
+        warning = ClassSizes.of(target.labels, target.labels_in_order).warning(n_splits)
+        if warning:
+            print(f"note: {warning}")
+
+
+def skip_rows(
+    source: Source, wrong: pd.Series, id_column: str, reason: str, skipped: list[dict[str, str]]
+) -> Source:
+    """Return a table without some rows, and add these to those that were skipped."""
+    ids = source.table[id_column][wrong]
+    skipped += [{"table": source.file.name, "id": text, "reason": reason} for text in ids]
+    return Source(source.table[~wrong].reset_index(drop=True), source.file)

@@ -1,0 +1,366 @@
+"""The files of a new project: templates, filled in with what was found in the data."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any, Literal
+
+import pandas as pd
+
+from foldsmith.config.experiment import RECIPES
+from foldsmith.data.intensity import IntensityRange, range_text
+from foldsmith.errors import UNSUPPORTED, OutputError
+from foldsmith.new.survey.targets import Target
+from foldsmith.project.budget import Budget
+from foldsmith.project.project_file import (
+    PROJECT_FILE,
+    TEMPLATE,
+    TEMPLATE_OF_CLASSES,
+    FoldSettings,
+)
+from foldsmith.steps.output_folder import shown
+from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text
+from foldsmith.utils.formatting import counted
+from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
+
+NewMetric = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
+
+# Metrics of a scale, and those of class probabilities; Accuracy may be either.
+OF_SCALES: tuple[NewMetric, ...] = ("RMSE", "MAE", "QWK")
+OF_PROBABILITIES: tuple[NewMetric, ...] = ("LogLoss", "AUC")
+
+README = "README.md"
+_PRETRAINING = Path("exp_config/300.yml")
+
+# What the project file says of a target that is a scale.
+_SCALE = """\
+target_range: {range}
+
+# The values of the classes; [] for n_classes of them, evenly spaced over target_range.
+n_classes: {n_classes}
+class_values: {class_values}"""
+
+_METRICS = "RMSE, MAE, QWK or Accuracy"
+_METRICS_OF_CLASSES = "Accuracy, LogLoss or AUC"
+
+# What it says of images with more than 8 bits per channel.
+_INTENSITY = """
+
+# The images have more than 8 bits per channel: these values become black (0) and white (255), in
+# between linearly. One scale for all images, new ones too, so that brighter ones stay brighter.
+intensity_range: {}"""
+
+# Values of the project file that nobody has set yet.
+TO_FILL_IN = {
+    "how_made": "Set these lines.",
+    "image_path": "photos/{photo_id}.jpg",
+    "intensity": "",
+    "id_column": "photo_id",
+    "about_target": "# The column to predict, a number, and its lowest and highest possible value.",
+    "target_column": "target",
+    "target_values": _SCALE.format(range="[0, 3]", n_classes=4, class_values="[]"),
+    "metrics": _METRICS,
+    "group_column": "group",
+    "method": "StratifiedGroupKFold",
+    "n_splits": 5,
+    "metric": "RMSE",
+    "batch": "",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a project is made of.
+
+    Attributes:
+        train: The table of the labelled photos, as it is to be written.
+        test: That of the photos to predict.
+        skipped: Rows that were left out: table, id, reason.
+        links: Name of each link in ``input`` -> folder of photos.
+        id_column: Column of the ids.
+        path_column: Column of the photos' paths.
+        source_column: Column of the targets as they were.
+        target_column: Column of the targets as the project takes them.
+        group_column: Column of the groups, if there are groups.
+        target: What the targets are.
+        ordered: They are a scale; if not, classes without an order.
+        folds: How to split.
+        metric: What predictions are judged by.
+        budget: How much time it may take.
+        intensity: Scale of images with more than 8 bits per channel, if there are any.
+    """
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    skipped: pd.DataFrame
+    links: Mapping[str, Path]
+    id_column: str
+    path_column: str
+    source_column: str
+    target_column: str
+    group_column: str | None
+    target: Target
+    ordered: bool
+    folds: FoldSettings
+    metric: NewMetric
+    budget: Budget
+    intensity: IntensityRange | None
+
+    @property
+    def unordered(self) -> bool:
+        """The targets are classes without an order."""
+        return not self.ordered
+
+    @property
+    def of_classes(self) -> bool:
+        """What is wanted are probabilities of classes."""
+        return self.unordered or self.metric in OF_PROBABILITIES
+
+
+def project_values(folder: Path, found: Found) -> dict[str, Any]:
+    """Return what the project file says."""
+    return {
+        "how_made": "Found in the data by 'foldsmith new': look it over.",
+        "name": own_name(folder),
+        "image_path": scalar_yaml(f"{{{found.path_column}}}"),
+        "intensity": ""
+        if found.intensity is None
+        else _INTENSITY.format(range_text(found.intensity)),
+        "id_column": scalar_yaml(found.id_column),
+        "about_target": _about_target(found),
+        "target_column": scalar_yaml(found.target_column),
+        "target_values": _target_values(found),
+        "metrics": _METRICS_OF_CLASSES if found.of_classes else _METRICS,
+        "group_column": scalar_yaml(found.group_column),
+        "method": found.folds.method,
+        "n_splits": found.folds.n_splits,
+        "metric": found.metric,
+        "budget": found.budget,
+        "batch": _batch(found.budget, len(found.train) + len(found.test)),
+    }
+
+
+def _target_values(found: Found) -> str:
+    """Return the lines of the project file on the values of the target."""
+    target = found.target
+    if found.unordered:
+        return "class_names:\n" + "\n".join(f"- {scalar_yaml(name)}" for name in target.classes)
+    return _SCALE.format(
+        range=_numbers(target.range),
+        n_classes=target.n_classes,
+        class_values=_numbers(target.class_values),
+    )
+
+
+def _batch(budget: Budget, n_photos: int) -> str:
+    """Return the pretraining's line for a smaller batch, where the photos do not fill one."""
+    recipe = read_yaml(RECIPES / "recommended_pretraining.yml")
+    if n_photos >= recipe["loader/train/batch_size"][budget]:
+        return ""
+    fits = 2 ** (n_photos.bit_length() - 1)
+    why = "# The recipe's batch is larger than all photos together."
+    return f"\n{why}\nloader/train/batch_size: {fits}"
+
+
+def _about_target(found: Found) -> str:
+    """Return the comment above the target."""
+    classes = found.target.classes
+    if not classes:
+        return str(TO_FILL_IN["about_target"])
+    if found.unordered:
+        return (
+            "# The column to predict, a text, and its classes, which have no order. For steps of "
+            "a scale,\n# begin anew with 'foldsmith new ... --scale'."
+        )
+    lines = [
+        f"The column to predict: the classes of {on_one_line(found.source_column)} as numbers, in "
+        "the order below;",
+        f"for another order, change the numbers of {found.target_column} in input/train.csv. The "
+        "experiments",
+        "take them for steps of one scale. For classes without an order, begin anew with",
+        "'foldsmith new ... --classes'.",
+        *(f"  {number} = {on_one_line(name)}" for number, name in enumerate(classes)),
+    ]
+    return "\n".join(f"# {line}" for line in lines)
+
+
+def readme_values(folder: Path, found: Found) -> dict[str, str]:
+    """Return what the README says."""
+    target, added = found.target, f"the photo's `{found.path_column}`"
+    what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
+    if found.unordered:
+        what = f"{len(target.classes)} classes"
+    elif target.classes:
+        what = f"{len(target.classes)} classes (their order is in `project.yml`)"
+        added += f" and the number of its class, `{found.target_column}`"
+    groups = "every photo by itself"
+    if found.group_column is not None:
+        groups = f"no {on_one_line(found.group_column)} in two of them"
+    submission = "`submission.csv`: the predictions to hand in;"
+    fine_tunings = (
+        "`exp_config/410.yml`, `420.yml` | fine-tuning as regression, as a label distribution"
+    )
+    if found.of_classes:
+        submission += " `probabilities.csv`: those of each class;"
+        fine_tunings = "`exp_config/410.yml` | fine-tuning as classification"
+    to_predict = f"{counted(len(found.test), 'photo')} to predict."
+    if not len(found.test):
+        submission = "`submission.csv`: empty, as there is nothing to predict;"
+        to_predict = (
+            "no photos to predict.\n\nTo predict some later, put them below `input`, their ids and "
+            f"paths into `input/test.csv` ({', '.join(found.test.columns)}), and run the same "
+            "command. It begins anew, since the pretraining sees all photos."
+        )
+    return {
+        "title": folder.resolve().name,
+        "summary": f"{counted(len(found.train), 'labelled photo')}; target "
+        f"{on_one_line(found.source_column)}, {what}; {found.folds.n_splits} folds, {groups}; "
+        f"{to_predict}",
+        "submission": submission,
+        "fine_tunings": fine_tunings,
+        "added": added,
+        "links": ", ".join(f"`input/{name}`" for name in found.links),
+    }
+
+
+def on_one_line(text: str) -> str:
+    """Return a text of the data for a comment or a README: on one line."""
+    return " ".join(text.split())
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """Return numbers as YAML, with all their digits."""
+    return str([int(v) if v == int(v) and abs(v) < 1e15 else v for v in values])
+
+
+def own_name(folder: Path) -> str:
+    """Return the name of a project: that of its folder, as YAML."""
+    return scalar_yaml(folder.resolve().name)
+
+
+@dataclass(frozen=True)
+class LinkToPhotos:
+    """A link to a folder of photos: relative if the project holds it, so that it may move.
+
+    Attributes:
+        target: The folder, absolute.
+        project: The project folder.
+    """
+
+    target: Path
+    project: Path
+
+    def leads_to(self, link: Path) -> Path:
+        """Return the path that the link points to."""
+        if not self.target.is_relative_to(os.path.abspath(self.project)):
+            return self.target
+        return Path(os.path.relpath(self.target, os.path.abspath(link.parent)))
+
+    def make(self, link: Path) -> None:
+        """Make the link.
+
+        Raises:
+            OutputError: The file system has no links.
+        """
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            link.symlink_to(self.leads_to(link), target_is_directory=True)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            raise OutputError(
+                f"{shown(link)}: this file system has no links, as that of Google Drive; make the "
+                "project on a local disk, and keep its folder output there by a link to it "
+                "(notebooks/colab.ipynb shows it)"
+            ) from None
+
+
+# The path of each file in the new project -> its text or table, or the link that it is.
+Content = str | pd.DataFrame | LinkToPhotos
+Contents = Mapping[Path, Content]
+
+
+def templates(of_classes: bool) -> dict[Path, Path]:
+    """Return the YAML files of a new project: their paths in it -> their templates.
+
+    Args:
+        of_classes: The experiments predict probabilities of classes.
+    """
+    found = {path.relative_to(TEMPLATE): path for path in sorted(TEMPLATE.rglob("*.yml"))}
+    if not of_classes:
+        return found
+    own = sorted(TEMPLATE_OF_CLASSES.rglob("*.yml"))
+    shared = (Path(PROJECT_FILE), _PRETRAINING)
+    return {name: found[name] for name in shared} | {
+        path.relative_to(TEMPLATE_OF_CLASSES): path for path in own
+    }
+
+
+def filled_in(names: Mapping[Path, Path], values: Mapping[str, Any]) -> dict[Path, str]:
+    """Return the text of each file of the project, from its template."""
+    return {
+        name: Template(template.read_text(encoding="utf-8")).substitute(values)
+        for name, template in names.items()
+    }
+
+
+def write_all(folder: Path, contents: Contents, others: Iterable[Path] = ()) -> None:
+    """Write the files of a new project, the project file last.
+
+    A file that already has the right content is kept, so that a killed command can be run again.
+    The project file comes last: if it exists, the project is complete.
+
+    Args:
+        folder: The project folder; made if it is not there.
+        contents: What to write.
+        others: Further files that must not be there: those of another kind of project.
+
+    Raises:
+        OutputError: A file exists already and has other content. Nothing is written then.
+    """
+    refuse_finished(folder)
+    for name in (*others, *contents):
+        path = folder / name
+        ours = name in contents and _is_written(path, contents[name])
+        if os.path.lexists(path) and not ours:
+            raise OutputError(f"{path}: exists already; name another folder")
+    for name in sorted(contents, key=lambda path: path.name == PROJECT_FILE):
+        path, content = folder / name, contents[name]
+        remove_leftovers_of(path)
+        there = os.path.lexists(path)
+        if isinstance(content, LinkToPhotos):
+            if not there:
+                content.make(path)
+            print(f"linked {shown(path)} to {content.target}")
+        elif isinstance(content, pd.DataFrame):
+            if not there:
+                write_csv(path, content)
+            print(f"wrote {shown(path)}: {counted(len(content), 'row')}")
+        else:
+            if not there:
+                write_text(path, content)
+            print(f"wrote {shown(path)}")
+
+
+def refuse_finished(folder: Path) -> None:
+    """Make sure that there is no project in a folder yet.
+
+    Raises:
+        OutputError: There is one.
+    """
+    path = folder / PROJECT_FILE
+    if os.path.lexists(path):
+        raise OutputError(f"{path}: exists already; name another folder")
+
+
+def _is_written(path: Path, content: Content) -> bool:
+    """Return whether a path already has the content that is to be written."""
+    if isinstance(content, LinkToPhotos):
+        return path.is_symlink() and Path(os.readlink(path)) == content.leads_to(path)
+    if not path.is_file():
+        return False
+    if isinstance(content, pd.DataFrame):
+        return path.read_bytes() == content.to_csv(index=False).encode()
+    return path.read_text(encoding="utf-8", errors="replace") == content

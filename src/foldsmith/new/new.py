@@ -1,0 +1,400 @@
+"""A new project: the recommended recipe, and a project file to fill in or made from the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from foldsmith.data.folds import own_folds
+from foldsmith.data.intensity import IntensityRange, range_text
+from foldsmith.data.intensity_proposal import first_range
+from foldsmith.errors import DataError
+from foldsmith.new.decisions import (
+    Ask,
+    Decisions,
+    choose_budget,
+    choose_metric,
+    say_folds,
+    skip_rows,
+)
+from foldsmith.new.files import (
+    OF_PROBABILITIES,
+    README,
+    TO_FILL_IN,
+    Content,
+    Found,
+    LinkToPhotos,
+    NewMetric,
+    filled_in,
+    own_name,
+    project_values,
+    readme_values,
+    refuse_finished,
+    templates,
+    write_all,
+)
+from foldsmith.new.survey.columns import Source
+from foldsmith.new.survey.folders import class_folders
+from foldsmith.new.survey.guesses import (
+    check_group,
+    guess_group,
+    guess_id,
+    guess_target,
+    locate,
+    other_photo_columns,
+)
+from foldsmith.new.survey.photos import PhotoFolder, ids_of
+from foldsmith.new.survey.targets import choose_folds, examine_target, missing_targets
+from foldsmith.project.budget import Budget
+from foldsmith.project.csv_files import read_texts
+from foldsmith.project.project_file import PROJECT_FILE, TEMPLATE, FoldSettings
+from foldsmith.project.tables import FOLD_COLUMN, numbers
+from foldsmith.steps.output_folder import shown
+from foldsmith.utils.formatting import brief, counted
+
+__all__ = ["Data", "NewMetric", "new_project", "new_project_of"]
+
+_INPUT = Path("input")
+# The links to the photos in it.
+_PHOTOS, _TEST_PHOTOS = "photos", "test_photos"
+# Rows that were left out, with the reason.
+_SKIPPED = "skipped.csv"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a project is to be made of.
+
+    Attributes:
+        images: Folder of the photos.
+        train: Table of the labelled photos; None if ``images`` holds one folder per class.
+        test: Table of the photos to predict, if there is one.
+        test_images: Folder of the photos to predict, if it is another than ``images``.
+        id_column: Name of the id column; None to be found.
+        target_column: Name of the target column; None to be found.
+        group_column: Name of the group column; ``none`` for no groups, None to be found.
+        metric: The metric; None to be chosen.
+        budget: How much time it may take; None to be chosen.
+        classes: Whether targets are classes without an order (False: steps of a scale); None to
+            be found.
+        skip_missing: Leave out rows without a photo or target.
+    """
+
+    images: Path
+    train: Path | None = None
+    test: Path | None = None
+    test_images: Path | None = None
+    id_column: str | None = None
+    target_column: str | None = None
+    group_column: str | None = None
+    metric: NewMetric | None = None
+    budget: Budget | None = None
+    classes: bool | None = None
+    skip_missing: bool = False
+
+
+def new_project(folder: Path, budget: Budget) -> Path:
+    """Write a project file to fill in and the experiments of the recommended recipe.
+
+    Args:
+        folder: The project folder; made if it is not there.
+        budget: How much time it may take.
+
+    Returns:
+        The project file.
+
+    Raises:
+        OutputError: One of the files is there already; nothing is written then.
+    """
+    refuse_finished(folder)
+    values = TO_FILL_IN | {"name": own_name(folder), "budget": budget}
+    write_all(folder, filled_in(templates(of_classes=False), values))
+    print(
+        f"next: set the lines of {shown(folder / PROJECT_FILE)} that say what your data is; then, "
+        f"in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
+    )
+    return folder / PROJECT_FILE
+
+
+def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool = False) -> Path:
+    """Look at photos and tables, and write a project that is ready to run.
+
+    The tables are written anew into its ``input``, with all their columns, the column ``path``
+    and, where targets of text are taken for a scale, one of numbers; the photos stay where they
+    are, behind the link ``input/photos``. How columns are chosen is said by
+    :func:`~foldsmith.new.survey.guesses.guess_id`, ``guess_target`` and ``guess_group``, the rest
+    by ``examine_target``, ``choose_folds`` and
+    :meth:`~foldsmith.new.decisions.Decisions.has_order`. The metric is RMSE for a scale and
+    Accuracy for classes; the budget small without a GPU, else medium, and large from
+    20,000 photos on. Each choice is printed, and the first row with its photo and target.
+
+    Classes without an order, and whatever LogLoss and AUC are to judge, get experiments that
+    predict the probabilities of classes.
+
+    Args:
+        folder: The project folder; made if it is not there.
+        data: The data, and what is known of it.
+        ask: Asks a person where several columns are possible.
+        yes: Ask nothing. Of several possible columns take the one that is called as people call
+            such columns; numbers are a scale unless they may be ids of classes and their column
+            is called so, or the metric is Accuracy.
+
+    Returns:
+        The project file.
+
+    Raises:
+        DataError: The data is wrong, or a column must be named because nobody can be asked.
+        OutputError: One of the files is there already. Nothing is written in either case.
+    """
+    refuse_finished(folder)
+    found = _find(data, Decisions(ask, yes))
+    names = {Path(README): TEMPLATE / README, **templates(found.of_classes)}
+    contents: dict[Path, Content] = {
+        **{_INPUT / name: LinkToPhotos(to, folder) for name, to in found.links.items()},
+        **{_INPUT / "train.csv": found.train, _INPUT / "test.csv": found.test},
+        **({_INPUT / _SKIPPED: found.skipped} if len(found.skipped) else {}),
+        **filled_in(names, project_values(folder, found) | readme_values(folder, found)),
+    }
+    # One project is not to be mixed with another of fewer files.
+    may_be = [*templates(of_classes=False), *templates(of_classes=True)]
+    may_be += [_INPUT / name for name in (_SKIPPED, _PHOTOS, _TEST_PHOTOS)]
+    write_all(folder, contents, others=[name for name in may_be if name not in contents])
+    print(f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml")
+    return folder / PROJECT_FILE
+
+
+def _find(data: Data, decide: Decisions) -> Found:
+    """Look at the data; nothing is written."""
+    others = None
+    if data.test_images is not None:
+        others = PhotoFolder(data.test_images, "--test-images", without=data.images)
+    photos = PhotoFolder(data.images, without=data.test_images)
+    for folder in (photos, others):
+        if folder is not None:
+            _say_photos(folder)
+    train, test = _read(data, photos)
+    n_read = len(train.table), 0 if test is None else len(test.table)
+    skipped: list[dict[str, str]] = []
+
+    known = None if test is None else list(test.table.columns)
+    id_column = decide("id", train, data.id_column, lambda: guess_id(train, photos, known))
+    if data.skip_missing:
+        train = _with_photos(train, id_column, photos, skipped)
+        if test is not None and id_column in test.table.columns:
+            test = _with_photos(test, id_column, others or photos, skipped)
+    paths = locate(train, id_column, photos)
+    for name in other_photo_columns(train, id_column, photos):
+        print(
+            f"note: column {brief(name)} names photos too, which are not used: a row is one photo"
+        )
+    target_column = decide(
+        "target",
+        train,
+        data.target_column,
+        lambda: guess_target(train, id_column, known or [], None if test is None else test.table),
+    )
+    if data.skip_missing:
+        gaps = missing_targets(train, target_column)
+        train = skip_rows(train, gaps, id_column, "no target", skipped)
+        paths = [path for path, gap in zip(paths, gaps, strict=True) if not gap]
+    _say_skipped(skipped, n_read, train)
+    ordered = decide.has_order(
+        train, target_column, data.metric, data.classes, folders=data.train is None
+    )
+    judge = data.metric if data.metric in (*OF_PROBABILITIES, "QWK", "Accuracy") else ""
+    target = examine_target(
+        train,
+        target_column,
+        id_column,
+        as_classes=not ordered,
+        judge=judge,
+        as_text=data.train is None and not ordered,
+    )
+    print(f"example  {brief(paths[0], 60)} -> {brief(train.table[target_column].iloc[0])}")
+    group_column = decide.optional(
+        "group", train, data.group_column, lambda: guess_group(train, id_column, target_column)
+    )
+    _refuse_same(id_column, target_column, group_column)
+    if group_column is not None:
+        check_group(train, group_column)
+    metric = choose_metric(data.metric, target, ordered, target_column)
+    groups = None if group_column is None else train.table[group_column]
+    folds, why = choose_folds(target.values, groups, classes=not ordered)
+    if FOLD_COLUMN in train.table.columns:
+        folds, why = _own_folds(train, folds), f"those of column {FOLD_COLUMN}"
+    n_splits = f"{folds.n_splits} by {folds.method}"
+    say_folds(n_splits, why, target, folds.n_splits, target.repeats or not ordered)
+    n_photos = len(photos.names) + (0 if others is None else len(others.names))
+    budget = choose_budget(data.budget, n_photos)
+
+    path_column = _free_name("path", train, test)
+    new_train = train.table.assign(**{path_column: _below(_PHOTOS, paths)})
+    new_target = target_column
+    if not ordered:
+        new_train[target_column] = target.labels
+    elif target.classes:
+        new_target = _free_name("target", train, test)
+        new_train[new_target] = target.values.astype(int)
+    elif numbers(new_train[target_column]).isna().any():
+        new_train[target_column] = target.values
+    new_test = _test_table(test, id_column, path_column, photos, others, train)
+    _refuse_overlap(data, id_column, path_column, new_train, new_test)
+    used = {*new_train[path_column], *new_test[path_column]}
+    unused = len(set(_below(_PHOTOS, photos.names)) - used)
+    if unused:
+        are = "photo is" if unused == 1 else "photos are"
+        print(f"note: {unused:,} {are} in no table and not used ({shown(photos.folder)})")
+    return Found(
+        train=new_train,
+        test=new_test,
+        skipped=pd.DataFrame(skipped),
+        links={_PHOTOS: photos.folder} | ({} if others is None else {_TEST_PHOTOS: others.folder}),
+        id_column=id_column,
+        path_column=path_column,
+        source_column=target_column,
+        target_column=new_target,
+        group_column=group_column,
+        target=target,
+        ordered=ordered,
+        folds=folds,
+        metric=metric,
+        budget=budget,
+        intensity=_intensity(photos, others),
+    )
+
+
+def _intensity(photos: PhotoFolder, others: PhotoFolder | None) -> IntensityRange | None:
+    """Return the scale of images with more than 8 bits per channel, and print it."""
+    folders = [photos] if others is None else [photos, others]
+    found = first_range([folder.folder / name for folder in folders for name in folder.names])
+    if found is not None:
+        print(
+            f"range    {range_text(found)} becomes 0 to 255: there are images with more than 8 "
+            "bits per channel"
+        )
+    return found
+
+
+def _own_folds(train: Source, folds: FoldSettings) -> FoldSettings:
+    """Return the settings with as many folds as the train table's own column has.
+
+    Raises:
+        DataError: The column holds no folds.
+    """
+    try:
+        own = own_folds(train.table[FOLD_COLUMN])
+    except DataError as error:
+        raise DataError(
+            f"{train.file}: column {FOLD_COLUMN}: {error}; mend or rename the column"
+        ) from None
+    return folds.model_copy(update={"n_splits": own.n_splits})
+
+
+def _with_photos(
+    source: Source, id_column: str, photos: PhotoFolder, skipped: list[dict[str, str]]
+) -> Source:
+    """Return a table without the rows whose photo is missing."""
+    ids = source.table[id_column]
+    missing = ids.map(lambda text: not photos.find(text)).astype(bool)
+    return skip_rows(source, missing, id_column, "no photo", skipped)
+
+
+def _say_skipped(skipped: list[dict[str, str]], n_read: tuple[int, int], train: Source) -> None:
+    """Print how many rows are left out, of which table and why, and the first of them."""
+    reasons = pd.DataFrame(skipped, columns=["table", "id", "reason"])
+    for (table, reason), rows in reasons.groupby(["table", "reason"], sort=False):
+        ids = ", ".join(map(brief, rows["id"].head(3))) + (", ..." if len(rows) > 3 else "")
+        print(f"skipped  {counted(len(rows), 'row')} of {table}: {reason} ({ids})")
+    if (reasons["table"] != train.file.name).any():
+        print("         (the submission will have no row for those of the test table)")
+    if train.table.empty:
+        raise DataError(f"{train.file}: none of {n_read[0]:,} rows has a photo and a target")
+
+
+def _read(data: Data, photos: PhotoFolder) -> tuple[Source, Source | None]:
+    """Return the tables of the labelled photos and, if there is one, of those to predict."""
+    if data.train is None:
+        if data.test is not None:
+            raise DataError("--test needs --train; without tables it is --test-images DIR")
+        return Source(class_folders(photos), photos.folder), None
+    train = Source(read_texts(data.train), data.train)
+    if train.table.empty:
+        raise DataError(f"{data.train}: has a line of column names but no rows")
+    if data.test is None:
+        return train, None
+    return train, Source(read_texts(data.test), data.test)
+
+
+def _test_table(
+    test: Source | None,
+    id_column: str,
+    path_column: str,
+    photos: PhotoFolder,
+    others: PhotoFolder | None,
+    train: Source,
+) -> pd.DataFrame:
+    """Return the table of the photos to predict; without rows if there are none."""
+    prefix = _PHOTOS if others is None else _TEST_PHOTOS
+    if test is not None:
+        test.has(id_column, "the ids")
+        paths = locate(test, id_column, others or photos)
+        return test.table.assign(**{path_column: _below(prefix, paths)})
+    if others is None:
+        return pd.DataFrame({id_column: [], path_column: []}, dtype=object)
+    ids = ids_of(others, prefix, train.table[id_column])
+    return pd.DataFrame({id_column: ids, path_column: _below(prefix, others.names)}, dtype=object)
+
+
+def _refuse_same(id_column: str, target_column: str, group_column: str | None) -> None:
+    if target_column == id_column or group_column in (id_column, target_column):
+        raise DataError(
+            f"id {id_column}, target {target_column} and group {group_column} must be different "
+            "columns; name them with --id, --target and --group"
+        )
+
+
+def _refuse_overlap(
+    data: Data, id_column: str, path_column: str, train: pd.DataFrame, test: pd.DataFrame
+) -> None:
+    # By its photo too: 7 and 7.jpg are two ids of one.
+    twice = train[train[path_column].duplicated(keep=False)]
+    if len(twice):
+        raise DataError(
+            f"{data.train}: column {id_column}: {', '.join(twice[id_column].head(2))} name the "
+            f"same photo, {twice[path_column].iloc[0]}; keep one row of each photo"
+        )
+    both = test[id_column].isin(train[id_column]) | test[path_column].isin(train[path_column])
+    if both.any():
+        raise DataError(
+            f"{data.test}: column {id_column}: "
+            f"{counted(both.sum(), 'photo is', 'photos are')} in {data.train} too, the "
+            f"first is {test[id_column][both].iloc[0]}; a photo is either labelled or to predict"
+        )
+
+
+def _say_photos(found: PhotoFolder) -> None:
+    kinds = sorted({Path(name).suffix[1:].lower() for name in found.names})
+    sides = found.sides()
+    text = "none of a sample can be read" if sides is None else _sides(*sides)
+    print(
+        f"{shown(found.folder)}: {counted(len(found.names), 'photo')} ({', '.join(kinds)}; {text})"
+    )
+    if str(found.left_out):
+        print(f"note: {shown(found.folder)}: not taken for photos: {found.left_out}")
+
+
+def _sides(shortest: int, longest: int) -> str:
+    return f"sides of {shortest} to {longest} px" if shortest < longest else f"{longest} px"
+
+
+def _free_name(name: str, train: Source, test: Source | None) -> str:
+    """Return a name that no column has yet."""
+    taken = {*train.table.columns, *([] if test is None else test.table.columns)}
+    while name in taken:
+        name = f"new_{name}"
+    return name
+
+
+def _below(folder: str, paths: Sequence[str]) -> list[str]:
+    return [f"{folder}/{path}" for path in paths]

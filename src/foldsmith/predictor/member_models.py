@@ -1,0 +1,312 @@
+"""The models behind a finished experiment's predictions, for photos that it has not seen."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from foldsmith.config import Criterion, Experiment, Parts
+from foldsmith.config.settings import MEMBERS
+from foldsmith.data.datasets import PhotoDataset, stored_head
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loose_images import PhotosAtHand
+from foldsmith.data.transforms import Compose, Transform
+from foldsmith.errors import ConfigError, OutputError
+from foldsmith.inference.predict import predict_in_turn
+from foldsmith.models.feature_heads import FeatureHead
+from foldsmith.models.fitted_arrays import read_arrays
+from foldsmith.models.runtime import create_runtime, random_state_kept, seed_everything
+from foldsmith.models.snapshots import load_weights
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.checkpoint_choice import (
+    LABELS,
+    criterion_for,
+    inference_manifest,
+    predicting_command,
+)
+from foldsmith.steps.features import HeadOfFold, head_file, head_of
+from foldsmith.steps.fingerprint import new_photo_inputs, without_pretrained
+from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
+from foldsmith.steps.output_folder import read_resolved, shown
+from foldsmith.steps.registry import types_of
+from foldsmith.targets.task import Task, create_task, task_kept
+from foldsmith.utils.flatten import flatten
+from foldsmith.utils.hashing import FileHashes
+
+Array = npt.NDArray[np.float32]
+
+
+class MemberModels:
+    """What a finished experiment predicts new photos with.
+
+    Args:
+        name: Name of its output folder.
+        experiment: As its inference has run it.
+        models: One per fold, on the CPU; if there are heads, the backbone that all folds share.
+        heads: Of frozen features, what each fold has learned from them; else none.
+
+    Attributes:
+        name: Name of the output folder.
+        experiment: As its inference has run it.
+        models: As given.
+        heads: As given.
+        tasks: How the logits of each fold become predictions, each with the fold's target scale.
+        transforms: What is done to a photo.
+
+    Raises:
+        ConfigError: The experiment's transforms are not those of a list.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        experiment: Experiment,
+        models: Sequence[nn.Module],
+        heads: Sequence[HeadOfFold] = (),
+    ) -> None:
+        self.name = name
+        self.experiment = experiment
+        self.models = list(models)
+        self.heads = list(heads)
+        parts = parts_of(experiment)
+        task: Task = parts["task"]
+        self.tasks: list[Task] = [task_kept(task, model) for model in self.models]
+        if self.heads:
+            self.tasks = [task.with_scale(head.scale) for head in self.heads]
+        self.transforms = _read_transforms(experiment, parts)
+        self._batch_size = int(parts["loader/test/batch_size"])
+
+    @property
+    def head(self) -> Compose:
+        """What is done to each photo once, before the rest of the transforms."""
+        return stored_head(self.transforms)
+
+    def logits(self, photos: PhotosAtHand) -> Array:
+        """Return what each fold's model says of photos.
+
+        Args:
+            photos: At least one, in a version that :attr:`head` made.
+
+        Returns:
+            Shape (n_folds, n, n_outputs).
+        """
+        settings, loader = self.experiment.globals, self._loader(photos)
+        runtime = create_runtime(settings)
+        made = predict_in_turn(self.models, loader, runtime, self.name, settings.tta)
+        if not self.heads:
+            return made
+        return np.stack([head.logits(made[0]) for head in self.heads])
+
+    def images_of(self, photos: PhotosAtHand) -> torch.Tensor:
+        """Return photos as the models get them: float32, normalised, shape (n, 3, H, W)."""
+        loader = self._loader(photos)
+        runtime = create_runtime(self.experiment.globals.model_copy(update={"device": "cpu"}))
+        views = [runtime.transfer(batch, loader.on_device).views[0] for batch in loader]
+        return torch.cat(views)
+
+    def _loader(self, photos: PhotosAtHand) -> PhotoLoader:
+        n = len(photos)
+        dataset = PhotoDataset(
+            photos, [Path()] * n, np.arange(n), None, self.transforms, seed=0, label=self.name
+        )
+        return PhotoLoader(dataset, self._batch_size)
+
+
+def parts_of(experiment: Experiment, fold: int | None = None) -> Parts:
+    """Return the parts of an experiment that predicts, without photos.
+
+    Args:
+        experiment: The experiment.
+        fold: The fold whose model is built.
+    """
+    project, types = experiment.project, types_of(experiment.project)
+    task: Task
+    if experiment.globals.task == "frozen-features":
+        _, task = head_of(experiment, types)
+    else:
+        task = create_task(experiment.globals, project)
+    context = {"project": project, "images": None, "runtime": None, "task": task}
+    return experiment.with_values({"globals/val_fold": fold}).build(types, context)
+
+
+def read_member(
+    project: ProjectFolder, folder: str | Path, criterion: Criterion, device: str | None
+) -> MemberModels:
+    """Read what a finished experiment predicts new photos with.
+
+    Args:
+        project: The project.
+        folder: Output folder of a fine-tuning or of frozen features.
+        criterion: Which snapshots.
+        device: Where to compute; None as the experiment says.
+
+    Raises:
+        ConfigError: The experiment is wrong, or a file that it names is missing.
+        OutputError: The folder holds no finished experiment, a file is missing, or something
+            is not as it was when the test photos were predicted.
+    """
+    experiment, manifest = read_inferred(project, folder, criterion)
+    if device is not None:
+        experiment = experiment.with_values({"globals/device": device})
+    root, hashes = project.path(folder), FileHashes(project.hash_store)
+    # Who calls this may be drawing random numbers too.
+    with random_state_kept():
+        if experiment.globals.task == "frozen-features":
+            models, heads = _read_frozen(experiment, root, manifest, hashes)
+        else:
+            folds = range(project.n_splits)
+            snapshots = kept_snapshots(root, manifest, criterion, folds, hashes)
+            models, heads = _load_folds(experiment, snapshots), []
+    hashes.save()
+    return MemberModels(root.name, experiment, models, heads)
+
+
+def _load_folds(experiment: Experiment, snapshots: Sequence[Path]) -> list[nn.Module]:
+    models = []
+    for fold, path in enumerate(snapshots):
+        model: nn.Module = parts_of(experiment, fold)["model"]
+        load_weights(model, path)
+        models.append(model)
+    return models
+
+
+def read_inferred(
+    project: ProjectFolder, folder: str | Path, criterion: Criterion
+) -> tuple[Experiment, Manifest]:
+    """Return a finished experiment as its inference has run it, and the inference's manifest.
+
+    Args:
+        project: The project.
+        folder: Output folder of a fine-tuning or of frozen features.
+        criterion: Which snapshots.
+
+    Raises:
+        ConfigError: The experiment is wrong, or a file that it names is missing.
+        OutputError: The folder holds no finished experiment, or something is not as it was when
+            the test photos were predicted.
+    """
+    root = project.path(folder)
+    experiment = read_resolved(project, root)
+    if experiment.globals.task not in MEMBERS:
+        raise OutputError(f"{root}: holds a {experiment.globals.task} run, which predicts nothing")
+    path = inference_manifest(root, criterion_for(experiment.globals.task, criterion))
+    manifest = read_manifest(path)
+    if manifest is None:
+        again = predicting_command(experiment.globals.task, folder, criterion)
+        raise OutputError(f"{path}: no such file; run {again} first")
+    if experiment.globals.task != "frozen-features":
+        experiment = without_pretrained(experiment)
+    types = types_of(project)
+    experiment.check(types)
+    hashes = FileHashes(project.hash_store)
+    experiment = as_inferred(experiment, manifest, types, hashes)
+    changed = _changed(experiment, manifest, types, hashes)
+    if changed:
+        raise OutputError(
+            f"{root}: has predicted the test photos from other inputs than today's "
+            f"({'; '.join(changed[:5])}); restore them, or run 'foldsmith run' again"
+        )
+    return experiment, manifest
+
+
+def _read_transforms(experiment: Experiment, parts: Parts) -> list[Transform]:
+    dataset = experiment.tree["dataset"].get("test")
+    if not isinstance(dataset, dict) or "transforms" not in dataset:
+        raise ConfigError(
+            f"{experiment.file}: dataset/test has no transforms, by which new photos would be "
+            "prepared"
+        )
+    return list(parts["dataset/test/transforms"])
+
+
+def _read_frozen(
+    experiment: Experiment, root: Path, manifest: Manifest, hashes: FileHashes
+) -> tuple[list[nn.Module], list[HeadOfFold]]:
+    """Return the backbone, and what each fold has learned from its features."""
+    # Random weights are a backbone too: those that the features were made with.
+    seed_everything(experiment.globals.seed)
+    parts = parts_of(experiment)
+    head: FeatureHead = parts["head"]
+    remedy = "run 'foldsmith train --resume' with the experiment's file, which makes it"
+    heads = []
+    for fold in range(experiment.project.n_splits):
+        path = root / head_file(fold)
+        _check_file(path, manifest.outputs.get(path.name), hashes, remedy)
+        heads.append(HeadOfFold.restore(head, read_arrays(path)))
+    return [parts["model"]], heads
+
+
+def kept_snapshots(
+    root: Path,
+    manifest: Manifest,
+    criterion: Criterion,
+    folds: Iterable[int],
+    hashes: FileHashes,
+) -> list[Path]:
+    """Return the weights that folds were inferred with.
+
+    Args:
+        root: Output folder of the fine-tuning.
+        manifest: That of its inference.
+        criterion: Which snapshots.
+        folds: The folds.
+        hashes: Hashes of files.
+
+    Raises:
+        OutputError: A file is gone, or is not what the predictions were made with.
+    """
+    wanted = dict(manifest.inputs["snapshots"])
+    paths = {fold: root / f"{LABELS[criterion]}_model_fold{fold}.pth" for fold in folds}
+    remedy = (
+        f"run 'foldsmith infer -e {shown(root)} -cri {criterion}', which makes it from "
+        "what the training has kept, or says which fold to train again"
+    )
+    for fold, path in paths.items():
+        _check_file(path, wanted[f"fold{fold}"], hashes, remedy)
+    return list(paths.values())
+
+
+def as_inferred(
+    experiment: Experiment,
+    manifest: Manifest,
+    types: Mapping[str, Callable[..., Any]],
+    hashes: FileHashes,
+) -> Experiment:
+    """Return an experiment with what its inference was told to do otherwise (``globals/tta``)."""
+    today = new_photo_inputs(experiment, types, hashes)["config"]
+    then = dict(manifest.inputs["config"])
+    known = flatten(experiment.tree)
+    return experiment.with_values(
+        {
+            key: value
+            for key, value in then.items()
+            # An inference starts from snapshots; what the training started from stays.
+            if key in known and key != "model/pretrained" and today.get(key) != value
+        }
+    )
+
+
+def _changed(
+    experiment: Experiment,
+    manifest: Manifest,
+    types: Mapping[str, Callable[..., Any]],
+    hashes: FileHashes,
+) -> Sequence[str]:
+    """Return what is not as it was when the test photos were predicted."""
+    today = new_photo_inputs(experiment, types, hashes)
+    then: Inputs = {name: manifest.inputs[name] for name in today if name in manifest.inputs}
+    # The sample submission is of no matter here.
+    then["files"] = {name: then["files"].get(name) for name in today["files"]}
+    return differences(then, today)
+
+
+def _check_file(path: Path, wanted: str | None, hashes: FileHashes, remedy: str) -> None:
+    digest = hashes.of(path)
+    if digest != wanted:
+        changed = "is not what the test photos were predicted with"
+        state = "no such file" if digest == "missing" else changed
+        raise OutputError(f"{path}: {state}; put it back, or {remedy}")

@@ -1,0 +1,236 @@
+"""What predicts new photos: members, and the blend of what they say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.blending.base import FittedBlend, Goal
+from foldsmith.data.intensity import IntensityRange
+from foldsmith.data.loose_images import PhotosAtHand, as_list, pixels_of
+from foldsmith.data.parallel import on_all_cores
+from foldsmith.data.statistics import photo_statistics
+from foldsmith.errors import DataError
+from foldsmith.predictor.member_models import MemberModels
+from foldsmith.project.tables import named
+from foldsmith.steps.members import blend_rows
+from foldsmith.targets.classification import MultiClass, class_labels
+from foldsmith.targets.corn import Corn
+from foldsmith.targets.scoring import class_probabilities, mean_prediction, predictions_of
+from foldsmith.targets.task import Task
+
+Array = npt.NDArray[np.float64]
+
+# Prepared photos that wait in memory for the models: so much at a time, however many there are.
+_CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class NamedBlend:
+    """A fitted blend of an ensemble.
+
+    Attributes:
+        name: Its name in the ensemble's tables.
+        goal: What it was made for.
+        fitted: What predicts.
+    """
+
+    name: str
+    goal: Goal
+    fitted: FittedBlend
+
+    @property
+    def with_facts(self) -> bool:
+        """Whether it wants to know more of a photo than the members' predictions."""
+        return self.fitted.with_facts
+
+
+class Predictor:
+    """Predicts new photos as a finished run has predicted the test photos.
+
+    Models, preparation of the photos, test-time augmentation, blend and rounding are the same:
+    test photos get what the run's submission says of them. All models are in memory. Made by
+    :func:`~foldsmith.predictor.predict.load`.
+
+    Attributes:
+        run: Output folder of the run, or the folder that it was exported into.
+        members: Names of the experiments that have a say in the blend; of a single experiment its
+            own.
+        blend: Name of the blend; None for a single experiment.
+        models: The members themselves.
+        fitted_blend: The blend itself; None for a single experiment.
+    """
+
+    def __init__(
+        self, run: Path, members: Sequence[MemberModels], blend: NamedBlend | None
+    ) -> None:
+        self.run = run
+        self.members = [member.name for member in members]
+        self.blend = None if blend is None else blend.name
+        self.models = list(members)
+        self.fitted_blend = blend
+
+    def __repr__(self) -> str:
+        of = f"{self.blend} of " if self.blend else ""
+        return f"<Predictor: {of}{', '.join(self.members)}>"
+
+    @property
+    def intensity_range(self) -> IntensityRange | None:
+        """Scale of images with more than 8 bits per channel, as the models were trained with."""
+        return self.models[0].experiment.project.intensity_range
+
+    def predict(self, images: Any, skip_bad: bool = False) -> pd.DataFrame:
+        """Predict images.
+
+        Args:
+            images: One image or any iterable of them: paths of photos, RGB arrays (uint8,
+                shape (H, W, 3)) or PIL images.
+            skip_bad: NaN for an image that cannot be read, instead of an error.
+
+        Returns:
+            A row per image, in their order. Columns: path (None for an image in memory);
+            prediction, in units of the target or the name of a class; spread, the standard
+            deviation of the predictions of the members that have a say (of a single one: of its
+            folds' models), of classes without an order that of the predicted class's probability;
+            probability_NAME of each class, where the run blends probabilities or is a single
+            experiment that gives them.
+
+        Raises:
+            DataError: There are no images, or some cannot be read: a line for each of these.
+        """
+        return self.predict_all(as_list(images), skip_bad)[0]
+
+    def predict_all(
+        self, images: Sequence[Any], skip_bad: bool
+    ) -> tuple[pd.DataFrame, dict[int, str]]:
+        """Return the predictions of a list, and what is wrong with each image that has none.
+
+        Otherwise as :meth:`predict`.
+        """
+        if not images:
+            raise DataError("there are no images to predict")
+        heads = [models.head for models in self.models]
+        with_facts = self.fitted_blend is not None and self.fitted_blend.with_facts
+        problems: dict[int, str] = {}
+        logits: list[list[npt.NDArray[np.float32]]] = [[] for _ in self.models]
+        facts: list[Sequence[float]] = []
+        waiting = PhotosAtHand(heads)
+        prepare = waiting.versions
+
+        def read(number: int) -> str | tuple[dict[str, npt.NDArray[np.uint8]], Sequence[float]]:
+            try:
+                image = pixels_of(images[number], f"image {number}", self.intensity_range)
+            except DataError as error:
+                return str(error)
+            return prepare(image), photo_statistics(image) if with_facts else ()
+
+        for number, result in enumerate(
+            on_all_cores(read, range(len(images)), "photos", leave=False)
+        ):
+            if isinstance(result, str):
+                problems[number] = result
+            elif skip_bad or not problems:
+                waiting.add(result[0])
+                facts.append(result[1])
+            # After an error nothing is computed any more: only further errors are looked for.
+            if waiting.n_bytes >= _CHUNK_BYTES and (skip_bad or not problems):
+                self._ask(waiting, logits)
+                waiting = PhotosAtHand(heads)
+        if problems and not skip_bad:
+            raise DataError("\n".join(problems.values()))
+        if len(waiting):
+            self._ask(waiting, logits)
+        paths = [str(x) if isinstance(x, (str, Path)) else None for x in images]
+        table = pd.DataFrame({"path": paths, "prediction": np.nan, "spread": np.nan})
+        if facts:
+            good = [number for number in range(len(images)) if number not in problems]
+            joined = [np.concatenate(parts, axis=1) for parts in logits]
+            outcome = self._outcome(joined, np.array(facts) if with_facts else None)
+            table = table[["path"]].join(outcome.set_axis(good))
+        return table, problems
+
+    def _ask(self, photos: PhotosAtHand, logits: list[list[npt.NDArray[np.float32]]]) -> None:
+        for models, said in zip(self.models, logits, strict=True):
+            said.append(models.logits(photos))
+
+    def _outcome(
+        self, logits: Sequence[npt.NDArray[np.float32]], facts: Array | None
+    ) -> pd.DataFrame:
+        """Return predictions and spreads, and probabilities where there are some.
+
+        Args:
+            logits: Of each member, shape (n_folds, n, n_outputs).
+            facts: Size and colours of the photos, shape (n, 8), where the blend wants them.
+        """
+        if self.fitted_blend is None:
+            return _of_single(self.models[0].tasks, logits[0])
+        by_fold = [
+            predictions_of(models.tasks, said)
+            for models, said in zip(self.models, logits, strict=True)
+        ]
+        points = [predictions.mean(axis=0) for predictions in by_fold]
+        goal = self.fitted_blend.goal
+        probabilities = [
+            class_probabilities(models.tasks[0].name, goal.class_values, said)
+            for models, said in zip(self.models, logits, strict=True)
+        ]
+        means = [None if known is None else known.mean(axis=0) for known in probabilities]
+        rows = blend_rows(goal.metric, points, means, facts)
+        blended = self.fitted_blend.fitted.predict(rows)
+        prediction = goal.metric.as_judged(goal.points(blended))
+        used = self.fitted_blend.fitted.uses(len(points))
+        counted = np.flatnonzero(used if used.any() else np.ones_like(used))
+        # Of one member, how far its folds' models disagree.
+        alone = int(counted[0]) if len(counted) == 1 else None
+        said = np.stack(points)[counted] if alone is None else by_fold[alone]
+        spread = said.std(axis=0)
+        if goal.metric.needs == "values":
+            return pd.DataFrame({"prediction": prediction, "spread": spread})
+        of_one = None if alone is None else probabilities[alone]
+        by_model = rows.predictions[counted] if of_one is None else of_one
+        classes = goal.class_values, goal.class_names
+        return _of_classes(prediction, spread, blended, by_model, *classes)
+
+
+def _of_single(tasks: Sequence[Task], logits: npt.NDArray[np.float32]) -> pd.DataFrame:
+    """Return what a single experiment says; logits have the shape (n_folds, n, n_outputs)."""
+    prediction, spread = mean_prediction(tasks, logits), predictions_of(tasks, logits).std(axis=0)
+    task = tasks[0]
+    if not isinstance(task, MultiClass | Corn):
+        return pd.DataFrame({"prediction": prediction, "spread": spread})
+    by_fold = task.probabilities(logits)
+    names = task.class_names if isinstance(task, MultiClass) else ()
+    mean = by_fold.mean(axis=0)
+    return _of_classes(prediction, spread, mean, by_fold, task.class_values, names)
+
+
+def _of_classes(
+    prediction: Array,
+    spread: Array,
+    probabilities: Array,
+    by_model: Array,
+    class_values: Sequence[float],
+    class_names: Sequence[str],
+) -> pd.DataFrame:
+    """Return predictions with the probabilities of the classes.
+
+    Args:
+        prediction: Shape (n,).
+        spread: That of point predictions, shape (n,).
+        probabilities: Shape (n, n_classes).
+        by_model: What each member, or fold, says: shape (n_models, n, n_classes).
+        class_values: Target value of each class.
+        class_names: Their names if they have no order.
+    """
+    labels = class_labels(class_values, class_names)
+    columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(labels)}
+    if not class_names:
+        return pd.DataFrame({"prediction": prediction, "spread": spread} | columns)
+    chosen = probabilities.argmax(axis=1)
+    of_chosen = by_model[:, np.arange(len(chosen)), chosen].std(axis=0)
+    names = named(prediction, class_names)
+    return pd.DataFrame({"prediction": names, "spread": of_chosen} | columns)

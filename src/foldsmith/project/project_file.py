@@ -1,0 +1,479 @@
+"""The project: one folder, one file that says what the data is."""
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from foldsmith.errors import ConfigError, one_line
+from foldsmith.project.budget import Budget
+from foldsmith.project.own_files import OwnFile, own_file
+from foldsmith.project.own_python import load_types, read_sources, require_accepted
+from foldsmith.project.resources import Kind, Resources
+from foldsmith.utils.suggest import did_you_mean
+from foldsmith.utils.yaml_io import read_yaml
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PROJECT_FILE = "project.yml"
+
+# What a new project begins with.
+TEMPLATE = Path(__file__).parent / "template"
+# Its experiments for classes without an order, or for a metric of class probabilities.
+TEMPLATE_OF_CLASSES = Path(__file__).parent / "template_classes"
+
+# What predictions can be judged by; targets/metrics.py has the functions.
+MetricName = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
+
+# Those that make sense of classes without an order.
+OF_ANY_CLASSES: tuple[MetricName, ...] = ("Accuracy", "LogLoss", "AUC")
+
+# Those that judge classes: every target must be the value of one.
+OF_CLASSES: tuple[MetricName, ...] = ("QWK", *OF_ANY_CLASSES)
+
+# Columns that foldsmith adds to the tables, or to those that it makes of them.
+_ADDED = ("fold", "merged_group", "prediction")
+
+FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
+
+AuxiliaryKind = Literal["regression", "multi-label"]
+
+# The fold table is named after the method, as in train_sgkf-5fold.csv.
+FOLD_METHOD_SHORT: dict[str, str] = {
+    "StratifiedGroupKFold": "sgkf",
+    "GroupKFold": "gkf",
+    "StratifiedKFold": "skf",
+    "KFold": "kf",
+}
+
+
+class FoldSettings(BaseModel):
+    """How the labelled photos are split.
+
+    Attributes:
+        method: ``StratifiedGroupKFold``, ``GroupKFold``, ``StratifiedKFold`` or ``KFold``.
+        n_splits: Number of folds, at least 2.
+        seed: Seed of the shuffle before splitting.
+        merge_near_duplicates: Put near-identical photos into one fold, with their groups.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: FoldMethod = "StratifiedGroupKFold"
+    n_splits: int = Field(default=5, ge=2)
+    seed: int = Field(default=0, ge=0)
+    merge_near_duplicates: bool = False
+
+
+class ContinuousSettings(BaseModel):
+    """A continuous column that the target is a coarse form of.
+
+    Attributes:
+        column: Column of the train table, as a date.
+        range: Lowest and highest possible value.
+        thresholds: Values at which the target changes to the next class value, ascending, one
+            less than there are classes; a value on a threshold has the lower target.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str
+    range: tuple[float, float]
+    thresholds: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ContinuousSettings":
+        low, high = self.range
+        inside = (low, *self.thresholds, high)
+        if any(one >= other for one, other in pairwise(inside)):
+            raise ValueError(f"range and thresholds: {list(inside)} must ascend")
+        return self
+
+
+class AuxiliarySettings(BaseModel):
+    """Something else that is known of the labelled photos, for auxiliary heads.
+
+    Attributes:
+        table: CSV in ``data_dir`` with the id column, any number of rows per id; the train
+            table if not given.
+        column: Its column.
+        kind: ``regression`` (numbers) or ``multi-label`` (words, several per photo).
+        min_count: Photos of the training folds that a word needs, to be learned.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str | None = None
+    column: str
+    kind: AuxiliaryKind
+    min_count: int = Field(default=10, ge=1)
+
+
+class ProjectSettings(BaseModel):
+    """The content of ``project.yml``.
+
+    Attributes:
+        name: Name of the project.
+        data_dir: Folder of the tables and photos, relative to the project folder.
+        train_csv: Table of the labelled photos, in ``data_dir``.
+        test_csv: Table of the photos to predict, in ``data_dir``.
+        image_path: Template of a photo's path in ``data_dir``; ``{column}`` stands for the
+            value of that column, as in ``photos/{object_id}.jpg``.
+        id_column: Column with the photo's unique id.
+        target_column: Column to predict.
+        group_column: Column whose equal values must stay in one fold, if there is one.
+        sample_submission: CSV in ``data_dir`` whose columns the submissions take; without
+            it they have the id and the target column.
+        target_range: Lowest and highest possible target; predictions are clipped to it.
+        n_classes: Number of classes when the target is treated as classes.
+        class_values: Target value of each class; evenly spaced over ``target_range`` if
+            not given.
+        class_names: Texts of the target column, for classes without an order. In computations
+            they are 0, 1, ... in this order, which is said by the range and number of classes
+            that follow from them; what is written are the texts.
+        continuous: A continuous column that the target is a coarse form of, if there is one.
+        auxiliary: What else is known of the labelled photos, by name.
+        metric: What predictions are judged by: ``RMSE``, ``MAE``, ``QWK`` (quadratic kappa of
+            predictions rounded to the nearest class), ``Accuracy`` (of the same; of the most
+            probable class where classes have no order), ``LogLoss`` or ``AUC`` (of class
+            probabilities). Recipes choose epochs by it.
+        folds: How to split.
+        budget: Which of three values experiments take, where they are written as
+            ``{small: 20, medium: 100, large: 300}``.
+        resources: What each kind of step asks of the machine that runs it, as in
+            ``{train: {cpus: 4, gpus: 0.5, memory_gib: 8}}``; experiments may say more in
+            ``globals/resources``.
+        python: Python files of the project itself, relative to its folder. Each has a
+            dict ``TYPES`` of names that the project's YAML may use as ``type:``.
+        intensity_range: Values that become 0 and 255 in images with more than 8 bits per channel
+            (16-bit, 32-bit, floating point), in between linearly; values outside are clipped. One
+            scale for all of them, new photos included. ``preprocess`` proposes it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    data_dir: str = "input"
+    train_csv: str = "train.csv"
+    test_csv: str = "test.csv"
+    image_path: str
+    id_column: str
+    target_column: str
+    group_column: str | None = None
+    sample_submission: str | None = None
+    target_range: tuple[float, float]
+    n_classes: int = Field(ge=2)
+    class_values: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
+    continuous: ContinuousSettings | None = None
+    auxiliary: dict[str, AuxiliarySettings] = {}
+    metric: MetricName = "RMSE"
+    folds: FoldSettings = FoldSettings()
+    budget: Budget = "small"
+    resources: dict[Kind, Resources] = {}
+    python: tuple[str, ...] = ()
+    intensity_range: tuple[float, float] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_class_names(cls, content: object) -> object:
+        names = content.get("class_names") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or not isinstance(names, list | tuple) or not names:
+            return content
+        implied = {"target_range": (0, len(names) - 1), "n_classes": len(names)}
+        return {**implied, "metric": "Accuracy", **content}
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _known_metric(cls, value: object) -> object:
+        if value not in get_args(MetricName):
+            hint = did_you_mean(str(value), get_args(MetricName))
+            raise ValueError(f"there is no metric {value}{hint}")
+        return value
+
+    @field_validator("class_names", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        for name in value if isinstance(value, list | tuple) else ():
+            if not isinstance(name, str):
+                raise ValueError(f"{name!r} is no text in YAML; write it in quotes")
+        return value
+
+    @field_validator("auxiliary")
+    @classmethod
+    def _plain_names(cls, value: dict[str, AuxiliarySettings]) -> dict[str, AuxiliarySettings]:
+        for name in value:
+            if not name.isidentifier() or name == "type":
+                raise ValueError(
+                    f"{name!r} is no name of letters, digits and _ (nor may it be type)"
+                )
+        return value
+
+    @field_validator("image_path")
+    @classmethod
+    def _no_python(cls, value: str) -> str:
+        # As in {photo.__class__}: a template names columns.
+        if re.search(r"\{[^{}]*\._", value):
+            raise ValueError(f"{value!r}: an attribute that begins with _ is not for templates")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ProjectSettings":
+        self._check_columns()
+        low, high = self.target_range
+        if not low < high:
+            raise ValueError(f"target_range: {low} is not below {high}")
+        if self.class_values:
+            self._check_class_values()
+        if self.intensity_range is not None:
+            darkest, brightest = self.intensity_range
+            if not (isfinite(darkest) and isfinite(brightest) and darkest < brightest):
+                raise ValueError(
+                    f"intensity_range: {darkest:g} and {brightest:g} must be two finite numbers, "
+                    "the lower one first"
+                )
+        if self.class_names:
+            self._check_class_names()
+        if self.continuous and len(self.continuous.thresholds) != self.n_classes - 1:
+            raise ValueError(
+                f"continuous: {len(self.continuous.thresholds)} thresholds for n_classes: "
+                f"{self.n_classes}"
+            )
+        if self.group_column is None and "Group" in self.folds.method:
+            raise ValueError(f"group_column: folds/method {self.folds.method} needs one")
+        return self
+
+    def _check_columns(self) -> None:
+        columns = {
+            "id_column": self.id_column,
+            "target_column": self.target_column,
+            "group_column": self.group_column,
+        }
+        for key, column in columns.items():
+            if column in _ADDED:
+                raise ValueError(
+                    f"{key}: {column}: foldsmith writes a column of this name; rename it in the "
+                    "tables"
+                )
+        named = [column for column in columns.values() if column is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(f"{', '.join(columns)}: must be different columns")
+
+    def _check_class_values(self) -> None:
+        low, high = self.target_range
+        if len(self.class_values) != self.n_classes:
+            raise ValueError(
+                f"class_values: {len(self.class_values)} values for n_classes: {self.n_classes}"
+            )
+        if len(set(self.class_values)) < self.n_classes:
+            raise ValueError("class_values: a value stands twice")
+        outside = [value for value in self.class_values if not low <= value <= high]
+        if outside:
+            raise ValueError(
+                f"class_values: {outside[0]:g} is outside target_range {low:g}..{high:g}"
+            )
+
+    def _check_class_names(self) -> None:
+        n = len(self.class_names)
+        if len(set(self.class_names)) < n:
+            raise ValueError("class_names: a name stands twice")
+        if not all(name.strip() for name in self.class_names):
+            raise ValueError("class_names: a name is empty")
+        if self.n_classes != n or self.target_range != (0, n - 1):
+            raise ValueError("class_names: n_classes and target_range follow from them; leave out")
+        if self.class_values or self.continuous:
+            raise ValueError("class_names: have no order; leave out class_values and continuous")
+        if self.metric not in OF_ANY_CLASSES:
+            raise ValueError(
+                f"metric: {self.metric} is of an order that class_names do not have; take one of "
+                f"{', '.join(OF_ANY_CLASSES)}"
+            )
+
+
+class ProjectFolder:
+    """An opened project folder.
+
+    Attributes:
+        folder: Absolute path of the project folder.
+        settings: What ``project.yml`` says.
+        types: What the project's own Python offers as ``type:``, by name.
+        source_files: ``project.yml`` and the project's own Python files.
+        own_files: What results depend on of the project's own Python, in the order of the list.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: ProjectSettings,
+        *,
+        trust: bool = False,
+        remembered: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        file = folder / PROJECT_FILE
+        sources = read_sources(file, settings.python)
+        require_accepted(file, sources, trust, remembered)
+        self.source_files = [file, *sources]
+        self.types: dict[str, Callable[..., Any]] = {}
+        self.own_files: list[OwnFile] = []
+        for path, source in sources.items():
+            self.types.update(load_types(path, source))
+            self.own_files.append(own_file(folder, path, source))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process its own Python, which was accepted here, is run anew; the settings
+        # stay those of here.
+        return _accepted_before, (self.folder, self.settings)
+
+    @classmethod
+    def open(
+        cls, folder: Path | str = ".", *, trust: bool = False, remembered: bool = True
+    ) -> "Self":
+        """Open the project in ``folder``.
+
+        Args:
+            folder: The project folder.
+            trust: Run the Python that the project brings (``python`` in its file). Once it was
+                accepted so it needs not be again, until a file changes.
+            remembered: Whether it counts that the same Python was accepted before, and will
+                count that it is now.
+
+        Raises:
+            ConfigError: There is no project file, it is wrong, or the project brings Python that
+                was not accepted.
+        """
+        path = Path(folder).resolve() / PROJECT_FILE
+        if not path.is_file():
+            raise ConfigError(
+                f"{path}: no such file; run the command inside a project folder, "
+                "or name one with --project DIR"
+            )
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: must be a list of 'key: value' lines")
+        try:
+            settings = ProjectSettings.model_validate(content)
+        except ValidationError as error:
+            raise ConfigError(validation_message(str(path), error, ProjectSettings)) from None
+        return cls(path.parent, settings, trust=trust, remembered=remembered)
+
+    def path(self, relative: str | Path) -> Path:
+        """Return a path given in the project's YAML, relative to the project folder."""
+        return self.folder / relative
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder of the tables and photos."""
+        return self.path(self.settings.data_dir)
+
+    @property
+    def fold_table(self) -> Path:
+        """Where ``preprocess`` writes the train table with the column ``fold``."""
+        folds = self.settings.folds
+        stem = Path(self.settings.train_csv).stem
+        return self.data_dir / f"{stem}_{FOLD_METHOD_SHORT[folds.method]}-{folds.n_splits}fold.csv"
+
+    @property
+    def hash_store(self) -> Path:
+        """Where the hashes of files are kept between commands; it may be deleted."""
+        return self.path(".foldsmith") / "file_hashes"
+
+    @property
+    def photo_facts(self) -> Path:
+        """Where it is kept what ``preprocess`` found out about photos; it may be deleted."""
+        return self.path(".foldsmith") / "photo_facts"
+
+    @property
+    def measurements(self) -> Path:
+        """Where it is kept what is fast on which device; it may be deleted."""
+        return self.path(".foldsmith") / "measurements.json"
+
+    @property
+    def photo_store(self) -> Path:
+        """Where decoded photos are kept; it may be deleted while nothing runs."""
+        return self.path(".foldsmith") / "photos"
+
+    @property
+    def intensity_range(self) -> tuple[float, float] | None:
+        """Values that become 0 and 255 in images with more than 8 bits per channel."""
+        return self.settings.intensity_range
+
+    @property
+    def n_splits(self) -> int:
+        """Number of folds."""
+        return self.settings.folds.n_splits
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.settings.n_classes
+
+    @property
+    def class_values(self) -> list[float]:
+        """Target value of each class, in order."""
+        if self.settings.class_values:
+            return list(self.settings.class_values)
+        low, high = self.settings.target_range
+        step = (high - low) / (self.n_classes - 1)
+        return [low + step * k for k in range(self.n_classes)]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Texts of the classes, where they have no order; none if the target is a number."""
+        return self.settings.class_names
+
+    @property
+    def target_range(self) -> tuple[float, float]:
+        """Lowest and highest possible target."""
+        return self.settings.target_range
+
+
+def _accepted_before(folder: Path, settings: ProjectSettings) -> ProjectFolder:
+    """Return a project that a process was sent by one that has opened it."""
+    return ProjectFolder(folder, settings, trust=True, remembered=False)
+
+
+def validation_message(origin: str, error: ValidationError, model: type[BaseModel]) -> str:
+    """Turn pydantic's report into one line per problem: file, key, what is wrong.
+
+    Args:
+        origin: File (and section) that was checked.
+        error: pydantic's report.
+        model: The class that was checked, for the accepted keys.
+    """
+    lines = []
+    for problem in error.errors():
+        key = "/".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            owner = _model_at(model, problem["loc"][:-1])
+            hint = did_you_mean(str(problem["loc"][-1]), owner.model_fields)
+            lines.append(f"{origin}: unknown key {key}{hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"{origin}: the key {key} is missing")
+        else:
+            text = one_line(problem["msg"]).removeprefix("Value error, ")
+            lines.append(f"{origin}: {key}: {text}" if key else f"{origin}: {text}")
+    return "\n".join(lines)
+
+
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return model
+        if issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return model

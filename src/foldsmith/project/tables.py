@@ -1,0 +1,435 @@
+"""The tables of a project: labelled photos, photos to predict, folds."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePath
+from string import Formatter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.errors import DataError, one_line
+from foldsmith.project import ProjectFolder
+from foldsmith.project.class_values import off_values
+from foldsmith.project.csv_files import line_numbers, parse
+from foldsmith.project.project_file import OF_CLASSES
+from foldsmith.utils.formatting import counted, number_text
+from foldsmith.utils.hashing import hash_texts
+from foldsmith.utils.memo import once
+from foldsmith.utils.path_list import Paths
+
+FOLD_COLUMN = "fold"
+# Groups that near-identical photos have joined, where preprocess was asked to.
+MERGED_COLUMN = "merged_group"
+
+# Rows that preprocess was told to leave out: data_type, id, path, problem.
+BAD_PHOTOS = "bad_photos.csv"
+
+
+def read_table(
+    path: Path,
+    columns: Iterable[str],
+    id_column: str | None = None,
+    unique: bool = True,
+    may_be_empty: bool = False,
+    number_columns: Iterable[str] = (),
+) -> pd.DataFrame:
+    """Read a CSV and make sure that it has what is needed.
+
+    Every value is the text that stands there, whatever it looks like: ``007``, ``1.10``, ``NA``
+    and ``TRUE`` name something. A gap is an empty text.
+
+    Args:
+        path: The file, as for :func:`~foldsmith.project.csv_files.parse`.
+        columns: Columns that must be there, once each.
+        id_column: Column whose values must be present.
+        unique: Whether an id may stand only once.
+        may_be_empty: Whether there may be a line of column names alone.
+        number_columns: Columns that become numbers, those that are there: int64 where all are
+            whole, else float64 with NaN where there is no number.
+
+    Returns:
+        The table, its rows in the file's order.
+
+    Raises:
+        DataError: The file is missing, empty or unreadable, or one line per problem: a
+            column is missing or stands twice, an id is missing or stands twice.
+    """
+    parsed = once(("table", path), lambda: parse(path))
+    table: pd.DataFrame = parsed.table.copy()
+    problems = [
+        parsed.doubled[column] for column in dict.fromkeys(columns) if column in parsed.doubled
+    ]
+    problems += _table_problems(path, table, columns, id_column, unique, may_be_empty)
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    for column in set(number_columns) & set(table.columns):
+        table[column] = as_numbers(table[column])
+    return table
+
+
+def _table_problems(
+    path: Path,
+    table: pd.DataFrame,
+    columns: Iterable[str],
+    id_column: str | None,
+    unique: bool,
+    may_be_empty: bool,
+) -> Iterable[str]:
+    for column in columns:
+        if column not in table.columns:
+            yield f"no column {column!r} (it has: {', '.join(map(str, table.columns))})"
+    if table.empty and not may_be_empty:
+        yield "has a line of column names but no rows"
+    elif id_column in table.columns:
+        empty = table[id_column] == ""
+        if empty.any():
+            yield f"column {id_column}: {empty.sum()} empty ids, the first in {_lines(path, empty)}"
+        twice = table[id_column].duplicated() & ~empty
+        if unique and twice.any():
+            value = table[id_column][twice].iloc[0]
+            yield (
+                f"column {id_column}: {value!r} stands more than once ({twice.sum()} such rows, "
+                f"{_lines(path, twice)})"
+            )
+
+
+def _lines(path: Path, wrong: pd.Series) -> str:
+    """Return the first lines of a file in which rows are wrong, as text."""
+    numbers = line_numbers(path, np.flatnonzero(wrong.to_numpy())[:3].tolist())
+    more = ", ..." if wrong.sum() > 3 else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}{more}"
+
+
+def read_train(project: ProjectFolder, with_bad: bool = False) -> pd.DataFrame:
+    """Return the table of the labelled photos.
+
+    Args:
+        project: The project.
+        with_bad: Also the rows whose photos preprocess left out.
+
+    Raises:
+        DataError: As :func:`read_table`; also, one line per problem: a target is missing, no
+            number or outside the project's ``target_range``, a group is missing, a photo
+            would lie outside the photo folder.
+    """
+    settings = project.settings
+    path = project.data_dir / settings.train_csv
+    columns = [settings.id_column, settings.target_column]
+    if settings.group_column is not None:
+        columns.append(settings.group_column)
+    table = read_table(
+        path, columns, settings.id_column, number_columns=_targets_as_numbers(project)
+    )
+    problems = [*_value_problems(project, path, table), *path_problems(project, table)]
+    if MERGED_COLUMN in table.columns:
+        problems.append(
+            f"column {MERGED_COLUMN}: preprocess writes one of this name into the fold table; "
+            "rename yours"
+        )
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    return table if with_bad else _without_bad(project, table)
+
+
+def read_test(project: ProjectFolder) -> pd.DataFrame:
+    """Return the table of the photos to predict, all of them; it may have no rows.
+
+    Raises:
+        DataError: As :func:`read_table`, or a photo would lie outside the photo folder.
+    """
+    settings = project.settings
+    path = project.data_dir / settings.test_csv
+    table = read_table(path, [settings.id_column], settings.id_column, may_be_empty=True)
+    problems = path_problems(project, table)
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    return table
+
+
+def readable_test(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the rows of the test table whose photos preprocess could read."""
+    bad = bad_ids(project, "test")
+    return np.flatnonzero(~table[project.settings.id_column].isin(bad).to_numpy())
+
+
+def _value_problems(project: ProjectFolder, path: Path, table: pd.DataFrame) -> Iterable[str]:
+    settings = project.settings
+    column = settings.target_column
+    targets = target_numbers(project, table)
+    low, high = settings.target_range
+    outside = f"outside target_range {number_text(low)}..{number_text(high)}"
+    for wrong, what in (
+        (targets.isna(), "none of class_names" if project.class_names else "missing or no number"),
+        ((targets < low) | (targets > high), outside),
+    ):
+        if wrong.any():
+            first = table[settings.id_column][wrong].iloc[0]
+            yield (
+                f"column {column}: {counted(wrong.sum(), 'target is', 'targets are')} {what}, "
+                f"the first at id {first} "
+                f"({_lines(path, wrong)})"
+            )
+    off = pd.Series(off_values(targets.to_numpy(), project.class_values)) & targets.notna()
+    if settings.metric in OF_CLASSES and off.any():
+        known = [number_text(value) for value in project.class_values]
+        listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+        yield (
+            f"column {column}: {counted(off.sum(), 'target is', 'targets are')} none of the "
+            f"{len(known)} class values "
+            f"({listed}), the first is {table[column][off].iloc[0]} ({_lines(path, off)}), but "
+            f"{settings.metric} judges classes; set class_values and n_classes in project.yml, or "
+            "another metric"
+        )
+    if settings.group_column is not None:
+        empty = gaps(table[settings.group_column])
+        if empty.any():
+            yield f"column {settings.group_column}: {_without_group(path, empty)}"
+
+
+def _without_group(path: Path, empty: pd.Series) -> str:
+    return f"{counted(int(empty.sum()), 'row has', 'rows have')} no group, {_lines(path, empty)}"
+
+
+def targets_are_classes(project: ProjectFolder, table: pd.DataFrame) -> bool:
+    """Return whether every target is a class: the name of one, or the value of one."""
+    targets = target_numbers(project, table).to_numpy()
+    return not off_values(targets, project.class_values).any()
+
+
+def gaps(column: pd.Series) -> pd.Series:
+    """Return which values of a column of text are gaps: nothing, or blanks alone."""
+    return column.str.strip() == ""
+
+
+def _targets_as_numbers(project: ProjectFolder) -> list[str]:
+    """Return the target column where it holds numbers."""
+    return [] if project.class_names else [project.settings.target_column]
+
+
+def target_numbers(project: ProjectFolder, table: pd.DataFrame) -> pd.Series:
+    """Return the target column as float64, names of classes as their numbers; NaN for others."""
+    return points_of(project, table[project.settings.target_column])
+
+
+def points_of(project: ProjectFolder, column: pd.Series) -> pd.Series:
+    """Return targets or predictions that a table holds as float64, names of classes as numbers.
+
+    Inverse of :func:`as_written`; NaN where there is neither a number nor the name of a class.
+    """
+    if not project.class_names:
+        return numbers(column)
+    known = dict(zip(project.class_names, project.class_values, strict=True))
+    return column.map(known).astype(np.float64)
+
+
+def as_written(project: ProjectFolder, values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Return predictions as tables have them: names of classes, where those have no order.
+
+    Args:
+        project: The project.
+        values: Shape (n,); of classes without an order each one of their numbers.
+    """
+    return named(values, project.class_names) if project.class_names else values
+
+
+def named(values: npt.NDArray[np.float64], names: Sequence[str]) -> npt.NDArray[np.object_]:
+    """Return the name of each class number, shape (n,)."""
+    found: npt.NDArray[np.object_] = np.array(names, dtype=object)[values.astype(np.int64)]
+    return found
+
+
+def as_numbers(column: pd.Series) -> pd.Series:
+    """Return a column of text as int64 if it holds whole numbers alone, else as float64."""
+    values = numbers(column)
+    # Beyond 2**53 a float no longer tells neighbours apart.
+    whole = (values % 1 == 0) & (values.abs() < 2**53)
+    return values.astype(np.int64) if len(values) and whole.all() else values
+
+
+def numbers(column: pd.Series) -> pd.Series:
+    """Return a column as float64; NaN where there is no number, or one too large for it."""
+    try:
+        return pd.to_numeric(column, errors="coerce").astype(np.float64)
+    except OverflowError:
+        return column.map(_number).astype(np.float64)
+
+
+def _number(value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        return np.nan
+
+
+def path_problems(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
+    """Return the rows whose photo would lie outside the photo folder, as problems.
+
+    The photo folder is what stands before the first ``{`` of ``image_path``.
+    """
+    folder = PurePath(project.settings.image_path.partition("{")[0] + "x").parent
+    inside = _normal(str(project.data_dir / folder)) + "/"
+    paths = photo_paths(project, table)
+    if paths.all_plainly_below(f"{folder}/" if str(folder) != "." else ""):
+        return []
+    problems = [
+        f"column {project.settings.id_column}: {name!r} leads out of the photo folder {folder}"
+        for name, path in zip(table[project.settings.id_column], paths.texts(), strict=True)
+        if not _normal(path).startswith(inside)
+    ]
+    more = len(problems) - 5
+    return [*problems[:5], f"... and {more} more such ids"] if more > 0 else problems
+
+
+def _normal(path: str) -> str:
+    """Return a path without ``..``; links are not followed, they are the owner's choice."""
+    parts: list[str] = []
+    for part in path.replace("\\", "/").split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def bad_ids(project: ProjectFolder, data_type: str) -> set[str]:
+    """Return the ids of ``train`` or ``test`` photos that preprocess left out, if any."""
+    path = project.data_dir / BAD_PHOTOS
+    if not path.is_file():
+        return set()
+    id_column = project.settings.id_column
+    table = read_table(path, ["data_type", id_column], id_column)
+    return set(table[id_column][table["data_type"] == data_type])
+
+
+def _without_bad(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the train rows whose photos could be read."""
+    bad = bad_ids(project, "train")
+    if not bad:
+        return table
+    return table[~table[project.settings.id_column].isin(bad)].reset_index(drop=True)
+
+
+def read_folds(project: ProjectFolder, meta_file: str | None) -> pd.DataFrame:
+    """Return the train table with the column ``fold``.
+
+    Args:
+        project: The project.
+        meta_file: The table, relative to the project folder; None for the one that
+            ``preprocess`` writes.
+
+    Raises:
+        DataError: The table is missing, has folds other than 0..n_splits-1, or targets that
+            the train table could not have.
+    """
+    settings = project.settings
+    path = project.fold_table if meta_file is None else project.path(meta_file)
+    if not path.is_file():
+        remedy = (
+            "run 'foldsmith preprocess' first" if meta_file is None else "see globals/meta_file"
+        )
+        raise DataError(f"{path}: no such file; {remedy}")
+    columns = [settings.id_column, settings.target_column, FOLD_COLUMN]
+    as_number = [*_targets_as_numbers(project), FOLD_COLUMN]
+    table = read_table(path, columns, settings.id_column, number_columns=as_number)
+    table = _without_bad(project, table)
+    # Only its own table does preprocess write anew.
+    remedy = "run 'foldsmith preprocess' again" if meta_file is None else "mend this table"
+    if set(table[FOLD_COLUMN]) != set(range(project.n_splits)):
+        raise DataError(
+            f"{path}: column {FOLD_COLUMN}: must hold 0..{project.n_splits - 1}, "
+            f"the folds of project.yml; {remedy}"
+        )
+    problems = path_problems(project, table)
+    group = group_column_of(project, table)
+    if group is not None and gaps(table[group]).any():
+        problems.append(f"column {group}: {_without_group(path, gaps(table[group]))}")
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    targets = target_numbers(project, table)
+    wrong = ~targets.between(*settings.target_range)
+    if wrong.any():
+        raise DataError(
+            f"{path}: column {settings.target_column}: "
+            f"{counted(wrong.sum(), 'target is', 'targets are')} missing or "
+            f"outside target_range; {remedy}"
+        )
+    return table
+
+
+def photo_paths(project: ProjectFolder, table: pd.DataFrame) -> Paths:
+    """Return the path of each row's photo.
+
+    Raises:
+        DataError: The template ``image_path`` names a column that the table lacks.
+    """
+    template = project.settings.image_path
+    try:
+        # {photo.name} and {photo[0]} are of the column photo.
+        columns = list(dict.fromkeys(re.split(r"[.\[]", field)[0] for field in _fields(template)))
+        values = [table[column].tolist() for column in columns]
+        rows = zip(*values, strict=True) if values else [()] * len(table)
+        names = (template.format(**dict(zip(columns, row, strict=True))) for row in rows)
+        return Paths(project.data_dir, names)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{project.source_files[0]}: image_path: {template!r} does not fit the table's "
+            f"columns ({', '.join(map(str, table.columns))}): {one_line(error)}{_as_text(error)}"
+        ) from None
+
+
+def _as_text(error: Exception) -> str:
+    """Return a remedy for a format that takes numbers alone, such as ``{id:05d}``."""
+    if "type 'str'" not in str(error):
+        return ""
+    return "; values of tables are text, which is filled up with zeros by {column:0>5}"
+
+
+def _fields(template: str) -> Iterator[str]:
+    """Yield what a template of ``str.format`` names, also within ``{a:{b}}``."""
+    for _, field, spec, _ in Formatter().parse(template):
+        if field is not None:
+            yield field
+            yield from _fields(spec or "")
+
+
+def targets_of(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the targets, shape (n,), float64: float32 has seven digits, a Unix time has ten."""
+    return target_numbers(project, table).to_numpy(dtype=np.float64, copy=True)
+
+
+def group_column_of(project: ProjectFolder, table: pd.DataFrame) -> str | None:
+    """Return the column of a fold table whose equal values stay together, if there is one.
+
+    That of near-identical photos that were joined comes before the project's own, which it holds
+    where folds are made by group; a table that was made by hand may lack both.
+    """
+    own = project.settings.group_column
+    by_group = own is None or "Group" in project.settings.folds.method
+    for column in (MERGED_COLUMN if by_group else None, own):
+        if column is not None and column in table.columns:
+            return column
+    return None
+
+
+def groups_of(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the number of each row's group, from 0 on; each photo is one if there is no column.
+
+    Args:
+        project: The project.
+        table: The fold table.
+
+    Returns:
+        int64, shape (n,).
+    """
+    column = group_column_of(project, table)
+    if column is None:
+        return np.arange(len(table))
+    return np.unique(table[column].astype(str), return_inverse=True)[1].astype(np.int64)
+
+
+def hash_columns(table: pd.DataFrame, columns: list[str]) -> str:
+    """Return a SHA-256 of the columns' values in the order of the rows."""
+    return hash_texts(map(str, table[column]) for column in columns)

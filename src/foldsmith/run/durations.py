@@ -1,0 +1,369 @@
+"""How long the steps of a plan take: measured, drawn from what was measured, or guessed.
+
+Where a time comes from stays with it: whatever is no measurement says so.
+"""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from foldsmith.data.images import read_photo
+from foldsmith.data.transforms import Compose
+from foldsmith.errors import ConfigError, DataError, FoldsmithError
+from foldsmith.extras.estimate.simulate import Node
+from foldsmith.models.devices import kind_of_device
+from foldsmith.models.measured_choices import pass_seconds
+from foldsmith.models.runtime import create_runtime
+from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.run.cost import Work, build_model
+from foldsmith.run.plan import Plan, Step
+from foldsmith.run.resource_requests import Request
+from foldsmith.run.state import StepState, costs_as, manifest_path, read_progress
+from foldsmith.steps.manifest import UNFINISHED, read_manifest
+from foldsmith.steps.output_folder import read_resolved
+from foldsmith.utils.machine import cores_here
+
+# What a core and a GPU may do, in operations per second, where nothing was measured. Between
+# machines and models these differ by more than ten times.
+_GUESSED_CORE, _GUESSED_GPU = 3e10, 1e13
+
+# Further guesses, in seconds: the start of preprocessing, a photo in a loader and each pixel of its
+# view, the end of an epoch, heads on features, the descriptors of a photo, a blend, and each of its
+# members.
+_START_S, _LOOKED_AT_S, _PIXEL_S, _EPOCH_S = 3.0, 0.0002, 6e-9, 1.0
+_HEADS_S, _DESCRIBED_S, _BLEND_S, _MEMBER_S = 10.0, 0.02, 5.0, 3.0
+
+# Photos that are decoded to guess how long preprocessing takes, which does twice the work.
+_SAMPLE = 8
+
+# Photos of a batch that is timed: more do not make a CPU faster, and take longer.
+_TIMED_PHOTOS = {"cpu": 8, "cuda": 64, "mps": 64}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a step takes.
+
+    Attributes:
+        seconds: With what the step holds.
+        serial_s: Alone on a node, as the engine that runs one step after another.
+        epoch_s: Of an epoch, with what the step holds; None for steps without epochs.
+        source: ``measured``, ``given``, ``timed`` (the model alone, in a short measurement),
+            ``from NAME`` (of another experiment, by photos and operations; ``(changed)`` if it is
+            the same one with other values) or ``guess``; and what was done to it, as in
+            ``measured on cpu /30`` or ``measured x2`` (with half the cores).
+    """
+
+    seconds: float
+    serial_s: float
+    epoch_s: float | None
+    source: str
+
+    @property
+    def measured(self) -> bool:
+        """Whether this very step was measured, on such a device."""
+        return self.source == "measured"
+
+
+@dataclass(frozen=True)
+class _Base:
+    """Seconds of an epoch, or of a whole step, somewhere.
+
+    Attributes:
+        seconds: The seconds.
+        source: As that of an estimate.
+        device: ``cpu`` or ``cuda``, where it was measured; empty if it is meant for the machines
+            of the plan.
+        cores: CPU cores that it had; None where more of them do not help.
+    """
+
+    seconds: float
+    source: str
+    device: str = ""
+    cores: float | None = None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A measurement of an experiment's epochs, or of a step without.
+
+    Attributes:
+        name: Name of the experiment.
+        kind: Kind of the step.
+        seconds: Of an epoch, or of the step.
+        operations: What was done in that time; None if it cannot be counted.
+        model: Key of the model.
+        device: ``cpu`` or ``cuda``; empty for what the user says.
+        cores: CPU cores that computed; None if it was a GPU.
+    """
+
+    name: str
+    kind: str
+    seconds: float
+    operations: float | None
+    model: str
+    device: str
+    cores: float | None = None
+
+
+class Estimates:
+    """Times of a plan's steps.
+
+    Args:
+        plan: The plan.
+        others: Plan of the experiments beside it, whose measurements help; or the same.
+        node: The machines.
+        speedup: How much faster its GPUs are than what was measured.
+        epoch_s: Name of an experiment -> seconds of an epoch on the plan's machines.
+        measure: Time the models whose steps were never measured, here and now.
+
+    Raises:
+        ConfigError: ``epoch_s`` names no experiment of the plan that has epochs.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        others: Plan,
+        node: Node,
+        speedup: float = 1.0,
+        epoch_s: Mapping[str, float] | None = None,
+        measure: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.work = Work(plan)
+        self.node = node
+        self.speedup = speedup
+        self.given = dict(epoch_s or {})
+        self.measure = measure
+        with_epochs = {step.name for step in plan.steps if step.epochs}
+        unknown = sorted(self.given.keys() - with_epochs)
+        if unknown:
+            raise ConfigError(
+                f"--epoch-s {unknown[0]}: no experiment with epochs in the plan (there is "
+                f"{', '.join(sorted(with_epochs)) or 'none'})"
+            )
+        self._rates: dict[str, _Base] = {}
+        # Label of the step, of a training the name of its experiment -> its own measurement.
+        self._own: dict[str, _Base] = {}
+        self._known: list[_Measured] = []
+        for step in plan.steps:
+            if step.epochs and step.name in self.given:
+                self._know(step, self.given[step.name], "")
+        labels = {step.label for step in plan.steps}
+        self._read([*plan.steps, *(step for step in others.steps if step.label not in labels)])
+
+    def of(self, step: Step, state: StepState, request: Request) -> Estimate:
+        """Return how long a step takes.
+
+        Args:
+            step: The step.
+            state: How far it is.
+            request: What it holds.
+        """
+        cpus, on_gpu = request.cpus, bool(request.gpus)
+        base = self._base(step, on_gpu)
+        seconds = serial = base.seconds
+        source = base.source
+        there = "cuda" if on_gpu else "cpu"
+        if base.device and step.kind in ("pretrain", "train", "infer"):
+            # A machine that is planned for without a GPU may have Apple's.
+            if base.device != there and (on_gpu or base.device != "mps"):
+                source += " on cpu" if base.device == "cpu" else " on gpu"
+            if on_gpu and self.speedup != 1.0:
+                seconds, serial = seconds / self.speedup, serial / self.speedup
+                source += f" /{self.speedup:g}"
+        if base.cores is not None and not on_gpu:
+            # Torch works on as many threads as it is given cores; beyond what was measured
+            # nothing is promised.
+            seconds *= (slower := max(1.0, base.cores / cpus))
+            serial *= max(1.0, base.cores / self.node.cpus)
+            source += f" x{slower:.3g}" if slower > 1 else ""
+        if not step.epochs:
+            return Estimate(seconds, serial, None, source)
+        left = state.epochs_left
+        return Estimate(seconds * left, serial * left, seconds, source)
+
+    def _base(self, step: Step, on_gpu: bool) -> _Base:
+        if step.epochs and step.name in self.given:
+            return _Base(self.given[step.name], "given")
+        own = self._own.get(_name(step))
+        if own is not None:
+            return own
+        if step.kind == "preprocess":
+            return self._preprocess()
+        if step.kind == "ensemble":
+            return _Base(_BLEND_S + _MEMBER_S * len(step.needs), "guess")
+        operations = self.work.operations(step)
+        if operations is None:
+            return self._without_operations(step)
+        beside = self._loading_s(step) + _EPOCH_S
+        alike = self._alike(step)
+        itself = alike is not None and (alike.name, alike.kind) == (step.name, step.kind)
+        # A whole epoch of the same experiment tells more than a few passes of its model.
+        timed = self._timed(step) if self.measure and not itself else None
+        if timed is not None:
+            return replace(timed, seconds=timed.seconds * operations + beside)
+        if alike is not None and alike.operations:
+            seconds = alike.seconds * operations / alike.operations
+            changed = " (changed)" if itself else ""
+            return _Base(seconds, f"from {alike.name}{changed}", alike.device, alike.cores)
+        if on_gpu:
+            return _Base(operations / _GUESSED_GPU + beside, "guess")
+        seconds = operations / (_GUESSED_CORE * self.node.cpus) + beside
+        return _Base(seconds, "guess", cores=self.node.cpus)
+
+    def _loading_s(self, step: Step) -> float:
+        """Return the seconds in which the loader makes the views of an epoch's photos."""
+        dataset = step.experiment.tree.get("dataset", {}) if step.experiment else {}
+        side = dataset.get("img_size")
+        pixels = side**2 if isinstance(side, int) else 0
+        return (_LOOKED_AT_S + _PIXEL_S * pixels) * sum(self.work.photos(step))
+
+    def _alike(self, step: Step) -> _Measured | None:
+        """Return the measurement that is most like a step: its kind, its model, its size."""
+        size = self.work.model(step.experiment) if step.experiment else None
+        wanted = self.work.operations(step)
+        usable = [known for known in self._known if known.operations]
+        if size is None or not wanted or not usable:
+            return None
+
+        def unlike(known: _Measured) -> tuple[bool, bool, bool, float]:
+            ratio = (known.operations or 1.0) / wanted
+            same_model, same_name = known.model == size.key, known.name == step.name
+            return known.kind != step.kind, not same_model, not same_name, max(ratio, 1 / ratio)
+
+        return min(usable, key=unlike)
+
+    def _preprocess(self) -> _Base:
+        tables = [read_train(self.plan.project, with_bad=True), read_test(self.plan.project)]
+        paths = [path for table in tables for path in photo_paths(self.plan.project, table)]
+        sample = paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE]
+        started = time.perf_counter()
+        for path in sample:
+            try:
+                read_photo(path, Compose([]), self.plan.project.intensity_range)
+            except DataError:
+                continue  # preprocess says so
+        each = (time.perf_counter() - started) / max(1, len(sample))
+        seconds = _START_S + 2 * each * len(paths) / cores_here()
+        return _Base(seconds, "guess")
+
+    def _without_operations(self, step: Step) -> _Base:
+        """Return the time of a step whose model cannot be counted."""
+        if step.epochs:
+            raise ConfigError(
+                f"{step.experiment.file if step.experiment else step.label}: nothing says how long "
+                f"an epoch takes; give --epoch-s {step.name}=SECONDS, or train one epoch"
+            )
+        seconds = _HEADS_S + _DESCRIBED_S * self.work.photos(step)[1]
+        return _Base(seconds, "guess", cores=cores_here())
+
+    def _timed(self, step: Step) -> _Base | None:
+        """Return the seconds per operation of a step's model on this machine, timed once."""
+        experiment = step.experiment
+        size = self.work.model(experiment) if experiment else None
+        if experiment is None or size is None:
+            return None
+        if size.key not in self._rates:
+            runtime = create_runtime(experiment.globals)
+            side = experiment.tree["dataset"]["img_size"]
+            model = build_model(experiment, self.plan, "cpu")
+            backbone = runtime.place(getattr(model, "backbone", model))
+            photos = _TIMED_PHOTOS[runtime.device.type]
+            shape = (photos, 3, side, side)
+            images = torch.zeros(shape, device=runtime.device)
+            # Forward and backward: three times the operations of a forward pass.
+            each = pass_seconds(backbone, images, runtime) / (3.0 * photos * size.forward[side])
+            cores = cores_here() if runtime.device.type == "cpu" else None
+            self._rates[size.key] = _Base(each, "timed", runtime.device.type, cores)
+        return self._rates[size.key]
+
+    def _read(self, steps: Sequence[Step]) -> None:
+        """Collect what steps have left of their times."""
+        folds: dict[tuple[str, bool], list[float]] = {}
+        last: dict[tuple[str, bool], tuple[Step, str, float | None]] = {}
+        own = {_name(step) for step in self.plan.steps}
+        for step in steps:
+            found = _left_behind(step, self.work)
+            if found is None:
+                continue
+            seconds, device, cores, as_now = found
+            if step.experiment is None or step.kind == "ensemble":
+                if as_now and _name(step) in own:
+                    # Neither is slower with fewer cores: the one takes all, the other one.
+                    self._own[_name(step)] = _Base(seconds, "measured")
+                continue
+            key = (_name(step), as_now)
+            folds.setdefault(key, []).append(seconds)
+            last[key] = step, device, cores
+        for (name, as_now), times in folds.items():
+            step, device, cores = last[name, as_now]
+            seconds = statistics.median(times)
+            if as_now:
+                self._know(step, seconds, device, cores)
+                if name in own:
+                    self._own[name] = _Base(seconds, "measured", device, cores)
+            else:
+                self._know(_as_run(step), seconds, device, cores)
+
+    def _know(
+        self, step: Step | None, seconds: float, device: str, cores: float | None = None
+    ) -> None:
+        size = self.work.model(step.experiment) if step and step.experiment else None
+        if step is not None and size is not None:
+            operations = self.work.operations(step)
+            self._known.append(
+                _Measured(step.name, step.kind, seconds, operations, size.key, device, cores)
+            )
+
+
+def _name(step: Step) -> str:
+    """Return what a measurement is filed under: folds of a training share one."""
+    return f"train {step.name}" if step.kind == "train" else step.label
+
+
+def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool] | None:
+    """Return the seconds that a step has taken, on which device, and whether as it is today.
+
+    Between device and that: how many CPU cores computed, None if it was a GPU.
+    """
+    manifest = read_manifest(manifest_path(step))
+    begun = manifest or (read_manifest(step.folder / UNFINISHED) if step.epochs else None)
+    facts: dict[str, Any] = manifest.facts if manifest else {}
+    seconds = facts.get("epoch_s" if step.epochs else "wall_s")
+    seconds = read_progress(step).get("epoch_s", seconds)
+    if begun is None or not isinstance(seconds, (int, float)):
+        return None
+    if step.experiment is None:
+        same = facts.get("n_train", work.n_train) == work.n_train
+        return float(seconds), "cpu", None, same
+    # The kind alone, of cuda:1 too.
+    there = kind_of_device(step.experiment.globals.device)
+    device = str(facts.get("device", "")).partition(":")[0] or there
+    same = costs_as(step, begun)
+    if step.kind == "pretrain":
+        same = same and facts.get("n_photos", work.photos(step)[0]) == work.photos(step)[0]
+    elif step.kind != "ensemble":
+        same = same and begun.inputs.get("fold assignment") == work.folds_hash(step.experiment)
+    kind = device.partition(":")[0]
+    # A training that is not finished yet has not said it.
+    cores = float(facts.get("cores", cores_here())) if kind == "cpu" else None
+    return float(seconds), kind, cores, same
+
+
+def _as_run(step: Step) -> Step | None:
+    """Return a step with the experiment as its folder has it, which is not that of today."""
+    if step.experiment is None:
+        return None
+    try:
+        run = read_resolved(step.experiment.project, step.folder)
+    except FoldsmithError:
+        return None
+    # Its own name, by which it is spoken of.
+    run.file = step.experiment.file
+    return replace(step, experiment=run)

@@ -1,0 +1,200 @@
+"""Running what is missing or out of date."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from foldsmith.errors import ConfigError, TrainingError
+from foldsmith.extras.estimate.estimate import seconds_here
+from foldsmith.project import ProjectFolder
+from foldsmith.project.resources import Kind
+from foldsmith.run.execute import Options, execute, refuse_running
+from foldsmith.run.gpu_engine import cards_for, cards_here, run_on_cards
+from foldsmith.run.live import RunView, run_view
+from foldsmith.run.plan import Step, plan_of
+from foldsmith.run.run_state import Course, check_tables
+from foldsmith.run.state import speeds_of, states_of
+from foldsmith.run.table import duration, plan_table
+from foldsmith.steps.trial_build import trial_problems
+from foldsmith.training.extensions import EpochReport
+from foldsmith.utils.hashing import FileHashes
+from foldsmith.utils.optional_packages import install_command
+from foldsmith.utils.progress_bars import Bar, progress_bar
+
+# What does the steps: this machine, one after the other or one on each GPU; or tasks of Ray.
+Engine = Literal["local", "ray"]
+
+
+def dry_run(
+    project: ProjectFolder,
+    config: Path | str,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    until: Kind | None = None,
+) -> str:
+    """Return the table of what :func:`run` would do; nothing is changed.
+
+    The time of steps that were never measured is estimated from a few passes of each model.
+
+    Raises:
+        ConfigError: An experiment is wrong.
+        DataError: One line per problem of the tables.
+    """
+    plan = plan_of(project, config, overrides)
+    check_tables(plan)
+    states = states_of(plan, FileHashes(project.hash_store))
+    chosen, speeds = plan.select(only, until), speeds_of(plan)
+    unknown = [step for step in chosen.steps if speeds.measured(step, states[step.label]) is None]
+    if unknown:
+        speeds.estimated = seconds_here(plan, unknown, states)
+    return plan_table(chosen, states, speeds)
+
+
+def run(
+    project: ProjectFolder,
+    config: Path | str,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    until: Kind | None = None,
+    skip_bad: bool = False,
+    keep_snapshots: bool = False,
+    engine: Engine = "local",
+    address: str | None = None,
+) -> None:
+    """Run every step that an experiment needs and that is not done, in order.
+
+    It may be killed at any moment and started again: it goes on after the last finished epoch,
+    and the results are those of a run which was never interrupted.
+
+    Args:
+        project: The project.
+        config: Experiment file of any kind, relative to the project folder.
+        overrides: ``PATH=VALUE`` for this file, ``NAMES:PATH=VALUE`` for others, as in
+            ``1*:globals/max_epoch=2``.
+        only: Names of the experiments to run, as in ``100``; all if empty.
+        until: Last kind of step; all if None.
+        skip_bad: Leave out photos that cannot be read.
+        keep_snapshots: Keep the snapshots of trainings after their inference.
+        engine: ``local``, this machine: one step after the other or, if it has several GPUs,
+            one on each; or ``ray``, which does several steps at once, on a cluster too.
+        address: Address of a Ray cluster, or ``auto`` for the one of this machine; None starts
+            Ray here and stops it at the end. On a cluster the run belongs to the cluster: if
+            this call is interrupted it goes on, and the same call attaches to it.
+
+    Raises:
+        ConfigError: An experiment is wrong, a step that is left out is not done, or a step asks
+            for more than any node of the cluster has.
+        DataError: A table or photo is wrong.
+        OutputError: Another process is at a step, or a file that foldsmith made was changed.
+        TrainingError: Trainings have failed; everything that does not need them has been run.
+    """
+    if address is not None and engine != "ray":
+        raise ConfigError("an address is one of Ray: it needs the engine ray (--engine ray)")
+    plan = plan_of(project, config, overrides)
+    check_tables(plan)
+    course = Course(plan, plan.select(only, until), Options(skip_bad, keep_snapshots))
+    _check_components(course)
+    on_ray = _ray_engine() if engine == "ray" else None
+    if on_ray is not None and course.to_do():
+        asked = (tuple(overrides), tuple(only), until, skip_bad, keep_snapshots)
+        on_ray.run_on_ray(course, project.path(config), asked, address)
+    else:
+        course.open()
+        cards = cards_for(course.to_do(), cards_here())
+        with run_view(course.chosen, course.states, course.speeds) as view:
+            if len(cards) > 1:
+                run_on_cards(course, view, cards)
+            else:
+                _run_here(course, view)
+    course.close()
+
+
+def stop(project: ProjectFolder, config: Path | str, address: str) -> None:
+    """Stop a run that goes on at a Ray cluster; every finished epoch is kept.
+
+    Args:
+        project: The project.
+        config: Experiment file that is run.
+        address: Address of the cluster.
+
+    Raises:
+        ConfigError: There is no cluster, or no such run.
+    """
+    _ray_engine().stop_on_ray(project, project.path(config), address)
+
+
+def _check_components(course: Course) -> None:
+    """Build what can be built without data of every experiment, before the first one begins.
+
+    Raises:
+        ConfigError: One line per problem.
+    """
+    experiments = {
+        step.experiment.file: step.experiment
+        for step in course.to_do()
+        if step.experiment is not None
+    }
+    problems = [
+        problem
+        for experiment in experiments.values()
+        for problem in trial_problems(experiment, course.plan.types)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _ray_engine() -> ModuleType:
+    """Return the module that needs Ray, which need not be installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(f"--engine ray needs Ray; run: {install_command('ray')}")
+    return importlib.import_module("foldsmith.extras.ray_engine")
+
+
+def _run_here(course: Course, view: RunView) -> None:
+    """Do the steps in this process, one after the other."""
+    bar = progress_bar(
+        total=0,
+        unit="epoch",
+        # What is most wanted first: a narrow terminal cuts the end.
+        bar_format="whole run |{bar:10}| {n_fmt}/{total_fmt} epochs{postfix}",
+    )
+    with bar:
+        for step in course.chosen.steps:
+            _do(step, course, bar, view)
+
+
+def _do(step: Step, course: Course, bar: Bar, view: RunView) -> None:
+    before = course.to_run(step)
+    if before is None:
+        return
+    refuse_running(step, before)
+    head = course.head(step)
+    left = course.seconds_left()
+    rest = f" (whole run: about {duration(left)} left)" if left else ""
+    print(f"\n{head}: {before.why or before.status}{rest}", flush=True)
+    bar.total = bar.n + course.epochs_left()
+    about_left = f"about {duration(left)} left; " if left else ""
+    bar.set_postfix_str(f"{about_left}now {head}", refresh=False)
+    bar.clear()  # what the step prints begins on a line of its own
+
+    def listen(report: EpochReport) -> None:
+        course.epoch(step, report)
+        left = f"about {duration(course.seconds_left())} left"
+        bar.set_postfix_str(f"{left}; now {head}, epoch {report.epoch}/{report.max_epoch}", False)
+        bar.update(1)
+        view.epoch(step, report)
+
+    view.begin(step)
+    try:
+        execute(step, course.plan, before, course.options, listen)
+    except TrainingError as error:
+        # The other trainings may be well; this one is told of again at the end.
+        print(f"foldsmith: {error}", file=sys.stderr, flush=True)
+        course.failed[step.label] = str(error)
+        view.end(step, failed=True)
+        return
+    course.look_at(step)
+    view.end(step)

@@ -1,0 +1,277 @@
+"""Running the steps of a plan on all GPUs of this machine: a process for each GPU.
+
+Steps that do not need each other run side by side, each on a GPU of its own. This takes no package
+and no option; Ray does the same on several machines, and several steps on one GPU.
+"""
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+import foldsmith
+from foldsmith.errors import OutputError, TrainingError
+from foldsmith.run.events import Event, show
+from foldsmith.run.execute import refuse_running
+from foldsmith.run.gpu_worker import Order, Outcome
+from foldsmith.run.live import RunView
+from foldsmith.run.plan import Step
+from foldsmith.run.resource_requests import computes
+from foldsmith.run.run_state import Course
+from foldsmith.utils.machine import cores_here
+
+# Seconds between two drawings of the view while nothing happens.
+_PAUSE_S = 0.25
+
+# Seconds for a process to write what it has begun to write, before it is killed.
+_ENDING_S = 30.0
+
+
+def cards_here() -> list[str]:
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names each."""
+    if not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [] if visible is None else [name.strip() for name in visible.split(",")]
+    n = torch.cuda.device_count()
+    return names[:n] if len(names) >= n else [str(k) for k in range(n)]
+
+
+def cards_for(steps: Sequence[Step], cards: Sequence[str]) -> list[str]:
+    """Return the GPUs on which steps are to run side by side; fewer than two if they are not.
+
+    Args:
+        steps: The steps to do.
+        cards: The GPUs that there are.
+    """
+    on_gpu = [step for step in steps if computes(step)]
+    named = [s for s in on_gpu if s.experiment and ":" in s.experiment.globals.device]
+    if named:
+        return []  # somebody has shared out the GPUs already
+    return list(cards[: _most_at_once(on_gpu, steps)])
+
+
+def _most_at_once(on_gpu: Sequence[Step], steps: Sequence[Step]) -> int:
+    """Return how many steps may run at once if each begins as soon as it can."""
+    left, most = {step.label: step for step in steps}, 0
+    names = {step.label for step in on_gpu}
+    while left:
+        ready = [s for s in left.values() if not any(label in left for label in s.needs)]
+        most = max(most, sum(step.label in names for step in ready))
+        for step in ready:
+            del left[step.label]
+    return most
+
+
+def run_on_cards(course: Course, view: RunView, cards: Sequence[str]) -> None:
+    """Do the steps of a run, as many at once as there are GPUs.
+
+    Args:
+        course: The run; what has failed is in it afterwards.
+        view: Where it is shown.
+        cards: The GPUs, as :func:`cards_here`.
+
+    Raises:
+        FoldsmithError: A step cannot be done, for another reason than its own training; what ran
+            beside it has come to its end.
+    """
+    print(f"{len(cards)} GPUs: steps that do not need each other run side by side", flush=True)
+    answers: queue.Queue[tuple[_Worker, Event | Outcome | None]] = queue.Queue()
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(_worker(card, answers)) for card in reversed(cards)]
+        _Run(course, view, free, answers).go()
+
+
+class _Worker:
+    """The process of one GPU; it is started when there is something to do.
+
+    Args:
+        card: The GPU.
+        answers: Gets what the process sends; None when it has ended.
+    """
+
+    def __init__(
+        self, card: str, answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]"
+    ) -> None:
+        self.card = card
+        self._answers = answers
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def order(self, order: Order) -> None:
+        """Give the process a step to do."""
+        if self._process is None:
+            self._process = self._started()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its end is told by the thread that listens
+            pickle.dump(order, self._process.stdin)
+            self._process.stdin.flush()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        code = "from foldsmith.run.gpu_worker import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": self.card},
+            # Python imports from there first: nothing of a project is to come before.
+            cwd=Path(foldsmith.__file__).parents[1],
+        )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump([path for path in sys.path if path], process.stdin)
+            pickle.dump(os.getcwd(), process.stdin)
+            process.stdin.flush()
+        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        return process
+
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        with contextlib.suppress(EOFError, pickle.UnpicklingError):
+            while True:
+                self._answers.put((self, pickle.load(process.stdout)))
+        self._answers.put((self, None))
+
+    def end(self) -> int:
+        """End the process, whatever it does; returns its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with contextlib.suppress(OSError):
+            process.terminate()
+        try:
+            return process.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+        finally:
+            with contextlib.suppress(OSError):
+                assert process.stdin is not None
+                process.stdin.close()
+
+
+@contextlib.contextmanager
+def _worker(
+    card: str, answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]"
+) -> Iterator[_Worker]:
+    worker = _Worker(card, answers)
+    try:
+        yield worker
+    finally:
+        worker.end()
+
+
+class _Run:
+    """The steps of a run, given to workers as they become free.
+
+    Args:
+        course: The run.
+        view: Where it is shown.
+        workers: One for each GPU.
+        answers: What they send.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        view: RunView,
+        workers: list[_Worker],
+        answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]",
+    ) -> None:
+        self._course, self._view, self._answers = course, view, answers
+        self._steps = {step.label: step for step in course.chosen.steps}
+        self._waiting = list(course.chosen.steps)
+        self._running: dict[_Worker, Step] = {}
+        self._free = workers
+        self._share = max(1, cores_here() // len(workers))
+        # What has ended the run before its time; what runs may come to its end.
+        self._broken: Exception | None = None
+
+    def go(self) -> None:
+        """Do all steps.
+
+        Raises:
+            FoldsmithError: As :func:`run_on_cards`.
+        """
+        while True:
+            for step in list(self._waiting):
+                ahead = {other.label for other in [*self._waiting, *self._running.values()]}
+                if self._broken is None and self._free and not ahead & set(step.needs):
+                    self._waiting.remove(step)
+                    self._begin(step)
+            if not self._running:
+                break
+            try:
+                self._take(*self._answers.get(timeout=_PAUSE_S))
+            except queue.Empty:
+                self._view.draw()
+        if self._broken is not None:
+            raise self._broken
+
+    def _begin(self, step: Step) -> None:
+        course = self._course
+        before = course.to_run(step)
+        if before is None:
+            return
+        try:
+            refuse_running(step, before)
+        except OutputError as error:
+            self._broken = error
+            return
+        worker = self._free.pop()
+        self._running[worker] = step
+        where = f" (GPU {worker.card})" if computes(step) else ""
+        print(f"{course.head(step)}: {before.why or before.status}{where}", flush=True)
+        self._view.begin(step)
+        # Preprocessing decodes the photos of all trainings.
+        whole = course.plan.steps if step.kind == "preprocess" else (step,)
+        threads = self._share if computes(step) else cores_here()
+        cores = cores_here() if self._is_alone(step) else threads
+        worker.order(Order(course.plan.project, whole, step.label, course.options, cores, threads))
+
+    def _is_alone(self, step: Step) -> bool:
+        """Return whether no other step that computes runs, or could beside this one."""
+        ahead = {other.label for other in [*self._waiting, *self._running.values()]}
+        ready = [other for other in self._waiting if not ahead & set(other.needs)]
+        return not any(
+            computes(other) for other in [*ready, *self._running.values()] if other is not step
+        )
+
+    def _take(self, worker: _Worker, answer: Event | Outcome | None) -> None:
+        if answer is not None and not isinstance(answer, Outcome):
+            show(answer, self._course, self._steps, self._view)
+            return
+        step = self._running.pop(worker, None)
+        if step is None:
+            return  # the end of a process that had nothing to do
+        if answer is None:
+            answer = Outcome(None, _death_of(step, worker.end()))
+        self._free.append(worker)
+        if answer.state is not None:
+            self._course.states[step.label] = answer.state
+        if answer.error is not None:
+            print(f"foldsmith: {answer.error}", file=sys.stderr, flush=True)
+            if isinstance(answer.error, TrainingError):
+                # The other trainings may be well; this one is told of again at the end.
+                self._course.failed[step.label] = str(answer.error)
+            else:
+                self._broken = self._broken or answer.error
+        self._view.end(step, failed=answer.error is not None)
+
+
+def _death_of(step: Step, code: int) -> TrainingError:
+    how = f"exit code {code}"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            how = signal.Signals(-code).name
+    return TrainingError(
+        f"{step.label}: its process has died ({how}); most often the machine is out of memory. "
+        "Every finished epoch is kept: run the same command again"
+    )

@@ -1,0 +1,146 @@
+"""A run under way, whatever does its steps: how far each is, what has failed, what is left."""
+
+import sys
+
+from foldsmith.data.table_checks import table_problems
+from foldsmith.errors import ConfigError, DataError, TrainingError
+from foldsmith.project.tables import bad_ids
+from foldsmith.run.execute import Options, tidy_step
+from foldsmith.run.plan import Plan, Step
+from foldsmith.run.state import StepState, speeds_of, state_of_step, states_of
+from foldsmith.run.table import summary
+from foldsmith.steps.infer import for_unreadable
+from foldsmith.steps.oof_summary import more_epochs_may_help
+from foldsmith.training.extensions import EpochReport
+from foldsmith.utils.formatting import counted
+from foldsmith.utils.hashing import FileHashes
+
+
+class Course:
+    """A run of a plan.
+
+    Args:
+        plan: The whole plan.
+        chosen: The steps that are to be run.
+        options: How steps are done.
+
+    Attributes:
+        states: Label -> state of each step of the whole plan.
+        speeds: What has been measured.
+        failed: Label -> error of each step that has failed, or needs one that has.
+    """
+
+    def __init__(self, plan: Plan, chosen: Plan, options: Options) -> None:
+        self.plan = plan
+        self.chosen = chosen
+        self.options = options
+        self.states = states_of(plan, FileHashes(plan.project.hash_store))
+        self.speeds = speeds_of(plan)
+        self.failed: dict[str, str] = {}
+
+    def open(self) -> None:
+        """Make sure that the run can begin, and say what is to be done.
+
+        Raises:
+            ConfigError: A step that is left out is needed and not done.
+        """
+        self._check_left_out()
+        print(summary(self.chosen, self.states, self.speeds), flush=True)
+        self._warn_of_bad()
+
+    def close(self) -> None:
+        """Say how the run has ended.
+
+        Raises:
+            TrainingError: Steps have failed.
+        """
+        if self.failed:
+            raise TrainingError("\n".join(self.failed.values()))
+        for step in self.chosen.steps:
+            advice = step.kind == "infer" and more_epochs_may_help(
+                step.folder, self.plan.project.n_splits
+            )
+            if advice:
+                print(f"{step.name}: {advice}")
+        print(f"everything is done: {counted(len(self.chosen.steps), 'step')}")
+
+    def head(self, step: Step) -> str:
+        """Return the name of a step with its place in the run, for people."""
+        number = 1 + self.chosen.steps.index(step)
+        return f"[{number}/{len(self.chosen.steps)}] {step.label}"
+
+    def to_do(self) -> list[Step]:
+        """Return the steps to run that are not done."""
+        return [step for step in self.chosen.steps if self.states[step.label].status != "done"]
+
+    def to_run(self, step: Step) -> StepState | None:
+        """Return how far a step is whose turn has come; None if it is not to be run.
+
+        That is, if it is done (what it was killed before removing is removed), or needs a step
+        that has failed.
+        """
+        lost = [label for label in step.needs if label in self.failed]
+        if lost:
+            self.failed[step.label] = f"{step.label}: not run, since {lost[0]} failed"
+            return None
+        # Once more: what has been run since may have changed nothing that this step reads.
+        before = self.look_at(step)
+        if before.status == "done":
+            tidy_step(step, self.plan.project)
+            return None
+        return before
+
+    def look_at(self, step: Step) -> StepState:
+        """Return how far a step is by now, with what other processes know of files."""
+        unfinished = [label for label, state in self.states.items() if state.status != "done"]
+        hashes = FileHashes(self.plan.project.hash_store)
+        state = state_of_step(step, self.plan, hashes, unfinished)
+        hashes.save()
+        self.states[step.label] = state
+        return state
+
+    def epoch(self, step: Step, report: EpochReport) -> None:
+        """Take down that an epoch of a step has ended."""
+        self.speeds.epoch_s[step.name] = report.epoch_s
+        self.states[step.label] = StepState("to do", "", report.max_epoch - report.epoch)
+
+    def seconds_left(self) -> float:
+        """Return how long the rest takes, as far as it was measured."""
+        left = [self.speeds.left(step, self.states[step.label]) for step in self.chosen.steps]
+        return sum(seconds for seconds in left if seconds is not None)
+
+    def epochs_left(self) -> int:
+        """Return the number of epochs still to train."""
+        states = [self.states[step.label] for step in self.chosen.steps]
+        return sum(state.epochs_left for state in states if state.status != "done")
+
+    def _check_left_out(self) -> None:
+        """Make sure that the steps which are not to be run are not needed."""
+        chosen = {step.label for step in self.chosen.steps}
+        for step in self.chosen.steps:
+            for label in step.needs:
+                if label not in chosen and self.states[label].status != "done":
+                    raise ConfigError(
+                        f"'{step.label}' needs '{label}', which is {self.states[label].status}; "
+                        "run it too (--only takes several names, as in 000,100)"
+                    )
+
+    def _warn_of_bad(self) -> None:
+        counts = {part: len(bad_ids(self.plan.project, part)) for part in ("train", "test")}
+        if any(counts.values()):
+            print(
+                f"warning: {counts['train']} train photos are left out and {counts['test']} test "
+                f"photos get {for_unreadable(self.plan.project)}, since they cannot be read",
+                file=sys.stderr,
+            )
+
+
+def check_tables(plan: Plan) -> None:
+    """Make sure that the tables of a plan can be worked with.
+
+    Raises:
+        DataError: One line per problem.
+    """
+    problems = table_problems(plan.project, plan.meta_files)
+    if problems:
+        raise DataError("\n".join(problems))

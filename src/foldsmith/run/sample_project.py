@@ -1,0 +1,77 @@
+"""A project with a few of its images, preprocessed beside it: for trials before preprocessing."""
+
+import contextlib
+import copy
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from foldsmith.project import ProjectFolder
+from foldsmith.project.csv_files import read_texts
+from foldsmith.project.tables import FOLD_COLUMN, photo_paths, read_test, read_train
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.utils.atomic import write_csv
+
+# Labelled images of a sample, and images to predict. Folds need several of each class.
+_TRAIN, _TEST = 60, 4
+
+
+@contextlib.contextmanager
+def sampled(project: ProjectFolder) -> Iterator[ProjectFolder]:
+    """Yield the project with a few of its rows, preprocessed in a temporary folder.
+
+    The data folder of the project is not written to.
+
+    Raises:
+        DataError: One line per problem of the tables; or the few rows cannot fill the folds.
+    """
+    settings = project.settings
+    n_train = max(_TRAIN, 4 * project.n_splits)
+    with tempfile.TemporaryDirectory(prefix="foldsmith-") as folder:
+        data = Path(folder)
+        for name, table, most in (
+            (settings.train_csv, read_train(project, with_bad=True), n_train),
+            (settings.test_csv, read_test(project), _TEST),
+        ):
+            rows = _spread(table, settings.target_column, settings.group_column, most)
+            whole = read_texts(project.data_dir / name)
+            _link(photo_paths(project, table.iloc[rows]).texts(), project.data_dir, data)
+            (data / name).parent.mkdir(parents=True, exist_ok=True)
+            write_csv(data / name, whole.iloc[rows])
+        tables = [each.table for each in settings.auxiliary.values() if each.table is not None]
+        others = [*tables, *([settings.sample_submission] if settings.sample_submission else [])]
+        _link([str(project.data_dir / name) for name in others], project.data_dir, data)
+        sample = copy.copy(project)
+        sample.settings = settings.model_copy(update={"data_dir": str(data)})
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            preprocess(sample, skip_bad=True)
+        yield sample
+
+
+def _spread(table: pd.DataFrame, target: str, group: str | None, most: int) -> list[int]:
+    """Return the positions of rows of many targets and groups, in their order."""
+    if not len(table):
+        return []
+    order = np.arange(len(table))
+    if target in table:
+        order = np.argsort(table[target].to_numpy(), kind="stable")
+    chosen = np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).astype(int))
+    rows = set(order[chosen].tolist())
+    if group in table:  # folds of groups need as many groups as there are folds
+        rows |= set(np.flatnonzero(~table[group].duplicated())[:most].tolist())
+    if FOLD_COLUMN in table:  # folds that the table brings along are all needed
+        rows |= set(np.flatnonzero(table.groupby(FOLD_COLUMN).cumcount() < 4).tolist())
+    return sorted(rows)
+
+
+def _link(paths: Iterable[str], data: Path, sample: Path) -> None:
+    """Link to files of the data folder from the same places of the sample's."""
+    for path in dict.fromkeys(paths):
+        link = sample / Path(path).relative_to(data)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists() and not link.is_symlink():
+            link.symlink_to(path)

@@ -1,0 +1,102 @@
+"""The table of a plan: what is done, what is to do and why, how long it takes."""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from foldsmith.run.plan import Plan, Step
+from foldsmith.run.state import Speeds, StepState
+from foldsmith.utils.formatting import counted
+
+
+@dataclass(frozen=True)
+class Row:
+    """Steps that are alike: one, or folds of a training.
+
+    Attributes:
+        steps: The steps.
+        status: Their state.
+        left: How long they still take, for people: ``~`` before an estimate, ``?`` if there is
+            none.
+        why: What is changed, or how far they are.
+    """
+
+    steps: list[Step]
+    status: str
+    left: str
+    why: str
+
+    @property
+    def label(self) -> str:
+        """Name of the steps, for people."""
+        if len(self.steps) == 1:
+            return self.steps[0].label
+        return f"train {self.steps[0].name} folds {self.steps[0].fold}-{self.steps[-1].fold}"
+
+
+def plan_rows(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> list[Row]:
+    """Return a plan's steps as rows; folds that are alike share one.
+
+    Args:
+        plan: The plan.
+        states: Label -> state of each step.
+        speeds: What has been measured.
+    """
+    rows = []
+
+    def alike(step: Step) -> tuple[object, ...]:
+        state = states[step.label]
+        # A training that is under way has a row of its own.
+        own = step.label if step.kind != "train" or "epoch" in state.why else step.name
+        return (step.kind, own, state.status, state.why, state.epochs_left)
+
+    for _, group in groupby(plan.steps, alike):
+        steps = list(group)
+        state = states[steps[0].label]
+        left = [speeds.left(step, state) for step in steps]
+        known = [seconds for seconds in left if seconds is not None]
+        shown = "" if state.status == "done" else duration(sum(known)) if known else "?"
+        if any(speeds.measured(step, state) is None for step in steps) and known:
+            shown = f"~{shown}"
+        rows.append(Row(steps, state.status, shown, state.why))
+    return rows
+
+
+def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
+    """Return the rows of a plan as a table; as :func:`plan_rows`."""
+    rows = [(row.label, row.status, row.left, row.why) for row in plan_rows(plan, states, speeds)]
+    widths = [max(len(row[k]) for row in rows) for k in range(3)]
+    lines = [
+        f"{name:<{widths[0]}}  {status:<{widths[1]}}  {left:>{widths[2]}}  {why}".rstrip()
+        for name, status, left, why in rows
+    ]
+    return "\n".join([*lines, summary(plan, states, speeds)])
+
+
+def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
+    """Return one line: how many steps are done, how long the others take."""
+    done = sum(states[step.label].status == "done" for step in plan.steps)
+    line = f"{done} of {counted(len(plan.steps), 'step')} done"
+    if done == len(plan.steps):
+        return line
+    left = [speeds.left(step, states[step.label]) for step in plan.steps]
+    known = [seconds for seconds in left if seconds is not None]
+    if any(known):
+        unknown = len(left) - len(known)
+        line += f", about {duration(sum(known))} left"
+        line += (
+            f" and {counted(unknown, 'step that was', 'steps that were')} never timed"
+            if unknown
+            else ""
+        )
+        line += " (~: estimated from a few passes of each model)" if speeds.estimated else ""
+    else:
+        line += "; the time is estimated once an epoch was measured"
+    return line
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

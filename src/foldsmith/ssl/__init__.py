@@ -1,0 +1,24 @@
+"""Self-supervised methods, one file each.
+
+A method is a module with
+
+- ``backbone``: the module from photos to features that is kept, student's or teacher's;
+- ``dim``: width of the features that ``std`` is measured on;
+- ``forward(views)``: from a batch's views to a dict of scalar tensors with the keys ``loss``
+  and ``std`` (:func:`~foldsmith.ssl.shared.feature_std`); others are logged as well;
+- ``after_update(progress)``, if something has to follow an optimizer step: all that it changes
+  is in the module's state, so that a resumed training equals one that never stopped.
+"""
+
+from foldsmith.config import Types
+from foldsmith.ssl import barlow_twins, byol, dino, moco, simclr, simsiam, vicreg
+
+TYPES: Types = {
+    **simsiam.TYPES,
+    **byol.TYPES,
+    **simclr.TYPES,
+    **barlow_twins.TYPES,
+    **vicreg.TYPES,
+    **moco.TYPES,
+    **dino.TYPES,
+}

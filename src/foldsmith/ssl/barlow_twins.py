@@ -1,0 +1,60 @@
+"""Barlow Twins: features that agree between views and not with each other."""
+
+import torch
+from torch import nn
+
+from foldsmith.config import Types
+from foldsmith.models.backbone import num_features
+from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
+
+
+class BarlowTwins(nn.Module):
+    """Barlow Twins (Zbontar et al., "Self-Supervised Learning via Redundancy Reduction", 2021).
+
+    Args:
+        backbone: Module from photos to features.
+        projection_hidden: Width of the projection MLP's two hidden layers (8192 in the paper).
+        projection_dim: Width of its output (8192 in the paper; its figure 4 has 2048 some two
+            points behind, at a sixteenth of the weights).
+        redundancy: Weight of the off-diagonal correlations.
+
+    Attributes:
+        dim: Width of the projection's output.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projection_hidden: int = 2048,
+        projection_dim: int = 2048,
+        redundancy: float = 5e-3,
+    ) -> None:
+        # Here, not above: lightly takes seconds to import, and most commands need none of it.
+        from lightly.loss import BarlowTwinsLoss
+        from lightly.models.modules.heads import BarlowTwinsProjectionHead
+
+        super().__init__()
+        self.backbone = backbone
+        self.dim = projection_dim
+        self.projection = BarlowTwinsProjectionHead(
+            num_features(backbone), projection_hidden, projection_dim
+        )
+        self.criterion = BarlowTwinsLoss(redundancy)
+
+    def forward(self, views: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+        """Return the loss of one batch.
+
+        Args:
+            views: Two tensors of shape (n, 3, H, W).
+
+        Returns:
+            ``loss``: squared distance of the views' cross-correlation to the identity, at
+            least 0. ``std``: :func:`feature_std` of the first view's projection.
+        """
+        first, second = of_all(*(self.projection(self.backbone(view)) for view in pair(views)))
+        with full_precision(first):
+            loss = self.criterion(first, second)
+        return {"loss": loss, "std": feature_std(first)}
+
+
+TYPES: Types = {"BarlowTwins": BarlowTwins}

@@ -1,0 +1,61 @@
+"""SimCLR: two views of a photo against all other photos of the batch."""
+
+import torch
+from torch import nn
+
+from foldsmith.config import Types
+from foldsmith.models.backbone import num_features
+from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
+
+
+class SimCLR(nn.Module):
+    """SimCLR (Chen et al., "A Simple Framework for Contrastive Learning", 2020).
+
+    Args:
+        backbone: Module from photos to features.
+        projection_hidden: Hidden width of the projection MLP.
+        projection_dim: Width of its output.
+        temperature: Of the similarities. The paper has 0.1 for ImageNet and 0.5 for CIFAR-10;
+            small batches and data sets want more than ImageNet does.
+
+    Attributes:
+        dim: Width of the projection's output.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projection_hidden: int = 2048,
+        projection_dim: int = 128,
+        temperature: float = 0.2,
+    ) -> None:
+        # Here, not above: lightly takes seconds to import, and most commands need none of it.
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules.heads import SimCLRProjectionHead
+
+        super().__init__()
+        self.backbone = backbone
+        self.dim = projection_dim
+        self.projection = SimCLRProjectionHead(
+            num_features(backbone), projection_hidden, projection_dim
+        )
+        self.criterion = NTXentLoss(temperature)
+
+    def forward(self, views: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+        """Return the loss of one batch.
+
+        Args:
+            views: Two tensors of shape (n, 3, H, W).
+
+        Returns:
+            ``loss``: cross-entropy of finding a photo's other view among the 2n - 1 other
+            views, at least 0; log(2n - 1) by chance. ``std``: :func:`feature_std` of the first
+            view's projection.
+        """
+        first, second = of_all(*(self.projection(self.backbone(view)) for view in pair(views)))
+        with full_precision(first):
+            loss = self.criterion(first, second)
+        return {"loss": loss, "std": feature_std(first)}
+
+
+TYPES: Types = {"SimCLR": SimCLR}

@@ -1,0 +1,70 @@
+"""Checking an experiment without running it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from foldsmith.config import Experiment
+from foldsmith.config.output_path import check_output
+from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.contact_sheet import contact_sheet
+from foldsmith.errors import ConfigError
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.registry import types_of
+from foldsmith.steps.trial_build import check_components
+from foldsmith.utils.atomic import remove_leftovers_of, replacing
+from foldsmith.utils.hashing import FileHashes
+
+
+def check(project: ProjectFolder, config: Path | str, overrides: Sequence[str] = ()) -> str:
+    """Check an experiment file, and build the components that need no data.
+
+    Args:
+        project: The project.
+        config: Experiment file, relative to the project folder.
+        overrides: ``PATH=VALUE`` each.
+
+    Returns:
+        The resolved configuration as YAML.
+
+    Raises:
+        ConfigError: One line per problem.
+        OutputError: It may not write into its output folder.
+    """
+    experiment = Experiment.load(project, Path(config), overrides)
+    check_components(experiment, types_of(project))
+    check_output(experiment)
+    return experiment.dump()
+
+
+def show_augmentations(
+    project: ProjectFolder, config: Path | str, sheet: Path, overrides: Sequence[str] = ()
+) -> Path:
+    """Write a contact sheet of what an experiment's training transforms do to real photos.
+
+    Args:
+        project: The project.
+        config: Experiment file of a pretraining or a training.
+        sheet: The PNG or JPEG to write.
+        overrides: ``PATH=VALUE`` each.
+
+    Raises:
+        ConfigError: The experiment is wrong or has no photos.
+    """
+    experiment = Experiment.load(project, Path(config), overrides)
+    types = types_of(project)
+    if experiment.globals.task in ("ensemble", "frozen-features"):
+        raise ConfigError(f"{experiment.file}: {experiment.globals.task} has no augmentations")
+    if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"{sheet}: must end in .png or .jpg")
+    experiment.check(types)
+    # Only the photos that are shown are decoded.
+    store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
+    context = {"project": project, "images": store, "runtime": None, "task": None}
+    dataset = experiment.build(types, context)["dataset/train"]
+    image = cv2.cvtColor(contact_sheet(dataset, project.intensity_range), cv2.COLOR_RGB2BGR)
+    remove_leftovers_of(sheet)
+    with replacing(sheet) as temporary:
+        cv2.imwrite(str(temporary), image)
+    return sheet

@@ -1,0 +1,203 @@
+"""Which epoch of each fold an inference uses, and where its snapshot is."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from foldsmith.config import Criterion
+from foldsmith.config.settings import Task
+from foldsmith.errors import ConfigError, OutputError
+from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
+from foldsmith.training.extensions.log import LOG_FILE
+
+# What the results of each criterion are called: score_by_best_metric.csv, ...
+LABELS: dict[Criterion, str] = {
+    "metric": "best_metric",
+    "loss": "best_loss",
+    "last": "last",
+    "common": "common",
+}
+
+# Frozen features choose no epoch. Their results are written once, under the label of the
+# criterion that chooses nothing, and stand for all criteria.
+UNCHOSEN: Criterion = "last"
+
+# The files that a training may have left of an epoch; what is in them is the same.
+_SNAPSHOTS: dict[Criterion, str] = {
+    "metric": "snapshot_by_metric_epoch_{}.pth",
+    "loss": "snapshot_by_loss_epoch_{}.pth",
+    "last": "snapshot_last_epoch_{}.pth",
+    "common": "snapshot_epoch_{}.pth",  # as globals/snapshot_epochs: all has them written
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The snapshot of one fold.
+
+    Attributes:
+        fold: The fold.
+        epoch: Epoch of the snapshot.
+        source: Where it is: where the training wrote it, or the copy.
+        copy: Where inference keeps it.
+        sha256: Hash of its content, from the training's manifest.
+        logged: What the training logged at that epoch.
+    """
+
+    fold: int
+    epoch: int
+    source: Path
+    copy: Path
+    sha256: str
+    logged: Mapping[str, Any]
+
+
+def inference_manifest(root: Path, criterion: Criterion) -> Path:
+    """Return where an inference leaves its manifest."""
+    return root / f"manifest_by_{LABELS[criterion]}.json"
+
+
+def criterion_for(task: Task, asked: Criterion) -> Criterion:
+    """Return the criterion whose label the results of a task carry.
+
+    Args:
+        task: Task of the experiment; ``frozen-features`` has one label for all criteria.
+        asked: The criterion that is asked for.
+    """
+    return UNCHOSEN if task == "frozen-features" else asked
+
+
+def read_inference(root: Path, asked: Criterion) -> tuple[Criterion, Manifest | None]:
+    """Return the label and the manifest of the predictions in an output folder.
+
+    For readers that have the folder but not the experiment, such as an ensemble.
+
+    Args:
+        root: Output folder of a fine-tuning or of frozen features.
+        asked: The criterion that is asked for.
+
+    Returns:
+        As :func:`criterion_for`; None in the place of the manifest if there are no predictions.
+    """
+    fit = read_manifest(inference_manifest(root, UNCHOSEN))
+    if fit is not None and not fit.facts.get("chooses_epochs", True):
+        return UNCHOSEN, fit
+    return asked, fit if asked == UNCHOSEN else read_manifest(inference_manifest(root, asked))
+
+
+def criterion_of(root: Path, task: Task, asked: Criterion | None) -> Criterion:
+    """Return by which snapshots an experiment was inferred.
+
+    Args:
+        root: Its output folder.
+        task: Its task.
+        asked: What somebody has asked for; None for the one that there is.
+
+    Raises:
+        ConfigError: There are several, or there is no such criterion.
+        OutputError: There is none.
+    """
+    if asked is not None:
+        if asked not in get_args(Criterion):
+            raise ConfigError(f"criterion {asked!r}: must be one of {', '.join(LABELS)}")
+        return criterion_for(task, asked)
+    found = [criterion for criterion in LABELS if inference_manifest(root, criterion).is_file()]
+    if not found:
+        raise OutputError(
+            f"{root}: has predicted nothing yet; run {predicting_command(task, root)} first"
+        )
+    if len(found) > 1:
+        raise ConfigError(
+            f"{root}: was inferred by {' and by '.join(found)}; say which, as in -cri {found[0]}"
+        )
+    return found[0]
+
+
+def predicting_command(
+    task: Task | None, folder: Path | str, criterion: Criterion | None = None
+) -> str:
+    """Return the command that writes the predictions of an experiment, quoted, for people."""
+    if task == "frozen-features":
+        return "'foldsmith train --resume' with the experiment's file"
+    return f"'foldsmith infer -e {folder}{f' -cri {criterion}' if criterion else ''}'"
+
+
+def making_command(manifest: Manifest, folder: Path | str, criterion: Criterion) -> str:
+    """Return the command that writes predictions again which a manifest lists, for people."""
+    fitted = not manifest.facts.get("chooses_epochs", True)
+    return predicting_command("frozen-features" if fitted else None, folder, criterion)
+
+
+def choose(
+    root: Path, manifest: Manifest, fold: int, n_splits: int, criterion: Criterion
+) -> Chosen:
+    """Find the snapshot of one fold.
+
+    Args:
+        root: Output folder of the training.
+        manifest: That of the fold.
+        fold: The fold.
+        n_splits: Number of folds.
+        criterion: The epoch of the fold's own best validation ``metric`` or ``loss``, the
+            ``last``, or the one whose metric is best on average over all folds (``common``).
+
+    Raises:
+        OutputError: An earlier inference has deleted it, or it was never written.
+    """
+    folder = root / f"fold{fold}"
+    log = read_log(root, fold)
+    # Losses fall; of the metric the training says so.
+    upwards = criterion != "loss" and bool(manifest.facts.get("greater_is_better", False))
+    best = max if upwards else min
+    if criterion == "last":
+        row = log[-1]
+    elif criterion == "common":
+        means = common_curve(root, n_splits)
+        row = log[best(range(len(means)), key=means.__getitem__)]
+    else:
+        row = best(log, key=lambda entry: entry[f"val/{criterion}"])
+    epoch = row["epoch"]
+    own = _SNAPSHOTS[criterion].format(epoch)
+    # A common epoch may be one that was kept for another reason.
+    names = [own] if criterion != "common" else [name.format(epoch) for name in _SNAPSHOTS.values()]
+    copy = root / f"{LABELS[criterion]}_model_fold{fold}.pth"
+    written = [name for name in names if name in manifest.outputs]
+    for name in written:
+        for source in (folder / name, copy):
+            if source.is_file():
+                return Chosen(fold, epoch, source, copy, manifest.outputs[name], row)
+    if criterion == "common" and not written:
+        raise OutputError(
+            f"{folder / own}: no such snapshot; the training kept none of epoch {epoch}. Set "
+            f"globals/snapshot_epochs: all and train all folds again with -f, or use -cri last"
+        )
+    raise OutputError(
+        f"{folder / own}: no such snapshot, nor its copy {copy.name}; train fold {fold} again "
+        f"with -v {fold} -f"
+    )
+
+
+def read_log(root: Path, fold: int) -> list[dict[str, Any]]:
+    """Return what a fold's training logged, one entry per epoch.
+
+    Raises:
+        OutputError: The log is not what the training wrote: epochs are chosen by it.
+    """
+    folder = root / f"fold{fold}"
+    path, again = folder / LOG_FILE, f"train fold {fold} again with -v {fold} -f"
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest is not None:
+        verified(path, manifest, again)
+    try:
+        log: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise OutputError(f"{path}: is no log of a training; {again}") from None
+    return log
+
+
+def common_curve(root: Path, n_splits: int) -> list[float]:
+    """Return the mean over the folds of the validation metric of each epoch."""
+    logs = [[entry["val/metric"] for entry in read_log(root, fold)] for fold in range(n_splits)]
+    return [sum(values) / n_splits for values in zip(*logs, strict=False)]

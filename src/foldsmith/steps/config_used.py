@@ -1,0 +1,82 @@
+"""The part of an experiment that a step reads."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from foldsmith.config.references import Key, is_reference, parse_reference
+from foldsmith.project import ProjectFolder
+
+
+def tree_read(tree: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:
+    """Return an experiment without the sections that a step does not read.
+
+    A section that the rest refers to is read all the same, as in
+    ``dataset/val/transforms: "@/dataset/test/transforms"``.
+
+    Args:
+        tree: The experiment after imports and overrides.
+        without: Paths of sections, as in ``loader/test``.
+    """
+    left_out = [tuple(path.split("/")) for path in without]
+    while True:
+        kept: dict[str, Any] = _pruned(tree, (), left_out)
+        targets = [target for target, _ in _references(kept, [])]
+        still = [path for path in left_out if not any(_overlap(path, target) for target in targets)]
+        if still == left_out:
+            return kept
+        left_out = still
+
+
+def project_values(tree: Mapping[str, Any], project: ProjectFolder) -> dict[str, Any]:
+    """Return the plain values that an experiment takes from its project by references.
+
+    Args:
+        tree: What is read of the experiment.
+        project: The project.
+
+    Returns:
+        Reference, as in ``@/project.n_classes`` -> value.
+    """
+    found = {}
+    for target, attributes in _references(tree, []):
+        if target == ["project"] and attributes:
+            value: Any = project
+            for name in attributes:
+                value = getattr(value, name, None)
+            if hasattr(value, "model_dump"):
+                value = value.model_dump(mode="json")
+            # Where the project lies is of no matter; another object says nothing.
+            if isinstance(value, int | float | str | list | tuple | dict) and not isinstance(
+                value, PurePath
+            ):
+                found["@/project." + ".".join(attributes)] = value
+    return found
+
+
+def _pruned(node: Any, path: tuple[Key, ...], left_out: Sequence[tuple[str, ...]]) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _pruned(child, (*path, key), left_out)
+        for key, child in node.items()
+        if (*path, key) not in left_out
+    }
+
+
+def _references(node: Any, path: list[Key]) -> Iterator[tuple[list[Key], list[str]]]:
+    """Yield path and attributes of every reference."""
+    if is_reference(node):
+        try:
+            yield parse_reference(node, path)
+        except ValueError:
+            return  # the check of the experiment reports it
+    elif isinstance(node, dict | list):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _references(child, [*path, key])
+
+
+def _overlap(section: tuple[str, ...], target: Sequence[Key]) -> bool:
+    """Return whether a reference leads into a section, or to something that contains it."""
+    shorter = min(len(section), len(target))
+    return [str(key) for key in target[:shorter]] == list(section[:shorter])

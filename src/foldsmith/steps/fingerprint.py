@@ -1,0 +1,489 @@
+"""What the output of each step depends on, as hashes of content."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from foldsmith.config import EnsembleSettings, Experiment
+from foldsmith.config.backbones import snapshot_epochs
+from foldsmith.config.check import named_files
+from foldsmith.data.folds import MAX_CLASSES
+from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA
+from foldsmith.errors import ConfigError, DataError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.own_files import DATA_FILES, check_unedited, files_behind
+from foldsmith.project.tables import (
+    FOLD_COLUMN,
+    group_column_of,
+    hash_columns,
+    photo_paths,
+    read_folds,
+    read_table,
+    read_test,
+    read_train,
+    readable_test,
+    targets_are_classes,
+)
+from foldsmith.steps.config_used import project_values, tree_read
+from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs, read_manifest
+from foldsmith.targets.metrics import value_metric
+from foldsmith.utils.flatten import flatten
+from foldsmith.utils.hashing import FileHashes, hash_texts, hash_value
+from foldsmith.utils.memo import once
+from foldsmith.utils.path_list import Paths
+
+# Where an experiment runs, how fast, what it prints and draws, but not what comes out.
+_FREE_GLOBALS = (
+    *("device", "photo_store", "cudnn_benchmark", "channels_last", "compile"),
+    *("output_path", "output_root"),
+    *(
+        "val_fold",
+        "meta_file",
+        "snapshot_interval",
+        "snapshot_epochs",
+        "resume_interval",
+        "stop_on_collapse",
+        "loggers",
+        "resources",
+    ),
+)
+_FREE_KEYS = ("num_workers", "pin_memory")
+_FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch", "RankWatch")
+
+# What a pretraining and features do not read, which learn no target.
+_TARGET_SCALE = "globals/target_scale"
+
+# What a training does not read.
+_INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
+
+# Sections that inference does not read: what it takes from the training are the weights.
+TRAINING_ONLY = (
+    *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
+    *("extensions", "globals/max_epoch", "globals/grad_accum", "globals/freeze_backbone"),
+    *("globals/seed", "globals/head_epochs", "globals/ema_decay", "globals/auxiliary", "ema"),
+    *("globals/head_init", "model/pretrained"),
+)
+
+
+def preprocess_inputs(project: ProjectFolder, hashes: FileHashes) -> Inputs:
+    """Return the inputs of the statistics and folds, as today's files give them."""
+    settings = project.settings
+    train, test = (_table(project, name) for name in (settings.train_csv, settings.test_csv))
+    paths = photo_paths(project, train) + photo_paths(project, test)
+    return inputs_read(project, train, hash_tables(project, hashes), hash_photos(paths, hashes))
+
+
+def inputs_read(
+    project: ProjectFolder, train: pd.DataFrame, tables: Mapping[str, str], photos: str
+) -> Inputs:
+    """Return the inputs of the statistics and folds, as they were read.
+
+    Args:
+        project: The project.
+        train: The train table.
+        tables: As :func:`hash_tables` returns them.
+        photos: As :func:`hash_photos` returns it.
+    """
+    keys = (
+        *("data_dir", "train_csv", "test_csv", "image_path", "id_column", "target_column"),
+        *("group_column", "folds"),
+        *(("class_names",) if project.class_names else ()),
+    )
+    return {
+        "project.yml": _project_values(project, keys),
+        "many classes": _are_many_classes(project, train),
+        "files": dict(tables),
+        "photos": photos,
+        **_intensity(project),
+    }
+
+
+def _are_many_classes(project: ProjectFolder, train: pd.DataFrame) -> bool:
+    """Return whether more target values than are strata by themselves are spread as classes."""
+    column = project.settings.target_column
+    return (
+        "Stratified" in project.settings.folds.method
+        and column in train.columns
+        and train[column].nunique() > MAX_CLASSES
+        and targets_are_classes(project, train)
+    )
+
+
+def hash_tables(project: ProjectFolder, hashes: FileHashes) -> dict[str, str]:
+    """Return the hash of each of the tables that preprocess reads."""
+    names = (project.settings.train_csv, project.settings.test_csv)
+    return {name: hashes.of(project.data_dir / name) for name in names}
+
+
+def check_preprocessed(experiment: Experiment, hashes: FileHashes) -> None:
+    """Make sure that folds and statistics are what ``preprocess`` wrote.
+
+    Raises:
+        DataError: One was changed since.
+    """
+    project = experiment.project
+    manifest = read_manifest(project.data_dir / PREPROCESS_MANIFEST)
+    names = [STATS_BY_DATA, IMG_INFO]
+    if experiment.globals.meta_file is None:
+        names.append(project.fold_table.name)
+    if manifest is None:
+        return
+    for name in names:
+        made, found = manifest.outputs.get(name), hashes.of(project.data_dir / name)
+        # A file that is gone is named by those who read it.
+        if made is not None and found not in (made, "missing"):
+            raise DataError(
+                f"{project.data_dir / name}: was changed since preprocess wrote it; keep it under "
+                "another name (globals/meta_file names a fold table), or run 'foldsmith "
+                "preprocess' to have it made again"
+            )
+
+
+def pretrain_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of a pretraining: its configuration and every photo.
+
+    With a probe also, under ``probe``, what its values depend on, and so which backbone is the
+    best: folds, targets and metric. The backbones themselves do not: see
+    :func:`without_probe`.
+    """
+    project = experiment.project
+    test = read_test(project)
+    readable = test.iloc[readable_test(project, test)]
+    paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
+    check_preprocessed(experiment, hashes)
+    without = (*_INFERENCE_ONLY, "probe")
+    inputs: Inputs = {
+        "config": _config(experiment, (*without, _TARGET_SCALE)),
+        "files": _files(experiment, types, hashes, without),
+        "photos": hash_photos(paths, hashes),
+        **_intensity(project),
+    }
+    if experiment.tree.get("probe"):
+        table = read_folds(project, experiment.globals.meta_file)
+        config, files = _config(experiment, _INFERENCE_ONLY), _files(experiment, types, hashes)
+        inputs["probe"] = {
+            **{key: value for key, value in config.items() if key not in inputs["config"]},
+            **{key: value for key, value in files.items() if key not in inputs["files"]},
+            **_target_values(project),
+            "metric": value_metric(project).name,
+            "fold assignment": hash_folds(project, table),
+            "targets": hash_columns(table, [project.settings.target_column]),
+            "probed backbones": sorted(snapshot_epochs(experiment.globals)),
+        }
+    return inputs
+
+
+def without_probe(inputs: Inputs) -> Inputs:
+    """Return what the backbones of a pretraining depend on, whatever its probe says of them.
+
+    Args:
+        inputs: As :func:`pretrain_inputs` returns them.
+    """
+    return {name: value for name, value in inputs.items() if name not in ("probe", "sha256")}
+
+
+def as_trained(experiment: Experiment) -> dict[str, Any]:
+    """Return the values of a fine-tuning that its trainings depend on, by path."""
+    return _config(experiment, _INFERENCE_ONLY)
+
+
+def train_inputs(
+    experiment: Experiment, fold: int, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of one fold's training: configuration, folds, labelled photos."""
+    project = experiment.project
+    check_preprocessed(experiment, hashes)
+    table = read_folds(project, experiment.globals.meta_file)
+    return {
+        "config": as_trained(experiment),
+        "project.yml": _target_values(project),
+        "fold": fold,
+        "files": _files(experiment, types, hashes, _INFERENCE_ONLY),
+        "fold assignment": hash_folds(project, table),
+        "targets": _hash_labels(experiment, table),
+        "auxiliary": _hash_auxiliary(experiment, table, hashes),
+        "photos": hash_photos(photo_paths(project, table), hashes),
+        **_intensity(project),
+    }
+
+
+def infer_inputs(
+    experiment: Experiment,
+    criterion: str,
+    snapshots: Mapping[str, str],
+    types: Mapping[str, Callable[..., Any]],
+    hashes: FileHashes,
+) -> Inputs:
+    """Return the inputs of an inference.
+
+    Args:
+        experiment: The fine-tuning.
+        criterion: Which snapshots.
+        snapshots: Name of each fold -> hash of its snapshot.
+        types: The registry.
+        hashes: Hashes of files.
+    """
+    project = experiment.project
+    check_preprocessed(experiment, hashes)
+    table = read_folds(project, experiment.globals.meta_file)
+    test = read_test(project)
+    readable = test.iloc[readable_test(project, test)]
+    paths = photo_paths(project, table) + photo_paths(project, readable)
+    experiment = without_pretrained(experiment)
+    lasting = new_photo_inputs(experiment, types, hashes)
+    return lasting | {
+        "criterion": criterion,
+        "files": lasting["files"] | _sample(project, hashes),
+        "fold assignment": hash_folds(project, table),
+        "targets": _hash_labels(experiment, table),
+        "test ids": hash_columns(test, [project.settings.id_column]),
+        "photos": hash_photos(paths, hashes),
+        "snapshots": dict(snapshots),
+    }
+
+
+def new_photo_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return what predictions of new photos depend on, beside the models of the folds.
+
+    A part of what an inference, or a fit of frozen features, depends on.
+    """
+    without = () if experiment.globals.task == "frozen-features" else TRAINING_ONLY
+    return {
+        "config": _config(experiment, without),
+        "project.yml": _target_values(experiment.project),
+        "files": _files(experiment, types, hashes, without),
+        **_intensity(experiment.project),
+    }
+
+
+def features_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of the features of a frozen backbone: all but the head and targets."""
+    project = experiment.project
+    check_preprocessed(experiment, hashes)
+    table = read_folds(project, experiment.globals.meta_file)
+    test = read_test(project)
+    readable = test.iloc[readable_test(project, test)]
+    paths = photo_paths(project, table) + photo_paths(project, readable)
+    return {
+        "config": _config(experiment, ("head", _TARGET_SCALE)),
+        "files": _files(experiment, types, hashes, ("head",)),
+        **_intensity(project),
+        "photos": hash_photos(paths, hashes),
+    }
+
+
+def frozen_inputs(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of a head on frozen features: the features' own, folds and targets."""
+    project = experiment.project
+    features = features_inputs(experiment, types, hashes)
+    lasting = new_photo_inputs(experiment, types, hashes)
+    table = read_folds(project, experiment.globals.meta_file)
+    names = (project.settings.target_column, group_column_of(project, table))
+    return lasting | {
+        "files": lasting["files"] | _sample(project, hashes),
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, [name for name in names if name is not None]),
+        "photos": features["photos"],
+        "test ids": hash_columns(read_test(project), [project.settings.id_column]),
+    }
+
+
+def ensemble_inputs(
+    experiment: Experiment, predictions: Mapping[str, str], hashes: FileHashes
+) -> Inputs:
+    """Return the inputs of an ensemble.
+
+    Args:
+        experiment: The ensemble.
+        predictions: Output folder of each member -> hash of its predictions.
+        hashes: Hashes of files.
+    """
+    project = experiment.project
+    check_preprocessed(experiment, hashes)
+    table = read_folds(project, experiment.globals.meta_file)
+    test = read_test(project)
+    settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
+    files = _sample(project, hashes)
+    if "stack" in settings.methods:
+        files[IMG_INFO] = hashes.of(project.data_dir / IMG_INFO)
+    group = group_column_of(project, table)
+    searches = "optuna" in (settings.method, *settings.methods)
+    ignored = set() if searches else {"n_trials", "weight_step"}
+    return {
+        "config": flatten(settings.model_dump(mode="json", exclude=ignored))
+        | {"globals/seed": experiment.globals.seed}
+        | {_TARGET_SCALE: experiment.globals.target_scale},
+        "project.yml": _target_values(project),
+        "files": files,
+        "groups": hash_columns(table, [group]) if group else None,
+        "fold assignment": hash_folds(project, table),
+        "targets": hash_columns(table, [project.settings.target_column]),
+        "test ids": hash_columns(test, [project.settings.id_column]),
+        "unreadable": hash_value(readable_test(project, test).tolist()),
+        "predictions": dict(predictions),
+    }
+
+
+def without_pretrained(experiment: Experiment) -> Experiment:
+    """Return a fine-tuning whose weights come from its snapshots, as in inference."""
+    if "pretrained" in experiment.tree["model"]:
+        return experiment.with_values({"model/pretrained": None})
+    return experiment
+
+
+def hash_folds(project: ProjectFolder, table: pd.DataFrame) -> str:
+    """Return the hash of which row is in which fold, in the order of the rows."""
+    return hash_columns(table, [project.settings.id_column, FOLD_COLUMN])
+
+
+def _intensity(project: ProjectFolder) -> Inputs:
+    """Return the scale of images with more than 8 bits per channel; nothing if there is none."""
+    return {} if project.intensity_range is None else {"intensity": list(project.intensity_range)}
+
+
+def hash_photos(paths: Paths, hashes: FileHashes) -> str:
+    """Return the hash of the names and contents of photos, in their order."""
+    return once(("photos", paths.sha256()), lambda: hash_contents(paths, hashes.each(paths)))
+
+
+def hash_contents(paths: Paths, digests: Iterable[str]) -> str:
+    """Return :func:`hash_photos` of photos whose hashes are known."""
+    return hash_texts([paths.names(), digests])
+
+
+def _table(project: ProjectFolder, name: str) -> pd.DataFrame:
+    """Read a table with every row, those with unreadable photos included."""
+    column = project.settings.id_column
+    return read_table(project.data_dir / name, [column], column, may_be_empty=True)
+
+
+def _project_values(project: ProjectFolder, keys: Iterable[str]) -> dict[str, Any]:
+    values = project.settings.model_dump(mode="json")
+    return flatten({key: values[key] for key in keys})
+
+
+def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
+    """Return the hash of the targets, and of the continuous column if that is learned."""
+    settings = experiment.project.settings
+    targets = hash_columns(table, [settings.target_column])
+    continuous = settings.continuous
+    if not experiment.globals.continuous_target or continuous is None:
+        return targets
+    labels = hash_columns(table, [name for name in (continuous.column,) if name in table])
+    return hash_value([targets, labels, continuous.model_dump(mode="json")])
+
+
+def _hash_auxiliary(
+    experiment: Experiment, table: pd.DataFrame, hashes: FileHashes
+) -> dict[str, str]:
+    """Return the hash of each auxiliary target that is learned: what it is, and its column."""
+    project = experiment.project
+    found = {}
+    for name in experiment.globals.auxiliary:
+        settings = project.settings.auxiliary.get(name)
+        if settings is None:
+            continue  # the training will say so
+        if settings.table is not None:
+            content = hashes.of(project.data_dir / settings.table)
+        else:
+            content = hash_columns(table, [c for c in (settings.column,) if c in table])
+        found[name] = hash_value([settings.model_dump(mode="json"), content])
+    return found
+
+
+def _target_values(project: ProjectFolder) -> dict[str, Any]:
+    return {
+        "metric": project.settings.metric,
+        "target_column": project.settings.target_column,
+        "target_range": list(project.target_range),
+        "class_values": project.class_values,
+        **({"class_names": list(project.class_names)} if project.class_names else {}),
+    }
+
+
+def _sample(project: ProjectFolder, hashes: FileHashes) -> dict[str, str]:
+    name = project.settings.sample_submission
+    return {} if name is None else {name: hashes.of(project.data_dir / name)}
+
+
+def _config(experiment: Experiment, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of an experiment that matter, by path.
+
+    Args:
+        experiment: The experiment.
+        without: As for :func:`~foldsmith.steps.config_used.tree_read`.
+    """
+    tree = tree_read(experiment.tree, without)
+    tree["globals"] = {k: v for k, v in tree["globals"].items() if k not in _FREE_GLOBALS}
+    if isinstance(tree.get("extensions"), list):
+        tree["extensions"] = [
+            entry
+            for entry in tree["extensions"]
+            if not (isinstance(entry, dict) and entry.get("type") in _FREE_TYPES)
+        ]
+    return {
+        key: value
+        for key, value in flatten(tree).items()
+        if key.rsplit("/", 1)[-1] not in _FREE_KEYS
+    } | project_values(tree, experiment.project)
+
+
+def _files(
+    experiment: Experiment,
+    types: Mapping[str, Callable[..., Any]],
+    hashes: FileHashes,
+    without: tuple[str, ...] = (),
+) -> dict[str, str]:
+    """Return the hashes of the files that parts of an experiment come from.
+
+    Args:
+        experiment: The experiment.
+        types: The registry.
+        hashes: Hashes of files.
+        without: As for :func:`~foldsmith.steps.config_used.tree_read`.
+
+    Raises:
+        ConfigError: Python of the project was edited since it was imported, or a file that it
+            reads is not there.
+    """
+    project, tree = experiment.project, tree_read(experiment.tree, without)
+    found: dict[str, Path] = {}
+    of_python: dict[str, str] = {}
+    for own in files_behind(project.own_files, tree):
+        check_unedited(own)
+        of_python |= {_name(project, path): digest for path, digest in own.sources.items()}
+        for name in own.data:
+            found[name] = project.path(name)
+            if not found[name].is_file():
+                raise ConfigError(f"{own.path}: {DATA_FILES}: {found[name]}: no such file")
+    for node in _calls(tree):
+        if node["type"] == "ChannelStatistics":
+            found[STATS_BY_DATA] = project.data_dir / STATS_BY_DATA
+    for name in named_files(tree, types).values():
+        found[name] = project.path(name)
+    return of_python | {name: hashes.of(path) for name, path in sorted(found.items())}
+
+
+def _name(project: ProjectFolder, path: Path) -> str:
+    return str(path.relative_to(project.folder) if path.is_relative_to(project.folder) else path)
+
+
+def _calls(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if isinstance(node.get("type"), str):
+            yield node
+        for child in node.values():
+            yield from _calls(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _calls(child)

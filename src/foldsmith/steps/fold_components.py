@@ -1,0 +1,92 @@
+"""The components of one fold's training, with the labels of the fold and their scale in them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.config import Experiment, Parts
+from foldsmith.data.loader import PhotoLoader
+from foldsmith.models.classifier import ImageModel
+from foldsmith.models.snapshots import keep_scale
+from foldsmith.project.tables import FOLD_COLUMN, read_folds
+from foldsmith.targets.scale import Form
+from foldsmith.targets.task import Task, labels_of
+
+Labels = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FoldComponents:
+    """What a fold is trained with.
+
+    Attributes:
+        parts: The components, built on demand.
+        task: The task with the scale of the fold's training labels.
+        table: The fold table.
+        labels: Label of each of its rows, float64, shape (n,).
+        seen: Whether a row is trained on, bool, shape (n,).
+    """
+
+    parts: Parts
+    task: Task
+    table: pd.DataFrame
+    labels: Labels
+    seen: npt.NDArray[np.bool_]
+
+
+def build_fold(
+    experiment: Experiment,
+    types: Mapping[str, Callable[..., Any]],
+    context: Mapping[str, Any],
+    task: Task,
+    form: Form | None,
+) -> FoldComponents:
+    """Build the model and the loaders of a fold, and put its labels and their scale into them.
+
+    Args:
+        experiment: A fine-tuning with the fold in ``globals/val_fold``.
+        types: The registry.
+        context: What the components refer to beside the tree; the fold's task is added.
+        task: The task of the experiment.
+        form: Form of the target scale; None for a task without one.
+
+    Raises:
+        ConfigError: A component cannot be built.
+        DataError: The table, or a label, is wrong.
+    """
+    table, labels = read_labels(experiment, task)
+    seen = table[FOLD_COLUMN].to_numpy() != experiment.globals.val_fold
+    of_fold = task.fitted(labels[seen], form)
+    parts = experiment.build(types, {**context, "task": of_fold})
+    # What is learned may be finer than the target that the datasets have.
+    for part in ("loader/train", "loader/val"):
+        set_labels(parts[part], of_fold, labels)
+    # Before the average and the optimizer are made.
+    if of_fold.scale is not None:
+        keep_scale(parts["model"], of_fold.scale)
+        if isinstance(parts["model"], ImageModel) and of_fold.name == "regression":
+            parts["model"].start_at_zero()
+    return FoldComponents(parts, of_fold, table, labels, seen)
+
+
+def read_labels(experiment: Experiment, task: Task) -> tuple[pd.DataFrame, Labels]:
+    """Return the fold table and the label of each of its rows.
+
+    Raises:
+        DataError: The table, or a label, is wrong.
+    """
+    table = read_folds(experiment.project, experiment.globals.meta_file)
+    labels = labels_of(task, experiment.project, table)
+    task.check(labels)
+    return table, labels
+
+
+def set_labels(loader: PhotoLoader, task: Task, labels: Labels) -> None:
+    """Give the images of a loader their labels, one per row of the fold table."""
+    dataset = loader.dataset
+    dataset.targets = labels[dataset.rows]
+    dataset.codes = task.codes(dataset.targets)

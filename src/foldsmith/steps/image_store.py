@@ -1,0 +1,43 @@
+"""The store of decoded photos that stages share."""
+
+from collections.abc import Iterable
+
+from foldsmith.config import Experiment, Globals
+from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.transforms import Compose
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.registry import types_of
+from foldsmith.utils.hashing import FileHashes
+
+
+def open_store(project: ProjectFolder, settings: Globals, hashes: FileHashes) -> PhotoStore:
+    """Return the project's store of decoded photos, or one that keeps none if so set."""
+    folder = project.photo_store if settings.photo_store else None
+    return PhotoStore(folder, hashes, project.intensity_range)
+
+
+def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:
+    """Return what experiments do to each photo once, each distinct head once.
+
+    Nothing else of the experiments is built, so that this works before ``preprocess``.
+
+    Args:
+        experiments: Trainings, checked.
+    """
+    heads: dict[str, Compose] = {}
+    for experiment in experiments:
+        if not experiment.globals.photo_store:
+            continue
+        context = {"project": experiment.project, "images": None, "runtime": None, "task": None}
+        parts = experiment.build(types_of(experiment.project), context)
+        for name, dataset in experiment.tree["dataset"].items():
+            if not isinstance(dataset, dict) or not isinstance(dataset.get("transforms"), list):
+                continue
+            first = []
+            for k in range(len(dataset["transforms"])):
+                transform = parts[f"dataset/{name}/transforms/{k}"]
+                if not transform.stored:
+                    break
+                first.append(transform)
+            heads.setdefault(repr(first), Compose(first))
+    return list(heads.values())

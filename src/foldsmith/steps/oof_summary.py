@@ -1,0 +1,190 @@
+"""What an inference says of its out-of-fold predictions beside their score."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.blending.base import Goal
+from foldsmith.config import Criterion
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import targets_of
+from foldsmith.steps.checkpoint_choice import Chosen, read_log
+from foldsmith.steps.manifest import MANIFEST, read_manifest
+from foldsmith.targets.metrics import Metric
+from foldsmith.targets.thresholds import cross_fitted_classes
+from foldsmith.training.extensions.log import entries_of
+from foldsmith.utils.formatting import counted
+
+# A training of fewer epochs has no trend.
+_FEWEST_EPOCHS = 3
+
+# The rows of a score table after those of the folds.
+POOLED = "oof"
+THRESHOLDS = "thresholds"
+
+
+def logged_last(
+    root: Path, chosen: Sequence[Chosen], scores: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return what the last epochs would have scored, going by the logs.
+
+    Args:
+        root: Output folder of the training.
+        chosen: The chosen snapshot of each fold.
+        scores: Metric of each fold and of all rows pooled, shape (n_folds + 1,).
+
+    Returns:
+        Shape (n_folds + 1,), NaN for all rows pooled.
+    """
+    # The log knows no test-time augmentation: what carries over is the difference.
+    differences = [
+        read_log(root, item.fold)[-1]["val/metric"] - item.logged["val/metric"] for item in chosen
+    ]
+    last: npt.NDArray[np.float64] = scores + np.array([*differences, np.nan])
+    return last
+
+
+def with_selection_gap(
+    scores: pd.DataFrame, last: npt.NDArray[np.float64], metric: Metric
+) -> pd.DataFrame:
+    """Return a score table with the columns last_metric and selection_gap.
+
+    An epoch that was chosen on the rows which score it looks better than it is; the last epoch
+    was not chosen. The gap is an upper bound of that optimism: part of it may be real.
+
+    Args:
+        scores: As :func:`~foldsmith.inference.oof.score_table` makes it.
+        last: Metric of the last epoch for each row of the table, NaN where unknown.
+        metric: Says which values are better.
+    """
+    gaps = [metric.gain(*pair) for pair in zip(scores["metric"], last, strict=True)]
+    return scores.assign(last_metric=last, selection_gap=gaps)
+
+
+def with_thresholds(
+    scores: pd.DataFrame,
+    oof: npt.NDArray[np.float64],
+    targets: npt.NDArray[np.float64],
+    folds: npt.NDArray[np.int64],
+    metric: Metric,
+) -> pd.DataFrame:
+    """Append the score with boundaries between the classes found on the other folds.
+
+    Args:
+        scores: The score table.
+        oof: Out-of-fold predictions, shape (n,).
+        targets: Shape (n,).
+        folds: Fold of each row, shape (n,).
+        metric: One that rounds predictions to classes.
+    """
+    value = metric(cross_fitted_classes(oof, targets, folds, metric), targets)
+    row = pd.DataFrame({"fold": [THRESHOLDS], "metric": [value]})
+    return pd.concat([scores, row], ignore_index=True)
+
+
+def score_facts(scores: pd.DataFrame) -> dict[str, float | None]:
+    """Return the pooled scores for a manifest; None for what could not be found."""
+    pooled = _row(scores, POOLED)
+    facts = {
+        name: None if pd.isna(pooled[name]) else float(pooled[name])
+        for name in ("metric", "last_metric", "selection_gap")
+    }
+    if THRESHOLDS in set(scores["fold"]):
+        facts["metric_with_thresholds"] = float(_row(scores, THRESHOLDS)["metric"])
+    return facts
+
+
+def constant_score(metric: Metric, project: ProjectFolder, table: pd.DataFrame) -> float:
+    """Return the metric of the same prediction for every labelled photo, the score to beat.
+
+    Args:
+        metric: The metric.
+        project: The project.
+        table: The fold table.
+    """
+    goal = Goal(metric, project.target_range, tuple(project.class_values), project.class_names)
+    return goal.constant_score(targets_of(project, table))
+
+
+def print_constant(metric: Metric, constant: float) -> None:
+    """Print the score to beat."""
+    print(f"(the constant, the same prediction for every photo: {metric.name} {constant:.4f})")
+
+
+def improving_folds(logs: Sequence[Sequence[Mapping[str, Any]]], greater_is_better: bool) -> int:
+    """Return in how many folds validation was best near the end of the training.
+
+    That is in the last tenth of the epochs. By chance that is one fold in ten.
+
+    Args:
+        logs: Entries of each fold, one per epoch, with ``val/metric``.
+        greater_is_better: Direction of the metric.
+    """
+    best = max if greater_is_better else min
+    found = 0
+    for log in logs:
+        values = [entry["val/metric"] for entry in log]
+        last_tenth = max(1, len(values) // 10)
+        found += values.index(best(values)) >= len(values) - last_tenth
+    return found
+
+
+def more_epochs_may_help(root: Path, n_splits: int) -> str:
+    """Return a sentence if validation still improves at the end of a training; else nothing.
+
+    It does if most folds are best in the last tenth of their epochs. Fewer than three epochs, and
+    folds that are not finished, show nothing.
+
+    Args:
+        root: Output folder of a fine-tuning.
+        n_splits: Number of folds.
+    """
+    manifests = [read_manifest(root / f"fold{fold}" / MANIFEST) for fold in range(n_splits)]
+    finished = [manifest for manifest in manifests if manifest is not None]
+    logs = [entries_of(root / f"fold{fold}") for fold in range(n_splits)]
+    if len(finished) < n_splits or any(len(log) < _FEWEST_EPOCHS for log in logs):
+        return ""
+    facts = finished[0].facts
+    n = improving_folds(logs, bool(facts.get("greater_is_better", False)))
+    if n <= n_splits / 2:
+        return ""
+    epochs = len(logs[0])
+    return (
+        f"validation {facts.get('metric', 'metric')} still improves at the last epoch in {n} of "
+        f"{counted(n_splits, 'fold')}: more epochs may help (globals/max_epoch {epochs} -> "
+        f"{2 * epochs})"
+    )
+
+
+def print_scores(scores: pd.DataFrame, metric: Metric, criterion: Criterion, epoch: int) -> None:
+    """Print a score table, and how its epochs were chosen.
+
+    Args:
+        scores: The score table.
+        metric: The metric.
+        criterion: How the epochs were chosen.
+        epoch: That of the first fold, which is that of all for ``common``.
+    """
+    shown = scores.assign(epoch=scores["epoch"].astype(object).fillna(""))
+    print(shown.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
+    if criterion == "last":
+        return
+    if criterion == "common":
+        print(f"(epoch {epoch} for all folds, the best of their mean validation metric)")
+    else:
+        print(f"(the epoch of each fold was chosen by its own validation {criterion})")
+    gap, of_what = _row(scores, POOLED)["selection_gap"], "all rows pooled"
+    if pd.isna(gap):
+        gap, of_what = scores["selection_gap"].mean(), "mean over the folds' logs"
+    print(
+        f"selection gap: {metric.name} {gap:+.4f} ({of_what}); by so much the chosen epochs look "
+        "better than the last"
+    )
+
+
+def _row(scores: pd.DataFrame, fold: str) -> pd.Series:
+    return scores[scores["fold"] == fold].iloc[0]

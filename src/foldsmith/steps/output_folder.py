@@ -1,0 +1,443 @@
+"""The output folder of a run: claiming it, continuing in it, what was run there."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from foldsmith.config import Experiment
+from foldsmith.config.output_path import claimant
+from foldsmith.distributed import process_group
+from foldsmith.errors import ConfigError, DataError, OutputError
+from foldsmith.models.snapshots import read_snapshot
+from foldsmith.project import ProjectFolder
+from foldsmith.project.project_file import PROJECT_FILE
+from foldsmith.steps.manifest import (
+    MANIFEST,
+    UNFINISHED,
+    Inputs,
+    Manifest,
+    changed_outputs,
+    differences,
+    normalised,
+    read_manifest,
+    rewrite_outputs,
+)
+from foldsmith.training.extensions.epoch_logger import LOGGED_RUNS
+from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.extensions.log_tensorboard import EVENTS
+from foldsmith.training.extensions.probe import PROBES_FILE
+from foldsmith.training.extensions.progress import PROGRESS_FILE
+from foldsmith.training.extensions.snapshots import BELONGS_TO, RESUME_FILE
+from foldsmith.training.manager import TRAINING
+from foldsmith.utils.atomic import copy_file, remove_leftovers, write_json, write_text
+from foldsmith.utils.hashing import FileHashes, hash_value
+from foldsmith.utils.locking import lock
+from foldsmith.utils.owned_files import OwnedFiles, is_empty
+
+RESOLVED_CONFIG = "resolved_config.yml"
+SOURCES = Path("sources")
+
+# Records the inputs of a training started with `-f`, until it replaces the results in the folder.
+TO_REPLACE = "to_replace.json"
+
+# What each training writes while it runs, beside what its extensions write through its manager. The
+# event files have names that only their writer knows.
+_RUNNING = (
+    *(MANIFEST, UNFINISHED, TO_REPLACE, LOG_FILE, PROBES_FILE, PROGRESS_FILE, RESUME_FILE),
+    LOGGED_RUNS,
+)
+
+# What to do with a folder that exists: refuse it, replace what a training left there, go on
+# with the training that was begun, or (what `foldsmith run` does) whichever is needed.
+Start = Literal["new", "force", "resume", "auto"]
+
+# What a training finds in its folder.
+State = Literal["fresh", "continue", "done"]
+
+
+def shown(path: Path) -> str:
+    """Return a path as it is printed: relative to the working folder if it is below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def open_run(
+    run: Path, project: Path | str | None, trust: bool = False
+) -> tuple[ProjectFolder, Path]:
+    """Return the project of a finished run, and the run's absolute path.
+
+    Args:
+        run: Its output folder.
+        project: The project folder, which ``run`` is relative to then; None takes the one that
+            the run lies in.
+        trust: Run the Python that the project brings, if it does.
+
+    Raises:
+        ConfigError: There is no project, its file is wrong, or it brings Python that was not
+            accepted.
+    """
+    if project is not None:
+        opened = ProjectFolder.open(project, trust=trust)
+        return opened, opened.path(run)
+    # Links are not followed: a linked output folder lies in the project still.
+    root = Path(os.path.abspath(run))
+    for folder in root.parents:
+        if (folder / PROJECT_FILE).is_file():
+            return ProjectFolder.open(folder, trust=trust), root
+    raise ConfigError(
+        f"{root}: lies in no project (a folder with {PROJECT_FILE}); name the project's folder "
+        "with --project"
+    )
+
+
+def read_resolved(project: ProjectFolder, root: Path) -> Experiment:
+    """Return the experiment that a run has left in its output folder.
+
+    Raises:
+        OutputError: There is none.
+    """
+    path = root / RESOLVED_CONFIG
+    if not path.is_file():
+        raise OutputError(f"{root}: no {RESOLVED_CONFIG}; is it the output folder of a run?")
+    return Experiment.load(project, path)
+
+
+def refuse_existing(folder: Path, resumable: bool = True) -> None:
+    """Make sure that a folder is not there, or empty.
+
+    Args:
+        folder: The folder.
+        resumable: Whether the command has ``--resume``.
+
+    Raises:
+        OutputError: There is something in it.
+    """
+    if not is_empty(folder):
+        resume = ", or --resume to go on" if resumable else ""
+        raise OutputError(f"{folder}: exists already; add -f to replace what is in it{resume}")
+
+
+def state_of(
+    folder: Path,
+    inputs: Inputs,
+    more_epochs: bool = False,
+    compared: Callable[[Inputs], Inputs] = dict,
+) -> tuple[State, list[str]]:
+    """Return how far a training is with these inputs.
+
+    Args:
+        folder: Its output folder.
+        inputs: What it would be made from today.
+        more_epochs: Whether a finished training may be continued to a later epoch.
+        compared: Returns the inputs that must be the same for a finished training to be done.
+
+    Returns:
+        ``done``, ``continue`` or ``fresh``; and what has changed since it was run, if that
+        is why it starts anew.
+    """
+    finished = read_manifest(folder / MANIFEST)
+    if finished is not None:
+        changed = differences(compared(finished.inputs), compared(inputs))
+        if not changed:
+            return "done", []
+        if more_epochs and _only_longer(finished, inputs) and (folder / RESUME_FILE).is_file():
+            return "continue", []
+        return "fresh", changed
+    begun = read_manifest(folder / UNFINISHED)
+    if begun is None:
+        return "fresh", []
+    changed = differences(begun.inputs, inputs)
+    if not changed and (folder / RESUME_FILE).is_file():
+        return "continue", []
+    return "fresh", changed
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for a training until the block ends; its main process does, as :func:`lock`.
+
+    Raises:
+        OutputError: Another training holds it.
+    """
+    with ExitStack() as held:
+        with process_group.main_first():
+            if process_group.is_main():
+                held.enter_context(lock(folder))
+        yield
+
+
+def start_in(folder: Path, start: Start) -> Start:
+    """Return how a training starts in its folder: as it was asked to, the first time.
+
+    Processes that torchrun starts anew have the same command as before: what these have begun,
+    or finished, is gone on with.
+    """
+    manifests = (read_manifest(folder / name) for name in (MANIFEST, UNFINISHED))
+    before = {one for each in manifests if each for one in each.facts.get("started_by", ())}
+    return "auto" if before & set(process_group.started_by()) else start
+
+
+def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False) -> State:
+    """Return what a training does with its folder; nothing is changed yet.
+
+    Raises:
+        OutputError: The folder exists and ``start`` is ``new``, or there is nothing in it that
+            could be resumed.
+    """
+    if start == "new":
+        refuse_existing(folder)
+    if start in ("new", "force") or (start == "resume" and _to_replace(folder, inputs)):
+        return "fresh"
+    state, changed = state_of(folder, inputs, more_epochs)
+    if start == "resume" and changed:
+        raise OutputError(
+            f"{folder}: was run with other inputs: {'; '.join(changed[:5])}. Restore them to go "
+            "on, or start anew with -f"
+        )
+    return state
+
+
+def note_replacement(folder: Path, inputs: Inputs) -> None:
+    """Record that a training with these inputs may replace the results in its folder.
+
+    The earlier results stay until the end of the first epoch. If the training is stopped before,
+    ``--resume`` starts it again because of this record, and does not take the earlier results for
+    its own.
+
+    Args:
+        folder: The folder.
+        inputs: What the training is made from.
+
+    Raises:
+        OutputError: A file of another making is in the way, or another process is at the folder.
+    """
+    if any((folder / name).exists() for name in (MANIFEST, RESUME_FILE)):
+        with lock(folder):
+            path = OwnedFiles(folder).path(TO_REPLACE, TRAINING)
+            write_json(path, {"inputs": normalised(inputs)["sha256"]})
+
+
+def _to_replace(folder: Path, inputs: Inputs) -> bool:
+    """Return whether :func:`note_replacement` was called for a training with these inputs."""
+    try:
+        noted = json.loads((folder / TO_REPLACE).read_text(encoding="utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(noted == normalised(inputs)["sha256"])
+
+
+def check_unchanged(before: Inputs, now: Inputs, folder: Path) -> None:
+    """Make sure that what a training is made from is what it was when its parts were built.
+
+    Raises:
+        DataError: Something has changed meanwhile.
+    """
+    changed = differences(before, now)
+    if changed:
+        raise DataError(
+            f"{folder}: what it is made from was changed meanwhile ({'; '.join(changed[:5])}); "
+            "run the command again"
+        )
+
+
+def open_folder(folder: Path) -> bool:
+    """Make a folder that a training writes to, and reserve the names of its files.
+
+    Args:
+        folder: The folder, which is locked; what is in it stays.
+
+    Returns:
+        Whether an earlier training has left something there.
+
+    Raises:
+        OutputError: A file of another making is in the way.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    OwnedFiles(folder).record(_RUNNING, TRAINING)
+    return any((folder / name).exists() for name in (MANIFEST, RESUME_FILE))
+
+
+def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
+    """Make a folder ready for a training; what an earlier one left is removed if it is fresh.
+
+    Args:
+        folder: The folder, which is locked.
+        step: Name of the step.
+        inputs: What the training is made from.
+        state: Whether it is ``fresh`` or continues.
+
+    Raises:
+        OutputError: A file of another making is in the way.
+    """
+    earlier = OwnedFiles(folder).of()
+    open_folder(folder)
+    remove_leftovers(folder)
+    owned = OwnedFiles(folder)
+    # First, so that whatever happens next, nothing here is taken for finished.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if state == "fresh":
+        # Not the file that says how far this training is.
+        owned.remove([UNFINISHED, *(name for name in earlier if name != PROGRESS_FILE)])
+        owned.record(_RUNNING, TRAINING)
+    write_json(
+        folder / UNFINISHED,
+        {
+            **{"step": step, "inputs": normalised(inputs), "outputs": {}},
+            "facts": {"started_by": process_group.started_by(), "files": sorted(_RUNNING)},
+        },
+    )
+
+
+def outputs_of(folder: Path) -> list[Path]:
+    """Return what a training has made that is read again, for its manifest."""
+    transient = {*_RUNNING} - {LOG_FILE, PROBES_FILE}
+    names = sorted(set(OwnedFiles(folder).of()) - transient)
+    # Curves and copies of sources are for people: their loss makes nothing stale.
+    shown_only = (EVENTS, SOURCES)
+    kept = [n for n in names if not any(Path(n).is_relative_to(part) for part in shown_only)]
+    return [folder / n for n in kept if not n.endswith(".png") and (folder / n).is_file()]
+
+
+def owner_of_resume(step: str, inputs: Inputs) -> dict[str, str]:
+    """Return what names a training in its resume snapshot.
+
+    A training without a schedule may go on to a later epoch than it was begun for: the number of
+    epochs is no part of its name.
+
+    Args:
+        step: Name of the step.
+        inputs: What the training is made from.
+    """
+    config = dict(inputs["config"])
+    if _without_schedule(inputs):
+        config.pop("globals/max_epoch", None)
+    return {
+        "step": step,
+        "inputs": hash_value(json.loads(json.dumps({**inputs, "config": config}))),
+    }
+
+
+def read_resume(folder: Path, belongs_to: Mapping[str, str]) -> dict[str, Any]:
+    """Read what an unfinished training continues from.
+
+    Args:
+        folder: Output folder of the training.
+        belongs_to: As :func:`owner_of_resume` returns it.
+
+    Raises:
+        OutputError: It is damaged, which a killed training cannot do to it, or it is the file of
+            another training.
+    """
+    path = folder / RESUME_FILE
+    anew = "delete it to start this training anew"
+    try:
+        state = read_snapshot(path)
+    except ConfigError as error:
+        raise OutputError(f"{error}; {anew}") from None
+    owner = state.pop(BELONGS_TO, None) if isinstance(state, dict) else None
+    if not isinstance(owner, dict):
+        raise OutputError(f"{path}: is no file to continue a training from; {anew}")
+    if owner.get("inputs") != belongs_to["inputs"]:
+        raise OutputError(
+            f"{path}: belongs to another training ('{owner.get('step')}', with other inputs than "
+            f"'{belongs_to['step']}' has); put the right file back, or {anew}"
+        )
+    found: dict[str, Any] = state
+    return found
+
+
+def clean_up(folder: Path, *, keep_resume: bool) -> None:
+    """Remove what only an unfinished training needs, after its manifest was written."""
+    owned = OwnedFiles(folder)
+    owned.remove(_left_over(keep_resume))
+    owned.forget_missing()
+    remove_leftovers(folder)
+
+
+def tidy(folder: Path, *, keep_resume: bool) -> None:
+    """Do what a finished training has left undone if it was killed after its last file."""
+    left_over = _left_over(keep_resume)
+    if any(name in left_over or not (folder / name).exists() for name in OwnedFiles(folder).of()):
+        with lock(folder):
+            clean_up(folder, keep_resume=keep_resume)
+
+
+def _left_over(keep_resume: bool) -> list[str]:
+    return [UNFINISHED, TO_REPLACE, PROGRESS_FILE, *([] if keep_resume else [RESUME_FILE])]
+
+
+def save_sources(folder: Path, experiment: Experiment, step: str) -> list[Path]:
+    """Write the resolved experiment and copies of the files it came from.
+
+    ``resolved_config.yml`` is what was run, imports and overrides applied; ``sources`` holds
+    the experiment file and its imports, the project file and the project's own Python. The list
+    of the folder's files gets them, and the experiment whose output folder it is.
+
+    Args:
+        folder: The folder, which is locked.
+        experiment: The experiment.
+        step: What the files are listed under.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: A file of another making is in the way.
+    """
+    root = experiment.project.folder
+    copies = {}
+    for source in dict.fromkeys([*experiment.sources, *experiment.project.source_files]):
+        path = source.resolve()
+        # Files of the project keep their place in it; recipes of the package come beside them.
+        inside = path.relative_to(root) if path.is_relative_to(root) else Path("recipes", path.name)
+        copies[(SOURCES / inside).as_posix()] = path
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in {folder, *((folder / name).parent for name in copies)}:
+        remove_leftovers(place)  # of a process that was killed here
+    owned = OwnedFiles(folder)
+    owned.record([RESOLVED_CONFIG, *copies], step)
+    owned.claim(claimant(experiment))
+    owned.remove([n for n in owned.of() if Path(n).is_relative_to(SOURCES) and n not in copies])
+    write_text(folder / RESOLVED_CONFIG, experiment.dump())
+    for name, path in copies.items():
+        copy_file(path, folder / name)
+    return [folder / RESOLVED_CONFIG, *(folder / name for name in copies)]
+
+
+def is_record(name: str) -> bool:
+    """Return whether an output only tells people how a step was run: no step reads it."""
+    return name == RESOLVED_CONFIG or Path(name).parts[0] == str(SOURCES)
+
+
+def restore_records(folder: Path, experiment: Experiment, hashes: FileHashes) -> None:
+    """Write the records of a finished training again, if they are gone or were changed.
+
+    Args:
+        folder: Output folder of the training, which is locked.
+        experiment: What it was run with; keys that change no result may have changed since.
+        hashes: Hashes of files.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest is None or not any(map(is_record, changed_outputs(folder, manifest, hashes))):
+        return
+    save_sources(folder, experiment, manifest.step.split()[0])
+    records = [name for name in manifest.outputs if is_record(name)]
+    digests = dict(zip(records, hashes.of_all(folder / name for name in records), strict=True))
+    kept = {name: digest for name, digest in digests.items() if digest != "missing"}
+    others = {name: digest for name, digest in manifest.outputs.items() if not is_record(name)}
+    rewrite_outputs(folder / MANIFEST, manifest, others | kept)
+
+
+def _only_longer(finished: Manifest, inputs: Inputs) -> bool:
+    """Return whether only the number of epochs has grown, under a constant learning rate."""
+    config = dict(finished.inputs["config"])
+    before, now = config.get("globals/max_epoch"), inputs["config"].get("globals/max_epoch")
+    longer = finished.inputs | {"config": config | {"globals/max_epoch": now}}
+    return _without_schedule(inputs) and before < now and not differences(longer, inputs)
+
+
+def _without_schedule(inputs: Inputs) -> bool:
+    return inputs["config"].get("scheduler", 0) is None

@@ -1,0 +1,120 @@
+"""Scoring what a task makes of logits."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.errors import ConfigError
+from foldsmith.targets.classification import MultiClass
+from foldsmith.targets.corn import Corn
+from foldsmith.targets.metrics import Metric
+from foldsmith.targets.task import Task
+
+
+def class_probabilities(
+    task: str, class_values: Sequence[float], logits: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64] | None:
+    """Return class probabilities, shape (..., n_classes); None if the task knows no classes.
+
+    Args:
+        task: Name of the task.
+        class_values: Target value of each class.
+        logits: Shape (..., n_outputs).
+    """
+    if task == "multi-class":
+        return MultiClass(tuple(class_values)).probabilities(logits)
+    if task == "corn":
+        return Corn(tuple(class_values)).probabilities(logits)
+    return None
+
+
+def predictions_of(
+    tasks: Sequence[Task], logits: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return what each of several models predicts, shape (n_models, n).
+
+    Args:
+        tasks: How the logits of each model become predictions: models of different folds may have
+            learned the target on different scales.
+        logits: Shape (n_models, n, n_outputs).
+    """
+    return np.stack([task.predict(own) for task, own in zip(tasks, logits, strict=True)])
+
+
+def mean_prediction(
+    tasks: Sequence[Task], logits: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return what several models predict together, shape (n,).
+
+    The mean of their predictions; of classes without an order the most probable by the mean of
+    their probabilities.
+
+    Args:
+        tasks: As for :func:`predictions_of`.
+        logits: Shape (n_models, n, n_outputs).
+    """
+    first = tasks[0]
+    if isinstance(first, MultiClass) and first.class_names:
+        return first.points(first.probabilities(logits).mean(axis=0))
+    mean: npt.NDArray[np.float64] = predictions_of(tasks, logits).mean(axis=0)
+    return mean
+
+
+def check_metric(task: Task, metric: Metric) -> None:
+    """Make sure that a task gives what a metric judges.
+
+    Raises:
+        ConfigError: The metric needs class probabilities and the task has none.
+    """
+    if metric.needs == "probabilities" and not isinstance(task, MultiClass | Corn):
+        raise ConfigError(
+            f"metric {metric.name}: needs class probabilities, and the task {task.name} gives "
+            "none; train as multi-class, or set another eval/metric (as in {type: RMSE})"
+        )
+
+
+def score_logits(
+    task: Task,
+    metric: Metric,
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float64],
+) -> float:
+    """Return the metric of what a task makes of logits.
+
+    Args:
+        task: How logits become predictions or probabilities, and labels targets.
+        metric: The metric.
+        logits: Shape (n, n_outputs).
+        labels: What the task learns, shape (n,).
+
+    Raises:
+        ConfigError: As :func:`check_metric`.
+    """
+    return score_predictions(task, metric, task.predict(logits), logits, labels)
+
+
+def score_predictions(
+    task: Task,
+    metric: Metric,
+    predictions: npt.NDArray[np.float64],
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float64],
+) -> float:
+    """Return the metric of point predictions, or of probabilities where it needs these.
+
+    Args:
+        task: As for :func:`score_logits`.
+        metric: The metric.
+        predictions: What became of the logits, shape (n,).
+        logits: Shape (n, n_outputs).
+        labels: What the task learns, shape (n,).
+
+    Raises:
+        ConfigError: As :func:`check_metric`.
+    """
+    check_metric(task, metric)
+    truth = task.targets(labels)
+    if metric.needs == "probabilities" and isinstance(task, MultiClass | Corn):
+        return metric(task.probabilities(logits), truth)
+    return metric(predictions, truth)

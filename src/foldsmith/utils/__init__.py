@@ -1,0 +1,1 @@
+"""Small modules that the whole package uses, one subject each."""
