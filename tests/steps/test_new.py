@@ -13,9 +13,9 @@ import yaml
 from foldsmith.cli.main import _ask
 from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import DataError, OutputError
+from foldsmith.new.files import TEMPLATE
 from foldsmith.new.new import Data, new_project, new_project_of
 from foldsmith.project import ProjectFolder
-from foldsmith.project.project_file import TEMPLATE
 from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.run.engine import dry_run
 from foldsmith.steps.check import check

@@ -16,14 +16,17 @@ from foldsmith.new.survey.targets import Target
 from foldsmith.project.budget import Budget
 from foldsmith.project.project_file import (
     PROJECT_FILE,
-    TEMPLATE,
-    TEMPLATE_OF_CLASSES,
     FoldSettings,
 )
 from foldsmith.steps.output_folder import shown
 from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
+
+# What a new project begins with.
+TEMPLATE = Path(__file__).parent / "template"
+# Its experiments for classes without an order, or for a metric of class probabilities.
+TEMPLATE_OF_CLASSES = Path(__file__).parent / "template_classes"
 
 NewMetric = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
 

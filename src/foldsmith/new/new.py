@@ -21,6 +21,7 @@ from foldsmith.new.decisions import (
 from foldsmith.new.files import (
     OF_PROBABILITIES,
     README,
+    TEMPLATE,
     TO_FILL_IN,
     Content,
     Found,
@@ -48,7 +49,7 @@ from foldsmith.new.survey.photos import PhotoFolder, ids_of
 from foldsmith.new.survey.targets import choose_folds, examine_target, missing_targets
 from foldsmith.project.budget import Budget
 from foldsmith.project.csv_files import read_texts
-from foldsmith.project.project_file import PROJECT_FILE, TEMPLATE, FoldSettings
+from foldsmith.project.project_file import PROJECT_FILE, FoldSettings
 from foldsmith.project.tables import FOLD_COLUMN, numbers
 from foldsmith.steps.output_folder import shown
 from foldsmith.utils.formatting import brief, counted

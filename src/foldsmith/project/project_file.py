@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 PROJECT_FILE = "project.yml"
 
-# What a new project begins with.
-TEMPLATE = Path(__file__).parent / "template"
-# Its experiments for classes without an order, or for a metric of class probabilities.
-TEMPLATE_OF_CLASSES = Path(__file__).parent / "template_classes"
 
 # What predictions can be judged by; targets/metrics.py has the functions.
 MetricName = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
