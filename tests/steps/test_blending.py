@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from warm import foldsmith
 
-from foldsmith.cli import main as cli
+from foldsmith.cli import step_commands
 from foldsmith.config import Criterion
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project import ProjectFolder
@@ -35,7 +35,7 @@ def states(folder, overrides):
 
 
 def test_the_command_line_has_every_criterion():
-    assert get_type_hints(cli.infer)["criterion"] == Criterion
+    assert get_type_hints(step_commands.infer)["criterion"] == Criterion
 
 
 def test_common_epochs_need_their_snapshots(small_project):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from foldsmith.cli.main import _ask
+from foldsmith.cli.new_command import _ask
 from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import DataError, OutputError
 from foldsmith.new.files import TEMPLATE

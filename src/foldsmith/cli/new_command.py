@@ -1,0 +1,179 @@
+"""The command that begins a project."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from foldsmith.cli.command import command
+from foldsmith.errors import FoldsmithError
+
+group = typer.Typer()
+
+
+@command(group)
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="DIR",
+            help="Folder of the photos; without --train, one folder in it per class.",
+            show_default="a project.yml to fill in",
+        ),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option("--train", metavar="CSV", help="Table of the labelled photos."),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option("--test", metavar="CSV", help="Table of the photos to predict, if any."),
+    ] = None,
+    test_images: Annotated[
+        Path | None,
+        typer.Option(
+            "--test-images",
+            metavar="DIR",
+            help="Folder of the photos to predict, if it is another one.",
+        ),
+    ] = None,
+    id_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--id",
+            metavar="COLUMN",
+            help="Column that names the photos.",
+            show_default="found in the data",
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="COLUMN",
+            help="Column to predict.",
+            show_default="found in the data",
+        ),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group",
+            metavar="COLUMN",
+            help="Column whose equal values must stay in one fold, as of one patient; or none.",
+            show_default="found in the data",
+        ),
+    ] = None,
+    metric: Annotated[
+        Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"] | None,
+        typer.Option(
+            "--metric",
+            help="What predictions are judged by; RMSE, MAE and QWK are of a scale.",
+            show_default="RMSE for a scale, Accuracy for classes",
+        ),
+    ] = None,
+    budget: Annotated[
+        Literal["small", "medium", "large"] | None,
+        typer.Option(
+            "--budget",
+            help="small: a laptop's CPU, minutes; medium: a GPU, an hour; large: a GPU over night.",
+            show_default="by the device",
+        ),
+    ] = None,
+    classes: Annotated[
+        bool | None,
+        typer.Option(
+            "--classes/--scale",
+            help="Targets are classes without an order, numbers too; or steps of a scale.",
+            show_default="found in the data",
+        ),
+    ] = None,
+    skip_missing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing", help="Leave out rows without a photo or target, and list them."
+        ),
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Ask nothing: take columns by the names that people use."),
+    ] = False,
+) -> None:
+    """Begin a project: experiments and a project.yml.
+
+    foldsmith new my-project --images photos --train train.csv --test test.csv
+    foldsmith new my-project --images photos --train train.csv --group patient --metric MAE --yes
+    foldsmith new my-project --images classes    # one folder per class, no table
+    foldsmith new my-project                     # a project.yml to fill in
+
+    What is not named is found in the data, and printed; where several columns are possible,
+    you are asked.
+
+    Writes DIR/project.yml, the recommended experiments DIR/exp_config/*.yml, the tables with the
+    photos' paths in DIR/input, a link to the photos, and a README; with --skip-missing, also
+    the rows that were left out, in DIR/input/skipped.csv. Nothing that exists is replaced.
+    """
+    from foldsmith.new.new import Data, new_project, new_project_of
+
+    if images is None:
+        flags = {
+            "--train": train,
+            "--test": test,
+            "--test-images": test_images,
+            "--id": id_column,
+            "--target": target,
+            "--group": group,
+            "--metric": metric,
+            "--classes": classes,
+        }
+        named = [flag for flag, value in flags.items() if value is not None]
+        if named:
+            raise typer.BadParameter(f"{named[0]} needs --images, the folder of the photos")
+        new_project(folder, budget or "small")
+        return
+    data = Data(
+        images=images,
+        train=train,
+        test=test,
+        test_images=test_images,
+        id_column=_one_column("--id", id_column),
+        target_column=_one_column("--target", target),
+        group_column=_one_column("--group", group),
+        metric=metric,
+        budget=budget,
+        classes=classes,
+        skip_missing=skip_missing,
+    )
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    new_project_of(folder, data, _ask if on_terminal else None, yes)
+
+
+def _one_column(flag: str, names: list[str] | None) -> str | None:
+    """Return the column that a flag names; it may be given once."""
+    if not names:
+        return None
+    if len(names) > 1:
+        raise typer.BadParameter(
+            f"{flag} is given {len(names)} times ({', '.join(names)}); a project has one"
+        )
+    return names[0]
+
+
+def _ask(question: str, answers: Sequence[str], best: str) -> str:
+    """Ask a person until the answer is one of those that are possible."""
+
+    def known(text: str) -> str:
+        if text not in answers:
+            raise typer.BadParameter(f"{text!r} is none of these: {', '.join(answers)}")
+        return text
+
+    listed = ", ".join(answers[:12]) + (", ..." if len(answers) > 12 else "")
+    try:
+        answer: str = typer.prompt(f"{question} ({listed})", default=best, value_proc=known)
+    except typer.Abort:
+        raise FoldsmithError("no answer; name the column with its flag, or use --yes") from None
+    return answer

@@ -1,0 +1,228 @@
+"""The commands that do what an experiment needs, and show what it has found."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from foldsmith.cli import signals
+from foldsmith.cli.command import command, open_project
+from foldsmith.cli.completion import PREDICTING, output_folders
+from foldsmith.cli.options import (
+    AnyConfig,
+    ConfigOption,
+    CriterionOption,
+    KeepSnapshots,
+    ProjectOption,
+    RunOverrides,
+    SkipBad,
+    TrustPython,
+)
+from foldsmith.errors import one_line
+
+group = typer.Typer()
+
+
+@command(group)
+def run(
+    config: ConfigOption,
+    overrides: RunOverrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="Experiments to run, as in 100,200.", show_default="all"),
+    ] = None,
+    until: Annotated[
+        Literal["preprocess", "pretrain", "train", "infer"] | None,
+        typer.Option("--until", help="Last kind of step to run.", show_default="all"),
+    ] = None,
+    skip_bad: SkipBad = False,
+    keep_snapshots: KeepSnapshots = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write no report at the end.")
+    ] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--engine", help="Steps here, as many at once as there are GPUs; or by Ray."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="ADDR",
+            help="A Ray cluster, HOST:PORT, or auto for the one that this machine is part of.",
+            show_default="Ray is started here, and stopped at the end",
+        ),
+    ] = None,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop this run, which goes on at --address.")
+    ] = False,
+    project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
+) -> None:
+    """Do all that an experiment needs and that is not done.
+
+    foldsmith run -cfg exp_config/900.yml --dry-run    # what, and why
+    foldsmith run -cfg exp_config/900.yml
+    foldsmith run -cfg exp_config/900.yml --only 100,200 --until train
+    foldsmith run -cfg exp_config/900.yml '1*:globals/max_epoch=2'
+    foldsmith run -cfg exp_config/900.yml --engine ray                   # many at once, here
+    foldsmith run -cfg exp_config/900.yml --engine ray --address auto    # on a cluster
+
+    Goes on where it was stopped: what is done and up to date stays, a training continues after its
+    last finished epoch, what was made from other values, files or photos is made anew. On a cluster
+    Ctrl-C leaves the run going; the same command attaches to it again, with --stop it ends it.
+
+    Writes into the output folders that the experiments name, and reports/NAME.html at the end.
+    """
+    from foldsmith.run import engine as run_engine
+
+    names = [name for name in (only or "").split(",") if name]
+    if stop and address is None:
+        raise typer.BadParameter("--stop needs --address: a run without it ends with its command")
+    if address is not None and engine != "ray":
+        raise typer.BadParameter("--address needs --engine ray")
+    opened = open_project(project, trust_python)
+    if stop and address is not None:
+        run_engine.stop(opened, config, address)
+    elif dry_run:
+        typer.echo(run_engine.dry_run(opened, config, overrides or (), names, until))
+    else:
+        values = overrides or ()
+        how = (skip_bad, keep_snapshots, engine, address)
+        run_engine.run(opened, config, values, names, until, *how)
+        if not no_report and until is None:
+            _report_of_run(opened, config, overrides or ())
+
+
+def _report_of_run(project: Any, config: Path, overrides: Sequence[str]) -> None:
+    """Write the report; the run has done its work, whatever happens here."""
+    from foldsmith.report import write_report
+
+    try:
+        typer.echo(f"wrote {write_report(project, config, overrides)}")
+    except Exception as error:  # a run of hours must not end as failed for want of a picture
+        if signals.received() is not None:
+            raise
+        typer.echo(
+            f"warning: the report could not be written: {one_line(error)} "
+            f"(foldsmith report -cfg {config} --debug shows where)",
+            err=True,
+        )
+
+
+@command(group)
+def status(
+    config: AnyConfig = None,
+    overrides: RunOverrides = None,
+    project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
+) -> None:
+    """Show what is done, to do, out of date or running.
+
+    foldsmith status
+    foldsmith status -cfg exp_config/900.yml
+
+    May be asked at any time, also while it runs. Beside what is out of date stands what has
+    changed. Writes nothing but remembered hashes of files (.foldsmith).
+    """
+    from foldsmith.run.status import status
+
+    typer.echo(status(open_project(project, trust_python), config, overrides or ()))
+
+
+@command(group)
+def report(
+    config: ConfigOption,
+    overrides: RunOverrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            *("-o", "--output"),
+            metavar="HTML",
+            help="The file to write.",
+            show_default="reports/NAME.html",
+        ),
+    ] = None,
+    look_at: Annotated[
+        str | None,
+        typer.Option(
+            "--look-at",
+            metavar="ID,ID",
+            help="Labelled photos of which to show what each model looked at.",
+            show_default="the worst and the best",
+        ),
+    ] = None,
+    project: ProjectOption = Path("."),
+    trust_python: TrustPython = False,
+) -> None:
+    """Write what a run has found as one HTML file.
+
+    foldsmith report -cfg exp_config/900.yml
+    foldsmith report -cfg exp_config/900.yml -o findings.html
+
+    Data, curves, predictions with the worst and best photos, blends, costs and configuration of the
+    steps that are done. The file opens without a network.
+    """
+    from foldsmith.report import write_report
+
+    ids = [name for name in (look_at or "").split(",") if name]
+    opened = open_project(project, trust_python)
+    typer.echo(f"wrote {write_report(opened, config, overrides or (), output, ids)}")
+
+
+@command(group)
+def compare(
+    a: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A",
+            help="Output folder of a finished run.",
+            autocompletion=output_folders(PREDICTING),
+        ),
+    ],
+    b: Annotated[
+        Path,
+        typer.Argument(
+            metavar="B",
+            help="Output folder of another one.",
+            autocompletion=output_folders(PREDICTING),
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            *("-o", "--output"),
+            metavar="HTML",
+            help="The file to write.",
+            show_default="reports/compare_A_B.html",
+        ),
+    ] = None,
+    criterion: CriterionOption = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            "--project",
+            metavar="DIR",
+            help="Project folder, which A and B are relative to then.",
+            show_default="those that they lie in",
+        ),
+    ] = None,
+    trust_python: TrustPython = False,
+) -> None:
+    """Say which of two runs is better, and show where.
+
+    foldsmith compare output/900_ensemble output/901_ensemble
+    foldsmith compare output/100_resnet18d_cls output/200_resnet18d_reg -cri last
+
+    Ensembles by the cross-fitted predictions of the blend that they recommend, experiments by
+    their out-of-fold ones. Writes one HTML file beside the reports of A's project.
+    """
+    from foldsmith import report
+    from foldsmith.steps.output_folder import shown
+
+    path = report.compare(a, b, output, criterion=criterion, project=project, trust=trust_python)
+    typer.echo(f"wrote {shown(path)}")
