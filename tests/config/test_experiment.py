@@ -165,7 +165,7 @@ def test_a_reference_override_is_kept_as_reference():
 
 def test_an_error_inside_a_part_names_its_path(atmacup):
     experiment = load(atmacup, "100.yml", "model/base_name=resnet18x", "model/pretrained=null")
-    parts = experiment.build(types_of(atmacup), {"project": atmacup})
+    parts = experiment.build(types_of(atmacup))
     with pytest.raises(ConfigError, match=r"100\.yml: model: timm has no model 'resnet18x' \(did"):
         parts["model"]
 

@@ -10,7 +10,7 @@ import math
 import pytest
 from small_project import EXPERIMENTS, write_experiment
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.image_store import open_store
@@ -83,12 +83,11 @@ def three_steps(project, kind, backbone, folder, device, **settings):
     task = None
     if options.task != "self-supervised":
         task = create_task(options, project)
-    context = {
-        "project": project,
-        "images": open_store(project, options, FileHashes(project.hash_store)),
-        "runtime": runtime,
-        "task": task,
-    }
+    context = Context(
+        images=open_store(project, options, FileHashes(project.hash_store)),
+        runtime=runtime,
+        task=task,
+    )
     if task is None:
         parts = experiment.build(types, context)
     else:

@@ -11,7 +11,7 @@ from foldsmith.data import statistics
 from foldsmith.data.cache import image_facts as facts_module
 from foldsmith.data.cache import image_store as store_module
 from foldsmith.data.cache.image_facts import ImageFacts, KeptFacts
-from foldsmith.data.cache.image_store import Filling, PhotoStore
+from foldsmith.data.cache.image_store import PhotoStore, StoreWriter
 from foldsmith.data.images import decode
 from foldsmith.data.near_duplicates import miniature, thumbnail
 from foldsmith.data.statistics import photo_facts
@@ -70,8 +70,8 @@ def read(monkeypatch):
 
 def run(folder, paths):
     hashes = FileHashes(folder / "state/hashes")
-    with PhotoStore(folder / "state/store", hashes).filling([HEAD]) as filling:
-        found = photo_facts(paths, hashes, filling, KeptFacts(folder / "state/facts"))
+    with PhotoStore(folder / "state/store", hashes).writer([HEAD]) as writer:
+        found = photo_facts(paths, hashes, writer, KeptFacts(folder / "state/facts"))
     hashes.save()
     return found
 
@@ -203,7 +203,7 @@ def test_many_files_of_facts_take_time_in_proportion(tmp_path, monkeypatch):
 
 def _die(folder, paths, after):
     added = 0
-    original = Filling.add
+    original = StoreWriter.add
 
     def add(self, versions):
         nonlocal added
@@ -212,7 +212,7 @@ def _die(folder, paths, after):
         if added == after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Filling.add = add
+    StoreWriter.add = add
     run(folder, paths)
 
 

@@ -77,8 +77,8 @@ def test_a_photo_is_decoded_once(tmp_path, paths, monkeypatch):
 
 def test_a_photo_that_two_experiments_leave_as_it_is_lies_there_once(tmp_path, paths):
     store = open_store(tmp_path)
-    with store.filling([Compose([LongestMaxSize(41)]), Compose([LongestMaxSize(30)])]) as filling:
-        filling.photos(paths, "decode")
+    with store.writer([Compose([LongestMaxSize(41)]), Compose([LongestMaxSize(30)])]) as writer:
+        writer.photos(paths, "decode")
     arrays = [decode(path) for path in paths]
     shrunk = [expected(path, Compose([LongestMaxSize(30)])) for path in paths]
     assert sizes(tmp_path) == [
@@ -287,11 +287,11 @@ from foldsmith.data.cache import image_store as store
 from tests_store import open_store, SMALL
 
 store._SHARD_BYTES = 2000
-original = store.Filling.add
+original = store.StoreWriter.add
 def slow(self, versions):
     original(self, versions)
     time.sleep(0.05)
-store.Filling.add = slow
+store.StoreWriter.add = slow
 folder = Path(sys.argv[1])
 open_store(folder).load(sorted((folder / "photos").glob("*.jpg")), SMALL, "decode")
 """

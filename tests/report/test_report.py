@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_project import EXPERIMENTS, make_project, write_experiment
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.inference.saliency import grad_cam, score_of
 from foldsmith.models.snapshots import load_weights
@@ -263,7 +263,7 @@ def test_the_model_that_looks_has_not_seen_the_photo(project):
     rows = [int(np.flatnonzero(folds == fold)[1]) for fold in (1, 0)]
     experiment = Experiment.load(project, root / "resolved_config.yml")
     task = create_task(experiment.globals, project)
-    context = {"project": project, "images": None, "runtime": None, "task": task}
+    context = Context(task=task)
     parts = experiment.with_values({"model/pretrained": None}).build(types_of(project), context)
     model, normalize = parts["model"], parts["dataset/val/transforms"][-1]
     looked, _ = look_at(project, root, "metric", rows)

@@ -11,7 +11,7 @@ import torch
 import yaml
 from small_project import EXPERIMENTS, write_experiment
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.inference.predict import predict_logits
@@ -243,7 +243,7 @@ def test_a_head_that_begins_as_a_ridge_regression(small):
     built = experiment.with_values({"globals/val_fold": 0, "dataset/val/part": "train"})
     runtime = create_runtime(experiment.globals)
     store = PhotoStore(None, FileHashes(small.hash_store))
-    context = {"project": small, "images": store, "runtime": runtime, "task": None}
+    context = Context(images=store, runtime=runtime)
     parts = built.build(types_of(small), context)
     model = parts["model"]
     take_scale(model, state)

@@ -17,7 +17,7 @@ from foldsmith.blending.base import (
 )
 from foldsmith.blending.calibration import FittedCurve, FittedThresholds
 from foldsmith.blending.greedy import greedy_weights
-from foldsmith.blending.stacking import FittedTrees, StackedTrees
+from foldsmith.blending.stacking import FittedStack, StackedTrees
 from foldsmith.blending.weights import (
     best_member_weights,
     box_weights,
@@ -141,7 +141,7 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
     if "before" in arrays:
         blend = restore_blend(part(arrays, "blend"), goal)
         return FittedCurve(blend, arrays["before"], arrays["after"])
-    return FittedTrees.restore(arrays, goal)
+    return FittedStack.restore(arrays, goal)
 
 
 def with_fewer_trials(settings: EnsembleSettings) -> EnsembleSettings:

@@ -45,7 +45,7 @@ class StackedTrees:
     goal: Goal
     seed: int
 
-    def fit(self, rows: Rows, targets: Array) -> "FittedTrees | FittedConstant":
+    def fit(self, rows: Rows, targets: Array) -> "FittedStack | FittedConstant":
         """Grow the trees; the metric itself plays no part."""
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -66,7 +66,7 @@ class StackedTrees:
 
 
 @dataclass(frozen=True)
-class FittedTrees:
+class FittedStack:
     """Grown trees.
 
     Attributes:
@@ -99,7 +99,7 @@ class FittedTrees:
         """Return it for rows of more members."""
         return self if members.all() else FittedOnSome(self, members)
 
-    def only(self, used: Mask) -> "FittedTrees":
+    def only(self, used: Mask) -> "FittedStack":
         """Return itself: every member is used."""
         return self
 
@@ -128,20 +128,20 @@ class FittedTrees:
         return prefixed("forest", self.forest.arrays()) | others | scale
 
     @classmethod
-    def restore(cls, arrays: Arrays, goal: Goal) -> "FittedTrees":
+    def restore(cls, arrays: Arrays, goal: Goal) -> "FittedStack":
         """Return the trees that gave these arrays."""
         forest = Forest(**part(arrays, "forest"))
         scale = float(arrays["origin"]), float(arrays["unit"])
         return cls(forest, arrays["baseline"], arrays["classes"], goal, *scale)
 
 
-def _as_arrays(trees: Any, goal: Goal, origin: float, unit: float) -> FittedTrees:
+def _as_arrays(trees: Any, goal: Goal, origin: float, unit: float) -> FittedStack:
     classes = getattr(trees, "classes_", np.empty(0))
     baseline = np.asarray(trees._baseline_prediction, np.float64).ravel()
-    return FittedTrees(boosted_trees(trees), baseline, classes.astype(np.int64), goal, origin, unit)
+    return FittedStack(boosted_trees(trees), baseline, classes.astype(np.int64), goal, origin, unit)
 
 
-def _make_sure(fitted: FittedTrees, trees: Any, rows: Rows) -> None:
+def _make_sure(fitted: FittedStack, trees: Any, rows: Rows) -> None:
     """Compare with scikit-learn, whose trees are its own affair, and may change their form."""
     inputs, goal, unit = _inputs(rows, fitted.origin, fitted.unit), fitted.goal, fitted.unit
     if goal.metric.needs == "values":

@@ -1,7 +1,7 @@
 """Experiment files: reading, overriding, checking, building."""
 
 from foldsmith.config.check import ExistingFile
-from foldsmith.config.experiment import Experiment, Parts, Types
+from foldsmith.config.experiment import Components, Context, Experiment, Types
 from foldsmith.config.settings import (
     BlendMethod,
     Calibration,
@@ -14,12 +14,13 @@ from foldsmith.config.settings import (
 __all__ = [
     "BlendMethod",
     "Calibration",
+    "Components",
+    "Context",
     "Criterion",
     "EnsembleSettings",
     "ExistingFile",
     "Experiment",
     "Globals",
-    "Parts",
     "TestTimeAugmentation",
     "Types",
 ]

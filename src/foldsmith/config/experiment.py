@@ -1,4 +1,4 @@
-"""The experiment file: imports, overrides, the resolved tree, and building its parts.
+"""The experiment file: imports, overrides, the resolved tree, and building its components.
 
 The syntax is the Config System of pytorch-pfn-extras: ``type:`` names a registered callable,
 ``@/path`` and ``@../path.attribute`` refer to other values, ``import:`` takes another file,
@@ -9,6 +9,7 @@ recipes that come with the package (the folder ``recipes`` beside this module).
 import copy
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,27 @@ from foldsmith.utils.yaml_io import dump_yaml, parse_yaml, read_yaml
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE_PREFIX = "foldsmith:"
 
-# What the stages put beside the file's own sections, for references such as @/project.n_classes.
+# Names beside the file's own sections, for references such as @/project.n_classes.
 CONTEXT = ("project", "images", "runtime", "task")
 
 Types = Mapping[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Objects that components refer to beside the tree, as in ``@/images``.
+
+    The project is added when an experiment is built (:meth:`Experiment.build`).
+
+    Attributes:
+        images: Store that decoded images are read from; None to build what reads none.
+        runtime: Device and precision; None to build what runs nowhere.
+        task: How targets become outputs of a model; None if nothing is learned from them.
+    """
+
+    images: Any = None
+    runtime: Any = None
+    task: Any = None
 
 
 class Experiment:
@@ -163,22 +181,23 @@ class Experiment:
         if problems:
             raise ConfigError("\n".join(f"{self.file}: {problem}" for problem in problems))
 
-    def build(self, types: Types, context: Mapping[str, Any]) -> "Parts":
-        """Return the parts of the experiment, each built when it is first asked for.
+    def build(self, types: Types, context: Context | None = None) -> "Components":
+        """Return the components of the experiment, each built when it is first asked for.
 
         Args:
             types: Every callable that a ``type:`` may name.
-            context: The values of :data:`CONTEXT`.
+            context: What the components refer to beside the tree and the project.
         """
-        return Parts(self.file, ppe.config.Config(self.tree | dict(context), dict(types)))
+        beside = {"project": self.project, **vars(context or Context())}
+        return Components(self.file, ppe.config.Config(self.tree | beside, dict(types)))
 
     def dump(self) -> str:
         """Return the resolved experiment as YAML, which :meth:`load` reads again."""
         return dump_yaml(self.tree)
 
 
-class Parts:
-    """The parts of one experiment, built on demand and once each: ``parts["loader/train"]``."""
+class Components:
+    """Components of one experiment: ``components["loader/train"]`` builds one, once."""
 
     def __init__(self, file: Path, config: ppe.config.Config) -> None:
         self._file = file

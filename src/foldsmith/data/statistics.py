@@ -12,7 +12,7 @@ import pandas as pd
 
 from foldsmith.config import Types
 from foldsmith.data.cache.image_facts import ImageFacts, KeptFacts
-from foldsmith.data.cache.image_store import Filling
+from foldsmith.data.cache.image_store import StoreWriter
 from foldsmith.data.images import FileRead, Image, decode_fully, read_bytes
 from foldsmith.data.intensity import DeepImageError, IntensityRange, range_text
 from foldsmith.data.intensity_proposal import proposed_range
@@ -83,7 +83,7 @@ def photo_statistics(image: Image) -> list[float]:
 def photo_facts(
     paths: Sequence[Path],
     file_hashes: FileHashes,
-    filling: Filling | None = None,
+    writer: StoreWriter | None = None,
     kept: KeptFacts | None = None,
     intensity: IntensityRange | None = None,
 ) -> PhotoFacts:
@@ -92,7 +92,7 @@ def photo_facts(
     Args:
         paths: The photos.
         file_hashes: Takes the hash of each file's content.
-        filling: Takes the decoded photos.
+        writer: Takes the decoded photos.
         kept: Takes what is found out. A photo that it knows by content, and the store too, is not
             decoded, and not even read if its file is as it was.
         intensity: Scale of images with more than 8 bits per channel.
@@ -101,8 +101,8 @@ def photo_facts(
     kept = KeptFacts(None) if kept is None else kept
     digests, there = file_hashes.known_of(paths)
     rows = np.where(there, kept.find(digests), -1)
-    if filling is not None:
-        rows[~filling.holds(digests)] = -1
+    if writer is not None:
+        rows[~writer.holds(digests)] = -1
     problems: list[str | None] = [None] * len(paths)
     unscaled = np.zeros(len(paths), bool)
 
@@ -111,7 +111,7 @@ def photo_facts(
         try:
             data, file = read_bytes(path)
             digest = bytes.fromhex(file.digest)
-            if kept.find_one(digest) >= 0 and (filling is None or filling.has(digest)):
+            if kept.find_one(digest) >= 0 and (writer is None or writer.has(digest)):
                 return _Photo(file)
             image, values, more = decode_fully(data, path, intensity)
         except DataError as error:
@@ -121,7 +121,7 @@ def photo_facts(
             photo_statistics(image), values, more, perceptual_hash(small), thumbnail(small)
         )
         return _Photo(
-            file, None, found, [] if filling is None else filling.versions(file.digest, image)
+            file, None, found, [] if writer is None else writer.versions(file.digest, image)
         )
 
     unknown = paths.take(np.flatnonzero(rows < 0))
@@ -139,8 +139,8 @@ def photo_facts(
             rows[k] = kept.find_one(digest)
         if photo.facts is not None and rows[k] < 0:
             rows[k] = kept.add(digest, photo.facts)
-        if filling is not None:
-            filling.add(photo.versions)
+        if writer is not None:
+            writer.add(photo.versions)
     kept.flush()
     good = rows >= 0
     values, hashes = np.full((len(paths), len(COLUMNS)), np.nan), np.zeros(len(paths), np.uint64)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from foldsmith.config import Experiment, Parts
+from foldsmith.config import Components, Experiment
 from foldsmith.config.backbones import picked_backbone
 from foldsmith.data.statistics import STATS_BY_DATA
 from foldsmith.data.transforms import Normalize
@@ -51,8 +51,7 @@ def write_backbone(experiment: Experiment, root: Path, target: Path, pick: str |
     _check_files(experiment, source, manifest)
     project = experiment.project
     types = types_of(project)
-    context = {"project": project, "images": None, "runtime": None, "task": None}
-    parts = experiment.build(types, context)
+    parts = experiment.build(types)
     config, backbone = _model_of(experiment, parts)
     load_weights(backbone, source)
     config["pretrained_cfg"] |= _photos_of(experiment.tree["dataset"], parts)
@@ -82,7 +81,7 @@ def _check_files(experiment: Experiment, source: Path, manifest: Manifest) -> No
             raise OutputError(f"{path}: {state}; put it back, or run the pretraining again")
 
 
-def _model_of(experiment: Experiment, parts: Parts) -> tuple[dict[str, Any], Any]:
+def _model_of(experiment: Experiment, parts: Components) -> tuple[dict[str, Any], Any]:
     """Return timm's config of the backbone, and the backbone with random weights."""
     node = experiment.tree["model"].get("backbone")
     if not isinstance(node, dict) or node.get("type") != "Backbone":
@@ -108,7 +107,7 @@ def _model_of(experiment: Experiment, parts: Parts) -> tuple[dict[str, Any], Any
     return config, backbone
 
 
-def _photos_of(section: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+def _photos_of(section: Mapping[str, Any], parts: Components) -> dict[str, Any]:
     """Return the photos' size and normalisation, as far as the section ``dataset`` says."""
     found: dict[str, Any] = {}
     if "img_size" in section:

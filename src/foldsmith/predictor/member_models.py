@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldsmith.config import Criterion, Experiment, Parts
+from foldsmith.config import Components, Context, Criterion, Experiment
 from foldsmith.config.settings import MEMBERS
 from foldsmith.data.datasets import PhotoDataset, stored_head
 from foldsmith.data.loader import PhotoLoader
@@ -116,7 +116,7 @@ class MemberModels:
         return PhotoLoader(dataset, self._batch_size)
 
 
-def parts_of(experiment: Experiment, fold: int | None = None) -> Parts:
+def parts_of(experiment: Experiment, fold: int | None = None) -> Components:
     """Return the parts of an experiment that predicts, without photos.
 
     Args:
@@ -129,7 +129,7 @@ def parts_of(experiment: Experiment, fold: int | None = None) -> Parts:
         _, task = head_of(experiment, types)
     else:
         task = create_task(experiment.globals, project)
-    context = {"project": project, "images": None, "runtime": None, "task": task}
+    context = Context(task=task)
     return experiment.with_values({"globals/val_fold": fold}).build(types, context)
 
 
@@ -213,7 +213,7 @@ def read_inferred(
     return experiment, manifest
 
 
-def _read_transforms(experiment: Experiment, parts: Parts) -> list[Transform]:
+def _read_transforms(experiment: Experiment, parts: Components) -> list[Transform]:
     dataset = experiment.tree["dataset"].get("test")
     if not isinstance(dataset, dict) or "transforms" not in dataset:
         raise ConfigError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.config import Criterion
+from foldsmith.config import Context, Criterion
 from foldsmith.data.datasets import Batch, PhotoDataset, stored_head
 from foldsmith.data.images import Image, decode
 from foldsmith.data.loader import PhotoLoader
@@ -26,7 +26,7 @@ from foldsmith.utils.hashing import FileHashes
 
 
 @dataclass(frozen=True)
-class Looked:
+class HeatMap:
     """One photo and what its fold's model looked at.
 
     Attributes:
@@ -41,7 +41,7 @@ class Looked:
 
 def look_at(
     project: ProjectFolder, root: Path, criterion: Criterion, rows: Sequence[int]
-) -> tuple[list[Looked], str]:
+) -> tuple[list[HeatMap], str]:
     """Return what models looked at in labelled photos, each the model that had not seen it.
 
     Weights, transforms and epoch are those of the out-of-fold predictions; mirror images that
@@ -67,8 +67,8 @@ def look_at(
     table = read_folds(project, settings.meta_file)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)[list(rows)]
     hashes = FileHashes(project.hash_store)
-    context = {"project": project, "images": None, "runtime": runtime, "task": task}
-    found: dict[int, Looked] = {}
+    context = Context(runtime=runtime, task=task)
+    found: dict[int, HeatMap] = {}
     for fold in np.unique(folds).tolist():
         (weights,) = kept_snapshots(root, manifest, criterion, [fold], hashes)
         chosen = [row for row, of in zip(rows, folds, strict=True) if of == fold]
@@ -93,7 +93,7 @@ def look_at(
             assert isinstance(batch, Batch)
             images = runtime.transfer(batch, loader.on_device).views[0].float()
             heat = grad_cam(model, images, score)[0]
-            found[row] = Looked(_shown(batch.views[0][0].permute(1, 2, 0).numpy()), heat)
+            found[row] = HeatMap(_shown(batch.views[0][0].permute(1, 2, 0).numpy()), heat)
     hashes.save()
     grids = {looked.heat.shape for looked in found.values()}
     cells = ", ".join(sorted(f"{high} x {wide}" for high, wide in grids))

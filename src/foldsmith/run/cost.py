@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.errors import FoldsmithError
 from foldsmith.project.tables import (
     FOLD_COLUMN,
@@ -177,7 +177,7 @@ def build_model(experiment: Experiment, plan: Plan, device: str) -> Any:
     project, settings = experiment.project, experiment.globals
     with_task = settings.task not in ("self-supervised", "frozen-features")
     task = create_task(settings, project) if with_task else None
-    context = {"project": project, "images": None, "runtime": None, "task": task}
+    context = Context(task=task)
     with torch.device(device):
         return without_pretrained(experiment).build(plan.types, context)["model"]
 

@@ -13,7 +13,7 @@ import cv2
 import torch
 
 from foldsmith import __version__
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.config.references import is_reference
 from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import Batch
@@ -35,7 +35,7 @@ from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.train import check_outputs
 from foldsmith.targets.scale import form_of
 from foldsmith.targets.task import create_task
-from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
+from foldsmith.training.steps import FineTuneStep, PretrainStep, TrainingStep
 from foldsmith.utils.formatting import counted, size_text
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.machine import cores_here, memory_here
@@ -258,7 +258,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     supervised = settings.task != "self-supervised"
     task = create_task(settings, project) if supervised else None
     store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
-    context = {"project": project, "images": store, "runtime": runtime, "task": task}
+    context = Context(images=store, runtime=runtime, task=task)
     if task is None:
         parts = experiment.build(types, context)
     else:
@@ -269,7 +269,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
         parts, task = fold.parts, fold.task
     model = runtime.place(parts["model"])
     loader, optimizer = parts["loader/train"], parts["optimizer"]
-    step: Step
+    step: TrainingStep
     if task is None:
         step = PretrainStep(model)
         if experiment.tree.get("probe"):
@@ -308,7 +308,7 @@ def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]])
     project = experiment.project
     runtime = create_runtime(experiment.globals)
     store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
-    context = {"project": project, "images": store, "runtime": runtime, "task": None}
+    context = Context(images=store, runtime=runtime)
     experiment = experiment.with_values({"globals/val_fold": 0})
     parts = experiment.build(types, context)
     backbone = runtime.place(parts["model"]).eval()
@@ -330,7 +330,7 @@ def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]])
 
 
 def _one_batch(
-    step: Step,
+    step: TrainingStep,
     loader: PhotoLoader,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
@@ -346,7 +346,7 @@ def _batch_of(loader: PhotoLoader, runtime: Runtime, photos: int) -> Batch:
 
 
 def _train_on(
-    batch: Batch, step: Step, optimizer: torch.optim.Optimizer, runtime: Runtime
+    batch: Batch, step: TrainingStep, optimizer: torch.optim.Optimizer, runtime: Runtime
 ) -> float:
     step.model.train()
     with runtime.autocast():
@@ -358,7 +358,7 @@ def _train_on(
 
 
 def fitting_batch(
-    step: Step,
+    step: TrainingStep,
     loader: PhotoLoader,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
@@ -408,7 +408,7 @@ def fitting_batch(
 
 def _fits(
     photos: int,
-    step: Step,
+    step: TrainingStep,
     loader: PhotoLoader,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.contact_sheet import contact_sheet
@@ -61,7 +61,7 @@ def show_augmentations(
     experiment.check(types)
     # Only the photos that are shown are decoded.
     store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
-    context = {"project": project, "images": store, "runtime": None, "task": None}
+    context = Context(images=store)
     dataset = experiment.build(types, context)["dataset/train"]
     image = cv2.cvtColor(contact_sheet(dataset, project.intensity_range), cv2.COLOR_RGB2BGR)
     remove_leftovers_of(sheet)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError
 from foldsmith.inference.oof import FoldLogits, in_table_order, score_table
@@ -187,7 +187,7 @@ def head_of(
             probabilities of other classes than the project's.
     """
     project = experiment.project
-    head: FeatureHead = experiment.build(types, {"project": project})["head"]
+    head: FeatureHead = experiment.build(types)["head"]
     if gives_probabilities(head):
         if list(head.class_values) != project.class_values:  # type: ignore[attr-defined]
             raise ConfigError(
@@ -250,12 +250,7 @@ def _compute_features(
     runtime = create_runtime(settings)
     # Random weights are a backbone too, and should be the same ones every time.
     seed_everything(settings.seed)
-    context = {
-        "project": project,
-        "images": open_store(project, settings, hashes),
-        "runtime": runtime,
-        "task": None,
-    }
+    context = Context(images=open_store(project, settings, hashes), runtime=runtime)
     backbone = runtime.place(experiment.build(types, context)["model"])
     by_fold = []
     for fold in range(project.n_splits):

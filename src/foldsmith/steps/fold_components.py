@@ -1,14 +1,14 @@
 """The components of one fold's training, with the labels of the fold and their scale in them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config import Experiment, Parts
+from foldsmith.config import Components, Context, Experiment
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.models.classifier import ImageModel
 from foldsmith.models.snapshots import keep_scale
@@ -31,7 +31,7 @@ class FoldComponents:
         seen: Whether a row is trained on, bool, shape (n,).
     """
 
-    parts: Parts
+    parts: Components
     task: Task
     table: pd.DataFrame
     labels: Labels
@@ -41,7 +41,7 @@ class FoldComponents:
 def build_fold(
     experiment: Experiment,
     types: Mapping[str, Callable[..., Any]],
-    context: Mapping[str, Any],
+    context: Context,
     task: Task,
     form: Form | None,
 ) -> FoldComponents:
@@ -61,7 +61,7 @@ def build_fold(
     table, labels = read_labels(experiment, task)
     seen = table[FOLD_COLUMN].to_numpy() != experiment.globals.val_fold
     of_fold = task.fitted(labels[seen], form)
-    parts = experiment.build(types, {**context, "task": of_fold})
+    parts = experiment.build(types, replace(context, task=of_fold))
     # What is learned may be finer than the target that the datasets have.
     for part in ("loader/train", "loader/val"):
         set_labels(parts[part], of_fold, labels)

@@ -28,8 +28,7 @@ def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:
     for experiment in experiments:
         if not experiment.globals.photo_store:
             continue
-        context = {"project": experiment.project, "images": None, "runtime": None, "task": None}
-        parts = experiment.build(types_of(experiment.project), context)
+        parts = experiment.build(types_of(experiment.project))
         for name, dataset in experiment.tree["dataset"].items():
             if not isinstance(dataset, dict) or not isinstance(dataset.get("transforms"), list):
                 continue

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config import Criterion, Experiment, Parts, TestTimeAugmentation
+from foldsmith.config import Components, Context, Criterion, Experiment, TestTimeAugmentation
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.inference.oof import FoldLogits, collect_oof, oof_predictions, score_table
@@ -59,7 +59,7 @@ from foldsmith.utils.owned_files import OwnedFiles
 
 
 @dataclass(frozen=True)
-class Results:
+class InferenceResults:
     """Logits and scores of an experiment.
 
     Attributes:
@@ -199,7 +199,7 @@ def _infer(
     runtime = create_runtime(settings)
     task = create_task(settings, project)
     store = open_store(project, settings, hashes)
-    context = {"project": project, "images": store, "runtime": runtime, "task": task}
+    context = Context(images=store, runtime=runtime, task=task)
     models, oof_parts, last_parts = [], [], []
     for item in chosen:
         parts = experiment.with_values({"globals/val_fold": item.fold}).build(types, context)
@@ -288,7 +288,7 @@ def results_of(
     readable: npt.NDArray[np.int64],
     n_test: int,
     scores: pd.DataFrame,
-) -> Results:
+) -> InferenceResults:
     """Return what the models of all folds say of the labelled photos and of those to predict.
 
     Args:
@@ -313,14 +313,14 @@ def results_of(
         by_fold[:, readable] = predictions_of(tasks, of_readable)
         average[readable] = mean_prediction(tasks, of_readable)
     oof_logits, oof = collect_oof(parts, n_train), oof_predictions(parts, n_train)
-    return Results(oof_logits, logits, oof, by_fold, average, scores)
+    return InferenceResults(oof_logits, logits, oof, by_fold, average, scores)
 
 
 def _predict_oof(
     snapshot: Path,
     epoch: int,
     task: Task,
-    parts: Parts,
+    parts: Components,
     fold: int,
     runtime: Runtime,
     tta: TestTimeAugmentation,
@@ -357,7 +357,7 @@ def write_results(
     table: pd.DataFrame,
     test: pd.DataFrame,
     task: Task,
-    results: Results,
+    results: InferenceResults,
     step: str = "infer",
 ) -> list[Path]:
     """Write predictions, logits and scores, each file whole.

@@ -243,9 +243,9 @@ def _read_photos(
     if not heads:
         return photo_facts(paths, hashes, None, kept, scale)
     store = PhotoStore(project.photo_store, hashes, scale)
-    with store.filling(heads) as filling:
-        filling.announce(paths)
-        return photo_facts(paths, hashes, filling, kept, scale)
+    with store.writer(heads) as writer:
+        writer.announce(paths)
+        return photo_facts(paths, hashes, writer, kept, scale)
 
 
 def _bad_photos(ids: pd.DataFrame, facts: PhotoFacts) -> pd.DataFrame:

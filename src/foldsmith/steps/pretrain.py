@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.data.loader import one_photo
 from foldsmith.distributed import process_group
@@ -123,12 +123,7 @@ def pretrain_experiment(
         runtime = create_runtime(settings)
         seed_everything(settings.seed)
         built = experiment.with_values({"globals/output_path": str(folder)})
-        context = {
-            "project": project,
-            "images": open_store(project, settings, hashes),
-            "runtime": runtime,
-            "task": None,
-        }
+        context = Context(images=open_store(project, settings, hashes), runtime=runtime)
         parts = built.build(types, context)
         # Every part is built before the folder is touched: what is wrong leaves no trace.
         loader = parts["loader/train"]

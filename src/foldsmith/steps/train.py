@@ -3,6 +3,7 @@
 import copy
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from foldsmith.config import Experiment, Parts
+from foldsmith.config import Components, Context, Experiment
 from foldsmith.config.output_path import check_output, claimant
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.loader import PhotoLoader, one_photo
@@ -164,12 +165,7 @@ def train_folds(
         if start == "resume" and not root.exists():
             raise OutputError(f"{root}: no such folder to resume in; leave out --resume")
         runtime = create_runtime(settings)
-        context = {
-            "project": project,
-            "images": open_store(project, settings, hashes),
-            "runtime": runtime,
-            "task": task,
-        }
+        context = Context(images=open_store(project, settings, hashes), runtime=runtime, task=task)
     for fold in chosen:
         watch = Stopwatch()
         folder = root / f"fold{fold}"
@@ -191,7 +187,7 @@ def train_folds(
             built = of_fold.with_values({"globals/output_path": str(folder)})
             made = build_fold(built, types, context, task, form)
             parts, task_of_fold, labels = made.parts, made.task, made.labels
-            context["task"] = task_of_fold
+            context = replace(context, task=task_of_fold)
             parts["loader/train"].check_shares()
             auxiliary = _add_auxiliary(of_fold, parts["model"], made.table, runtime)
             measured = Measured(project.measurements)
@@ -310,7 +306,7 @@ def _root_of(experiment: Experiment) -> Path:
 
 def _train_fold(
     experiment: Experiment,
-    parts: Parts,
+    parts: Components,
     model: nn.Module,
     task: Task,
     auxiliary: AuxiliaryLoss | None,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.config.experiment import CONTEXT
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
 from foldsmith.config.settings import FINE_TUNINGS
@@ -59,7 +59,7 @@ def trial_problems(experiment: Experiment, types: Types) -> list[str]:
         return [f"{experiment.file}: {error}"]
     if "model" in experiment.tree:
         experiment = without_pretrained(experiment)
-    context = {"project": project, "images": None, "runtime": None, "task": task}
+    context = Context(task=task)
     problems = []
     parts = experiment.build({**types, **_STATISTICS}, context)
     built: dict[str, Any] = {}
@@ -154,9 +154,7 @@ def _transform_problems(experiment: Experiment, built: Mapping[str, Any]) -> Ite
                 yield f"{experiment.file}: {name}: {error}"
 
 
-def _optimizer_problems(
-    experiment: Experiment, types: Types, context: Mapping[str, Any]
-) -> Iterator[str]:
+def _optimizer_problems(experiment: Experiment, types: Types, context: Context) -> Iterator[str]:
     """Yield why the optimizer takes none of its values, tried on one parameter."""
     optimizer = experiment.tree.get("optimizer")
     if not isinstance(optimizer, dict) or "params" not in optimizer:

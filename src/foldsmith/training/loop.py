@@ -16,7 +16,7 @@ from foldsmith.distributed.collectives import batch_of, sum_gradients
 from foldsmith.errors import FoldsmithError, TrainingError, one_line
 from foldsmith.models.runtime import Runtime, seed_everything
 from foldsmith.training.extensions.snapshots import RESUME_FILE
-from foldsmith.training.steps import Step
+from foldsmith.training.steps import TrainingStep
 
 # Batches between two looks at the losses: each look waits for the device.
 CHECK_INTERVAL = 100
@@ -67,7 +67,7 @@ def window_weights(sizes: list[int], grad_accum: int) -> list[float]:
 @worker_errors()
 def run_training(
     manager: ppe.training.ExtensionsManager,
-    step: Step,
+    step: TrainingStep,
     loader: PhotoLoader,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,

@@ -17,7 +17,7 @@ from foldsmith.training.mixing import Mixer
 from foldsmith.training.progressive import ProgressiveResize
 
 
-class Step(Protocol):
+class TrainingStep(Protocol):
     """A training step.
 
     Attributes:

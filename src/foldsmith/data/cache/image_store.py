@@ -92,8 +92,8 @@ class PhotoStore:
         rows = np.where(known, _find(index, digests, prepare), -1)
         missing = np.flatnonzero(rows < 0)
         if len(missing):
-            with self.filling([prepare]) as filling:
-                digests[missing] = filling.photos(paths.take(missing), label)
+            with self.writer([prepare]) as writer:
+                digests[missing] = writer.photos(paths.take(missing), label)
             self.hashes.save()
             index = ShardIndex(self.folder)
             rows = _find(index, digests, prepare)
@@ -106,7 +106,7 @@ class PhotoStore:
         return Photos(paths, prepare, stored, self.intensity)
 
     @contextmanager
-    def filling(self, heads: Sequence[Compose]) -> Iterator["Filling"]:
+    def writer(self, heads: Sequence[Compose]) -> Iterator["StoreWriter"]:
         """Hold the store to add photos to it; waits for another process that does.
 
         Args:
@@ -125,13 +125,13 @@ class PhotoStore:
             remove_other_versions(self.folder)
             _remove_without_index(self.folder)
             with ExitStack() as stack:
-                filling = Filling(self.folder, self.hashes, heads, self.intensity)
-                stack.push(filling.close)
-                yield filling
+                writer = StoreWriter(self.folder, self.hashes, heads, self.intensity)
+                stack.push(writer.close)
+                yield writer
 
 
-class Filling:
-    """Photos on their way into a store; made by :meth:`PhotoStore.filling`."""
+class StoreWriter:
+    """Photos on their way into a store; made by :meth:`PhotoStore.writer`."""
 
     def __init__(
         self,
