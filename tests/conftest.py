@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "survival"))
 
 # The longest modules run first, so that one process is not left with them at the end.
 _LONGEST = (
-    *("pipeline/test_ray_engine", "survival/", "test_gpu_check", "stages/test_end_to_end"),
-    *("docs/test_documents", "training/test_several_processes", "pipeline/test_cards"),
-    *("test_notebook", "stages/test_fine_tuning", "stages/test_target_units"),
+    *("run/test_ray_engine", "survival/", "test_gpu_check", "steps/test_end_to_end"),
+    *("docs/test_documents", "training/test_several_processes", "run/test_cards"),
+    *("test_notebook", "steps/test_fine_tuning", "steps/test_target_units"),
 )
 
 

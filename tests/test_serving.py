@@ -26,8 +26,8 @@ from small_project import EXPERIMENTS, make_project, write_experiment
 from warm import Command, foldsmith
 
 import foldsmith as package
-from foldsmith.extras.serve import create_app
-from foldsmith.extras.serve_limits import Limits
+from foldsmith.extras.serve.limits import Limits
+from foldsmith.extras.serve.service import create_app
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test
 

@@ -129,8 +129,8 @@ def test_the_service_answers_what_predict_says(predictor, photos):
         pytest.importorskip(name)
     from fastapi.testclient import TestClient
 
-    from foldsmith.extras.serve import create_app
-    from foldsmith.extras.serve_limits import Limits
+    from foldsmith.extras.serve.limits import Limits
+    from foldsmith.extras.serve.service import create_app
 
     client = TestClient(create_app(predictor, "900", Limits()))
     sent = [("file", (path.name, path.read_bytes())) for path in photos]

@@ -12,11 +12,11 @@ from bundled import SMALL
 
 from foldsmith import Project
 from foldsmith.errors import ConfigError
-from foldsmith.extras.estimate.estimate import seconds_here
 from foldsmith.models.backbone import create_backbone
 from foldsmith.project.tables import read_test, read_train
 from foldsmith.run.cost import Work, weight_bytes
 from foldsmith.run.disk import kept_backbones, photo_sizes, resume_bytes
+from foldsmith.run.durations import seconds_here
 from foldsmith.run.plan import plan_of
 from foldsmith.run.state import manifest_path, speeds_of, states_of
 from foldsmith.steps.fingerprint import infer_inputs, pretrain_inputs, train_inputs

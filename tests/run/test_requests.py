@@ -4,10 +4,10 @@ import pytest
 from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.errors import ConfigError
-from foldsmith.extras.estimate.simulate import Node
 from foldsmith.project import ProjectFolder
+from foldsmith.run.node import Node
 from foldsmith.run.plan import plan_of
-from foldsmith.run.resource_requests import Request, requests_of
+from foldsmith.run.resources import Request, requests_of
 
 LAPTOP = Node(cpus=2, gpus=0, memory_gib=8)
 BIG = Node(cpus=64, gpus=0, memory_gib=500)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldsmith.extras.estimate.simulate import Job, Node, critical_path, simulate
+from foldsmith.extras.estimate.simulate import Job, critical_path, simulate
+from foldsmith.run.node import Node
 
 CLOSE = 1e-6
 

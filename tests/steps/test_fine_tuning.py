@@ -17,12 +17,12 @@ from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.inference.predict import predict_logits
 from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import create_runtime
-from foldsmith.models.snapshots import scale_kept, take_scale
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.train import train, train_folds
+from foldsmith.targets.scale_buffer import scale_kept, take_scale
 from foldsmith.utils.hashing import FileHashes
 
 FILE = "exp_config/200.yml"

@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 from warm import foldsmith
 
 import foldsmith as package
-from foldsmith.extras.serve import Limits, create_app
+from foldsmith.extras.serve.limits import Limits
+from foldsmith.extras.serve.service import create_app
 from foldsmith.utils.yaml_io import dump_yaml
 
 # The id column is called name, and so is a class.

@@ -14,7 +14,8 @@ from warm import foldsmith
 
 import foldsmith as package
 from foldsmith.errors import ConfigError, DataError
-from foldsmith.extras.serve import Limits, create_app
+from foldsmith.extras.serve.limits import Limits
+from foldsmith.extras.serve.service import create_app
 from foldsmith.new.new import Data, new_project_of
 from foldsmith.predictor.export import export
 from foldsmith.predictor.predict import predict

@@ -181,10 +181,10 @@ def serve(
     missing = [name for name in _FOR_SERVE if importlib.util.find_spec(name) is None]
     if missing:
         raise FoldsmithError(f"serve needs {', '.join(missing)}; run: {install_command('serve')}")
-    from foldsmith.extras import serve as serving
-    from foldsmith.extras.serve_limits import Limits
+    from foldsmith.extras.serve.limits import Limits
+    from foldsmith.extras.serve.service import serve
 
-    serving.serve(
+    serve(
         *(finished, host, port),
         Limits(max_megabytes, max_megapixels, max_requests, timeout),
         blend=blend,

@@ -9,15 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError, one_line
-from foldsmith.targets.scale import TargetScale
-
-# Key of the target scale that a snapshot of a fine-tuning may hold beside the weights.
-TARGET_SCALE = "target_scale"
+from foldsmith.targets.scale_buffer import take_scale
 
 # Bytes that are checked at a time.
 _CHUNK = 2**20
@@ -98,44 +94,12 @@ def _is_whole(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bool:
     return True
 
 
-def keep_scale(model: nn.Module, scale: TargetScale | None) -> None:
-    """Let a model keep the scale of what it learns, as a part of its ``state_dict``.
-
-    The buffer holds the bits of the float64 numbers as integers: no moving average, lower
-    precision or device changes them.
-
-    Args:
-        model: Any model.
-        scale: The scale; None keeps none.
-    """
-    if scale is not None:
-        model.register_buffer(TARGET_SCALE, torch.from_numpy(scale.array().view(np.int64).copy()))
-
-
-def scale_kept(model: nn.Module) -> TargetScale | None:
-    """Return the scale that a model keeps; None if it has none.
-
-    Raises:
-        OutputError: It is damaged.
-    """
-    bits = getattr(model, TARGET_SCALE, None)
-    if not torch.is_tensor(bits):
-        return None
-    return TargetScale.restore(bits.detach().cpu().numpy().view(np.float64))
-
-
-def take_scale(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Give a module a place for the target scale that its weights came with, if they did."""
-    if TARGET_SCALE in state and TARGET_SCALE not in module.state_dict():
-        module.register_buffer(TARGET_SCALE, torch.zeros_like(state[TARGET_SCALE]))
-
-
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load a snapshot of foldsmith into a module; every key and shape must match.
 
-    A target scale in the file becomes a buffer of the module (:func:`keep_scale`).
-    What the module says is for training only (``training_only``, how such keys begin) is left
-    out.
+    A target scale in the file becomes a buffer of the module (see
+    :mod:`foldsmith.targets.scale_buffer`). Keys that begin with the module's ``training_only`` are
+    left out.
 
     Raises:
         ConfigError: The file is no snapshot of weights, or keys are missing, left over or of

@@ -21,7 +21,6 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, read_arrays, write_arrays
 from foldsmith.models.runtime import create_runtime, random_state_kept
-from foldsmith.models.snapshots import TARGET_SCALE, take_scale
 from foldsmith.predictor.agreement import Agreement, agreement, made_up_images, sample_images
 from foldsmith.predictor.export_folder import exported_to
 from foldsmith.predictor.member_models import MemberModels, parts_of
@@ -35,6 +34,7 @@ from foldsmith.steps.features import HeadOfFold
 from foldsmith.steps.fingerprint import TRAINING_ONLY, without_pretrained
 from foldsmith.steps.members import goal_of
 from foldsmith.steps.registry import types_of
+from foldsmith.targets.scale_buffer import TARGET_SCALE, take_scale
 from foldsmith.utils.atomic import copy_file, write_json, write_text
 from foldsmith.utils.hashing import hash_file, hash_value
 from foldsmith.utils.yaml_io import dump_yaml

@@ -1,8 +1,6 @@
-"""What a run keeps on the disk: photos, snapshots to go on from, kept weights."""
+"""Sizes of the files that a run keeps: decoded images, snapshots to continue from, weights."""
 
-import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
-from foldsmith.extras.estimate.simulate import Schedule
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.run.cost import Work
@@ -30,25 +27,6 @@ _SNAPSHOTS = 3
 
 # Photos whose size is looked up where preprocess has not measured them all.
 _SAMPLE = 16
-
-
-@dataclass(frozen=True)
-class Disk:
-    """What a run takes on the disk, in bytes.
-
-    Attributes:
-        there: Of weights and decoded photos that are there already, measured.
-        photos: Of the photo store when it is full, from the photos' sizes; 0 without one.
-        peak: At most at a time, what is there included, from the sizes of the models.
-        end: When the run has ended.
-        free: Free now.
-    """
-
-    there: int
-    photos: int
-    peak: int
-    end: int
-    free: int
 
 
 def resume_bytes(experiment: Experiment, weights: int) -> int:
@@ -71,41 +49,14 @@ def kept_backbones(experiment: Experiment) -> int:
     return kept + (1 if experiment.tree.get("probe") else 0)
 
 
-def disk_of(plan: Plan, schedule: Schedule, work: Work) -> Disk:
-    """Return what a run takes on the disk.
+def bytes_of_step(step: Step, work: Work, n_splits: int) -> tuple[int, int]:
+    """Return the bytes of weights that a step needs at most while it runs, and that it leaves.
 
     Args:
-        plan: Its plan.
-        schedule: When what is left of it runs.
-        work: Sizes of its models.
+        step: The step.
+        work: Sizes of its plan's models.
+        n_splits: Number of folds.
     """
-    steps = {step.label: step for step in plan.steps}
-    left = {one.job.label for one in schedule.placed}
-    store = _size_of(plan.project.photo_store.rglob("*.bin"))
-    weights = sum(_weights_there(step) for step in plan.steps)
-    photos = max(store, _photo_bytes(plan)) if left else store
-    # Bytes that come and go: what a step needs while it runs, and what it leaves.
-    changes: list[tuple[float, int, int]] = []
-    for one in schedule.placed:
-        step = steps[one.job.label]
-        running, kept = _bytes_of(step, work, plan.project.n_splits)
-        before = _weights_there(step)
-        if step.kind == "infer":
-            # It deletes the snapshots that the folds' trainings have left.
-            kept -= sum(_left_by(steps[need], need in left, work) for need in step.needs)
-        # What ends goes before what starts at the same time.
-        changes += [(one.start, 1, running - before), (one.end, 0, kept - running)]
-    there = photos + weights
-    peak = there
-    for _, _, change in sorted(changes):
-        there += change
-        peak = max(peak, there)
-    free = shutil.disk_usage(plan.project.folder).free
-    return Disk(store + weights, photos, peak, max(0, there), free)
-
-
-def _bytes_of(step: Step, work: Work, n_splits: int) -> tuple[int, int]:
-    """Return the bytes that a step needs at most while it runs, and those that it leaves."""
     size = None if step.experiment is None else work.model(step.experiment)
     if step.experiment is None or size is None:
         return 0, 0
@@ -123,25 +74,20 @@ def _bytes_of(step: Step, work: Work, n_splits: int) -> tuple[int, int]:
     return (0, 0) if step.experiment.globals.task == "frozen-features" else (copies, copies)
 
 
-def _left_by(step: Step, is_left: bool, work: Work) -> int:
-    """Return the bytes of snapshots that a training leaves, or has left."""
-    if step.kind != "train":
-        return 0
-    return _bytes_of(step, work, 1)[1] if is_left else _weights_there(step)
-
-
-def _weights_there(step: Step) -> int:
-    """Return the bytes of the weights in a step's own folder."""
+def bytes_of_weights_there(step: Step) -> int:
+    """Return the bytes of the weights that are in a step's own folder now."""
     pattern = "*_model_fold*.pth" if step.kind == "infer" else "*.pth"
-    return _size_of(step.folder.glob(pattern)) if step.epochs or step.kind == "infer" else 0
+    there = step.epochs or step.kind == "infer"
+    return size_of_files(step.folder.glob(pattern)) if there else 0
 
 
-def _size_of(files: Iterable[Path]) -> int:
+def size_of_files(files: Iterable[Path]) -> int:
+    """Return the bytes of some files."""
     return sum(path.stat().st_size for path in files)
 
 
-def _photo_bytes(plan: Plan) -> int:
-    """Return the size of the photo store with all that the experiments want of each photo."""
+def image_store_bytes(plan: Plan) -> int:
+    """Return the bytes of the store of decoded images when it is full; 0 if none is needed."""
     experiments = {
         step.name: step.experiment
         for step in plan.steps

@@ -3,6 +3,7 @@
 Where a time comes from stays with it: whatever is no measurement says so.
 """
 
+import contextlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,14 @@ import torch
 from foldsmith.data.images import read_photo
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import ConfigError, DataError, FoldsmithError
-from foldsmith.extras.estimate.simulate import Node
 from foldsmith.models.devices import kind_of_device
 from foldsmith.models.measured_choices import pass_seconds
 from foldsmith.models.runtime import create_runtime
 from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.run.cost import Work, build_model
+from foldsmith.run.node import Node, this_node
 from foldsmith.run.plan import Plan, Step
-from foldsmith.run.resource_requests import Request
+from foldsmith.run.resources import Request, requests_of
 from foldsmith.run.state import StepState, costs_as, manifest_path, read_progress
 from foldsmith.steps.manifest import UNFINISHED, read_manifest
 from foldsmith.steps.output_folder import read_resolved
@@ -320,6 +321,32 @@ class Estimates:
             self._known.append(
                 _Measured(step.name, step.kind, seconds, operations, size.key, device, cores)
             )
+
+
+def seconds_here(
+    plan: Plan, steps: Sequence[Step], states: Mapping[str, StepState]
+) -> dict[str, float]:
+    """Return the estimated seconds of steps on this machine, one after the other.
+
+    A few passes of each model are timed.
+
+    Args:
+        plan: The plan.
+        steps: Steps of it that were never measured.
+        states: Label -> state of each step of the plan.
+
+    Returns:
+        Label -> seconds; without the steps of models that cannot be counted.
+    """
+    node = this_node()
+    estimates = Estimates(plan, plan, node, measure=True)
+    requests = requests_of(steps, plan.project, [node])
+    found = {}
+    for step in steps:
+        with contextlib.suppress(ConfigError):  # nothing says how long an epoch takes
+            request = requests[step.label]
+            found[step.label] = estimates.of(step, states[step.label], request).serial_s
+    return found
 
 
 def _name(step: Step) -> str:

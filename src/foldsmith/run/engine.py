@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Literal
 
 from foldsmith.errors import ConfigError, TrainingError
-from foldsmith.extras.estimate.estimate import seconds_here
 from foldsmith.project import ProjectFolder
 from foldsmith.project.resources import Kind
+from foldsmith.run.durations import seconds_here
 from foldsmith.run.execute import Options, execute, refuse_running
 from foldsmith.run.gpu_engine import cards_for, cards_here, run_on_cards
 from foldsmith.run.live import RunView, run_view
@@ -150,7 +150,7 @@ def _ray_engine() -> ModuleType:
     """Return the module that needs Ray, which need not be installed."""
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(f"--engine ray needs Ray; run: {install_command('ray')}")
-    return importlib.import_module("foldsmith.extras.ray_engine")
+    return importlib.import_module("foldsmith.extras.ray.engine")
 
 
 def _run_here(course: Course, view: RunView) -> None:

@@ -24,7 +24,7 @@ from foldsmith.run.execute import refuse_running
 from foldsmith.run.gpu_worker import Order, Outcome
 from foldsmith.run.live import RunView
 from foldsmith.run.plan import Step
-from foldsmith.run.resource_requests import computes
+from foldsmith.run.resources import computes
 from foldsmith.run.run_state import Course
 from foldsmith.utils.machine import cores_here
 

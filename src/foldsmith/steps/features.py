@@ -18,7 +18,6 @@ from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.fitted_heads import FittedHead
 from foldsmith.models.runtime import create_runtime, seed_everything
-from foldsmith.models.snapshots import TARGET_SCALE
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     groups_of,
@@ -52,6 +51,7 @@ from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.metrics import project_metric, value_metric
 from foldsmith.targets.regression import Regression
 from foldsmith.targets.scale import TargetScale, form_of, lines_of_fold
+from foldsmith.targets.scale_buffer import TARGET_SCALE
 from foldsmith.utils.atomic import remove_leftovers, write_npy
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import lock

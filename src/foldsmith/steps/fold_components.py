@@ -11,9 +11,9 @@ import pandas as pd
 from foldsmith.config import Components, Context, Experiment
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.models.classifier import ImageModel
-from foldsmith.models.snapshots import keep_scale
 from foldsmith.project.tables import FOLD_COLUMN, read_folds
 from foldsmith.targets.scale import Form
+from foldsmith.targets.scale_buffer import keep_scale
 from foldsmith.targets.task import Task, labels_of
 
 Labels = npt.NDArray[np.float64]

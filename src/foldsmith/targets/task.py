@@ -15,13 +15,13 @@ from torch import nn
 
 from foldsmith.config import Globals
 from foldsmith.errors import ConfigError, DataError
-from foldsmith.models.snapshots import scale_kept
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import numbers, targets_of
 from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.corn import Corn
 from foldsmith.targets.label_distribution import LabelDistribution
 from foldsmith.targets.regression import Regression
+from foldsmith.targets.scale_buffer import scale_kept
 from foldsmith.utils.formatting import number_text
 
 __all__ = [

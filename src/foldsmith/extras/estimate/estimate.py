@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import ConfigError, DataError
-from foldsmith.extras.estimate.simulate import Job, Node, Schedule, critical_path, simulate
+from foldsmith.extras.estimate.disk import Disk, disk_of
+from foldsmith.extras.estimate.simulate import Job, Schedule, critical_path, simulate
 from foldsmith.project import ProjectFolder
-from foldsmith.run.disk import Disk, disk_of
 from foldsmith.run.durations import Estimate, Estimates
-from foldsmith.run.plan import Plan, Step, plan_of, plan_of_all
-from foldsmith.run.resource_requests import requests_of
+from foldsmith.run.node import Node, this_node
+from foldsmith.run.plan import Plan, plan_of, plan_of_all
+from foldsmith.run.resources import requests_of
 from foldsmith.run.state import StepState, states_of
 from foldsmith.utils.atomic import remove_leftovers_of, replacing
 from foldsmith.utils.hashing import FileHashes
-from foldsmith.utils.machine import cores_here, memory_here
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -234,39 +233,12 @@ def forecast(
     return Forecast(plan, found, schedule, disk, (*notes, *_notes(plan, found, disk)))
 
 
-def seconds_here(
-    plan: Plan, steps: Sequence[Step], states: Mapping[str, StepState]
-) -> dict[str, float]:
-    """Return the estimated seconds of steps on this machine, one after the other.
-
-    A few passes of each model are timed.
-
-    Args:
-        plan: The plan.
-        steps: Steps of it that were never measured.
-        states: Label -> state of each step of the plan.
-
-    Returns:
-        Label -> seconds; without the steps of models that cannot be counted.
-    """
-    node, _ = _node(None, None, None)
-    estimates = Estimates(plan, plan, node, measure=True)
-    requests = requests_of(steps, plan.project, [node])
-    found = {}
-    for step in steps:
-        with contextlib.suppress(ConfigError):  # nothing says how long an epoch takes
-            request = requests[step.label]
-            found[step.label] = estimates.of(step, states[step.label], request).serial_s
-    return found
-
-
 def _node(gpus: int | None, cpus: float | None, memory_gib: float | None) -> tuple[Node, list[str]]:
-    """Return what each machine has, and what of it is assumed."""
-    gpus_here = torch.cuda.device_count()
-    if gpus is None or gpus <= gpus_here:
-        n_bytes = memory_here()
-        memory = memory_gib or (None if n_bytes is None else n_bytes / 2**30)
-        return Node(cpus or cores_here(), gpus_here if gpus is None else gpus, memory), []
+    """Return the resources of each machine, and a note on every assumption made about them."""
+    here = this_node()
+    if gpus is None or gpus <= here.gpus:
+        memory = memory_gib or here.memory_gib
+        return Node(cpus or here.cpus, here.gpus if gpus is None else gpus, memory), []
     if cpus is not None:
         return Node(cpus, gpus, memory_gib), []
     assumed = _CPUS_PER_GPU * gpus

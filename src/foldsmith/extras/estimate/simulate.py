@@ -7,27 +7,10 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from foldsmith.run.node import Node
+
 # Resources are counted in ten-thousandths, as Ray counts them: sums of fractions stay exact.
 _UNIT = 10_000
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine.
-
-    Attributes:
-        cpus: CPU cores.
-        gpus: GPUs.
-        memory_gib: Memory in GiB; None if it limits nothing.
-    """
-
-    cpus: float
-    gpus: int = 0
-    memory_gib: float | None = None
-
-    def __str__(self) -> str:
-        memory = "" if self.memory_gib is None else f", {self.memory_gib:.1f} GiB"
-        return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs{memory}"
 
 
 @dataclass(frozen=True)

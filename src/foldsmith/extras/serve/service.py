@@ -22,11 +22,12 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 
-import foldsmith
+from foldsmith import __version__
 from foldsmith.data.images import decode_bytes
 from foldsmith.data.intensity import DeepImageError
 from foldsmith.errors import ConfigError, DataError, one_line
-from foldsmith.extras.serve_limits import Limits, Turns, protocol_of, read_body
+from foldsmith.extras.serve.limits import Limits, Turns, protocol_of, read_body
+from foldsmith.predictor.predict import load
 
 if TYPE_CHECKING:
     from foldsmith.config import Criterion
@@ -132,7 +133,7 @@ def serve(
     """
     # First, so that a port that is taken is said at once; who asks early waits till it is loaded.
     with _bound(host, port) as listener:
-        predictor = foldsmith.load(
+        predictor = load(
             run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
         )
         name, limits = Path(run).resolve().name, limits or Limits()
@@ -162,9 +163,7 @@ def create_app(predictor: "Predictor", run: str, limits: Limits) -> FastAPI:
         run: Name of the run.
         limits: What a request may send.
     """
-    app = FastAPI(
-        title=f"foldsmith: {run}", version=foldsmith.__version__, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title=f"foldsmith: {run}", version=__version__, docs_url=None, redoc_url=None)
     turns = Turns(limits)
     # The one thread of the models: requests wait for each other, and not for anything else.
     models = ThreadPoolExecutor(1, thread_name_prefix="models")
@@ -172,12 +171,12 @@ def create_app(predictor: "Predictor", run: str, limits: Limits) -> FastAPI:
     @app.get("/")
     async def root() -> Service:
         """Say what there is."""
-        return Service(foldsmith=foldsmith.__version__, run=run, endpoints=_ENDPOINTS)
+        return Service(foldsmith=__version__, run=run, endpoints=_ENDPOINTS)
 
     @app.get("/health")
     async def health() -> Health:
         """Say that the run is loaded, and which it is."""
-        return Health(ready=True, run=run, version=foldsmith.__version__)
+        return Health(ready=True, run=run, version=__version__)
 
     @app.post(
         "/predict",

@@ -1,7 +1,8 @@
-"""Running the steps of a plan as tasks of Ray: many at once, on one machine or on a cluster.
+"""Run the steps of a plan as tasks of Ray: many at once, on one machine or on a cluster.
 
-This module is the side of who asks: it finds or begins the run's coordinator (an actor, see
-``ray_coordinator``) and shows what that tells. Nothing here is needed for the run to go on.
+This module is the client: it finds or starts the run's coordinator (an actor, see
+:mod:`foldsmith.extras.ray.coordinator`) and shows the events that it reports. The run goes on
+without this process.
 """
 
 import logging
@@ -23,14 +24,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foldsmith import __version__
 from foldsmith.errors import ConfigError, Detached, OutputError, Stopped, one_line
-from foldsmith.extras.estimate.simulate import Node
-from foldsmith.extras.ray_coordinator import Coordinator, End, Job, News
+from foldsmith.extras.ray.coordinator import Coordinator, End, Job, News
 from foldsmith.project import ProjectFolder
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.run.events import show
 from foldsmith.run.live import run_view
+from foldsmith.run.node import Node
 from foldsmith.run.plan import Plan
-from foldsmith.run.resource_requests import requests_of
+from foldsmith.run.resources import requests_of
 from foldsmith.run.run_state import Course
 
 _NAMESPACE = "foldsmith"

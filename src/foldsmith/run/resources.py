@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from foldsmith.data.loader import workers_for
 from foldsmith.errors import ConfigError
-from foldsmith.extras.estimate.simulate import Node
 from foldsmith.project import ProjectFolder
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.project.resources import Resources
+from foldsmith.run.node import Node
 from foldsmith.run.plan import Step
 
 

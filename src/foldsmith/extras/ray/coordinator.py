@@ -27,7 +27,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.run.events import Begun, Ended, Epoch, Event, Said, lines_told, portable
 from foldsmith.run.execute import Options, execute_alone, held_by
 from foldsmith.run.plan import Plan, Step
-from foldsmith.run.resource_requests import Request
+from foldsmith.run.resources import Request
 from foldsmith.run.run_state import Course
 from foldsmith.run.state import Speeds, StepState
 from foldsmith.steps.registry import types_of

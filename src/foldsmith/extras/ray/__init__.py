@@ -1,0 +1,1 @@
+"""Run the steps of a plan as tasks of Ray."""

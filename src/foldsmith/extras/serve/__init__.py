@@ -1,0 +1,1 @@
+"""Serve the predictions of a finished run over HTTP."""

@@ -1,0 +1,170 @@
+"""The order of the packages: imports go down, there are no circles, and the core needs no extras.
+
+All import statements count, also those inside functions, which only postpone a dependency. Imports
+for type checkers count too: a module that needs the type depends on its owner.
+"""
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "src" / "foldsmith"
+
+# From the bottom to the top. A module imports its own package and the packages before it. The root
+# package gives people `Project` and `load`, and imports both when they are asked for; modules take
+# nothing from it but its version.
+LAYERS = (
+    *("errors", "utils", "distributed", "project", "config", "data", "targets", "models", "ssl"),
+    *("inference", "training", "blending", "steps", "predictor", "run", "report", "new"),
+    *("extras", "api", "cli", "__main__"),
+)
+
+# (module, module that it may import nevertheless) -> why.
+EXCEPTIONS = {
+    ("run.engine", "extras.ray.engine"): "the engine is chosen here; Ray need not be installed",
+    ("utils.progress_bars", "distributed.process_group"): "only the main process draws bars",
+}
+
+# Packages that the core does without: only these may import them.
+OPTIONAL = {"extras": {"api", "cli", "extras"}}
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Return the modules of a package by their names without the package's own."""
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts).removesuffix("__init__").removesuffix(".")] = path
+    return found
+
+
+def imports_of(path: Path, known: Iterable[str], package: str = "foldsmith") -> set[str]:
+    """Return the modules of the package that a file imports anywhere, by statement or by name."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+    found = {name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}.")}
+    found &= set(known)
+    # `from a.b import c` names a.b and, if c is a module, a.b.c, which is the one meant.
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def root_names(path: Path) -> set[str]:
+    """Return the names that a file takes from the root package."""
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+    return {alias.name for node in nodes if node.module == "foldsmith" for alias in node.names}
+
+
+def graph(root: Path) -> dict[str, set[str]]:
+    """Return the imports of each module of a package."""
+    known = modules(root)
+    return {name: imports_of(path, known) - {name} for name, path in known.items()}
+
+
+def layer_of(module: str) -> int:
+    """Return the place of a module's package in the order; the root package is above all."""
+    return LAYERS.index(module.partition(".")[0]) if module else len(LAYERS)
+
+
+def is_exception(module: str, imported: str) -> bool:
+    return (module, imported) in EXCEPTIONS
+
+
+def upward_imports(imports: dict[str, set[str]]) -> list[str]:
+    """Return the imports that go up in the order of the packages, without the exceptions."""
+    return [
+        f"{module} imports {other}"
+        for module, others in imports.items()
+        for other in sorted(others)
+        if layer_of(other) > layer_of(module) and not is_exception(module, other)
+    ]
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of modules that import each other, directly or through others."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            more = imports[todo.pop()] - seen
+            seen |= more
+            todo += more
+        return seen
+
+    reach = {module: reached(module) for module in imports}
+    found: list[list[str]] = []
+    for module in imports:
+        if module in reach[module] and not any(module in group for group in found):
+            found.append([other for other in reach[module] if module in reach[other]])
+    return [sorted(group) for group in found]
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    return graph(ROOT)
+
+
+def test_each_package_has_its_place(imports):
+    assert {module.partition(".")[0] for module in imports if module} == set(LAYERS)
+
+
+def test_imports_go_down(imports):
+    assert upward_imports(imports) == []
+
+
+def test_no_module_imports_itself_through_others(imports):
+    assert circles(imports) == [["extras.estimate.estimate", "extras.estimate.gantt"]]
+
+
+def test_the_core_does_without_extras(imports):
+    for package, users in OPTIONAL.items():
+        found = [
+            f"{module} imports {other}"
+            for module, others in imports.items()
+            for other in sorted(others)
+            if other.partition(".")[0] == package
+            and module.partition(".")[0] not in {"", *users}
+            and not is_exception(module, other)
+        ]
+        assert found == []
+
+
+def test_each_exception_is_needed(imports):
+    for module, imported in EXCEPTIONS:
+        assert imported in imports[module], f"{module} does not import {imported} any more"
+
+
+def test_the_root_package_is_for_people(imports):
+    top = {module.partition(".")[0] for module in imports} | {"__version__"}
+    for name, path in modules(ROOT).items():
+        assert root_names(path) <= top, name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from foldsmith.steps import train",
+        "import foldsmith.steps.train",
+        "def later():\n    from foldsmith.steps.train import train_folds",
+        "import importlib\n\ndef later():\n    importlib.import_module('foldsmith.steps.train')",
+        "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import foldsmith.steps.train",
+    ],
+)
+def test_an_import_is_found_wherever_it_stands(tmp_path, line):
+    for folder in ("data", "steps"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "data/images.py").write_text(line + "\n")
+    (tmp_path / "steps/train.py").write_text("import foldsmith.data.images\n")
+    found = graph(tmp_path)
+    assert upward_imports(found) == ["data.images imports steps.train"]
+    assert circles(found) == [["data.images", "steps.train"]]
