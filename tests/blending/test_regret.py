@@ -5,9 +5,9 @@ import pytest
 
 from foldsmith.blending import comparison
 from foldsmith.blending.base import Goal, Rows
+from foldsmith.blending.candidates import BASELINE, candidates_of
 from foldsmith.blending.comparison import compare, recommend
 from foldsmith.config import EnsembleSettings
-from foldsmith.steps.ensemble import BASELINE, candidates_of
 from foldsmith.targets.metrics import RMSE
 
 RANGE = (-4.0, 4.0)

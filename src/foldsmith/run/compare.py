@@ -9,6 +9,7 @@ import pandas as pd
 
 from foldsmith.blending.base import Goal
 from foldsmith.blending.bootstrap import resampled_units
+from foldsmith.blending.candidates import BASELINE
 from foldsmith.blending.comparison import Honest, honest_scores
 from foldsmith.config import Criterion, EnsembleSettings, Experiment
 from foldsmith.config.settings import MEMBERS
@@ -30,7 +31,7 @@ from foldsmith.steps.checkpoint_choice import (
     criterion_of,
     inference_manifest,
 )
-from foldsmith.steps.ensemble import BASELINE, CROSS_FITTED, CROSS_FITTED_PROBABILITIES
+from foldsmith.steps.ensemble import CROSS_FITTED, CROSS_FITTED_PROBABILITIES
 from foldsmith.steps.manifest import MANIFEST, read_manifest, verified
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
 from foldsmith.targets.metrics import Metric, project_metric, value_metric

@@ -1,7 +1,8 @@
 """Stage 5: blending finished experiments."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,13 @@ import pandas as pd
 
 from foldsmith.blending.base import Constant, FittedWeights, Goal, Rows
 from foldsmith.blending.bootstrap import resampled_units
-from foldsmith.blending.calibration import CalibratedBlend
+from foldsmith.blending.candidates import BASELINE, OPTIMISED, candidates_of
 from foldsmith.blending.comparison import Candidate, Compared, compare, recommend
 from foldsmith.blending.methods import (
-    COMPLEXITY,
-    COMPLEXITY_OF_CALIBRATION,
     COMPLEXITY_OF_CONSTANT,
-    COMPLEXITY_OF_TASK_AVERAGE,
-    average_blend,
-    create_blend,
     with_fewer_trials,
 )
-from foldsmith.config import BlendMethod, EnsembleSettings, Experiment
+from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, prefixed, write_arrays
@@ -38,32 +34,24 @@ from foldsmith.project.tables import (
 )
 from foldsmith.steps.fingerprint import ensemble_inputs
 from foldsmith.steps.infer import for_unreadable
-from foldsmith.steps.manifest import MANIFEST, Stopwatch, write_manifest
+from foldsmith.steps.manifest import MANIFEST
 from foldsmith.steps.members import Member, goal_of, member_hashes, read_members, rows_of
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, refuse_existing, save_sources, shown
-from foldsmith.steps.registry import types_of
+from foldsmith.steps.step_run import StepRun, held
 from foldsmith.targets.metrics import Metric
-from foldsmith.utils.atomic import remove_leftovers, write_csv, write_npy
-from foldsmith.utils.hashing import FileHashes
-from foldsmith.utils.locking import lock
+from foldsmith.utils.atomic import write_csv, write_npy
 from foldsmith.utils.owned_files import OwnedFiles
 
 Array = npt.NDArray[np.float64]
 
-# The plain mean of all members, which every other blend is compared with.
-BASELINE = "avg-all"
-OPTIMISED = "wopt-all"
-
 # All that the fitted blends know, by their names.
 BLENDS = "blends.safetensors"
 PROBABILITIES = "probabilities.csv"
+ENSEMBLE_SCORES = "ensemble_scores.csv"
 # Id, fold, target, and a column of cross-fitted predictions per blend that has them; for a metric
 # of probabilities also those, shape (n_blends, n_train, n_classes), in the order of the columns.
 CROSS_FITTED = "cross_fitted_predictions.csv"
 CROSS_FITTED_PROBABILITIES = "cross_fitted_probabilities.npy"
-
-# What the averages of one task's members are called; others by the task's name.
-_SHORT_TASKS = {"multi-class": "cls", "regression": "reg"}
 
 
 def ensemble(
@@ -101,131 +89,220 @@ def ensemble(
 
 
 def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
-    """Blend what an experiment says; as :func:`ensemble`."""
-    watch = Stopwatch()
-    project, seed = experiment.project, experiment.globals.seed
+    """Blend the members that an experiment lists; as :func:`ensemble`."""
+    run = StepRun.of(experiment.project)
+    folder = _checked_folder(experiment, run, force)
+    settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
+    data = _read(experiment, settings)
+    inputs = ensemble_inputs(experiment, member_hashes(run.project, experiment), run.hashes)
+    if not force:
+        refuse_existing(folder, resumable=False)
+    blends = _blend(experiment, settings, data)
+    tables = _tables_of(data, blends)
+    with held(folder):
+        outputs = _write(experiment, run, folder, data, blends, tables)
+        run.finish(
+            folder / MANIFEST,
+            f"ensemble {experiment.globals.output_path}",
+            inputs,
+            outputs,
+            members=[member.name for member in data.members],
+            seed=experiment.globals.seed,
+            submit=blends.chosen,
+            reason=blends.reason,
+            member_scores=[data.goal.metric(one, data.targets) for one in data.rows.predictions],
+            constant=data.goal.constant_score(data.targets),
+            worse_than_constant=data.useless,
+        )
+    _print_members(data.members, data.rows, data.targets, data.goal)
+    _print_blends(blends.compared, data.goal.metric, data.groups, settings)
+    _print_end(folder, settings, data, blends)
+    return tables[ENSEMBLE_SCORES]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The rows that are blended, and the rows that are predicted.
+
+    Attributes:
+        project: The project.
+        goal: Objective of the blends.
+        members: The members.
+        table: The fold table.
+        test: The test table.
+        rows: Predictions of the members for the fold table.
+        test_rows: Predictions of the members for the test table.
+        targets: Target of each row of the fold table, shape (n_train,).
+        folds: Its fold, shape (n_train,).
+        groups: Its group, shape (n_train,).
+        useful: Members that are better than a constant prediction, bool, shape (n_members,).
+    """
+
+    project: ProjectFolder
+    goal: Goal
+    members: list[Member]
+    table: pd.DataFrame
+    test: pd.DataFrame
+    rows: Rows
+    test_rows: Rows
+    targets: Array
+    folds: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    useful: npt.NDArray[np.bool_]
+
+    @property
+    def useless(self) -> list[str]:
+        """Names of the members that are no better than a constant prediction."""
+        return [m.name for m, use in zip(self.members, self.useful, strict=True) if not use]
+
+    @cached_property
+    def unreadable(self) -> npt.NDArray[np.int64]:
+        """Rows of the test table whose images cannot be read."""
+        return np.setdiff1d(np.arange(len(self.test)), readable_test(self.project, self.test))
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the fold table that tables of predictions begin with: id, fold, target."""
+        settings = self.project.settings
+        return [settings.id_column, FOLD_COLUMN, settings.target_column]
+
+
+@dataclass(frozen=True)
+class _Blends:
+    """All blends, fitted and compared.
+
+    Attributes:
+        compared: The blends.
+        chosen: Name of the recommended one.
+        reason: Why, in a sentence.
+    """
+
+    compared: list[Compared]
+    chosen: str
+    reason: str
+
+    @property
+    def cross_fitted(self) -> dict[str, Array]:
+        """Name of each blend that was cross-fitted -> its predictions."""
+        return {c.name: c.cross_fitted for c in self.compared if c.cross_fitted is not None}
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Name of each blend that is a weighted sum -> weights of the members."""
+        fitted = {result.name: result.fitted for result in self.compared}
+        return {name: f.weights for name, f in fitted.items() if isinstance(f, FittedWeights)}
+
+
+def _checked_folder(experiment: Experiment, run: StepRun, force: bool) -> Path:
+    """Check an ensemble; return its output folder."""
     if experiment.globals.task != "ensemble":
         raise ConfigError(f"{experiment.file}: globals/task is {experiment.globals.task}")
     if experiment.globals.output_path is None:
         raise ConfigError(f"{experiment.file}: globals/output_path is missing")
-    experiment.check(types_of(project))
+    experiment.check(run.types)
     check_output(experiment, force)
-    settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
-    table = read_folds(project, experiment.globals.meta_file)
-    test = read_test(project)
-    hashes = FileHashes(project.hash_store)
+    return run.project.path(experiment.globals.output_path)
+
+
+def _read(experiment: Experiment, settings: EnsembleSettings) -> _Data:
+    """Read the tables and the predictions of the members."""
+    project = experiment.project
+    table, test = read_folds(project, experiment.globals.meta_file), read_test(project)
     members = read_members(project, settings, table, test)
     goal = replace(goal_of(project), raw=experiment.globals.target_scale == "none")
     with_features = "stack" in settings.methods
     rows, test_rows = rows_of(project, members, goal.metric, table, test, with_features)
-    inputs = ensemble_inputs(experiment, member_hashes(project, experiment), hashes)
-    folder = project.path(experiment.globals.output_path)
-    if not force:
-        refuse_existing(folder, resumable=False)
-
     targets = targets_of(project, table)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-    groups = groups_of(project, table)
     useful = goal.useful(rows.predictions, targets)
-    candidates = candidates_of([member.task for member in members], settings, goal, seed)
-    if not useful.any():
+    groups = groups_of(project, table)
+    return _Data(
+        *(project, goal, members, table, test, rows, test_rows, targets, folds, groups, useful)
+    )
+
+
+def _blend(experiment: Experiment, settings: EnsembleSettings, data: _Data) -> _Blends:
+    """Fit and cross-fit every blend, and choose one.
+
+    Raises:
+        ConfigError: A column of the tables has the name of a blend.
+    """
+    goal, seed = data.goal, experiment.globals.seed
+    candidates = candidates_of([member.task for member in data.members], settings, goal, seed)
+    if not data.useful.any():
         constant = Constant(goal)
         candidates.append(Candidate(constant.name, constant, constant, COMPLEXITY_OF_CONSTANT))
-    columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
-    for name in {candidate.name for candidate in candidates} & set(columns):
+    for name in {candidate.name for candidate in candidates} & set(data.columns):
         raise ConfigError(
-            f"{project.source_files[0]}: the column {name} is called like a blend; rename it in "
-            "the tables"
+            f"{data.project.source_files[0]}: the column {name} is called like a blend; rename it "
+            "in the tables"
         )
-    compared = compare(candidates, BASELINE, goal, rows, targets, folds, groups, seed)
+    compared = compare(
+        *(candidates, BASELINE, goal, data.rows, data.targets, data.folds, data.groups, seed)
+    )
     chosen, reason = recommend(compared, BASELINE, goal.metric)
-    useless = [member.name for member, use in zip(members, useful, strict=True) if not use]
-    reason += _about_useless(useless, len(members), goal, targets)
-    scores = _score_table(compared, chosen, goal.metric)
+    reason += _about_useless(data.useless, len(data.members), goal, data.targets)
+    return _Blends(compared, chosen, reason)
 
-    unreadable = np.setdiff1d(np.arange(len(test)), readable_test(project, test))
-    outputs: dict[str, pd.DataFrame] = {}
-    for result in compared:
-        blended = _blended(result, goal, test_rows, unreadable, targets)
+
+def _tables_of(data: _Data, blends: _Blends) -> dict[str, pd.DataFrame]:
+    """Return the tables that are written, by file name."""
+    project, goal = data.project, data.goal
+    tables: dict[str, pd.DataFrame] = {}
+    for result in blends.compared:
+        blended = _blended(result, data)
         prediction = goal.metric.as_judged(goal.points(blended))
-        submission = submission_table(project, test, prediction)
-        outputs[_submission_file(result.name)] = submission
-        if result.name == chosen:
-            outputs["submission.csv"] = submission
+        submission = submission_table(project, data.test, prediction)
+        tables[_submission_file(result.name)] = submission
+        if result.name == blends.chosen:
+            tables["submission.csv"] = submission
             if goal.metric.needs == "probabilities":
-                ids = test[[project.settings.id_column]].reset_index(drop=True)
-                labels = _class_columns(project.settings.id_column, goal.labels)
-                of_classes = pd.DataFrame(blended, columns=labels)
-                outputs[PROBABILITIES] = pd.concat([ids, of_classes], axis=1)
-    names = [member.name for member in members]
-    weights = {
-        result.name: result.fitted.weights
-        for result in compared
-        if isinstance(result.fitted, FittedWeights)
-    }
-    blends: Arrays = {}
-    for result in compared:
-        blends |= prefixed(result.name, result.fitted.arrays())
-    outputs["weights.csv"] = pd.DataFrame({"experiment": names} | weights)
-    outputs["ensemble_scores.csv"] = scores
-    held_out = {c.name: c.cross_fitted for c in compared if c.cross_fitted is not None}
-    outputs[CROSS_FITTED] = table[columns].assign(
+                tables[PROBABILITIES] = _probability_table(data, blended)
+    names = [member.name for member in data.members]
+    tables["weights.csv"] = pd.DataFrame({"experiment": names} | blends.weights)
+    tables[ENSEMBLE_SCORES] = _score_table(blends.compared, blends.chosen, goal.metric)
+    tables[CROSS_FITTED] = data.table[data.columns].assign(
         **{
             name: as_written(project, goal.points(predicted))
-            for name, predicted in held_out.items()
+            for name, predicted in blends.cross_fitted.items()
         }
     )
-    files = [folder / file for file in outputs]
-    with lock(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        owned = OwnedFiles(folder)
-        earlier = owned.of()
-        new = [MANIFEST, *outputs, BLENDS]
-        if goal.metric.needs == "probabilities":
-            new.append(CROSS_FITTED_PROBABILITIES)
-        owned.record(new, "ensemble")
-        # First, so that a run that is killed here does not look finished.
-        (folder / MANIFEST).unlink(missing_ok=True)
-        sources = save_sources(folder, experiment, "ensemble")
-        owned.remove(set(earlier) - {*new, *(str(p.relative_to(folder)) for p in sources)})
-        for path, content in zip(files, outputs.values(), strict=True):
-            write_csv(path, content)
-        files += [folder / RESOLVED_CONFIG, folder / BLENDS]
-        write_arrays(files[-1], blends)
-        if goal.metric.needs == "probabilities":
-            files.append(folder / CROSS_FITTED_PROBABILITIES)
-            write_npy(files[-1], np.stack(list(held_out.values())))
-        write_manifest(
-            folder / MANIFEST,
-            f"ensemble {experiment.globals.output_path}",
-            inputs,
-            files,
-            hashes,
-            members=names,
-            seed=seed,
-            submit=chosen,
-            reason=reason,
-            member_scores=[goal.metric(one, targets) for one in rows.predictions],
-            constant=goal.constant_score(targets),
-            worse_than_constant=useless,
-            wall_s=watch.seconds,
-        )
-    _print_members(members, rows, targets, goal)
-    _print_blends(compared, goal.metric, groups, settings)
-    listed = ", ".join(f"{n} {w:.3f}" for n, w in zip(names, weights[OPTIMISED], strict=True))
-    print(f"optimised weights ({settings.method}): {listed}")
-    if len(unreadable):
-        print(f"({len(unreadable)} test photos cannot be read; they get {for_unreadable(project)})")
-    print(reason)
-    if not len(test):
-        print("(the test table has no rows: the submissions are empty)")
-    more = f", {PROBABILITIES}" if PROBABILITIES in outputs else ""
-    print(
-        f"wrote {shown(folder)}/submission.csv ({chosen}){more}, submission_*.csv, weights.csv, "
-        f"ensemble_scores.csv, {CROSS_FITTED}"
-    )
-    return scores
+    return tables
+
+
+def _write(
+    experiment: Experiment,
+    run: StepRun,
+    folder: Path,
+    data: _Data,
+    blends: _Blends,
+    tables: dict[str, pd.DataFrame],
+) -> list[Path]:
+    """Replace the outputs of an earlier run; return those that belong into the manifest."""
+    arrays: Arrays = {}
+    for result in blends.compared:
+        arrays |= prefixed(result.name, result.fitted.arrays())
+    of_probabilities = data.goal.metric.needs == "probabilities"
+    also = [BLENDS, *([CROSS_FITTED_PROBABILITIES] if of_probabilities else [])]
+    folder.mkdir(parents=True, exist_ok=True)
+    owned = OwnedFiles(folder)
+    run.begin_writing(owned, MANIFEST, [*tables, *also], "ensemble")
+    sources = [path.relative_to(folder) for path in save_sources(folder, experiment, "ensemble")]
+    owned.remove(set(owned.of()) - {MANIFEST, *tables, *also, *map(str, sources)})
+    for name, table in tables.items():
+        write_csv(folder / name, table)
+    write_arrays(folder / BLENDS, arrays)
+    if of_probabilities:
+        probabilities = np.stack(list(blends.cross_fitted.values()))
+        write_npy(folder / CROSS_FITTED_PROBABILITIES, probabilities)
+    return [folder / name for name in (*tables, RESOLVED_CONFIG, *also)]
+
+
+def _probability_table(data: _Data, blended: Array) -> pd.DataFrame:
+    """Return the id of each test row and the probability of each class."""
+    ids = data.test[[data.project.settings.id_column]].reset_index(drop=True)
+    labels = _class_columns(data.project.settings.id_column, data.goal.labels)
+    return pd.concat([ids, pd.DataFrame(blended, columns=labels)], axis=1)
 
 
 def _class_columns(id_column: str, labels: Sequence[str]) -> list[str]:
@@ -240,50 +317,6 @@ def _class_columns(id_column: str, labels: Sequence[str]) -> list[str]:
     return columns
 
 
-def candidates_of(
-    tasks: Sequence[str], settings: EnsembleSettings, goal: Goal, seed: int
-) -> list[Candidate]:
-    """Return the averages, the optimised weights, and what else the file names.
-
-    Args:
-        tasks: Task of each member.
-        settings: What the file says.
-        goal: What the blends are to be good at.
-        seed: Seed of Optuna and of the trees.
-    """
-    found = []
-    for task in dict.fromkeys((*_SHORT_TASKS, *tasks)):
-        of_task = [k for k, one in enumerate(tasks) if one == task]
-        if of_task:
-            blend = average_blend(f"avg-{_SHORT_TASKS.get(task, task)}", goal, of_task)
-            found.append(Candidate(blend.name, blend, blend, COMPLEXITY_OF_TASK_AVERAGE))
-    mean = average_blend(BASELINE, goal)
-    found.append(Candidate(BASELINE, mean, mean, COMPLEXITY["mean"]))
-
-    def candidate(name: str, method: BlendMethod) -> Candidate:
-        blend, honest = create_blend(method, goal, settings, seed), None
-        if method != "optuna":
-            honest = blend
-        elif "optuna" in settings.methods:
-            honest = create_blend(method, goal, with_fewer_trials(settings), seed)
-        return Candidate(name, blend, honest, COMPLEXITY[method])
-
-    found.append(candidate(OPTIMISED, settings.method))
-    # The best single member always: an ensemble has to be worth its while.
-    for method in dict.fromkeys(("best", *settings.methods)):
-        if method not in ("mean", settings.method):
-            found.append(candidate(method, method))
-    if settings.calibrate != "none":
-        for method in dict.fromkeys(settings.methods):
-            # Trees bend their predictions as they like already, and searches take too long.
-            if method not in ("stack", "optuna"):
-                plain = create_blend(method, goal, settings, seed)
-                calibrated = CalibratedBlend(plain, settings.calibrate, goal)
-                complexity = COMPLEXITY[method] + COMPLEXITY_OF_CALIBRATION
-                found.append(Candidate(calibrated.name, calibrated, calibrated, complexity))
-    return found
-
-
 def _about_useless(useless: Sequence[str], n_members: int, goal: Goal, targets: Array) -> str:
     """Return which members are worse than the constant, as the end of a sentence."""
     if not useless:
@@ -294,20 +327,14 @@ def _about_useless(useless: Sequence[str], n_members: int, goal: Goal, targets: 
     return f"; worse than {constant}, and so without a say in the blends: {', '.join(useless)}"
 
 
-def _blended(
-    result: Compared,
-    goal: Goal,
-    test_rows: Rows,
-    unreadable: npt.NDArray[np.int64],
-    targets: Array,
-) -> Array:
-    """Return the blend for the test photos: values, or probabilities, (n_test, n_classes)."""
-    if not test_rows.predictions.shape[1]:
+def _blended(result: Compared, data: _Data) -> Array:
+    """Return a blend for the test images: values, or probabilities, (n_test, n_classes)."""
+    if not data.test_rows.predictions.shape[1]:
         # Nothing to predict, which not every method bears.
-        return np.empty(test_rows.predictions.shape[1:])
-    blended = result.fitted.predict(test_rows)
-    # Weights need not sum to 1: what nobody could read stays at the mean whatever they are.
-    blended[unreadable] = goal.encoded(targets).mean(axis=0)
+        return np.empty(data.test_rows.predictions.shape[1:])
+    blended = result.fitted.predict(data.test_rows)
+    # Weights need not sum to 1: an image that cannot be read gets the mean whatever they are.
+    blended[data.unreadable] = data.goal.encoded(data.targets).mean(axis=0)
     return blended
 
 
@@ -378,3 +405,19 @@ def _print_blends(
         )
     if settings.criterion != "last":
         print(f"(each fold's epoch was chosen by its own validation {settings.criterion})")
+
+
+def _print_end(folder: Path, settings: EnsembleSettings, data: _Data, blends: _Blends) -> None:
+    optimised = zip(data.members, blends.weights[OPTIMISED], strict=True)
+    listed = ", ".join(f"{member.name} {weight:.3f}" for member, weight in optimised)
+    print(f"optimised weights ({settings.method}): {listed}")
+    if n_unread := len(data.unreadable):
+        print(f"({n_unread} test photos cannot be read; they get {for_unreadable(data.project)})")
+    print(blends.reason)
+    if not len(data.test):
+        print("(the test table has no rows: the submissions are empty)")
+    more = f", {PROBABILITIES}" if data.goal.metric.needs == "probabilities" else ""
+    print(
+        f"wrote {shown(folder)}/submission.csv ({blends.chosen}){more}, submission_*.csv, "
+        f"weights.csv, {ENSEMBLE_SCORES}, {CROSS_FITTED}"
+    )

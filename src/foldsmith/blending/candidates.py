@@ -1,0 +1,67 @@
+"""The blends that an ensemble compares with each other."""
+
+from collections.abc import Sequence
+
+from foldsmith.blending.base import Goal
+from foldsmith.blending.calibration import CalibratedBlend
+from foldsmith.blending.comparison import Candidate
+from foldsmith.blending.methods import (
+    COMPLEXITY,
+    COMPLEXITY_OF_CALIBRATION,
+    COMPLEXITY_OF_TASK_AVERAGE,
+    average_blend,
+    create_blend,
+    with_fewer_trials,
+)
+from foldsmith.config import BlendMethod, EnsembleSettings
+
+# The plain mean of all members, which every other blend is compared with.
+BASELINE = "avg-all"
+OPTIMISED = "wopt-all"
+
+# Names of the averages of one task's members; other tasks keep their own name.
+_SHORT_TASKS = {"multi-class": "cls", "regression": "reg"}
+
+
+def candidates_of(
+    tasks: Sequence[str], settings: EnsembleSettings, goal: Goal, seed: int
+) -> list[Candidate]:
+    """Return the blends that an ensemble compares: averages, optimised weights and its methods.
+
+    Args:
+        tasks: Task of each member.
+        settings: The methods, and how the results are calibrated.
+        goal: Objective of the blends.
+        seed: Seed of Optuna and of the trees.
+    """
+    found = []
+    for task in dict.fromkeys((*_SHORT_TASKS, *tasks)):
+        of_task = [k for k, one in enumerate(tasks) if one == task]
+        if of_task:
+            blend = average_blend(f"avg-{_SHORT_TASKS.get(task, task)}", goal, of_task)
+            found.append(Candidate(blend.name, blend, blend, COMPLEXITY_OF_TASK_AVERAGE))
+    mean = average_blend(BASELINE, goal)
+    found.append(Candidate(BASELINE, mean, mean, COMPLEXITY["mean"]))
+
+    def candidate(name: str, method: BlendMethod) -> Candidate:
+        blend, honest = create_blend(method, goal, settings, seed), None
+        if method != "optuna":
+            honest = blend
+        elif "optuna" in settings.methods:
+            honest = create_blend(method, goal, with_fewer_trials(settings), seed)
+        return Candidate(name, blend, honest, COMPLEXITY[method])
+
+    found.append(candidate(OPTIMISED, settings.method))
+    # The best single member always: an ensemble has to be worth its while.
+    for method in dict.fromkeys(("best", *settings.methods)):
+        if method not in ("mean", settings.method):
+            found.append(candidate(method, method))
+    if settings.calibrate != "none":
+        for method in dict.fromkeys(settings.methods):
+            # Trees bend their predictions as they like already, and searches take too long.
+            if method not in ("stack", "optuna"):
+                plain = create_blend(method, goal, settings, seed)
+                calibrated = CalibratedBlend(plain, settings.calibrate, goal)
+                complexity = COMPLEXITY[method] + COMPLEXITY_OF_CALIBRATION
+                found.append(Candidate(calibrated.name, calibrated, calibrated, complexity))
+    return found
