@@ -42,7 +42,7 @@ from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import create_blend
 from foldsmith.config import Criterion, EnsembleSettings
-from foldsmith.config.experiment import RECIPES
+from foldsmith.config.imports import RECIPES
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, groups_of, read_folds, targets_of
 from foldsmith.run.engine import run

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from foldsmith.cli.main import app
-from foldsmith.config.experiment import RECIPE_PREFIX, RECIPES
+from foldsmith.config.imports import RECIPE_PREFIX, RECIPES
 from foldsmith.config.settings import EnsembleSettings, Globals
 from foldsmith.project.project_file import (
     AuxiliarySettings,

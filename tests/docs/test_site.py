@@ -13,7 +13,7 @@ from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 from pages import DOCS, PAGES, blocks
 
-from foldsmith.config.experiment import RECIPES
+from foldsmith.config.imports import RECIPES
 from foldsmith.config.settings import Globals
 from foldsmith.steps.registry import LIBRARY_TYPES
 

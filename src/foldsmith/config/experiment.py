@@ -1,9 +1,8 @@
 """The experiment file: imports, overrides, the resolved tree, and building its components.
 
 The syntax is the Config System of pytorch-pfn-extras: ``type:`` names a registered callable,
-``@/path`` and ``@../path.attribute`` refer to other values, ``import:`` takes another file,
-whose values the keys beside it replace. ``import: foldsmith:NAME.yml`` takes one of the
-recipes that come with the package (the folder ``recipes`` beside this module).
+``@/path`` and ``@../path.attribute`` refer to other values, ``import:`` takes another file
+(:mod:`foldsmith.config.imports`).
 """
 
 import copy
@@ -11,23 +10,23 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_pfn_extras as ppe
 from pydantic import ValidationError
 
 from foldsmith.config.backbones import picked_backbone, source_of
 from foldsmith.config.check import check_tree
+from foldsmith.config.imports import read_with_imports
 from foldsmith.config.references import private_attributes, walk_path
 from foldsmith.config.settings import Globals
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.project.budget import within_budget
 from foldsmith.project.project_file import ProjectFolder, validation_message
 from foldsmith.utils.suggest import did_you_mean
-from foldsmith.utils.yaml_io import dump_yaml, parse_yaml, read_yaml
+from foldsmith.utils.yaml_io import dump_yaml, parse_yaml
 
-RECIPES = Path(__file__).parent / "recipes"
-RECIPE_PREFIX = "foldsmith:"
+if TYPE_CHECKING:
+    from pytorch_pfn_extras.config import Config
 
 # Names beside the file's own sections, for references such as @/project.n_classes.
 CONTEXT = ("project", "images", "runtime", "task")
@@ -124,8 +123,7 @@ class Experiment:
         path = project.path(file)
         if not path.is_file():
             raise ConfigError(f"{path}: no such experiment file")
-        sources: list[Path] = []
-        tree = _load_with_imports(path, sources)
+        tree, sources = read_with_imports(path)
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: must be a list of 'key: value' lines")
         try:
@@ -188,8 +186,11 @@ class Experiment:
             types: Every callable that a ``type:`` may name.
             context: What the components refer to beside the tree and the project.
         """
+        # The package imports torch, which reading and checking an experiment does not need.
+        from pytorch_pfn_extras.config import Config
+
         beside = {"project": self.project, **vars(context or Context())}
-        return Components(self.file, ppe.config.Config(self.tree | beside, dict(types)))
+        return Components(self.file, Config(self.tree | beside, types))
 
     def dump(self) -> str:
         """Return the resolved experiment as YAML, which :meth:`load` reads again."""
@@ -199,7 +200,7 @@ class Experiment:
 class Components:
     """Components of one experiment: ``components["loader/train"]`` builds one, once."""
 
-    def __init__(self, file: Path, config: ppe.config.Config) -> None:
+    def __init__(self, file: Path, config: "Config") -> None:
         self._file = file
         self._config = config
 
@@ -256,37 +257,3 @@ def apply_override(tree: dict[str, Any], text: str) -> None:
             node[index] = value
         else:
             node = node[index]
-
-
-def _load_with_imports(path: Path, sources: list[Path]) -> Any:
-    """Read a file through the Config System's ``import:``; collect the files in ``sources``."""
-
-    def loader(name: str) -> Any:
-        # An import is joined to the importing file's folder, recipes included.
-        recipe = Path(name).name
-        if recipe.startswith(RECIPE_PREFIX):
-            file = RECIPES / recipe.removeprefix(RECIPE_PREFIX)
-            if not file.is_file():
-                known = (RECIPE_PREFIX + found.name for found in RECIPES.glob("*.yml"))
-                raise ConfigError(
-                    f"{path}: import: no recipe {recipe}{did_you_mean(recipe, known)}"
-                )
-        else:
-            file = Path(name)
-            if not file.is_file() and sources:
-                raise ConfigError(f"{sources[-1]}: import: {file}: no such file")
-        sources.append(file)
-        content = read_yaml(file)
-        for key in content if isinstance(content, dict) else ():
-            if not isinstance(key, str):
-                raise ConfigError(f"{file}: the key {key!r} is no text")
-        return content
-
-    try:
-        config = ppe.config.Config.load_path(str(path), loader=loader)
-    except RuntimeError as error:
-        raise ConfigError(f"{path}: {' '.join(one_line(arg) for arg in error.args)}") from None
-    except (KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
-        reason = one_line(error.args[-1]) if error.args else "a key beside it fits nothing"
-        raise ConfigError(f"{path}: import: {reason}") from None
-    return config["!/"]

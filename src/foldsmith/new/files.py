@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from foldsmith.config.experiment import RECIPES
+from foldsmith.config.imports import RECIPES
 from foldsmith.data.intensity import IntensityRange, range_text
 from foldsmith.errors import UNSUPPORTED, OutputError
 from foldsmith.new.survey.targets import Target
