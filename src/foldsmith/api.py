@@ -13,7 +13,8 @@ import yaml
 
 from foldsmith.config.output_path import EXPERIMENTS
 from foldsmith.errors import ConfigError
-from foldsmith.extras.estimate import estimate
+from foldsmith.extras.estimate.estimate import estimate
+from foldsmith.extras.estimate.result import Estimate
 from foldsmith.new import new
 from foldsmith.new.new import NewMetric
 from foldsmith.project import ProjectFolder
@@ -170,7 +171,7 @@ class Project(ProjectFolder):
         file = None if experiment is None else self.experiment_file(experiment)
         return status_frame(self, file, override_texts(overrides))
 
-    def plan(
+    def estimate(
         self,
         experiment: Path | str,
         overrides: Overrides | None = None,
@@ -183,8 +184,8 @@ class Project(ProjectFolder):
         epoch_s: Mapping[str, float] | None = None,
         measure: bool = False,
         from_scratch: bool = False,
-    ) -> estimate.Forecast:
-        """Work out what the rest of a run takes on some machines, as ``foldsmith plan`` does.
+    ) -> Estimate:
+        """Estimate the rest of a run on some machines, as ``foldsmith estimate`` does.
 
         Args:
             experiment: The experiment.
@@ -197,18 +198,18 @@ class Project(ProjectFolder):
                 GPUs.
             speedup: How many times as fast the GPUs are as the device that was measured on.
             epoch_s: Name of an experiment -> seconds of its epochs on these machines.
-            measure: Time the models of steps that were never measured, on this machine.
-            from_scratch: Plan everything, what is done too.
+            measure: Time the models of steps without a measurement, on this machine.
+            from_scratch: Estimate the whole run, including the steps that are done.
 
         Returns:
-            Wall time, critical path, GPU hours and disk; ``steps`` is a frame, ``figure()`` a
-            picture.
+            Wall time, critical path, GPU hours and disk space; ``steps`` is a frame, ``figure()``
+            a Gantt chart.
 
         Raises:
             ConfigError: An experiment is wrong, or a step fits no machine.
             DataError: A table is wrong.
         """
-        return estimate.forecast(
+        return estimate(
             *(self, self.experiment_file(experiment), override_texts(overrides)),
             nodes=nodes,
             gpus=gpus,

@@ -66,7 +66,7 @@ def test_an_option_given_twice_is_refused(cli, tmp_path, arguments):
     said = cli(tmp_path, *arguments, code=2).stderr
     assert "is given 2 times; give it once" in said
     # One that may be repeated is, and a flag says the same twice.
-    for more in (["plan", "--epoch-s", "a=1", "--epoch-s", "b=1"], ["train", "-f", "-f"]):
+    for more in (["estimate", "--epoch-s", "a=1", "--epoch-s", "b=1"], ["train", "-f", "-f"]):
         said = cli(tmp_path, *more, "-cfg", "exp_config/100.yml", code=2).stderr
         assert "times" not in said and "project.yml: no such file" in said
 

@@ -2,11 +2,8 @@
 
 import errno
 import io
-import json
 import sys
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,14 +11,14 @@ import typer
 from foldsmith import __version__
 from foldsmith.cli import (
     check_commands,
+    estimate_command,
     new_command,
     predict_commands,
     run_commands,
     signals,
     step_commands,
 )
-from foldsmith.cli.command import command, help_text, open_project
-from foldsmith.cli.options import ConfigOption, ProjectOption, RunOverrides, TrustPython
+from foldsmith.cli.command import help_text
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, Detached, FoldsmithError, Stopped, one_line
 
@@ -39,8 +36,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-group = typer.Typer()
 
 
 def _version(asked: bool) -> None:
@@ -66,113 +61,12 @@ def _options(
     """
 
 
-@command(group)
-def plan(
-    config: ConfigOption,
-    overrides: RunOverrides = None,
-    gpus: Annotated[
-        int | None,
-        typer.Option("--gpus", min=0, help="GPUs per node.", show_default="those here"),
-    ] = None,
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, all alike.")] = 1,
-    cpus: Annotated[
-        int | None,
-        typer.Option(
-            "--cpus",
-            min=1,
-            help="CPU cores per node.",
-            show_default="those here, or 8 per GPU if there are fewer GPUs here",
-        ),
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(
-            "--memory",
-            metavar="GIB",
-            min=0.1,
-            help="Memory per node in GiB.",
-            show_default="that here, or no limit if there are fewer GPUs here",
-        ),
-    ] = None,
-    speedup: Annotated[
-        float,
-        typer.Option(
-            "--speedup", min=0.001, help="How many times as fast the GPUs are as what was measured."
-        ),
-    ] = 1.0,
-    epoch_s: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--epoch-s",
-            metavar="NAME=S",
-            help="Seconds of an experiment's epochs there, as in 000=12.5; may be repeated.",
-        ),
-    ] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Time models here whose steps were never measured.")
-    ] = False,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Plan what is done, too.")
-    ] = False,
-    save: Annotated[
-        Path | None,
-        typer.Option("--save", metavar="FILE", help="Draw the plan as a .png, .svg or .pdf."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
-    project: ProjectOption = Path("."),
-    trust_python: TrustPython = False,
-) -> None:
-    """Say what a run will take: time, GPU hours, disk.
-
-    foldsmith plan -cfg exp_config/900.yml
-    foldsmith plan -cfg exp_config/900.yml --gpus 8 --nodes 2    # 8 per node, 16 in all
-    foldsmith plan -cfg exp_config/900.yml --gpus 4 --cpus 32 --speedup 30 --save plan.svg
-    foldsmith plan -cfg exp_config/900.yml --from-scratch --epoch-s 000=12.5 --json
-
-    On paper, from measured epochs: steps side by side as "foldsmith run --engine ray" starts them,
-    and one after another. Where nothing was measured, times are estimates, and say so. Runs
-    nothing; writes nothing but remembered hashes of files (.foldsmith), and what --save names.
-    """
-    from foldsmith.extras.estimate.estimate import forecast
-
-    planned = forecast(
-        *(open_project(project, trust_python), config, overrides or ()),
-        nodes=nodes,
-        gpus=gpus,
-        cpus=cpus,
-        memory_gib=memory,
-        speedup=speedup,
-        epoch_s=_epoch_seconds(epoch_s or ()),
-        measure=measure,
-        from_scratch=from_scratch,
-    )
-    if save is not None:
-        planned.save(save)
-    typer.echo(json.dumps(planned.as_dict(), indent=2) if as_json else str(planned))
-    if save is not None and not as_json:
-        typer.echo(f"wrote {save}")
-
-
-def _epoch_seconds(texts: Sequence[str]) -> dict[str, float]:
-    """Return name -> seconds of what is written as ``000=12.5``."""
-    seconds = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            seconds[name] = float(number)
-        except ValueError:
-            seconds[name] = 0.0
-        if not 0 < seconds[name] < float("inf"):
-            raise typer.BadParameter(f"--epoch-s {text}: is not NAME=SECONDS, as in 000=12.5")
-    return seconds
-
-
 # The help lists the commands in this order.
 app.callback(help=help_text(_options))(_options)
 for _group in (
     new_command.group,
     run_commands.group,
-    group,
+    estimate_command.group,
     check_commands.group,
     step_commands.group,
     predict_commands.group,

@@ -46,8 +46,8 @@ _TIMED_PHOTOS = {"cpu": 8, "cuda": 64, "mps": 64}
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """How long a step takes.
+class Duration:
+    """The estimated time of a step.
 
     Attributes:
         seconds: With what the step holds.
@@ -111,8 +111,8 @@ class _Measured:
     cores: float | None = None
 
 
-class Estimates:
-    """Times of a plan's steps.
+class Durations:
+    """Estimated times of the steps of a plan.
 
     Args:
         plan: The plan.
@@ -158,7 +158,7 @@ class Estimates:
         labels = {step.label for step in plan.steps}
         self._read([*plan.steps, *(step for step in others.steps if step.label not in labels)])
 
-    def of(self, step: Step, state: StepState, request: Request) -> Estimate:
+    def of(self, step: Step, state: StepState, request: Request) -> Duration:
         """Return how long a step takes.
 
         Args:
@@ -185,9 +185,9 @@ class Estimates:
             serial *= max(1.0, base.cores / self.node.cpus)
             source += f" x{slower:.3g}" if slower > 1 else ""
         if not step.epochs:
-            return Estimate(seconds, serial, None, source)
+            return Duration(seconds, serial, None, source)
         left = state.epochs_left
-        return Estimate(seconds * left, serial * left, seconds, source)
+        return Duration(seconds * left, serial * left, seconds, source)
 
     def _base(self, step: Step, on_gpu: bool) -> _Base:
         if step.epochs and step.name in self.given:
@@ -339,13 +339,13 @@ def seconds_here(
         Label -> seconds; without the steps of models that cannot be counted.
     """
     node = this_node()
-    estimates = Estimates(plan, plan, node, measure=True)
+    durations = Durations(plan, plan, node, measure=True)
     requests = requests_of(steps, plan.project, [node])
     found = {}
     for step in steps:
         with contextlib.suppress(ConfigError):  # nothing says how long an epoch takes
             request = requests[step.label]
-            found[step.label] = estimates.of(step, states[step.label], request).serial_s
+            found[step.label] = durations.of(step, states[step.label], request).serial_s
     return found
 
 

@@ -19,15 +19,15 @@ class Disk:
     """Bytes that a run takes on the disk.
 
     Attributes:
-        there: Weights and decoded images that exist already (measured).
-        photos: The full store of decoded images, by the images' sizes; 0 without one.
+        used: Weights and decoded images that exist already (measured).
+        images: The full store of decoded images, by the images' sizes; 0 without one.
         peak: The most at any time, including the existing files, by the sizes of the models.
         end: At the end of the run.
         free: Free space now.
     """
 
-    there: int
-    photos: int
+    used: int
+    images: int
     peak: int
     end: int
     free: int
@@ -45,7 +45,7 @@ def disk_of(plan: Plan, schedule: Schedule, work: Work) -> Disk:
     left = {one.job.label for one in schedule.placed}
     store = size_of_files(plan.project.photo_store.rglob("*.bin"))
     weights = sum(bytes_of_weights_there(step) for step in plan.steps)
-    photos = max(store, image_store_bytes(plan)) if left else store
+    images = max(store, image_store_bytes(plan)) if left else store
     # (time, ends before starts, change in bytes) when a step starts and when it ends.
     changes: list[tuple[float, int, int]] = []
     for one in schedule.placed:
@@ -56,13 +56,12 @@ def disk_of(plan: Plan, schedule: Schedule, work: Work) -> Disk:
             # It deletes the snapshots that the folds' trainings have left.
             kept -= sum(_left_by(steps[need], need in left, work) for need in step.needs)
         changes += [(one.start, 1, running - before), (one.end, 0, kept - running)]
-    there = photos + weights
-    peak = there
+    now = peak = images + weights
     for _, _, change in sorted(changes):
-        there += change
-        peak = max(peak, there)
+        now += change
+        peak = max(peak, now)
     free = shutil.disk_usage(plan.project.folder).free
-    return Disk(store + weights, photos, peak, max(0, there), free)
+    return Disk(store + weights, images, peak, max(0, now), free)
 
 
 def _left_by(step: Step, is_left: bool, work: Work) -> int:

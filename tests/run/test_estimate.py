@@ -1,4 +1,4 @@
-"""What a run will take: times with their sources, machines, disk, and what is printed of it."""
+"""Estimates of runs: times with their sources, machines, disk space, and the printed text."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def leave_manifests(folder, names=("000", "100", "200"), device="cuda", cores=1)
 
 @pytest.fixture(scope="module")
 def preprocessed(tmp_path_factory, small_photos):
-    folder = tmp_path_factory.mktemp("planned") / "project"
+    folder = tmp_path_factory.mktemp("estimated") / "project"
     small_project.make_project(folder, small_photos)
     preprocess(Project.open(folder))
     return folder
@@ -89,16 +89,16 @@ def fresh(preprocessed, tmp_path):
     return shutil.copytree(preprocessed, tmp_path / "fresh")
 
 
-def sources(planned):
-    return dict(zip(planned.steps["step"], planned.steps["source"], strict=True))
+def sources(result):
+    return dict(zip(result.steps["step"], result.steps["source"], strict=True))
 
 
-def seconds(planned):
-    return dict(zip(planned.steps["step"], planned.steps["seconds"], strict=True))
+def seconds(result):
+    return dict(zip(result.steps["step"], result.steps["seconds"], strict=True))
 
 
-def test_known_times_give_the_known_plan(cli, timed):
-    asked = ["plan", "-cfg", ALL, "--from-scratch", "--json"]
+def test_known_times_give_the_known_estimate(cli, timed):
+    asked = ["estimate", "-cfg", ALL, "--from-scratch", "--json"]
     one = json.loads(cli(timed, *asked, "--gpus", "1").stdout)
     in_turn = 3 + 3 * 10 + 2 * 3 * 4 + 2 + 2 * 2 * 5 + 2 + 7
     assert one["wall_s"] == one["serial_s"] == in_turn
@@ -118,19 +118,21 @@ def test_known_times_give_the_known_plan(cli, timed):
         (step["node"], *step["gpu_numbers"]) for step in several["steps"] if step["step"] in folds
     }
     assert len(places) == 4
-    assert several["gpu_share"] == pytest.approx(78 / (4 * 54))
-    assert several["notes"] == ["16 CPUs per node are assumed, 8 for each GPU; --cpus says it"]
+    assert several["gpu_fraction"] == pytest.approx(78 / (4 * 54))
+    assert several["notes"] == [
+        "16 CPUs per node are assumed, 8 for each GPU; change it with --cpus"
+    ]
 
 
 def test_what_is_printed_is_plain_and_narrow(cli, timed, monkeypatch):
     # Nothing is ever coloured: NO_COLOR and TERM=dumb have nothing to take away.
     monkeypatch.setenv("FORCE_COLOR", "1")
-    text = cli(timed, "plan", "-cfg", ALL, "--from-scratch", "--gpus", "2").stdout
+    text = cli(timed, "estimate", "-cfg", ALL, "--from-scratch", "--gpus", "2").stdout
     assert text.isascii() and "\x1b" not in text
     lines = text.splitlines()
     assert max(len(line) for line in lines if not line.startswith("note:")) <= 80
-    assert "88 s one after another, 1.4 times that" in text
-    assert "9 to do, 0 done; 100% of their time was measured" in text
+    assert "88 s one step after another, 1.4 times as long" in text
+    assert "9 to do, 0 done; 100% of their time is measured" in text
     chart = text.partition("* preprocess")[2]
     # Two folds at once, then two: half of the chart's width says how long.
     assert re.search(r"train 100 folds 0-1 +2+", chart) and re.search(
@@ -145,39 +147,39 @@ def test_what_is_printed_is_plain_and_narrow(cli, timed, monkeypatch):
 def test_what_is_done_counts_as_done(fresh):
     leave_manifests(fresh)
     project = Project.open(fresh)
-    planned = project.plan("900", gpus=1, cpus=4)
+    result = project.estimate("900", gpus=1, cpus=4)
     # Of the trainings there are no snapshots: they would be made again. Preprocessing is done.
-    assert "preprocess" not in sources(planned) and len(planned.estimates) == 8
-    assert "8 to do, 1 done" in str(planned)
-    again = project.plan("900", gpus=1, cpus=4, from_scratch=True)
-    assert again.wall_s == planned.wall_s + 3
+    assert "preprocess" not in sources(result) and len(result.durations) == 8
+    assert "8 to do, 1 done" in str(result)
+    again = project.estimate("900", gpus=1, cpus=4, from_scratch=True)
+    assert again.wall_s == result.wall_s + 3
 
 
 def test_one_experiment_is_drawn_from_another(fresh):
     leave_manifests(fresh, ["000", "100"])
-    planned = Project.open(fresh).plan("900", gpus=4, cpus=16, from_scratch=True)
-    found = sources(planned)
+    result = Project.open(fresh).estimate("900", gpus=4, cpus=16, from_scratch=True)
+    found = sources(result)
     assert found["train 100 fold 0"] == "measured"
     assert found["train 200 fold 1"] == found["infer 200"] == "from 100"
     assert found["ensemble 900"] == "guess"
     # The same backbone and photos: as long, for each epoch.
-    assert seconds(planned)["train 200 fold 1"] == pytest.approx(2 / 3 * 3 * 4)
-    assert seconds(planned)["infer 200"] == pytest.approx(2)
-    larger = Project.open(fresh).plan(
+    assert seconds(result)["train 200 fold 1"] == pytest.approx(2 / 3 * 3 * 4)
+    assert seconds(result)["infer 200"] == pytest.approx(2)
+    larger = Project.open(fresh).estimate(
         "900", {"200:dataset/img_size": 64}, gpus=4, cpus=16, from_scratch=True
     )
     assert seconds(larger)["train 200 fold 1"] == pytest.approx(4 * 8, rel=0.2)
 
 
 def test_other_values_are_no_measurement(timed):
-    planned = Project.open(timed).plan(
+    result = Project.open(timed).estimate(
         "900", {"[0-2]*:dataset/img_size": 64}, gpus=1, from_scratch=True
     )
-    assert sources(planned)["pretrain 000"] == "from 000 (changed)"
-    assert seconds(planned)["pretrain 000"] == pytest.approx(4 * 30, rel=0.2)
-    assert set(planned.steps.query("measured")["step"]) == {"preprocess", "ensemble 900"}
+    assert sources(result)["pretrain 000"] == "from 000 (changed)"
+    assert seconds(result)["pretrain 000"] == pytest.approx(4 * 30, rel=0.2)
+    assert set(result.steps.query("measured")["step"]) == {"preprocess", "ensemble 900"}
     # More epochs of the same are.
-    longer = Project.open(timed).plan(
+    longer = Project.open(timed).estimate(
         "900", {"200:globals/max_epoch": 4}, gpus=1, from_scratch=True
     )
     assert sources(longer)["train 200 fold 0"] == "measured"
@@ -218,16 +220,20 @@ def test_a_dry_run_grows_with_the_image_size(timed):
 def test_another_device_shows(fresh):
     leave_manifests(fresh, device="cpu")
     project = Project.open(fresh)
-    planned = project.plan("900", gpus=1, cpus=4, from_scratch=True)
-    assert sources(planned)["train 100 fold 0"] == "measured on cpu"
-    assert not planned.steps.query("kind == 'train'")["measured"].any()
-    assert any("measured on a CPU, but planned on GPUs: 000, 100, 200" in n for n in planned.notes)
-    faster = project.plan("900", gpus=1, cpus=4, speedup=4, from_scratch=True)
+    result = project.estimate("900", gpus=1, cpus=4, from_scratch=True)
+    assert sources(result)["train 100 fold 0"] == "measured on cpu"
+    assert not result.steps.query("kind == 'train'")["measured"].any()
+    assert any(
+        "measured on a CPU, but estimated for GPUs: 000, 100, 200" in n for n in result.notes
+    )
+    faster = project.estimate("900", gpus=1, cpus=4, speedup=4, from_scratch=True)
     assert sources(faster)["train 100 fold 0"] == "measured on cpu /4"
     assert seconds(faster)["train 100 fold 0"] == 3
     assert not faster.notes
     # What the user says is for these machines, and others are drawn from it as it is.
-    said = project.plan("900", gpus=1, cpus=4, speedup=4, epoch_s={"100": 1.5}, from_scratch=True)
+    said = project.estimate(
+        "900", gpus=1, cpus=4, speedup=4, epoch_s={"100": 1.5}, from_scratch=True
+    )
     assert sources(said)["train 100 fold 0"] == "given"
     assert seconds(said)["train 100 fold 0"] == 4.5
 
@@ -236,26 +242,26 @@ def test_fewer_cores_take_longer(fresh):
     cores = cores_here()
     leave_manifests(fresh, device="cpu", cores=cores)
     project = Project.open(fresh)
-    whole = project.plan("900", {"[0-2]*:globals/resources": {"cpus": cores}}, gpus=0)
+    whole = project.estimate("900", {"[0-2]*:globals/resources": {"cpus": cores}}, gpus=0)
     assert sources(whole)["train 200 fold 0"] == "measured"
-    half = project.plan("900", {"[0-2]*:globals/resources": {"cpus": cores / 2}}, gpus=0)
+    half = project.estimate("900", {"[0-2]*:globals/resources": {"cpus": cores / 2}}, gpus=0)
     assert sources(half)["train 200 fold 0"] == "measured x2"
     assert seconds(half)["train 200 fold 0"] == 2 * seconds(whole)["train 200 fold 0"]
     # Alone, a step has all cores.
     assert half.serial_s == whole.serial_s
     # Measured on so many cores that it is to have: as on Ray.
     leave_manifests(fresh, device="cpu", cores=cores / 2)
-    same = project.plan("900", {"[0-2]*:globals/resources": {"cpus": cores / 2}}, gpus=0)
+    same = project.estimate("900", {"[0-2]*:globals/resources": {"cpus": cores / 2}}, gpus=0)
     assert sources(same)["train 200 fold 0"] == "measured"
 
 
 def test_guesses_say_so(fresh):
     project = Project.open(fresh)
-    planned = project.plan("900", gpus=1)
-    assert set(sources(planned).values()) == {"guess"}
-    assert any("100% of the time is guessed" in n and "--epoch-s 000=" in n for n in planned.notes)
-    assert not planned.steps["measured"].any()
-    timed = project.plan("900", gpus=0, cpus=1, measure=True)
+    result = project.estimate("900", gpus=1)
+    assert set(sources(result).values()) == {"guess"}
+    assert any("100% of the time is guessed" in n and "--epoch-s 000=" in n for n in result.notes)
+    assert not result.steps["measured"].any()
+    timed = project.estimate("900", gpus=0, cpus=1, measure=True)
     by_kind = timed.steps.groupby("kind")["source"].agg(set)
     assert all(source.startswith("timed") for source in by_kind["train"] | by_kind["infer"])
     assert not timed.steps["measured"].any()
@@ -272,12 +278,13 @@ def test_a_model_that_nobody_can_count_needs_a_number(fresh):
     with pytest.raises(
         ConfigError, match=r"100.yml: nothing says how long .*--epoch-s 100=SECONDS"
     ):
-        project.plan("100", gpus=1)
-    planned = project.plan("100", gpus=1, epoch_s={"100": 2})
+        project.estimate("100", gpus=1)
+    result = project.estimate("100", gpus=1, epoch_s={"100": 2})
     assert any(
-        n == "100: its model cannot be counted, and is not in the disk" for n in planned.notes
+        n == "100: its model has no known size, and is left out of the disk space"
+        for n in result.notes
     )
-    assert sources(planned) == {
+    assert sources(result) == {
         "train 100 fold 0": "given",
         "train 100 fold 1": "given",
         "infer 100": "guess",
@@ -286,7 +293,7 @@ def test_a_model_that_nobody_can_count_needs_a_number(fresh):
 
 def no_such_machines(project, overrides, message, **machines):
     with pytest.raises(ConfigError) as error:
-        project.plan("900", overrides, from_scratch=True, **machines)
+        project.estimate("900", overrides, from_scratch=True, **machines)
     assert re.search(message, str(error.value)), error.value
 
 
@@ -304,7 +311,7 @@ def test_what_fits_no_machine_is_named(fresh):
     no_such_machines(project, {}, message, gpus=1, cpus=4)
     message = r"project.yml: resources/preprocess/memory_gib: 5: no node has that .* 4.0 GiB"
     no_such_machines(project, {}, message, gpus=1, cpus=8, memory_gib=4)
-    no_such_machines(project, {}, "--speedup: is that of the GPUs", gpus=0, cpus=8, speedup=2)
+    no_such_machines(project, {}, "--speedup is for GPUs", gpus=0, cpus=8, speedup=2)
     message = "--epoch-s 900: no experiment with epochs in the plan .there is 000, 100, 200"
     no_such_machines(project, {}, message, cpus=8, epoch_s={"900": 2})
 
@@ -314,47 +321,47 @@ def test_what_fits_no_machine_is_named(fresh):
     [
         (["1*:globals/resources={gpus: 2}", "--gpus", "1"], "100.yml: globals/resources/gpus: "),
         (["--epoch-s", "100=fast"], "--epoch-s 100=fast: is not NAME=SECONDS"),
-        (["--save", "plan.txt"], "--save plan.txt: must be a .png, .svg or .pdf file"),
+        (["--save", "run.txt"], "--save run.txt: must be a .png, .svg or .pdf file"),
     ],
 )
 def test_mistakes_are_one_line(cli, timed, arguments, message):
-    result = cli(timed, "plan", "-cfg", ALL, "--from-scratch", *arguments, code=2)
+    result = cli(timed, "estimate", "-cfg", ALL, "--from-scratch", *arguments, code=2)
     assert message in result.stderr and "Traceback" not in result.stderr
     assert result.stdout == ""
 
 
 def test_disk(timed):
     project = Project.open(timed)
-    planned = project.plan("900", gpus=1, cpus=4, from_scratch=True)
-    disk = planned.disk
-    assert disk.there == 0  # preprocessing was told of no experiments, and keeps no photos
+    result = project.estimate("900", gpus=1, cpus=4, from_scratch=True)
+    disk = result.disk
+    assert disk.used == 0  # preprocessing was told of no experiments, and keeps no photos
     # Kept at the end: two backbones and what the pretraining goes on from, three models per fold.
     backbone = weight_bytes(create_backbone("resnet10t"))
     pretraining = plan_of(project, "exp_config/000.yml").steps[-1].experiment
     assert kept_backbones(pretraining) == 2
-    rest = disk.end - disk.photos - 2 * backbone
+    rest = disk.end - disk.images - 2 * backbone
     at_least = resume_bytes(pretraining, backbone) + 2 * 2 * 3 * backbone
     assert at_least < rest < 1.3 * at_least
     assert disk.peak > disk.end
 
 
 def test_disk_is_what_a_training_really_takes(cli, fresh):
-    plan = ["plan", "-cfg", "exp_config/000.yml", "--json", "--gpus", "0", "--cpus", "2"]
+    plan = ["estimate", "-cfg", "exp_config/000.yml", "--json", "--gpus", "0", "--cpus", "2"]
     small = [*SMALL, "loader/train/batch_size=8"]
     said = json.loads(cli(fresh, *plan, *small).stdout)["disk_bytes"]
-    assert said["there"] == 0
+    assert said["used"] == 0
     cli(fresh, "run", "-cfg", "exp_config/000.yml", "--no-report", *small)
     done = json.loads(cli(fresh, *plan, *small).stdout)
     store = sum(path.stat().st_size for path in (fresh / ".foldsmith/photos").rglob("*.bin"))
-    assert said["photos"] == done["disk_bytes"]["photos"] == store > 0
+    assert said["images"] == done["disk_bytes"]["images"] == store > 0
     assert done["steps"] == [] and done["wall_s"] == 0
-    assert said["end"] == pytest.approx(done["disk_bytes"]["there"], rel=0.02)
-    text = cli(fresh, "plan", "-cfg", "exp_config/000.yml", *small).stdout
+    assert said["end"] == pytest.approx(done["disk_bytes"]["used"], rel=0.02)
+    text = cli(fresh, "estimate", "-cfg", "exp_config/000.yml", *small).stdout
     assert "everything is done: 2 steps" in text
     # The first real epoch is a measurement, and others are drawn from it.
-    planned = Project.open(fresh).plan("000", {"dataset/img_size": 32, "globals/max_epoch": 9})
+    result = Project.open(fresh).estimate("000", {"dataset/img_size": 32, "globals/max_epoch": 9})
     epoch_s = read_manifest(fresh / "output/000/manifest.json").facts["epoch_s"]
-    row = planned.steps.set_index("step").loc["pretrain 000"]
+    row = result.steps.set_index("step").loc["pretrain 000"]
     assert row["source"].startswith("measured") and row["epoch_s"] >= epoch_s
 
 
@@ -385,28 +392,28 @@ def test_photos_by_the_million_are_no_objects(fresh):
 
 
 def test_the_picture(timed, tmp_path, cli):
-    file = tmp_path / "plan.svg"
-    text = cli(timed, "plan", "-cfg", ALL, "--from-scratch", "--gpus", "2", "--save", str(file))
+    file = tmp_path / "run.svg"
+    text = cli(timed, "estimate", "-cfg", ALL, "--from-scratch", "--gpus", "2", "--save", str(file))
     assert f"wrote {file}" in text.stdout and file.read_text().startswith("<?xml")
-    Project.open(timed).plan("900", gpus=1, from_scratch=True).save(tmp_path / "plan.png")
-    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+    Project.open(timed).estimate("900", gpus=1, from_scratch=True).save(tmp_path / "run.png")
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_picture_has_a_row_per_gpu(timed):
-    planned = Project.open(timed).plan("900", gpus=2, nodes=2, cpus=4, from_scratch=True)
-    axis = planned.figure().axes[0]
+    result = Project.open(timed).estimate("900", gpus=2, nodes=2, cpus=4, from_scratch=True)
+    axis = result.figure().axes[0]
     names = [label.get_text() for label in axis.get_yticklabels()]
     gpus = [f"node {node} GPU {gpu}" for node in (0, 1) for gpu in (0, 1)]
     assert [name for name in names if "GPU" in name] == gpus
-    assert len(axis.collections) == len(planned.steps)
+    assert len(axis.collections) == len(result.steps)
 
 
 def test_frame_and_json_agree(timed):
-    planned = Project.open(timed).plan("900", gpus=2, from_scratch=True)
-    plain = json.loads(json.dumps(planned.as_dict()))
+    result = Project.open(timed).estimate("900", gpus=2, from_scratch=True)
+    plain = json.loads(json.dumps(result.as_dict()))
     frame = pd.DataFrame(plain["steps"])
-    assert frame["end_s"].max() == planned.wall_s == plain["wall_s"]
-    assert list(frame.columns) == list(planned.steps.columns)
+    assert frame["end_s"].max() == result.wall_s == plain["wall_s"]
+    assert list(frame.columns) == list(result.steps.columns)
     assert plain["steps"][0]["fold"] is None and plain["steps"][0]["epoch_s"] is None
 
 
