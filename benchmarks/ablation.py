@@ -320,7 +320,7 @@ def known_rows(scale: Scale) -> list[Row]:
     first = published(scale)
     regression = first.members["regression"]
     distribution = regression | {
-        "globals/task": "label-distribution",
+        "globals/task": "hl-gauss",
         "model/dims_head": [None, "@/task.n_outputs"],
         "loss": {"type": "CrossEntropyLoss"},
     }

@@ -32,7 +32,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train, targets_of
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.task import create_task
+from foldsmith.targets.tasks import create_task
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import create_manager
 from foldsmith.training.steps import FineTuneStep, PretrainStep, Step

@@ -40,6 +40,7 @@ KINDS = {
     "foldsmith.models.backbone": "Backbones",
     "foldsmith.models.descriptors": "Photo descriptors",
     "foldsmith.models.feature_heads": "Heads on frozen features",
+    "foldsmith.targets.tasks": "Tasks",
     "foldsmith.targets.losses": "Losses",
     "foldsmith.targets.metrics": "Metrics",
     "foldsmith.data.transforms": "Transforms",
@@ -190,6 +191,8 @@ def _type(name: str, offered: Callable[..., Any]) -> str:
         )
         path += f".{target.__qualname__}"
         text = f"[`{path}`](https://docs.pytorch.org/docs/stable/generated/{path}.html) of PyTorch."
+    if hasattr(offered, "from_settings"):  # a task: made from globals, not from arguments
+        return f"### {name}\n\n{text}\n\nChosen by `globals/task: {name}`."
     meanings = doc.sections.get("Args", {}) or doc.sections.get("Attributes", {})
     rows = []
     for key, parameter in inspect.signature(offered).parameters.items():

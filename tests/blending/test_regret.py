@@ -11,7 +11,7 @@ from foldsmith.config import EnsembleSettings
 from foldsmith.targets.metrics import RMSE
 
 RANGE = (-4.0, 4.0)
-TASKS = ["regression", "regression", "label-distribution", "label-distribution"]
+TASKS = ["reg", "reg", "hl-gauss", "hl-gauss"]
 SETTINGS = EnsembleSettings(
     experiments=["a"],
     method="simplex",

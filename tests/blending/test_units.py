@@ -16,8 +16,11 @@ from foldsmith.blending.methods import create_blend, restore_blend
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.models.feature_heads import MeanHead, MLPHead, RidgeHead, SVRHead, TreesHead
 from foldsmith.steps.features import HeadOfFold
+from foldsmith.targets.classification import MultiClass
+from foldsmith.targets.corn import Corn
+from foldsmith.targets.hl_gauss import HLGauss
 from foldsmith.targets.metrics import metric_named
-from foldsmith.targets.task import Corn, LabelDistribution, MultiClass, Regression
+from foldsmith.targets.regression import Regression
 
 UNITS = [(1.0, 1950.0), (20.0, 1.6e9), (1e-6, 0.0), (7.3, -400.0), (1e6, 3e5)]
 RNG = np.random.default_rng(0)
@@ -35,8 +38,8 @@ def tasks(a, b):
     """Every task, with the labels that it learns."""
     of_range, centuries = moved(RANGE, a, b), moved((17.5, 35.5, 52.5), a, b)
     classes, steps = moved(VALUES, a, b), moved((0.0, 1.0, 2.0, 3.0), a, b)
-    distribution = LabelDistribution(of_range, 16, 0.75, of_range)
-    coarse = LabelDistribution(of_range, 16, 0.75, moved((0.0, 3.0), a, b), centuries, steps)
+    distribution = HLGauss(of_range, 16, 0.75, of_range)
+    coarse = HLGauss(of_range, 16, 0.75, moved((0.0, 3.0), a, b), centuries, steps)
     for form in ("linear", "log", "rank"):
         yield f"regression {form}", Regression(of_range), form, AGES
         yield f"distribution {form}", distribution, form, AGES
@@ -112,7 +115,7 @@ def test_every_head_predicts_equal_targets_as_they_are(head, value):
 @pytest.mark.parametrize("value", [1.0, 17.3])
 @pytest.mark.parametrize("form", ["linear", "log", "rank"])
 def test_every_task_of_numbers_predicts_equal_targets_as_they_are(form, value):
-    for task in (Regression(RANGE), LabelDistribution(RANGE, 16, 0.75, RANGE)):
+    for task in (Regression(RANGE), HLGauss(RANGE, 16, 0.75, RANGE)):
         fitted = task.fitted(np.full(9, value), form)
         assert np.isfinite(fitted.codes(AGES)).all()
         logits = RNG.normal(size=(3, 4, task.n_outputs)).astype(np.float32)

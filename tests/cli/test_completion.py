@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from foldsmith.cli.completion import PREDICTING, PRETRAININGS
+from foldsmith.cli.completion import OTHERS, PRETRAININGS
 from foldsmith.config import Experiment
-from foldsmith.config.settings import MEMBERS
+from foldsmith.config.settings import MEMBERS, OTHER_TASKS
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.output_folder import RESOLVED_CONFIG
 
@@ -103,8 +103,8 @@ def test_a_run_is_found_from_outside_its_project(project):
 
 
 def test_the_tasks_are_those_of_the_settings():
-    assert {*MEMBERS, "ensemble"} == set(PREDICTING)
-    assert PRETRAININGS == ("self-supervised",)
+    assert OTHERS == OTHER_TASKS
+    assert [task for task in OTHERS if task not in MEMBERS] == [*PRETRAININGS, "ensemble"]
 
 
 def test_what_a_run_leaves_says_its_task_where_completion_looks(small_project):

@@ -175,8 +175,8 @@ def test_an_error_inside_a_part_names_its_path(atmacup):
     [
         ("globals/auxiliary={material: 0.3}", "declares no material (did you mean materials"),
         ("globals/auxiliary={materials: 0}", "globals: auxiliary/materials"),
-        ("globals/head_init=ridge", "is for the task regression alone"),
-        ("globals/continuous_target=true", "is for the task label-distribution alone"),
+        ("globals/head_init=ridge", "is for the task regression, not multi-class"),
+        ("globals/continuous_target=true", "is for the task hl-gauss, not multi-class"),
     ],
 )
 def test_what_the_project_does_not_declare(atmacup, text, message):

@@ -8,13 +8,13 @@ import torch
 from small_project import EXPERIMENTS, make_project, write_experiment
 
 import foldsmith
-from foldsmith.inference.saliency import grad_cam, score_of
+from foldsmith.inference.saliency import grad_cam
 from foldsmith.models.classifier import ImageModel
 from foldsmith.predictor.export import export
 from foldsmith.project.tables import photo_paths, read_test
 from foldsmith.report.heat_maps import look_at
 from foldsmith.steps.infer import infer
-from foldsmith.targets.task import MultiClass
+from foldsmith.targets.classification import MultiClass
 
 pytestmark = pytest.mark.cuda
 
@@ -112,8 +112,8 @@ def test_heat_maps_are_those_of_the_cpu(device):
     images = torch.randn(4, 3, 48, 48)
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
-    on_cpu = grad_cam(model.eval(), images, score_of(task))
-    ours = grad_cam(model.to(device), images.to(device), score_of(task))
+    on_cpu = grad_cam(model.eval(), images, task.explained())
+    ours = grad_cam(model.to(device), images.to(device), task.explained())
     torch.backends.cudnn.allow_tf32 = before
     np.testing.assert_allclose(ours, on_cpu, atol=1e-2)
 

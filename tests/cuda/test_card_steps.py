@@ -16,7 +16,7 @@ from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.scale import form_of
-from foldsmith.targets.task import create_task
+from foldsmith.targets.tasks import create_task
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import create_manager
 from foldsmith.training.steps import FineTuneStep, PretrainStep
@@ -47,7 +47,7 @@ KINDS = {
         "dataset/mixup": {"type": "MixupOrCutMix"},
     },
     "regression": {"import": "foldsmith:regression.yml", **TUNED},
-    "label distribution": {"import": "foldsmith:label_distribution.yml", **TUNED},
+    "label distribution": {"import": "foldsmith:hl_gauss.yml", **TUNED},
 }
 
 
@@ -92,7 +92,7 @@ def three_steps(project, kind, backbone, folder, device, **settings):
         parts = experiment.build(types, context)
     else:
         _, labels = read_labels(experiment, task)
-        form = form_of(options.target_scale, labels)[0] if task.scales else None
+        form = form_of(options.target_scale, labels)[0] if task.learns_numbers else None
         fold = build_fold(experiment, types, context, task, form)
         parts, task = fold.parts, fold.task
     model = runtime.place(parts["model"])

@@ -4,7 +4,7 @@ from torch import nn
 
 from foldsmith.inference.oof import FoldLogits, collect_oof, score_table
 from foldsmith.targets.metrics import RMSE
-from foldsmith.targets.task import Regression
+from foldsmith.targets.regression import Regression
 
 
 def parts():

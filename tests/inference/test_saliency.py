@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError
-from foldsmith.inference.saliency import grad_cam, score_of
+from foldsmith.inference.saliency import grad_cam
 from foldsmith.models.classifier import ImageModel
-from foldsmith.targets.task import Corn, LabelDistribution, MultiClass, Regression
+from foldsmith.targets.classification import MultiClass
+from foldsmith.targets.corn import Corn
+from foldsmith.targets.hl_gauss import HLGauss
+from foldsmith.targets.regression import Regression
 
 VALUES = (0.0, 1.0, 2.0, 3.0)
 REGRESSION, CLASSES = Regression((0.0, 3.0)), MultiClass(VALUES)
@@ -67,7 +70,7 @@ def peaks(maps):
 def test_it_lights_up_where_the_object_is_and_follows_it(backbone, task):
     model = learned(backbone, task)
     images, _, centres = squares(96, seed=1)
-    maps = grad_cam(model, images, score_of(task))
+    maps = grad_cam(model, images, task.explained())
     assert maps.shape == (96, 6, 6) and maps.dtype == np.float32
     assert maps.min() >= 0 and (maps.max(axis=(1, 2)) == 1).all()
     # A square that reaches over a cell's edge lights up either side.
@@ -79,7 +82,7 @@ def test_it_lights_up_where_the_object_is_and_follows_it(backbone, task):
     moved = torch.roll(images, (24, 24), dims=(2, 3))
     there = (centres + 24) % SIDE
     whole = ((there >= HALF) & (there <= SIDE - HALF)).all(axis=1)
-    distance = np.abs(peaks(grad_cam(model, moved, score_of(task))) - there)[whole]
+    distance = np.abs(peaks(grad_cam(model, moved, task.explained())) - there)[whole]
     assert (distance <= 12).all(axis=1).mean() > enough
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -110,7 +113,7 @@ def test_it_is_the_formula_of_the_paper():
     logits = images.mean(dim=(2, 3)) @ weights.T
     of_class = torch.einsum("nc,nchw->nhw", weights[logits.argmax(dim=1)], images)
     expected = of_class.clamp_min(0)
-    maps = grad_cam(by_hand(weights), images, score_of(MultiClass((0.0, 1.0))))
+    maps = grad_cam(by_hand(weights), images, MultiClass((0.0, 1.0)).explained())
     np.testing.assert_allclose(maps, expected / expected.amax((1, 2), keepdim=True), atol=1e-5)
 
 
@@ -118,24 +121,24 @@ def test_what_pulls_a_value_down_counts_too():
     images = torch.zeros(1, 3, 4, 4)
     images[0, 0, 1, 1] = 1  # raises
     images[0, 1, 3, 0] = 1  # lowers, twice as much
-    maps = grad_cam(by_hand(torch.tensor([[1.0, -2.0, 0.0]])), images, score_of(REGRESSION))
+    maps = grad_cam(by_hand(torch.tensor([[1.0, -2.0, 0.0]])), images, REGRESSION.explained())
     assert maps[0, 1, 1] == pytest.approx(0.5) and maps[0, 3, 0] == 1
     assert np.count_nonzero(maps) == 2
 
 
 def test_nothing_lights_up_where_nothing_counts():
-    maps = grad_cam(by_hand(torch.zeros(1, 3)), torch.rand(1, 3, 4, 4), score_of(REGRESSION))
+    maps = grad_cam(by_hand(torch.zeros(1, 3)), torch.rand(1, 3, 4, 4), REGRESSION.explained())
     assert (maps == 0).all()
 
 
 @pytest.mark.parametrize(
     "task",
-    [REGRESSION, LabelDistribution((0.0, 3.0), 6, 1.0, (0.0, 3.0)), Corn(VALUES)],
+    [REGRESSION, HLGauss((0.0, 3.0), 6, 1.0, (0.0, 3.0)), Corn(VALUES)],
     ids=lambda task: task.name,
 )
 def test_what_is_explained_is_the_prediction(task):
     logits = torch.randn(5, task.n_outputs)
-    values = score_of(task).of(logits).numpy().clip(0, 3)
+    values = task.explained().of(logits).numpy().clip(0, 3)
     np.testing.assert_allclose(values, task.predict(logits.numpy()), atol=1e-5)
 
 
@@ -151,7 +154,7 @@ def test_what_is_explained_is_the_prediction(task):
 def test_backbones_of_every_layout(name, options, grid):
     model = ImageModel(name, [None, 1], backbone_options=options).eval()
     side = options.get("img_size", 64)
-    maps = grad_cam(model, torch.rand(2, 3, side, side), score_of(REGRESSION))
+    maps = grad_cam(model, torch.rand(2, 3, side, side), REGRESSION.explained())
     assert torch.is_grad_enabled()
     assert maps.shape == (2, *(grid if isinstance(grid, tuple) else (grid, grid)))
     assert np.isfinite(maps).all() and maps.min() >= 0 and maps.max() == 1
@@ -161,4 +164,4 @@ def test_backbones_of_every_layout(name, options, grid):
 def test_a_backbone_that_cannot_be_read_says_so(name):
     model = ImageModel(name, [None, 1]).eval()
     with pytest.raises(ConfigError, match=name.split("_")[0].title()):
-        grad_cam(model, torch.rand(1, 3, 224, 224), score_of(REGRESSION))
+        grad_cam(model, torch.rand(1, 3, 224, 224), REGRESSION.explained())

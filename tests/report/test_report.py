@@ -15,7 +15,7 @@ from small_project import EXPERIMENTS, make_project, write_experiment
 
 from foldsmith.config import Context, Experiment
 from foldsmith.errors import OutputError
-from foldsmith.inference.saliency import grad_cam, score_of
+from foldsmith.inference.saliency import grad_cam
 from foldsmith.models.snapshots import load_weights
 from foldsmith.project import ProjectFolder
 from foldsmith.report import figures, write_report
@@ -24,7 +24,7 @@ from foldsmith.run.compare import compare_runs, read_finished
 from foldsmith.run.engine import run
 from foldsmith.steps.oof_summary import improving_folds, more_epochs_may_help
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.task import create_task
+from foldsmith.targets.tasks import create_task
 
 BACKBONE = "output/000/backbone_epoch_3.pth"
 FROZEN = {
@@ -272,7 +272,7 @@ def test_the_model_that_looks_has_not_seen_the_photo(project):
         maps = {}
         for other in (0, 1):
             load_weights(model, root / f"best_metric_model_fold{other}.pth")
-            maps[other] = grad_cam(model.eval(), image, score_of(task))[0]
+            maps[other] = grad_cam(model.eval(), image, task.explained())[0]
         np.testing.assert_allclose(one.heat, maps[fold], atol=1e-4)
         assert np.abs(one.heat - maps[1 - fold]).max() > 1e-3
 

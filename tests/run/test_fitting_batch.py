@@ -13,7 +13,7 @@ from foldsmith.data.transforms import Normalize
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
 from foldsmith.run.doctor import fitting_batch
-from foldsmith.targets.task import Regression
+from foldsmith.targets.regression import Regression
 from foldsmith.training.steps import FineTuneStep
 from foldsmith.utils.hashing import FileHashes
 

@@ -154,7 +154,7 @@ def test_layers_keep_their_rates_and_boxes_are_pasted_through_the_recipe(small):
 
 
 @pytest.mark.parametrize("continuous", [False, True])
-def test_a_label_distribution_from_training_to_predictions(small, continuous):
+def test_hl_gauss_from_training_to_predictions(small, continuous):
     path = small.folder / "project.yml"
     declared = {"column": "sorting_date", "range": [1400, 1950]}
     declared["thresholds"] = [1600.5, 1700.5, 1800.5]
@@ -163,7 +163,7 @@ def test_a_label_distribution_from_training_to_predictions(small, continuous):
     project = ProjectFolder.open(small.folder)
     root = train_whole(
         project,
-        "label_distribution",
+        "hl_gauss",
         {"globals/n_bins": 16, "globals/continuous_target": continuous},
     )
     scores = infer(project, root, "last")
@@ -172,7 +172,7 @@ def test_a_label_distribution_from_training_to_predictions(small, continuous):
     assert scores["loss"][0] == pytest.approx(log[-1]["val/loss"], rel=1e-5)
     assert np.load(root / "oof_logit_by_last.npy").shape == (24, 16 + 2 * 3)
     manifest = json.loads((root / "manifest_by_last.json").read_text())
-    assert manifest["facts"]["task"] == "label-distribution"
+    assert manifest["facts"]["task"] == "hl-gauss"
     if continuous:
         table = pd.read_csv(project.fold_table, dtype={"object_id": str})
         table.loc[3, "sorting_date"] = 1850 if table.loc[3, "target"] < 3 else 1550

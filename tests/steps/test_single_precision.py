@@ -15,7 +15,7 @@ from foldsmith.steps.pretrain import pretrain
 from foldsmith.steps.train import train
 
 # What computes for people, on the CPU wherever the models are.
-ON_THE_HOST = {"datasets.py", "label_distribution.py"}
+ON_THE_HOST = {"datasets.py", "hl_gauss.py"}
 
 OF_A_FOLD = {
     "globals/max_epoch": 1,
@@ -28,7 +28,7 @@ OF_A_FOLD = {
 RECIPES = {
     "multi_class": OF_A_FOLD | {"globals/ema_decay": 0.9},
     "regression": OF_A_FOLD | {"globals/head_init": "ridge"},
-    "label_distribution": OF_A_FOLD,
+    "hl_gauss": OF_A_FOLD,
     "corn": OF_A_FOLD,
 }
 

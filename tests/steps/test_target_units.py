@@ -31,7 +31,7 @@ MEMBERS = {
         "globals/auxiliary": {"date": 0.3},
         "dataset/mixup": {"type": "Mixup"},
     },
-    "420": {"import": "foldsmith:label_distribution.yml"},
+    "420": {"import": "foldsmith:hl_gauss.yml"},
 }
 
 

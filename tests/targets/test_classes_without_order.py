@@ -10,7 +10,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.metrics import metric_of_classes, project_metric, value_metric
 from foldsmith.targets.scoring import mean_prediction
-from foldsmith.targets.task import create_task
+from foldsmith.targets.tasks import create_task
 
 NAMES = ("cat", "dog", "horse")
 TASK = MultiClass((0.0, 1.0, 2.0), NAMES)
@@ -70,7 +70,7 @@ def test_a_blend_points_at_the_most_probable(unordered):
     assert goal.labels == NAMES and goal.bounds == (0, 1)
 
 
-@pytest.mark.parametrize("task", ["regression", "corn", "label-distribution"])
+@pytest.mark.parametrize("task", ["regression", "corn", "hl-gauss"])
 def test_a_task_that_needs_an_order_is_refused(unordered, task):
     with pytest.raises(ConfigError, match=f"globals/task: {task} needs an order"):
         create_task(Globals(task=task), unordered("Accuracy"))

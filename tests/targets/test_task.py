@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from foldsmith.errors import DataError
-from foldsmith.targets.classification import class_labels
+from foldsmith.targets.classification import MultiClass, class_labels
+from foldsmith.targets.corn import Corn
 from foldsmith.targets.metrics import mae, rmse
-from foldsmith.targets.task import Corn, MultiClass, Regression
+from foldsmith.targets.regression import Regression
 
 FOUR = MultiClass((0.0, 1.0, 2.0, 3.0))
 

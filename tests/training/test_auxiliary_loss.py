@@ -6,7 +6,7 @@ from torch import nn
 from foldsmith.data.datasets import Batch
 from foldsmith.models.classifier import ImageModel
 from foldsmith.targets.auxiliary import AuxiliaryTargets
-from foldsmith.targets.task import Regression
+from foldsmith.targets.regression import Regression
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.mixing import Mixup
 from foldsmith.training.steps import FineTuneStep

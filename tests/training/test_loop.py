@@ -14,7 +14,7 @@ from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.transforms import Compose, HorizontalFlip, Normalize, VerticalFlip
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
-from foldsmith.targets.task import Regression
+from foldsmith.targets.regression import Regression
 from foldsmith.training.extensions import create_log_report
 from foldsmith.training.loop import optimizer_steps, run_training, scaled_lr, window_weights
 from foldsmith.training.manager import create_manager

@@ -7,7 +7,8 @@ from torch import nn
 
 from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
-from foldsmith.targets.task import MultiClass, Regression
+from foldsmith.targets.classification import MultiClass
+from foldsmith.targets.regression import Regression
 from foldsmith.training.mixing import CutMix, Mixup, MixupOrCutMix
 from foldsmith.training.steps import FineTuneStep
 

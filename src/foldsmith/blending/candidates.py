@@ -14,13 +14,11 @@ from foldsmith.blending.methods import (
     with_fewer_trials,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
+from foldsmith.targets.tasks import SHORT_NAMES
 
 # The plain mean of all members, which every other blend is compared with.
 BASELINE = "avg-all"
 OPTIMISED = "wopt-all"
-
-# Names of the averages of one task's members; other tasks keep their own name.
-_SHORT_TASKS = {"multi-class": "cls", "regression": "reg"}
 
 
 def candidates_of(
@@ -29,16 +27,16 @@ def candidates_of(
     """Return the blends that an ensemble compares: averages, optimised weights and its methods.
 
     Args:
-        tasks: Task of each member.
+        tasks: Short name of each member's task.
         settings: The methods, and how the results are calibrated.
         goal: Objective of the blends.
         seed: Seed of Optuna and of the trees.
     """
     found = []
-    for task in dict.fromkeys((*_SHORT_TASKS, *tasks)):
+    for task in dict.fromkeys((*SHORT_NAMES, *tasks)):
         of_task = [k for k, one in enumerate(tasks) if one == task]
         if of_task:
-            blend = average_blend(f"avg-{_SHORT_TASKS.get(task, task)}", goal, of_task)
+            blend = average_blend(f"avg-{task}", goal, of_task)
             found.append(Candidate(blend.name, blend, blend, COMPLEXITY_OF_TASK_AVERAGE))
     mean = average_blend(BASELINE, goal)
     found.append(Candidate(BASELINE, mean, mean, COMPLEXITY["mean"]))

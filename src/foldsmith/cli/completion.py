@@ -13,9 +13,10 @@ import typer
 # Of steps/output_folder.py, which to import would take seconds.
 _RESOLVED = "resolved_config.yml"
 
+# Values of ``globals/task`` of runs that predict nothing, and of those that are no fine-tuning. All
+# other values are supervised tasks: a project may have its own.
 PRETRAININGS = ("self-supervised",)
-FINE_TUNINGS = ("multi-class", "regression", "label-distribution", "corn")
-PREDICTING = (*FINE_TUNINGS, "frozen-features", "ensemble")
+OTHERS = (*PRETRAININGS, "frozen-features", "ensemble")
 
 Completer = Callable[[typer.Context, str], list[str]]
 
@@ -47,11 +48,11 @@ def experiment_files(ctx: typer.Context, incomplete: str) -> list[str]:
     )
 
 
-def output_folders(tasks: tuple[str, ...]) -> Completer:
-    """Return what offers the output folders of some tasks.
+def output_folders(without: tuple[str, ...] = ()) -> Completer:
+    """Return the completion of output folders.
 
     Args:
-        tasks: ``globals/task`` of the experiments that have left them.
+        without: Values of ``globals/task`` whose output folders are not offered.
     """
 
     def offer(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -63,7 +64,7 @@ def output_folders(tasks: tuple[str, ...]) -> Completer:
             [
                 f"{folder}{name}"
                 for name in _names(project / folder)
-                if _task(project / folder / name) in tasks
+                if _task(project / folder / name) not in (None, *without)
             ],
         )
 

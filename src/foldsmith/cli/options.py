@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from foldsmith.cli.completion import PREDICTING, experiment_files, output_folders
+from foldsmith.cli.completion import PRETRAININGS, experiment_files, output_folders
 
 ProjectOption = Annotated[
     Path, typer.Option("--project", help="Project folder.", metavar="DIR", show_default="here")
@@ -65,7 +65,7 @@ PredictingRun = Annotated[
         "--run",
         metavar="DIR",
         help="Output folder of an ensemble, or of one experiment; or an export.",
-        autocompletion=output_folders(PREDICTING),
+        autocompletion=output_folders(PRETRAININGS),
     ),
 ]
 BlendOption = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from foldsmith.cli.command import command
-from foldsmith.cli.completion import PREDICTING, PRETRAININGS, output_folders
+from foldsmith.cli.completion import output_folders
 from foldsmith.cli.options import (
     BlendOption,
     CriterionOption,
@@ -99,7 +99,7 @@ def export(
             "--run",
             metavar="DIR",
             help="Output folder of an ensemble, of one experiment, or of a pretraining.",
-            autocompletion=output_folders((*PRETRAININGS, *PREDICTING)),
+            autocompletion=output_folders(),
         ),
     ],
     blend: BlendOption = None,

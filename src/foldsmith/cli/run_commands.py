@@ -8,7 +8,7 @@ import typer
 
 from foldsmith.cli import signals
 from foldsmith.cli.command import command, open_project
-from foldsmith.cli.completion import PREDICTING, output_folders
+from foldsmith.cli.completion import PRETRAININGS, output_folders
 from foldsmith.cli.options import (
     AnyConfig,
     ConfigOption,
@@ -181,7 +181,7 @@ def compare(
         typer.Argument(
             metavar="A",
             help="Output folder of a finished run.",
-            autocompletion=output_folders(PREDICTING),
+            autocompletion=output_folders(PRETRAININGS),
         ),
     ],
     b: Annotated[
@@ -189,7 +189,7 @@ def compare(
         typer.Argument(
             metavar="B",
             help="Output folder of another one.",
-            autocompletion=output_folders(PREDICTING),
+            autocompletion=output_folders(PRETRAININGS),
         ),
     ],
     output: Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from foldsmith.cli.command import command, open_project
-from foldsmith.cli.completion import FINE_TUNINGS, output_folders
+from foldsmith.cli.completion import OTHERS, output_folders
 from foldsmith.cli.options import (
     ConfigOption,
     Force,
@@ -118,7 +118,7 @@ def infer(
             "--experiment",
             metavar="DIR",
             help="Output folder of a training.",
-            autocompletion=output_folders(FINE_TUNINGS),
+            autocompletion=output_folders(OTHERS),
         ),
     ],
     overrides: Overrides = None,

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from foldsmith.config.loggers import logger_problems
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
 from foldsmith.config.settings import (
+    FINE_TUNINGS,
+    HEAD_DECIDES,
     NULLABLE,
-    OPTIONAL,
-    SECTIONS,
-    WITH_NUMBERS,
+    OTHER_TASKS,
     EnsembleSettings,
+    sections_of,
 )
 from foldsmith.config.values import value_problems
 from foldsmith.project.project_file import ProjectFolder, validation_message
@@ -46,8 +47,14 @@ def check_tree(
         made: Files that need not exist yet.
     """
     task = tree["globals"]["task"]
+    learned = _task_type(task, types)
+    if task in FINE_TUNINGS and learned is None:
+        known = (*OTHER_TASKS, *(name for name in types if _task_type(name, types)))
+        listed = ", ".join(sorted(known))
+        return [f"globals/task: unknown task {task}{did_you_mean(task, known)} (known: {listed})"]
     problems = list(_check_sections(tree, task))
-    read = [s for s in (*SECTIONS[task], *OPTIONAL[task]) if s[-1] != "/"]
+    required, optional = sections_of(task)
+    read = [s for s in (*required, *optional) if s[-1] != "/"]
     used: list[list[Key]] = [list(section.split("/")) for section in read]
     for path, node in _walk(tree, []):
         if is_reference(node):
@@ -58,6 +65,7 @@ def check_tree(
         elif isinstance(node, dict) and "type" in node:
             problems += _check_call(node, path, types, project, tree, made)
     problems += _check_project(tree["globals"], project)
+    problems += _check_task(tree["globals"], learned, project)
     if task == "ensemble":
         try:
             settings = EnsembleSettings.model_validate(tree.get("ensemble", {}))
@@ -90,18 +98,19 @@ def _walk(node: Any, path: list[Key]) -> Iterator[tuple[list[Key], Any]]:
 
 
 def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
-    sections = (*SECTIONS[task], *OPTIONAL[task])
+    required, optional = sections_of(task)
+    sections = (*required, *optional)
     accepted = {"globals"} | {section.split("/")[0] for section in sections}
     for name in tree:
         if name not in accepted:
             yield f"unknown section {name}{did_you_mean(str(name), accepted)}"
-    for section in SECTIONS[task]:
+    for section in required:
         try:
             walk_path(tree, section.rstrip("/").split("/"))
         except KeyError:
             yield (
                 f"the section {section.rstrip('/')} is missing; a {task} experiment starts with "
-                f"an import of a recipe, as in 'import: foldsmith:{task.replace('-', '_')}.yml'"
+                "an import of a recipe, as in 'import: foldsmith:regression.yml'"
             )
     datasets = (f"dataset/{part}" for part in ("train", "val", "test"))
     for section in (*sections, *datasets):
@@ -148,15 +157,36 @@ def _check_project(settings: Mapping[str, Any], project: ProjectFolder) -> Itera
     for name in settings["auxiliary"]:
         if name not in declared:
             yield f"globals/auxiliary: {file} declares no {name}{did_you_mean(name, declared)}"
-    scale, task = settings["target_scale"], settings["task"]
-    if scale in ("log", "rank") and task not in WITH_NUMBERS:
-        yield f"globals/target_scale: {scale} is for the tasks {', '.join(WITH_NUMBERS)} alone"
-    if settings["head_init"] == "ridge" and settings["task"] != "regression":
-        yield "globals/head_init: ridge is for the task regression alone"
+
+
+def _task_type(name: str, types: Mapping[str, Callable[..., Any]]) -> Any:
+    """Return the class of a supervised task (see ``targets/task.py``); None for other names."""
+    found = types.get(name)
+    return found if hasattr(found, "from_settings") else None
+
+
+def _check_task(settings: Mapping[str, Any], task: Any, project: ProjectFolder) -> Iterator[str]:
+    """Yield the settings that do not fit a task.
+
+    Args:
+        settings: ``globals``.
+        task: Class of the supervised task; None for other experiments.
+        project: The project.
+    """
+    name, scale = settings["task"], settings["target_scale"]
+    numbers = name in HEAD_DECIDES if task is None else task.learns_numbers
+    if scale in ("log", "rank") and not numbers:
+        yield (
+            f"globals/target_scale: {scale} is for tasks that learn numbers, such as regression; "
+            f"{name} does not"
+        )
+    if settings["head_init"] == "ridge" and not getattr(task, "outputs_target", False):
+        yield f"globals/head_init: ridge is for the task regression, not {name}"
     if settings["continuous_target"]:
-        if settings["task"] != "label-distribution":
-            yield "globals/continuous_target: is for the task label-distribution alone"
+        if not getattr(task, "takes_continuous", False):
+            yield f"globals/continuous_target: is for the task hl-gauss, not {name}"
         elif project.settings.continuous is None:
+            file = project.source_files[0]
             yield f"globals/continuous_target: {file} has no section continuous"
 
 

@@ -1,5 +1,7 @@
 """``globals`` of an experiment file, and what each kind of experiment must contain."""
 
+from collections.abc import Container
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -7,27 +9,33 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from foldsmith.config.loggers import LoggerName
 from foldsmith.project.resources import Resources
 
-Task = Literal[
-    "self-supervised",
-    "multi-class",
-    "regression",
-    "label-distribution",
-    "corn",
-    "frozen-features",
-    "ensemble",
-]
+
+@dataclass(frozen=True)
+class AllExcept(Container[object]):
+    """All values of ``globals/task`` except some: a project may have tasks of its own.
+
+    Attributes:
+        names: The exceptions.
+    """
+
+    names: tuple[str, ...]
+
+    def __contains__(self, task: object) -> bool:
+        return task not in self.names
+
+
+# Values of ``globals/task`` that are not supervised tasks (these are in ``targets/tasks.py``).
+OTHER_TASKS = ("self-supervised", "frozen-features", "ensemble")
 
 # Tasks that train a model per fold.
-FINE_TUNINGS: tuple[Task, ...] = ("multi-class", "regression", "label-distribution", "corn")
-
-# Tasks that give class probabilities.
-WITH_CLASSES: tuple[Task, ...] = ("multi-class", "corn")
-
-# Tasks that learn numbers, on a scale that ``globals/target_scale`` chooses.
-WITH_NUMBERS: tuple[Task, ...] = ("regression", "label-distribution", "frozen-features")
+FINE_TUNINGS = AllExcept(OTHER_TASKS)
 
 # Tasks whose predictions an ensemble blends.
-MEMBERS: tuple[Task, ...] = (*FINE_TUNINGS, "frozen-features")
+MEMBERS = AllExcept(("self-supervised", "ensemble"))
+
+# Not a supervised task, but with a scale of the target: the head decides what it learns.
+HEAD_DECIDES = ("frozen-features",)
+
 TestTimeAugmentation = Literal["none", "hflip", "flips"]
 
 # Which snapshot of each fold is used.
@@ -43,9 +51,10 @@ class Globals(BaseModel):
     """The section ``globals`` of an experiment file.
 
     Attributes:
-        task: ``self-supervised``, ``multi-class``, ``regression``, ``label-distribution`` (bins
-            of the target), ``corn`` (ordered classes), ``frozen-features`` (a small model on the
-            features of a backbone that is not trained further) or ``ensemble``.
+        task: A supervised task, ``multi-class``, ``regression``, ``hl-gauss`` (bins of the target),
+            ``corn`` (ordered classes) or one of the project's own Python; or
+            ``self-supervised``, ``frozen-features`` (a small model on the features of a backbone
+            that is not trained further) or ``ensemble``.
         seed: Seed of weights, order, augmentation and mixup.
         output_path: Output folder of a pretraining or an ensemble, relative to the project
             folder. For ``train`` it is set to ``output_root/fold{k}``.
@@ -110,7 +119,7 @@ class Globals(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    task: Task
+    task: str
     seed: int = Field(default=0, ge=0)
     output_path: str | None = None
     output_root: str | None = None
@@ -191,6 +200,9 @@ class EnsembleSettings(BaseModel):
     weight_step: float = Field(default=0.001, gt=0, le=1)
 
 
+# The key of all supervised tasks in the next two.
+FINE_TUNING = "fine-tuning"
+
 # The sections that the stages read, by task. A section may be a typed part or, where the
 # name ends in "/", a folder of parts and values.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -203,7 +215,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "manager",
         "extensions",
     ),
-    "multi-class": (
+    FINE_TUNING: (
         "model",
         "dataset/",
         "loader/train",
@@ -220,15 +232,19 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "frozen-features": ("model", "dataset/", "loader/val", "loader/test", "head"),
     "ensemble": ("ensemble/",),
 }
-SECTIONS |= {task: SECTIONS["multi-class"] for task in FINE_TUNINGS}
-
 # What a stage reads where a file has it.
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "self-supervised": ("progressive", "probe"),
-    **{task: ("dataset/mixup",) for task in FINE_TUNINGS},
+    FINE_TUNING: ("dataset/mixup",),
     "frozen-features": (),
     "ensemble": (),
 }
 
 # Typed sections that may be left empty.
 NULLABLE = ("scheduler", "dataset/mixup", "progressive", "probe")
+
+
+def sections_of(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the sections that experiments of a task must have, and those that they may have."""
+    key = FINE_TUNING if task in FINE_TUNINGS else task
+    return SECTIONS[key], OPTIONAL[key]

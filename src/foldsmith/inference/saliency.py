@@ -1,8 +1,6 @@
 """Which parts of photos a model's predictions come from: Grad-CAM."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +10,7 @@ from torch import nn
 
 from foldsmith.errors import ConfigError
 from foldsmith.models.classifier import ImageModel
-from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.corn import Corn
-from foldsmith.targets.label_distribution import LabelDistribution
-from foldsmith.targets.task import Task
+from foldsmith.targets.task import Explained
 
 Array = npt.NDArray[np.float32]
 
@@ -23,48 +18,7 @@ Array = npt.NDArray[np.float32]
 COARSE = 3
 
 
-@dataclass(frozen=True)
-class Score:
-    """What of a model's outputs is explained.
-
-    Attributes:
-        of: From outputs, shape (n, n_outputs), to one number per photo, shape (n,).
-        one_way: Whether only what raises it counts: so for a class. What pulls a value down is
-            as much a part of the prediction as what pushes it up.
-        text: What it is, for people.
-    """
-
-    of: Callable[[torch.Tensor], torch.Tensor]
-    one_way: bool
-    text: str
-
-
-def score_of(task: Task) -> Score:
-    """Return what is explained of a task's outputs, differentiably.
-
-    Of ``multi-class`` the logit of the winning class, as in the paper; of all other tasks the
-    prediction: of a regression before it is clipped, of distributions and ordered classes the
-    expected value.
-    """
-    if isinstance(task, MultiClass):
-        return Score(lambda logits: logits.max(dim=1).values, True, "for the winning class")
-    text = "that move the prediction, up or down"
-    if isinstance(task, LabelDistribution):
-        # Distances from their middle: in float32 large targets would lose their differences.
-        middle = float(task.bin_targets.mean())
-        distances = torch.from_numpy(task.bin_targets - middle).float()
-        return Score(
-            lambda logits: logits.softmax(dim=1) @ distances.to(logits.device) + middle, False, text
-        )
-    if isinstance(task, Corn):
-        steps = torch.from_numpy(np.diff(task.class_values)).float()
-        return Score(
-            lambda logits: logits.sigmoid().cumprod(dim=1) @ steps.to(logits.device), False, text
-        )
-    return Score(lambda logits: logits[:, 0], False, text)
-
-
-def grad_cam(model: ImageModel, images: torch.Tensor, score: Score) -> Array:
+def grad_cam(model: ImageModel, images: torch.Tensor, score: Explained) -> Array:
     """Return where in images a score comes from.
 
     Of convolutional backbones, Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from
@@ -82,7 +36,7 @@ def grad_cam(model: ImageModel, images: torch.Tensor, score: Score) -> Array:
     Args:
         model: In evaluation mode, on the images' device; its gradients are left alone.
         images: Normalised, shape (n, 3, H, W).
-        score: As :func:`score_of` returns it.
+        score: As the task's ``explained`` returns it.
 
     Returns:
         In 0..1, float32, shape (n, rows, columns) of the feature map; 1 at the strongest place
@@ -100,7 +54,7 @@ def grad_cam(model: ImageModel, images: torch.Tensor, score: Score) -> Array:
     return _scaled(_on_grid((gradient * leaf.detach()).sum(dim=2).abs(), backbone))
 
 
-def _of_features(model: ImageModel, images: torch.Tensor, score: Score) -> torch.Tensor:
+def _of_features(model: ImageModel, images: torch.Tensor, score: Explained) -> torch.Tensor:
     """Return the weighted sum over the channels of the last feature map, what counts of it."""
     backbone: Any = model.backbone
     with torch.no_grad():

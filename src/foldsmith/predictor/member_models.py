@@ -33,7 +33,9 @@ from foldsmith.steps.fingerprint import new_photo_inputs, without_pretrained
 from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.output_folder import read_resolved, shown
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.task import Task, create_task, task_kept
+from foldsmith.targets.scale_buffer import task_kept
+from foldsmith.targets.task import Task
+from foldsmith.targets.tasks import create_task
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
 

@@ -18,9 +18,8 @@ from foldsmith.errors import DataError
 from foldsmith.predictor.member_models import MemberModels
 from foldsmith.project.tables import named
 from foldsmith.steps.members import blend_rows
-from foldsmith.targets.classification import MultiClass, class_labels
-from foldsmith.targets.corn import Corn
-from foldsmith.targets.scoring import class_probabilities, mean_prediction, predictions_of
+from foldsmith.targets.classification import class_labels
+from foldsmith.targets.scoring import mean_prediction, predictions_of
 from foldsmith.targets.task import Task
 
 Array = npt.NDArray[np.float64]
@@ -175,7 +174,7 @@ class Predictor:
         points = [predictions.mean(axis=0) for predictions in by_fold]
         goal = self.fitted_blend.goal
         probabilities = [
-            class_probabilities(models.tasks[0].name, goal.class_values, said)
+            models.tasks[0].probabilities(said)
             for models, said in zip(self.models, logits, strict=True)
         ]
         means = [None if known is None else known.mean(axis=0) for known in probabilities]
@@ -192,20 +191,20 @@ class Predictor:
             return pd.DataFrame({"prediction": prediction, "spread": spread})
         of_one = None if alone is None else probabilities[alone]
         by_model = rows.predictions[counted] if of_one is None else of_one
-        classes = goal.class_values, goal.class_names
-        return _of_classes(prediction, spread, blended, by_model, *classes)
+        labels = class_labels(goal.class_values, goal.class_names)
+        ordered = not goal.class_names
+        return _of_classes(prediction, spread, blended, by_model, labels, ordered)
 
 
 def _of_single(tasks: Sequence[Task], logits: npt.NDArray[np.float32]) -> pd.DataFrame:
     """Return what a single experiment says; logits have the shape (n_folds, n, n_outputs)."""
     prediction, spread = mean_prediction(tasks, logits), predictions_of(tasks, logits).std(axis=0)
     task = tasks[0]
-    if not isinstance(task, MultiClass | Corn):
-        return pd.DataFrame({"prediction": prediction, "spread": spread})
     by_fold = task.probabilities(logits)
-    names = task.class_names if isinstance(task, MultiClass) else ()
+    if by_fold is None:
+        return pd.DataFrame({"prediction": prediction, "spread": spread})
     mean = by_fold.mean(axis=0)
-    return _of_classes(prediction, spread, mean, by_fold, task.class_values, names)
+    return _of_classes(prediction, spread, mean, by_fold, task.class_labels, task.ordered)
 
 
 def _of_classes(
@@ -213,8 +212,8 @@ def _of_classes(
     spread: Array,
     probabilities: Array,
     by_model: Array,
-    class_values: Sequence[float],
-    class_names: Sequence[str],
+    labels: Sequence[str],
+    ordered: bool,
 ) -> pd.DataFrame:
     """Return predictions with the probabilities of the classes.
 
@@ -223,14 +222,13 @@ def _of_classes(
         spread: That of point predictions, shape (n,).
         probabilities: Shape (n, n_classes).
         by_model: What each member, or fold, says: shape (n_models, n, n_classes).
-        class_values: Target value of each class.
-        class_names: Their names if they have no order.
+        labels: Text of each class.
+        ordered: Whether predictions are numbers on a scale; otherwise they are labels.
     """
-    labels = class_labels(class_values, class_names)
     columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(labels)}
-    if not class_names:
+    if ordered:
         return pd.DataFrame({"prediction": prediction, "spread": spread} | columns)
     chosen = probabilities.argmax(axis=1)
     of_chosen = by_model[:, np.arange(len(chosen)), chosen].std(axis=0)
-    names = named(prediction, class_names)
+    names = named(prediction, labels)
     return pd.DataFrame({"prediction": names, "spread": of_chosen} | columns)

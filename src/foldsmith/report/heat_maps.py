@@ -13,7 +13,7 @@ from foldsmith.data.images import Image, decode
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.loose_images import PhotosAtHand
 from foldsmith.errors import ConfigError
-from foldsmith.inference.saliency import grad_cam, score_of
+from foldsmith.inference.saliency import grad_cam
 from foldsmith.models.classifier import ImageModel
 from foldsmith.models.runtime import create_runtime, random_state_kept
 from foldsmith.models.snapshots import load_weights
@@ -21,7 +21,8 @@ from foldsmith.predictor.member_models import kept_snapshots, read_inferred
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, photo_paths, read_folds
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.task import create_task, task_kept
+from foldsmith.targets.scale_buffer import task_kept
+from foldsmith.targets.tasks import create_task
 from foldsmith.utils.hashing import FileHashes
 
 
@@ -79,7 +80,7 @@ def look_at(
         if not isinstance(model, ImageModel):
             raise ConfigError(f"{type(model).__name__}: has no backbone of timm to look into")
         load_weights(model, weights)
-        score = score_of(task_kept(task, model))
+        score = task_kept(task, model).explained()
         runtime.place(model.eval())
         photos = PhotosAtHand([stored_head(transforms)])
         for path in photo_paths(project, table.iloc[chosen]):

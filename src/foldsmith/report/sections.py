@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import EnsembleSettings, Experiment
-from foldsmith.config.settings import FINE_TUNINGS, WITH_CLASSES
+from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.fold_table import class_sizes, fold_table, fold_warnings
 from foldsmith.data.near_duplicates import NEAR_DUPLICATES
 from foldsmith.data.statistics import IMG_INFO
@@ -49,9 +49,11 @@ from foldsmith.steps.checkpoint_choice import (
 )
 from foldsmith.steps.features import TRAIN_FEATURES
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
+from foldsmith.steps.members import task_of
 from foldsmith.steps.oof_summary import POOLED, THRESHOLDS, more_epochs_may_help
-from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.metrics import project_metric, value_metric
+from foldsmith.targets.scoring import probabilities_of
+from foldsmith.targets.tasks import task_type
 from foldsmith.training.extensions.log import entries_of
 from foldsmith.training.extensions.probe import PROBES_FILE
 from foldsmith.utils.flatten import flatten
@@ -319,7 +321,7 @@ def _experiment(project: ProjectFolder, step: Step, look_at_ids: Sequence[str]) 
 def _metric_of(project: ProjectFolder, experiment: Experiment, manifest: Manifest) -> str:
     """Return the name of what an experiment's folds are scored by."""
     if experiment.globals.task == "frozen-features":
-        of_classes = manifest.facts["task"] in WITH_CLASSES
+        of_classes = task_type(str(manifest.facts["task"]), project).gives_probabilities()
         return (project_metric if of_classes else value_metric)(project).name
     kind = str(experiment.tree["eval"]["metric"]["type"])
     return project.settings.metric if kind == "ProjectMetric" else kind
@@ -382,7 +384,8 @@ def _missed(
     """Return the probability that an experiment gave all classes but the true one, shape (n,)."""
     file = verified(folder / f"oof_logit_by_{label}.npy", manifest)
     logits = np.load(file, allow_pickle=False)
-    probabilities = MultiClass(tuple(project.class_values)).probabilities(logits)
+    task = task_of(project, folder, str(manifest.facts["task"]))
+    probabilities = probabilities_of(task, logits)
     missed: Array = 1 - probabilities[np.arange(len(targets)), targets.astype(np.int64)]
     return missed
 

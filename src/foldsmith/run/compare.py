@@ -33,9 +33,9 @@ from foldsmith.steps.checkpoint_choice import (
 )
 from foldsmith.steps.ensemble import CROSS_FITTED, CROSS_FITTED_PROBABILITIES
 from foldsmith.steps.manifest import MANIFEST, read_manifest, verified
+from foldsmith.steps.members import task_of
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
 from foldsmith.targets.metrics import Metric, project_metric, value_metric
-from foldsmith.targets.scoring import class_probabilities
 from foldsmith.utils.formatting import number_text
 from foldsmith.utils.hashing import FileHashes
 
@@ -334,9 +334,8 @@ def _of_experiment(experiment: Experiment, root: Path, criterion: Criterion) -> 
     if f"oof_logit_by_{label}.npy" in manifest.outputs:
         file = verified(root / f"oof_logit_by_{label}.npy", manifest)
         logits = np.load(file, allow_pickle=False)
-        probabilities = class_probabilities(
-            str(manifest.facts["task"]), project.class_values, logits
-        )
+        task = task_of(project, root, str(manifest.facts["task"]))
+        probabilities = task.probabilities(logits)
     how = "single experiment, out of fold"
     if experiment.globals.task != "frozen-features":
         gap = manifest.facts.get("selection_gap")

@@ -18,7 +18,7 @@ from foldsmith.project.tables import (
 )
 from foldsmith.run.plan import Plan, Step
 from foldsmith.steps.fingerprint import hash_folds, without_pretrained
-from foldsmith.targets.task import create_task
+from foldsmith.targets.tasks import create_task
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import hash_value
 

@@ -34,7 +34,7 @@ from foldsmith.steps.fingerprint import without_pretrained
 from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.train import check_outputs
 from foldsmith.targets.scale import form_of
-from foldsmith.targets.task import create_task
+from foldsmith.targets.tasks import create_task
 from foldsmith.training.steps import FineTuneStep, PretrainStep, TrainingStep
 from foldsmith.utils.formatting import counted, size_text
 from foldsmith.utils.hashing import FileHashes
@@ -264,7 +264,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
     else:
         experiment = experiment.with_values({"globals/val_fold": 0})
         _, labels = read_labels(experiment, task)
-        form = form_of(settings.target_scale, labels)[0] if task.scales else None
+        form = form_of(settings.target_scale, labels)[0] if task.learns_numbers else None
         fold = build_fold(experiment, types, context, task, form)
         parts, task = fold.parts, fold.task
     model = runtime.place(parts["model"])

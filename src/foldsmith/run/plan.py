@@ -17,7 +17,7 @@ from foldsmith.config.output_path import (
     output_key,
     output_of,
 )
-from foldsmith.config.settings import MEMBERS, WITH_CLASSES
+from foldsmith.config.settings import MEMBERS
 from foldsmith.errors import ConfigError, FoldsmithError, OutputError
 from foldsmith.predictor.member_models import as_inferred
 from foldsmith.project import ProjectFolder
@@ -27,8 +27,8 @@ from foldsmith.steps.features import head_of
 from foldsmith.steps.manifest import read_manifest
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, read_resolved
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.metrics import project_metric
+from foldsmith.targets.tasks import task_type
 from foldsmith.utils.hashing import FileHashes
 
 # An override for some experiments: "1*:globals/max_epoch=2"; the path before "=" has no colon.
@@ -368,9 +368,9 @@ class _Builder:
 
     def _gives_probabilities(self, member: Experiment) -> bool:
         if member.globals.task != "frozen-features":
-            return member.globals.task in WITH_CLASSES
+            return task_type(member.globals.task, self.project).gives_probabilities()
         try:
-            return isinstance(head_of(member, self.types)[1], MultiClass)
+            return head_of(member, self.types)[1].gives_probabilities()
         except FoldsmithError as error:
             self.problems += str(error).splitlines()
             return True

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from foldsmith.config import Criterion
-from foldsmith.config.settings import Task
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.training.extensions.log import LOG_FILE
@@ -59,11 +58,11 @@ def inference_manifest(root: Path, criterion: Criterion) -> Path:
     return root / f"manifest_by_{LABELS[criterion]}.json"
 
 
-def criterion_for(task: Task, asked: Criterion) -> Criterion:
+def criterion_for(task: str, asked: Criterion) -> Criterion:
     """Return the criterion whose label the results of a task carry.
 
     Args:
-        task: Task of the experiment; ``frozen-features`` has one label for all criteria.
+        task: str of the experiment; ``frozen-features`` has one label for all criteria.
         asked: The criterion that is asked for.
     """
     return UNCHOSEN if task == "frozen-features" else asked
@@ -87,7 +86,7 @@ def read_inference(root: Path, asked: Criterion) -> tuple[Criterion, Manifest | 
     return asked, fit if asked == UNCHOSEN else read_manifest(inference_manifest(root, asked))
 
 
-def criterion_of(root: Path, task: Task, asked: Criterion | None) -> Criterion:
+def criterion_of(root: Path, task: str, asked: Criterion | None) -> Criterion:
     """Return by which snapshots an experiment was inferred.
 
     Args:
@@ -116,7 +115,7 @@ def criterion_of(root: Path, task: Task, asked: Criterion | None) -> Criterion:
 
 
 def predicting_command(
-    task: Task | None, folder: Path | str, criterion: Criterion | None = None
+    task: str | None, folder: Path | str, criterion: Criterion | None = None
 ) -> str:
     """Return the command that writes the predictions of an experiment, quoted, for people."""
     if task == "frozen-features":

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from foldsmith.config import Context, Experiment
 from foldsmith.config.output_path import check_output
@@ -52,6 +51,7 @@ from foldsmith.targets.metrics import project_metric, value_metric
 from foldsmith.targets.regression import Regression
 from foldsmith.targets.scale import TargetScale, form_of, lines_of_fold
 from foldsmith.targets.scale_buffer import TARGET_SCALE
+from foldsmith.targets.task import Task
 from foldsmith.utils.atomic import remove_leftovers, write_npy
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import lock
@@ -116,7 +116,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         of_test: list[Array] = []
         fitted_heads: list[HeadOfFold] = []
         form = None
-        if task.scales:
+        if task.learns_numbers:
             form, reason = form_of(settings.target_scale, targets)
             if reason:
                 print(reason)
@@ -137,10 +137,9 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             parts.append(FoldLogits(fold, None, held_out, logits, of_fold))
             if len(readable):
                 of_test.append(head_of_fold.logits(test_features))
-        of_classes = isinstance(task, MultiClass)
+        of_classes = task.gives_probabilities()
         metric = project_metric(project) if of_classes else value_metric(project)
-        loss = nn.CrossEntropyLoss() if of_classes else nn.MSELoss()
-        scores = score_table(parts, targets, loss, metric)
+        scores = score_table(parts, targets, task.loss(), metric)
         of_readable = np.stack(of_test) if of_test else None
         results = results_of(parts, task, targets, of_readable, readable, len(test), scores)
         constant = constant_score(metric, project, table)
@@ -179,7 +178,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
 
 def head_of(
     experiment: Experiment, types: Mapping[str, Callable[..., Any]]
-) -> tuple[FeatureHead, MultiClass | Regression]:
+) -> tuple[FeatureHead, Task]:
     """Return the head of an experiment, and what becomes of its outputs: numbers or classes.
 
     Raises:

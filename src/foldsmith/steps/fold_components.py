@@ -14,7 +14,7 @@ from foldsmith.models.classifier import ImageModel
 from foldsmith.project.tables import FOLD_COLUMN, read_folds
 from foldsmith.targets.scale import Form
 from foldsmith.targets.scale_buffer import keep_scale
-from foldsmith.targets.task import Task, labels_of
+from foldsmith.targets.task import Task
 
 Labels = npt.NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def build_fold(
     # Before the average and the optimizer are made.
     if of_fold.scale is not None:
         keep_scale(parts["model"], of_fold.scale)
-        if isinstance(parts["model"], ImageModel) and of_fold.name == "regression":
+        if isinstance(parts["model"], ImageModel) and of_fold.outputs_target:
             parts["model"].start_at_zero()
     return FoldComponents(parts, of_fold, table, labels, seen)
 
@@ -80,7 +80,7 @@ def read_labels(experiment: Experiment, task: Task) -> tuple[pd.DataFrame, Label
         DataError: The table, or a label, is wrong.
     """
     table = read_folds(experiment.project, experiment.globals.meta_file)
-    labels = labels_of(task, experiment.project, table)
+    labels = task.labels(experiment.project, table)
     task.check(labels)
     return table, labels
 

@@ -50,8 +50,10 @@ from foldsmith.steps.oof_summary import (
 )
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, save_sources, shown
 from foldsmith.steps.registry import types_of
+from foldsmith.targets.scale_buffer import task_kept
 from foldsmith.targets.scoring import mean_prediction, predictions_of
-from foldsmith.targets.task import Task, create_task, labels_of, task_kept
+from foldsmith.targets.task import Task
+from foldsmith.targets.tasks import create_task
 from foldsmith.utils.atomic import copy_file, remove_leftovers, write_csv, write_npy
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import lock
@@ -214,7 +216,7 @@ def _infer(
         last_parts.append(of_last or oof_parts[-1])
         models.append(parts["model"].cpu())
 
-    labels = labels_of(task, project, table)
+    labels = task.labels(project, table)
     loss, metric = parts["loss"], parts["eval/metric"]
     scores = score_table(oof_parts, labels, loss, metric)
     if last:
@@ -388,7 +390,7 @@ def write_results(
     tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(
         prediction=as_written(project, oof)
     )
-    if task.name != "regression":
+    if not task.outputs_target:
         arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits
         arrays[f"test_logit_by_{label}.npy"] = results.test_logits
     tables[f"score_by_{label}.csv"] = results.scores

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.base import Goal, Rows
-from foldsmith.config import Criterion, EnsembleSettings, Experiment
+from foldsmith.config import Criterion, EnsembleSettings, Experiment, Globals
 from foldsmith.data.statistics import COLUMNS, IMG_INFO
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
@@ -26,7 +26,8 @@ from foldsmith.steps.fingerprint import hash_folds
 from foldsmith.steps.manifest import Manifest, verified, why_unread
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, read_resolved
 from foldsmith.targets.metrics import Metric, project_metric
-from foldsmith.targets.scoring import class_probabilities
+from foldsmith.targets.task import Task
+from foldsmith.targets.tasks import create_task
 from foldsmith.utils.hashing import hash_value
 
 Array = npt.NDArray[np.float64]
@@ -38,7 +39,7 @@ class Member:
 
     Attributes:
         name: Name of its output folder.
-        task: Its task, as in ``regression``.
+        task: Short name of its task, as in ``reg``.
         oof: Point predictions, shape (n_train,).
         test: Shape (n_test,).
         oof_probabilities: Shape (n_train, n_classes); None if the task knows no classes.
@@ -209,6 +210,23 @@ def _read_inference(
     return criterion, manifest
 
 
+def task_of(project: ProjectFolder, root: Path, name: str) -> Task:
+    """Return the task of predictions in an output folder, without the scales of its folds.
+
+    Args:
+        project: The project.
+        root: The output folder.
+        name: Name of the task, as the manifest of the predictions has it: for frozen features the
+            task that the head has chosen.
+
+    Raises:
+        ConfigError: No task has this name.
+    """
+    there = (root / RESOLVED_CONFIG).is_file()
+    settings = read_resolved(project, root).globals if there else Globals(task=name)
+    return create_task(settings.model_copy(update={"task": name}), project)
+
+
 def _read_member(project: ProjectFolder, folder: str, settings: EnsembleSettings) -> Member:
     root = project.path(folder)
     criterion, manifest = _read_inference(project, folder, settings.criterion)
@@ -224,15 +242,16 @@ def _read_member(project: ProjectFolder, folder: str, settings: EnsembleSettings
     oof = read_table(written(f"oof_prediction_by_{label}.csv"), [ids, FOLD_COLUMN], ids)
     submission = written(f"submission_by_{label}.csv")
     logits = [f"{part}_logit_by_{label}.npy" for part in ("oof", "test")]
+    kept = task_of(project, root, task)
     probabilities = [
-        class_probabilities(task, project.class_values, np.load(written(name), allow_pickle=False))
+        kept.probabilities(np.load(written(name), allow_pickle=False))
         if name in manifest.outputs
         else None
         for name in logits
     ]
     return Member(
         name=root.name,
-        task=task,
+        task=kept.short_name or kept.name,
         oof=np.load(written(f"oof_prediction_by_{label}.npy"), allow_pickle=False)[:, 0],
         test=read_submission(project, submission, read_test(project)),
         oof_probabilities=probabilities[0],

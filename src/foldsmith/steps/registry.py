@@ -15,7 +15,7 @@ from foldsmith.data import (
 )
 from foldsmith.models import backbone, classifier, descriptors, feature_heads
 from foldsmith.project import ProjectFolder
-from foldsmith.targets import losses, metrics
+from foldsmith.targets import losses, metrics, tasks
 from foldsmith.training import (
     ema as weight_average,
 )
@@ -45,6 +45,7 @@ LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
     **feature_heads.TYPES,
     **losses.TYPES,
     **metrics.TYPES,
+    **tasks.TYPES,
     **mixup.TYPES,
     **optimizers.TYPES,
     **parameter_groups.TYPES,

@@ -57,7 +57,8 @@ from foldsmith.targets.auxiliary import read_auxiliary
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.scale import form_of, lines_of_fold
 from foldsmith.targets.scoring import check_metric
-from foldsmith.targets.task import Task, create_task
+from foldsmith.targets.task import Task
+from foldsmith.targets.tasks import create_task
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.extensions import (
     Beginning,
@@ -150,7 +151,7 @@ def train_folds(
         task = create_task(settings, project)
         _, all_labels = read_labels(experiment, task)
         form = None
-        if task.scales:
+        if task.learns_numbers:
             form, reason = form_of(settings.target_scale, all_labels)
             if reason and process_group.is_main():
                 print(reason)

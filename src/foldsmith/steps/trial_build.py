@@ -17,7 +17,8 @@ from foldsmith.data.datasets import check_transforms
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.models import classifier
 from foldsmith.steps.fingerprint import without_pretrained
-from foldsmith.targets.task import Task, create_task
+from foldsmith.targets.task import Task
+from foldsmith.targets.tasks import create_task
 
 Types = Mapping[str, Callable[..., Any]]
 

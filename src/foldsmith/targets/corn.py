@@ -1,19 +1,27 @@
 """Ordinal regression by conditional probabilities."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.scale import Form, TargetScale
+from foldsmith.errors import ConfigError
+from foldsmith.project import ProjectFolder
+from foldsmith.targets.classification import MultiClass, class_labels
+from foldsmith.targets.task import VALUE_TEXT, Array, Explained, Logits, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from foldsmith.config.settings import Globals
 
 
 @dataclass(frozen=True)
-class Corn:
-    """Ordered classes; output j says whether a photo is above class j, given it is not below.
+class Corn(Task):
+    """Ordered classes; output j is the logit of being above class j, given not below it.
 
     CORN (Shi, Cao & Raschka, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based
     on Conditional Probabilities", 2021). The probabilities to be above a class are products,
@@ -24,26 +32,32 @@ class Corn:
     """
 
     class_values: tuple[float, ...]
-    name: Literal["corn"] = "corn"
 
-    # Classes are learned as they are.
-    scales = False
-    scale = None
+    name = "corn"
+    default_loss = "CornLoss"
+
+    @classmethod
+    def from_settings(cls, settings: Globals, project: ProjectFolder) -> Self:
+        """Return the task for the classes of the project.
+
+        Raises:
+            ConfigError: The class values do not ascend.
+        """
+        if sorted(project.class_values) != project.class_values:
+            raise ConfigError("project.yml: class_values: must ascend for globals/task: corn")
+        return cls(tuple(project.class_values))
 
     @property
     def n_outputs(self) -> int:
-        """Number of logits per photo."""
+        """Number of logits per image."""
         return len(self.class_values) - 1
 
-    def fitted(self, labels: npt.NDArray[np.float64], form: Form | None) -> "Corn":
-        """Return the task as it is: classes have no scale."""
-        return self
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """Text of each class."""
+        return class_labels(self.class_values, ())
 
-    def with_scale(self, scale: TargetScale | None) -> "Corn":
-        """Return the task as it is."""
-        return self
-
-    def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    def codes(self, labels: Array) -> npt.NDArray[np.int64]:
         """Return the position of the class of each label (the nearest value), shape (n,)."""
         return MultiClass(self.class_values).codes(labels)
 
@@ -51,15 +65,11 @@ class Corn:
         """Return the codes as class indices, int64, shape (n,)."""
         return codes.long()
 
-    def targets(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the targets as they are."""
-        return labels
+    def check(self, labels: Array) -> None:
+        """Check that every label is a class value."""
+        MultiClass(self.class_values).check(labels)
 
-    def check(self, targets: npt.NDArray[np.float64]) -> None:
-        """Make sure that targets fit the task, as for classification."""
-        MultiClass(self.class_values).check(targets)
-
-    def above(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def above(self, logits: Logits) -> Array:
         """Return the probability to be above each class but the last.
 
         Args:
@@ -71,27 +81,43 @@ class Corn:
         # Here, not above: scipy takes half a second, which `status` and `check` never need.
         from scipy.special import expit
 
-        above: npt.NDArray[np.float64] = np.cumprod(expit(logits.astype(np.float64)), axis=-1)
+        above: Array = np.cumprod(expit(logits.astype(np.float64)), axis=-1)
         return above
 
-    def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def predict(self, logits: Logits) -> Array:
         """Return the expectation of the class values: shape (..., n_classes - 1) to (...)."""
         values = np.asarray(self.class_values)
-        expectation: npt.NDArray[np.float64] = values[0] + self.above(logits) @ np.diff(values)
+        expectation: Array = values[0] + self.above(logits) @ np.diff(values)
         return expectation
 
-    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def points(self, probabilities: Array) -> Array:
+        """Return the expectation of the class values: shape (..., n_classes) to (...)."""
+        expectation: Array = probabilities @ np.asarray(self.class_values)
+        return expectation
+
+    def probabilities(self, logits: Logits) -> Array:
         """Return the probability of each class, shape (..., n_classes)."""
         above = self.above(logits)
         reached = np.concatenate([np.ones_like(above[..., :1]), above], axis=-1)
         left = np.concatenate([above, np.zeros_like(above[..., :1])], axis=-1)
-        probabilities: npt.NDArray[np.float64] = reached - left
+        probabilities: Array = reached - left
         return probabilities
 
-    def constant_logits(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def constant_logits(self, labels: Array) -> Logits:
         """Return logits whose prediction is the mean target, shape (n_classes - 1,)."""
-        classes = self.codes(targets)
+        classes = self.codes(labels)
         reached = np.array([(classes >= k).mean() for k in range(len(self.class_values))])
         share = np.clip(reached[1:] / np.maximum(reached[:-1], 1e-12), 1e-6, 1 - 1e-6)
-        logits: npt.NDArray[np.float32] = np.log(share / (1 - share)).astype(np.float32)
+        logits: Logits = np.log(share / (1 - share)).astype(np.float32)
         return logits
+
+    def explained(self) -> Explained:
+        """Return the expectation of the class values, above the lowest."""
+        import torch
+
+        steps = torch.from_numpy(np.diff(self.class_values)).float()
+        return Explained(
+            lambda logits: logits.sigmoid().cumprod(dim=1) @ steps.to(logits.device),
+            False,
+            VALUE_TEXT,
+        )

@@ -1,47 +1,57 @@
 """Regression on the target itself."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from foldsmith.targets.scale import Form, TargetScale
+from foldsmith.project import ProjectFolder
+from foldsmith.targets.scale import TargetScale
+from foldsmith.targets.task import Array, Logits, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from foldsmith.config.settings import Globals
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Task):
     """Regression; the prediction is the output in units of the target, clipped to its range.
 
     Attributes:
         target_range: Lowest and highest possible target.
-        scale: What the outputs are in units of, fitted to the training targets of a fold; None for
-            the target itself.
+        scale: Scale of the outputs, fitted to the training targets of a fold; None for the target
+            itself.
     """
 
     target_range: tuple[float, float]
     scale: TargetScale | None = None
-    name: Literal["regression"] = "regression"
 
-    # The form of the target that is learned can be chosen.
-    scales = True
+    name = "regression"
+    short_name = "reg"
+    learns_numbers = True
+    outputs_target = True
+
+    @classmethod
+    def from_settings(cls, settings: Globals, project: ProjectFolder) -> Self:
+        """Return the task for the range of the project's target."""
+        return cls(project.target_range)
 
     @property
     def n_outputs(self) -> int:
-        """Number of outputs per photo."""
+        """Number of outputs per image."""
         return 1
 
-    def fitted(self, labels: npt.NDArray[np.float64], form: Form | None) -> "Regression":
-        """Return the task with the scale of these training labels, shape (n,)."""
-        return self.with_scale(None if form is None else TargetScale.fit(labels, form))
-
-    def with_scale(self, scale: TargetScale | None) -> "Regression":
+    def with_scale(self, scale: TargetScale | None) -> Self:
         """Return the task with a scale that was fitted before."""
         return replace(self, scale=scale)
 
-    def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """Return what the outputs are to be, shape (n,)."""
+    def codes(self, labels: Array) -> npt.NDArray[np.float32]:
+        """Return labels on the scale, which the outputs are fitted to, shape (n,)."""
         learned = labels if self.scale is None else self.scale.forward(labels)
         return learned.astype(np.float32)
 
@@ -49,21 +59,14 @@ class Regression:
         """Return the codes as a column, float32, shape (n, 1)."""
         return codes[:, None].float()
 
-    def targets(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the targets as they are."""
-        return labels
-
-    def check(self, targets: npt.NDArray[np.float64]) -> None:
-        """Accept every target: reading the table has checked the range."""
-
-    def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def predict(self, logits: Logits) -> Array:
         """Return the clipped outputs in units of the target: shape (..., 1) becomes (...)."""
         outputs = logits[..., 0].astype(np.float64)
         values = outputs if self.scale is None else self.scale.inverse(outputs)
         return values.clip(*self.target_range)
 
-    def constant_logits(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def constant_logits(self, labels: Array) -> Logits:
         """Return the mean target as an output, shape (1,)."""
-        mean = np.array([targets.mean()])
+        mean = np.array([labels.mean()])
         learned = mean if self.scale is None else self.scale.forward(mean, clip=False)
         return learned.astype(np.float32)

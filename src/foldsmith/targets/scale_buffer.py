@@ -5,12 +5,16 @@ device changes them.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
 from foldsmith.targets.scale import TargetScale
+
+if TYPE_CHECKING:  # weights are loaded without the tables that labels come from
+    from foldsmith.targets.task import Task
 
 # Key of the target scale that a snapshot of a fine-tuning may hold beside the weights.
 TARGET_SCALE = "target_scale"
@@ -43,3 +47,16 @@ def take_scale(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Register an empty buffer in a module if the weights to be loaded have a target scale."""
     if TARGET_SCALE in state and TARGET_SCALE not in module.state_dict():
         module.register_buffer(TARGET_SCALE, torch.zeros_like(state[TARGET_SCALE]))
+
+
+def task_kept(task: "Task", model: nn.Module) -> "Task":
+    """Return a task with the target scale that a model stores, if it stores one.
+
+    Args:
+        task: The task of the experiment.
+        model: A model with the weights of a snapshot.
+
+    Raises:
+        OutputError: The scale is damaged.
+    """
+    return task.with_scale(scale_kept(model))

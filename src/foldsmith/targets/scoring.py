@@ -6,27 +6,24 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.errors import ConfigError
-from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.corn import Corn
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.task import Task
 
 
-def class_probabilities(
-    task: str, class_values: Sequence[float], logits: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64] | None:
-    """Return class probabilities, shape (..., n_classes); None if the task knows no classes.
+def probabilities_of(task: Task, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return class probabilities, shape (..., n_classes).
 
     Args:
-        task: Name of the task.
-        class_values: Target value of each class.
+        task: A task with classes.
         logits: Shape (..., n_outputs).
+
+    Raises:
+        ConfigError: The task has none.
     """
-    if task == "multi-class":
-        return MultiClass(tuple(class_values)).probabilities(logits)
-    if task == "corn":
-        return Corn(tuple(class_values)).probabilities(logits)
-    return None
+    probabilities = task.probabilities(logits)
+    if probabilities is None:
+        raise ConfigError(f"the task {task.name} has no class probabilities")
+    return probabilities
 
 
 def predictions_of(
@@ -55,8 +52,8 @@ def mean_prediction(
         logits: Shape (n_models, n, n_outputs).
     """
     first = tasks[0]
-    if isinstance(first, MultiClass) and first.class_names:
-        return first.points(first.probabilities(logits).mean(axis=0))
+    if not first.ordered:
+        return first.points(probabilities_of(first, logits).mean(axis=0))
     mean: npt.NDArray[np.float64] = predictions_of(tasks, logits).mean(axis=0)
     return mean
 
@@ -67,7 +64,7 @@ def check_metric(task: Task, metric: Metric) -> None:
     Raises:
         ConfigError: The metric needs class probabilities and the task has none.
     """
-    if metric.needs == "probabilities" and not isinstance(task, MultiClass | Corn):
+    if metric.needs == "probabilities" and not task.gives_probabilities():
         raise ConfigError(
             f"metric {metric.name}: needs class probabilities, and the task {task.name} gives "
             "none; train as multi-class, or set another eval/metric (as in {type: RMSE})"
@@ -115,6 +112,6 @@ def score_predictions(
     """
     check_metric(task, metric)
     truth = task.targets(labels)
-    if metric.needs == "probabilities" and isinstance(task, MultiClass | Corn):
-        return metric(task.probabilities(logits), truth)
+    if metric.needs == "probabilities":
+        return metric(probabilities_of(task, logits), truth)
     return metric(predictions, truth)

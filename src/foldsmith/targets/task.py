@@ -1,103 +1,186 @@
-"""The supervised tasks: how targets enter the loss and logits become predictions.
+"""The protocol of a supervised task: how targets enter the loss and logits become predictions.
 
-A task learns *labels*, one float64 number per photo: the targets, or a continuous quantity that
-they are a coarse form of. Every task has ``n_outputs``, ``codes`` (labels to the number that a
-batch carries: float32 or a class index), ``encode`` (codes to what the loss takes),
-``fitted`` (the task with the scale of a fold's training labels), ``with_scale``,
-``targets`` (labels to targets), ``check``, ``predict`` (logits to predictions) and
-``constant_logits`` (logits of a photo about which nothing is known).
+A task learns *labels*, one float64 number per image: the target, or a continuous quantity that the
+target is a coarse form of. Each task is a class in a file of its own; ``targets/tasks.py`` lists
+them, and a project's own Python may add more under their names in its ``TYPES``.
 """
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from torch import nn
 
-from foldsmith.config import Globals
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import numbers, targets_of
-from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.corn import Corn
-from foldsmith.targets.label_distribution import LabelDistribution
-from foldsmith.targets.regression import Regression
-from foldsmith.targets.scale_buffer import scale_kept
-from foldsmith.utils.formatting import number_text
+from foldsmith.project.tables import targets_of
+from foldsmith.targets.scale import Form, TargetScale
 
-__all__ = [
-    *("Corn", "LabelDistribution", "MultiClass", "Regression"),
-    *("Task", "create_task", "labels_of", "task_kept"),
-]
+if TYPE_CHECKING:  # neither is needed to name a task, and torch takes seconds
+    import torch
+    from torch import nn
 
-Task = MultiClass | Regression | LabelDistribution | Corn
+    from foldsmith.config.settings import Globals
+
+Array = npt.NDArray[np.float64]
+Logits = npt.NDArray[np.float32]
+
+# Description of a value that a heat map explains.
+VALUE_TEXT = "that move the prediction, up or down"
 
 
-def create_task(settings: Globals, project: ProjectFolder) -> Task:
-    """Return the task that checked ``globals`` name.
+@dataclass(frozen=True)
+class Explained:
+    """The number that a heat map explains.
 
-    Raises:
-        ConfigError: Its classes must be in order and are not.
+    Attributes:
+        of: From outputs, shape (n, n_outputs), to one number per image, shape (n,),
+            differentiable.
+        one_way: Whether only evidence that raises the number counts, as for a class. For a
+            value, evidence that lowers it is as much a part of the prediction.
+        text: Description of the number, for people.
     """
-    if settings.task == "multi-class":
-        return MultiClass(tuple(project.class_values), project.class_names)
-    if project.class_names:
-        raise ConfigError(
-            f"globals/task: {settings.task} needs an order, which the class_names of project.yml "
-            "do not have; take multi-class"
-        )
-    if settings.task == "corn":
-        if sorted(project.class_values) != project.class_values:
-            raise ConfigError("project.yml: class_values: must ascend for globals/task: corn")
-        return Corn(tuple(project.class_values))
-    if settings.task == "regression":
-        return Regression(project.target_range)
-    bins = settings.n_bins, settings.label_sigma, project.target_range
-    continuous = project.settings.continuous
-    if continuous is None or not settings.continuous_target:
-        return LabelDistribution(project.target_range, *bins)
-    return LabelDistribution(
-        *(continuous.range, *bins, continuous.thresholds),
-        piece_targets=tuple(sorted(project.class_values)),
-        column=continuous.column,
-    )
+
+    of: Callable[[torch.Tensor], torch.Tensor]
+    one_way: bool
+    text: str
 
 
-def task_kept(task: Task, model: nn.Module) -> Task:
-    """Return a task with the target scale that a model has learned on, if it keeps one.
+class Task(ABC):
+    """Base class of every supervised task.
 
-    Args:
-        task: The task of the experiment.
-        model: A model with the weights of a snapshot.
+    A new task defines ``name`` and the abstract methods. The other methods have defaults for a
+    task that learns the target as it is and gives no class probabilities.
 
-    Raises:
-        OutputError: The scale is damaged.
+    Attributes:
+        name: Value of ``globals/task``.
+        short_name: Name in the submission files of an ensemble (``avg_cls.csv``); ``name`` if
+            empty.
+        default_loss: Loss for outputs and encoded targets, a name in the registry.
+        learns_numbers: Whether ``globals/target_scale`` applies to the labels.
+        needs_order: Whether the task treats targets as numbers on a scale, which classes with
+            ``class_names`` are not.
+        outputs_target: Whether the only output is the label itself (on its scale). Logits are then
+            not saved beside predictions, and ``globals/head_init`` may be ``ridge``.
+        takes_continuous: Whether ``globals/continuous_target`` applies.
+        scale: Scale of the labels, fitted to the training labels of a fold; None for none.
     """
-    return task.with_scale(scale_kept(model))
 
+    name: ClassVar[str]
+    short_name: ClassVar[str] = ""
+    default_loss: ClassVar[str] = "MSELoss"
+    learns_numbers: ClassVar[bool] = False
+    needs_order: ClassVar[bool] = True
+    outputs_target: ClassVar[bool] = False
+    takes_continuous: ClassVar[bool] = False
+    scale: TargetScale | None = None
 
-def labels_of(task: Task, project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return what a task learns of each row: its label, float64, shape (n,).
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: Globals, project: ProjectFolder) -> Self:
+        """Return the task of an experiment.
 
-    Raises:
-        DataError: The column of the labels is missing, or a label does not lead to the row's
-            target.
-    """
-    targets = targets_of(project, table)
-    if not isinstance(task, LabelDistribution) or not task.thresholds:
-        return targets
-    if task.column not in table:
-        raise DataError(f"{project.settings.train_csv}: no column {task.column!r} (continuous)")
-    labels = numbers(table[task.column]).to_numpy(np.float64, copy=True)
-    task.check(labels)
-    apart = np.diff(np.sort(project.class_values)).min()
-    wrong = np.abs(task.targets(labels) - targets) > 1e-3 * apart
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise DataError(
-            f"{project.settings.train_csv}: id {table[project.settings.id_column].iloc[row]}: "
-            f"{task.column} {number_text(labels[row])} leads to the target "
-            f"{number_text(task.targets(labels)[row])}, but the table has "
-            f"{number_text(targets[row])} ({int(wrong.sum())} such rows); set "
-            "continuous/thresholds in project.yml"
-        )
-    return labels
+        Args:
+            settings: Checked ``globals`` of the experiment.
+            project: Range of the target, class values, class names.
+
+        Raises:
+            ConfigError: The project does not fit the task.
+        """
+
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int:
+        """Number of outputs of a model, per image."""
+
+    @abstractmethod
+    def codes(self, labels: Array) -> npt.NDArray[Any]:
+        """Return the number of each label that a batch carries, float32 or int64, shape (n,)."""
+
+    @abstractmethod
+    def encode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the loss's second argument for codes, shape (n,), on their device."""
+
+    @abstractmethod
+    def predict(self, logits: Logits) -> Array:
+        """Return point predictions in units of the target: shape (..., n_outputs) to (...)."""
+
+    @abstractmethod
+    def constant_logits(self, labels: Array) -> Logits:
+        """Return logits that predict the mean of labels, shape (n_outputs,).
+
+        They stand in for the logits of an image that cannot be read.
+
+        Args:
+            labels: Shape (n,).
+        """
+
+    def probabilities(self, logits: Logits) -> Array | None:
+        """Return class probabilities, shape (..., n_classes); None if the task has none."""
+        return None
+
+    def points(self, probabilities: Array) -> Array:
+        """Return point predictions for class probabilities: (..., n_classes) to (...).
+
+        Raises:
+            ConfigError: The task has no classes.
+        """
+        raise ConfigError(f"the task {self.name} has no class probabilities")
+
+    @classmethod
+    def gives_probabilities(cls) -> bool:
+        """Return whether the task has class probabilities."""
+        return cls.probabilities is not Task.probabilities
+
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """Text of each class, in the order of the probabilities; empty without classes."""
+        return ()
+
+    @property
+    def ordered(self) -> bool:
+        """Whether predictions are numbers whose mean is a prediction too."""
+        return True
+
+    def explained(self) -> Explained:
+        """Return the number that a heat map explains: the first output by default."""
+        return Explained(lambda logits: logits[:, 0], False, VALUE_TEXT)
+
+    def labels(self, project: ProjectFolder, table: pd.DataFrame) -> Array:
+        """Return the label of each row of the fold table, shape (n,).
+
+        Raises:
+            DataError: A label is missing or wrong.
+        """
+        return targets_of(project, table)
+
+    def targets(self, labels: Array) -> Array:
+        """Return the target of each label, shape (n,)."""
+        return labels
+
+    def check(self, labels: Array) -> None:  # noqa: B027 - accepts every label by default
+        """Check labels once, before training; reading the table has checked the target's range.
+
+        Raises:
+            DataError: A label does not fit the task.
+        """
+
+    def fitted(self, labels: Array, form: Form | None) -> Self:
+        """Return the task with a scale that is fitted to training labels, shape (n,)."""
+        return self.with_scale(None if form is None else TargetScale.fit(labels, form))
+
+    def with_scale(self, scale: TargetScale | None) -> Self:
+        """Return the task with a scale that was fitted before; a task without one ignores it."""
+        return self
+
+    def loss(self) -> nn.Module:
+        """Return the default loss."""
+        from foldsmith.targets.losses import TYPES
+
+        loss: nn.Module = TYPES[self.default_loss]()
+        return loss

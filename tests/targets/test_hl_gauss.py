@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldsmith.errors import DataError
-from foldsmith.targets.label_distribution import LabelDistribution
+from foldsmith.targets.hl_gauss import HLGauss
 
-CENTURIES = LabelDistribution(
+CENTURIES = HLGauss(
     (1400.0, 1950.0), 55, 1.0, (0.0, 3.0), (1600.5, 1700.5, 1800.5), (0.0, 1.0, 2.0, 3.0), "year"
 )
 
@@ -18,7 +18,7 @@ def encode(task, *labels):
 
 @given(st.floats(0, 3, width=32), st.integers(2, 80), st.floats(0.5, 4))
 def test_soft_labels_sum_to_one_and_their_expectation_is_the_target(target, n_bins, sigma):
-    task = LabelDistribution((0.0, 3.0), n_bins, sigma, (0.0, 3.0))
+    task = HLGauss((0.0, 3.0), n_bins, sigma, (0.0, 3.0))
     soft = encode(task, target)
     assert soft.shape == (1, task.n_outputs)
     assert (soft >= 0).all()
@@ -29,7 +29,7 @@ def test_soft_labels_sum_to_one_and_their_expectation_is_the_target(target, n_bi
 
 
 def test_bins_cover_the_range_and_what_the_gaussian_needs_beyond():
-    task = LabelDistribution((0.0, 3.0), 30, 1.0, (0.0, 3.0))
+    task = HLGauss((0.0, 3.0), 30, 1.0, (0.0, 3.0))
     assert task.n_outputs == 30 + 2 * 4
     assert task.edges[0] == pytest.approx(-0.4) and task.edges[-1] == pytest.approx(3.4)
     assert task.bin_targets[4] == pytest.approx(0.05)
@@ -50,7 +50,7 @@ def test_a_continuous_label_is_integrated_to_the_target():
 def test_labels_lead_to_their_targets():
     years = np.array([1440, 1600, 1601, 1700, 1701, 1801, 1900], np.float32)
     assert CENTURIES.targets(years).tolist() == [0, 0, 1, 1, 2, 3, 3]
-    plain = LabelDistribution((0.0, 3.0), 8, 0.75, (0.0, 3.0))
+    plain = HLGauss((0.0, 3.0), 8, 0.75, (0.0, 3.0))
     assert plain.targets(np.array([1.5], np.float32)).tolist() == [1.5]
 
 
@@ -61,13 +61,13 @@ def test_what_is_outside_is_named():
 
 
 def test_a_constant_predicts_the_mean():
-    task = LabelDistribution((0.0, 3.0), 24, 0.75, (0.0, 3.0))
+    task = HLGauss((0.0, 3.0), 24, 0.75, (0.0, 3.0))
     targets = np.array([0, 1, 1, 2, 3, 3], np.float32)
     assert task.predict(task.constant_logits(targets)) == pytest.approx(targets.mean(), abs=0.01)
 
 
 def test_the_loss_is_least_at_the_soft_label():
-    task = LabelDistribution((0.0, 3.0), 24, 0.75, (0.0, 3.0))
+    task = HLGauss((0.0, 3.0), 24, 0.75, (0.0, 3.0))
     soft = encode(task, 1.2, 2.9)
     loss = torch.nn.CrossEntropyLoss()
     right = loss(soft.clamp(min=1e-12).log(), soft)

@@ -1,16 +1,26 @@
-"""Learning a target as a distribution over bins."""
+"""HL-Gauss: learning a target as a distribution over bins."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import pandas as pd
 
 from foldsmith.errors import DataError
-from foldsmith.targets.scale import Form, TargetScale
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import numbers, targets_of
+from foldsmith.targets.scale import TargetScale
+from foldsmith.targets.task import VALUE_TEXT, Array, Explained, Logits, Task
 from foldsmith.utils.formatting import number_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from foldsmith.config.settings import Globals
 
 # Standard deviations of the Gaussian that the bins reach beyond the range of the labels: what is
 # cut off there moves an expectation by less than a thousandth of the deviation.
@@ -18,7 +28,7 @@ _MARGIN = 3.5
 
 
 @dataclass(frozen=True)
-class LabelDistribution:
+class HLGauss(Task):
     """A histogram of the label; the prediction is the expectation of the bins' targets.
 
     HL-Gauss: the label becomes a Gaussian around it, integrated over the bins (Imani & White,
@@ -50,20 +60,30 @@ class LabelDistribution:
     piece_targets: tuple[float, ...] = ()
     column: str = "target"
     scale: TargetScale | None = None
-    name: Literal["label-distribution"] = "label-distribution"
 
-    # The form of the target that is learned can be chosen.
-    scales = True
+    name = "hl-gauss"
+    default_loss = "CrossEntropyLoss"
+    learns_numbers = True
+    takes_continuous = True
 
-    def fitted(self, labels: npt.NDArray[np.float64], form: Form | None) -> "LabelDistribution":
-        """Return the task with the scale of these training labels, shape (n,)."""
-        return self.with_scale(None if form is None else TargetScale.fit(labels, form))
+    @classmethod
+    def from_settings(cls, settings: Globals, project: ProjectFolder) -> Self:
+        """Return the task for the target, or for the project's ``continuous`` column."""
+        bins = settings.n_bins, settings.label_sigma, project.target_range
+        continuous = project.settings.continuous
+        if continuous is None or not settings.continuous_target:
+            return cls(project.target_range, *bins)
+        return cls(
+            *(continuous.range, *bins, continuous.thresholds),
+            piece_targets=tuple(sorted(project.class_values)),
+            column=continuous.column,
+        )
 
-    def with_scale(self, scale: TargetScale | None) -> "LabelDistribution":
+    def with_scale(self, scale: TargetScale | None) -> Self:
         """Return the task with a scale that was fitted before."""
         return replace(self, scale=scale)
 
-    def _learned(self, labels: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def _learned(self, labels: npt.ArrayLike) -> Array:
         values = np.asarray(labels, np.float64)
         return values if self.scale is None else self.scale.forward(values)
 
@@ -74,7 +94,7 @@ class LabelDistribution:
         return (low, high) if low < high else (low - 1.0, high + 1.0)
 
     @property
-    def edges(self) -> npt.NDArray[np.float64]:
+    def edges(self) -> Array:
         """Edges of the bins on the scale, ascending, shape (n_outputs + 1,)."""
         low, high = self._ends
         width = (high - low) / self.n_bins
@@ -83,7 +103,7 @@ class LabelDistribution:
         return np.asarray(low + width * steps, np.float64)
 
     @property
-    def bin_targets(self) -> npt.NDArray[np.float64]:
+    def bin_targets(self) -> Array:
         """Mean target of each bin, shape (n_outputs,)."""
         edges = self.edges
         if not self.thresholds:
@@ -93,7 +113,7 @@ class LabelDistribution:
         cuts = np.array([-np.inf, *self._learned(self.thresholds), np.inf])
         overlap = np.minimum(edges[1:, None], cuts[1:]) - np.maximum(edges[:-1, None], cuts[:-1])
         shares = np.clip(overlap, 0, None) / (edges[1:] - edges[:-1])[:, None]
-        targets: npt.NDArray[np.float64] = shares @ np.asarray(self.piece_targets)
+        targets: Array = shares @ np.asarray(self.piece_targets)
         return targets
 
     @property
@@ -101,10 +121,36 @@ class LabelDistribution:
         """Number of logits per photo."""
         return len(self.edges) - 1
 
-    def codes(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def labels(self, project: ProjectFolder, table: pd.DataFrame) -> Array:
+        """Return the label of each row: the target, or the number in the continuous column.
+
+        Raises:
+            DataError: The column is missing, or a label does not lead to the row's target.
+        """
+        targets = targets_of(project, table)
+        if not self.thresholds:
+            return targets
+        if self.column not in table:
+            raise DataError(f"{project.settings.train_csv}: no column {self.column!r} (continuous)")
+        labels = numbers(table[self.column]).to_numpy(np.float64, copy=True)
+        self.check(labels)
+        apart = np.diff(np.sort(project.class_values)).min()
+        wrong = np.abs(self.targets(labels) - targets) > 1e-3 * apart
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(
+                f"{project.settings.train_csv}: id {table[project.settings.id_column].iloc[row]}: "
+                f"{self.column} {number_text(labels[row])} leads to the target "
+                f"{number_text(self.targets(labels)[row])}, but the table has "
+                f"{number_text(targets[row])} ({int(wrong.sum())} such rows); set "
+                "continuous/thresholds in project.yml"
+            )
+        return labels
+
+    def codes(self, labels: Array) -> npt.NDArray[np.float32]:
         """Return where each label lies, in bins from the lower end of the range, shape (n,)."""
         low, high = self._ends
-        codes: npt.NDArray[np.float64] = (self._learned(labels) - low) / (high - low) * self.n_bins
+        codes: Array = (self._learned(labels) - low) / (high - low) * self.n_bins
         return codes.clip(0, self.n_bins).astype(np.float32)
 
     def encode(self, codes: torch.Tensor) -> torch.Tensor:
@@ -113,27 +159,29 @@ class LabelDistribution:
         Args:
             codes: As :meth:`codes` returns them.
         """
+        import torch
+
         beyond = math.ceil(_MARGIN * self.sigma)
         edges = torch.arange(-beyond, self.n_bins + beyond + 1, device=codes.device)
         below: torch.Tensor = torch.special.ndtr((edges - codes.float()[:, None]) / self.sigma)
         inside = below.diff(dim=1)
         return inside / inside.sum(dim=1, keepdim=True)
 
-    def targets(self, labels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def targets(self, labels: Array) -> Array:
         """Return the target of each label, shape (n,)."""
         if not self.thresholds:
             return labels
         pieces = np.searchsorted(np.asarray(self.thresholds), labels, side="left")
         return np.asarray(self.piece_targets, np.float64)[pieces]
 
-    def check(self, targets: npt.NDArray[np.float64]) -> None:
-        """Make sure that labels are within their range, once, before training.
+    def check(self, labels: Array) -> None:
+        """Check that labels are within their range.
 
         Raises:
             DataError: One is not, or is no number.
         """
         low, high = self.label_range
-        outside = ~((targets >= low) & (targets <= high))
+        outside = ~((labels >= low) & (labels <= high))
         if outside.any():
             raise DataError(
                 f"column {self.column}: {outside.sum()} values are no number or outside "
@@ -141,7 +189,7 @@ class LabelDistribution:
                 f"{int(outside.argmax()) + 1}; see project.yml"
             )
 
-    def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def predict(self, logits: Logits) -> Array:
         """Return the expectation of the softmax over the bins' targets, within the range.
 
         Args:
@@ -155,11 +203,26 @@ class LabelDistribution:
             return np.full(logits.shape[:-1], target)
         weights = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
         expectation = weights @ self.bin_targets / weights.sum(axis=-1)
-        clipped: npt.NDArray[np.float64] = np.clip(expectation, *self.target_range)
+        clipped: Array = np.clip(expectation, *self.target_range)
         return clipped
 
-    def constant_logits(self, targets: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def constant_logits(self, labels: Array) -> Logits:
         """Return the log of the labels' mean distribution, shape (n_outputs,)."""
-        mean = self.encode(torch.from_numpy(self.codes(targets))).double().mean(dim=0).numpy()
-        logits: npt.NDArray[np.float32] = np.log(np.maximum(mean, 1e-12)).astype(np.float32)
+        import torch
+
+        mean = self.encode(torch.from_numpy(self.codes(labels))).double().mean(dim=0).numpy()
+        logits: Logits = np.log(np.maximum(mean, 1e-12)).astype(np.float32)
         return logits
+
+    def explained(self) -> Explained:
+        """Return the expectation of the bins' targets."""
+        import torch
+
+        # Distances from their middle: in float32 large targets would lose their differences.
+        middle = float(self.bin_targets.mean())
+        distances = torch.from_numpy(self.bin_targets - middle).float()
+        return Explained(
+            lambda logits: logits.softmax(dim=1) @ distances.to(logits.device) + middle,
+            False,
+            VALUE_TEXT,
+        )
