@@ -1,4 +1,4 @@
-"""A contact sheet: what the augmentations make of real photos."""
+"""A contact sheet of real photos and their augmentations."""
 
 from typing import Any
 

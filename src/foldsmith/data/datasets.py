@@ -29,11 +29,11 @@ from foldsmith.utils.path_list import Paths
 
 
 class Batch(NamedTuple):
-    """What a loader yields.
+    """A batch of a loader.
 
     Attributes:
-        views: One tensor per view, shape (n, 3, H, W), channels_last; uint8 if the dataset's
-            normalisation is left to the device, else what the transforms give.
+        views: One tensor per view, shape (n, 3, H, W), channels_last; uint8 if the device
+            normalises, else the dtype of the transforms.
         targets: The codes that the loss is computed from, shape (n,): float32 or int64; NaN
             where a photo has no target.
         rows: Row of each photo in its table, int64, shape (n,).
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """What a loader yields if the views are made on the device: photos, and what was drawn.
+    """A batch of a loader whose views are made on the device: photos, and drawn random numbers.
 
     Attributes:
         images: uint8, shape (n, H, W, 3), each photo in the upper left corner; None if the
@@ -79,8 +79,8 @@ class View(NamedTuple):
     """How one view of a photo is made.
 
     Attributes:
-        augment: What is done to a photo each time.
-        normalize: What is left to do to a batch on its device; None if nothing is.
+        augment: Transforms that are applied to a photo in every epoch.
+        normalize: Normalisation of a batch on its device; None if there is none.
     """
 
     augment: Compose
@@ -109,8 +109,8 @@ class PhotoSource(Protocol):
 class PhotoDataset(Dataset[Batch | DrawnBatch]):
     """Photos with transforms; every sample draws from a random stream of its own.
 
-    A sample's key is (epoch, index): its augmentation depends on (seed, epoch, index) alone,
-    not on workers, batch size or what was drawn before.
+    A sample's key is (epoch, index): its augmentation depends on (seed, epoch, index) alone, not
+    on workers, batch size or earlier random numbers.
 
     Args:
         images: Where decoded photos come from.
@@ -122,8 +122,8 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         seed: Seed of the random streams.
         n_views: Independently augmented views per photo.
         n_local: Further views made by ``local_transforms`` (multi-crop).
-        local_transforms: Steps of the further views; those that run once per photo must be
-            those of ``transforms``.
+        local_transforms: Steps of the further views; the steps that run once per photo must equal
+            those in ``transforms``.
         label: Name in the progress bar while decoding.
 
     Attributes:
@@ -131,10 +131,10 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         paths: The photos' files.
         photos: The photos as their stored transforms leave them.
         targets: Target of each photo, float64, shape (n,); NaN if there is none.
-        codes: What a task learns of each photo (``Task.codes`` of its target), shape (n,); the
-            targets until a training sets them.
-        drawing: Whether batches are :class:`DrawnBatch`: what the transforms have drawn
-            instead of what they do.
+        codes: Encoded target of each photo (``Task.codes``), shape (n,); the target itself until a
+            training sets it.
+        drawing: Whether batches are :class:`DrawnBatch`, with the drawn numbers in the place of
+            transformed images.
         with_images: Whether those hold the photos.
     """
 
@@ -254,7 +254,7 @@ def stored_head(transforms: Sequence[Transform]) -> Compose:
 
 
 def check_transforms(transforms: Sequence[Transform]) -> None:
-    """Make sure that a list of transforms ends in what a model takes.
+    """Check that a list of transforms ends in the input of a model.
 
     Raises:
         ConfigError: It is empty, or its last transform is one of the package's and leaves bytes.
@@ -275,7 +275,7 @@ def check_transforms(transforms: Sequence[Transform]) -> None:
 
 
 def _split(transforms: Sequence[Transform]) -> tuple[Compose, View]:
-    """Split transforms into what is done once per photo and what makes a view."""
+    """Split transforms into those that run once per photo and those that make a view."""
     steps = list(transforms)
     last = steps[-1] if steps else None
     normalize = last if isinstance(last, Normalize) else None
@@ -323,7 +323,7 @@ def labelled_photos(
 def test_photos(
     project: ProjectFolder, images: PhotoStore, transforms: list[Transform], seed: int = 0
 ) -> PhotoDataset:
-    """The photos to predict, in the order of the test table, less those that are unreadable.
+    """The photos to predict, in the order of the test table, without unreadable ones.
 
     Args:
         project: The project.

@@ -1,4 +1,4 @@
-"""What the bytes of an image file contain: JPEG scans, TIFF tags, the names of other formats."""
+"""Inspect the bytes of an image file: JPEG scans, TIFF tags, the names of other formats."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""The folds of a project, and what is shown of them."""
+"""The folds of a project, and their summary."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Split:
 
     Attributes:
         folds: Fold of each row, 0..n_splits-1, int64, shape (n,).
-        how: Who has made the folds, as a line of text.
+        how: Origin of the folds, as a line of text.
     """
 
     folds: npt.NDArray[np.int64]

@@ -39,8 +39,7 @@ _Values = npt.NDArray[Any]
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # Entropy-coded bytes that take the place of a JPEG's end marker. Without the marker, libjpeg fails
-# when it runs out of data, in place of filling what is missing with grey. It reads up to 8 bytes
-# ahead.
+# when it runs out of data and does not fill the rest with grey. It reads up to 8 bytes ahead.
 _FILLER = bytes((0x55, 0xAA, 0x33, 0xCC, 0x5A, 0xA5, 0x3C, 0xC3, 0x96, 0x69, 0x0F, 0xF0))
 
 
@@ -64,7 +63,7 @@ def decode(path: Path, intensity: IntensityRange | None = None) -> Image:
 
 
 class FileRead(NamedTuple):
-    """What reading a file tells of it, for :meth:`FileHashes.remember`.
+    """State of a file when it was read, for :meth:`FileHashes.remember`.
 
     Attributes:
         status: From before it was read.
@@ -82,7 +81,7 @@ def read_bytes(path: Path) -> tuple[npt.NDArray[np.uint8], FileRead]:
         path: The file.
 
     Returns:
-        The content, uint8, shape (size,), and what is to be remembered of the file.
+        The content, uint8, shape (size,), and the state of the file.
 
     Raises:
         DataError: The file is missing or cannot be read.
@@ -107,7 +106,7 @@ def _content(path: Path) -> npt.NDArray[np.uint8]:
 
 
 class Decoded(NamedTuple):
-    """An image and what was found on the way.
+    """An image and properties of its file.
 
     Attributes:
         image: RGB, uint8, shape (H, W, 3).
@@ -130,7 +129,7 @@ def decode_bytes(
 def decode_fully(
     data: npt.NDArray[np.uint8], path: Path, intensity: IntensityRange | None = None
 ) -> Decoded:
-    """Decode the content of a file as :func:`decode` does, and return what it found too."""
+    """Decode the content of a file like :func:`decode`, and return properties of the file too."""
     values = _values_of(data, path)
     image = as_bytes(values, path, intensity)
     deep = None
@@ -155,7 +154,7 @@ def as_bytes(values: _Values, name: object, intensity: IntensityRange | None) ->
     """Return values as RGB of 8 bits.
 
     Args:
-        values: Grey or RGB, shape (H, W) or (H, W, 3). What is not uint8 is scaled.
+        values: Grey or RGB, shape (H, W) or (H, W, 3). Other dtypes than uint8 are scaled.
         name: Name of the image, for errors.
         intensity: The scale.
 

@@ -48,8 +48,8 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     Each of several processes (:mod:`foldsmith.distributed.process_group`) gets the keys of its
     share of every batch.
 
-    The epoch travels inside the keys, so that workers which live through many epochs know
-    it, and a run that is resumed at an epoch sees what the uninterrupted one saw.
+    The keys contain the epoch, so that persistent workers get it, and a run resumed at an epoch
+    gets the same samples as an uninterrupted one.
 
     Args:
         n: Number of photos.
@@ -126,15 +126,15 @@ class PhotoLoader:
         seed: Seed of the order.
         pin_memory: Page-locked batches, which copy to a CUDA device while it computes.
         window: Photos among which a new order is random, at least a batch; null: all of them. For
-            photos that are larger than memory: what is read then lies in a few stretches of the
-            data, see :func:`foldsmith.data.epoch_order.epoch_order`. A training with
+            photos that are larger than memory: reads then come from a few regions of the data, see
+            :func:`foldsmith.data.epoch_order.epoch_order`. A training with
             another window is stale.
         device: Where the model computes; the CPU if null.
 
     Attributes:
         dataset: The photos.
         sampler: The order.
-        on_device: What is left to do to its batches on the device.
+        on_device: Transforms of its batches on the device.
         num_workers: Number of processes.
 
     Raises:
@@ -224,7 +224,7 @@ class PhotoLoader:
         try:
             yield from self._loader
         except DataError as error:
-            # torch wraps a worker's error into its traceback; the last line is what it said.
+            # torch wraps a worker's error into its traceback; the last line is the error's message.
             last = str(error).strip().splitlines()[-1]
             raise DataError(last.removeprefix("foldsmith.errors.DataError: ")) from None
         except OSError as error:
@@ -283,8 +283,8 @@ def worker_errors() -> Iterator[None]:
 
 
 def _death_of_a_worker(error: Exception) -> FoldsmithError:
-    # torch would say it again at the end of each of the other processes, wherever the main one is
-    # then: while an object is deleted that is a traceback which nobody can catch.
+    # torch would repeat the error at the end of each other process, wherever the main process is
+    # then. While an object is deleted, such a traceback cannot be caught.
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     codes = [worker.exitcode for it in _iterators(error) for worker in it._workers]
@@ -337,8 +337,8 @@ def _start_worker(_: int) -> None:
     # Ctrl-C reaches the whole group of processes; only the main one should answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # A thread of multiprocessing hands batches over, and prints a traceback when the main process
-    # ends meanwhile; what there is to say of that, the main process says.
+    # A thread of multiprocessing hands batches over, and prints a traceback if the main process
+    # ends meanwhile. The main process reports its own end.
     sys.excepthook = _tell_unless_hung_up
     # A batch that cannot be handed over would be lost, and the main process wait for it forever.
     queues.Queue._on_queue_feeder_error = staticmethod(_end_without_handing_over)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Photos that belong to no table: files and folders that somebody names, images in memory."""
+"""Photos outside the tables: given files and folders, images in memory."""
 
 import glob
 import sys
@@ -15,7 +15,7 @@ from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, one_line
 from foldsmith.project.image_files import LISTED_SUFFIXES, LeftOut, walk_images
 
-# Transforms take a generator, but those that run once per photo draw nothing from it.
+# Transforms need a generator, but transforms that run once per photo do not use it.
 _UNUSED = np.random.default_rng(0)
 
 
@@ -63,7 +63,7 @@ def pixels_of(image: Any, name: str, intensity: IntensityRange | None = None) ->
     Args:
         image: Path of a photo, uint8 RGB array of shape (H, W, 3), or PIL image, whose EXIF
             orientation is applied. With a scale also deeper ones, and arrays of shape (H, W).
-        name: What an image in memory is called in errors.
+        name: Name of an image in memory, for errors.
         intensity: Scale of images with more than 8 bits per channel.
 
     Returns:
@@ -140,10 +140,10 @@ class PhotosAtHand:
     for all datasets that are made of it.
 
     Args:
-        heads: What is done to each photo once; each gives a version.
+        heads: Transforms that run once per photo; each gives a version.
 
     Attributes:
-        n_bytes: What the versions take.
+        n_bytes: Size of the versions.
     """
 
     def __init__(self, heads: Sequence[Compose]) -> None:

@@ -100,7 +100,7 @@ def near_duplicates(
     rows = np.arange(len(hashes)) if rows is None else rows
     different, hash_of = np.unique(hashes[rows], return_inverse=True)
     near = near_pairs(different, HASH_DISTANCE)[["first", "second"]].to_numpy()
-    # Photos of each hash, less those that were reached already.
+    # Photos of each hash that were not reached yet.
     left = np.split(
         np.argsort(hash_of, kind="stable"), np.cumsum(np.bincount(hash_of, minlength=1))[:-1]
     )
@@ -131,7 +131,7 @@ def near_duplicates(
 
 
 def _neighbours(pairs: npt.NDArray[np.int64], n: int) -> Callable[[int], list[int]]:
-    """Return a function from one of n things to those that pairs link with it."""
+    """Return a function from one of n things to the things that pairs link with it."""
     both = np.concatenate([pairs, pairs[:, ::-1]])
     both = both[np.argsort(both[:, 0], kind="stable")]
     starts = np.searchsorted(both[:, 0], np.arange(n + 1))

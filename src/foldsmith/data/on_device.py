@@ -1,4 +1,4 @@
-"""What is left to do to a loader's batches on the device: normalising, or making the views."""
+"""Transforms of a loader's batches on the device: normalising, or making the views."""
 
 import numpy as np
 import numpy.typing as npt

@@ -14,7 +14,7 @@ R = TypeVar("R")
 # Items handed out at a time: one by one, small photos take a third longer.
 _CHUNK = 16
 
-# Chunks under way: results that nobody has taken yet must not fill the memory.
+# Chunks in progress: finished results that are waiting must not fill the memory.
 _AHEAD = 4
 
 

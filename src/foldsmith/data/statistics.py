@@ -37,11 +37,11 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """What one pass over the photos finds out.
+    """Results of one pass over the photos.
 
     Attributes:
         table: :data:`COLUMNS` of each photo, NaN where one cannot be read.
-        problems: What is wrong with each photo; None for a good one.
+        problems: Problem of each photo; None for a good one.
         hashes: Perceptual hashes, uint64, shape (n,).
         thumbnails: Gives the tiny copies of some of the photos by their positions, shape (k,):
             uint8, shape (k, 16, 16, 3). Photos that cannot be read have none.
@@ -66,7 +66,7 @@ class PhotoFacts:
 
 
 class _Photo(NamedTuple):
-    """What is found out about one photo; without values if they are known."""
+    """Measurements of one photo; without values if they are stored already."""
 
     file: FileRead | None = None
     problem: DataError | None = None
@@ -93,8 +93,8 @@ def photo_facts(
         paths: The photos.
         file_hashes: Takes the hash of each file's content.
         writer: Takes the decoded photos.
-        kept: Takes what is found out. A photo that it knows by content, and the store too, is not
-            decoded, and not even read if its file is as it was.
+        kept: Stores the measurements. A photo whose content has an entry here and in the store is
+            not decoded, and not even read if its file is unchanged.
         intensity: Scale of images with more than 8 bits per channel.
     """
     paths = Paths.of(paths)
@@ -166,7 +166,7 @@ def intensity_problem(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -
     Args:
         project: The project.
         paths: The images.
-        facts: What was found out about them.
+        facts: Their measurements.
     """
     deep = paths.take(np.flatnonzero(facts.unscaled))
     if not len(deep):
@@ -185,7 +185,7 @@ def channel_statistics(table: pd.DataFrame) -> pd.DataFrame:
     """Pool the statistics of photos into those of all their pixels.
 
     The standard deviation is that of the pixels: the mean square of all pixels less the
-    square of the mean. It is larger than the spread of the photos' means, which leaves out
+    square of the mean. It is larger than the standard deviation of the photos' means, which ignores
     how much a photo varies within itself.
 
     Args:
@@ -230,7 +230,7 @@ def read_channel_statistics(project: ProjectFolder, row: str) -> list[float]:
         row: ``mean_norm``, ``std_norm``, ``mean_norm_train``, ...
 
     Raises:
-        DataError: ``preprocess`` has not been run, or there is no such row.
+        DataError: ``preprocess`` has not been run, or the row is missing.
     """
     path = project.data_dir / STATS_BY_DATA
     if not path.is_file():

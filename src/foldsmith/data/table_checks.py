@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def table_problems(project: ProjectFolder, meta_files: Iterable[str | None] = ()) -> list[str]:
-    """Return what is wrong with the train and test tables and the sample submission.
+    """Return the problems of the train and test tables and the sample submission.
 
     Args:
         project: The project.
-        meta_files: Further fold tables, relative to the project folder; those that are None
-            (what preprocess writes) are left out.
+        meta_files: Further fold tables, relative to the project folder; None (the one that
+            preprocess writes) is skipped.
 
     Returns:
         One line per problem, each naming its file; empty if all is well.

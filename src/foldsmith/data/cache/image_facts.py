@@ -91,13 +91,13 @@ class KeptFacts:
 
     @property
     def values(self) -> npt.NDArray[np.float64]:
-        """Size, means and standard deviations, shape (rows, 8); of what was flushed."""
+        """Size, means and standard deviations of the flushed rows, shape (rows, 8)."""
         self._values = [np.concatenate(self._values)]
         return self._values[0]
 
     @property
     def hashes(self) -> npt.NDArray[np.uint64]:
-        """Perceptual hashes, uint64, shape (rows,); of what was flushed."""
+        """Perceptual hashes of the flushed rows, uint64, shape (rows,)."""
         self._hashes = [np.concatenate(self._hashes)]
         return self._hashes[0]
 
@@ -109,7 +109,7 @@ class KeptFacts:
 
     @property
     def more(self) -> npt.NDArray[np.bool_]:
-        """Whether there are further pages or frames, shape (rows,); of what was flushed."""
+        """Whether the flushed rows have further pages or frames, shape (rows,)."""
         self._more = [np.concatenate(self._more)]
         return self._more[0]
 
@@ -139,7 +139,7 @@ class KeptFacts:
         return row
 
     def flush(self) -> None:
-        """Write what was added."""
+        """Write the added rows."""
         if not self._new:
             return
         rows = np.empty(len(self._new), _ROW)

@@ -51,9 +51,10 @@ class PhotoStore:
     The pixels lie one photo after another, each in its own size, in shards
     (``shard_00000.bin``, uint8) with an index each (``shard_00000.npz``: ``keys``, uint8,
     shape (n, 40); ``sizes``, int64, shape (n, 2), height and width; ``checksums``, uint32, shape
-    (n,), the CRC-32 of the pixels of each, verified when they are first read). A photo is known
-    by the content of its file and by what was done to it, so that a changed file is decoded anew,
-    and a photo that the transforms leave as it is lies there once for all of them. Shards are
+    (n,), the CRC-32 of the pixels of each, verified when they are first read). The key of a photo
+    contains the hash of its file and the transforms that were applied, so that a changed file is
+    decoded again, and a photo that the transforms do not change is stored once for all of them.
+    Shards are
     only ever added, each renamed into place when whole. The folder may be deleted whenever
     nothing runs.
 
@@ -73,7 +74,7 @@ class PhotoStore:
         self.intensity = intensity
 
     def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "Photos":
-        """Return photos; those that the store lacks are decoded into it, on all cores.
+        """Return photos; missing ones are decoded into the store on all cores.
 
         Args:
             paths: The photos.
@@ -226,7 +227,7 @@ class StoreWriter:
         return all(self._index.has(digest, _named(head), head) for head in self.heads)
 
     def versions(self, digest: str, image: Image) -> list[tuple[bytes, Image]]:
-        """Return what the store lacks of a photo, to be added; called on all cores."""
+        """Return the versions of a photo that the store lacks; called on all cores."""
         content = bytes.fromhex(digest)
         return [
             (content + key, _apply(head, image))
@@ -413,7 +414,7 @@ def _apply(head: Compose, image: Image) -> Image:
 
 
 def _head_key(head: Compose, image: Image) -> bytes:
-    """Return the part of a key that says what a head does to this photo."""
+    """Return the part of a photo's key that identifies the transforms applied to it."""
     return bytes(HEAD) if head.keeps(image.shape[0], image.shape[1]) else _named(head)
 
 

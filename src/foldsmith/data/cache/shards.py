@@ -1,4 +1,4 @@
-"""The files of a photo store: pixels in shards, and what is in them."""
+"""The files of a photo store: pixels in shards, with an index each."""
 
 import mmap
 from collections import OrderedDict
@@ -13,15 +13,15 @@ from foldsmith.data.images import Image
 from foldsmith.data.transforms import Compose
 from foldsmith.utils.key_index import KeyTable
 
-# Bytes of a key: SHA-256 of the file, then what was done to the photo (0: nothing).
+# Bytes of a key: SHA-256 of the file, then the applied transforms (0: none).
 DIGEST, HEAD = 32, 8
 
 # Shards that a process maps at a time: each holds a file open, of which a system may allow a
 # thousand.
 _MAPPED = 256
 
-# Bytes that are mapped before all of them are let go of. The system maps pages around each that
-# is asked for: 64 KiB, beside what is read.
+# Mapped bytes after which all pages are released. The system maps 64 KiB around each page that is
+# read.
 _HELD, _AROUND = 128 * 2**20, 2**16
 
 
@@ -62,7 +62,7 @@ class ShardIndex:
 
         Args:
             digests: SHA-256 of their files, uint8, shape (n, 32).
-            head_key: What a key has of the head.
+            head_key: The part of the keys that identifies the applied transforms.
             head: The head.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What a transform is, and running several."""
+"""The base classes of transforms, and chains of transforms."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ INTERPOLATIONS = {
 }
 
 
-# What a transform has drawn for one image: plain numbers, which travel between processes.
+# Random numbers that a transform has drawn for one image: plain numbers, sent between processes.
 Drawn = Any
 
 
 class Transform(ABC):
-    """From image to image, in two parts: what is drawn, and what is done with it.
+    """A function from image to image, in two parts: drawing random numbers, and applying them.
 
     An image is RGB, uint8, shape (H, W, 3); it is never changed in place, since it may be
     shared between workers. Only ``Normalize`` returns another dtype. Drawing takes every random
-    number from the generator that is passed in; doing is a function of the image and of what
-    was drawn, for one image on the CPU (:meth:`apply`) or, where a transform has it, for a
+    number from the given generator. Applying is a function of the image and of the drawn numbers,
+    for one image on the CPU (:meth:`apply`) or, if a transform supports it, for a
     batch on any device (:meth:`apply_batch`).
 
     Attributes:
@@ -52,7 +52,7 @@ class Transform(ABC):
 
     @abstractmethod
     def apply(self, image: Image, drawn: Drawn) -> Image:
-        """Do to an image what was drawn for it."""
+        """Apply the numbers drawn for an image to it."""
 
     def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
         """Return the height and width of the result, in px."""
@@ -64,11 +64,11 @@ class Transform(ABC):
 
     @property
     def batched(self) -> bool:
-        """Whether the transform has :meth:`apply_batch`, and not merely that of another."""
+        """Whether the class itself defines :meth:`apply_batch`."""
         return _written_for(type(self), "apply_batch", "apply") is not Transform
 
     def apply_batch(self, pixels: Pixels, drawn: Sequence[Drawn]) -> Pixels:
-        """Do to a batch of images, on their device, what was drawn for each of them.
+        """Apply the numbers drawn for each image to a batch on its device.
 
         Args:
             pixels: n images.
@@ -121,7 +121,7 @@ class RandomTransform(Transform):
 
     @property
     def batched(self) -> bool:
-        """Whether the transform has :meth:`change_batch`, and not merely that of another."""
+        """Whether the class itself defines :meth:`change_batch`."""
         return _written_for(type(self), "change_batch", "change") is not RandomTransform
 
     @abstractmethod
@@ -156,7 +156,7 @@ class Compose:
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[Drawn]:
         """Draw what each transform does to an image of height x width px.
 
-        The numbers are those that calling it would draw from the same generator.
+        A call with the same generator would draw the same numbers.
         """
         drawn = []
         for transform in self.transforms:
@@ -165,7 +165,7 @@ class Compose:
         return drawn
 
     def apply_batch(self, pixels: Pixels, drawn: Sequence[Sequence[Drawn]]) -> Pixels:
-        """Do to a batch of images what was drawn for each of them.
+        """Apply the numbers drawn for each image to a batch.
 
         Args:
             pixels: n images.
@@ -263,7 +263,7 @@ def check_range(name: str, value: Sequence[float], low: float, high: float = flo
 
 
 def choice(name: str, value: str, accepted: dict[str, int]) -> int:
-    """Return what a word stands for, or raise a ValueError that lists the accepted words."""
+    """Return the value of a word, or raise a ValueError that lists the accepted words."""
     if value not in accepted:
         raise ValueError(f"{name}: {value!r} is none of {', '.join(accepted)}")
     return accepted[value]

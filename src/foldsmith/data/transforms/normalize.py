@@ -1,4 +1,4 @@
-"""From 0..255 to what a network takes."""
+"""Normalise images from 0..255 to the input of a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Normalize(Transform):
         object.__setattr__(self, "_shift", shift.astype(np.float32))
 
     def constants(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what a batch of shape (n, 3, H, W) is multiplied with, and what is added."""
+        """Return the factor and the offset for a batch of shape (n, 3, H, W)."""
         scale, shift = (
             torch.from_numpy(values).view(1, -1, 1, 1).to(device)
             for values in (self._scale, self._shift)  # type: ignore[attr-defined]

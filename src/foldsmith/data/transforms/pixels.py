@@ -148,7 +148,7 @@ def to_bytes(values: torch.Tensor) -> torch.Tensor:
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Bring a small array to a device, without waiting for what the device is doing."""
+    """Copy a small array to a device without waiting for the device."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type != "cuda":
         return tensor.to(device)

@@ -233,7 +233,7 @@ class CenterCrop(Transform):
         check_size("width", self.width)
 
     def apply(self, image: Image, drawn: Drawn) -> Image:
-        """Return the centre; what the image lacks is left out."""
+        """Return the centre of the image, at most the whole image."""
         top = max(0, round((image.shape[0] - self.height) / 2))
         left = max(0, round((image.shape[1] - self.width) / 2))
         return image[top : top + self.height, left : left + self.width]
