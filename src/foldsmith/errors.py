@@ -1,9 +1,9 @@
-"""The exceptions that are meant for people (one clear line, no traceback), and that of signals."""
+"""Exceptions for people (one clear line, no traceback), and the exception of a signal."""
 
 import errno
 
-# What the system answers if a file system cannot do something: that of Google Drive, for instance,
-# has neither links nor locks.
+# Error numbers of an unsupported operation of a file system. Google Drive, for example, has
+# neither links nor locks.
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -36,7 +36,7 @@ class OutputError(FoldsmithError):
 
 
 class TrainingError(FoldsmithError):
-    """One training cannot go on (its loss is no number, say); others may."""
+    """One training cannot continue, for example after a NaN loss; others may."""
 
 
 class Stopped(BaseException):

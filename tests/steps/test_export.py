@@ -106,7 +106,7 @@ def test_files_that_are_gone_or_changed(pretrained, tmp_path):
     ):
         kept = path.read_bytes()
         path.write_bytes(kept + b"\n")
-        with pytest.raises(OutputError, match=f"{path.name}: is not what the run had"):
+        with pytest.raises(OutputError, match=f"{path.name}: differs from the run's file"):
             export(pretrained / "output/000", tmp_path / "new", pick=1)
         path.unlink()
         with pytest.raises(OutputError, match=f"{path.name}: no such file; put it back"):

@@ -405,9 +405,17 @@ def damage(path):
     ("file", "act", "message"),
     [
         ("output/100/last_model_fold1.pth", delete, "no such file; put it back, or run"),
-        ("output/200/last_model_fold0.pth", damage, "is not what the test photos were predicted"),
+        (
+            "output/200/last_model_fold0.pth",
+            damage,
+            "differs from the file that predicted the test photos",
+        ),
         ("output/300/head_fold1.safetensors", delete, "no such file; put it back.*train --resume"),
-        ("output/300/head_fold0.safetensors", damage, "is not what the test photos were predicted"),
+        (
+            "output/300/head_fold0.safetensors",
+            damage,
+            "differs from the file that predicted the test photos",
+        ),
         (BACKBONE, delete, "no such file.*run the stage that makes it first"),
         (BACKBONE, damage, "from other inputs than today's .*backbone_epoch_1.pth"),
         ("input/stats_by_data.csv", damage, "from other inputs than today's .*stats_by_data"),

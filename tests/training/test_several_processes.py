@@ -361,7 +361,7 @@ def test_what_is_planted_in_the_store_is_not_executed(project, tmp_path, word):
     assert result.returncode == 2 and "Traceback" not in result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "foldsmith" in line]
     assert line.startswith("foldsmith: error: rank 1 on ")
-    assert "'word1' in the store of this training's processes was not left by them" in line
+    assert "'word1' in the store of this training's processes was not written by them" in line
 
 
 def test_words_are_plain_data(monkeypatch):

@@ -1,4 +1,4 @@
-"""What the processes of a training compute together, so that it is what one alone would compute.
+"""Collective operations of a training's processes, with the results of a single process.
 
 Each process has its share of a batch. What its model gives of it is gathered from all of them
 (:func:`gathered`) before the loss, so that every process has the loss of the whole batch, whatever
@@ -48,7 +48,7 @@ def gathered(tensor: torch.Tensor, counts: Sequence[int] | None = None) -> torch
         counts: Rows of each process; those of :func:`batch_of` if None.
 
     Returns:
-        Shape (n, ...); its gradient is that of all processes' losses together.
+        Shape (n, ...); its gradient is the gradient of the sum of all processes' losses.
     """
     if process_group.alone():
         return tensor
@@ -64,7 +64,7 @@ def own(rows: torch.Tensor) -> torch.Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Make the gradients of a whole batch out of those that each process has.
+    """Sum the gradients of all processes into the gradients of the whole batch.
 
     Args:
         parameters: Those with a gradient have one in every process.
@@ -123,7 +123,7 @@ def same_weights(model: M) -> M:
 class HostSyncBatchNorm(nn.SyncBatchNorm):
     """BatchNorm over all processes' photos on CPUs, which torch's refuses to do.
 
-    Its state is that of torch's BatchNorm.
+    Its state dict equals that of torch's BatchNorm.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

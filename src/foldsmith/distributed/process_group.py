@@ -1,8 +1,8 @@
-"""The processes of one training: which one this is, and what the main one tells the others.
+"""The processes of one training: the rank of this one, and messages from rank 0 to the others.
 
-``torchrun`` starts them and sets their environment (``RANK``, ``WORLD_SIZE``, ...). Each does the
-same with its share of every batch; the main one, rank 0, alone writes and prints. What is computed
-together is in :mod:`foldsmith.distributed.collectives`.
+``torchrun`` starts them and sets their environment (``RANK``, ``WORLD_SIZE``, ...). Each computes
+its share of every batch; only the main process, rank 0, writes and prints. Collective operations
+are in :mod:`foldsmith.distributed.collectives`.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ _WORD_S = timedelta(days=2)
 # A collective operation takes milliseconds; between two of them the main process writes snapshots.
 _COLLECTIVE_S = timedelta(minutes=30)
 
-# Who ends because another one has, waits so long: torchrun names the first one to end.
+# Grace period before a process exits because a peer failed: torchrun names the first process that
+# ended.
 _GRACE_S = 3.0
 
 # What gloo and NCCL say when a process at the other end is gone.
@@ -102,10 +103,10 @@ def name() -> str:
 
 
 def started_by() -> list[str]:
-    """Return what has started these processes, on each machine: torchrun's own processes.
+    """Return the parent processes of this training on each machine: torchrun's own processes.
 
-    Those that torchrun starts anew, after one has died, have at least one of them in common with
-    those before.
+    Processes that torchrun restarts after a failure share at least one parent with the earlier
+    ones.
     """
     return [] if _world is None else _world.started_by
 
@@ -178,7 +179,7 @@ def joined(even_alone: bool = False) -> Iterator[None]:
         dist.destroy_process_group()
     except FoldsmithError as error:
         if not is_main():
-            # What stops all of them, as a loss that is no number, the main one says.
+            # The main process reports an error that stops all processes, such as a NaN loss.
             error.told = error.told or isinstance(error, TrainingError)
             error.args = (f"{name()}: {error}",)
         if error.told:
@@ -229,7 +230,7 @@ def _meet(store: "Store", number: int, n: int) -> tuple[str, list[str]]:
 
 
 def _left(store: "Store", key: str) -> Any:
-    """Return what was left in the store under a key; None if nothing was."""
+    """Return the value of a key in the store; None if there is none."""
     return _read(store, key) if store.check([key]) else None
 
 
@@ -250,8 +251,8 @@ def _read(store: "Store", key: str) -> Any:
 
 def _foreign(key: str) -> FoldsmithError:
     return FoldsmithError(
-        f"{name()}: {key!r} in the store of this training's processes was not left by them; let "
-        "nobody else reach MASTER_PORT, and start the processes anew"
+        f"{name()}: {key!r} in the store of this training's processes was not written by "
+        "them; allow no other machine to reach MASTER_PORT, and restart the processes"
     )
 
 
@@ -259,11 +260,11 @@ def _foreign(key: str) -> FoldsmithError:
 def main_first() -> Iterator[None]:
     """Let the main process go through a block before all others do.
 
-    What it prepares (decoded photos, measurements) they find; what is wrong it says alone. Inside,
-    nothing may be computed together.
+    The others then find its results (decoded photos, measurements), and it reports errors alone.
+    The block must not contain collective operations.
 
     Raises:
-        FoldsmithError: In every process, what the main one has raised; marked as ``told``.
+        FoldsmithError: The error of the main process, raised in every process; marked as ``told``.
     """
     if size() == 1:
         yield
@@ -281,7 +282,7 @@ def main_first() -> Iterator[None]:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """Return, in every process, what the main one makes; it has to be small and plain.
+    """Return the main process's value in every process; it must be small and plain.
 
     Args:
         make: Returns what JSON has: texts, numbers, truth values, None, lists, and dicts with
@@ -304,7 +305,7 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def _say(error: FoldsmithError | None) -> None:
-    """Tell the others that the main process has gone through a block, or what has stopped it."""
+    """Send the other processes the end of the main process's block, or its error."""
     told = {"error": type(error).__name__, "text": str(error)}
     _leave(json.dumps({"value": None} if error is None else told))
 
@@ -316,7 +317,7 @@ def _leave(word: str) -> None:
 
 
 def _wait_until_heard() -> None:
-    """Wait until the others know that this process ends, which may have what they hear by."""
+    """Wait until the others have read the message of this process, which may hold their store."""
     assert _world is not None
     with suppress(Exception):
         heard = [f"heard by {number}" for number in range(1, _world.size)]

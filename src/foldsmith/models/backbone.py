@@ -74,8 +74,8 @@ def pretrained_backbone(
 
     Args:
         base_name: timm model.
-        pretrained: Weights of the backbone, relative to ``folder``: what a pretraining kept, or
-            a file of timm's; null for random weights.
+        pretrained: Weights of the backbone, relative to ``folder``: a snapshot of a pretraining,
+            or a file of timm; null for random weights.
         folder: The project folder.
         backbone_options: Further arguments of :func:`create_backbone`.
 

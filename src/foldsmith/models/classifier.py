@@ -23,11 +23,11 @@ class ImageModel(nn.Module):
 
     Args:
         base_name: timm model of the backbone.
-        dims_head: Widths of the head: first the features (null: what the backbone gives),
-            last the outputs. Two numbers are one linear layer; each further one adds a
+        dims_head: Widths of the head: first the features (null: the width of the backbone's
+            output), last the outputs. Two numbers are one linear layer; each further one adds a
             hidden layer with ReLU.
-        pretrained: Weights of the backbone, relative to ``folder``: what a pretraining kept, or
-            a file of timm's; null for random weights.
+        pretrained: Weights of the backbone, relative to ``folder``: a snapshot of a pretraining,
+            or a file of timm; null for random weights.
         folder: The project folder.
         freeze_backbone: Train the head alone; the backbone keeps its weights and its
             BatchNorm statistics.
@@ -100,7 +100,7 @@ class ImageModel(nn.Module):
             layer.bias.fill_(bias)
 
     def start_at_zero(self) -> None:
-        """Let the model begin with outputs of 0: what is learned on a scale is the mean there."""
+        """Initialise the last layer so that all outputs are 0, the mean of a scaled target."""
         layer = self.head[-1]
         assert isinstance(layer, nn.Linear)
         nn.init.zeros_(layer.weight)
@@ -114,7 +114,7 @@ class ImageModel(nn.Module):
         """
         features = num_features(self.backbone)
         for name, width in widths.items():
-            # Behind a prefix: a ModuleDict cannot hold what it has methods of, such as "values".
+            # The prefix avoids names of a ModuleDict's methods, such as "values".
             self.auxiliary[_PREFIX + name] = nn.Linear(features, width)
 
     def train_head_alone(self, alone: bool) -> None:

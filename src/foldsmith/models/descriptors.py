@@ -22,16 +22,16 @@ _PATTERN_LEVELS = 3
 _CHROMA = 2.0
 # The layout has so many fields on each side.
 _LAYOUT = 4
-# Less than this is no photo of a pyramid any more.
+# Smallest side of an image in a pyramid, in pixels.
 _SMALLEST = 6
 
 
 class PhotoDescriptors(nn.Module):
     """Statistics of colour and texture, in the place of a backbone.
 
-    A few hundred labelled photos teach a network slowly what plain statistics show at once, so
-    these make strong members of an ensemble, in seconds, and what they miss others see. A photo
-    mirrored left to right has the same; all but the layout are the same wherever something is.
+    With a few hundred labelled photos, plain statistics are hard to beat by a network, so
+    descriptors make strong members of an ensemble in seconds. A photo mirrored left to right has
+    the same descriptors. All except the layout do not depend on positions.
 
     - Colours in RGB and CIE L*a*b*: mean, standard deviation and quantiles of each channel, the
       correlations of L*, a* and b* (colour moments: Stricker and Orengo 1995), and how much of
@@ -84,7 +84,7 @@ def _colours(rgb: torch.Tensor) -> list[torch.Tensor]:
     std, mean = torch.std_mean(pixels, dim=2)
     ordered = pixels.sort(dim=2).values
     places = [round(q * (pixels.shape[2] - 1)) for q in _QUANTILES]
-    # Noise as small as that of 8-bit values keeps a photo of one colour from dividing by zero.
+    # Noise of the size of 8-bit rounding avoids a division by zero for a photo of one colour.
     spread = torch.sqrt(std[:, 3:] ** 2 + 1e-6)
     centred = (lab - mean[:, 3:, None]) / spread[:, :, None]
     correlations = torch.einsum("nip,njp->nij", centred, centred) / pixels.shape[2]
@@ -99,7 +99,7 @@ def _colours(rgb: torch.Tensor) -> list[torch.Tensor]:
 def _lab(rgb: torch.Tensor) -> torch.Tensor:
     """Return CIE L*a*b* of sRGB (white D65), a hundredth of it; shapes (n, 3, H, W)."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    # sRGB to CIE XYZ (IEC 61966-2-1), each row divided by that of white.
+    # sRGB to CIE XYZ (IEC 61966-2-1), each row divided by the value of white.
     matrix = rgb.new_tensor(
         [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
     )

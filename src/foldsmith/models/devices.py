@@ -13,8 +13,8 @@ from foldsmith.errors import ConfigError
 def kind_of_device(name: str) -> str:
     """Return the kind of device that ``globals/device`` means here: ``cpu``, ``cuda`` or ``mps``.
 
-    ``auto`` is a CUDA device if there is one, else Apple's GPU, else the CPU. The processes of one
-    training do not take Apple's GPU: they could not send each other what it computes.
+    ``auto`` is a CUDA device if there is one, else Apple's GPU, else the CPU. Several processes of
+    one training do not use Apple's GPU, which does not support collective operations.
     """
     if name != "auto":
         return name.partition(":")[0]
@@ -112,7 +112,7 @@ def has_bf16(device: torch.device | int) -> bool:
 
 
 def instead_on_apple(key: str, value: object, instead: str) -> None:
-    """Say that Apple's GPU cannot do what an experiment asks for, and what is done instead."""
+    """Print that Apple's GPU does not support a setting, and the setting used instead."""
     tell_once(f"{key}: {value}: not on Apple's GPU; {instead}")
 
 

@@ -92,8 +92,8 @@ class RidgeHead:
 def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
     """Return a linear layer by ridge regression, its strength by the leave-one-out error.
 
-    Features are centred and scaled alike, not each by its own deviation: a layer cannot bound
-    what it is given.
+    Features are centred and scaled by one common factor, not each by its own standard deviation,
+    because a layer cannot bound its inputs.
 
     Args:
         features: Shape (n, n_features).
@@ -309,7 +309,7 @@ class LogisticHead:
 
 
 def _classes_of(targets: Targets, class_values: Sequence[float]) -> npt.NDArray[np.int64]:
-    """Return the class of each target, that of the nearest value, shape (n,)."""
+    """Return the class of each target (the one with the nearest value), shape (n,)."""
     classes: npt.NDArray[np.int64] = np.abs(targets[:, None] - np.asarray(class_values)).argmin(1)
     return classes
 

@@ -34,7 +34,7 @@ def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
 
 
 def part(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Arrays:
-    """Return the arrays of the part of this name, by what they are called in it."""
+    """Return the arrays whose names begin with ``name.``, without this prefix."""
     start = f"{name}."
     return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
 

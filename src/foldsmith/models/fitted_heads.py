@@ -49,7 +49,7 @@ class FittedHead(Protocol):
         """
 
     def arrays(self) -> Arrays:
-        """Return all that it knows, for ``restore`` of the head that has fitted it."""
+        """Return its fitted arrays, for ``restore`` of the head that has fitted it."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class FittedNetwork(ArrayFields):
         hidden_bias: Shape (n_hidden,).
         output: Weights of the output, float32, shape (1, n_hidden).
         output_bias: Shape (1,).
-        target_mean: What the output is in units of, and from where.
-        target_scale: As that.
+        target_mean: Mean of the training targets; predictions are output * scale + mean.
+        target_scale: Scale of the training targets.
     """
 
     mean: Targets

@@ -24,8 +24,8 @@ class Forest(ArrayFields):
         threshold: Up to which value a photo goes left, float32 or float64, shape (n_nodes,).
         left: Where it goes then, int32, shape (n_nodes,); a leaf is its own successor.
         right: Where it goes else, int32, shape (n_nodes,).
-        unknown_left: Whether it goes left where the feature is NaN, shape (n_nodes,).
-        value: What a leaf says, float32 or float64, shape (n_nodes,) or (n_nodes, n_classes).
+        unknown_left: Whether a NaN feature goes left, shape (n_nodes,).
+        value: Prediction of a leaf, float32 or float64, shape (n_nodes,) or (n_nodes, n_classes).
     """
 
     roots: Array

@@ -48,7 +48,7 @@ class Measured:
         self._path = path
 
     def get(self, question: dict[str, object], measure: Callable[[], dict[str, float]]) -> str:
-        """Return the name of the fastest candidate, measured if nobody has done so before.
+        """Return the name of the fastest candidate; measure if there is no stored result.
 
         One process measures at a time: folds that begin together take the same answer, which a
         training that goes on will find again.
@@ -258,7 +258,7 @@ def batch_seconds(loading_s: float, device: Duration, workers: int, cores: int) 
 
     Args:
         loading_s: Seconds of one core for a batch of the loader.
-        device: What the device does with it.
+        device: Seconds of the device for it.
         workers: Loader processes; without any this process does their work too.
         cores: CPU cores of all processes.
     """
@@ -317,7 +317,7 @@ def _augment_on_gpu(
 
 
 def _if_it_fits(measure: Callable[[], bool], otherwise: bool) -> bool:
-    """Return what a measurement says; where it does not fit the device, what would be without."""
+    """Return the result of a measurement, or ``otherwise`` if it does not fit the device."""
     try:
         return measure()
     except RuntimeError as error:
@@ -339,10 +339,10 @@ def tune(
     The loader is told to leave augmentation to the device where that is faster.
 
     Args:
-        model: What is to be trained; measured is its ``backbone``, if it has one.
+        model: The model to train; the measurement uses its ``backbone`` if it has one.
         loader: Its batches.
-        settings: What is left to be measured.
-        runtime: Device and precision; takes the memory format that was chosen.
+        settings: Settings that are still to be measured.
+        runtime: Device and precision; receives the chosen memory format.
         measured: Where answers are kept.
 
     Returns:

@@ -41,7 +41,8 @@ class Runtime:
         dtype: Autocast type, or None for full precision.
         channels_last: NHWC memory format.
         scaler: Gradient scaler; does nothing unless the precision is fp16.
-        copying: CUDA stream of copies to the device, beside that of computing; None elsewhere.
+        copying: CUDA stream of copies to the device, beside the computing stream; None on other
+            devices.
     """
 
     device: torch.device
@@ -76,11 +77,11 @@ class Runtime:
             return float("inf")
         free, total = torch.cuda.mem_get_info(self.device)
         reserved = torch.cuda.memory_reserved(self.device)
-        # What the process may take at most, if it was limited; torch 2.6 cannot say.
+        # Memory limit of the process, if one was set; torch 2.6 cannot return it.
         fraction = getattr(torch.cuda, "get_per_process_memory_fraction", None)
         # By number: it refuses a device without one.
         allowed = total if fraction is None else fraction(self.device.index) * total
-        # What torch keeps of what was freed is free too.
+        # Freed memory in torch's cache is free too.
         kept = reserved - torch.cuda.memory_allocated(self.device)
         return float(max(0.0, min(free, allowed - reserved)) + kept)
 
@@ -104,7 +105,7 @@ class Runtime:
 
         Args:
             batch: A loader's.
-            on_device: What the loader has left to do.
+            on_device: Transforms of the batch on the device.
         """
         if self.copying is None:
             return self._transfer(batch, on_device)
@@ -228,7 +229,7 @@ def _copying_stream(card: int) -> torch.cuda.Stream:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep what is freed, instead of giving it back to the system.
+    """Configure glibc's allocator to keep freed memory instead of returning it to the system.
 
     Every batch frees large blocks and asks for the same ones again; having the system clear
     them each time takes 10 to 20 percent of a training on a CPU. Other C libraries have no

@@ -41,7 +41,7 @@ def read_snapshot(path: Path) -> Any:
         _verify_records(path)
         # The arguments of a training, which timm's own script keeps beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with a file is said below
+            warnings.simplefilter("ignore")  # problems of a file are reported below
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
@@ -50,7 +50,7 @@ def read_snapshot(path: Path) -> Any:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Return why torch does not read a file, without its advice to run what is in it."""
+    """Return why torch does not read a file, without its advice to run the file's code."""
     text = one_line(error)
     if "weights_only" not in text and not isinstance(error, pickle.UnpicklingError):
         return text[:200]
@@ -127,8 +127,8 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
         path: The file.
 
     Raises:
-        ConfigError: It is no such file, holds weights of another model or of several, or numbers
-            that are not finite.
+        ConfigError: The file is missing or not a snapshot, has weights of another model or of
+            several, or numbers that are not finite.
     """
     state = _state_dict(path)
     own = backbone.state_dict()

@@ -77,7 +77,7 @@ def _check_files(experiment: Experiment, source: Path, manifest: Manifest) -> No
     for path, digest in made.items():
         found = hashes.of(path)
         if found != digest:
-            state = "no such file" if found == "missing" else "is not what the run had"
+            state = "no such file" if found == "missing" else "differs from the run's file"
             raise OutputError(f"{path}: {state}; put it back, or run the pretraining again")
 
 

@@ -32,12 +32,12 @@ def export(
 
     Args:
         run: Output folder.
-        folder: Where to; made if need be.
-        pick: Of a pretraining, which backbone: ``last`` (also if None), ``best_probe`` or an
-            epoch.
-        blend: Of an ensemble, which blend; the one that it recommends if None.
-        criterion: Of a single experiment, which snapshots, if it was inferred by several.
-        onnx: Of an ensemble or experiment, networks as ONNX files, for ONNX Runtime on a CPU.
+        folder: Output folder; created if needed.
+        pick: Backbone of a pretraining: ``last`` (also if None), ``best_probe`` or an epoch.
+        blend: Blend of an ensemble; the recommended one if None.
+        criterion: Choice of snapshots of a single experiment that was inferred with several.
+        onnx: Write the networks of an ensemble or experiment as ONNX files, for ONNX Runtime on a
+            CPU.
         force: Replace an earlier export.
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.

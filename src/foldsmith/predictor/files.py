@@ -50,7 +50,7 @@ _MEMBERS, _EXPERIMENT, _WEIGHTS = "members", "experiment.yml", "weights.safetens
 # Each network in ONNX is within 1e-4 of its weights in float32; trees behind networks may jump.
 _LIMIT, _ONNX_LIMIT, _TREES_LIMIT = 1e-5, 1e-3, 0.02
 
-# Of the form of the folder: an older foldsmith has to refuse what it does not know.
+# Version of the folder's format: an older foldsmith must refuse a newer one.
 _FORMAT = 2
 
 _README = """# {name}
@@ -75,11 +75,11 @@ Python is in `python/`: read it before you accept it with `--trust-python` or `t
 
 
 def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> str:
-    """Write all that a predictor needs into a folder, and make sure that it says the same there.
+    """Write a predictor into a folder, and check that it predicts the same from there.
 
     Args:
         predictor: One of a finished run.
-        folder: Where to; what is there is replaced, at the end.
+        folder: Output folder; its contents are replaced at the end.
         onnx: Networks as ONNX files, which ONNX Runtime runs, instead of weights for torch.
 
     Returns:
@@ -90,7 +90,7 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> s
     Raises:
         ConfigError: An experiment is made from further files, which cannot be taken along; or
             ONNX is not installed, or knows no such model.
-        OutputError: What was written predicts otherwise.
+        OutputError: The written predictor predicts other values.
     """
     if onnx:
         check_onnx()
@@ -195,7 +195,7 @@ def read_predictor(folder: Path, device: str | None, trust: bool) -> Predictor:
     Args:
         folder: The folder.
         device: Where to compute, as in ``globals/device``; None as each experiment says.
-        trust: Run the Python that it brings, if it does.
+        trust: Run the Python in the folder, if there is any.
 
     Raises:
         OutputError: A file is missing or damaged, or the folder is of a newer foldsmith.
@@ -308,7 +308,7 @@ def _write_networks(member: MemberModels, root: Path) -> None:
 
 
 def _self_contained(member: MemberModels) -> Experiment:
-    """Return a member's experiment without what it would read from files of the project."""
+    """Return a member's experiment without references to files of the project."""
     experiment = without_pretrained(member.experiment)
     parts = parts_of(experiment)
     experiment = experiment.with_values(
@@ -345,7 +345,7 @@ def _statistics(node: Any, path: str) -> Iterator[str]:
 def _compared(
     wanted: Predictor, written: Predictor, images: Sequence[Any], folder: Path, limit: float
 ) -> Agreement:
-    """Compare what was written with a predictor.
+    """Compare the written predictor with the original.
 
     Raises:
         OutputError: A prediction is farther off than the limit, a share of the target's range or
@@ -362,7 +362,7 @@ def _compared(
 
 
 def _limit(predictor: Predictor, onnx: bool) -> float:
-    """Return how far the predictions of what was written may be off."""
+    """Return the tolerance of the written predictor's predictions."""
     if not onnx:
         return _LIMIT
     blend = predictor.fitted_blend

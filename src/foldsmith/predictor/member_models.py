@@ -43,7 +43,7 @@ Array = npt.NDArray[np.float32]
 
 
 class MemberModels:
-    """What a finished experiment predicts new photos with.
+    """Models and image preparation of a finished experiment, for new photos.
 
     Args:
         name: Name of its output folder.
@@ -57,7 +57,7 @@ class MemberModels:
         models: As given.
         heads: As given.
         tasks: How the logits of each fold become predictions, each with the fold's target scale.
-        transforms: What is done to a photo.
+        transforms: Transforms of a photo.
 
     Raises:
         ConfigError: The experiment's transforms are not those of a list.
@@ -84,7 +84,7 @@ class MemberModels:
 
     @property
     def head(self) -> Compose:
-        """What is done to each photo once, before the rest of the transforms."""
+        """Transforms that run once per photo, before the others."""
         return stored_head(self.transforms)
 
     def logits(self, photos: PhotosAtHand) -> Array:
@@ -138,7 +138,7 @@ def parts_of(experiment: Experiment, fold: int | None = None) -> Components:
 def read_member(
     project: ProjectFolder, folder: str | Path, criterion: Criterion, device: str | None
 ) -> MemberModels:
-    """Read what a finished experiment predicts new photos with.
+    """Read the models and the image preparation of a finished experiment.
 
     Args:
         project: The project.
@@ -155,7 +155,7 @@ def read_member(
     if device is not None:
         experiment = experiment.with_values({"globals/device": device})
     root, hashes = project.path(folder), FileHashes(project.hash_store)
-    # Who calls this may be drawing random numbers too.
+    # The caller may be drawing random numbers too.
     with random_state_kept():
         if experiment.globals.task == "frozen-features":
             models, heads = _read_frozen(experiment, root, manifest, hashes)
@@ -228,8 +228,8 @@ def _read_transforms(experiment: Experiment, parts: Components) -> list[Transfor
 def _read_frozen(
     experiment: Experiment, root: Path, manifest: Manifest, hashes: FileHashes
 ) -> tuple[list[nn.Module], list[HeadOfFold]]:
-    """Return the backbone, and what each fold has learned from its features."""
-    # Random weights are a backbone too: those that the features were made with.
+    """Return the backbone, and the fitted head of each fold."""
+    # A backbone with random weights is possible too; the seed restores its weights.
     seed_everything(experiment.globals.seed)
     parts = parts_of(experiment)
     head: FeatureHead = parts["head"]
@@ -253,13 +253,13 @@ def kept_snapshots(
 
     Args:
         root: Output folder of the fine-tuning.
-        manifest: That of its inference.
+        manifest: Manifest of its inference.
         criterion: Which snapshots.
         folds: The folds.
         hashes: Hashes of files.
 
     Raises:
-        OutputError: A file is gone, or is not what the predictions were made with.
+        OutputError: A file is missing, or differs from the file behind the predictions.
     """
     wanted = dict(manifest.inputs["snapshots"])
     paths = {fold: root / f"{LABELS[criterion]}_model_fold{fold}.pth" for fold in folds}
@@ -286,7 +286,7 @@ def as_inferred(
         {
             key: value
             for key, value in then.items()
-            # An inference starts from snapshots; what the training started from stays.
+            # An inference starts from snapshots, so the weights before the training do not matter.
             if key in known and key != "model/pretrained" and today.get(key) != value
         }
     )
@@ -298,7 +298,7 @@ def _changed(
     types: Mapping[str, Callable[..., Any]],
     hashes: FileHashes,
 ) -> Sequence[str]:
-    """Return what is not as it was when the test photos were predicted."""
+    """Return the inputs that have changed since the test photos were predicted."""
     today = new_photo_inputs(experiment, types, hashes)
     then: Inputs = {name: manifest.inputs[name] for name in today if name in manifest.inputs}
     # The sample submission is of no matter here.
@@ -309,6 +309,6 @@ def _changed(
 def _check_file(path: Path, wanted: str | None, hashes: FileHashes, remedy: str) -> None:
     digest = hashes.of(path)
     if digest != wanted:
-        changed = "is not what the test photos were predicted with"
+        changed = "differs from the file that predicted the test photos"
         state = "no such file" if digest == "missing" else changed
         raise OutputError(f"{path}: {state}; put it back, or {remedy}")

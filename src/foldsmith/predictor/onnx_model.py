@@ -67,7 +67,7 @@ class OnnxModel(nn.Module):
 
 
 def write_onnx(model: nn.Module, images: torch.Tensor, path: Path) -> None:
-    """Write a model as ONNX, and make sure that the file says what the model says.
+    """Write a model as ONNX, and check that the file gives the model's outputs.
 
     The input ``images`` is float32, normalised, shape (n, 3, H, W) with any n and the images'
     height and width; the output ``outputs`` has shape (n, n_outputs).
@@ -78,8 +78,8 @@ def write_onnx(model: nn.Module, images: torch.Tensor, path: Path) -> None:
         path: The file.
 
     Raises:
-        ConfigError: What ONNX needs is not installed, or it knows no such model.
-        OutputError: The file says something else.
+        ConfigError: The packages for ONNX are not installed, or ONNX does not support the model.
+        OutputError: The file gives other outputs.
     """
     check_onnx()
     model.eval()

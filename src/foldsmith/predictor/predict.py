@@ -55,14 +55,14 @@ def load(
         blend: Blend of the ensemble; the one that it recommends if None.
         criterion: Which snapshots of a single experiment, if it was inferred by several.
         device: Where to compute, as in ``globals/device``; None as each experiment says.
-        project: The project folder, which ``run`` is relative to then; None takes the one that
+        project: The project folder; ``run`` is relative to it. None takes the one that
             the run lies in.
         trust: Run the Python that the project or export brings, if it does. An export needs
             this each time; a project until its Python changes only once.
 
     Raises:
-        ConfigError: There is no such blend or criterion, an experiment is wrong, or there is
-            Python that was not accepted.
+        ConfigError: The blend or criterion does not exist, an experiment has errors, or Python of
+            the project was not accepted.
         OutputError: The folder holds no finished run, a file that it needs is missing, or
             something is not as it was when the run predicted the test photos.
     """

@@ -1,4 +1,4 @@
-"""What predicts new photos: members, and the blend of what they say."""
+"""Predict new photos: members, and the blend of their predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class NamedBlend:
 
     Attributes:
         name: Its name in the ensemble's tables.
-        goal: What it was made for.
-        fitted: What predicts.
+        goal: Objective of the blend.
+        fitted: The fitted blend.
     """
 
     name: str
@@ -44,7 +44,7 @@ class NamedBlend:
 
     @property
     def with_facts(self) -> bool:
-        """Whether it wants to know more of a photo than the members' predictions."""
+        """Whether the blend needs measurements of the photos beside the members' predictions."""
         return self.fitted.with_facts
 
 
@@ -52,7 +52,7 @@ class Predictor:
     """Predicts new photos as a finished run has predicted the test photos.
 
     Models, preparation of the photos, test-time augmentation, blend and rounding are the same:
-    test photos get what the run's submission says of them. All models are in memory. Made by
+    test photos get the values in the run's submission. All models are in memory. Made by
     :func:`~foldsmith.predictor.predict.load`.
 
     Attributes:
@@ -106,7 +106,7 @@ class Predictor:
     def predict_all(
         self, images: Sequence[Any], skip_bad: bool
     ) -> tuple[pd.DataFrame, dict[int, str]]:
-        """Return the predictions of a list, and what is wrong with each image that has none.
+        """Return the predictions of a list, and the problem of each unreadable image.
 
         Otherwise as :meth:`predict`.
         """
@@ -162,8 +162,8 @@ class Predictor:
         """Return predictions and spreads, and probabilities where there are some.
 
         Args:
-            logits: Of each member, shape (n_folds, n, n_outputs).
-            facts: Size and colours of the photos, shape (n, 8), where the blend wants them.
+            logits: Logits of each member, shape (n_folds, n, n_outputs).
+            facts: Size and colours of the photos, shape (n, 8), if the blend needs them.
         """
         if self.fitted_blend is None:
             return _of_single(self.models[0].tasks, logits[0])
@@ -197,7 +197,7 @@ class Predictor:
 
 
 def _of_single(tasks: Sequence[Task], logits: npt.NDArray[np.float32]) -> pd.DataFrame:
-    """Return what a single experiment says; logits have the shape (n_folds, n, n_outputs)."""
+    """Return the predictions of a single experiment; logits have shape (n_folds, n, n_outputs)."""
     prediction, spread = mean_prediction(tasks, logits), predictions_of(tasks, logits).std(axis=0)
     task = tasks[0]
     by_fold = task.probabilities(logits)
@@ -219,7 +219,7 @@ def _of_classes(
 
     Args:
         prediction: Shape (n,).
-        spread: That of point predictions, shape (n,).
+        spread: Standard deviation of point predictions, shape (n,).
         probabilities: Shape (n, n_classes).
         by_model: What each member, or fold, says: shape (n_models, n, n_classes).
         labels: Text of each class.

@@ -41,7 +41,7 @@ _EXCEL_HINT = re.compile(r"sep=(.)\n", re.IGNORECASE)
 # Rows that are looked at to find the delimiter.
 _SAMPLE_ROWS = 50
 
-# A longer value is a quote that nobody closed.
+# A longer value means an unclosed quote.
 _LONGEST_VALUE = 1 << 24
 
 
@@ -51,8 +51,8 @@ class Parsed:
 
     Attributes:
         table: Every value a text (object); a short row's missing values are "".
-        doubled: Column name that stands more than once -> what is wrong with it; of these, all but
-            the first column are renamed in the table.
+        doubled: Duplicated column name -> its problem; all except the first of these columns are
+            renamed in the table.
     """
 
     table: pd.DataFrame
@@ -309,7 +309,7 @@ def _records(path: Path, content: _Content) -> Iterator[_Record]:
 
 
 def _quote_problem(path: Path, content: _Content, line: int, error: csv.Error) -> str:
-    """Return what is wrong with the quotes of a row that begins in a line."""
+    """Return the problem with the quotes of a row that begins in a line."""
     where = f"{path}: line {line}"
     text = content.text.split("\n")[line - content.first_line]
     if "end of data" in str(error) or "field limit" in str(error) or text.count('"') % 2:
@@ -326,7 +326,7 @@ def _is_blank(values: Sequence[str]) -> bool:
 
 
 def _doubled(names: Sequence[str]) -> dict[str, str]:
-    """Return column names that stand more than once, each with what is wrong."""
+    """Return duplicated column names, each with its problem."""
     twice = [name for name, n in Counter(filter(None, names)).items() if n > 1]
     return {name: _doubled_problem(name, names) for name in twice}
 
@@ -340,7 +340,7 @@ def _doubled_problem(name: str, names: Sequence[str]) -> str:
 
 
 def _check_width(path: Path, content: _Content, names: Sequence[str], record: _Record) -> None:
-    """Make sure that what a row has beyond the column names is empty, as after a last comma."""
+    """Check that values beyond the column names are empty, as after a last comma."""
     values, width = record.values, len(names)
     if _is_blank(values[width:]):
         return

@@ -39,7 +39,7 @@ _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
 
 
 def has_suffix(name: str) -> bool:
-    """Return whether a name ends like that of an image."""
+    """Return whether a name has the suffix of an image."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -83,7 +83,7 @@ class LeftOut:
 def walk_images(folder: Path, left_out: LeftOut) -> Iterator[Path]:
     """Yield the images in a folder and below, behind links to folders too, each folder once.
 
-    Hidden files and folders are left out, and those that a system puts beside images.
+    Hidden files and folders, and files that a system puts beside images, are skipped.
 
     Args:
         folder: The folder.

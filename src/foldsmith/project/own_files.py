@@ -11,7 +11,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import hash_bytes
 
-# What a file of a project is called as a module.
+# Prefix of the module name of a project's file.
 MODULE_PREFIX = "foldsmith_project_"
 
 # The name under which a file lists the data that it reads, relative to the project folder.
@@ -28,11 +28,11 @@ class OwnFile:
 
     Attributes:
         path: The file.
-        offers: The names by which experiments use it: those of its ``TYPES``, and those of the
-            models that it registers with timm. If there are none, it is imported for what it
-            does, and every experiment depends on it.
-        sources: Paths of the file, and of what it imports from the project, with the SHA-256 of
-            what was run.
+        offers: The names by which experiments use it: the keys of its ``TYPES``, and the models
+            that it registers with timm. If there are none, it is imported for its side effects,
+            and every experiment depends on it.
+        sources: Paths of the file and of the project's modules that it imports, with the SHA-256
+            of the executed code.
         data: The data files that it reads, relative to the project folder.
     """
 
@@ -48,7 +48,7 @@ def own_file(folder: Path, path: Path, source: bytes) -> OwnFile:
     Args:
         folder: The project folder.
         path: The file.
-        source: What was run.
+        source: The executed code.
 
     Raises:
         ConfigError: Its ``FILES`` are no list of names.
@@ -69,14 +69,14 @@ def files_behind(own: Iterable[OwnFile], tree: Any) -> list[OwnFile]:
 
     Args:
         own: All of them.
-        tree: What is read of the experiment.
+        tree: The part of the experiment that is read.
     """
     named = {value for value in flatten(tree).values() if isinstance(value, str)}
     return [file for file in own if not file.offers or file.offers & named]
 
 
 def check_unedited(file: OwnFile) -> None:
-    """Make sure that the code of this process is that of today's files.
+    """Check that the code of this process equals the files on the disk.
 
     Raises:
         ConfigError: A file was edited since it was imported.

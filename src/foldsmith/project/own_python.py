@@ -29,7 +29,7 @@ _ACCEPTED = "accepted_python"
 
 
 def state_dir() -> Path:
-    """Return the folder of what is remembered for this user, outside all projects.
+    """Return the folder of this user's stored consents, outside all projects.
 
     ``$FOLDSMITH_STATE_DIR``, else ``foldsmith`` in ``$XDG_STATE_HOME`` or ``~/.local/state``.
 
@@ -66,7 +66,7 @@ def require_accepted(
         project_file: The project file that lists it.
         sources: Its files.
         trust: Whether it is accepted by this command or call.
-        remembered: Whether what was accepted counts later, too.
+        remembered: Whether the consent is stored for later commands.
 
     Raises:
         ConfigError: It was not; the message names the files.

@@ -1,4 +1,4 @@
-"""The project: one folder, one file that says what the data is."""
+"""The project: one folder, and one file that describes the data."""
 
 import re
 from collections.abc import Callable
@@ -39,7 +39,7 @@ OF_ANY_CLASSES: tuple[MetricName, ...] = ("Accuracy", "LogLoss", "AUC")
 # Those that judge classes: every target must be the value of one.
 OF_CLASSES: tuple[MetricName, ...] = ("QWK", *OF_ANY_CLASSES)
 
-# Columns that foldsmith adds to the tables, or to those that it makes of them.
+# Columns that foldsmith adds to the tables or to copies of them.
 _ADDED = ("fold", "merged_group", "prediction")
 
 FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
@@ -137,9 +137,9 @@ class ProjectSettings(BaseModel):
         class_values: Target value of each class; evenly spaced over ``target_range`` if
             not given.
         class_names: Texts of the target column, for classes without an order. In computations
-            they are 0, 1, ... in this order, which is said by the range and number of classes
-            that follow from them; what is written are the texts.
-        continuous: A continuous column that the target is a coarse form of, if there is one.
+            they are 0, 1, ... in this order; the range and number of classes follow from this.
+            Output files contain the texts.
+        continuous: A continuous column whose binned form is the target, if there is one.
         auxiliary: What else is known of the labelled photos, by name.
         metric: What predictions are judged by: ``RMSE``, ``MAE``, ``QWK`` (quadratic kappa of
             predictions rounded to the nearest class), ``Accuracy`` (of the same; of the most
@@ -303,8 +303,8 @@ class ProjectFolder:
 
     Attributes:
         folder: Absolute path of the project folder.
-        settings: What ``project.yml`` says.
-        types: What the project's own Python offers as ``type:``, by name.
+        settings: Contents of ``project.yml``.
+        types: Components of the project's own Python, by name.
         source_files: ``project.yml`` and the project's own Python files.
         own_files: What results depend on of the project's own Python, in the order of the list.
     """
@@ -394,7 +394,7 @@ class ProjectFolder:
 
     @property
     def measurements(self) -> Path:
-        """Where it is kept what is fast on which device; it may be deleted."""
+        """File with the measured choices of each device; it may be deleted."""
         return self.path(".foldsmith") / "measurements.json"
 
     @property
@@ -443,7 +443,7 @@ def _accepted_before(folder: Path, settings: ProjectSettings) -> ProjectFolder:
 
 
 def validation_message(origin: str, error: ValidationError, model: type[BaseModel]) -> str:
-    """Turn pydantic's report into one line per problem: file, key, what is wrong.
+    """Turn pydantic's report into one line per problem, with file and key.
 
     Args:
         origin: File (and section) that was checked.

@@ -1,4 +1,4 @@
-"""What a step of a run asks of the machine that runs it."""
+"""Resources that a step of a run requests."""
 
 from typing import Annotated, Literal, get_args
 
@@ -10,7 +10,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Resources(BaseModel):
-    """What a step is given while it runs; what is null is left to the engine.
+    """Resources of a running step; the engine decides the null ones.
 
     Attributes:
         cpus: CPU cores.
@@ -25,6 +25,6 @@ class Resources(BaseModel):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
 
     def over(self, other: "Resources") -> "Resources":
-        """Return these resources, with what they leave open as another says it."""
+        """Return these resources, with null values taken from another."""
         mine = self.model_dump(exclude_none=True)
         return other.model_copy(update=mine)

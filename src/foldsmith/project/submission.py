@@ -35,7 +35,7 @@ class SubmissionForm:
 
 
 def submission_form(project: ProjectFolder, test: pd.DataFrame) -> SubmissionForm:
-    """Return the form of the submissions: that of the sample submission, if there is one.
+    """Return the form of the submissions; the sample submission defines it if there is one.
 
     Its rows are matched to those of the test table by their ids, in whatever order and column
     they stand, with or without the suffix of an image. A sample of a single column has the order

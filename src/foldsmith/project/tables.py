@@ -36,7 +36,7 @@ def read_table(
     may_be_empty: bool = False,
     number_columns: Iterable[str] = (),
 ) -> pd.DataFrame:
-    """Read a CSV and make sure that it has what is needed.
+    """Read a CSV and check its required columns.
 
     Every value is the text that stands there, whatever it looks like: ``007``, ``1.10``, ``NA``
     and ``TRUE`` name something. A gap is an empty text.
@@ -47,8 +47,8 @@ def read_table(
         id_column: Column whose values must be present.
         unique: Whether an id may stand only once.
         may_be_empty: Whether there may be a line of column names alone.
-        number_columns: Columns that become numbers, those that are there: int64 where all are
-            whole, else float64 with NaN where there is no number.
+        number_columns: Columns that are converted to numbers, if present: int64 if all values are
+            whole, else float64 with NaN for other values.
 
     Returns:
         The table, its rows in the file's order.
@@ -250,7 +250,7 @@ def as_numbers(column: pd.Series) -> pd.Series:
 
 
 def numbers(column: pd.Series) -> pd.Series:
-    """Return a column as float64; NaN where there is no number, or one too large for it."""
+    """Return a column as float64; NaN for values that are not numbers or too large."""
     try:
         return pd.to_numeric(column, errors="coerce").astype(np.float64)
     except OverflowError:
@@ -388,7 +388,7 @@ def _as_text(error: Exception) -> str:
 
 
 def _fields(template: str) -> Iterator[str]:
-    """Yield what a template of ``str.format`` names, also within ``{a:{b}}``."""
+    """Yield the fields of a ``str.format`` template, also within ``{a:{b}}``."""
     for _, field, spec, _ in Formatter().parse(template):
         if field is not None:
             yield field
@@ -403,8 +403,8 @@ def targets_of(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.fl
 def group_column_of(project: ProjectFolder, table: pd.DataFrame) -> str | None:
     """Return the column of a fold table whose equal values stay together, if there is one.
 
-    That of near-identical photos that were joined comes before the project's own, which it holds
-    where folds are made by group; a table that was made by hand may lack both.
+    The column of merged near-identical photos comes before the project's own group column, which
+    it contains if folds are made by group. A table made by hand may lack both.
     """
     own = project.settings.group_column
     by_group = own is None or "Group" in project.settings.folds.method

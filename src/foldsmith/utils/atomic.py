@@ -1,7 +1,7 @@
 """Atomic writes: a file, or a folder, is either the old one or the whole new one.
 
-A process that is killed leaves temporary files beside what it was writing. Their names contain the
-process, so that the next one can remove those of dead processes without harming those of others.
+A killed process leaves temporary files beside the file that it was writing. Their names contain
+the process, so that the next process can remove the files of dead processes only.
 """
 
 import ctypes
@@ -75,7 +75,7 @@ def replacing(path: Path, interruptible: bool = False) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk, so that what is written later cannot get there before it."""
+    """Write a rename to the disk before any later write."""
     if os.name == "nt":  # Windows has no handles of folders
         return
     with _as_far_as_it_can():
@@ -88,7 +88,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _as_far_as_it_can() -> Iterator[None]:
-    """Go on where the file system cannot do what the block asks of it; other errors are raised."""
+    """Ignore errors of unsupported operations of the file system; raise other errors."""
     try:
         yield
     except OSError as error:
@@ -101,8 +101,8 @@ def remove_leftovers(folder: Path, before: float = math.inf) -> None:
 
     Args:
         folder: The folder; no other process writes to it (its lock is held).
-        before: Only those that were last written before this time, in seconds since 1970; to be
-            given if other processes may be writing to the folder.
+        before: Only files that were last written before this time, in seconds since 1970; required
+            if other processes may be writing to the folder.
     """
     for path in folder.glob(f".*{_MARK}*"):
         with suppress(FileNotFoundError):
@@ -114,7 +114,7 @@ def remove_leftovers_of(path: Path) -> None:
     """Remove what killed processes of this machine left beside a file, or folder, of theirs.
 
     Args:
-        path: What they were writing; other processes may be writing it now, and keep their files.
+        path: The file that they were writing; files of processes that are writing it now are kept.
     """
     for leftover in sorted(_beside(path)):
         process = _process_of(leftover)
@@ -176,7 +176,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     old one under another name, and :func:`recover_folder` gives it back.
 
     Args:
-        folder: The folder to write. Its lock is held by the caller. What is in the old one is
+        folder: The folder to write. The caller holds its lock. The contents of the old one are
             removed.
 
     Yields:

@@ -1,4 +1,4 @@
-"""Hashes of files and values: what a result was made from."""
+"""Hashes of files and values, for the inputs of a result."""
 
 import hashlib
 import json
@@ -88,8 +88,8 @@ class FileHashes:
     ``rsync -t``) is read; one that was merely moved from another file system, linked or given
     other rights is read once more than need be.
 
-    What is known lies in a few files of rows (:class:`RowFiles`, 48 bytes a row), which processes
-    on several machines may share.
+    Known hashes are stored in a few files of rows (:class:`RowFiles`, 48 bytes per row), which
+    processes on several machines may share.
 
     Args:
         folder: Where the rows are kept between processes. It may be deleted at any time: all
@@ -149,8 +149,8 @@ class FileHashes:
         keys = np.frombuffer(states, np.uint8).reshape(-1, _STATE)
         digests = np.zeros((len(keys), _DIGEST), np.uint8)
         known = np.zeros(len(keys), bool)
-        # The newest first: what was remembered last corrects what was known. (And what another
-        # thread saves meanwhile is among the tables then.)
+        # The newest first: a later entry replaces an earlier one. (Entries that another thread
+        # saves meanwhile are in the tables then.)
         for k in range(len(keys)) if self._unsaved else ():
             digest = self._unsaved.get(keys[k].tobytes())
             if digest is not None:
@@ -179,7 +179,7 @@ class FileHashes:
                 self._save(self._save_at)
 
     def save(self) -> None:
-        """Write what is new; a folder that takes no files is no error."""
+        """Write new entries; a folder that is not writable is not an error."""
         self._save(1)
 
     def _save(self, at_least: int) -> None:

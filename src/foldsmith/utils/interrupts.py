@@ -38,7 +38,7 @@ def uninterrupted() -> Iterator[None]:
         handlers[number] = signal.getsignal(number)
     try:
         for number, handler in handlers.items():
-            # None: somebody else than Python handles it.
+            # None: the handler was not installed from Python.
             if handler is not None:
                 signal.signal(number, keep)
         yield

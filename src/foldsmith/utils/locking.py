@@ -26,7 +26,7 @@ if sys.platform != "win32":
 # Loader workers of a killed process inherit its lock; they notice its death within seconds.
 ORPHANS_END_S = 20.0
 
-# Who asks whether a folder is held (:func:`is_free`) holds it no longer than this.
+# A check of a lock (:func:`is_free`) holds it no longer than this.
 _MOMENT_S = 0.2
 
 
@@ -80,7 +80,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
 
 
 def is_free(folder: Path, wait_s: float = 0.0) -> bool:
-    """Return whether nobody holds a folder; it is held for a moment by asking.
+    """Return whether no process holds a folder; the check itself holds it for a moment.
 
     Args:
         folder: The folder; it need not exist.
@@ -144,7 +144,7 @@ def _has_locks(file: Path) -> bool:
     try:
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:
-        return True  # let the lock itself say what is wrong
+        return True  # taking the lock reports the error
     try:
         # Lets go of a lock that is not held: no other process notices.
         fcntl.flock(handle, fcntl.LOCK_UN)

@@ -4,7 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-# Limit of the CPU time of a container, in microseconds: what it may use, in which period.
+# Limit of the CPU time of a container, in microseconds: quota and period.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 # Cores that this process was given of the machine's; None if it has all of them.
@@ -14,8 +14,8 @@ _share: int | None = None
 def cores_here() -> int:
     """Return the CPU cores that this process may use, at least 1.
 
-    They are those that the system lets it run on, no more than the limit of its container, and
-    no more than its share (:func:`use_cores`).
+    Cores of its affinity, at most the limit of its container, and at most its share
+    (:func:`use_cores`).
     """
     cores = min(_allowed(), _quota() or _allowed())
     return max(1, cores if _share is None else min(cores, _share))

@@ -1,4 +1,4 @@
-"""One look at a project: what is asked for many times in it is found out once."""
+"""Memoise function calls within a block, such as one look at a project."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ def one_look() -> Iterator[None]:
 
 
 def once(key: Hashable, find: Callable[[], T]) -> T:
-    """Return what a function finds; within :func:`one_look` it is called once for a key.
+    """Return the result of a function; within :func:`one_look` it is called once per key.
 
     The result is shared: whoever takes it must not change it.
     """

@@ -1,4 +1,4 @@
-"""How to install what a part of foldsmith needs beyond its own dependencies."""
+"""Print the command that installs the optional packages of a feature."""
 
 import re
 import shlex

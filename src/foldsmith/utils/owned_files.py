@@ -1,8 +1,8 @@
 """Which files of a folder are foldsmith's: those on the list in it, and no others.
 
-Output folders may hold files of the user's. The list, ``foldsmith.json``, names each file that
-foldsmith has written into a folder, or was about to write when it was killed. What is not on it is
-never replaced and never removed.
+Output folders may contain files of the user. The list, ``foldsmith.json``, names each file that
+foldsmith has written into a folder, or was about to write when it was killed. Files that are not
+on the list are never replaced and never removed.
 """
 
 import json
@@ -112,7 +112,7 @@ class OwnedFiles:
         """Remove files that are on the list, and take them off it.
 
         Args:
-            names: Names, relative to the folder; those that are not on the list stay.
+            names: Names, relative to the folder; files that are not on the list stay.
 
         Returns:
             The files that were there.
@@ -133,7 +133,7 @@ class OwnedFiles:
         return removed
 
     def forget_missing(self) -> None:
-        """Take off the list what is no longer there."""
+        """Remove missing files from the list."""
         content = self._read()
         there = {k: v for k, v in content["files"].items() if os.path.lexists(self.folder / k)}
         if there != content["files"]:
@@ -152,7 +152,7 @@ class OwnedFiles:
                 (self.folder / parent).rmdir()
 
     def _read(self) -> dict[str, Any]:
-        """Return the list; what the manifests in the folder name if it is lost or damaged."""
+        """Return the list; if it is lost or damaged, the files named in the folder's manifests."""
         content = _content_of(self.folder / self.list_name)
         if content is not None:
             return content
@@ -213,14 +213,14 @@ def _is_file(path: Path) -> bool:
 
 
 def _through_link(folder: Path, name: str) -> bool:
-    """Return whether a folder on the way to a file is a link: what it leads to is not ours."""
+    """Return whether a parent folder of a file is a link; files behind links are not ours."""
     parents = [parent for parent in PurePosixPath(name).parents if parent.parts]
     return any((folder / parent).is_symlink() for parent in parents)
 
 
 def _files_in(folder: Path) -> Iterator[str]:
     for where, folders, files in os.walk(folder):
-        # Python's own files beside what it has imported are nobody's.
+        # Python's caches beside imported files belong to no user.
         shown = (name for name in folders if not name.startswith(".") and name != "__pycache__")
         folders[:] = sorted(shown)
         for name in sorted(files):

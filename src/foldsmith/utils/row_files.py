@@ -19,7 +19,7 @@ Rows = npt.NDArray[np.void]
 # So many files become one.
 _FILES = 16
 
-# What a writer has left unfinished for so long, it has left for good.
+# Age after which an unfinished file counts as abandoned.
 _LEFT_S = 24 * 3600.0
 
 # Rows that are copied at a time.
@@ -41,10 +41,10 @@ class RowFiles:
 
     Args:
         folder: The folder; it need not exist, and may be deleted whenever nothing runs.
-        kind: What a row is, a structured type whose size is a multiple of 8 bytes.
-        key: The field by which a row is known: bytes, a multiple of 8 of them.
-        mapped: Whether rows are read when they are looked at. Only where no other machine may
-            remove a file meanwhile: what was mapped of it would be gone.
+        kind: Type of a row, a structured dtype whose size is a multiple of 8 bytes.
+        key: The field that identifies a row: bytes, a multiple of 8 of them.
+        mapped: Whether files are memory-mapped. Only if no other machine may remove a file
+            meanwhile, since its mapping would become invalid.
     """
 
     def __init__(self, folder: Path, kind: np.dtype[Any], key: str, mapped: bool = False) -> None:
@@ -56,7 +56,7 @@ class RowFiles:
 
     def files(self) -> list[Path]:
         """Return the files, the newest first."""
-        # Those that are being written begin with a dot.
+        # Unfinished files begin with a dot.
         return sorted(self._folder.glob("[0-9]" * 10 + "-*.npy"), reverse=True)
 
     def read(self, file: Path) -> Rows:

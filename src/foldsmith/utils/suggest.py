@@ -1,4 +1,4 @@
-"""The tail of an error message about a wrong name: what was probably meant."""
+"""The tail of an error message about a wrong name: the suggested name."""
 
 import difflib
 from collections.abc import Iterable

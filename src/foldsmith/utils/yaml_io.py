@@ -104,7 +104,7 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write every value out: anchors would hide what an experiment really used."""
+        """Write every value out: anchors would hide the values of an experiment."""
         return True
 
     def text(self, value: str) -> yaml.ScalarNode:
