@@ -201,7 +201,7 @@ def test_two_steps_share_a_card_and_one_that_fails_does_not_stop_the_other(
     assert result.returncode == 2 and "Traceback" not in result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("foldsmith: error:")]
     assert len(errors) == 2, result.stderr
-    assert "fold0: the loss is no number at epoch 1" in errors[0]
+    assert "fold0: the loss is NaN or infinite at epoch 1" in errors[0]
     assert errors[1] == ("foldsmith: error: infer 200: not run, since train 200 fold 0 failed")
     # Both were there at once, or they had not met, on the one card; and this one went on.
     assert [(folder / f"here{fold}").read_text() for fold in (0, 1)] == ["0", "0"]

@@ -150,7 +150,7 @@ def test_a_loss_that_is_no_number_stops_that_fold_and_names_what_to_do(small_pro
     errors = [x for x in result.stderr.splitlines() if x.startswith("foldsmith: error:")]
     for fold in (0, 1):
         line = next(x for x in errors if f"fold{fold}" in x)
-        assert "the loss is no number at epoch 1, batch" in line
+        assert "the loss is NaN or infinite at epoch 1, batch" in line
         assert "learning rate 1e+30" in line and "last good snapshot" in line
     # The other experiment does not suffer.
     assert (small_project / "output/100/manifest_by_best_metric.json").is_file()

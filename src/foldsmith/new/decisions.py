@@ -28,8 +28,8 @@ class Decisions:
     """Takes, asks for or guesses columns, and prints each with its reason.
 
     Args:
-        ask: Asks a person where several answers are possible; None if nobody can be asked.
-        yes: Ask nothing, and take the column that is called as people call such columns.
+        ask: Asks a person if several answers are possible; None without a terminal.
+        yes: Ask nothing, and take the column with a usual name.
     """
 
     def __init__(self, ask: Ask | None, yes: bool) -> None:
@@ -57,7 +57,7 @@ class Decisions:
             guess: Looks for it.
 
         Raises:
-            DataError: Several columns are possible, and nobody can be asked.
+            DataError: Several columns are possible, and there is no terminal to ask.
         """
         column, why = self._choose(what, source, given, guess)
         print(f"{what:<8} {column or 'none'}{why}")
@@ -107,8 +107,8 @@ class Decisions:
         """Return whether the target is a scale; if not, it is classes without an order.
 
         Texts and folders are classes, unless a metric of scales is named. Numbers are a scale,
-        unless they may be ids of classes and the metric is Accuracy or the column is called like
-        classes; where somebody can be asked, it is asked.
+        unless they may be ids of classes and the metric is Accuracy or the column has a usual name
+        for classes. In a terminal, a person is asked.
 
         Args:
             source: The table of the labelled photos.
@@ -118,7 +118,7 @@ class Decisions:
             folders: They are names of folders.
 
         Raises:
-            DataError: What was named contradicts itself.
+            DataError: The options contradict each other.
         """
         if classes is not None:
             if classes and metric in OF_SCALES:
@@ -198,7 +198,7 @@ def say_folds(settings_text: str, why: str, target: Target, n_splits: int, class
 def skip_rows(
     source: Source, wrong: pd.Series, id_column: str, reason: str, skipped: list[dict[str, str]]
 ) -> Source:
-    """Return a table without some rows, and add these to those that were skipped."""
+    """Return a table without some rows, and add these to the skipped rows."""
     ids = source.table[id_column][wrong]
     skipped += [{"table": source.file.name, "id": text, "reason": reason} for text in ids]
     return Source(source.table[~wrong].reset_index(drop=True), source.file)

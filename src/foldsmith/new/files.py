@@ -1,4 +1,4 @@
-"""The files of a new project: templates, filled in with what was found in the data."""
+"""The files of a new project: templates, filled in with the findings in the data."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
 
-# What a new project begins with.
+# Template of a new project.
 TEMPLATE = Path(__file__).parent / "template"
 # Its experiments for classes without an order, or for a metric of class probabilities.
 TEMPLATE_OF_CLASSES = Path(__file__).parent / "template_classes"
@@ -37,7 +37,7 @@ OF_PROBABILITIES: tuple[NewMetric, ...] = ("LogLoss", "AUC")
 README = "README.md"
 _PRETRAINING = Path("exp_config/300.yml")
 
-# What the project file says of a target that is a scale.
+# Lines of the project file for a target that is a scale.
 _SCALE = """\
 target_range: {range}
 
@@ -48,14 +48,14 @@ class_values: {class_values}"""
 _METRICS = "RMSE, MAE, QWK or Accuracy"
 _METRICS_OF_CLASSES = "Accuracy, LogLoss or AUC"
 
-# What it says of images with more than 8 bits per channel.
+# Lines for images with more than 8 bits per channel.
 _INTENSITY = """
 
 # The images have more than 8 bits per channel: these values become black (0) and white (255), in
 # between linearly. One scale for all images, new ones too, so that brighter ones stay brighter.
 intensity_range: {}"""
 
-# Values of the project file that nobody has set yet.
+# Values of the project file that are not set yet.
 TO_FILL_IN = {
     "how_made": "Set these lines.",
     "image_path": "photos/{photo_id}.jpg",
@@ -75,11 +75,11 @@ TO_FILL_IN = {
 
 @dataclass(frozen=True)
 class Found:
-    """What a project is made of.
+    """Contents of a new project.
 
     Attributes:
-        train: The table of the labelled photos, as it is to be written.
-        test: That of the photos to predict.
+        train: The table of the labelled photos to write.
+        test: The table of the photos to predict.
         skipped: Rows that were left out: table, id, reason.
         links: Name of each link in ``input`` -> folder of photos.
         id_column: Column of the ids.
@@ -87,7 +87,7 @@ class Found:
         source_column: Column of the targets as they were.
         target_column: Column of the targets as the project takes them.
         group_column: Column of the groups, if there are groups.
-        target: What the targets are.
+        target: Description of the targets.
         ordered: They are a scale; if not, classes without an order.
         folds: How to split.
         metric: What predictions are judged by.
@@ -118,12 +118,12 @@ class Found:
 
     @property
     def of_classes(self) -> bool:
-        """What is wanted are probabilities of classes."""
+        """Whether the project needs class probabilities."""
         return self.unordered or self.metric in OF_PROBABILITIES
 
 
 def project_values(folder: Path, found: Found) -> dict[str, Any]:
-    """Return what the project file says."""
+    """Return the values of the project file."""
     return {
         "how_made": "Found in the data by 'foldsmith new': look it over.",
         "name": own_name(folder),
@@ -190,7 +190,7 @@ def _about_target(found: Found) -> str:
 
 
 def readme_values(folder: Path, found: Found) -> dict[str, str]:
-    """Return what the README says."""
+    """Return the values of the README."""
     target, added = found.target, f"the photo's `{found.path_column}`"
     what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
     if found.unordered:
@@ -239,7 +239,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def own_name(folder: Path) -> str:
-    """Return the name of a project: that of its folder, as YAML."""
+    """Return the name of a project, the name of its folder, as YAML."""
     return scalar_yaml(folder.resolve().name)
 
 

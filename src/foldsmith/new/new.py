@@ -65,7 +65,7 @@ _SKIPPED = "skipped.csv"
 
 @dataclass(frozen=True)
 class Data:
-    """What a project is to be made of.
+    """Data and options of a new project.
 
     Attributes:
         images: Folder of the photos.
@@ -112,7 +112,7 @@ def new_project(folder: Path, budget: Budget) -> Path:
     values = TO_FILL_IN | {"name": own_name(folder), "budget": budget}
     write_all(folder, filled_in(templates(of_classes=False), values))
     print(
-        f"next: set the lines of {shown(folder / PROJECT_FILE)} that say what your data is; then, "
+        f"next: set the lines of {shown(folder / PROJECT_FILE)} that describe your data; then, "
         f"in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
     )
     return folder / PROJECT_FILE
@@ -135,17 +135,18 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
 
     Args:
         folder: The project folder; made if it is not there.
-        data: The data, and what is known of it.
+        data: The data, and its known properties.
         ask: Asks a person where several columns are possible.
-        yes: Ask nothing. Of several possible columns take the one that is called as people call
-            such columns; numbers are a scale unless they may be ids of classes and their column
+        yes: Ask nothing. Among several possible columns take the one with a usual name; numbers
+            are a scale unless they may be ids of classes and their column
             is called so, or the metric is Accuracy.
 
     Returns:
         The project file.
 
     Raises:
-        DataError: The data is wrong, or a column must be named because nobody can be asked.
+        DataError: The data has errors, or a column must be named because there is no terminal to
+            ask.
         OutputError: One of the files is there already. Nothing is written in either case.
     """
     refuse_finished(folder)

@@ -1,4 +1,4 @@
-"""What a run has found: as tables and figures, as one HTML file, beside another run."""
+"""Results of a run: as tables and figures, as one HTML file, compared with another run."""
 
 from foldsmith.report.page import compare, write_report
 from foldsmith.report.results import Results

@@ -24,7 +24,7 @@ def differences(caption: str, trees: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return a table of the values in which configurations differ; of a single one, all values.
 
     Args:
-        caption: What the table shows.
+        caption: Caption of the table.
         trees: Name -> values by path, as :func:`~foldsmith.utils.flatten.flatten` gives them.
     """
     keys = sorted({key for tree in trees.values() for key in tree})

@@ -46,7 +46,7 @@ def costs(plan: Plan) -> pd.DataFrame:
                 "folder": str(step.folder),
                 "seconds": round(float(manifest.facts.get("wall_s", 0.0)), 1),
                 **{
-                    # Each peak is that of all epochs so far; a training that went on began anew.
+                    # Each peak covers all epochs so far; it restarts in a resumed training.
                     name: (np.median if name == _SPEED else np.max)(values) if len(values) else None
                     for name, values in of_epochs.items()
                 },
@@ -60,7 +60,7 @@ def costs(plan: Plan) -> pd.DataFrame:
 
 
 def cost_of(plan: Plan) -> Section:
-    """Return the section of what the steps of a plan have cost."""
+    """Return the section with the costs of a plan's steps."""
     section = Section("Cost", "cost")
     frame = costs(plan).drop(columns=["kind", "folder"])
     if frame.empty:
@@ -104,6 +104,6 @@ def costs_beside(plans: Mapping[str, Plan]) -> Section:
 
 
 def _whole(frame: pd.DataFrame) -> pd.DataFrame:
-    """Round speeds and memory, of which nobody wants to read fractions."""
+    """Round speeds and memory to whole numbers."""
     names = [name for name in frame.columns if str(name).startswith((_SPEED, _HOST, _CUDA))]
     return frame.assign(**{name: frame[name].round() for name in names})

@@ -1,4 +1,4 @@
-"""Figures of what a run has found, readable on a light and on a dark page.
+"""Figures of a run's results, readable on a light and on a dark page.
 
 Each function returns a ``matplotlib.figure.Figure`` of its own: no global state of pyplot.
 """
@@ -95,13 +95,13 @@ def curves(
 def by_fold(
     scores: pd.DataFrame, value: float, metric: str, constant: float | None = None
 ) -> "Figure":
-    """Draw the metric of each fold, and that of all rows.
+    """Draw the metric of each fold and of all rows.
 
     Args:
         scores: Columns fold and metric, a row per fold.
         value: Metric of all rows.
         metric: Its name.
-        constant: That of the same prediction for every photo, where it is known.
+        constant: Score of the same prediction for every photo, if known.
     """
     figure, (axis,) = _figure(3.6, 2.8)
     axis.bar(scores["fold"].astype(str), scores["metric"], color="C0", width=0.6)
@@ -175,7 +175,7 @@ def prediction_against_prediction(
     Args:
         points: Of A and B, shape (2, n).
         targets: Shape (n,).
-        what: What they say, for the title.
+        what: Description of the targets, for the title.
         names: Names of the classes, whose numbers the targets are then.
     """
     figure, (axis,) = _figure(4.6, 3.8)

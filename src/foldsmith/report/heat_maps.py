@@ -1,4 +1,4 @@
-"""What a finished fine-tuning looked at in photos that it had not seen."""
+"""Heat maps of a finished fine-tuning for photos of the validation folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class HeatMap:
     """One photo and what its fold's model looked at.
 
     Attributes:
-        view: What the model saw: uint8 RGB, shape (H, W, 3).
+        view: Input of the model: uint8 RGB, shape (H, W, 3).
         heat: Where its prediction comes from, in 0..1, shape (rows, columns) of a coarse grid
             over the view.
     """
@@ -55,7 +55,7 @@ def look_at(
         rows: Rows of its fold table.
 
     Returns:
-        One for each row, in their order; and what is shown, for people.
+        One for each row, in their order; and a description of the explained output.
 
     Raises:
         ConfigError: The model or its backbone has no feature map that is known how to read.
@@ -73,7 +73,7 @@ def look_at(
     for fold in np.unique(folds).tolist():
         (weights,) = kept_snapshots(root, manifest, criterion, [fold], hashes)
         chosen = [row for row, of in zip(rows, folds, strict=True) if of == fold]
-        # Who calls this may be drawing random numbers too.
+        # The caller may be drawing random numbers too.
         with random_state_kept():
             parts = experiment.with_values({"globals/val_fold": fold}).build(types, context)
             model, transforms = parts["model"], list(parts["dataset/val/transforms"])

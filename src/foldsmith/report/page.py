@@ -20,7 +20,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 # This line of the template marks a page as a report.
 _GENERATOR = b'<meta name="generator" content="foldsmith">'
 
-# Where reports are, in the project folder: beside the outputs, which hold what was computed.
+# Folder of the reports in the project folder, beside the outputs.
 REPORTS = "reports"
 
 
@@ -31,7 +31,7 @@ def write_report(
     output: Path | None = None,
     look_at: Sequence[str] = (),
 ) -> Path:
-    """Write one HTML file of what an experiment and all that it needs have found.
+    """Write one HTML file with the results of an experiment and of the steps that it needs.
 
     It holds everything itself: it opens from a disk, without a network. Steps that are not
     done are named as such.
@@ -70,7 +70,7 @@ def compare(
     project: Path | str | None = None,
     trust: bool = False,
 ) -> Path:
-    """Write one HTML file of two finished runs beside each other, and print what was found.
+    """Write one HTML file that compares two finished runs, and print the comparison.
 
     Ensembles are compared by the cross-fitted predictions of the blend that they recommend,
     single experiments by their out-of-fold predictions, on the photos that both have.

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of text, tables, figures and photos."""
+"""The elements of a report: sections of text, tables, figures and photos."""
 
 import base64
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ class Gallery:
     """Photos with a caption each.
 
     Attributes:
-        caption: What they are.
+        caption: Caption of all of them.
         photos: Data URI and caption of each.
         columns: Photos per row; 0 fills the width.
         wide: Whether each is two photos beside each other.
@@ -94,7 +94,7 @@ class Section:
     Attributes:
         title: Its heading.
         name: Its anchor.
-        parts: What it shows.
+        parts: Its contents.
     """
 
     title: str
@@ -151,7 +151,7 @@ def thumbnail(path: Path, intensity: IntensityRange | None) -> str:
 
 
 def heat_map(view: Image, heat: npt.NDArray[np.float32]) -> str:
-    """Return what a model saw, and beside it the same under a heat map, as a data URI.
+    """Return the input of a model, and beside it the same under a heat map, as a data URI.
 
     Args:
         view: uint8 RGB, shape (H, W, 3).

@@ -1,4 +1,4 @@
-"""What the finished steps of an experiment have left, as tables and figures."""
+"""Results of an experiment's finished steps, as tables and figures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ _SCORES = (
 
 
 class Results:
-    """What an experiment has found, read from its output folder when it is asked for.
+    """Results of an experiment, read from its output folder on access.
 
     The numbers are those of the last run that finished, which may have had another configuration
     than today's: :func:`foldsmith.run.status` knows. Other folds, test photos or predictions
@@ -55,7 +55,7 @@ class Results:
 
     Args:
         plan: The experiment's plan.
-        name: Name of the experiment: that of its file without the suffix.
+        name: Name of the experiment: the name of its file without the suffix.
 
     Attributes:
         name: Name of the experiment.
@@ -86,14 +86,14 @@ class Results:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """Scores by the project's metric, on rows that what is scored has not seen.
+        """Scores by the project's metric, on rows that were not used for fitting.
 
         A row per fold, then one of all folds together (the kind ``member``); of an ensemble a
         row per member, then one per blend. (RMSE where the metric is of probabilities and an
         experiment gives none.)
 
-        Columns: name; kind (``fold``, ``member`` or ``blend``); fold; epoch, that of the fold's
-        snapshot; in_sample, of blends, on the rows that they were fitted on; cross_fitted, on
+        Columns: name; kind (``fold``, ``member`` or ``blend``); fold; epoch of the fold's
+        snapshot; in_sample (blends only), on the rows that they were fitted on; cross_fitted, on
         other rows; low and high, where 95 % of resamples by group lie; gain over the plain mean
         with gain_low and gain_high, positive is better; submit, of the recommended blend.
 
@@ -126,7 +126,7 @@ class Results:
 
     @property
     def oof(self) -> pd.DataFrame:
-        """Predictions of the labelled photos by what has not seen them.
+        """Out-of-fold predictions of the labelled photos.
 
         Columns: id, target, fold, prediction. Of an ensemble that of the recommended blend, its
         weights fitted on the other folds, and a column per member.
@@ -168,7 +168,7 @@ class Results:
 
     @property
     def log(self) -> pd.DataFrame:
-        """What the trainings logged: a row per experiment, fold and epoch.
+        """Log of the trainings: a row per experiment, fold and epoch.
 
         Columns: experiment, fold (none for a pretraining), epoch, train/loss, val/metric, ... Of
         an ensemble the trainings of all its members, and their pretrainings. Empty where
@@ -187,7 +187,7 @@ class Results:
         return frame[first + others].astype({"fold": "Int64", "epoch": int})
 
     def plot_learning_curves(self, keys: Sequence[str] | None = None) -> "Figure":
-        """Draw what was logged over the epochs.
+        """Draw the logged values over the epochs.
 
         A line per fold; of an ensemble a line per member, the mean of its folds.
 
@@ -284,14 +284,14 @@ class Results:
         return read_members(self._project, self._settings(), table, read_test(self._project))
 
     def _judged(self, member: Member) -> tuple[Metric, Array]:
-        """Return the metric that can judge a member, and what it judges."""
+        """Return the metric that can judge a member, and the predictions for it."""
         metric = project_metric(self._project)
         if metric.needs == "probabilities" and member.oof_probabilities is not None:
             return metric, member.oof_probabilities
         return value_metric(self._project), member.oof.astype(np.float64)
 
     def _blended(self) -> Array:
-        """Return what the recommended blend predicts of the folds it was not fitted on."""
+        """Return the cross-fitted predictions of the recommended blend."""
         manifest = self._finished()
         submitted = str(manifest.facts["submit"])
         kept = read_table(verified(self.folder / CROSS_FITTED, manifest), [])
@@ -334,7 +334,7 @@ def blend_scores(folder: Path) -> pd.DataFrame:
     """Return the table of an ensemble's blends, its metric in sample as ``in_sample``.
 
     Raises:
-        OutputError: The ensemble is not finished, or the table is not what it wrote.
+        OutputError: The ensemble is not finished, or its table was changed.
     """
     manifest = read_manifest(folder / MANIFEST)
     if manifest is None:
@@ -345,7 +345,7 @@ def blend_scores(folder: Path) -> pd.DataFrame:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row per entry, without what it lacks."""
+    """Return a row per entry, without missing values."""
     return [
         {str(key): value for key, value in row.items() if pd.notna(value)}
         for row in frame.to_dict("records")

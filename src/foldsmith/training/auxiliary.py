@@ -11,8 +11,8 @@ from foldsmith.targets.auxiliary import AuxiliaryTargets
 class AuxiliaryLoss:
     """Weighted losses of auxiliary targets, looked up by the row of each photo.
 
-    Squared error of standardised numbers, binary cross-entropy of labels; what is not known of
-    a photo does not count.
+    Squared error of standardised numbers, binary cross-entropy of labels; unknown values of a
+    photo are ignored.
 
     Args:
         targets: The targets by name, a row per row of the train table.
@@ -38,7 +38,7 @@ class AuxiliaryLoss:
         """Return the weighted sum and each loss by name.
 
         Args:
-            outputs: Of each head, shape (n, width).
+            outputs: Outputs of each head, shape (n, width).
             rows: Row of each photo in the train table, int64, shape (n,).
         """
         losses = {}

@@ -17,11 +17,11 @@ class WeightAverage:
     thousand, 0.999 after thirty thousand.
 
     Args:
-        model: What is trained, on its device: the average begins as a copy.
+        model: The trained model, on its device; the average starts as a copy.
         decay: Share of the old average that stays at each step, in 0..1; null for no average.
 
     Attributes:
-        module: What is to be validated and kept: the average, or the model itself.
+        module: The module to validate and keep: the average, or the model itself.
     """
 
     def __init__(self, model: nn.Module, decay: float | None) -> None:

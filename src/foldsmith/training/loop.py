@@ -1,4 +1,4 @@
-"""The training loop: epochs, accumulation windows, precision, what is reported."""
+"""The training loop: epochs, accumulation windows, precision, reported values."""
 
 import math
 import time
@@ -47,8 +47,9 @@ def scaled_lr(base_lr: float, batch_size: int, grad_accum: int = 1) -> float:
 def window_weights(sizes: list[int], grad_accum: int) -> list[float]:
     """Return each batch's share in its accumulation window.
 
-    A window is ``grad_accum`` batches, the last one of an epoch what is left. Batches count
-    by their photos, so that the accumulated gradient is that of the window as one batch.
+    A window has ``grad_accum`` batches; the last one of an epoch has the remaining ones. Batches
+    are weighted by their photos, so that the accumulated gradient equals that of the window as one
+    batch.
 
     Args:
         sizes: Photos of each batch of an epoch.
@@ -80,13 +81,13 @@ def run_training(
 
     Every epoch starts by seeding the global generators from (seed, epoch), so that a run
     which continues at an epoch equals one that never stopped. One manager iteration is one
-    batch; the optimizer and the scheduler step once per accumulation window. Reported at the
-    end of each epoch: the mean of what the step returns (``train/loss``, ...), ``lr``,
+    batch; the optimizer and the scheduler step once per accumulation window. Reported at the end
+    of each epoch: the mean of the step's values (``train/loss``, ...), ``lr``,
     ``images_per_s`` and ``data_wait`` (share of the time spent waiting for the loader).
 
-    Of several processes each takes its share of every batch; loss, gradients and what is
-    reported are those of the whole batch, so that their number changes nothing but rounding,
-    and what is drawn at random by the network itself (dropout).
+    Each of several processes computes its share of every batch. Loss, gradients and reported
+    values are those of the whole batch, so that the number of processes changes only rounding, and
+    random numbers of the network itself (dropout).
 
     Args:
         manager: Manager with its extensions; its epoch is where to start.
@@ -110,7 +111,7 @@ def run_training(
     loader.serve(runtime.device)
     while not manager.stop_trigger:
         epoch = manager.epoch
-        # What a network draws (dropout), it draws anew in each process.
+        # Each process draws its own random numbers for dropout.
         seed_everything(seed, epoch, *([process_group.rank()] if process_group.rank() else []))
         loader.set_epoch(epoch)
         step.start_epoch(epoch)
@@ -176,7 +177,7 @@ def _check_losses(
     resume = Path(out) / RESUME_FILE
     good = f"the state after epoch {epoch} is in {resume}" if resume.is_file() else "none is kept"
     raise TrainingError(
-        f"{out}: the loss is no number at epoch {epoch + 1}, batch {batch} (learning rate "
+        f"{out}: the loss is NaN or infinite at epoch {epoch + 1}, batch {batch} (learning rate "
         f"{lrs[first]:.3g}; last good snapshot: {good}). Lower the learning rate, or set "
         "globals/enable_amp=false"
     )

@@ -13,7 +13,7 @@ from foldsmith.distributed import process_group
 from foldsmith.utils.atomic import replacing
 from foldsmith.utils.owned_files import OwnedFiles
 
-# What the files that extensions write are listed under, see :mod:`foldsmith.utils.owned_files`.
+# Name under which the files of extensions are listed, see :mod:`foldsmith.utils.owned_files`.
 TRAINING = "training"
 
 
@@ -86,8 +86,8 @@ def create_manager(
 def extend(manager: ppe.training.ExtensionsManager, extensions: Iterable[Any]) -> None:
     """Add extensions to the manager of one process of a training.
 
-    Those that write and show are the main process's; the others have what all compute together,
-    and what may end a training: extensions with ``on_every_rank``.
+    Extensions that write or show run in the main process only. Collective extensions, and
+    extensions that may end a training, run in every process (``on_every_rank``).
 
     Args:
         manager: The manager.

@@ -56,7 +56,7 @@ def layer_decay_groups(
 
     The head trains at ``lr``, the backbone's last layer at ``lr * layer_decay``, the one
     before at ``lr * layer_decay ** 2``, and so on (Clark et al., "ELECTRA", 2020; Bao et al.,
-    "BEiT", 2022; layers as timm counts them). Biases, norms and what the backbone names
+    "BEiT", 2022; layers as timm counts them). Biases, norms and parameters that the backbone lists
     (position embeddings) have no weight decay. The schedule has to leave the groups their own
     rates, as ``WarmupCosine`` does.
 
@@ -64,7 +64,7 @@ def layer_decay_groups(
         model: A model with ``backbone``; everything else of it is the head.
         lr: Learning rate of the head.
         layer_decay: Factor from one layer to the next deeper one, above 0, at most 1.
-        weight_decay: Weight decay of what has one.
+        weight_decay: Weight decay of the other parameters.
 
     Returns:
         Groups with ``params``, ``lr`` and ``weight_decay``, those of the head first.

@@ -18,8 +18,8 @@ class ProgressiveResize:
 
     Args:
         sizes: Height of the first view in each part of the training, ascending or not; the
-            other views, and the width, shrink by the same factor. None may be larger than what
-            the dataset gives. Vision transformers want multiples of their patch, of the local
+            other views, and the width, shrink by the same factor. None may be larger than the
+            dataset's views. Vision transformers want multiples of their patch, of the local
             crops too.
         shares: Share of the epochs of each part, summing to 1.
 

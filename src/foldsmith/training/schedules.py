@@ -23,7 +23,7 @@ def warmup_cosine(
         optimizer: Its groups' learning rates are the highest ones.
         total_steps: Optimizer steps of the whole training.
         warmup_share: Share of them in which the rate rises, 0..1.
-        final_share: What is left of the highest rate after the last step, 0..1.
+        final_share: Fraction of the highest rate after the last step, 0..1.
 
     Raises:
         ConfigError: A share is outside 0..1.

@@ -36,10 +36,10 @@ class TrainingStep(Protocol):
         """
 
     def start_epoch(self, epoch: int) -> None:
-        """Do what an epoch (counted from 0) begins with, before the model is set to train."""
+        """Prepare an epoch (counted from 0), before the model is set to train."""
 
     def after_update(self, progress: float) -> None:
-        """Do what follows an optimizer step, for instance move averages of weights.
+        """Run after an optimizer step, for example to update averages of weights.
 
         Args:
             progress: Share of the whole training's optimizer steps that are done, above 0..1.
@@ -63,7 +63,7 @@ class PretrainStep:
         self.max_epoch = max_epoch
 
     def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
-        """Return what the method reports."""
+        """Return the values of the method."""
         views = batch.views
         if self.progressive is not None:
             views = self.progressive(views, epoch, self.max_epoch)

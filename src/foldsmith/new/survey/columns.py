@@ -1,4 +1,4 @@
-"""What the columns of a table hold, and what their names say."""
+"""The contents of a table's columns, and hints in their names."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _INDEX_WORDS = ("index", "idx", "row", "nr", "no", "number")
 
 @dataclass(frozen=True)
 class Guess:
-    """What a column is taken for.
+    """The guessed role of a column.
 
     Attributes:
         column: Name of the column; None for none.
@@ -69,7 +69,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a column of text holds.
+    """Contents of a column of text.
 
     Attributes:
         numeric: Numbers, but for one in ten at most.

@@ -42,7 +42,7 @@ class PhotoFolder:
         left_out: Its other files.
 
     Raises:
-        DataError: There is no such folder, or no photo in it.
+        DataError: The folder is missing, or contains no photo.
     """
 
     def __init__(self, folder: Path, flag: str = "--images", without: Path | None = None) -> None:

@@ -46,7 +46,7 @@ class Target:
         n_classes: Classes, when it is treated as such.
         class_values: Their values; empty if they are evenly spaced over the range.
         classes: Texts that the numbers 0, 1, ... stand for; empty if it holds numbers.
-        notes: What was done to the values, and what is to be known of them.
+        notes: Changes of the values, and remarks for people.
     """
 
     values: npt.NDArray[np.float64]
@@ -295,7 +295,7 @@ def _refuse_separators(where: str, column: pd.Series) -> None:
 def choose_folds(
     targets: npt.NDArray[np.float64], groups: pd.Series | None, classes: bool = False
 ) -> tuple[FoldSettings, str]:
-    """Choose how to split: stratified in five folds, or what the data bears.
+    """Choose how to split: stratified in five folds, or fewer if the data needs it.
 
     Fewer folds, down to three, if a class has fewer members (with fewer than three it is in some
     folds only, however few there are) or there are fewer groups; a method that is not stratified

@@ -1,4 +1,4 @@
-"""The moment at which a training replaces what an earlier one has left in its folder."""
+"""The moment at which a training replaces the files of an earlier one in its folder."""
 
 from collections.abc import Callable
 

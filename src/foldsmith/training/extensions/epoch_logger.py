@@ -1,4 +1,4 @@
-"""Sending what is logged of each epoch to where trainings are watched.
+"""Send the log of each epoch to other tools.
 
 A logger that fails, for want of a network say, is told of once and left alone; the training goes
 on.
@@ -54,7 +54,7 @@ class Logger(Protocol):
         """Send the values of an epoch."""
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining entries."""
 
 
 Log = Sequence[Mapping[str, Any]]
@@ -62,11 +62,11 @@ Create = Callable[[LoggedRun, Log], Logger]
 
 
 class EpochLogger(extension.Extension):
-    """Sends each entry of the log to a logger, those that it has missed first.
+    """Sends each entry of the log to a logger, missed entries first.
 
     Args:
-        name: What the logger is called.
-        create: Opens it: (run, the log of the epochs that are done) -> logger.
+        name: Name of the logger.
+        create: Opens it: (run, log of the finished epochs) -> logger.
         run: The training.
     """
 
@@ -81,7 +81,7 @@ class EpochLogger(extension.Extension):
         self._logger: Logger | None = None
 
     def open(self, manager: Any) -> None:
-        """Open the logger, and send what it lacks of a training that goes on.
+        """Open the logger, and send missing entries of a resumed training.
 
         To be called when the training's state is restored, which for an extension's own
         ``initialize`` it is not.
@@ -106,7 +106,7 @@ class EpochLogger(extension.Extension):
             self._logger = None
 
     def on_error(self, manager: Any, exc: Exception, tb: Any) -> None:
-        """Close the logger: what was sent stays."""
+        """Close the logger; sent entries stay."""
         self.finalize(manager)
 
     def _send(self, log: Log) -> None:

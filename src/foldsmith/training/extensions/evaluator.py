@@ -24,7 +24,7 @@ class Evaluator(extension.Extension):
         loader: Validation batches.
         model: The model.
         loss: Loss of (logits, encoded targets).
-        metric: What the predictions are judged by.
+        metric: Metric of the predictions.
         task: How targets are encoded and logits become predictions.
         runtime: Device and precision.
     """

@@ -19,7 +19,7 @@ def create_log_report(filename: str = LOG_FILE) -> ppe.training.extensions.LogRe
 
 
 def entries_of(folder: Path) -> list[dict[str, Any]]:
-    """Return what a training has logged into its folder; empty if there is no log to read."""
+    """Return the log of a training from its folder; empty if there is no readable log."""
     try:
         entries: list[dict[str, Any]] = json.loads((folder / LOG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -46,7 +46,7 @@ class MlflowLogger:
         known = known_run(run.folder, "mlflow")
         if known is not None and self._exists(known):
             self._id = known
-            # What a killed training has sent it need not send again.
+            # Entries that a killed training has sent are not sent again.
             history = self._client.get_metric_history(known, "epoch")
             self.last_epoch = max((metric.step for metric in history), default=0)
             self._client.update_run(known, status="RUNNING")

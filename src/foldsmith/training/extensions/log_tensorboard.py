@@ -27,7 +27,7 @@ class TensorBoardLogger:
         folder = run.folder / EVENTS
         last = log[-1] if log and any(folder.glob("events.*")) else {"epoch": 0, "iteration": 0}
         self.last_epoch = int(last["epoch"])
-        # What a killed training has written of an epoch that is trained again counts no more.
+        # Entries of a killed training for an epoch that is trained again are dropped.
         before = set(folder.glob("events.*"))
         self._writer = _Writer(out_dir=str(folder), purge_step=last["iteration"] + 1)
         written = (path.name for path in sorted(set(folder.glob("events.*")) - before))
@@ -46,6 +46,6 @@ class TensorBoardLogger:
 
 class _Writer(ppe.writing.TensorBoardWriter):
     def flush(self) -> None:
-        """Write out what is waiting for the next of its intervals."""
+        """Write buffered entries at once."""
         if self._writer is not None:
             self._writer.flush()

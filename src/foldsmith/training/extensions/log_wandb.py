@@ -23,7 +23,7 @@ class WandbLogger:
 
         known = known_run(run.folder, "wandb")
         self._id = known or uuid4().hex
-        # Silent, it does not ask for a key that is missing either: nobody might be there to answer.
+        # silent also prevents a prompt for a missing key.
         settings = wandb.Settings(silent=True, console="off", login_timeout=1, init_timeout=30)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or run.project,
@@ -35,7 +35,8 @@ class WandbLogger:
             reinit="create_new",
             settings=settings,
         )
-        # What the server has; offline nothing, and the last part of a run holds it whole.
+        # The server's last epoch; offline there is none, and the last part of a run has all
+        # entries.
         self.last_epoch = max(0, self._run.starting_step - 1)
         remember_run(run.folder, "wandb", self._id)
 
@@ -44,5 +45,5 @@ class WandbLogger:
         self._run.log(dict(values), step=epoch, commit=True)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining entries."""
         self._run.finish()

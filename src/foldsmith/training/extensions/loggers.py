@@ -18,12 +18,12 @@ _LOGGERS: dict[LoggerName, Create] = {
 
 
 def loggers_of(experiment: Experiment, folder: Path, name: str) -> list[EpochLogger]:
-    """Return the extensions that send a training's log where the experiment wants it.
+    """Return the extensions that send a training's log to the experiment's loggers.
 
     Args:
         experiment: The experiment, as it is trained.
         folder: Output folder of the training.
-        name: What it is called there: experiment and fold.
+        name: Name of the training there: experiment and fold.
     """
     project = experiment.project
     run = LoggedRun(

@@ -21,14 +21,13 @@ class MemoryPeak(extension.Extension):
     ``host_mib`` is the largest resident memory of this process (``ru_maxrss`` of getrusage, which
     counts KiB on Linux and bytes on macOS). Resident are also the pages of memory-mapped files
     that were read, as of the store of decoded photos: the system takes these back when it needs
-    them. Where there is ``/proc`` (Linux) the peaks of the loader processes that are alive are
-    added; what they share with this one is counted once for each. Elsewhere they are left out.
-    Linux also forgets the peak of what the process did before the training; elsewhere a training
-    has at least that. Windows has no such number.
+    them. With ``/proc`` (Linux) the peaks of the running loader processes are added; memory that
+    they share with this process is counted once for each. On other systems they are not included.
+    Linux can also reset the peak before the training; on other systems the value includes earlier
+    work of the process. Windows has no such number.
 
-    ``cuda_mib`` is what torch had allocated on the device at most
-    (``torch.cuda.max_memory_allocated``); what the driver and torch's cache hold beside it is not
-    counted.
+    ``cuda_mib`` is the peak memory allocated by torch on the device
+    (``torch.cuda.max_memory_allocated``), without the driver and torch's cache.
 
     Args:
         device: Where the training runs.
@@ -43,7 +42,7 @@ class MemoryPeak(extension.Extension):
         self.device = device
 
     def initialize(self, manager: object) -> None:
-        """Forget the peaks of what was before; called by the manager."""
+        """Reset the peaks of earlier work; called by the manager."""
         # 5 is the peak of the resident memory; a system may not let a process do so.
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")

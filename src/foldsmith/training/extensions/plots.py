@@ -1,4 +1,4 @@
-"""Curves of what is logged."""
+"""Curves of the log."""
 
 import time
 from typing import Any

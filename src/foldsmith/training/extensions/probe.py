@@ -28,7 +28,7 @@ from foldsmith.utils.owned_files import OwnedFiles
 
 PROBES_FILE = "probes.csv"
 
-# Probes of a whole training, if nobody says how many.
+# Default number of probes in a training.
 _PROBES = 10
 
 
@@ -43,7 +43,7 @@ class Probe(extension.Extension):
 
     Args:
         loader: Every labelled photo in the order of the fold table.
-        backbone: What is scored: the module whose snapshots are kept.
+        backbone: The scored module, whose snapshots are kept.
         project: The project, for its folds and metric.
         runtime: Device and precision.
         max_epoch: Number of epochs of the training.

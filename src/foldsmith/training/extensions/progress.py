@@ -24,7 +24,7 @@ class EpochReport:
         images_per_s: Photos per second of the training loop.
         data_wait: Share of its time that it waited for photos, 0..1.
         epoch_s: Seconds of the whole epoch, validation and snapshots included.
-        values: What was logged of it, as in ``train/loss``.
+        values: Its logged values, as in ``train/loss``.
     """
 
     epoch: int

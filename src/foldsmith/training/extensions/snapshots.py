@@ -21,7 +21,7 @@ from foldsmith.utils.owned_files import OwnedFiles
 
 RESUME_FILE = "resume.pth"
 
-# Key of the resume snapshot: name of the training's step, and hash of what it is made from.
+# Key of the resume snapshot: name of the training's step, and hash of its inputs.
 BELONGS_TO = "belongs_to"
 
 
@@ -62,8 +62,8 @@ class WeightsSnapshot(extension.Extension):
     Args:
         target: The module; the file holds its ``state_dict``.
         filename: Name with ``{.epoch}`` for the epoch.
-        keep: How many of its files to keep, the newest; null keeps all. What is too much is
-            removed when the training's own state is safe: by :class:`ResumeSnapshot`.
+        keep: Number of its newest files to keep; null keeps all. :class:`ResumeSnapshot` removes
+            the others once the training's own state is saved.
     """
 
     priority = extension.PRIORITY_SNAPSHOT
