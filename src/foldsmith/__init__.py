@@ -1,7 +1,7 @@
 """foldsmith: from a folder of photos and a CSV to a prediction, without pretrained weights.
 
-:class:`Project` runs experiments and returns what they have found; :func:`load` predicts new
-photos. The five stages are plain functions in :mod:`foldsmith.steps`; the ``foldsmith`` command
+:class:`Project` runs experiments and returns their results; :func:`load` predicts new photos. The
+five stages are plain functions in :mod:`foldsmith.steps`; the ``foldsmith`` command
 (:mod:`foldsmith.cli.main`) calls the same functions.
 """
 
@@ -59,7 +59,7 @@ def load(
         blend: Blend of the ensemble; the one that it recommends if None.
         criterion: Which snapshots of a single experiment, if it was inferred by several.
         device: Where to compute, as in ``globals/device``; None as each experiment says.
-        project: The project folder, which ``run`` is relative to then; None takes the one that
+        project: The project folder; ``run`` is relative to it. None takes the one that
             the run lies in.
         trust: Run the Python that the project or export brings, if it does; read it first. An
             export needs this each time; a project until its Python changes only once.

@@ -1,4 +1,4 @@
-"""foldsmith from Python: a project with what can be done to it.
+"""foldsmith from Python: a project with methods that run it and read its results.
 
 Errors that are meant for people are :class:`~foldsmith.errors.FoldsmithError`, with the line that
 the command would print.
@@ -33,16 +33,15 @@ Overrides = Mapping[str, Any]
 
 
 class Project(ProjectFolder):
-    """A project folder, and what the ``foldsmith`` command does in it.
+    """A project folder, with the commands of ``foldsmith`` as methods.
 
     It is the :class:`foldsmith.project.ProjectFolder` that all of foldsmith's functions take,
     with methods of its own. An experiment is named as in ``"901"``, the file
     ``exp_config/901.yml``, or by the path of its file, relative to the project folder.
 
     Overrides are a dict of paths and values, as in ``{"globals/max_epoch": 2}``. They are for
-    that experiment; ``{"1*:globals/max_epoch": 2}`` is for all whose name fits ``1*``. Results
-    know nothing of later changes: give the methods that read what a run has left the overrides
-    of that run.
+    that experiment; ``{"1*:globals/max_epoch": 2}`` is for all whose name fits ``1*``. Methods
+    that read the results of a run need the overrides of that run.
     """
 
     @classmethod
@@ -70,7 +69,7 @@ class Project(ProjectFolder):
             train: Table of the labelled photos.
             test: Table of the photos to predict, if there are any.
             test_images: Folder of the photos to predict, if it is another.
-            id_column: Column that names the photos; None to be found, as what follows.
+            id_column: Column that names the photos; None to find it, as for the next ones.
             target_column: Column to predict.
             group_column: Column whose equal values stay in one fold; ``none`` for no groups.
             metric: What predictions are judged by.
@@ -141,7 +140,7 @@ class Project(ProjectFolder):
         return self.results(experiment, overrides)
 
     def results(self, experiment: Path | str, overrides: Overrides | None = None) -> Results:
-        """Return what an experiment has found: scores, predictions, logs and figures of them.
+        """Return the results of an experiment: scores, predictions, logs and figures of them.
 
         Args:
             experiment: The experiment.
@@ -156,7 +155,7 @@ class Project(ProjectFolder):
     def status(
         self, experiment: Path | str | None = None, overrides: Overrides | None = None
     ) -> pd.DataFrame:
-        """Return a row per step: what is done, to do, stale or running, and why.
+        """Return a row per step: done, to do, stale or running, and the reason.
 
         Args:
             experiment: The experiment; None for all in ``exp_config``.
@@ -194,8 +193,8 @@ class Project(ProjectFolder):
             gpus: GPUs of each; as many as this machine has if None.
             cpus: CPU cores of each; if None as many as this machine has, or 8 for each GPU if it
                 has fewer GPUs than that.
-            memory_gib: Memory of each; that of this machine if None, or no limit if it has fewer
-                GPUs.
+            memory_gib: Memory of each; if None, the memory of this machine, or no limit if it has
+                fewer GPUs.
             speedup: How many times as fast the GPUs are as the device that was measured on.
             epoch_s: Name of an experiment -> seconds of its epochs on these machines.
             measure: Time the models of steps without a measurement, on this machine.
@@ -227,7 +226,7 @@ class Project(ProjectFolder):
         overrides: Overrides | None = None,
         output: Path | str | None = None,
     ) -> Path:
-        """Write one HTML file of what an experiment has found.
+        """Write one HTML file with the results of an experiment.
 
         Args:
             experiment: The experiment.

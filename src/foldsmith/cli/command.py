@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperOption
 
-# Each command imports what it calls when it runs: torch and timm take seconds, and --help and a
-# mistyped option are answered at once.
+# Each command imports its modules when it runs: torch and timm take seconds, and --help and errors
+# in options must be immediate.
 if TYPE_CHECKING:
     from foldsmith.project import ProjectFolder
 

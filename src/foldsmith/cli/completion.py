@@ -1,4 +1,4 @@
-"""What the shell offers at the press of Tab: experiment files and output folders.
+"""Shell completion of experiment files and output folders.
 
 Names are looked up, and the first lines of small files; nothing else is read or imported, so that
 the shell does not wait.
@@ -88,7 +88,7 @@ def _going_on(incomplete: str, found: list[str]) -> list[str]:
 
 
 def _task(folder: Path) -> str | None:
-    """Return the task of the run in an output folder, without parsing what it has left."""
+    """Return the task of the run in an output folder, without parsing its YAML."""
     try:
         found = re.search(r"^  task: (\S+)$", (folder / _RESOLVED).read_text("utf-8"), re.MULTILINE)
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""The command that estimates what a run takes."""
+"""The command that estimates the time and disk of a run."""
 
 import json
 from collections.abc import Sequence

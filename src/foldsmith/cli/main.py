@@ -80,8 +80,8 @@ def main() -> None:
     The exit codes are those of :data:`EPILOG`; --debug changes none of them.
     """
     for stream in (sys.stdout, sys.stderr):
-        # What a terminal or a file's encoding lacks, as Japanese in latin-1, is escaped: nothing
-        # that is only printed may end a command.
+        # Characters that the encoding lacks, such as Japanese in latin-1, are escaped: printing
+        # must not end a command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv[1:]

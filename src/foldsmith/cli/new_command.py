@@ -110,7 +110,7 @@ def new(
     foldsmith new my-project --images classes    # one folder per class, no table
     foldsmith new my-project                     # a project.yml to fill in
 
-    What is not named is found in the data, and printed; where several columns are possible,
+    Options that are missing are found in the data and printed. If several columns are possible,
     you are asked.
 
     Writes DIR/project.yml, the recommended experiments DIR/exp_config/*.yml, the tables with the
@@ -164,7 +164,7 @@ def _one_column(flag: str, names: list[str] | None) -> str | None:
 
 
 def _ask(question: str, answers: Sequence[str], best: str) -> str:
-    """Ask a person until the answer is one of those that are possible."""
+    """Ask a person until the answer is a possible one."""
 
     def known(text: str) -> str:
         if text not in answers:

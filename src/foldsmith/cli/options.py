@@ -55,7 +55,7 @@ RunProject = Annotated[
     typer.Option(
         "--project",
         metavar="DIR",
-        help="Project folder, which --run is relative to then.",
+        help="Project folder; --run is relative to it.",
         show_default="that of the run",
     ),
 ]

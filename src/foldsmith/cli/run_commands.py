@@ -1,4 +1,4 @@
-"""The commands that do what an experiment needs, and show what it has found."""
+"""The commands that run an experiment, and show its state and results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,8 +72,8 @@ def run(
     foldsmith run -cfg exp_config/900.yml --engine ray                   # many at once, here
     foldsmith run -cfg exp_config/900.yml --engine ray --address auto    # on a cluster
 
-    Goes on where it was stopped: what is done and up to date stays, a training continues after its
-    last finished epoch, what was made from other values, files or photos is made anew. On a cluster
+    Continues after an interruption: finished steps stay, a training continues after its last
+    finished epoch, and stale steps are repeated. On a cluster
     Ctrl-C leaves the run going; the same command attaches to it again, with --stop it ends it.
 
     Writes into the output folders that the experiments name, and reports/NAME.html at the end.
@@ -121,13 +121,13 @@ def status(
     project: ProjectOption = Path("."),
     trust_python: TrustPython = False,
 ) -> None:
-    """Show what is done, to do, out of date or running.
+    """Show the state of each step: done, to do, stale or running.
 
     foldsmith status
     foldsmith status -cfg exp_config/900.yml
 
-    May be asked at any time, also while it runs. Beside what is out of date stands what has
-    changed. Writes nothing but remembered hashes of files (.foldsmith).
+    Works at any time, also during a run. Names the changed inputs of stale steps. Writes only
+    stored hashes of files (.foldsmith).
     """
     from foldsmith.run.status import status
 
@@ -159,7 +159,7 @@ def report(
     project: ProjectOption = Path("."),
     trust_python: TrustPython = False,
 ) -> None:
-    """Write what a run has found as one HTML file.
+    """Write the results of a run as one HTML file.
 
     foldsmith report -cfg exp_config/900.yml
     foldsmith report -cfg exp_config/900.yml -o findings.html
@@ -207,7 +207,7 @@ def compare(
         typer.Option(
             "--project",
             metavar="DIR",
-            help="Project folder, which A and B are relative to then.",
+            help="Project folder; A and B are relative to it.",
             show_default="those that they lie in",
         ),
     ] = None,

@@ -42,7 +42,7 @@ def stopped(number: int, arguments: list[str]) -> int:
 
 
 def _how_to_go_on(arguments: list[str]) -> str:
-    """Return the command that continues what was stopped."""
+    """Return the command that continues the interrupted one."""
     kept = list(arguments)
     if process_group.asked_for() > 1:
         return "; every finished epoch is kept. Go on with the same command and --resume"

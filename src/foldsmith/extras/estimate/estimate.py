@@ -48,7 +48,8 @@ def estimate(
         gpus: GPUs of each; as many as this machine has if None.
         cpus: CPU cores of each; if None as many as this machine has, or 8 for each GPU if it has
             fewer GPUs than that.
-        memory_gib: Memory of each; that of this machine if None, or no limit if it has fewer GPUs.
+        memory_gib: Memory of each; if None, the memory of this machine, or no limit if it has
+            fewer GPUs.
         speedup: How many times as fast the GPUs are as the device that was measured on.
         epoch_s: Name of an experiment -> seconds of its epochs on these machines.
         measure: Time the models of steps without a measurement, on this machine.

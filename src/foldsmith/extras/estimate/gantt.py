@@ -117,7 +117,7 @@ def _lanes(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
     """Return the rows of a picture by name: GPUs, then CPUs; steps side by side have their own."""
     lanes: dict[tuple[int, int, int], list[Placed]] = {}
     for one in sorted(placed, key=lambda p: p.start):
-        # Behind the GPUs what needs none.
+        # Steps without a GPU come last.
         for gpu in one.gpus or (1_000_000,):
             row = 0
             while (bars := lanes.setdefault((one.node, gpu, row), [])) and (

@@ -1,6 +1,7 @@
 """A run on paper: when each step starts on which machine, as an engine would start it.
 
-Nothing here knows what a step does: it takes seconds and resources, and comes after others.
+The simulation does not depend on the content of a step: a step has seconds, resources and
+dependencies.
 """
 
 import heapq
@@ -141,7 +142,7 @@ def critical_path(jobs: Sequence[Job]) -> tuple[Job, ...]:
     """Return the longest chain of jobs that need each other: no number of machines is faster.
 
     Args:
-        jobs: The jobs, each after those that it needs.
+        jobs: The jobs, each after its dependencies.
     """
     ends: dict[str, float] = {}
     before: dict[str, str | None] = {}
@@ -160,7 +161,7 @@ def critical_path(jobs: Sequence[Job]) -> tuple[Job, ...]:
 
 
 class _Free:
-    """What of a node nobody holds."""
+    """Free resources of a node."""
 
     def __init__(self, node: Node) -> None:
         self._cpus = self._all_cpus = _units(node.cpus)

@@ -1,8 +1,8 @@
 """A run on Ray: the actor that submits its steps, and the task that does one.
 
-The actor owns the tasks, so that a run does not depend on who started it. It keeps what has
-happened for those who watch, and begins again from the manifests if it dies: all it knows can be
-seen in the project folder.
+The actor owns the tasks, so that a run does not depend on the process that started it. It keeps
+events for attached commands, and restarts from the manifests if it dies: its whole state follows
+from the project folder.
 """
 
 import os
@@ -41,7 +41,7 @@ RETRIES = 3
 # A worker of a dead node, or of a dead coordinator, may need a moment to die itself.
 _DYING_S = 60.0
 
-# Events that are kept for those who watch; what is older is in the log file.
+# Number of events kept for attached commands; older ones are in the log file.
 _KEPT = 10_000
 
 # An actor whose run has ended waits so long for those who watch to ask how.
@@ -50,19 +50,19 @@ _LINGER_S = 3.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a coordinator is to do; a few kilobytes.
+    """The work of a coordinator; a few kilobytes.
 
-    The steps are those of when the run was asked for: what is written into files since then
-    matters to the next run, as without Ray.
+    The steps are those at the start of the run: later edits of files matter to the next run, as
+    without Ray.
 
     Attributes:
         project: The project.
         steps: All steps of the plan.
         chosen: Labels of those to run.
         options: How steps are done.
-        requests: Label -> what a step is given, for those that were not done.
-        asked: What the command asked for, to know another that asks for the same.
-        log: File that everything said goes to.
+        requests: Label -> resources of a step, for steps that were not done.
+        asked: Arguments of the command, to recognise another command with the same.
+        log: File of all output.
     """
 
     project: ProjectFolder
@@ -86,8 +86,8 @@ class End:
     """How a run has ended.
 
     Attributes:
-        failed: Label -> error of what has failed and did not keep the rest from being run.
-        error: What has ended it before its time, if anything has.
+        failed: Label -> error of failed steps that did not stop the run.
+        error: The error that ended the run early, if there was one.
     """
 
     failed: dict[str, str]
@@ -102,7 +102,7 @@ class Picture:
         asked: As :class:`Job`.
         chosen: The steps to run.
         states: Label -> state of each.
-        speeds: What has been measured.
+        speeds: Measured speeds.
         running: Label -> seconds since it began.
     """
 
@@ -115,13 +115,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class News:
-    """What has happened since somebody last asked.
+    """Events since the last request.
 
     Attributes:
         name: Name of the coordinator, another one when it was begun again.
         until: Number of events so far.
-        picture: The run as it is now, for who does not know this coordinator.
-        events: What has happened since.
+        picture: State of the run, for a command that attaches.
+        events: Events since the last request.
         end: How the run has ended, if it has.
     """
 
@@ -133,7 +133,7 @@ class News:
 
 
 class Coordinator:
-    """Submits each step when what it needs is done; made an actor by the engine.
+    """Submits each step when its dependencies are done; the engine makes it an actor.
 
     Args:
         job: A pickled :class:`Job`: reading it imports the project's own Python.
@@ -156,7 +156,7 @@ class Coordinator:
         except Exception as error:  # an actor that cannot be made would say it in Ray's words
             self._end = End({}, portable(error))
             return
-        # A thread, not a method that somebody calls: it runs again whenever the actor does.
+        # A thread, not a method: it starts again whenever the actor is restarted.
         threading.Thread(target=self._run, daemon=True).start()
 
     def begin(self, label: str, host: str) -> int:
@@ -172,7 +172,7 @@ class Coordinator:
         return attempt
 
     def tell(self, events: list[Event]) -> None:
-        """Take down what has happened."""
+        """Record events."""
         for event in events:
             if isinstance(event, Epoch):
                 self._course.epoch(self._step(event.label), event.report)
@@ -187,8 +187,8 @@ class Coordinator:
         """Return what has happened.
 
         Args:
-            name: Of the coordinator that gave the last news; None if there were none.
-            first: Number of the first event to tell; None for what comes from now on.
+            name: Name of the coordinator of the last request; None for the first request.
+            first: Number of the first event to return; None for future events only.
         """
         self._last_asked = time.monotonic()
         end = self._end  # before the events, so that none is missed
@@ -219,7 +219,7 @@ class Coordinator:
         except Exception as error:
             self._broken = portable(error)
         self._end = End(self._course.failed, self._broken)
-        # Those who watch learn of the end; then nobody needs this process any more.
+        # Attached commands receive the end; then this process is not needed any more.
         while time.monotonic() - self._last_asked < _LINGER_S:
             time.sleep(_LINGER_S / 10)
         ray.kill(self._me)
@@ -306,7 +306,7 @@ def run_step(
         payload: Pickled project and steps, among them the one to do.
         label: Its label.
         options: How steps are done.
-        request: What it is given.
+        request: Resources of the step.
 
     Returns:
         Its state afterwards; or what people have to mend, for which Ray need not try again.
@@ -315,7 +315,7 @@ def run_step(
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it as it is then
     torch.set_num_threads(request.threads)
     use_cores(request.threads)
-    # What a lock names as its holder.
+    # The holder that a lock names.
     sys.argv = ["foldsmith", f"(Ray: {label})"]
     try:
         with lines_told(label, coordinator.tell.remote):
@@ -339,7 +339,7 @@ def _do(coordinator: Any, payload: bytes, label: str, options: Options) -> StepS
     step = next(step for step in steps if step.label == label)
     attempt: int = _answer(coordinator.begin.remote(label, socket.gethostname()))
     if attempt > 1 + RETRIES:
-        # Ray does not count what it has killed for want of memory.
+        # Ray does not count attempts that it killed because memory was low.
         raise TrainingError(
             f"{label}: its process has died {attempt - 1} times, maybe for want of memory; say "
             f"how much it needs (resources/{step.kind}/memory_gib in project.yml)"
@@ -352,12 +352,12 @@ def _do(coordinator: Any, payload: bytes, label: str, options: Options) -> StepS
     def listen(report: EpochReport) -> None:
         coordinator.tell.remote([Epoch(label, report)])
 
-    # What is to be done is decided here: an attempt goes on where the one before has died.
+    # The state is read here: an attempt continues after the previous one.
     return execute_alone(step, plan, options, listen)
 
 
 def _answer(asked: Any) -> Any:
-    """Return what an actor answers to a task.
+    """Return an actor's answer to a task.
 
     Not by ``ray.get``, in which a task counts as idle: Ray would give its CPUs to another one.
     """

@@ -42,18 +42,18 @@ _PAUSE_S = 0.25
 # Seconds for the head node to answer.
 _CONNECT_S = 20.0
 
-# Seconds for a node to say what it has of the project, and for an actor to be gone.
+# Seconds for the check of a node, and for the end of an actor.
 _PATIENCE_S = 120.0
 
 
 def run_on_ray(course: Course, config: Path, asked: tuple[Any, ...], address: str | None) -> None:
-    """Run what is to be run; what has failed is in the course afterwards.
+    """Run the chosen steps; failed ones are in the course afterwards.
 
     Args:
         course: The run as it would begin now.
-        config: Experiment file that the run is known by.
-        asked: What the command asks for, to know another that asks for the same.
-        address: A cluster, where the run may be going on already; None starts Ray here.
+        config: Experiment file that identifies the run.
+        asked: Arguments of the command, to recognise another command with the same.
+        address: A cluster, where the run may be in progress already; None starts Ray here.
 
     Raises:
         FoldsmithError: As :func:`foldsmith.run.engine`.
@@ -130,7 +130,7 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Make sure that somebody answers at an address, which Ray itself tries for many minutes."""
+    """Check that a Ray cluster answers at an address; Ray itself retries for many minutes."""
     where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     host, _, port = where.rpartition(":")
     if where == "auto":
@@ -201,7 +201,7 @@ def _attach(name: str, config: Path, asked: tuple[Any, ...]) -> tuple[Any, News]
 def _begin(
     course: Course, name: str, config: Path, asked: tuple[Any, ...], address: str | None
 ) -> Any:
-    """Make sure that the cluster can do what is to be done, and begin; returns the actor."""
+    """Check the resources of the cluster, and start the run; returns the actor."""
     project = course.plan.project
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     alive = [node for node in known if node["Alive"]]
@@ -287,12 +287,12 @@ def _watch(coordinator: Any, course: Course, news: News | None) -> End:
 
     Args:
         coordinator: The actor.
-        course: The run as it was when this process looked; becomes what is told.
-        news: The first news of a run that was there before.
+        course: State of the run when this process started; updated by events.
+        news: The first events of a run that was in progress before.
     """
     name, first = None, 0
     if news is not None and news.picture is not None:
-        # Files may have been edited since: what is shown are the steps of then.
+        # Files may have been edited since; the steps of the running plan are shown.
         course.chosen = Plan(course.plan.project, news.picture.chosen, course.plan.types)
     steps = {step.label: step for step in course.chosen.steps}
     with run_view(course.chosen, course.states, course.speeds) as view:

@@ -29,7 +29,7 @@ _DRAIN_S = 1.0
 # Seconds after which a client may try again.
 _RETRY_S = 2
 
-# The status of a request whose client has gone; nobody sees it.
+# The status of a request whose client has disconnected; it is never sent.
 _CLIENT_GONE = 499
 
 _BUSY = (
@@ -139,7 +139,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def _drain(request: Request) -> None:
-    """Throw away what a client sends, for a moment."""
+    """Read and drop a client's data for a moment."""
 
     async def read() -> None:
         async for _ in request.stream():

@@ -44,13 +44,13 @@ _GRACE = 30
 
 
 class Prediction(BaseModel):
-    """What the run says of one photo.
+    """The prediction for one photo.
 
     Attributes:
         id: Name of the file; null for a photo that is the whole body.
         prediction: In units of the target, or the name of the class.
-        spread: How far the members disagree.
-        probabilities: Of each class, where the run predicts such.
+        spread: Standard deviation of the members' predictions.
+        probabilities: Probability of each class, if the run predicts them.
     """
 
     id: str | None
@@ -98,7 +98,7 @@ class _Upload:
 
     @property
     def label(self) -> str:
-        """What it is called in errors."""
+        """Name in errors."""
         return self.name or "the body"
 
 
@@ -119,7 +119,7 @@ def serve(
     Args:
         run: As for :func:`foldsmith.load`.
         host: Address to listen at.
-        port: Its port; 0 for any that is free.
+        port: Its port; 0 for any free port.
         limits: What a request may send.
         blend: As for :func:`foldsmith.load`.
         criterion: As for :func:`foldsmith.load`.
@@ -131,7 +131,7 @@ def serve(
         ConfigError: The address is taken or does not exist, or the run is wrong.
         FoldsmithError: As :func:`foldsmith.load`.
     """
-    # First, so that a port that is taken is said at once; who asks early waits till it is loaded.
+    # First, so that a used port is reported at once; early requests wait until the run is loaded.
     with _bound(host, port) as listener:
         predictor = load(
             run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
@@ -170,7 +170,7 @@ def create_app(predictor: "Predictor", run: str, limits: Limits) -> FastAPI:
 
     @app.get("/")
     async def root() -> Service:
-        """Say what there is."""
+        """List the endpoints."""
         return Service(foldsmith=__version__, run=run, endpoints=_ENDPOINTS)
 
     @app.get("/health")
@@ -212,7 +212,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"--host {host}: there is no such address: {one_line(error)}") from None
+        raise ConfigError(f"--host {host}: no such address: {one_line(error)}") from None
     with socket.socket(family, kind, protocol) as listener:
         # A service that has just ended leaves its port usable.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -260,7 +260,7 @@ async def _uploads(request: Request, limits: Limits) -> list[_Upload]:
     async def once() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    # The form's parser says what is wrong with a form, as a 400.
+    # The form's parser reports problems of a form, as a 400.
     async with Request(request.scope, once).form(max_files=_MAX_PHOTOS, max_fields=10) as form:
         files = form.getlist("file")
         if not files or not all(isinstance(file, UploadFile) for file in files):
@@ -309,7 +309,7 @@ def _predict(predictor: "Predictor", uploads: list[_Upload]) -> pd.DataFrame:
             what = f"has {error.form} values, but the models were trained on 8-bit images"
             raise HTTPException(422, f"{upload.label}: {what}") from None
         except DataError:
-            what = "is damaged, cut short or of a kind that cannot be read"
+            what = "is damaged, truncated or in an unsupported format"
             raise HTTPException(422, f"{upload.label}: {what}") from None
     try:
         return predictor.predict(images)
@@ -352,14 +352,14 @@ _REFUSALS: dict[int | str, str] = {
     400: "The form is broken, or has no file called 'file'.",
     408: "A request that was not complete in time.",
     413: "More bytes or pixels than are allowed.",
-    415: "Neither a form nor a photo, or a file that is no photo.",
-    422: "A photo that is damaged or cut short, or that the run cannot predict.",
+    415: "Neither a form nor a photo, or a file that is not an image.",
+    422: "A photo that is damaged or truncated, or that the run cannot predict.",
     503: "More requests at one time than are served; Retry-After says when to try again.",
 }
 
 
 def _docs(run: str, url: str, limits: Limits) -> str:
-    """Return the page that says how to ask; it needs no network."""
+    """Return the page that documents the requests; it needs no network."""
     refusals = "".join(f"<li><b>{code}</b> {html.escape(t)}</li>" for code, t in _REFUSALS.items())
     name, url = html.escape(run), html.escape(url)
     return f"""<!doctype html>
@@ -380,7 +380,7 @@ body), <code>prediction</code>, <code>spread</code> (how far the members disagre
                   "probabilities": null}}]}}</pre>
 <p>A request may have {limits.megabytes:g} MB and its photos {limits.megapixels:g} megapixels
 together, and {limits.seconds:g} seconds to arrive; {limits.requests} requests are served at a
-time. What is refused says why in one line, as <code>{{"detail": "..."}}</code>:</p>
+time. Each refusal has one line with the reason, as <code>{{"detail": "..."}}</code>:</p>
 <ul>{refusals}</ul>
 <h2>GET /health</h2>
 <p>Answers at any time: <code>ready</code>, <code>run</code>, <code>version</code>.</p>
