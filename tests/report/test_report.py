@@ -19,8 +19,9 @@ from foldsmith.inference.saliency import grad_cam
 from foldsmith.models.snapshots import load_weights
 from foldsmith.project import ProjectFolder
 from foldsmith.report import figures, write_report
+from foldsmith.report.finished_run import read_finished
 from foldsmith.report.heat_maps import look_at
-from foldsmith.run.compare import compare_runs, read_finished
+from foldsmith.report.run_comparison import compare_runs
 from foldsmith.run.engine import run
 from foldsmith.steps.oof_summary import improving_folds, more_epochs_may_help
 from foldsmith.steps.registry import types_of
@@ -316,7 +317,7 @@ def test_two_runs_are_compared_by_what_is_honest(project, cli):
     assert "cross-fitted" in done.stdout and "; in sample " in done.stdout
     assert "single experiment, out of fold, each fold's epoch chosen by its own" in done.stdout
     assert f"gain of B over A {a - b:+.4f}" in done.stdout
-    assert re.search(r"[AB] is better than [AB] (by more|on these photos, but)", done.stdout)
+    assert re.search(r"[AB] is better than [AB] (by more|on these images, but)", done.stdout)
     assert "note:" not in done.stdout
     assert "wrote reports/compare_900_200.html" in done.stdout
 
@@ -349,7 +350,7 @@ def test_runs_are_compared_on_the_photos_that_both_have(project):
     assert sorted(comparison.shared[0].ids) == sorted(said.ids[k] for k in some)
     expected = rmse(said.points[some], said.targets[some])
     assert comparison.scores[1].score == pytest.approx(expected)
-    assert comparison.notes == ["compared on 19 shared photos (A has predicted 24, B 19)"]
+    assert comparison.notes == ["compared on 19 shared images (A predicted 24, B 19)"]
     moved = replace(said, rows=said.rows.assign(fold=1 - said.rows["fold"]))
     other_folds = compare_runs(a, replace(b, predictions=moved))
     assert "gain" not in other_folds.by_fold
@@ -359,7 +360,7 @@ def test_runs_are_compared_on_the_photos_that_both_have(project):
         compare_runs(a, replace(b, predictions=strangers))
     targets = said.rows["target"].where(said.rows.index != 7, said.rows["target"] + 1)
     changed = replace(said, rows=said.rows.assign(target=targets))
-    with pytest.raises(OutputError, match=rf"1 of these have another target.*{said.ids[7]}"):
+    with pytest.raises(OutputError, match=rf"1 of them have different targets.*{said.ids[7]}"):
         compare_runs(a, replace(b, predictions=changed))
 
 
@@ -380,7 +381,9 @@ def test_runs_that_cannot_be_compared_say_why(copied, cli):
         return cli(copied.folder, "compare", *arguments, code=2).stderr
 
     assert "output/900: is both runs" in error("output/900", "output/900")
-    assert "output/000: holds a self-supervised run" in error("output/000", "output/900")
+    assert "output/000: a self-supervised run has no predictions" in error(
+        "output/000", "output/900"
+    )
     assert "output/nothing: holds no finished run" in error("output/nothing", "output/900")
     shutil.rmtree(copied.path("output/901"))
     remedy = "'foldsmith run -cfg exp_config/901.yml' makes it"

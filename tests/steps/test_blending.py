@@ -11,7 +11,8 @@ from foldsmith.cli import step_commands
 from foldsmith.config import Criterion
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.run.compare import compare_runs, read_finished
+from foldsmith.report.finished_run import read_finished
+from foldsmith.report.run_comparison import compare_runs
 from foldsmith.run.plan import plan_of
 from foldsmith.run.state import states_of
 from foldsmith.steps.ensemble import ensemble
@@ -114,7 +115,7 @@ def test_an_ensemble_by_kappa_of_common_epochs(small_project):
     assert by_loss.scores[1].score == pytest.approx(alone[alone["submit"]]["cross_fitted"].item())
     by_values = compare_runs(blend, of_values)
     assert by_values.metric.name == "RMSE"
-    assert "compared by RMSE: one has no probabilities for LogLoss" in by_values.notes
+    assert "compared by RMSE: one run has no probabilities for LogLoss" in by_values.notes
     with pytest.raises(ConfigError, match="metric LogLoss: needs class probabilities"):
         train(project, "exp_config/200.yml", ["model/pretrained=null"], force=True)
     assert (small_project / "output/200/fold0/manifest.json").is_file()

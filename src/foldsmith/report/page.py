@@ -7,10 +7,11 @@ from pathlib import Path
 from foldsmith.config import Criterion
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.report.comparison import lines_of, sections_of_comparison
+from foldsmith.report.comparison_sections import lines_of, sections_of_comparison
+from foldsmith.report.finished_run import read_finished
 from foldsmith.report.parts import Section
+from foldsmith.report.run_comparison import compare_runs
 from foldsmith.report.sections import reason_of, sections_of
-from foldsmith.run.compare import compare_runs, read_finished
 from foldsmith.run.plan import plan_of
 from foldsmith.utils.atomic import remove_leftovers_of, write_text
 from foldsmith.utils.memo import one_look

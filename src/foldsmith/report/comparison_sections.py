@@ -1,4 +1,4 @@
-"""What a report of two runs says: the sections, made from their comparison."""
+"""The sections of a report that compares two runs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +13,9 @@ from foldsmith.project.tables import as_written, photo_paths, read_folds
 from foldsmith.report import figures
 from foldsmith.report.configuration import differences
 from foldsmith.report.costs import costs_beside
+from foldsmith.report.finished_run import FinishedRun
 from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
-from foldsmith.run.compare import Comparison, FinishedRun
+from foldsmith.report.run_comparison import RunComparison
 from foldsmith.run.plan import Step
 from foldsmith.training.extensions.log import entries_of
 from foldsmith.utils.flatten import flatten
@@ -27,8 +28,8 @@ _SHOWN = 12
 _CURVES = ("train/loss", "val/loss", "val/metric")
 
 
-def lines_of(comparison: Comparison) -> list[str]:
-    """Return what was found, line by line: both scores, the difference, what it means."""
+def lines_of(comparison: RunComparison) -> list[str]:
+    """Return the result as lines: both scores, the difference, the verdict and the notes."""
     difference = f"{comparison.metric.name}: {comparison.difference}"
     return [
         *_score_lines(comparison),
@@ -38,24 +39,24 @@ def lines_of(comparison: Comparison) -> list[str]:
     ]
 
 
-def _score_lines(comparison: Comparison) -> list[str]:
+def _score_lines(comparison: RunComparison) -> list[str]:
     metric = comparison.metric.name
     found = []
     named = zip("AB", comparison.names, strict=True)
     for (letter, name), run, honest in zip(
         named, _runs(comparison), comparison.scores, strict=True
     ):
-        (low, high), said = honest.interval, run.predictions
+        (low, high), predictions = honest.interval, run.predictions
         in_sample = ""
-        if said.in_sample is not None and metric == run.project.settings.metric:
-            in_sample = f"; in sample {said.in_sample:.4f}"
+        if predictions.in_sample is not None and metric == run.project.settings.metric:
+            in_sample = f"; in sample {predictions.in_sample:.4f}"
         score = f"{metric} {honest.score:.4f} [{low:.4f}, {high:.4f}]"
-        found.append(f"{letter} {name}: {score}, {said.how}{in_sample}")
+        found.append(f"{letter} {name}: {score}, {predictions.description}{in_sample}")
     constant = f"{metric} {comparison.constant:.4f}"
-    return [*found, f"the constant, the same prediction for every photo: {constant}"]
+    return [*found, f"constant prediction: {constant}"]
 
 
-def sections_of_comparison(comparison: Comparison) -> list[Section]:
+def sections_of_comparison(comparison: RunComparison) -> list[Section]:
     """Return the sections of a report of two runs."""
     return [
         _scores(comparison),
@@ -67,11 +68,11 @@ def sections_of_comparison(comparison: Comparison) -> list[Section]:
     ]
 
 
-def _runs(comparison: Comparison) -> tuple[FinishedRun, FinishedRun]:
+def _runs(comparison: RunComparison) -> tuple[FinishedRun, FinishedRun]:
     return comparison.a, comparison.b
 
 
-def _scores(comparison: Comparison) -> Section:
+def _scores(comparison: RunComparison) -> Section:
     metric = comparison.metric.name
     lines = [*_score_lines(comparison), *(f"Note: {note}." for note in comparison.notes)]
     parts: list[Part] = [Text(line) for line in lines]
@@ -91,23 +92,23 @@ def _scores(comparison: Comparison) -> Section:
     return Section("Scores", "scores", parts)
 
 
-def _values(comparison: Comparison) -> tuple[Array, Array]:
-    """Return what A and B say of each photo, and what would have been right.
+def _values(comparison: RunComparison) -> tuple[Array, Array]:
+    """Return the predictions of A and B, and the targets.
 
-    Predictions and targets; of classes without an order the probability of the true class, and 1.
+    For unordered classes, these are the probabilities of the true classes, and ones.
 
     Returns:
         Shapes (2, n) and (n,).
     """
     targets = comparison.shared[0].targets
     if not comparison.a.project.class_names:
-        return np.stack([said.points for said in comparison.shared]), targets
+        return np.stack([each.points for each in comparison.shared]), targets
     rows, classes = np.arange(len(targets)), targets.astype(np.int64)
-    given = [said.judged_by(comparison.metric)[rows, classes] for said in comparison.shared]
+    given = [each.judged_by(comparison.metric)[rows, classes] for each in comparison.shared]
     return np.stack(given), np.ones(len(targets))
 
 
-def _predictions(comparison: Comparison) -> Section:
+def _predictions(comparison: RunComparison) -> Section:
     points, right = _values(comparison)
     errors, targets = np.abs(points - right), comparison.shared[0].targets
     named = bool(comparison.a.project.class_names)
@@ -136,10 +137,10 @@ def _correlation(values: Array) -> str:
     return f"{(a @ b) / np.sqrt((a @ a) * (b @ b)):.3f}"
 
 
-def _photos(comparison: Comparison) -> Section:
+def _photos(comparison: RunComparison) -> Section:
     (a, b), right = _values(comparison)
     wins = np.abs(b - right) - np.abs(a - right)
-    project, said = comparison.a.project, _said(comparison)
+    project, captions = comparison.a.project, _captions(comparison)
     folds = read_folds(project, comparison.a.experiment.globals.meta_file)
     known = pd.Index(folds[project.settings.id_column])
     ids = comparison.shared[0].ids
@@ -153,7 +154,7 @@ def _photos(comparison: Comparison) -> Section:
                 ""
                 if row < 0
                 else thumbnail(photo_paths(project, folds.iloc[[row]])[0], project.intensity_range),
-                f"{ids[k]}: {said[k]}",
+                f"{ids[k]}: {captions[k]}",
             )
             for k, row in zip(order, rows, strict=True)
             if amount[k] > 0
@@ -169,10 +170,10 @@ def _photos(comparison: Comparison) -> Section:
     return Section("Photos", "photos", parts or [Text("A and B predict the same of every photo.")])
 
 
-def _said(comparison: Comparison) -> list[str]:
-    """Return of each photo what is true, and what A and B say."""
+def _captions(comparison: RunComparison) -> list[str]:
+    """Return a caption for each image: its target, and the predictions of A and B."""
     project, targets = comparison.a.project, comparison.shared[0].targets
-    points = [said.points for said in comparison.shared]
+    points = [each.points for each in comparison.shared]
     if not project.class_names:
         numbers = zip(targets, *points, strict=True)
         return [f"true {number_text(truth)}, A {a:.2f}, B {b:.2f}" for truth, a, b in numbers]
@@ -184,7 +185,7 @@ def _said(comparison: Comparison) -> list[str]:
     ]
 
 
-def _curves(comparison: Comparison) -> Section:
+def _curves(comparison: RunComparison) -> Section:
     logs: dict[str, list[dict[str, float]]] = {}
     dashed = []
     for name, step in _steps(comparison, "infer"):
@@ -205,7 +206,7 @@ def _curves(comparison: Comparison) -> Section:
     return section
 
 
-def _steps(comparison: Comparison, kind: Kind) -> list[tuple[str, Step]]:
+def _steps(comparison: RunComparison, kind: Kind) -> list[tuple[str, Step]]:
     """Return the steps of one kind of both runs, with names; those of both once."""
     found: dict[tuple[str, str], tuple[str, Step]] = {}
     for letter, run in zip("AB", _runs(comparison), strict=True):
@@ -232,7 +233,7 @@ def _mean_log(step: Step, n_splits: int) -> list[dict[str, float]]:
     ]
 
 
-def _configuration(comparison: Comparison) -> Section:
+def _configuration(comparison: RunComparison) -> Section:
     section = Section("Configuration", "configuration")
     # What is made in one way has one set of keys.
     trees: dict[str, dict[str, dict[str, Any]]] = {}

@@ -1,0 +1,241 @@
+"""A finished run and its out-of-fold predictions, read from its output folder."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.blending.candidates import BASELINE
+from foldsmith.config import Criterion, EnsembleSettings, Experiment
+from foldsmith.config.settings import MEMBERS
+from foldsmith.errors import OutputError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import (
+    FOLD_COLUMN,
+    points_of,
+    read_table,
+    target_numbers,
+)
+from foldsmith.run.plan import Plan, experiment_making, plan_of_run
+from foldsmith.run.state import results_of
+from foldsmith.steps.checkpoint_choice import (
+    LABELS,
+    criterion_for,
+    criterion_of,
+    inference_manifest,
+)
+from foldsmith.steps.ensemble import CROSS_FITTED, CROSS_FITTED_PROBABILITIES
+from foldsmith.steps.manifest import MANIFEST, read_manifest, verified
+from foldsmith.steps.members import task_of
+from foldsmith.steps.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
+from foldsmith.targets.metrics import Metric
+from foldsmith.utils.hashing import FileHashes
+
+Array = npt.NDArray[np.float64]
+
+# Targets further apart than this share of them are different ones.
+_SAME_TARGET = 1e-12
+
+
+@dataclass(frozen=True)
+class OofPredictions:
+    """Predictions for labelled images, each by models that were not trained on it.
+
+    Attributes:
+        rows: Columns id (text), fold and target, a row per image.
+        points: Point predictions, shape (n,); the cross-fitted ones of an ensemble.
+        probabilities: Class probabilities, shape (n, n_classes), if the run predicts any.
+        description: How they were made, for people.
+        blend: The blend that an ensemble recommends; None for a single experiment.
+        in_sample: Metric of the blend on the rows that it was fitted on; None for others.
+    """
+
+    rows: pd.DataFrame
+    points: Array
+    probabilities: Array | None
+    description: str
+    blend: str | None = None
+    in_sample: float | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the images."""
+        return [str(value) for value in self.rows["id"]]
+
+    @property
+    def targets(self) -> Array:
+        """Targets, shape (n,)."""
+        return self.rows["target"].to_numpy(dtype=np.float64)
+
+    def judged_by(self, metric: Metric) -> Array:
+        """Return the array that a metric needs: points or probabilities."""
+        if metric.needs == "values":
+            return self.points
+        assert self.probabilities is not None, "the metric was chosen by what there is"
+        return self.probabilities
+
+    def take(self, positions: npt.NDArray[np.int64]) -> "OofPredictions":
+        """Return the predictions at some positions, shape (k,)."""
+        probabilities = self.probabilities
+        return replace(
+            self,
+            rows=self.rows.iloc[positions],
+            points=self.points[positions],
+            probabilities=None if probabilities is None else probabilities[positions],
+        )
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run with predictions for the labelled images.
+
+    Attributes:
+        project: Its project.
+        root: Its output folder.
+        experiment: The experiment as it was run.
+        predictions: Its out-of-fold predictions.
+        plan: The steps that made it.
+        out_of_date: Difference from today's tables, images and files; empty if there is none.
+    """
+
+    project: ProjectFolder
+    root: Path
+    experiment: Experiment
+    predictions: OofPredictions
+    plan: Plan
+    out_of_date: str
+
+
+def read_finished(
+    run: Path | str,
+    project: Path | str | None = None,
+    criterion: Criterion | None = None,
+    trust: bool = False,
+) -> FinishedRun:
+    """Read a finished run.
+
+    Args:
+        run: Output folder of an ensemble or of one experiment.
+        project: The project folder, which ``run`` is relative to then; None takes the one that
+            the run lies in.
+        criterion: Which snapshots of a single experiment, if it was inferred by several.
+        trust: Run the Python that the project brings, if it does.
+
+    Raises:
+        ConfigError: There is no project, it brings Python that was not accepted, or the
+            experiment was inferred by several criteria.
+        OutputError: The folder holds no finished run.
+    """
+    opened, root = open_run(Path(run), project, trust)
+    if not (root / RESOLVED_CONFIG).is_file():
+        raise OutputError(f"{root}: holds no finished run{_remedy(opened, root)}")
+    experiment = read_resolved(opened, root)
+    task = experiment.globals.task
+    if task == "ensemble":
+        criterion = EnsembleSettings.model_validate(experiment.tree["ensemble"]).criterion
+        predictions = _of_ensemble(experiment, root)
+    elif task in MEMBERS:
+        if any(inference_manifest(root, each).is_file() for each in LABELS):
+            criterion = criterion_of(root, task, criterion)
+        criterion = criterion_for(task, criterion or "metric")
+        predictions = _of_experiment(experiment, root, criterion)
+    else:
+        raise OutputError(f"{root}: a {task} run has no predictions to compare")
+    plan = plan_of_run(opened, root, criterion)
+    state = list(results_of(plan, FileHashes(opened.hash_store)).values())[-1]
+    out_of_date = state.why if state.status == "stale" else f"{state.status}, {state.why}"
+    if state.status == "done":
+        out_of_date = ""
+    return FinishedRun(opened, root, experiment, predictions, plan, out_of_date)
+
+
+def _remedy(project: ProjectFolder, root: Path) -> str:
+    """Return the end of an error: the command that makes the run."""
+    experiment = experiment_making(project, root)
+    if experiment is None:
+        return "; name the output folder of an ensemble or an experiment that is finished"
+    return f"; 'foldsmith run -cfg {shown(experiment.file)}' makes it"
+
+
+def _of_ensemble(experiment: Experiment, root: Path) -> OofPredictions:
+    """Read the cross-fitted predictions of the blend that an ensemble recommends."""
+    project = experiment.project
+    manifest = read_manifest(root / MANIFEST)
+    if manifest is None:
+        raise OutputError(f"{root}: is not finished{_remedy(project, root)}")
+    if CROSS_FITTED not in manifest.outputs:
+        made = experiment_making(project, root)
+        config = shown(made.file if made is not None else root / RESOLVED_CONFIG)
+        raise OutputError(
+            f"{root}: has no {CROSS_FITTED}, from before ensembles kept it; "
+            f"'foldsmith ensemble -cfg {config} -f' blends again"
+        )
+    blend = str(manifest.facts["submit"])
+    rows = _rows(project, verified(root / CROSS_FITTED, manifest), [blend])
+    honest = [name for name in rows.columns if name not in _row_columns(project)]
+    probabilities = None
+    if CROSS_FITTED_PROBABILITIES in manifest.outputs:
+        file = verified(root / CROSS_FITTED_PROBABILITIES, manifest)
+        every = np.load(file, allow_pickle=False)
+        probabilities = every[honest.index(blend)]
+    scores = read_table(verified(root / "ensemble_scores.csv", manifest), ["name"])
+    # The second column is the metric in sample, under the metric's name.
+    in_sample = scores.iloc[:, 1].to_numpy(dtype=np.float64)[(scores["name"] == blend).to_numpy()]
+    description = "cross-fitted"
+    if blend != BASELINE:
+        description += f", the best of {len(honest)} blends by that score"
+    return OofPredictions(
+        _plain(project, rows),
+        *(points_of(project, rows[blend]).to_numpy(np.float64), probabilities, description, blend),
+        in_sample=float(in_sample[0]),
+    )
+
+
+def _of_experiment(experiment: Experiment, root: Path, criterion: Criterion) -> OofPredictions:
+    """Read the out-of-fold predictions of one experiment."""
+    project, label = experiment.project, LABELS[criterion]
+    manifest = read_manifest(inference_manifest(root, criterion))
+    if manifest is None:
+        remedy = _remedy(project, root)
+        if any(inference_manifest(root, each).is_file() for each in LABELS):
+            remedy = f"; 'foldsmith infer -e {shown(root)} -cri {criterion}' makes it"
+        raise OutputError(f"{root}: is not finished by {criterion}{remedy}")
+    table = verified(root / f"oof_prediction_by_{label}.csv", manifest)
+    rows = _rows(project, table, ["prediction"])
+    file = verified(root / f"oof_prediction_by_{label}.npy", manifest)
+    points = np.load(file, allow_pickle=False)[:, 0]
+    probabilities = None
+    if f"oof_logit_by_{label}.npy" in manifest.outputs:
+        file = verified(root / f"oof_logit_by_{label}.npy", manifest)
+        logits = np.load(file, allow_pickle=False)
+        task = task_of(project, root, str(manifest.facts["task"]))
+        probabilities = task.probabilities(logits)
+    description = "single experiment, out of fold"
+    if experiment.globals.task != "frozen-features":
+        gap = manifest.facts.get("selection_gap")
+        looks = f", which may flatter it by up to {gap:.4f}" if gap and gap > 0 else ""
+        description += {
+            "last": ", last epochs",
+            "common": f", one epoch for all folds by their mean curve{looks}",
+        }.get(criterion, f", each fold's epoch chosen by its own validation {criterion}{looks}")
+    return OofPredictions(
+        _plain(project, rows), points.astype(np.float64), probabilities, description
+    )
+
+
+def _row_columns(project: ProjectFolder) -> list[str]:
+    return [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
+
+
+def _rows(project: ProjectFolder, path: Path, columns: list[str]) -> pd.DataFrame:
+    """Read a table; its target as a number, also where it holds names of classes."""
+    needed, ids = [*_row_columns(project), *columns], project.settings.id_column
+    table = read_table(path, needed, ids, number_columns=[FOLD_COLUMN])
+    return table.assign(**{project.settings.target_column: target_numbers(project, table)})
+
+
+def _plain(project: ProjectFolder, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return id, fold and target under names that two projects share."""
+    return rows[_row_columns(project)].set_axis(["id", "fold", "target"], axis=1)
