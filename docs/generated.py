@@ -33,32 +33,6 @@ PIECE = re.compile(
     r"^<!-- generated: (?P<name>\S+) -->\n.*?^<!-- end of (?P=name) -->$", re.MULTILINE | re.DOTALL
 )
 
-# Headings of the modules that offer types; another one has its own name as its heading.
-KINDS = {
-    "foldsmith.ssl": "Self-supervised methods",
-    "foldsmith.models.classifier": "Models",
-    "foldsmith.models.backbone": "Backbones",
-    "foldsmith.models.descriptors": "Photo descriptors",
-    "foldsmith.models.feature_heads": "Heads on frozen features",
-    "foldsmith.targets.tasks": "Tasks",
-    "foldsmith.targets.losses": "Losses",
-    "foldsmith.targets.metrics": "Metrics",
-    "foldsmith.data.transforms": "Transforms",
-    "foldsmith.training.mixing": "Mixing of batches",
-    "foldsmith.training.optimizers": "Optimizers and schedulers",
-    "foldsmith.training.parameter_groups": "Parameter groups",
-    "foldsmith.training.schedules": "Schedules",
-    "foldsmith.training.progressive": "Growing photos",
-    "foldsmith.training.ema": "Weight average",
-    "foldsmith.training.extensions": "Extensions and triggers",
-    "foldsmith.training.manager": "Manager",
-    "foldsmith.training.loop": "Numbers of a training",
-    "foldsmith.data.datasets": "Datasets",
-    "foldsmith.data.probe_images": "Photos of the probe",
-    "foldsmith.data.loader": "Loader",
-    "foldsmith.data.statistics": "Statistics",
-}
-
 
 class Docstring(NamedTuple):
     """A Google-style docstring, taken apart.
@@ -140,8 +114,7 @@ def annotation_text(annotation: Any) -> str:
     if isinstance(annotation, str):
         return annotation
     text = inspect.formatannotation(annotation)
-    # A path that has to exist is marked so, for the check; to a reader it is a text.
-    text = re.sub(r"Annotated\[(\w+), <[^>]*>\]", r"\1", text.replace("typing.", ""))
+    text = text.replace("typing.", "")
     text = re.sub(r"Annotated\[(\w+), (?:[^\[\]]|\[[^\]]*\])*\]", r"\1", text)
     text = re.sub(r"Optional\[(\w+)\]", r"\1 | None", text)
     text = re.sub(r"Literal\[([^\]]*)\]", lambda match: _words(match[1]), text)
@@ -155,16 +128,9 @@ def _words(listed: str) -> str:
 
 
 def registered() -> Iterator[tuple[str, dict[str, Callable[..., Any]]]]:
-    """Yield the kinds of parts with their types, in the order of :data:`KINDS`, then others."""
-    modules = {
-        module.__name__: module
-        for module in vars(registry).values()
-        if inspect.ismodule(module) and hasattr(module, "TYPES")
-    }
-    order = [*(name for name in KINDS if name in modules), *(modules.keys() - KINDS.keys())]
-    for name in order:
-        title = KINDS.get(name, name.removeprefix("foldsmith."))
-        yield title, modules[name].TYPES
+    """Yield the subjects of the registry with their types."""
+    for subject, names in registry.SUBJECTS.items():
+        yield subject, {name: registry.LIBRARY_TYPES[name] for name in names}
 
 
 def _types() -> str:

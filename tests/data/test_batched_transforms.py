@@ -5,6 +5,7 @@ import pytest
 from transform_cases import CASES, SIZES, assert_alike, both, photo
 
 from foldsmith.data import transforms as t
+from foldsmith.steps.registry import TRANSFORMS
 
 
 @pytest.mark.parametrize(
@@ -16,9 +17,7 @@ def test_a_batch_is_what_each_image_alone_becomes(step, tolerance):
 
 def test_every_transform_with_a_version_for_batches_is_compared():
     compared = {type(step).__name__ for step, _ in CASES}
-    assert compared == {
-        name for name, made in t.TYPES.items() if name not in ("Normalize", *NOT_BATCHED)
-    }
+    assert compared == {name for name in TRANSFORMS if name not in ("Normalize", *NOT_BATCHED)}
 
 
 # Stored once per photo (before any batch), but for Normalize, which ends the transforms.

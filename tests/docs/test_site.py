@@ -94,7 +94,7 @@ def test_every_part_is_described():
     listed = {name: part for _, types in generated.registered() for name, part in types.items()}
     assert listed == LIBRARY_TYPES
     text = generated.PIECES["types"]()
-    headings = re.findall(r"^### (\w+)$", text, re.MULTILINE)
+    headings = re.findall(r"^### ([\w-]+)$", text, re.MULTILINE)
     assert sorted(headings) == sorted(LIBRARY_TYPES)
     for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
         name, _, rest = section.partition("\n")

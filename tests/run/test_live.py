@@ -13,7 +13,7 @@ from foldsmith.run.live import _around_running, _Terminal
 from foldsmith.run.plan import plan_of
 from foldsmith.run.state import Speeds, StepState
 from foldsmith.run.table import Row
-from foldsmith.training.extensions import EpochReport
+from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.progress_bars import drawn_on, progress_bar
 
 RUN = ["run", "--no-report", "-cfg", "exp_config/200.yml"]

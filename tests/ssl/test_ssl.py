@@ -11,10 +11,10 @@ from torch.nn import functional
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.classifier import trainable_parameters
-from foldsmith.ssl import TYPES
 from foldsmith.ssl.dino import DINO, distillation_loss
 from foldsmith.ssl.momentum import momentum_at, momentum_copy, move
 from foldsmith.ssl.shared import feature_std
+from foldsmith.steps.registry import LIBRARY_TYPES, METHODS
 
 SMALL = {"projection_hidden": 64}
 
@@ -28,7 +28,7 @@ TEACHERS = {
 
 def create(name, **options):
     torch.manual_seed(0)
-    return TYPES[name](create_backbone("resnet10t"), **SMALL, **options)
+    return LIBRARY_TYPES[name](create_backbone("resnet10t"), **SMALL, **options)
 
 
 def views(n=8, seed=1):
@@ -38,7 +38,7 @@ def views(n=8, seed=1):
     return tuple(photos + 0.3 * torch.randn(n, 3, 32, 32, generator=rng) for _ in range(2))
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns_a_small_batch(name):
     model = create(name, **({"n_prototypes": 64, "batch_norm": True} if name == "DINO" else {}))
     if name == "DINO":
@@ -61,13 +61,13 @@ def test_a_method_learns_a_small_batch(name):
     assert min(losses[-3:]) < losses[0] - 0.02 * abs(losses[0]), losses
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_kept_backbone_is_one_of_timm(name):
     state = create(name).backbone.state_dict()
     timm.create_model("resnet10t", num_classes=0).load_state_dict(state, strict=True)
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", METHODS)
 def test_losses_are_computed_in_full_precision(name):
     model = create(name)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -125,7 +125,7 @@ def test_a_teacher_drops_nothing_out():
     move(teacher, student, 0.5)
 
 
-@pytest.mark.parametrize("name", [name for name in TYPES if name != "DINO"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "DINO"])
 def test_a_third_view_is_refused(name):
     with pytest.raises(ConfigError, match="compares 2 views"):
         create(name)((*views(), views()[0]))

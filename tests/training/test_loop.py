@@ -15,7 +15,7 @@ from foldsmith.data.transforms import Compose, HorizontalFlip, Normalize, Vertic
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
 from foldsmith.targets.regression import Regression
-from foldsmith.training.extensions import create_log_report
+from foldsmith.training.extensions.log import create_log_report
 from foldsmith.training.loop import optimizer_steps, run_training, scaled_lr, window_weights
 from foldsmith.training.manager import create_manager
 from foldsmith.training.steps import FineTuneStep

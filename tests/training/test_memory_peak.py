@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from foldsmith.training.extensions import MemoryPeak
 from foldsmith.training.extensions.log import create_log_report
+from foldsmith.training.extensions.memory import MemoryPeak
 from foldsmith.training.manager import create_manager
 
 MIB = 2**20

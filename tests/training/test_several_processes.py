@@ -28,7 +28,7 @@ from foldsmith.data.loader import EpochBatchSampler
 from foldsmith.distributed import process_group
 from foldsmith.distributed.collectives import batch_of, own, sum_gradients, synchronised
 from foldsmith.errors import OutputError
-from foldsmith.ssl import TYPES as METHODS
+from foldsmith.steps.registry import LIBRARY_TYPES, METHODS
 
 # Float32 sums in another order differ in the last bit, and training multiplies the difference. The
 # same training with its tensors in another memory format ends as far from itself (docs/scaling.md:
@@ -147,7 +147,7 @@ def _gradients(method: str, n: int) -> dict[str, torch.Tensor]:
     """Return loss, gradients and statistics of a batch, as the processes that there are see it."""
     torch.manual_seed(0)
     small = {"projection_hidden": 16} | ({"n_prototypes": 12} if method == "DINO" else {})
-    model = synchronised(METHODS[method](_Backbone(), **small)).train()
+    model = synchronised(LIBRARY_TYPES[method](_Backbone(), **small)).train()
     views = tuple(torch.randn(n, 3, 12, 12) for _ in range(2))
     with batch_of(n):
         scalars = model(tuple(own(view) for view in views))

@@ -1,6 +1,5 @@
 """Experiment files: reading, overriding, checking, building."""
 
-from foldsmith.config.check import ExistingFile
 from foldsmith.config.experiment import Components, Context, Experiment, Types
 from foldsmith.config.settings import (
     BlendMethod,
@@ -18,7 +17,6 @@ __all__ = [
     "Context",
     "Criterion",
     "EnsembleSettings",
-    "ExistingFile",
     "Experiment",
     "Globals",
     "TestTimeAugmentation",

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,12 +21,11 @@ from foldsmith.config.values import value_problems
 from foldsmith.project.project_file import ProjectFolder, validation_message
 from foldsmith.utils.suggest import did_you_mean
 
-
-class _ExistingFile:
-    """Marks a parameter that takes the path of a file, relative to the project folder."""
-
-
-ExistingFile = typing.Annotated[str, _ExistingFile()]
+# Type -> its arguments that take the path of a file, relative to the project folder.
+FILE_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "ImageModel": ("pretrained",),
+    "PretrainedBackbone": ("pretrained",),
+}
 
 
 def check_tree(
@@ -264,7 +262,7 @@ def _check_call(
     if name not in project.types:  # what a project's own hints leave out, only it can say
         for problem in value_problems(types[name], {key: node[key] for key in given & named}):
             yield f"{where}/{problem}"
-    for key, value in _files_of(node, path, types, tree):
+    for key, value in _files_of(node, path, tree):
         if value not in made and not project.path(value).is_file():
             yield (
                 f"{where}/{key}: no such file: {project.path(value)}; "
@@ -272,32 +270,28 @@ def _check_call(
             )
 
 
-def named_files(tree: Mapping[str, Any], types: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+def named_files(tree: Mapping[str, Any]) -> dict[str, str]:
     """Return the files that an experiment's parts are made from.
 
     Args:
         tree: The experiment after imports and overrides.
-        types: Every callable that a ``type:`` may name.
 
     Returns:
         Path of the argument, as in ``model/pretrained`` -> file, relative to the project.
     """
     found = {}
     for path, node in _walk(tree, []):
-        if isinstance(node, dict) and isinstance(node.get("type"), str) and node["type"] in types:
-            for key, value in _files_of(node, path, types, tree):
+        if isinstance(node, dict) and isinstance(node.get("type"), str):
+            for key, value in _files_of(node, path, tree):
                 found[path_text([*path, key])] = value
     return found
 
 
 def _files_of(
-    node: Mapping[str, Any],
-    path: list[Key],
-    types: Mapping[str, Callable[..., Any]],
-    tree: Mapping[str, Any],
+    node: Mapping[str, Any], path: list[Key], tree: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """Yield argument and file of one ``{type: NAME, argument: ...}``, references followed."""
-    for key in sorted(node.keys() & _file_parameters(types[node["type"]])):
+    for key in sorted(node.keys() & set(FILE_ARGUMENTS.get(node["type"], ()))):
         value = node[key]
         if is_reference(value):
             try:
@@ -307,22 +301,6 @@ def _files_of(
                 value = None  # reported as a broken reference
         if isinstance(value, str):
             yield key, value
-
-
-@functools.cache
-def _file_parameters(callable_: Callable[..., Any]) -> frozenset[str]:
-    """Names of the parameters that are annotated with :data:`ExistingFile`."""
-    target = callable_.__init__ if inspect.isclass(callable_) else callable_
-    try:
-        hints = typing.get_type_hints(target, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # annotations that cannot be evaluated
-        return frozenset()
-    return frozenset(
-        name
-        for name, hint in hints.items()
-        for part in (hint, *typing.get_args(hint))
-        if any(isinstance(meta, _ExistingFile) for meta in getattr(part, "__metadata__", ()))
-    )
 
 
 def _check_unused(tree: Mapping[str, Any], used: list[list[Key]]) -> Iterator[str]:

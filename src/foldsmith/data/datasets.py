@@ -10,9 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from foldsmith.config import Types
 from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.transforms import TYPES as TRANSFORMS
 from foldsmith.data.transforms import Compose, Normalize, Transform
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.project import ProjectFolder
@@ -266,7 +264,8 @@ def check_transforms(transforms: Sequence[Transform]) -> None:
             raise ConfigError(f"item {k} is {transform!r}, not a transform ({{type: NAME, ...}})")
     last = transforms[-1] if transforms else None
     # A transform of a project's own may end in floats without being a Normalize.
-    if last is None or (type(last) in TRANSFORMS.values() and not isinstance(last, Normalize)):
+    own = type(last).__module__.startswith("foldsmith.")
+    if last is None or (own and not isinstance(last, Normalize)):
         ends = "is empty" if last is None else f"ends in {type(last).__name__}"
         raise ConfigError(
             f"the list {ends}; its last transform must turn bytes into numbers, as in "
@@ -365,10 +364,3 @@ def all_photos(
         *(images, paths, rows, None, transforms, seed, n_views, n_local),
         local_transforms=local_transforms or (),
     )
-
-
-TYPES: Types = {
-    "LabelledPhotos": labelled_photos,
-    "TestPhotos": test_photos,
-    "AllPhotos": all_photos,
-}

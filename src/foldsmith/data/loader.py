@@ -21,7 +21,6 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from foldsmith.config import Types
 from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
 from foldsmith.data.epoch_order import epoch_order
 from foldsmith.data.on_device import OnDevice
@@ -360,6 +359,3 @@ def _tell_unless_hung_up(
 ) -> None:
     if not isinstance(error, (ConnectionError, EOFError)):
         sys.__excepthook__(kind, error, traceback)
-
-
-TYPES: Types = {"PhotoLoader": PhotoLoader}

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from foldsmith.config import Types
 from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.datasets import PhotoDataset
 from foldsmith.data.transforms import Transform
@@ -43,6 +42,3 @@ def probe_photos(
         seed=0,
         label="decode probe",
     )
-
-
-TYPES: Types = {"ProbePhotos": probe_photos}

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.config import Types
 from foldsmith.data.cache.image_facts import ImageFacts, KeptFacts
 from foldsmith.data.cache.image_store import StoreWriter
 from foldsmith.data.images import FileRead, Image, decode_fully, read_bytes
@@ -239,6 +238,3 @@ def read_channel_statistics(project: ProjectFolder, row: str) -> list[float]:
     if row not in table.index:
         raise DataError(f"{path}: no row {row!r} (it has: {', '.join(map(str, table.index))})")
     return [float(value) for value in table.loc[row, list(CHANNELS)].to_numpy()]
-
-
-TYPES: Types = {"ChannelStatistics": read_channel_statistics}

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from foldsmith.config import ExistingFile, Types
 from foldsmith.errors import ConfigError, one_line
 from foldsmith.models.snapshots import load_backbone
 from foldsmith.utils.suggest import did_you_mean
@@ -66,7 +65,7 @@ def create_backbone(
 
 def pretrained_backbone(
     base_name: str,
-    pretrained: ExistingFile | None = None,
+    pretrained: str | None = None,
     folder: Path = Path(),
     backbone_options: dict[str, Any] | None = None,
 ) -> nn.Module:
@@ -92,6 +91,3 @@ def num_features(backbone: nn.Module) -> int:
     """Return the length of the backbone's feature vector."""
     # timm: head_hidden_size differs from num_features where a model pools into another width.
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
-
-
-TYPES: Types = {"Backbone": create_backbone, "PretrainedBackbone": pretrained_backbone}

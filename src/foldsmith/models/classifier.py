@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldsmith.config import ExistingFile, Types
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone, num_features
 from foldsmith.models.snapshots import load_backbone
@@ -45,7 +44,7 @@ class ImageModel(nn.Module):
         self,
         base_name: str,
         dims_head: list[int | None],
-        pretrained: ExistingFile | None = None,
+        pretrained: str | None = None,
         folder: Path = Path(),
         freeze_backbone: bool = False,
         drop_rate: float = 0.0,
@@ -161,6 +160,3 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
         model: The model.
     """
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-TYPES: Types = {"ImageModel": ImageModel, "trainable_parameters": trainable_parameters}

@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from foldsmith.config import Types
 from foldsmith.models.devices import tell_once
 
 # Shares of a photo's pixels below the colours that are noted.
@@ -201,6 +200,3 @@ def _patterns(channel: torch.Tensor) -> torch.Tensor:
     ones = torch.ones_like(code, dtype=channel.dtype)
     counts = channel.new_zeros(len(channel), 10).scatter_add_(1, code, ones)
     return torch.sqrt(counts / code.shape[1])
-
-
-TYPES: Types = {"PhotoDescriptors": PhotoDescriptors}

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldsmith.config import Types
 from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, part
 from foldsmith.models.fitted_heads import (
@@ -407,13 +406,3 @@ def _class_values(head: FeatureHead) -> Sequence[float]:
 def gives_probabilities(head: FeatureHead) -> bool:
     """Return whether a head gives probabilities of classes."""
     return bool(_class_values(head))
-
-
-TYPES: Types = {
-    "LogisticHead": LogisticHead,
-    "RidgeHead": RidgeHead,
-    "SVRHead": SVRHead,
-    "TreesHead": TreesHead,
-    "MLPHead": MLPHead,
-    "MeanHead": MeanHead,
-}

@@ -33,7 +33,6 @@ from foldsmith.steps.config_used import tree_read
 from foldsmith.steps.features import HeadOfFold
 from foldsmith.steps.fingerprint import TRAINING_ONLY, without_pretrained
 from foldsmith.steps.members import goal_of
-from foldsmith.steps.registry import types_of
 from foldsmith.targets.scale_buffer import TARGET_SCALE, take_scale
 from foldsmith.utils.atomic import copy_file, write_json, write_text
 from foldsmith.utils.hashing import hash_file, hash_value
@@ -315,14 +314,14 @@ def _self_contained(member: MemberModels) -> Experiment:
         # The statistics of the photos as numbers.
         {path: parts[path] for path in _statistics(experiment.tree["dataset"], "dataset")}
     )
-    types, own_files = types_of(experiment.project), experiment.project.own_files
+    own_files = experiment.project.own_files
     predicts = tree_read(experiment.tree, TRAINING_ONLY)
     for own in files_behind(own_files, predicts):
         for file in own.data:
             raise ConfigError(
                 f"{own.path}: {DATA_FILES}: reads {file}, which an export does not take along"
             )
-    for path, file in named_files(experiment.tree, types).items():
+    for path, file in named_files(experiment.tree).items():
         raise ConfigError(
             f"{experiment.file}: {path}: is made from the file {file}, which an export does not "
             "take along"

@@ -17,7 +17,7 @@ from foldsmith.report.finished_run import FinishedRun
 from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
 from foldsmith.report.run_comparison import RunComparison
 from foldsmith.run.plan import Step
-from foldsmith.training.extensions.log import entries_of
+from foldsmith.training.files import entries_of
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.formatting import number_text
 

@@ -11,7 +11,7 @@ from foldsmith.run.plan import Plan
 from foldsmith.run.state import manifest_path
 from foldsmith.run.table import duration
 from foldsmith.steps.manifest import read_manifest
-from foldsmith.training.extensions.log import entries_of
+from foldsmith.training.files import entries_of
 from foldsmith.utils.formatting import counted
 
 _SPEED, _HOST, _CUDA = "images/s", "host MiB", "GPU MiB"

@@ -29,7 +29,7 @@ from foldsmith.steps.ensemble import CROSS_FITTED
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified, why_unread
 from foldsmith.steps.members import Member, member_hashes, read_members
 from foldsmith.targets.metrics import Metric, project_metric, value_metric
-from foldsmith.training.extensions.log import entries_of
+from foldsmith.training.files import entries_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -54,8 +54,7 @@ from foldsmith.steps.oof_summary import POOLED, THRESHOLDS, more_epochs_may_help
 from foldsmith.targets.metrics import project_metric, value_metric
 from foldsmith.targets.scoring import probabilities_of
 from foldsmith.targets.tasks import task_type
-from foldsmith.training.extensions.log import entries_of
-from foldsmith.training.extensions.probe import PROBES_FILE
+from foldsmith.training.files import PROBES_FILE, entries_of
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.formatting import counted, number_text
 from foldsmith.utils.hashing import FileHashes

@@ -19,7 +19,7 @@ from foldsmith.run.run_state import Course, check_tables
 from foldsmith.run.state import speeds_of, states_of
 from foldsmith.run.table import duration, plan_table
 from foldsmith.steps.trial_build import trial_problems
-from foldsmith.training.extensions import EpochReport
+from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.optional_packages import install_command
 from foldsmith.utils.progress_bars import Bar, progress_bar

@@ -13,7 +13,7 @@ from foldsmith.run.live import RunView
 from foldsmith.run.plan import Step
 from foldsmith.run.run_state import Course
 from foldsmith.run.state import StepState
-from foldsmith.training.extensions import EpochReport
+from foldsmith.training.epoch_report import EpochReport
 
 
 @dataclass(frozen=True)

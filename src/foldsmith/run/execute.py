@@ -16,7 +16,7 @@ from foldsmith.steps.output_folder import Start, tidy
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.pretrain import pretrain_experiment
 from foldsmith.steps.train import train_folds
-from foldsmith.training.extensions import EpochReport
+from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
 

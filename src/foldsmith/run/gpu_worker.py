@@ -24,7 +24,7 @@ from foldsmith.run.execute import Options, execute_alone
 from foldsmith.run.plan import Plan, Step
 from foldsmith.run.state import StepState
 from foldsmith.steps.registry import types_of
-from foldsmith.training.extensions import EpochReport
+from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.machine import use_cores
 
 

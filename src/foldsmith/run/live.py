@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from foldsmith.run.plan import Plan, Step
 from foldsmith.run.state import Speeds, StepState
 from foldsmith.run.table import Row, duration, plan_rows
-from foldsmith.training.extensions import EpochReport
+from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import brief
 from foldsmith.utils.progress_bars import Screen, drawn_on
 

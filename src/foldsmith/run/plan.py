@@ -186,7 +186,7 @@ def plan_of_run(project: ProjectFolder, root: Path, criterion: Criterion) -> Pla
             manifest = read_manifest(inference_manifest(folder, label))
             if manifest is not None:
                 experiment = as_inferred(experiment, manifest, types, hashes)
-            files = named_files(experiment.tree, types).values()
+            files = named_files(experiment.tree).values()
             waiting += [project.path(file).parent for file in files]
         found[folder] = experiment
     experiments = _Experiments(project, [], None, ())
@@ -378,7 +378,7 @@ class _Builder:
     def _add_sources(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
         """Add the pretrainings whose files an experiment names; return what comes before it."""
         needs, made = ["preprocess"], []
-        for key, file in named_files(experiment.tree, self.types).items():
+        for key, file in named_files(experiment.tree).items():
             source = self.experiments.making(str(Path(file).parent))
             if source is None or source.globals.task != "self-supervised":
                 if not self.project.path(file).is_file():

@@ -11,7 +11,7 @@ from foldsmith.run.state import StepState, speeds_of, state_of_step, states_of
 from foldsmith.run.table import summary
 from foldsmith.steps.infer import for_unreadable
 from foldsmith.steps.oof_summary import more_epochs_may_help
-from foldsmith.training.extensions import EpochReport
+from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes
 

@@ -33,7 +33,7 @@ from foldsmith.steps.manifest import (
 from foldsmith.steps.members import member_hashes
 from foldsmith.steps.output_folder import is_record, state_of
 from foldsmith.steps.pretrain import may_be_longer
-from foldsmith.training.extensions.progress import PROGRESS_FILE
+from foldsmith.training.files import PROGRESS_FILE
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import holder

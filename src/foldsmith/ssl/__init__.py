@@ -9,16 +9,3 @@ A method is a module with
 - ``after_update(progress)``, if something has to follow an optimizer step: all that it changes
   is in the module's state, so that a resumed training equals one that never stopped.
 """
-
-from foldsmith.config import Types
-from foldsmith.ssl import barlow_twins, byol, dino, moco, simclr, simsiam, vicreg
-
-TYPES: Types = {
-    **simsiam.TYPES,
-    **byol.TYPES,
-    **simclr.TYPES,
-    **barlow_twins.TYPES,
-    **vicreg.TYPES,
-    **moco.TYPES,
-    **dino.TYPES,
-}

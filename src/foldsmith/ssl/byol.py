@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
 from foldsmith.ssl.momentum import momentum_at, momentum_copy, move
 from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
@@ -83,6 +82,3 @@ class BYOL(nn.Module):
         momentum = momentum_at(self.momentum, progress)
         move(self.target_backbone, self.backbone, momentum)
         move(self.target_projection, self.projection, momentum)
-
-
-TYPES: Types = {"BYOL": BYOL}

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from foldsmith.config import Types
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import num_features
 from foldsmith.ssl.momentum import momentum_at, momentum_copy, move
@@ -209,6 +208,3 @@ def distillation_loss(teacher: torch.Tensor, student: torch.Tensor) -> torch.Ten
     losses = losses / teacher.shape[1]
     own = torch.eye(*losses.shape, device=losses.device)
     return (losses * (1 - own)).sum() / (losses.numel() - len(teacher))
-
-
-TYPES: Types = {"DINO": DINO}

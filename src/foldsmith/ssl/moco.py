@@ -4,7 +4,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
 from foldsmith.ssl.momentum import momentum_at, momentum_copy, move
 from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
@@ -93,6 +92,3 @@ class MoCoV3(nn.Module):
         momentum = momentum_at(self.momentum, progress)
         move(self.key_backbone, self.backbone, momentum)
         move(self.key_projection, self.projection, momentum)
-
-
-TYPES: Types = {"MoCoV3": MoCoV3}

@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
 from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
 
@@ -56,6 +55,3 @@ class SimCLR(nn.Module):
         with full_precision(first):
             loss = self.criterion(first, second)
         return {"loss": loss, "std": feature_std(first)}
-
-
-TYPES: Types = {"SimCLR": SimCLR}

@@ -5,7 +5,6 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from foldsmith.config import Types
 from foldsmith.models.backbone import num_features
 from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
 
@@ -70,6 +69,3 @@ class SimSiam(nn.Module):
                 + self.criterion(predictions[1], targets[0])
             )
         return {"loss": loss, "std": feature_std(targets[0])}
-
-
-TYPES: Types = {"SimSiam": SimSiam}

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from foldsmith.config import Criterion
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
-from foldsmith.training.extensions.log import LOG_FILE
+from foldsmith.training.files import LOG_FILE
 
 # What the results of each criterion are called: score_by_best_metric.csv, ...
 LABELS: dict[Criterion, str] = {

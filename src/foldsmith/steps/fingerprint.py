@@ -469,7 +469,7 @@ def _files(
     for node in _calls(tree):
         if node["type"] == "ChannelStatistics":
             found[STATS_BY_DATA] = project.data_dir / STATS_BY_DATA
-    for name in named_files(tree, types).values():
+    for name in named_files(tree).values():
         found[name] = project.path(name)
     return of_python | {name: hashes.of(path) for name, path in sorted(found.items())}
 

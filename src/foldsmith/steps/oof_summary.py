@@ -16,7 +16,7 @@ from foldsmith.steps.checkpoint_choice import Chosen, read_log
 from foldsmith.steps.manifest import MANIFEST, read_manifest
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.thresholds import cross_fitted_classes
-from foldsmith.training.extensions.log import entries_of
+from foldsmith.training.files import entries_of
 from foldsmith.utils.formatting import counted
 
 # A training of fewer epochs has no trend.

@@ -25,13 +25,16 @@ from foldsmith.steps.manifest import (
     read_manifest,
     rewrite_outputs,
 )
-from foldsmith.training.extensions.epoch_logger import LOGGED_RUNS
-from foldsmith.training.extensions.log import LOG_FILE
-from foldsmith.training.extensions.log_tensorboard import EVENTS
-from foldsmith.training.extensions.probe import PROBES_FILE
-from foldsmith.training.extensions.progress import PROGRESS_FILE
-from foldsmith.training.extensions.snapshots import BELONGS_TO, RESUME_FILE
-from foldsmith.training.manager import TRAINING
+from foldsmith.training.files import (
+    BELONGS_TO,
+    EVENTS,
+    LOG_FILE,
+    LOGGED_RUNS,
+    PROBES_FILE,
+    PROGRESS_FILE,
+    RESUME_FILE,
+    TRAINING,
+)
 from foldsmith.utils.atomic import copy_file, remove_leftovers, write_json, write_text
 from foldsmith.utils.hashing import FileHashes, hash_value
 from foldsmith.utils.locking import lock

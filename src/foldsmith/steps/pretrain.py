@@ -38,16 +38,13 @@ from foldsmith.steps.output_folder import (
 )
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.trial_build import check_components
-from foldsmith.training.extensions import (
-    Beginning,
-    EpochReport,
-    MemoryPeak,
-    Progress,
-    resume_snapshot,
-)
+from foldsmith.training.epoch_report import EpochReport
+from foldsmith.training.extensions.beginning import Beginning
 from foldsmith.training.extensions.loggers import loggers_of
-from foldsmith.training.extensions.probe import PROBES_FILE
-from foldsmith.training.extensions.snapshots import restore
+from foldsmith.training.extensions.memory import MemoryPeak
+from foldsmith.training.extensions.progress import Progress
+from foldsmith.training.extensions.snapshots import restore, resume_snapshot
+from foldsmith.training.files import PROBES_FILE
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import extend
 from foldsmith.training.steps import PretrainStep

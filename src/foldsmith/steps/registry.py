@@ -1,63 +1,145 @@
-"""The registry: every name that ``type:`` may have, gathered from the parts that offer them."""
+"""The registry: every name that ``type:`` may have, and the module that offers it.
 
-from collections.abc import Callable
+A new component is one line here. Its module is imported when an experiment that names it is
+checked or built.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from foldsmith import ssl
-from foldsmith.data import (
-    datasets,
-    loader,
-    statistics,
-    transforms,
-)
-from foldsmith.data import (
-    probe_images as probe_photos,
-)
-from foldsmith.models import backbone, classifier, descriptors, feature_heads
+from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.project import ProjectFolder
-from foldsmith.targets import losses, metrics, tasks
-from foldsmith.training import (
-    ema as weight_average,
-)
-from foldsmith.training import (
-    extensions,
-    loop,
-    manager,
-    optimizers,
-    parameter_groups,
-    progressive,
-    schedules,
-)
-from foldsmith.training import (
-    mixing as mixup,
-)
+from foldsmith.targets import metrics, tasks
 
-LIBRARY_TYPES: dict[str, Callable[..., Any]] = {
-    **transforms.TYPES,
-    **statistics.TYPES,
-    **datasets.TYPES,
-    **probe_photos.TYPES,
-    **loader.TYPES,
-    **backbone.TYPES,
-    **classifier.TYPES,
-    **descriptors.TYPES,
-    **ssl.TYPES,
-    **feature_heads.TYPES,
-    **losses.TYPES,
-    **metrics.TYPES,
-    **tasks.TYPES,
-    **mixup.TYPES,
-    **optimizers.TYPES,
-    **parameter_groups.TYPES,
-    **schedules.TYPES,
-    **progressive.TYPES,
-    **weight_average.TYPES,
-    **loop.TYPES,
-    **manager.TYPES,
-    **extensions.TYPES,
+Places = Mapping[str, str | Callable[..., Any]]
+
+
+def _of(module: str, *names: str) -> dict[str, str]:
+    """Return the place of callables that experiments name as their module does."""
+    return {name: f"{module}:{name}" for name in names}
+
+
+METHODS: Places = {
+    **_of("foldsmith.ssl.simsiam", "SimSiam"),
+    **_of("foldsmith.ssl.byol", "BYOL"),
+    **_of("foldsmith.ssl.simclr", "SimCLR"),
+    **_of("foldsmith.ssl.barlow_twins", "BarlowTwins"),
+    **_of("foldsmith.ssl.vicreg", "VICReg"),
+    **_of("foldsmith.ssl.moco", "MoCoV3"),
+    **_of("foldsmith.ssl.dino", "DINO"),
 }
 
+MODELS: Places = _of("foldsmith.models.classifier", "ImageModel", "trainable_parameters")
 
-def types_of(project: ProjectFolder) -> dict[str, Callable[..., Any]]:
+BACKBONES: Places = {
+    "Backbone": "foldsmith.models.backbone:create_backbone",
+    "PretrainedBackbone": "foldsmith.models.backbone:pretrained_backbone",
+}
+
+DESCRIPTORS: Places = _of("foldsmith.models.descriptors", "PhotoDescriptors")
+
+FEATURE_HEADS: Places = _of(
+    "foldsmith.models.feature_heads",
+    *("LogisticHead", "RidgeHead", "SVRHead", "TreesHead", "MLPHead", "MeanHead"),
+)
+
+LOSSES: Places = _of(
+    "foldsmith.targets.losses",
+    *("CornLoss", "CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"),
+)
+
+TRANSFORMS: Places = _of(
+    "foldsmith.data.transforms",
+    *("CenterCrop", "CoarseDropout", "ColorJitter", "GaussianBlur", "HorizontalFlip"),
+    *("LongestMaxSize", "Normalize", "OneOf", "PadIfNeeded", "RandomBrightnessContrast"),
+    *("RandomCrop", "RandomErase", "RandomGridShuffle", "RandomResizedCrop", "Resize", "Rotate"),
+    *("ShiftScaleRotate", "SmallestMaxSize", "Solarize", "ToGray", "Transpose", "VerticalFlip"),
+)
+
+MIXING: Places = _of("foldsmith.training.mixing", "Mixup", "CutMix", "MixupOrCutMix")
+
+OPTIMIZERS: Places = {
+    **_of("foldsmith.training.optimizers", "SGD", "Adam", "AdamW"),
+    **_of("torch.optim", "NAdam", "RAdam", "RMSprop"),
+    **_of(
+        "torch.optim.lr_scheduler",
+        *("OneCycleLR", "CosineAnnealingLR", "LinearLR", "StepLR", "MultiStepLR"),
+    ),
+}
+
+PARAMETER_GROUPS: Places = _of(
+    "foldsmith.training.parameter_groups", "parameter_groups", "layer_decay_groups"
+)
+
+SCHEDULES: Places = {"WarmupCosine": "foldsmith.training.schedules:warmup_cosine"}
+
+PROGRESSIVE: Places = _of("foldsmith.training.progressive", "ProgressiveResize")
+
+AVERAGES: Places = _of("foldsmith.training.ema", "WeightAverage")
+
+EXTENSIONS: Places = {
+    **_of("foldsmith.training.extensions.collapse", "CollapseWatch", "RankWatch"),
+    **_of("foldsmith.training.extensions.console", "ConsoleReport"),
+    **_of("foldsmith.training.extensions.evaluator", "Evaluator"),
+    "LogReport": "foldsmith.training.extensions.log:create_log_report",
+    "PlotReport": "foldsmith.training.extensions.plots:PlotLog",
+    **_of("foldsmith.training.extensions.probe", "Probe"),
+    "WeightsSnapshot": "foldsmith.training.extensions.snapshots:weights_snapshot",
+    "BestValueTrigger": "foldsmith.training.extensions.snapshots:best_value",
+    "EveryAndLast": "foldsmith.training.extensions.snapshots:every_and_last",
+    "LastEpoch": "foldsmith.training.extensions.snapshots:last_epoch",
+}
+
+MANAGER: Places = {
+    "ExtensionsManager": "foldsmith.training.manager:create_manager",
+    "len": "foldsmith.training.manager:length",
+}
+
+NUMBERS: Places = _of("foldsmith.training.loop", "optimizer_steps", "scaled_lr")
+
+DATASETS: Places = {
+    "LabelledPhotos": "foldsmith.data.datasets:labelled_photos",
+    "TestPhotos": "foldsmith.data.datasets:test_photos",
+    "AllPhotos": "foldsmith.data.datasets:all_photos",
+}
+
+PROBE_DATASETS: Places = {"ProbePhotos": "foldsmith.data.probe_images:probe_photos"}
+
+LOADERS: Places = _of("foldsmith.data.loader", "PhotoLoader")
+
+STATISTICS: Places = {"ChannelStatistics": "foldsmith.data.statistics:read_channel_statistics"}
+
+# Subject, as the reference calls it -> its types.
+SUBJECTS: Mapping[str, Places] = {
+    "Self-supervised methods": METHODS,
+    "Models": MODELS,
+    "Backbones": BACKBONES,
+    "Photo descriptors": DESCRIPTORS,
+    "Heads on frozen features": FEATURE_HEADS,
+    "Tasks": tasks.TYPES,
+    "Losses": LOSSES,
+    "Metrics": metrics.TYPES,
+    "Transforms": TRANSFORMS,
+    "Mixing of batches": MIXING,
+    "Optimizers and schedulers": OPTIMIZERS,
+    "Parameter groups": PARAMETER_GROUPS,
+    "Schedules": SCHEDULES,
+    "Growing photos": PROGRESSIVE,
+    "Weight average": AVERAGES,
+    "Extensions and triggers": EXTENSIONS,
+    "Manager": MANAGER,
+    "Numbers of a training": NUMBERS,
+    "Datasets": DATASETS,
+    "Photos of the probe": PROBE_DATASETS,
+    "Loader": LOADERS,
+    "Statistics": STATISTICS,
+}
+
+LIBRARY_TYPES = LazyTypes(
+    {name: place for places in SUBJECTS.values() for name, place in places.items()}
+)
+
+
+def types_of(project: ProjectFolder) -> LazyTypes:
     """Return the library's types and the project's own, which win where names are equal."""
     return LIBRARY_TYPES | project.types

@@ -60,15 +60,12 @@ from foldsmith.targets.scoring import check_metric
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task
 from foldsmith.training.auxiliary import AuxiliaryLoss
-from foldsmith.training.extensions import (
-    Beginning,
-    EpochReport,
-    MemoryPeak,
-    Progress,
-    resume_snapshot,
-)
+from foldsmith.training.epoch_report import EpochReport
+from foldsmith.training.extensions.beginning import Beginning
 from foldsmith.training.extensions.loggers import loggers_of
-from foldsmith.training.extensions.snapshots import every_epoch_snapshot, restore
+from foldsmith.training.extensions.memory import MemoryPeak
+from foldsmith.training.extensions.progress import Progress
+from foldsmith.training.extensions.snapshots import every_epoch_snapshot, restore, resume_snapshot
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import extend
 from foldsmith.training.steps import FineTuneStep

@@ -9,21 +9,20 @@ import torch
 
 from foldsmith.config import Context, Experiment
 from foldsmith.config.experiment import CONTEXT
+from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
 from foldsmith.config.settings import FINE_TUNINGS
-from foldsmith.data import datasets, loader
-from foldsmith.data import probe_images as probe_photos
 from foldsmith.data.datasets import check_transforms
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
-from foldsmith.models import classifier
 from foldsmith.steps.fingerprint import without_pretrained
+from foldsmith.steps.registry import DATASETS, LOADERS, MODELS, PROBE_DATASETS
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task
 
 Types = Mapping[str, Callable[..., Any]]
 
 # Types that read tables or images when they are built.
-_READ_DATA = frozenset(name for module in (datasets, loader, probe_photos) for name in module.TYPES)
+_READ_DATA = frozenset({**DATASETS, **PROBE_DATASETS, **LOADERS})
 # Stands in for the statistics of a project that was not preprocessed yet.
 _STATISTICS = {"ChannelStatistics": lambda **_: [0.5, 0.5, 0.5]}
 # Parts of the context that are there only while a stage runs.
@@ -62,7 +61,7 @@ def trial_problems(experiment: Experiment, types: Types) -> list[str]:
         experiment = without_pretrained(experiment)
     context = Context(task=task)
     problems = []
-    parts = experiment.build({**types, **_STATISTICS}, context)
+    parts = experiment.build(LazyTypes(types) | _STATISTICS, context)
     built: dict[str, Any] = {}
     for path in _components(experiment):
         name = path_text(path)
@@ -78,7 +77,7 @@ def trial_problems(experiment: Experiment, types: Types) -> list[str]:
     problems += _optimizer_problems(experiment, types, context)
     if task is not None:
         problems += _loss_problems(experiment, built, task)
-    if task is not None and experiment.tree["model"]["type"] in classifier.TYPES:
+    if task is not None and experiment.tree["model"]["type"] in MODELS:
         problems += _output_problems(experiment, built, task)
     return problems
 

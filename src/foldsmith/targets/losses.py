@@ -4,8 +4,17 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import CrossEntropyLoss, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
 
-from foldsmith.config import Types
+__all__ = [
+    "CornLoss",
+    "CrossEntropyLoss",
+    "HuberLoss",
+    "L1Loss",
+    "Loss",
+    "MSELoss",
+    "SmoothL1Loss",
+]
 
 # From (logits, encoded targets) to a scalar.
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -25,12 +34,3 @@ class CornLoss(nn.Module):
         above = (classes[:, None] > ranks).to(logits.dtype)
         each = nn.functional.binary_cross_entropy_with_logits(logits, above, reduction="none")
         return (each * asked).sum() / asked.sum()
-
-
-TYPES: Types = {
-    "CornLoss": CornLoss,
-    **{
-        name: getattr(nn, name)
-        for name in ("CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
-    },
-}

@@ -61,7 +61,7 @@ class Task(ABC):
         name: Value of ``globals/task``.
         short_name: Name in the submission files of an ensemble (``avg_cls.csv``); ``name`` if
             empty.
-        default_loss: Loss for outputs and encoded targets, a name in the registry.
+        default_loss: Loss for outputs and encoded targets, a name in ``targets/losses.py``.
         learns_numbers: Whether ``globals/target_scale`` applies to the labels.
         needs_order: Whether the task treats targets as numbers on a scale, which classes with
             ``class_names`` are not.
@@ -180,7 +180,7 @@ class Task(ABC):
 
     def loss(self) -> nn.Module:
         """Return the default loss."""
-        from foldsmith.targets.losses import TYPES
+        from foldsmith.targets import losses
 
-        loss: nn.Module = TYPES[self.default_loss]()
+        loss: nn.Module = getattr(losses, self.default_loss)()
         return loss

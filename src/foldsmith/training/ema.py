@@ -4,8 +4,6 @@ from typing import Any
 
 from torch import nn
 
-from foldsmith.config import Types
-
 
 class WeightAverage:
     """Exponential moving average of the weights (Polyak & Juditsky 1992), or none.
@@ -50,6 +48,3 @@ class WeightAverage:
         if self._ema is not None:
             self._ema.module.load_state_dict(state["module"])
             self._steps = state["steps"]
-
-
-TYPES: Types = {"WeightAverage": WeightAverage}

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytorch_pfn_extras as ppe
 import torch
 
-from foldsmith.config import Types
 from foldsmith.data.loader import PhotoLoader, worker_errors
 from foldsmith.distributed import process_group
 from foldsmith.distributed.collectives import batch_of, sum_gradients
 from foldsmith.errors import FoldsmithError, TrainingError, one_line
 from foldsmith.models.runtime import Runtime, seed_everything
-from foldsmith.training.extensions.snapshots import RESUME_FILE
+from foldsmith.training.files import RESUME_FILE
 from foldsmith.training.steps import TrainingStep
 
 # Batches between two looks at the losses: each look waits for the device.
@@ -227,6 +226,3 @@ def _compile_errors() -> Iterator[None]:
         raise FoldsmithError(
             f"torch.compile fails: {one_line(error)[:200]}; set globals/compile=off"
         ) from error
-
-
-TYPES: Types = {"optimizer_steps": optimizer_steps, "scaled_lr": scaled_lr}

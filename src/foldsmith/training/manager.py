@@ -8,13 +8,10 @@ import pytorch_pfn_extras as ppe
 import torch
 from torch import nn
 
-from foldsmith.config import Types
 from foldsmith.distributed import process_group
+from foldsmith.training.files import TRAINING
 from foldsmith.utils.atomic import replacing
 from foldsmith.utils.owned_files import OwnedFiles
-
-# Name under which the files of extensions are listed, see :mod:`foldsmith.utils.owned_files`.
-TRAINING = "training"
 
 
 class AtomicWriter(ppe.writing.SimpleWriter):
@@ -106,6 +103,3 @@ def length(obj: Sized) -> int:
         obj: Anything with a length, such as a loader: its number of batches.
     """
     return len(obj)
-
-
-TYPES: Types = {"ExtensionsManager": create_manager, "len": length}

@@ -6,7 +6,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from foldsmith.config import Types
 from foldsmith.data.transforms.pixels import to_device
 from foldsmith.errors import ConfigError
 
@@ -171,6 +170,3 @@ def _within(start: int, end: int | None, epoch: int, max_epoch: int) -> bool:
 def _check_positive(name: str, value: float) -> None:
     if value <= 0:
         raise ConfigError(f"{name}: {value} must be above 0")
-
-
-TYPES: Types = {"Mixup": Mixup, "CutMix": CutMix, "MixupOrCutMix": MixupOrCutMix}

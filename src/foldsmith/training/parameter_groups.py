@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from foldsmith.config import Types
 from foldsmith.errors import ConfigError
 from foldsmith.training.schedules import FIXED_LR
 from foldsmith.utils.suggest import did_you_mean
@@ -99,6 +98,3 @@ def layer_decay_groups(
             {"params": layer["params"], "lr": rate, "weight_decay": layer["weight_decay"]}
         )
     return [group for group in groups if group["params"]]
-
-
-TYPES: Types = {"parameter_groups": parameter_groups, "layer_decay_groups": layer_decay_groups}

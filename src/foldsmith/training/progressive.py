@@ -6,7 +6,6 @@ from itertools import accumulate
 import torch
 from torch.nn import functional
 
-from foldsmith.config import Types
 from foldsmith.errors import ConfigError
 
 
@@ -72,6 +71,3 @@ class ProgressiveResize:
             )
             for view in views
         )
-
-
-TYPES: Types = {"ProgressiveResize": ProgressiveResize}

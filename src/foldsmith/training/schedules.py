@@ -5,7 +5,6 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from foldsmith.config import Types
 from foldsmith.errors import ConfigError
 
 # A parameter group with this key set keeps its learning rate.
@@ -44,6 +43,3 @@ def warmup_cosine(
     return LambdaLR(
         optimizer, [fixed if group.get(FIXED_LR) else share for group in optimizer.param_groups]
     )
-
-
-TYPES: Types = {"WarmupCosine": warmup_cosine}

@@ -1,6 +1,5 @@
 """Augmentations on numpy and OpenCV, each drawing from an explicit generator."""
 
-from foldsmith.config import Types
 from foldsmith.data.transforms.base import Compose, OneOf, Transform
 from foldsmith.data.transforms.colour import (
     ColorJitter,
@@ -29,36 +28,7 @@ from foldsmith.data.transforms.resize import (
     SmallestMaxSize,
 )
 
-TYPES: Types = {
-    part.__name__: part
-    for part in (
-        CenterCrop,
-        CoarseDropout,
-        ColorJitter,
-        GaussianBlur,
-        HorizontalFlip,
-        LongestMaxSize,
-        Normalize,
-        OneOf,
-        PadIfNeeded,
-        RandomBrightnessContrast,
-        RandomCrop,
-        RandomErase,
-        RandomGridShuffle,
-        RandomResizedCrop,
-        Resize,
-        Rotate,
-        ShiftScaleRotate,
-        SmallestMaxSize,
-        Solarize,
-        ToGray,
-        Transpose,
-        VerticalFlip,
-    )
-}
-
 __all__ = [
-    "TYPES",
     "CenterCrop",
     "CoarseDropout",
     "ColorJitter",

@@ -31,7 +31,7 @@ from foldsmith.run.resources import Request
 from foldsmith.run.run_state import Course
 from foldsmith.run.state import Speeds, StepState
 from foldsmith.steps.registry import types_of
-from foldsmith.training.extensions import EpochReport
+from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.locking import is_free
 from foldsmith.utils.machine import use_cores
 

@@ -14,12 +14,9 @@ from typing import Any, Protocol
 from pytorch_pfn_extras.training import extension
 
 from foldsmith.errors import one_line
+from foldsmith.training.files import LOGGED_RUNS
 from foldsmith.utils.atomic import write_json
 from foldsmith.utils.interrupts import uninterrupted
-
-# In the output folder: under which name a logger knows this training, so that one which goes on
-# goes on there too.
-LOGGED_RUNS = "logged_runs.json"
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,8 @@ from collections.abc import Mapping
 import pytorch_pfn_extras as ppe
 
 from foldsmith.training.extensions.epoch_logger import Log, LoggedRun
-from foldsmith.training.manager import TRAINING
+from foldsmith.training.files import EVENTS, TRAINING
 from foldsmith.utils.owned_files import OwnedFiles
-
-# In the output folder; a training that begins anew removes what these loggers wrote there.
-EVENTS = "tensorboard"
 
 
 class TensorBoardLogger:

@@ -22,11 +22,9 @@ from foldsmith.project.tables import FOLD_COLUMN, read_folds
 from foldsmith.ssl.shared import feature_std
 from foldsmith.targets.metrics import value_metric
 from foldsmith.training.extensions.snapshots import every_and_last
-from foldsmith.training.manager import TRAINING
+from foldsmith.training.files import PROBES_FILE, TRAINING
 from foldsmith.utils.atomic import copy_file, write_csv
 from foldsmith.utils.owned_files import OwnedFiles
-
-PROBES_FILE = "probes.csv"
 
 # Default number of probes in a training.
 _PROBES = 10

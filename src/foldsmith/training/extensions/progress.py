@@ -1,38 +1,16 @@
 """How far a training is, for those who look from outside."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
+from foldsmith.training.epoch_report import EpochReport
+from foldsmith.training.files import PROGRESS_FILE
 from foldsmith.utils.atomic import write_json
 from foldsmith.utils.locking import this_process
-
-PROGRESS_FILE = "progress.json"
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One finished epoch.
-
-    Attributes:
-        epoch: Number of finished epochs.
-        max_epoch: Number of epochs of the training.
-        images_per_s: Photos per second of the training loop.
-        data_wait: Share of its time that it waited for photos, 0..1.
-        epoch_s: Seconds of the whole epoch, validation and snapshots included.
-        values: Its logged values, as in ``train/loss``.
-    """
-
-    epoch: int
-    max_epoch: int
-    images_per_s: float
-    data_wait: float
-    epoch_s: float
-    values: Mapping[str, float]
 
 
 class Progress(extension.Extension):

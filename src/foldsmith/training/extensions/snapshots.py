@@ -17,12 +17,8 @@ from pytorch_pfn_extras.training.triggers import (
 from torch import nn
 
 from foldsmith.targets.metrics import Metric
+from foldsmith.training.files import BELONGS_TO, RESUME_FILE
 from foldsmith.utils.owned_files import OwnedFiles
-
-RESUME_FILE = "resume.pth"
-
-# Key of the resume snapshot: name of the training's step, and hash of its inputs.
-BELONGS_TO = "belongs_to"
 
 
 def every_and_last(n: int, max_epoch: int) -> ManualScheduleTrigger:
