@@ -16,7 +16,6 @@ from foldsmith.errors import ConfigError
 from foldsmith.extras.estimate.estimate import estimate
 from foldsmith.extras.estimate.result import Estimate
 from foldsmith.new import new
-from foldsmith.new.new import NewMetric
 from foldsmith.project import ProjectFolder
 from foldsmith.project.budget import Budget
 from foldsmith.project.resources import Kind
@@ -56,7 +55,7 @@ class Project(ProjectFolder):
         id_column: str | None = None,
         target_column: str | None = None,
         group_column: str | None = None,
-        metric: NewMetric | None = None,
+        metric: str | None = None,
         budget: Budget | None = None,
         classes: bool | None = None,
         skip_missing: bool = False,
@@ -72,7 +71,7 @@ class Project(ProjectFolder):
             id_column: Column that names the photos; None to find it, as for the next ones.
             target_column: Column to predict.
             group_column: Column whose equal values stay in one fold; ``none`` for no groups.
-            metric: What predictions are judged by.
+            metric: Name of the metric that judges predictions; None to be chosen.
             budget: How much time it may take: small, medium or large.
             classes: Whether targets are classes without an order, numbers too (False: steps of a
                 scale); None to be found.

@@ -103,7 +103,7 @@ def test_a_perfect_member_takes_all():
 def test_a_search_follows_the_metric_that_is_named():
     predictions, targets = members(2)
     for greater_is_better in (False, True):
-        total = Metric("sum", lambda p, t: float(p.sum()), greater_is_better)
+        total = Metric("sum", lambda p, t: float(p.sum()), greater_is_better=greater_is_better)
         weights = search_weights(predictions, targets, RANGE, 40, 0.001, seed=0, metric=total)
         # The lowest or the highest sum, whatever the error.
         assert weights.max() > 0.7 if greater_is_better else weights.max() < 0.3

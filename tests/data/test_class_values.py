@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldsmith.project.class_values import nearest, off_values
+from foldsmith.targets.class_values import nearest, off_values
 
 numbers = st.lists(st.floats(-1e6, 1e6), max_size=30)
 

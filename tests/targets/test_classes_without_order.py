@@ -8,7 +8,7 @@ from foldsmith.config.settings import Globals
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.metrics import metric_of_classes, project_metric, value_metric
+from foldsmith.targets.metrics import TYPES
 from foldsmith.targets.scoring import mean_prediction
 from foldsmith.targets.tasks import create_task
 
@@ -49,9 +49,9 @@ def test_several_models_are_averaged_by_their_probabilities():
 
 
 def test_accuracy_counts_the_most_probable(unordered):
-    metric = project_metric(unordered("Accuracy"))
-    assert (metric.name, metric.needs, metric.greater_is_better) == (
-        *("Accuracy", "probabilities", True),
+    metric = unordered("Accuracy").metric
+    assert (metric.name, metric.takes_probabilities, metric.greater_is_better) == (
+        *("Accuracy", True, True),
     )
     probabilities, targets = np.exp(TORN).astype(np.float64), np.array([0.0, 1.0])
     assert metric(probabilities, targets) == 0.5
@@ -59,13 +59,13 @@ def test_accuracy_counts_the_most_probable(unordered):
     # Whichever number a class has.
     turned = [2, 0, 1]
     assert metric(probabilities[:, turned], np.array([1.0, 2.0])) == 0.5
-    assert metric_of_classes("Accuracy", unordered("LogLoss")) == metric
-    assert value_metric(unordered("LogLoss")) == metric
+    assert TYPES["Accuracy"](unordered("LogLoss")) == metric
+    assert unordered("LogLoss").metric.for_points() == metric
 
 
 def test_a_blend_points_at_the_most_probable(unordered):
     project = unordered("Accuracy")
-    goal = Goal(project_metric(project), project.target_range, (0.0, 1.0, 2.0), NAMES)
+    goal = Goal.of_project(project)
     np.testing.assert_array_equal(goal.points(np.exp(TORN)), [0, 2])
     assert goal.labels == NAMES and goal.bounds == (0, 1)
 

@@ -1,5 +1,3 @@
-from typing import get_args
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,9 +5,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 
 from foldsmith.errors import ConfigError
-from foldsmith.project import MetricName, ProjectFolder
+from foldsmith.project import ProjectFolder
 from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.metrics import METRICS, TYPES, metric_named, value_metric
+from foldsmith.targets.metrics import METRICS, TYPES, metric_named
 from foldsmith.targets.regression import Regression
 from foldsmith.targets.scoring import check_metric, score_logits
 
@@ -24,9 +22,8 @@ def data(seed, n=200, n_classes=4):
     return classes, np.round(probabilities, 2)
 
 
-def test_every_name_of_a_project_is_there():
-    assert set(METRICS) == set(get_args(MetricName))
-    with pytest.raises(ConfigError, match=r"no 'RSME' \(did you mean RMSE"):
+def test_a_wrong_name_is_named_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"no metric RSME \(did you mean RMSE"):
         metric_named("RSME")
 
 
@@ -72,7 +69,7 @@ def test_rows_and_directions(name, seed):
     classes, probabilities = data(seed)
     targets = classes.astype(float)
     sure, unsure = np.eye(4)[classes], probabilities / probabilities.sum(axis=1, keepdims=True)
-    if metric.needs == "values":
+    if not metric.takes_probabilities:
         sure, unsure = targets, unsure @ np.asarray(VALUES)
     right, wrong = metric(sure, targets), metric(unsure, targets)
     # What is right is better than what is not, whatever the direction.
@@ -88,8 +85,8 @@ def test_rows_and_directions(name, seed):
 def test_what_has_only_values_is_judged_by_values(small_project, name, judged_by):
     text = (small_project / "project.yml").read_text()
     (small_project / "project.yml").write_text(f"{text}metric: {name}\n")
-    metric = value_metric(ProjectFolder.open(small_project))
-    assert (metric.name, metric.needs) == (judged_by, "values")
+    metric = ProjectFolder.open(small_project).metric.for_points()
+    assert (metric.name, metric.takes_probabilities) == (judged_by, False)
     assert metric.rounds == (name == "QWK")
 
 

@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from foldsmith.blending.weights import blend
 from foldsmith.models.fitted_arrays import Arrays, prefixed
+from foldsmith.project import ProjectFolder
+from foldsmith.targets.class_values import nearest
 from foldsmith.targets.classification import class_labels
-from foldsmith.targets.metrics import Metric, nearest
+from foldsmith.targets.metrics import Metric
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -58,6 +60,17 @@ class Goal:
     class_names: tuple[str, ...] = ()
     raw: bool = False
 
+    @classmethod
+    def of_project(cls, project: ProjectFolder, metric: Metric | None = None) -> "Goal":
+        """Return the goal of a project.
+
+        Args:
+            project: The project.
+            metric: Another metric than the project's.
+        """
+        values = tuple(project.class_values)
+        return cls(metric or project.metric, project.target_range, values, project.class_names)
+
     def scale_of(self, targets: Array) -> tuple[float, float]:
         """Return the target that a blend counts from, and the difference that it counts as 1.
 
@@ -68,7 +81,7 @@ class Goal:
             Their mean and standard deviation, which is 0 if all are equal; 0 and 1 for
             probabilities, and for ``raw``.
         """
-        if self.raw or self.metric.needs == "probabilities":
+        if self.raw or self.metric.takes_probabilities:
             return 0.0, 1.0
         if targets.min() == targets.max():
             return float(targets[0]), 0.0
@@ -77,7 +90,7 @@ class Goal:
     @property
     def bounds(self) -> tuple[float, float]:
         """Lowest and highest value that a blend may have."""
-        return (0.0, 1.0) if self.metric.needs == "probabilities" else self.target_range
+        return (0.0, 1.0) if self.metric.takes_probabilities else self.target_range
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -86,7 +99,7 @@ class Goal:
 
     def encoded(self, targets: Array) -> Array:
         """Return what predictions should be: targets, shape (n,), or (n, n_classes) of 0 and 1."""
-        if self.metric.needs == "values":
+        if not self.metric.takes_probabilities:
             return targets
         identity: Array = np.eye(len(self.class_values))
         return identity[nearest(targets, self.class_values)]
@@ -101,7 +114,7 @@ class Goal:
             Frequencies of the classes, shape (n_classes,), where the metric needs probabilities;
             otherwise the best by the metric of mean, median and most frequent target, shape ().
         """
-        if self.metric.needs == "probabilities":
+        if self.metric.takes_probabilities:
             frequencies: Array = self.encoded(targets).mean(axis=0)
             return frequencies
         values, counts = np.unique(targets, return_counts=True)
@@ -136,7 +149,7 @@ class Goal:
 
         Of classes without an order that is the value of the most probable one.
         """
-        if self.metric.needs == "values":
+        if not self.metric.takes_probabilities:
             return predictions
         if self.class_names:
             most_probable: Array = np.asarray(self.class_values)[predictions.argmax(axis=1)]

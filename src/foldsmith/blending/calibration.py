@@ -32,12 +32,9 @@ class CalibratedBlend:
     goal: Goal
 
     def __post_init__(self) -> None:
-        metric = self.goal.metric
-        if metric.needs != "values" or (self.how == "thresholds" and not metric.rounds):
-            kind = "a metric of values" if self.how == "isotonic" else "QWK or Accuracy"
-            raise ConfigError(
-                f"ensemble/calibrate: {self.how} needs {kind}; the project's is {metric.name}"
-            )
+        problem = self.goal.metric.calibration_problem(self.how)
+        if problem is not None:
+            raise ConfigError(f"ensemble/calibrate: {problem}")
 
     @property
     def name(self) -> str:

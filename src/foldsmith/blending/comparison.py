@@ -118,13 +118,12 @@ def _honest(
     drawn: Mapping[str, Array],
 ) -> dict[str, Honest]:
     scores = {name: metric(predicted, targets) for name, predicted in predictions.items()}
-    sign = 1 if metric.greater_is_better else -1
     return {
         name: Honest(
             scores[name],
             interval(drawn[name]),
             metric.gain(scores[name], scores[baseline]),
-            interval(sign * (drawn[name] - drawn[baseline]) + 0.0),
+            interval(metric.gain(drawn[name], drawn[baseline]) + 0.0),
         )
         for name in predictions
     }
@@ -232,6 +231,5 @@ def _beats(one: Compared, other: Compared, metric: Metric) -> bool:
     """Return whether one is better than the other by more than a standard error."""
     if one.resampled is None or other.resampled is None or _gain(one) <= _gain(other):
         return False
-    sign = 1 if metric.greater_is_better else -1
-    gains = sign * (one.resampled - other.resampled)
+    gains = metric.gain(one.resampled, other.resampled)
     return bool(np.quantile(gains, _BELOW_ONE_ERROR) > 0)

@@ -11,7 +11,7 @@ from foldsmith.blending.base import FittedBlend, FittedConstant, FittedOnSome, G
 from foldsmith.errors import TrainingError
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed
 from foldsmith.models.forest import Forest, boosted_trees
-from foldsmith.targets.metrics import nearest
+from foldsmith.targets.class_values import nearest
 
 Array = npt.NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class StackedTrees:
             # Equal targets leave nothing to grow trees from.
             return FittedConstant(np.asarray(origin))
         inputs = _inputs(rows, origin, unit)
-        if self.goal.metric.needs == "values":
+        if not self.goal.metric.takes_probabilities:
             trees = HistGradientBoostingRegressor(**_TREES, random_state=self.seed)
             trees.fit(inputs, (targets - rows.predictions.mean(axis=0)) / unit)
         else:
@@ -111,7 +111,7 @@ class FittedStack:
         by_tree = self.forest.predict(_inputs(rows, self.origin, self.unit))
         n, width = len(by_tree), len(self.baseline)
         raw = by_tree.reshape(n, -1, width).sum(axis=1) + self.baseline
-        if self.goal.metric.needs == "values":
+        if not self.goal.metric.takes_probabilities:
             values: Array = rows.predictions.mean(axis=0) + self.unit * raw[:, 0]
             return np.clip(values, *self.goal.target_range)
         if width == 1:
@@ -144,7 +144,7 @@ def _as_arrays(trees: Any, goal: Goal, origin: float, unit: float) -> FittedStac
 def _make_sure(fitted: FittedStack, trees: Any, rows: Rows) -> None:
     """Compare with scikit-learn, whose trees are its own affair, and may change their form."""
     inputs, goal, unit = _inputs(rows, fitted.origin, fitted.unit), fitted.goal, fitted.unit
-    if goal.metric.needs == "values":
+    if not goal.metric.takes_probabilities:
         values = rows.predictions.mean(axis=0) + unit * trees.predict(inputs)
         expected, found = np.clip(values, *goal.target_range), fitted.predict(rows)
     else:

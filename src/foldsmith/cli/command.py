@@ -31,15 +31,16 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def command(group: typer.Typer) -> Callable[[F], F]:
+def command(group: typer.Typer, kind: type[Command] = Command) -> Callable[[F], F]:
     """Return the decorator that makes a function a command; its docstring is the help.
 
     Args:
         group: The group that the command belongs to.
+        kind: Class of the command.
     """
 
     def register(function: F) -> F:
-        group.command(cls=Command, help=help_text(function))(function)
+        group.command(cls=kind, help=help_text(function))(function)
         return function
 
     return register

@@ -3,17 +3,42 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from foldsmith.cli.command import command
+from foldsmith.cli.command import Command, command
 from foldsmith.errors import FoldsmithError
 
 group = typer.Typer()
 
 
-@command(group)
+def metric_names(incomplete: str) -> list[str]:
+    """Return the names of the metrics that go on as ``incomplete``, for Tab."""
+    from foldsmith.targets.metrics import METRICS
+
+    return [name for name in METRICS if name.startswith(incomplete)]
+
+
+class NewCommand(Command):
+    """The command ``new``, whose help lists the metrics of the registry."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options of the help; called by typer."""
+        # Imported when the help is shown: other commands start without the metrics.
+        from foldsmith.targets.metrics import METRICS, default_metric, names_of
+
+        option: Any = next(option for option in self.params if option.name == "metric")
+        of_scales = names_of((m for m in METRICS.values() if m.needs_order), "and")
+        option.metavar = f"<{'|'.join(METRICS)}>"
+        option.help = f"Metric that judges the predictions; {of_scales} are of a scale."
+        option.show_default = (
+            f"{default_metric(False).name} for a scale, {default_metric(True).name} for classes"
+        )
+        super().format_options(ctx, formatter)
+
+
+@command(group, NewCommand)
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder.")],
     images: Annotated[
@@ -69,11 +94,11 @@ def new(
         ),
     ] = None,
     metric: Annotated[
-        Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"] | None,
+        str | None,
         typer.Option(
             "--metric",
-            help="What predictions are judged by; RMSE, MAE and QWK are of a scale.",
-            show_default="RMSE for a scale, Accuracy for classes",
+            help="Metric that judges the predictions.",
+            autocompletion=metric_names,
         ),
     ] = None,
     budget: Annotated[

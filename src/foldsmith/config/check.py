@@ -67,20 +67,13 @@ def check_tree(
     if task == "ensemble":
         try:
             settings = EnsembleSettings.model_validate(tree.get("ensemble", {}))
-            problems += _check_calibration(settings.calibrate, project.settings.metric)
+            problem = project.metric.calibration_problem(settings.calibrate)
+            problems += [] if problem is None else [f"ensemble/calibrate: {problem}"]
         except ValidationError as error:
             problems += validation_message("ensemble", error, EnsembleSettings).splitlines()
     else:
         problems += _check_unused(tree, used)
     return problems
-
-
-def _check_calibration(calibrate: str, metric: str) -> Iterator[str]:
-    """Yield what is wrong with a calibration of predictions that this metric judges."""
-    rounds, probabilities = metric in ("QWK", "Accuracy"), metric in ("LogLoss", "AUC")
-    if (calibrate == "thresholds" and not rounds) or (calibrate == "isotonic" and probabilities):
-        kind = "QWK or Accuracy" if calibrate == "thresholds" else "a metric of values"
-        yield f"ensemble/calibrate: {calibrate} needs {kind}; the project's is {metric}"
 
 
 def _walk(node: Any, path: list[Key]) -> Iterator[tuple[list[Key], Any]]:

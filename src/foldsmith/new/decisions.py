@@ -6,10 +6,10 @@ import pandas as pd
 
 from foldsmith.data.folds import ClassSizes
 from foldsmith.errors import DataError
-from foldsmith.new.files import OF_PROBABILITIES, OF_SCALES, NewMetric
 from foldsmith.new.survey.columns import Guess, Source, called_like_class
 from foldsmith.new.survey.targets import Target, is_text, may_be_ids
 from foldsmith.project.budget import Budget
+from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
 from foldsmith.utils.formatting import brief
 
 # From a question, the answers and the best guess to an answer.
@@ -100,15 +100,15 @@ class Decisions:
         self,
         source: Source,
         column: str,
-        metric: NewMetric | None,
+        metric: Metric | None,
         classes: bool | None,
         folders: bool,
     ) -> bool:
         """Return whether the target is a scale; if not, it is classes without an order.
 
         Texts and folders are classes, unless a metric of scales is named. Numbers are a scale,
-        unless they may be ids of classes and the metric is Accuracy or the column has a usual name
-        for classes. In a terminal, a person is asked.
+        unless they may be ids of classes, and a metric for classes without an order is named or
+        the column has a usual name for classes. In a terminal, a person is asked.
 
         Args:
             source: The table of the labelled photos.
@@ -121,19 +121,20 @@ class Decisions:
             DataError: The options contradict each other.
         """
         if classes is not None:
-            if classes and metric in OF_SCALES:
+            if classes and metric is not None and metric.needs_order:
                 raise DataError(
-                    f"--classes are without an order, and --metric {metric} judges a scale; leave "
-                    "out one of them"
+                    f"--classes are without an order, and --metric {metric.name} judges a scale; "
+                    "leave out one of them"
                 )
             return not classes
-        if metric in OF_SCALES:
+        if metric is not None and metric.needs_order:
             return True
         if folders or is_text(source, column):
             return False
-        if metric in OF_PROBABILITIES or not may_be_ids(source, column):
+        of_probabilities = metric is not None and metric.needs_probabilities
+        if of_probabilities or not may_be_ids(source, column):
             return True
-        best = _CLASSES if metric == "Accuracy" or called_like_class(column) else _SCALE
+        best = _CLASSES if metric is not None or called_like_class(column) else _SCALE
         if self._ask is None:
             return best == _SCALE
         question = (
@@ -142,20 +143,23 @@ class Decisions:
         return self._ask(question, [_SCALE, _CLASSES], best) == _SCALE
 
 
-def choose_metric(named: NewMetric | None, target: Target, ordered: bool, column: str) -> NewMetric:
+def choose_metric(named: Metric | None, target: Target, ordered: bool, column: str) -> Metric:
     """Return the metric, and print how the target is understood, and how to change that."""
-    metric: NewMetric = named or ("RMSE" if ordered else "Accuracy")
+    metric = named or default_metric(unordered=not ordered)
     listed = ", ".join(map(brief, target.labels_in_order[:8]))
     listed += ", ..." if len(target.labels_in_order) > 8 else ""
     if not ordered:
         numeric = all(name.replace("-", "", 1).isdecimal() for name in target.classes)
         print(f"classes  {listed}: no order is assumed")
-        how = "--scale" if numeric else "--metric QWK, RMSE or MAE"
+        # The metrics of ordered classes first.
+        ordered_first = sorted(METRICS.values(), key=lambda metric: not metric.of_classes)
+        of_scales = names_of(metric for metric in ordered_first if metric.needs_order)
+        how = "--scale" if numeric else f"--metric {of_scales}"
         print(f"         (for steps of one scale, in this order: {how})")
     elif target.classes:
         print(f"classes  {listed}: taken for steps of one scale, in this order")
         print("         (for classes without an order: --classes)")
-    elif target.few and metric not in OF_PROBABILITIES:
+    elif target.few and not metric.needs_probabilities:
         print("classes  the numbers are taken for a scale")
         print("         (where they only number classes: --classes)")
     if target.repeats or not ordered:
@@ -166,7 +170,7 @@ def choose_metric(named: NewMetric | None, target: Target, ordered: bool, column
     for note in target.notes:
         print(f"note: {brief(column)}: {note}")
     why = ", as named" if named else ": numbers, a scale" if ordered else ": classes"
-    print(f"metric   {metric}{why}")
+    print(f"metric   {metric.name}{why}")
     return metric
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from foldsmith.project.project_file import (
     FoldSettings,
 )
 from foldsmith.steps.output_folder import shown
+from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
 from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
@@ -27,12 +28,6 @@ from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
 TEMPLATE = Path(__file__).parent / "template"
 # Its experiments for classes without an order, or for a metric of class probabilities.
 TEMPLATE_OF_CLASSES = Path(__file__).parent / "template_classes"
-
-NewMetric = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
-
-# Metrics of a scale, and those of class probabilities; Accuracy may be either.
-OF_SCALES: tuple[NewMetric, ...] = ("RMSE", "MAE", "QWK")
-OF_PROBABILITIES: tuple[NewMetric, ...] = ("LogLoss", "AUC")
 
 README = "README.md"
 _PRETRAINING = Path("exp_config/300.yml")
@@ -45,8 +40,8 @@ target_range: {range}
 n_classes: {n_classes}
 class_values: {class_values}"""
 
-_METRICS = "RMSE, MAE, QWK or Accuracy"
-_METRICS_OF_CLASSES = "Accuracy, LogLoss or AUC"
+_METRICS = names_of(metric for metric in METRICS.values() if not metric.needs_probabilities)
+_METRICS_OF_CLASSES = names_of(metric for metric in METRICS.values() if not metric.needs_order)
 
 # Lines for images with more than 8 bits per channel.
 _INTENSITY = """
@@ -68,7 +63,7 @@ TO_FILL_IN = {
     "group_column": "group",
     "method": "StratifiedGroupKFold",
     "n_splits": 5,
-    "metric": "RMSE",
+    "metric": default_metric(unordered=False).name,
     "batch": "",
 }
 
@@ -90,7 +85,7 @@ class Found:
         target: Description of the targets.
         ordered: They are a scale; if not, classes without an order.
         folds: How to split.
-        metric: What predictions are judged by.
+        metric: The metric that judges the predictions.
         budget: How much time it may take.
         intensity: Scale of images with more than 8 bits per channel, if there are any.
     """
@@ -107,7 +102,7 @@ class Found:
     target: Target
     ordered: bool
     folds: FoldSettings
-    metric: NewMetric
+    metric: Metric
     budget: Budget
     intensity: IntensityRange | None
 
@@ -119,7 +114,7 @@ class Found:
     @property
     def of_classes(self) -> bool:
         """Whether the project needs class probabilities."""
-        return self.unordered or self.metric in OF_PROBABILITIES
+        return self.unordered or self.metric.needs_probabilities
 
 
 def project_values(folder: Path, found: Found) -> dict[str, Any]:
@@ -139,7 +134,7 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
         "group_column": scalar_yaml(found.group_column),
         "method": found.folds.method,
         "n_splits": found.folds.n_splits,
-        "metric": found.metric,
+        "metric": found.metric.name,
         "budget": found.budget,
         "batch": _batch(found.budget, len(found.train) + len(found.test)),
     }

@@ -19,14 +19,12 @@ from foldsmith.new.decisions import (
     skip_rows,
 )
 from foldsmith.new.files import (
-    OF_PROBABILITIES,
     README,
     TEMPLATE,
     TO_FILL_IN,
     Content,
     Found,
     LinkToPhotos,
-    NewMetric,
     filled_in,
     own_name,
     project_values,
@@ -52,9 +50,8 @@ from foldsmith.project.csv_files import read_texts
 from foldsmith.project.project_file import PROJECT_FILE, FoldSettings
 from foldsmith.project.tables import FOLD_COLUMN, numbers
 from foldsmith.steps.output_folder import shown
+from foldsmith.targets.metrics import metric_named
 from foldsmith.utils.formatting import brief, counted
-
-__all__ = ["Data", "NewMetric", "new_project", "new_project_of"]
 
 _INPUT = Path("input")
 # The links to the photos in it.
@@ -75,7 +72,7 @@ class Data:
         id_column: Name of the id column; None to be found.
         target_column: Name of the target column; None to be found.
         group_column: Name of the group column; ``none`` for no groups, None to be found.
-        metric: The metric; None to be chosen.
+        metric: Name of the metric; None to be chosen.
         budget: How much time it may take; None to be chosen.
         classes: Whether targets are classes without an order (False: steps of a scale); None to
             be found.
@@ -89,7 +86,7 @@ class Data:
     id_column: str | None = None
     target_column: str | None = None
     group_column: str | None = None
-    metric: NewMetric | None = None
+    metric: str | None = None
     budget: Budget | None = None
     classes: bool | None = None
     skip_missing: bool = False
@@ -126,12 +123,12 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     are, behind the link ``input/photos``. How columns are chosen is said by
     :func:`~foldsmith.new.survey.guesses.guess_id`, ``guess_target`` and ``guess_group``, the rest
     by ``examine_target``, ``choose_folds`` and
-    :meth:`~foldsmith.new.decisions.Decisions.has_order`. The metric is RMSE for a scale and
+    :meth:`~foldsmith.new.decisions.Decisions.has_order`. The default metric is RMSE for a scale and
     Accuracy for classes; the budget small without a GPU, else medium, and large from
     20,000 photos on. Each choice is printed, and the first row with its photo and target.
 
-    Classes without an order, and whatever LogLoss and AUC are to judge, get experiments that
-    predict the probabilities of classes.
+    Classes without an order, and targets with a metric that needs probabilities (LogLoss, AUC), get
+    experiments that predict the probabilities of classes.
 
     Args:
         folder: The project folder; made if it is not there.
@@ -139,7 +136,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
         ask: Asks a person where several columns are possible.
         yes: Ask nothing. Among several possible columns take the one with a usual name; numbers
             are a scale unless they may be ids of classes and their column
-            is called so, or the metric is Accuracy.
+            is called so, or the metric judges classes without an order.
 
     Returns:
         The project file.
@@ -168,6 +165,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
 
 def _find(data: Data, decide: Decisions) -> Found:
     """Look at the data; nothing is written."""
+    named = None if data.metric is None else metric_named(data.metric)
     others = None
     if data.test_images is not None:
         others = PhotoFolder(data.test_images, "--test-images", without=data.images)
@@ -202,9 +200,9 @@ def _find(data: Data, decide: Decisions) -> Found:
         paths = [path for path, gap in zip(paths, gaps, strict=True) if not gap]
     _say_skipped(skipped, n_read, train)
     ordered = decide.has_order(
-        train, target_column, data.metric, data.classes, folders=data.train is None
+        train, target_column, named, data.classes, folders=data.train is None
     )
-    judge = data.metric if data.metric in (*OF_PROBABILITIES, "QWK", "Accuracy") else ""
+    judge = named.name if named is not None and named.of_classes else ""
     target = examine_target(
         train,
         target_column,
@@ -220,7 +218,7 @@ def _find(data: Data, decide: Decisions) -> Found:
     _refuse_same(id_column, target_column, group_column)
     if group_column is not None:
         check_group(train, group_column)
-    metric = choose_metric(data.metric, target, ordered, target_column)
+    metric = choose_metric(named, target, ordered, target_column)
     groups = None if group_column is None else train.table[group_column]
     folds, why = choose_folds(target.values, groups, classes=not ordered)
     if FOLD_COLUMN in train.table.columns:

@@ -187,7 +187,7 @@ class Predictor:
         alone = int(counted[0]) if len(counted) == 1 else None
         said = np.stack(points)[counted] if alone is None else by_fold[alone]
         spread = said.std(axis=0)
-        if goal.metric.needs == "values":
+        if not goal.metric.takes_probabilities:
             return pd.DataFrame({"prediction": prediction, "spread": spread})
         of_one = None if alone is None else probabilities[alone]
         by_model = rows.predictions[counted] if of_one is None else of_one

@@ -1,5 +1,5 @@
 """The project: its folder, ``project.yml``, tables, and its own Python."""
 
-from foldsmith.project.project_file import MetricName, ProjectFolder, ProjectSettings
+from foldsmith.project.project_file import ProjectFolder, ProjectSettings
 
-__all__ = ["MetricName", "ProjectFolder", "ProjectSettings"]
+__all__ = ["ProjectFolder", "ProjectSettings"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,7 @@ from foldsmith.project.budget import Budget
 from foldsmith.project.own_files import OwnFile, own_file
 from foldsmith.project.own_python import load_types, read_sources, require_accepted
 from foldsmith.project.resources import Kind, Resources
+from foldsmith.targets.metrics import METRICS, Metric, component, default_metric, names_of
 from foldsmith.utils.suggest import did_you_mean
 from foldsmith.utils.yaml_io import read_yaml
 
@@ -28,16 +29,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PROJECT_FILE = "project.yml"
-
-
-# What predictions can be judged by; targets/metrics.py has the functions.
-MetricName = Literal["RMSE", "MAE", "QWK", "Accuracy", "LogLoss", "AUC"]
-
-# Those that make sense of classes without an order.
-OF_ANY_CLASSES: tuple[MetricName, ...] = ("Accuracy", "LogLoss", "AUC")
-
-# Those that judge classes: every target must be the value of one.
-OF_CLASSES: tuple[MetricName, ...] = ("QWK", *OF_ANY_CLASSES)
 
 # Columns that foldsmith adds to the tables or to copies of them.
 _ADDED = ("fold", "merged_group", "prediction")
@@ -141,10 +132,9 @@ class ProjectSettings(BaseModel):
             Output files contain the texts.
         continuous: A continuous column whose binned form is the target, if there is one.
         auxiliary: What else is known of the labelled photos, by name.
-        metric: What predictions are judged by: ``RMSE``, ``MAE``, ``QWK`` (quadratic kappa of
-            predictions rounded to the nearest class), ``Accuracy`` (of the same; of the most
-            probable class where classes have no order), ``LogLoss`` or ``AUC`` (of class
-            probabilities). Recipes choose epochs by it.
+        metric: Judges the predictions: epochs, blends, reports and comparisons go by it. One of
+            the package's metrics (``foldsmith new --help`` lists them), or of the project's own
+            (``python``). The default for classes without an order is ``Accuracy``.
         folds: How to split.
         budget: Which of three values experiments take, where they are written as
             ``{small: 20, medium: 100, large: 300}``.
@@ -175,7 +165,7 @@ class ProjectSettings(BaseModel):
     class_names: tuple[str, ...] = ()
     continuous: ContinuousSettings | None = None
     auxiliary: dict[str, AuxiliarySettings] = {}
-    metric: MetricName = "RMSE"
+    metric: str = default_metric(unordered=False).name
     folds: FoldSettings = FoldSettings()
     budget: Budget = "small"
     resources: dict[Kind, Resources] = {}
@@ -189,14 +179,13 @@ class ProjectSettings(BaseModel):
         if not isinstance(content, dict) or not isinstance(names, list | tuple) or not names:
             return content
         implied = {"target_range": (0, len(names) - 1), "n_classes": len(names)}
-        return {**implied, "metric": "Accuracy", **content}
+        return {**implied, "metric": default_metric(unordered=True).name, **content}
 
     @field_validator("metric", mode="before")
     @classmethod
-    def _known_metric(cls, value: object) -> object:
-        if value not in get_args(MetricName):
-            hint = did_you_mean(str(value), get_args(MetricName))
-            raise ValueError(f"there is no metric {value}{hint}")
+    def _name_of_metric(cls, value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError(f"there is no metric {value}")
         return value
 
     @field_validator("class_names", mode="before")
@@ -291,11 +280,6 @@ class ProjectSettings(BaseModel):
             raise ValueError("class_names: n_classes and target_range follow from them; leave out")
         if self.class_values or self.continuous:
             raise ValueError("class_names: have no order; leave out class_values and continuous")
-        if self.metric not in OF_ANY_CLASSES:
-            raise ValueError(
-                f"metric: {self.metric} is of an order that class_names do not have; take one of "
-                f"{', '.join(OF_ANY_CLASSES)}"
-            )
 
 
 class ProjectFolder:
@@ -305,6 +289,9 @@ class ProjectFolder:
         folder: Absolute path of the project folder.
         settings: Contents of ``project.yml``.
         types: Components of the project's own Python, by name.
+        metrics: The package's metrics and the project's own, by name; of two with one name the
+            project's.
+        metric: The one that judges the project, with the project's classes.
         source_files: ``project.yml`` and the project's own Python files.
         own_files: What results depend on of the project's own Python, in the order of the list.
     """
@@ -324,10 +311,40 @@ class ProjectFolder:
         require_accepted(file, sources, trust, remembered)
         self.source_files = [file, *sources]
         self.types: dict[str, Callable[..., Any]] = {}
+        self.metrics: dict[str, Metric] = dict(METRICS)
         self.own_files: list[OwnFile] = []
         for path, source in sources.items():
-            self.types.update(load_types(path, source))
+            for name, offered in load_types(path, source).items():
+                if isinstance(offered, Metric):
+                    self.metrics[name] = _own_metric(path, name, offered)
+                    offered = component(offered)
+                self.types[name] = offered
             self.own_files.append(own_file(folder, path, source))
+        self.metric = self._chosen_metric()
+
+    def _chosen_metric(self) -> Metric:
+        """Return the metric that ``project.yml`` names.
+
+        Raises:
+            ConfigError: There is none of that name, or it cannot judge the project's classes.
+        """
+        name, file = self.settings.metric, self.folder / PROJECT_FILE
+        if name not in self.metrics:
+            if name in self.types:
+                raise ConfigError(
+                    f"{file}: metric: {name} is not a Metric; write it into TYPES as "
+                    f'"{name}": Metric("{name}", FUNCTION, greater_is_better=...)'
+                )
+            raise ConfigError(
+                f"{file}: metric: there is no metric {name}{did_you_mean(name, self.metrics)}"
+            )
+        metric, unordered = self.metrics[name], bool(self.class_names)
+        if unordered and metric.needs_order:
+            known = names_of(m for m in self.metrics.values() if not m.needs_order)
+            raise ConfigError(
+                f"{file}: metric: {name} is of an order that class_names do not have; take {known}"
+            )
+        return metric.for_classes(self.class_values, unordered)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # In another process its own Python, which was accepted here, is run anew; the settings
@@ -435,6 +452,19 @@ class ProjectFolder:
     def target_range(self) -> tuple[float, float]:
         """Lowest and highest possible target."""
         return self.settings.target_range
+
+
+def _own_metric(path: Path, name: str, metric: Metric) -> Metric:
+    """Return a metric of a project's own Python.
+
+    Raises:
+        ConfigError: It has another name than the one that YAML uses.
+    """
+    if metric.name != name:
+        raise ConfigError(
+            f"{path}: TYPES: {name}: the metric is called {metric.name}; give both the same name"
+        )
+    return metric
 
 
 def _accepted_before(folder: Path, settings: ProjectSettings) -> ProjectFolder:

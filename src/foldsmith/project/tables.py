@@ -12,9 +12,8 @@ import pandas as pd
 
 from foldsmith.errors import DataError, one_line
 from foldsmith.project import ProjectFolder
-from foldsmith.project.class_values import off_values
 from foldsmith.project.csv_files import line_numbers, parse
-from foldsmith.project.project_file import OF_CLASSES
+from foldsmith.targets.class_values import off_values
 from foldsmith.utils.formatting import counted, number_text
 from foldsmith.utils.hashing import hash_texts
 from foldsmith.utils.memo import once
@@ -173,7 +172,7 @@ def _value_problems(project: ProjectFolder, path: Path, table: pd.DataFrame) -> 
                 f"({_lines(path, wrong)})"
             )
     off = pd.Series(off_values(targets.to_numpy(), project.class_values)) & targets.notna()
-    if settings.metric in OF_CLASSES and off.any():
+    if project.metric.of_classes and off.any():
         known = [number_text(value) for value in project.class_values]
         listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
         yield (

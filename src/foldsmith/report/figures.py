@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.comparison import Honest
-from foldsmith.project.class_values import nearest
+from foldsmith.targets.class_values import nearest
 from foldsmith.utils.formatting import brief, number_text
 
 if TYPE_CHECKING:

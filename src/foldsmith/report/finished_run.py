@@ -71,7 +71,7 @@ class OofPredictions:
 
     def judged_by(self, metric: Metric) -> Array:
         """Return the array that a metric needs: points or probabilities."""
-        if metric.needs == "values":
+        if not metric.takes_probabilities:
             return self.points
         assert self.probabilities is not None, "the metric was chosen by what there is"
         return self.probabilities

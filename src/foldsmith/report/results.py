@@ -28,7 +28,7 @@ from foldsmith.steps.checkpoint_choice import LABELS, inference_manifest
 from foldsmith.steps.ensemble import CROSS_FITTED
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified, why_unread
 from foldsmith.steps.members import Member, member_hashes, read_members
-from foldsmith.targets.metrics import Metric, project_metric, value_metric
+from foldsmith.targets.metrics import Metric
 from foldsmith.training.files import entries_of
 
 if TYPE_CHECKING:
@@ -285,10 +285,10 @@ class Results:
 
     def _judged(self, member: Member) -> tuple[Metric, Array]:
         """Return the metric that can judge a member, and the predictions for it."""
-        metric = project_metric(self._project)
-        if metric.needs == "probabilities" and member.oof_probabilities is not None:
+        metric = self._project.metric
+        if metric.takes_probabilities and member.oof_probabilities is not None:
             return metric, member.oof_probabilities
-        return value_metric(self._project), member.oof.astype(np.float64)
+        return metric.for_points(), member.oof.astype(np.float64)
 
     def _blended(self) -> Array:
         """Return the cross-fitted predictions of the recommended blend."""

@@ -12,7 +12,7 @@ from foldsmith.blending.comparison import Honest, honest_scores
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project.tables import groups_of, read_folds
 from foldsmith.report.finished_run import FinishedRun, OofPredictions
-from foldsmith.targets.metrics import Metric, project_metric, value_metric
+from foldsmith.targets.metrics import Metric
 from foldsmith.utils.formatting import number_text
 
 # Relative difference from which two targets of one image count as different.
@@ -116,7 +116,7 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> RunComparison:
     judged = {name: each.judged_by(metric) for name, each in zip("AB", shared, strict=True)}
     targets, groups = shared[0].targets, _groups(a, shared[0].ids)
     seed, project = a.experiment.globals.seed, a.project
-    goal = Goal(metric, project.target_range, tuple(project.class_values), project.class_names)
+    goal = Goal.of_project(project, metric)
     scores = honest_scores(metric, judged, "A", targets, groups, seed)
     return RunComparison(
         *(a, b, metric, shared),
@@ -137,8 +137,8 @@ def _name(run: FinishedRun, with_project: bool) -> str:
 
 
 def _common_metric(a: FinishedRun, b: FinishedRun) -> Metric:
-    metric, other = project_metric(a.project), project_metric(b.project)
-    if metric.name != other.name or (metric.of_classes and metric != other):
+    metric, other = a.project.metric, b.project.metric
+    if not metric.same_judge(other):
         files = [run.project.source_files[0] for run in (a, b)]
         what = f"{metric.name} and {other.name}" if metric.name != other.name else "other classes"
         raise ConfigError(
@@ -146,8 +146,8 @@ def _common_metric(a: FinishedRun, b: FinishedRun) -> Metric:
             "same classes"
         )
     have_probabilities = all(run.predictions.probabilities is not None for run in (a, b))
-    fallback = value_metric(a.project)
-    if not have_probabilities and fallback.needs == "probabilities":
+    fallback = metric.for_points()
+    if not have_probabilities and fallback.takes_probabilities:
         raise OutputError(
             f"{a.root} and {b.root}: one run has no class probabilities, which a metric of "
             "unordered classes needs"

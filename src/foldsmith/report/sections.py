@@ -51,9 +51,7 @@ from foldsmith.steps.features import TRAIN_FEATURES
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.steps.members import task_of
 from foldsmith.steps.oof_summary import POOLED, THRESHOLDS, more_epochs_may_help
-from foldsmith.targets.metrics import project_metric, value_metric
 from foldsmith.targets.scoring import probabilities_of
-from foldsmith.targets.tasks import task_type
 from foldsmith.training.files import PROBES_FILE, entries_of
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.formatting import counted, number_text
@@ -274,7 +272,7 @@ def _experiment(project: ProjectFolder, step: Step, look_at_ids: Sequence[str]) 
     scores = pd.read_csv(verified(step.folder / f"score_by_{label}.csv", manifest))
     kinds = scores["fold"].astype(str)
     value = float(scores.loc[kinds == POOLED, "metric"].iloc[0])
-    metric = _metric_of(project, experiment, manifest)
+    metric = str(manifest.facts["metric_name"])
     section.parts.append(Text(_sentence(experiment, step, manifest, metric, value)))
     constant = manifest.facts.get("constant")
     if constant is not None:
@@ -315,15 +313,6 @@ def _experiment(project: ProjectFolder, step: Step, look_at_ids: Sequence[str]) 
         said = _said(project, folds, targets, predicted)
         section.parts += _looked_at(project, step, said, off, chosen)
     return section
-
-
-def _metric_of(project: ProjectFolder, experiment: Experiment, manifest: Manifest) -> str:
-    """Return the name of what an experiment's folds are scored by."""
-    if experiment.globals.task == "frozen-features":
-        of_classes = task_type(str(manifest.facts["task"]), project).gives_probabilities()
-        return (project_metric if of_classes else value_metric)(project).name
-    kind = str(experiment.tree["eval"]["metric"]["type"])
-    return project.settings.metric if kind == "ProjectMetric" else kind
 
 
 def _sentence(

@@ -27,7 +27,6 @@ from foldsmith.steps.features import head_of
 from foldsmith.steps.manifest import read_manifest
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, read_resolved
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.metrics import project_metric
 from foldsmith.targets.tasks import task_type
 from foldsmith.utils.hashing import FileHashes
 
@@ -281,7 +280,7 @@ class _Builder:
         self.project = project
         self.experiments = experiments
         self.types = types_of(project)
-        self.needs_probabilities = project_metric(project).needs == "probabilities"
+        self.needs_probabilities = project.metric.takes_probabilities
         self.problems: list[str] = []
         self.as_run = False
         self.steps: dict[str, Step] = {

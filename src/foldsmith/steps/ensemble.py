@@ -256,7 +256,7 @@ def _tables_of(data: _Data, blends: _Blends) -> dict[str, pd.DataFrame]:
         tables[_submission_file(result.name)] = submission
         if result.name == blends.chosen:
             tables["submission.csv"] = submission
-            if goal.metric.needs == "probabilities":
+            if goal.metric.takes_probabilities:
                 tables[PROBABILITIES] = _probability_table(data, blended)
     names = [member.name for member in data.members]
     tables["weights.csv"] = pd.DataFrame({"experiment": names} | blends.weights)
@@ -282,7 +282,7 @@ def _write(
     arrays: Arrays = {}
     for result in blends.compared:
         arrays |= prefixed(result.name, result.fitted.arrays())
-    of_probabilities = data.goal.metric.needs == "probabilities"
+    of_probabilities = data.goal.metric.takes_probabilities
     also = [BLENDS, *([CROSS_FITTED_PROBABILITIES] if of_probabilities else [])]
     folder.mkdir(parents=True, exist_ok=True)
     owned = OwnedFiles(folder)
@@ -416,7 +416,7 @@ def _print_end(folder: Path, settings: EnsembleSettings, data: _Data, blends: _B
     print(blends.reason)
     if not len(data.test):
         print("(the test table has no rows: the submissions are empty)")
-    more = f", {PROBABILITIES}" if data.goal.metric.needs == "probabilities" else ""
+    more = f", {PROBABILITIES}" if data.goal.metric.takes_probabilities else ""
     print(
         f"wrote {shown(folder)}/submission.csv ({blends.chosen}){more}, submission_*.csv, "
         f"weights.csv, {ENSEMBLE_SCORES}, {CROSS_FITTED}"

@@ -47,7 +47,6 @@ from foldsmith.steps.output_folder import (
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.trial_build import check_components
 from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.metrics import project_metric, value_metric
 from foldsmith.targets.regression import Regression
 from foldsmith.targets.scale import TargetScale, form_of, lines_of_fold
 from foldsmith.targets.scale_buffer import TARGET_SCALE
@@ -138,7 +137,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             if len(readable):
                 of_test.append(head_of_fold.logits(test_features))
         of_classes = task.gives_probabilities()
-        metric = project_metric(project) if of_classes else value_metric(project)
+        metric = project.metric if of_classes else project.metric.for_points()
         scores = score_table(parts, targets, task.loss(), metric)
         of_readable = np.stack(of_test) if of_test else None
         results = results_of(parts, task, targets, of_readable, readable, len(test), scores)
@@ -162,6 +161,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             seed=settings.seed,
             n_train=len(table),
             n_test=len(test),
+            metric_name=metric.name,
             metric=float(scores["metric"].iloc[-1]),
             constant=constant,
             wall_s=watch.seconds,

@@ -13,7 +13,7 @@ from foldsmith.data.folds import MAX_CLASSES
 from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.own_files import DATA_FILES, check_unedited, files_behind
+from foldsmith.project.own_files import DATA_FILES, OwnFile, check_unedited, files_behind
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     group_column_of,
@@ -28,7 +28,7 @@ from foldsmith.project.tables import (
 )
 from foldsmith.steps.config_used import project_values, tree_read
 from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs, read_manifest
-from foldsmith.targets.metrics import value_metric
+from foldsmith.targets.metrics import Metric
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes, hash_texts, hash_value
 from foldsmith.utils.memo import once
@@ -169,7 +169,8 @@ def pretrain_inputs(
             **{key: value for key, value in config.items() if key not in inputs["config"]},
             **{key: value for key, value in files.items() if key not in inputs["files"]},
             **_target_values(project),
-            "metric": value_metric(project).name,
+            "metric": project.metric.for_points().name,
+            **_metric_files(project, hashes, project.metric.for_points()),
             "fold assignment": hash_folds(project, table),
             "targets": hash_columns(table, [project.settings.target_column]),
             "probed backbones": sorted(snapshot_epochs(experiment.globals)),
@@ -202,7 +203,8 @@ def train_inputs(
         "config": as_trained(experiment),
         "project.yml": _target_values(project),
         "fold": fold,
-        "files": _files(experiment, types, hashes, _INFERENCE_ONLY),
+        "files": _files(experiment, types, hashes, _INFERENCE_ONLY)
+        | _metric_files(project, hashes, project.metric),
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
         "auxiliary": _hash_auxiliary(experiment, table, hashes),
@@ -253,12 +255,14 @@ def new_photo_inputs(
 
     A part of what an inference, or a fit of frozen features, depends on.
     """
+    project = experiment.project
     without = () if experiment.globals.task == "frozen-features" else TRAINING_ONLY
     return {
         "config": _config(experiment, without),
-        "project.yml": _target_values(experiment.project),
-        "files": _files(experiment, types, hashes, without),
-        **_intensity(experiment.project),
+        "project.yml": _target_values(project),
+        "files": _files(experiment, types, hashes, without)
+        | _metric_files(project, hashes, project.metric),
+        **_intensity(project),
     }
 
 
@@ -313,7 +317,7 @@ def ensemble_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
-    files = _sample(project, hashes)
+    files = _sample(project, hashes) | _metric_files(project, hashes, project.metric)
     if "stack" in settings.methods:
         files[IMG_INFO] = hashes.of(project.data_dir / IMG_INFO)
     group = group_column_of(project, table)
@@ -458,20 +462,37 @@ def _files(
     """
     project, tree = experiment.project, tree_read(experiment.tree, without)
     found: dict[str, Path] = {}
-    of_python: dict[str, str] = {}
-    for own in files_behind(project.own_files, tree):
-        check_unedited(own)
-        of_python |= {_name(project, path): digest for path, digest in own.sources.items()}
-        for name in own.data:
-            found[name] = project.path(name)
-            if not found[name].is_file():
-                raise ConfigError(f"{own.path}: {DATA_FILES}: {found[name]}: no such file")
+    of_python = _own_files(project, files_behind(project.own_files, tree), hashes)
     for node in _calls(tree):
         if node["type"] == "ChannelStatistics":
             found[STATS_BY_DATA] = project.data_dir / STATS_BY_DATA
     for name in named_files(tree).values():
         found[name] = project.path(name)
     return of_python | {name: hashes.of(path) for name, path in sorted(found.items())}
+
+
+def _own_files(
+    project: ProjectFolder, files: Iterable[OwnFile], hashes: FileHashes
+) -> dict[str, str]:
+    """Return the hashes of Python files of a project, and of the data that they read."""
+    of_python: dict[str, str] = {}
+    of_data: dict[str, str] = {}
+    for own in files:
+        check_unedited(own)
+        of_python |= {_name(project, path): digest for path, digest in own.sources.items()}
+        for name in own.data:
+            if not project.path(name).is_file():
+                raise ConfigError(f"{own.path}: {DATA_FILES}: {project.path(name)}: no such file")
+            of_data[name] = hashes.of(project.path(name))
+    return of_python | of_data
+
+
+def _metric_files(project: ProjectFolder, hashes: FileHashes, metric: Metric) -> dict[str, str]:
+    """Return the hashes of the files that a metric of the project's own is made from.
+
+    Results depend on it although no experiment names it.
+    """
+    return _own_files(project, [f for f in project.own_files if metric.name in f.offers], hashes)
 
 
 def _name(project: ProjectFolder, path: Path) -> str:

@@ -263,6 +263,7 @@ def _infer(
         device=str(runtime.device),
         n_train=len(table),
         n_test=len(test),
+        metric_name=metric.name,
         **score_facts(scores),
         constant=constant,
         keep_snapshots=keep_snapshots,

@@ -25,7 +25,7 @@ from foldsmith.steps.checkpoint_choice import (
 from foldsmith.steps.fingerprint import hash_folds
 from foldsmith.steps.manifest import Manifest, verified, why_unread
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, read_resolved
-from foldsmith.targets.metrics import Metric, project_metric
+from foldsmith.targets.metrics import Metric
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.hashing import hash_value
@@ -96,8 +96,7 @@ def read_members(
 
 def goal_of(project: ProjectFolder) -> Goal:
     """Return what blends of a project are to be good at."""
-    metric, values = project_metric(project), tuple(project.class_values)
-    return Goal(metric, project.target_range, values, project.class_names)
+    return Goal.of_project(project)
 
 
 def member_hashes(project: ProjectFolder, experiment: Experiment) -> dict[str, str]:
@@ -140,7 +139,7 @@ def rows_of(
         OutputError: The metric needs probabilities and a member has none.
         DataError: ``img_info.csv`` is needed and missing.
     """
-    if metric.needs == "probabilities":
+    if metric.takes_probabilities:
         for member in members:
             if member.oof_probabilities is None:
                 raise OutputError(
@@ -176,7 +175,7 @@ def blend_rows(
             member's prediction.
     """
     known = [array for array in probabilities if array is not None]
-    of_classes = metric.needs == "probabilities"
+    of_classes = metric.takes_probabilities
     features = np.empty((len(points[0]), 0))
     if facts is not None:
         features = np.hstack([*(() if of_classes else known), facts])

@@ -106,8 +106,7 @@ def constant_score(metric: Metric, project: ProjectFolder, table: pd.DataFrame) 
         project: The project.
         table: The fold table.
     """
-    goal = Goal(metric, project.target_range, tuple(project.class_values), project.class_names)
-    return goal.constant_score(targets_of(project, table))
+    return Goal.of_project(project, metric).constant_score(targets_of(project, table))
 
 
 def print_constant(metric: Metric, constant: float) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.class_values import nearest
+from foldsmith.targets.class_values import nearest
 from foldsmith.targets.task import Array, Explained, Logits, Task
 from foldsmith.utils.formatting import number_text
 

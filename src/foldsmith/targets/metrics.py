@@ -1,26 +1,39 @@
-"""Metrics of predictions against targets, each with its direction and what it judges."""
+"""The metrics: what each needs, its direction, and how it is computed, rounded and averaged.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+A metric is one object, :class:`Metric`, in :data:`METRICS`; a project's own one stands in the
+``TYPES`` of its Python. Everything else asks the object, and compares no names.
+"""
+
+import math
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.config import Types
-from foldsmith.errors import ConfigError
-from foldsmith.project import ProjectFolder
-from foldsmith.project.class_values import nearest as nearest
+from foldsmith.errors import ConfigError, FoldsmithError, one_line
+from foldsmith.targets.class_values import nearest
 from foldsmith.utils.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from foldsmith.project.project_file import ProjectFolder
 
 Array = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
 
-Needs = Literal["values", "probabilities"]
+Needs = Literal["values", "classes", "probabilities"]
+VALUES: Needs = "values"
+CLASSES: Needs = "classes"
+PROBABILITIES: Needs = "probabilities"
 
-# No probability counts as less: the logarithm of 0 would make one photo the whole score.
+# Smaller probabilities count as this one: the logarithm of 0 would make one image the whole score.
 _SMALLEST_PROBABILITY = 1e-15
+
+# Relative difference from the metric that the mean of its values per row may have, by rounding.
+_ROUNDING = 1e-9
 
 
 def _unchanged(value: Any) -> Any:
@@ -32,56 +45,122 @@ class Metric:
     """A metric, called with (predictions, targets).
 
     Attributes:
-        name: As it is written in YAML.
-        function: From (predictions, targets) to a number; for a metric of classes from
-            (predicted classes or probabilities, classes, number of classes).
+        name: Its name in YAML.
+        function: Returns a finite number, whichever rows it gets. Its arguments follow from
+            ``needs``: for ``values`` (predictions, targets), float64, shape (n,) each; for
+            ``classes`` (predicted classes, classes, number of classes), int64, shape (n,); for
+            ``probabilities`` (probabilities, classes, number of classes), the first float64,
+            shape (n, n_classes). Classes are positions, 0 to n_classes - 1.
         greater_is_better: Its direction.
-        needs: What it judges: the point predictions, shape (n,), or ``probabilities`` of the
-            classes, shape (n, n_classes).
-        of_classes: Targets (and point predictions) are turned into the nearest class.
-        class_values: Target value of each class; without it those among the targets.
-        row_function: As ``function``, but to one value per row, shape (n,), where the metric is
-            a function of their mean.
+        needs: ``values``, ``classes`` or ``probabilities``. A prediction becomes a class by
+            rounding to the nearest class value; if the classes have no order, the most probable
+            class is taken.
+        uses_order: Classes without an order cannot be judged by it. Always so for ``values``.
+        row_function: Arguments as for ``function``; returns one value per row, shape (n,). Only for
+            a metric that is a function of their mean. Resampling is faster with it.
         from_mean: That function of the mean.
+        class_values: Target value of each class; if empty, the values among the targets.
+        unordered: The classes have no order.
     """
 
     name: str
     function: Callable[..., float]
-    greater_is_better: bool = False
-    needs: Needs = "values"
-    of_classes: bool = False
-    class_values: tuple[float, ...] = ()
+    _: KW_ONLY
+    greater_is_better: bool
+    needs: Needs = VALUES
+    uses_order: bool = False
     row_function: Callable[..., Array] | None = None
     from_mean: Callable[[Any], Any] = _unchanged
+    class_values: tuple[float, ...] = ()
+    unordered: bool = False
+
+    def __post_init__(self) -> None:
+        known = (VALUES, CLASSES, PROBABILITIES)
+        if self.needs not in known:
+            hint = did_you_mean(str(self.needs), known)
+            raise ConfigError(
+                f"metric {self.name}: needs {self.needs!r}; must be one of {', '.join(known)}{hint}"
+            )
 
     def __call__(self, predictions: Array, targets: Array) -> float:
         """Return the metric.
 
         Args:
-            predictions: Shape (n,), or (n, n_classes) where the metric needs probabilities.
+            predictions: Shape (n,), or (n, n_classes) if the metric takes probabilities.
             targets: Target values, shape (n,).
 
         Raises:
-            ConfigError: There are not as many probabilities per row as classes.
+            ConfigError: There are not as many probabilities per row as classes, or the function
+                fails or returns no finite number.
         """
-        return self.function(*self._arguments(predictions, targets))
+        arguments = self._arguments(predictions, targets)
+        try:
+            value = float(self.function(*arguments))
+        except FoldsmithError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+        # A training that diverges is noticed by its loss.
+        if not math.isfinite(value) and np.isfinite(predictions).all():
+            raise ConfigError(
+                f"metric {self.name}: returned {value} for {len(targets)} rows; its function must "
+                "return a finite number for any rows, also if some classes are missing"
+            )
+        return value
 
     def rows(self, predictions: Array, targets: Array) -> Array | None:
-        """Return one value per row, shape (n,); None if the metric is not made of such.
+        """Return one value per row, shape (n,); None if the metric has none.
 
         ``from_mean`` of their mean is the metric. Arguments as for the metric itself.
+
+        Raises:
+            ConfigError: It is not, or the function fails.
         """
         if self.row_function is None:
             return None
-        return self.row_function(*self._arguments(predictions, targets))
+        try:
+            values = self.row_function(*self._arguments(predictions, targets))
+            found, whole = float(self.from_mean(values.mean())), self(predictions, targets)
+        except FoldsmithError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+        if values.shape != targets.shape or not math.isclose(
+            found, whole, rel_tol=_ROUNDING, abs_tol=_ROUNDING
+        ):
+            raise ConfigError(
+                f"metric {self.name}: row_function and from_mean give {found:g}, function gives "
+                f"{whole:g}; both must be the same metric (row_function: one value per row)"
+            )
+        return values
+
+    @property
+    def of_classes(self) -> bool:
+        """Every target must be the value of a class."""
+        return self.needs != VALUES
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Only class probabilities can be judged, whether or not the classes have an order."""
+        return self.needs == PROBABILITIES
+
+    @property
+    def takes_probabilities(self) -> bool:
+        """It is called with class probabilities, not with point predictions."""
+        return self.needs_probabilities or (self.needs == CLASSES and self.unordered)
+
+    @property
+    def needs_order(self) -> bool:
+        """It judges a scale; classes without an order cannot be judged by it."""
+        return self.uses_order or not self.of_classes
 
     @property
     def rounds(self) -> bool:
-        """Point predictions are rounded to classes that are known: boundaries can be moved."""
-        return self.of_classes and self.needs == "values" and bool(self.class_values)
+        """Point predictions are rounded to known classes, between which boundaries can move."""
+        return self.of_classes and not self.takes_probabilities and bool(self.class_values)
 
     def as_judged(self, predictions: Array) -> Array:
-        """Return point predictions as the metric judges them: nearest classes, where it rounds."""
+        """Return point predictions as the metric judges them: the nearest classes if it rounds."""
         if not self.rounds:
             return predictions
         values = np.sort(np.asarray(self.class_values))
@@ -92,16 +171,67 @@ class Metric:
         choose = np.argmax if self.greater_is_better else np.argmin
         return int(choose(values))
 
-    def gain(self, value: float, over: float) -> float:
-        """Return by how much a value is better than another; negative if it is worse."""
+    def gain(self, value: Any, over: Any) -> Any:
+        """Return by how much a value is better than another; negative if it is worse.
+
+        Both may also be arrays of values, of one shape.
+        """
         return value - over if self.greater_is_better else over - value
+
+    def for_classes(self, values: Sequence[float], unordered: bool = False) -> "Metric":
+        """Return the metric for known classes: a fold may lack some of them.
+
+        Args:
+            values: Target value of each class.
+            unordered: The classes have no order.
+
+        Raises:
+            ConfigError: They have none, and the metric needs one.
+        """
+        if unordered and self.needs_order:
+            raise ConfigError(f"metric {self.name}: needs an order, which the classes do not have")
+        if not self.of_classes:
+            return self
+        return replace(self, class_values=tuple(values), unordered=unordered)
+
+    def for_points(self) -> "Metric":
+        """Return the metric for predictions without probabilities: itself unless it needs them.
+
+        The substitute is the default metric of such targets. Classes without an order are then
+        judged by the class with the largest value, whether or not it is a probability.
+        """
+        if not self.needs_probabilities:
+            return self
+        return default_metric(self.unordered).for_classes(self.class_values, self.unordered)
+
+    def calibration_problem(self, how: str) -> str | None:
+        """Return why blends of a project with this metric cannot be calibrated; None if they can.
+
+        Args:
+            how: ``none``, ``isotonic`` or ``thresholds``, as in ``ensemble/calibrate``.
+        """
+        known = names_of(metric for metric in METRICS.values() if metric.needs == CLASSES)
+        can_be, needed = {
+            "none": (True, ""),
+            "isotonic": (not self.takes_probabilities, "a metric of point predictions"),
+            "thresholds": (self.rounds, f"a metric of classes in an order, such as {known}"),
+        }[how]
+        return None if can_be else f"{how} needs {needed}; the project's is {self.name}"
+
+    def same_judge(self, other: "Metric") -> bool:
+        """Return whether another metric, maybe of another project, judges the same classes alike.
+
+        By name and attributes: the functions of a project's own metrics are made anew whenever a
+        project is opened.
+        """
+        return _described(self) == _described(other)
 
     def _arguments(self, predictions: Array, targets: Array) -> tuple[Any, ...]:
         if not self.of_classes:
             return predictions, targets
         values = np.asarray(self.class_values or np.unique(targets))
-        if self.needs == "values":
-            # What kappa weighs is the distance of classes in their order.
+        if not self.takes_probabilities:
+            # The distance of classes in their order is what kappa weighs.
             values = np.sort(values)
             return nearest(predictions, values), nearest(targets, values), len(values)
         if predictions.shape != (len(targets), len(values)):
@@ -109,7 +239,23 @@ class Metric:
                 f"metric {self.name}: needs probabilities of shape ({len(targets)}, "
                 f"{len(values)}), one per class; there are {predictions.shape}"
             )
-        return predictions, nearest(targets, values), len(values)
+        given = predictions if self.needs_probabilities else predictions.argmax(axis=1)
+        return given, nearest(targets, values), len(values)
+
+    def _failed(self, error: Exception) -> ConfigError:
+        """Return the error of a function that failed, with its file and line."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename}, line {place.lineno}"
+        return ConfigError(
+            f"metric {self.name}: {type(error).__name__}: {one_line(error)} ({where})"
+        )
+
+
+def _described(metric: Metric) -> tuple[Any, ...]:
+    return (
+        *(metric.name, metric.greater_is_better, metric.needs, metric.uses_order),
+        *(metric.class_values, metric.unordered),
+    )
 
 
 def rmse(predictions: Array, targets: Array) -> float:
@@ -186,12 +332,8 @@ def _hits(predicted: Classes, classes: Classes, _: int) -> Array:
     return hits
 
 
-def _most_probable_hits(probabilities: Array, classes: Classes, _: int) -> Array:
-    hits: Array = (probabilities.argmax(axis=1) == classes).astype(np.float64)
-    return hits
-
-
-def _surprise(probabilities: Array, classes: Classes, _: int) -> Array:
+def surprise(probabilities: Array, classes: Classes, _: int) -> Array:
+    """Return the negative logarithm of the probability of each true class, shape (n,)."""
     of_truth = probabilities[np.arange(len(classes)), classes]
     surprise: Array = -np.log(np.clip(of_truth, _SMALLEST_PROBABILITY, 1.0))
     return surprise
@@ -202,17 +344,6 @@ def accuracy(predicted: Classes, classes: Classes, n_classes: int) -> float:
     return float(_hits(predicted, classes, n_classes).mean())
 
 
-def most_probable_accuracy(probabilities: Array, classes: Classes, n_classes: int) -> float:
-    """Return the share of photos whose most probable class is right.
-
-    Args:
-        probabilities: Shape (n, n_classes).
-        classes: True classes, shape (n,).
-        n_classes: Number of classes.
-    """
-    return float(_most_probable_hits(probabilities, classes, n_classes).mean())
-
-
 def log_loss(probabilities: Array, classes: Classes, n_classes: int) -> float:
     """Return the mean negative logarithm of the true class's probability.
 
@@ -221,93 +352,93 @@ def log_loss(probabilities: Array, classes: Classes, n_classes: int) -> float:
         classes: True classes, shape (n,).
         n_classes: Number of classes.
     """
-    return float(_surprise(probabilities, classes, n_classes).mean())
+    return float(surprise(probabilities, classes, n_classes).mean())
 
 
-RMSE = Metric("RMSE", rmse, row_function=_squared, from_mean=np.sqrt)
-MAE = Metric("MAE", mae, row_function=_absolute)
-QWK = Metric("QWK", quadratic_kappa, greater_is_better=True, of_classes=True)
-ACCURACY = Metric("Accuracy", accuracy, greater_is_better=True, of_classes=True, row_function=_hits)
+RMSE = Metric("RMSE", rmse, greater_is_better=False, row_function=_squared, from_mean=np.sqrt)
+MAE = Metric("MAE", mae, greater_is_better=False, row_function=_absolute)
+QWK = Metric("QWK", quadratic_kappa, greater_is_better=True, needs=CLASSES, uses_order=True)
+ACCURACY = Metric("Accuracy", accuracy, greater_is_better=True, needs=CLASSES, row_function=_hits)
 LOG_LOSS = Metric(
-    "LogLoss",
-    log_loss,
-    needs="probabilities",
-    of_classes=True,
-    row_function=_surprise,
+    *("LogLoss", log_loss),
+    greater_is_better=False,
+    needs=PROBABILITIES,
+    row_function=surprise,
 )
-# Accuracy of classes without an order: no number lies between them that could be rounded.
-MOST_PROBABLE = Metric(
-    "Accuracy",
-    most_probable_accuracy,
-    greater_is_better=True,
-    needs="probabilities",
-    of_classes=True,
-    row_function=_most_probable_hits,
-)
-AUC = Metric("AUC", macro_auc, greater_is_better=True, needs="probabilities", of_classes=True)
+AUC = Metric("AUC", macro_auc, greater_is_better=True, needs=PROBABILITIES)
 
-# Every name that config.MetricName allows.
 METRICS = {metric.name: metric for metric in (RMSE, MAE, QWK, ACCURACY, LOG_LOSS, AUC)}
 
 
-def metric_named(name: str, class_values: Sequence[float] = ()) -> Metric:
+def default_metric(unordered: bool) -> Metric:
+    """Return the metric of a project that names none.
+
+    Args:
+        unordered: Its targets are classes without an order.
+    """
+    return ACCURACY if unordered else RMSE
+
+
+def metric_named(
+    name: str, class_values: Sequence[float] = (), metrics: Mapping[str, Metric] = METRICS
+) -> Metric:
     """Return a metric by its name.
 
     Args:
-        name: One of :data:`METRICS`.
-        class_values: Target value of each class, for a metric of classes; without it those
+        name: The name.
+        class_values: Target value of each class, for a metric of classes; without it the values
             among the targets.
+        metrics: The metrics to choose from.
 
     Raises:
         ConfigError: There is none of that name.
     """
-    if name not in METRICS:
-        raise ConfigError(f"metric: there is no {name!r}{did_you_mean(name, METRICS)}")
-    return replace(METRICS[name], class_values=tuple(class_values))
+    if name not in metrics:
+        raise ConfigError(f"metric: there is no metric {name}{did_you_mean(name, metrics)}")
+    return metrics[name].for_classes(class_values)
 
 
-def project_metric(project: ProjectFolder) -> Metric:
+def names_of(metrics: Iterable[Metric], last: str = "or") -> str:
+    """Return the names of metrics for a sentence, as in "RMSE, MAE or QWK"."""
+    names = [metric.name for metric in metrics]
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def project_metric(project: "ProjectFolder") -> Metric:
     """Return the metric that a project is judged by, with the project's classes.
 
     Args:
         project: The project.
     """
-    return metric_of_classes(project.settings.metric, project)
+    return project.metric
 
 
-def value_metric(project: ProjectFolder) -> Metric:
-    """Return what is judged that gives no good class probabilities.
+def component(metric: Metric) -> Callable[..., Metric]:
+    """Return what makes a metric for an experiment, described as its function is.
 
-    The project's metric, or RMSE if that needs them; of classes without an order the Accuracy of
-    the one that has most.
+    A metric of classes needs the project, as in ``{type: QWK, project: "@/project"}``.
     """
-    if project.class_names:
-        return metric_of_classes("Accuracy", project)
-    metric = project_metric(project)
-    return metric if metric.needs == "values" else RMSE
+    made = partial(_with_classes_of if metric.of_classes else _itself, metric)
+    made.__doc__ = metric.function.__doc__
+    return made
 
 
-def metric_of_classes(name: str, project: ProjectFolder) -> Metric:
-    """Return a metric of classes, with those of the project: a fold may lack some of them.
+def _itself(metric: Metric) -> Metric:
+    """Return a metric of values, which needs no classes."""
+    return metric
+
+
+def _with_classes_of(metric: Metric, project: "ProjectFolder") -> Metric:
+    """Return a metric with the classes of a project.
 
     Args:
-        name: One of :data:`METRICS`.
+        metric: The metric.
         project: The project.
     """
-    if project.class_names and name == "Accuracy":
-        return replace(MOST_PROBABLE, class_values=tuple(project.class_values))
-    return metric_named(name, project.class_values)
+    return metric.for_classes(project.class_values, unordered=bool(project.class_names))
 
 
-def _part(metric: Metric) -> Callable[..., Metric]:
-    """Return what makes a metric for an experiment, described as its function is."""
-    part = partial(metric_of_classes if metric.of_classes else metric_named, metric.name)
-    part.__doc__ = metric.function.__doc__
-    return part
-
-
-# As a part of an experiment, "{type: RMSE}" or "{type: QWK, project: "@/project"}".
-TYPES: Types = {
+TYPES: dict[str, Callable[..., Metric]] = {
     "ProjectMetric": project_metric,
-    **{name: _part(metric) for name, metric in METRICS.items()},
+    **{name: component(metric) for name, metric in METRICS.items()},
 }

@@ -64,7 +64,7 @@ def check_metric(task: Task, metric: Metric) -> None:
     Raises:
         ConfigError: The metric needs class probabilities and the task has none.
     """
-    if metric.needs == "probabilities" and not task.gives_probabilities():
+    if metric.takes_probabilities and not task.gives_probabilities():
         raise ConfigError(
             f"metric {metric.name}: needs class probabilities, and the task {task.name} gives "
             "none; train as multi-class, or set another eval/metric (as in {type: RMSE})"
@@ -112,6 +112,6 @@ def score_predictions(
     """
     check_metric(task, metric)
     truth = task.targets(labels)
-    if metric.needs == "probabilities":
+    if metric.takes_probabilities:
         return metric(probabilities_of(task, logits), truth)
     return metric(predictions, truth)

@@ -20,7 +20,6 @@ from foldsmith.models.runtime import Runtime
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, read_folds
 from foldsmith.ssl.shared import feature_std
-from foldsmith.targets.metrics import value_metric
 from foldsmith.training.extensions.snapshots import every_and_last
 from foldsmith.training.files import PROBES_FILE, TRAINING
 from foldsmith.utils.atomic import copy_file, write_csv
@@ -87,7 +86,7 @@ class Probe(extension.Extension):
         self.backbone = backbone
         self.runtime = runtime
         self.k = k
-        self.metric = value_metric(project)
+        self.metric = project.metric.for_points()
         self.target_range = project.target_range
         self.n_unordered = len(project.class_names)
         self.folds = read_folds(project, meta_file)[FOLD_COLUMN].to_numpy(dtype=np.int64)
