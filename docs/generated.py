@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 from foldsmith.cli.main import app
 from foldsmith.config.imports import RECIPE_PREFIX, RECIPES
 from foldsmith.config.settings import EnsembleSettings, Globals
+from foldsmith.config.wiring import wiring_of
 from foldsmith.project.project_file import (
     AuxiliarySettings,
     ContinuousSettings,
@@ -160,12 +161,15 @@ def _type(name: str, offered: Callable[..., Any]) -> str:
     if hasattr(offered, "from_settings"):  # a task: made from globals, not from arguments
         return f"### {name}\n\n{text}\n\nChosen by `globals/task: {name}`."
     meanings = doc.sections.get("Args", {}) or doc.sections.get("Attributes", {})
+    wiring = wiring_of(name, {})
     rows = []
     for key, parameter in inspect.signature(offered).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         needed = parameter.default is parameter.empty
         default = "**required**" if needed else f"`{_yaml(parameter.default)}`"
+        if key in wiring:
+            default = f"`{_yaml(wiring[key])}`"
         kind = f"`{annotation_text(parameter.annotation)}`"
         meaning = [meanings.get(key, _INHERITED.get(key, ""))] if own else []
         rows.append([f"`{key}`", *meaning, kind, default])

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.config.experiment import apply_override
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.registry import types_of
+from foldsmith.targets.task import create_task
 
 ATMACUP = Path(__file__).resolve().parents[2] / "competitions" / "atmacup11"
 EXPERIMENTS = sorted((ATMACUP / "exp_config").glob("*.yml"))
@@ -165,7 +166,8 @@ def test_a_reference_override_is_kept_as_reference():
 
 def test_an_error_inside_a_part_names_its_path(atmacup):
     experiment = load(atmacup, "100.yml", "model/base_name=resnet18x", "model/pretrained=null")
-    parts = experiment.build(types_of(atmacup))
+    task = create_task(experiment.globals, atmacup)
+    parts = experiment.build(types_of(atmacup), Context(task=task))
     with pytest.raises(ConfigError, match=r"100\.yml: model: timm has no model 'resnet18x' \(did"):
         parts["model"]
 

@@ -18,6 +18,7 @@ from foldsmith.config.settings import (
     sections_of,
 )
 from foldsmith.config.values import value_problems
+from foldsmith.config.wiring import CONTEXT
 from foldsmith.project.project_file import ProjectFolder, validation_message
 from foldsmith.utils.suggest import did_you_mean
 
@@ -32,16 +33,14 @@ def check_tree(
     tree: Mapping[str, Any],
     types: Mapping[str, Callable[..., Any]],
     project: ProjectFolder,
-    context: Sequence[str],
     made: Sequence[str] = (),
 ) -> list[str]:
     """Return everything that is wrong with an experiment, one line each.
 
     Args:
-        tree: The experiment after imports and overrides.
+        tree: The experiment after imports and overrides, arguments written out.
         types: Every callable that a ``type:`` may name.
         project: The project, for files and for references into it.
-        context: Names that exist beside the tree when it is built (``project``, ...).
         made: Files that need not exist yet.
     """
     task = tree["globals"]["task"]
@@ -56,7 +55,7 @@ def check_tree(
     used: list[list[Key]] = [list(section.split("/")) for section in read]
     for path, node in _walk(tree, []):
         if is_reference(node):
-            problem, target = _check_reference(node, path, tree, project, context)
+            problem, target = _check_reference(node, path, tree, project)
             if problem:
                 problems.append(f"{path_text(path)}: {problem}")
             used.append(target)
@@ -186,14 +185,13 @@ def _check_reference(
     at: list[Key],
     tree: Mapping[str, Any],
     project: ProjectFolder,
-    context: Sequence[str],
 ) -> tuple[str | None, list[Key]]:
     """Return what is wrong with a reference (or None) and the path that it means."""
     try:
         path, attributes = parse_reference(text, at)
     except ValueError as error:
         return f"broken reference {text}: {error}", []
-    if path and path[0] in context:
+    if path and path[0] in CONTEXT:
         if path == ["project"] and attributes and not hasattr(project, attributes[0]):
             known = [name for name in dir(project) if not name.startswith("_")]
             return f"broken reference {text}{did_you_mean(attributes[0], known)}", path

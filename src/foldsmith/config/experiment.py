@@ -19,6 +19,7 @@ from foldsmith.config.check import check_tree
 from foldsmith.config.imports import read_with_imports
 from foldsmith.config.references import private_attributes, walk_path
 from foldsmith.config.settings import Globals
+from foldsmith.config.wiring import wired
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.project.budget import within_budget
 from foldsmith.project.project_file import ProjectFolder, validation_message
@@ -27,9 +28,6 @@ from foldsmith.utils.yaml_io import dump_yaml, parse_yaml
 
 if TYPE_CHECKING:
     from pytorch_pfn_extras.config import Config
-
-# Names beside the file's own sections, for references such as @/project.n_classes.
-CONTEXT = ("project", "images", "runtime", "task")
 
 Types = Mapping[str, Callable[..., Any]]
 
@@ -164,6 +162,17 @@ class Experiment:
         moved.sources = self.sources
         return moved.with_values({"globals/meta_file": None})
 
+    @property
+    def wired(self) -> dict[str, Any]:
+        """The tree with the arguments that components get from it written out."""
+        return wired(self.tree, self.project.types)
+
+    def written_out(self) -> "Experiment":
+        """Return a copy whose tree gives every argument that components get from it."""
+        copied = Experiment(self.project, self.file, self.wired)
+        copied.sources = self.sources
+        return copied
+
     def check(self, types: Types, made: Sequence[str] = ()) -> None:
         """Check everything that can be known before any work starts.
 
@@ -175,7 +184,7 @@ class Experiment:
             ConfigError: One line per problem: unknown section, type, argument or key,
                 missing argument, broken reference, missing file.
         """
-        problems = check_tree(self.tree, types, self.project, CONTEXT, made)
+        problems = check_tree(self.wired, types, self.project, made)
         if problems:
             raise ConfigError("\n".join(f"{self.file}: {problem}" for problem in problems))
 
@@ -190,11 +199,11 @@ class Experiment:
         from pytorch_pfn_extras.config import Config
 
         beside = {"project": self.project, **vars(context or Context())}
-        return Components(self.file, Config(self.tree | beside, types))
+        return Components(self.file, Config(self.wired | beside, types))
 
     def dump(self) -> str:
         """Return the resolved experiment as YAML, which :meth:`load` reads again."""
-        return dump_yaml(self.tree)
+        return dump_yaml(self.tree, compact=True)
 
 
 class Components:

@@ -315,7 +315,7 @@ def _self_contained(member: MemberModels) -> Experiment:
         {path: parts[path] for path in _statistics(experiment.tree["dataset"], "dataset")}
     )
     own_files = experiment.project.own_files
-    predicts = tree_read(experiment.tree, TRAINING_ONLY)
+    predicts = tree_read(experiment.wired, TRAINING_ONLY)
     for own in files_behind(own_files, predicts):
         for file in own.data:
             raise ConfigError(

@@ -279,6 +279,7 @@ def as_inferred(
     hashes: FileHashes,
 ) -> Experiment:
     """Return an experiment with what its inference was told to do otherwise (``globals/tta``)."""
+    experiment = experiment.written_out()
     today = new_photo_inputs(experiment, types, hashes)["config"]
     then = dict(manifest.inputs["config"])
     known = flatten(experiment.tree)

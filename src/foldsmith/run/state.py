@@ -282,7 +282,7 @@ def costs_as(step: Step, made: Manifest) -> bool:
     config = made.inputs.get("config")
     if step.experiment is None or not isinstance(config, dict):
         return True
-    today = flatten(json.loads(json.dumps(step.experiment.tree)))
+    today = flatten(json.loads(json.dumps(step.experiment.written_out().tree)))
     return _costly(config) == {key: v for key, v in _costly(today).items() if key in config}
 
 

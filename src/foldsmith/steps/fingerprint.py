@@ -427,7 +427,7 @@ def _config(experiment: Experiment, without: tuple[str, ...] = ()) -> dict[str, 
         experiment: The experiment.
         without: As for :func:`~foldsmith.steps.config_used.tree_read`.
     """
-    tree = tree_read(experiment.tree, without)
+    tree = tree_read(experiment.wired, without)
     tree["globals"] = {k: v for k, v in tree["globals"].items() if k not in _FREE_GLOBALS}
     if isinstance(tree.get("extensions"), list):
         tree["extensions"] = [
@@ -460,7 +460,7 @@ def _files(
         ConfigError: Python of the project was edited since it was imported, or a file that it
             reads is not there.
     """
-    project, tree = experiment.project, tree_read(experiment.tree, without)
+    project, tree = experiment.project, tree_read(experiment.wired, without)
     found: dict[str, Path] = {}
     of_python = _own_files(project, files_behind(project.own_files, tree), hashes)
     for node in _calls(tree):

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from foldsmith.config import Context, Experiment
-from foldsmith.config.experiment import CONTEXT
 from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
 from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.config.wiring import CONTEXT
 from foldsmith.data.datasets import check_transforms
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.steps.fingerprint import without_pretrained
@@ -84,7 +84,7 @@ def trial_problems(experiment: Experiment, types: Types) -> list[str]:
 
 def _components(experiment: Experiment) -> Iterator[Sequence[Key]]:
     """Yield the paths of the calls and lists of calls that can be built without data."""
-    tree = experiment.tree
+    tree = experiment.wired
     paths: list[list[Key]] = [["dataset", "mixup"], ["eval", "metric"]]
     paths += [
         ["dataset", name, key]
@@ -156,11 +156,11 @@ def _transform_problems(experiment: Experiment, built: Mapping[str, Any]) -> Ite
 
 def _optimizer_problems(experiment: Experiment, types: Types, context: Context) -> Iterator[str]:
     """Yield why the optimizer takes none of its values, tried on one parameter."""
-    optimizer = experiment.tree.get("optimizer")
+    optimizer = experiment.wired.get("optimizer")
     if not isinstance(optimizer, dict) or "params" not in optimizer:
         return
     alone = experiment.with_values({"optimizer/params": [torch.nn.Parameter(torch.zeros(1))]})
-    if any(_needs_data(alone.tree, ["optimizer", key], set()) for key in optimizer):
+    if any(_needs_data(alone.wired, ["optimizer", key], set()) for key in optimizer):
         return
     try:
         alone.build(types, context)["optimizer"]

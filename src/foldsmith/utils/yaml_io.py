@@ -116,9 +116,22 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.text)
 
 
-def dump_yaml(value: Any) -> str:
-    """Return ``value`` (plain dicts, lists and scalars) as YAML, keys in their order."""
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+def dump_yaml(value: Any, compact: bool = False) -> str:
+    """Return ``value`` (plain dicts, lists and scalars) as YAML, keys in their order.
+
+    Args:
+        value: The value.
+        compact: Write lists and dicts that hold scalars alone in braces, as in
+            ``{type: HorizontalFlip, p: 0.5}``.
+    """
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+        default_flow_style=None if compact else False,
+    )
     return text
 
 
