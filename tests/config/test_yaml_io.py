@@ -41,7 +41,8 @@ def test_python_objects_are_refused(tmp_path):
 )
 def test_a_text_that_is_written_is_read_as_that_text(text):
     value = {"class_names": [text], "column": text}
-    assert parse_yaml(dump_yaml(value), "here") == value
+    for compact in (False, True):
+        assert parse_yaml(dump_yaml(value, compact), "here") == value
     assert parse_yaml(f"a: {scalar_yaml(text)}", "here") == {"a": text}
     assert "\n" not in scalar_yaml(text)
 

@@ -151,6 +151,12 @@ def inline_yaml(value: Any) -> str:
 def scalar_yaml(value: str | float | None) -> str:
     """Return a value as YAML on one line, letters beyond ASCII as they are."""
     text: str = yaml.dump(
-        [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=float("inf")
+        [value],
+        Dumper=_Dumper,
+        default_flow_style=True,
+        # Only double quotes hold a line break without one.
+        default_style='"' if isinstance(value, str) and "\n" in value else None,
+        allow_unicode=True,
+        width=float("inf"),
     )
     return text.strip()[1:-1]
