@@ -7,7 +7,7 @@ from foldsmith.config.experiment import apply_override
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.task import create_task
+from foldsmith.targets.tasks import create_task
 
 ATMACUP = Path(__file__).resolve().parents[2] / "competitions" / "atmacup11"
 EXPERIMENTS = sorted((ATMACUP / "exp_config").glob("*.yml"))

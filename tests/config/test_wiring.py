@@ -14,7 +14,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.fingerprint import as_trained
 from foldsmith.steps.registry import LIBRARY_TYPES, types_of
-from foldsmith.targets.task import create_task
+from foldsmith.targets.tasks import create_task
 from foldsmith.utils.flatten import flatten
 
 ATMACUP = ProjectFolder.open(Path(__file__).resolve().parents[2] / "competitions" / "atmacup11")
@@ -88,7 +88,7 @@ def widths(experiment):
         ("100", "corn", 3),
         ("100", "regression", 1),
         # 32 bins of the target's range, and three beyond each of its ends.
-        ("420", "label-distribution", 38),
+        ("420", "hl-gauss", 38),
     ],
 )
 def test_the_head_is_as_wide_as_the_task(name, task, width):
