@@ -12,6 +12,7 @@ import pandas as pd
 
 from foldsmith.data.cache.image_facts import ImageFacts, KeptFacts
 from foldsmith.data.cache.image_store import StoreWriter
+from foldsmith.data.image_table import CHANNELS, COLUMNS, STATS_BY_DATA
 from foldsmith.data.images import FileRead, Image, decode_fully, read_bytes
 from foldsmith.data.intensity import DeepImageError, IntensityRange, range_text
 from foldsmith.data.intensity_proposal import proposed_range
@@ -22,16 +23,6 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import read_table
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.path_list import Paths
-
-IMG_INFO = "img_info.csv"
-STATS_BY_DATA = "stats_by_data.csv"
-
-CHANNELS = {"Red": "r", "Green": "g", "Blue": "b"}
-COLUMNS = [
-    "height",
-    "width",
-    *(f"{short}_{name}" for name in ("mean", "std") for short in CHANNELS.values()),
-]
 
 
 @dataclass(frozen=True)

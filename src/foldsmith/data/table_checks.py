@@ -7,7 +7,7 @@ from typing import TypeVar
 import pandas as pd
 
 from foldsmith.data.fold_table import split
-from foldsmith.data.statistics import COLUMNS
+from foldsmith.data.image_table import COLUMNS
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.submission import submission_form

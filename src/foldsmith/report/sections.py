@@ -10,8 +10,8 @@ import pandas as pd
 from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.data.fold_table import class_sizes, fold_table, fold_warnings
+from foldsmith.data.image_table import IMG_INFO
 from foldsmith.data.near_duplicates import NEAR_DUPLICATES
-from foldsmith.data.statistics import IMG_INFO
 from foldsmith.errors import ConfigError, OutputError, one_line
 from foldsmith.inference.saliency import COARSE
 from foldsmith.project import ProjectFolder

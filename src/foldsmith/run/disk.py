@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Experiment
+from foldsmith.data.image_table import IMG_INFO
 from foldsmith.data.images import read_photo
 from foldsmith.data.intensity import IntensityRange
-from foldsmith.data.statistics import IMG_INFO
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder

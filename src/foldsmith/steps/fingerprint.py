@@ -10,7 +10,7 @@ from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.config.check import named_files
 from foldsmith.data.folds import MAX_CLASSES
-from foldsmith.data.statistics import IMG_INFO, STATS_BY_DATA
+from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.own_files import DATA_FILES, OwnFile, check_unedited, files_behind

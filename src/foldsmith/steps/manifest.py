@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from foldsmith import __version__
 from foldsmith.distributed import process_group
 from foldsmith.errors import OutputError
@@ -93,6 +91,8 @@ def write_manifest(
         file_hashes: Hashes of files.
         **facts: seed, device, wall_s, scores, ...
     """
+    import torch  # takes seconds, and reading a manifest needs none of it
+
     versions = {"foldsmith": __version__, "torch": torch.__version__, "timm": version("timm")}
     finished = datetime.now().astimezone().isoformat(timespec="seconds")
     hashes = zip(outputs, file_hashes.of_all(outputs), strict=True)

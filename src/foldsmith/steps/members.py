@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldsmith.blending.base import Goal, Rows
 from foldsmith.config import Criterion, EnsembleSettings, Experiment, Globals
-from foldsmith.data.statistics import COLUMNS, IMG_INFO
+from foldsmith.data.image_table import COLUMNS, IMG_INFO
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.submission import read_submission

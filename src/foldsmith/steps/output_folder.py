@@ -11,7 +11,6 @@ from foldsmith.config import Experiment
 from foldsmith.config.output_path import claimant
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, DataError, OutputError
-from foldsmith.models.snapshots import read_snapshot
 from foldsmith.project import ProjectFolder
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.steps.manifest import (
@@ -334,6 +333,8 @@ def read_resume(folder: Path, belongs_to: Mapping[str, str]) -> dict[str, Any]:
         OutputError: It is damaged, which a killed training cannot do to it, or it is the file of
             another training.
     """
+    from foldsmith.models.snapshots import read_snapshot  # imports torch
+
     path = folder / RESUME_FILE
     anew = "delete it to start this training anew"
     try:

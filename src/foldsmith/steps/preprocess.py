@@ -18,11 +18,10 @@ from foldsmith.data.fold_table import (
     fold_warnings,
     split,
 )
+from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA
 from foldsmith.data.intensity import range_text
 from foldsmith.data.near_duplicates import NEAR_DUPLICATES, merged_groups, near_duplicates
 from foldsmith.data.statistics import (
-    IMG_INFO,
-    STATS_BY_DATA,
     PhotoFacts,
     intensity_problem,
     photo_facts,
