@@ -43,6 +43,22 @@ def trusted(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def lines_shown_as_by_the_command():
+    """Show foldsmith's log lines on stdout and stderr, as the command line does.
+
+    They reach caplog too. Tests of what a Python user sees start an interpreter of their own.
+    """
+    from foldsmith.utils.log_output import LOGGER, show_lines
+
+    level, handlers = LOGGER.level, list(LOGGER.handlers)
+    show_lines()
+    LOGGER.propagate = True
+    yield
+    LOGGER.setLevel(level)
+    LOGGER.handlers[:] = handlers
+
+
 @pytest.fixture(scope="session")
 def generated_data(tmp_path_factory) -> Path:
     """Generated photos and tables in the layout of atmaCup #11, made once."""

@@ -24,6 +24,7 @@ from foldsmith.run import engine as run_engine
 from foldsmith.run.engine import Engine
 from foldsmith.run.plan import plan_of
 from foldsmith.run.status import status_frame
+from foldsmith.utils.log_output import lines_shown
 from foldsmith.utils.yaml_io import inline_yaml
 
 # Path of a value -> the value; for other experiments with their pattern before it, as in
@@ -59,6 +60,7 @@ class Project(ProjectFolder):
         budget: Budget | None = None,
         classes: bool | None = None,
         skip_missing: bool = False,
+        quiet: bool = False,
     ) -> "Project":
         """Begin a project from photos and tables, as ``foldsmith new --yes`` does.
 
@@ -76,6 +78,7 @@ class Project(ProjectFolder):
             classes: Whether targets are classes without an order, numbers too (False: steps of a
                 scale); None to be found.
             skip_missing: Leave out rows without a photo or target.
+            quiet: Show warnings only.
 
         Raises:
             DataError: A table or photo is wrong.
@@ -94,7 +97,8 @@ class Project(ProjectFolder):
             classes=classes,
             skip_missing=skip_missing,
         )
-        new.new_project_of(Path(folder), data, yes=True)
+        with lines_shown(quiet):
+            new.new_project_of(Path(folder), data, yes=True)
         return cls.open(folder)
 
     def run(
@@ -108,8 +112,12 @@ class Project(ProjectFolder):
         keep_snapshots: bool = False,
         engine: Engine = "local",
         address: str | None = None,
+        quiet: bool = False,
     ) -> Results:
         """Run all that an experiment needs and that is not done, as ``foldsmith run`` does.
+
+        Progress is printed, unless ``quiet`` is true or the logger ``foldsmith`` of Python's
+        logging has a higher level or handlers of your own.
 
         Args:
             experiment: The experiment.
@@ -123,6 +131,7 @@ class Project(ProjectFolder):
             address: Address of a Ray cluster, or ``auto``; None starts Ray on this machine and
                 stops it at the end. On a cluster the run goes on if this call is interrupted,
                 and the same call attaches to it.
+            quiet: Show warnings and errors only, and no progress bars.
 
         Returns:
             Its results.
@@ -135,7 +144,8 @@ class Project(ProjectFolder):
         """
         file, texts = self.experiment_file(experiment), override_texts(overrides)
         how = (skip_bad, keep_snapshots, engine, address)
-        run_engine.run(self, file, texts, list(only), until, *how)
+        with lines_shown(quiet):
+            run_engine.run(self, file, texts, list(only), until, *how)
         return self.results(experiment, overrides)
 
     def results(self, experiment: Path | str, overrides: Overrides | None = None) -> Results:

@@ -55,7 +55,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
 def test_predict_names_what_it_leaves_out(tmp_path, capsys):
     touch(tmp_path, "a.jfif", "b.heic", "c.heic")
     assert [path.name for path in find_photos([tmp_path])] == ["a.jfif"]
-    assert f"note: {tmp_path}: not taken for photos: 2 .heic" in capsys.readouterr().err
+    assert f"warning: {tmp_path}: not taken for photos: 2 .heic" in capsys.readouterr().err
     touch(tmp_path / "none", "b.heic")
     with pytest.raises(DataError, match=r"holds no photos \(jpg, .*; it holds 1 \.heic"):
         find_photos([tmp_path / "none"])

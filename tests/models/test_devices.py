@@ -118,7 +118,7 @@ def test_precision_on_apple(monkeypatch, capsys, asked, able, dtype):
     monkeypatch.setattr(devices, "_mps_computes_in", lambda _: able)
     assert autocast_type(MPS, asked) == dtype
     told = capsys.readouterr().err
-    expected = "" if able else f"note: globals/amp_dtype: {asked}: not on this GPU of Apple"
+    expected = "" if able else f"warning: globals/amp_dtype: {asked}: not on this GPU of Apple"
     assert told.startswith(expected) and told.count("\n") == (not able)
 
 
@@ -154,8 +154,8 @@ def test_what_apple_cannot_do_is_left_out_with_a_line(monkeypatch, capsys):
     assert speed.tune(model, Loader(), settings, created, None) is model
     told = capsys.readouterr().err.splitlines()
     assert [line.split(";")[0] for line in told] == [
-        "note: globals/compile: on: not on Apple's GPU",
-        "note: globals/augment_on: gpu: not on Apple's GPU",
+        "warning: globals/compile: on: not on Apple's GPU",
+        "warning: globals/augment_on: gpu: not on Apple's GPU",
     ]
 
 

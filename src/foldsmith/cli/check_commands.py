@@ -1,5 +1,6 @@
 """The commands that look for mistakes and run nothing."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from foldsmith.cli.options import AnyConfig, ConfigOption, Overrides, ProjectOpt
 from foldsmith.errors import FoldsmithError
 
 group = typer.Typer()
+logger = logging.getLogger(__name__)
 
 
 @command(group)
@@ -44,7 +46,7 @@ def check(
         written = show_augmentations(
             open_project(project, trust_python), config, sheet, overrides or ()
         )
-        typer.echo(f"wrote {written}")
+        logger.info(f"wrote {written}")
 
 
 @command(group)

@@ -1,6 +1,7 @@
 """The command that estimates the time and disk of a run."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from foldsmith.cli.command import command, open_project
 from foldsmith.cli.options import ConfigOption, ProjectOption, RunOverrides, TrustPython
 
 group = typer.Typer()
+logger = logging.getLogger(__name__)
 
 
 @command(group)
@@ -98,7 +100,7 @@ def estimate(
         found.save(save)
     typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else str(found))
     if save is not None and not as_json:
-        typer.echo(f"wrote {save}")
+        logger.info(f"wrote {save}")
 
 
 def _epoch_seconds(texts: Sequence[str]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import sys
 import traceback
 from typing import Annotated
@@ -21,6 +22,7 @@ from foldsmith.cli import (
 from foldsmith.cli.command import help_text
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, Detached, FoldsmithError, Stopped, one_line
+from foldsmith.utils.log_output import show_lines
 
 EPILOG = """Overrides, PATH=VALUE, set any value of an experiment, as in globals/max_epoch=2.
 
@@ -37,6 +39,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# They may stand anywhere, as in "foldsmith train ... --debug"; --verbose has no short form, since
+# -v is the fold of a training.
+_SWITCHES = ("--debug", "--quiet", "--verbose")
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -46,6 +52,13 @@ def _version(asked: bool) -> None:
 
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show only results, warnings and errors.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="Also show details, such as each file that is written."),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -84,11 +97,14 @@ def main() -> None:
         # must not end a command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    debug = "--debug" in sys.argv[1:]
-    # Wherever it stands, as in "foldsmith train ... --debug".
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    given = sys.argv[1:]
+    debug, quiet, verbose = (switch in given for switch in _SWITCHES)
+    arguments = [argument for argument in given if argument not in _SWITCHES]
+    show_lines(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     signals.watch()
     try:
+        if quiet and verbose:
+            raise ConfigError("--quiet and --verbose exclude each other; give one of them")
         _refuse_torchrun(arguments)
         code = app(args=arguments, prog_name="foldsmith", standalone_mode=False)
     except Detached as stopped:

@@ -1,5 +1,6 @@
 """The commands that run an experiment, and show its state and results."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from foldsmith.cli.options import (
 from foldsmith.errors import one_line
 
 group = typer.Typer()
+logger = logging.getLogger(__name__)
 
 
 @command(group)
@@ -103,14 +105,13 @@ def _report_of_run(project: Any, config: Path, overrides: Sequence[str]) -> None
     from foldsmith.report import write_report
 
     try:
-        typer.echo(f"wrote {write_report(project, config, overrides)}")
+        logger.info(f"wrote {write_report(project, config, overrides)}")
     except Exception as error:  # a run of hours must not end as failed for want of a picture
         if signals.received() is not None:
             raise
-        typer.echo(
-            f"warning: the report could not be written: {one_line(error)} "
-            f"(foldsmith report -cfg {config} --debug shows where)",
-            err=True,
+        logger.warning(
+            f"the report could not be written: {one_line(error)} "
+            f"(foldsmith report -cfg {config} --debug shows where)"
         )
 
 
@@ -171,7 +172,7 @@ def report(
 
     ids = [name for name in (look_at or "").split(",") if name]
     opened = open_project(project, trust_python)
-    typer.echo(f"wrote {write_report(opened, config, overrides or (), output, ids)}")
+    logger.info(f"wrote {write_report(opened, config, overrides or (), output, ids)}")
 
 
 @command(group)
@@ -224,5 +225,11 @@ def compare(
     from foldsmith import report
     from foldsmith.steps.output_folder import shown
 
-    path = report.compare(a, b, output, criterion=criterion, project=project, trust=trust_python)
-    typer.echo(f"wrote {shown(path)}")
+    path = report.compare(
+        *(a, b, output),
+        criterion=criterion,
+        project=project,
+        trust=trust_python,
+        show=typer.echo,
+    )
+    logger.info(f"wrote {shown(path)}")

@@ -1,7 +1,7 @@
 """Photos outside the tables: given files and folders, images in memory."""
 
 import glob
-import sys
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from foldsmith.data.intensity import DeepImageError, IntensityRange
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError, one_line
 from foldsmith.project.image_files import LISTED_SUFFIXES, LeftOut, walk_images
+
+logger = logging.getLogger(__name__)
 
 # Transforms need a generator, but transforms that run once per photo do not use it.
 _UNUSED = np.random.default_rng(0)
@@ -53,7 +55,7 @@ def _in_folder(folder: Path) -> list[Path]:
         also = f"; it holds {left_out}" if str(left_out) else ""
         raise DataError(f"{folder}: holds no photos ({LISTED_SUFFIXES}){also}")
     if str(left_out):
-        print(f"note: {folder}: not taken for photos: {left_out}", file=sys.stderr)
+        logger.warning(f"{folder}: not taken for photos: {left_out}")
     return photos
 
 

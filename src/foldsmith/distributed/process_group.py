@@ -10,10 +10,9 @@ import json
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +20,7 @@ from uuid import uuid4
 
 from foldsmith.errors import ConfigError, FoldsmithError, TrainingError, one_line
 from foldsmith.utils.locking import process_name
+from foldsmith.utils.log_output import warnings_only
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -126,7 +126,7 @@ def share(n: int, of: int | None = None) -> slice:
 def joined(even_alone: bool = False) -> Iterator[None]:
     """Join the other processes of this training; does nothing if there is only this one.
 
-    The others print nothing on stdout.
+    All but rank 0 log warnings and errors only.
 
     Args:
         even_alone: Make a group of the one process too, so that its tensors go through all
@@ -150,7 +150,7 @@ def joined(even_alone: bool = False) -> Iterator[None]:
             f"WORLD_SIZE is {asked_for()}, but {' and '.join(missing)} are not set; start the "
             "processes with torchrun, or unset RANK and WORLD_SIZE"
         )
-    printed = sys.stdout
+    quiet = ExitStack()
     try:
         store, number, n = next(iter(rendezvous("env://", timeout=_COLLECTIVE_S)))
         name_of_place, started_by = _meet(store, number, n)
@@ -170,7 +170,7 @@ def joined(even_alone: bool = False) -> Iterator[None]:
         words = PrefixStore("words", place)
         _world = _World(number, n, local_rank, local_size, started_by, words)
         if number > 0:
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - ends with us
+            quiet.enter_context(warnings_only())
         yield
         # Not after an error: the others may have ended, or wait for what does not come. Through
         # gloo, which every process has: a barrier would go through NCCL, also for processes that
@@ -194,7 +194,7 @@ def joined(even_alone: bool = False) -> Iterator[None]:
             f"({one_line(error)[:160]}); if one has ended, torchrun's report names it"
         ) from error
     finally:
-        sys.stdout = printed
+        quiet.close()
         _world = None
 
 

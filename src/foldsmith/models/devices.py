@@ -1,6 +1,6 @@
 """Which device computes, in which precision; what Apple's GPU cannot do is left out with a line."""
 
-import sys
+import logging
 from functools import cache
 
 import torch
@@ -8,6 +8,8 @@ from torch import nn
 
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def kind_of_device(name: str) -> str:
@@ -118,9 +120,9 @@ def instead_on_apple(key: str, value: object, instead: str) -> None:
 
 @cache
 def tell_once(text: str) -> None:
-    """Print a note, once per process."""
+    """Log a warning, once per process."""
     if process_group.is_main():
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        logger.warning(text)
 
 
 def _cpu_has_bf16() -> bool:

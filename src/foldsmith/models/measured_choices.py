@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from foldsmith.utils.atomic import write_json
 from foldsmith.utils.hashing import hash_value
 from foldsmith.utils.locking import lock
 from foldsmith.utils.machine import cores_here
+
+logger = logging.getLogger(__name__)
 
 # Timed passes of each candidate; the least counts, since noise only ever adds.
 _WARM_UP, _TIMED = 3, 5
@@ -66,7 +69,10 @@ class Measured:
                     known[key] = {"question": question, "seconds": measure()}
                     write_json(self._path, known)
         found: dict[str, float] = known[key]["seconds"]
-        return min(found, key=lambda name: found[name])
+        fastest = min(found, key=lambda name: found[name])
+        times = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in found.items())
+        logger.debug(f"measured: {times}; {fastest} is taken")
+        return fastest
 
     def _read(self) -> dict[str, Any]:
         try:

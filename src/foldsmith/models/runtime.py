@@ -1,6 +1,7 @@
 """Where and in which precision a model runs, and how a run is seeded."""
 
 import ctypes
+import logging
 import os
 import random
 import traceback
@@ -19,6 +20,8 @@ from foldsmith.data.datasets import Batch, DrawnBatch
 from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.devices import autocast_type, create_device, instead_on_apple
+
+logger = logging.getLogger(__name__)
 
 # Out of memory in other words than those of torch's own allocator for CUDA, which has a class for
 # it: of the allocators of the CPU and of Apple's GPU, of the driver (torch 2.8 and later raise an
@@ -194,6 +197,8 @@ def create_runtime(settings: Globals) -> Runtime:
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         copying = _copying_stream(index)
+    layout = "channels_last" if channels_last else "channels first"
+    logger.debug(f"device {device}, precision {dtype or torch.float32}, {layout}")
     return Runtime(device, dtype, channels_last, scaler, copying)
 
 

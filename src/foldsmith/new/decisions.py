@@ -1,5 +1,6 @@
 """The choices of a new project: named, guessed or asked for, each printed with its reason."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -11,6 +12,8 @@ from foldsmith.new.survey.targets import Target, is_text, may_be_ids
 from foldsmith.project.budget import Budget
 from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
 from foldsmith.utils.formatting import brief
+
+logger = logging.getLogger(__name__)
 
 # From a question, the answers and the best guess to an answer.
 Ask = Callable[[str, Sequence[str], str], str]
@@ -60,7 +63,7 @@ class Decisions:
             DataError: Several columns are possible, and there is no terminal to ask.
         """
         column, why = self._choose(what, source, given, guess)
-        print(f"{what:<8} {column or 'none'}{why}")
+        logger.info(f"{what:<8} {column or 'none'}{why}")
         if column is not None:
             self._taken.append(column)
         return column
@@ -150,34 +153,34 @@ def choose_metric(named: Metric | None, target: Target, ordered: bool, column: s
     listed += ", ..." if len(target.labels_in_order) > 8 else ""
     if not ordered:
         numeric = all(name.replace("-", "", 1).isdecimal() for name in target.classes)
-        print(f"classes  {listed}: no order is assumed")
+        logger.info(f"classes  {listed}: no order is assumed")
         # The metrics of ordered classes first.
         ordered_first = sorted(METRICS.values(), key=lambda metric: not metric.of_classes)
         of_scales = names_of(metric for metric in ordered_first if metric.needs_order)
         how = "--scale" if numeric else f"--metric {of_scales}"
-        print(f"         (for steps of one scale, in this order: {how})")
+        logger.info(f"         (for steps of one scale, in this order: {how})")
     elif target.classes:
-        print(f"classes  {listed}: taken for steps of one scale, in this order")
-        print("         (for classes without an order: --classes)")
+        logger.info(f"classes  {listed}: taken for steps of one scale, in this order")
+        logger.info("         (for classes without an order: --classes)")
     elif target.few and not metric.needs_probabilities:
-        print("classes  the numbers are taken for a scale")
-        print("         (where they only number classes: --classes)")
+        logger.info("classes  the numbers are taken for a scale")
+        logger.info("         (where they only number classes: --classes)")
     if target.repeats or not ordered:
         # With a colon: names may be numbers too.
         names = [f"{name}:" for name in target.labels_in_order]
         sizes = ClassSizes.of([f"{name}:" for name in target.labels], names)
-        print(f"photos   {sizes.summary()}")
+        logger.info(f"photos   {sizes.summary()}")
     for note in target.notes:
-        print(f"note: {brief(column)}: {note}")
+        logger.info(f"note: {brief(column)}: {note}")
     why = ", as named" if named else ": numbers, a scale" if ordered else ": classes"
-    print(f"metric   {metric.name}{why}")
+    logger.info(f"metric   {metric.name}{why}")
     return metric
 
 
 def choose_budget(named: Budget | None, n_photos: int) -> Budget:
     """Return the budget, and print why."""
     if named is not None:
-        print(f"budget   {named}, as named")
+        logger.info(f"budget   {named}, as named")
         return named
     from foldsmith.models.devices import kind_of_device
 
@@ -186,17 +189,17 @@ def choose_budget(named: Budget | None, n_photos: int) -> Budget:
     if kind_of_device("auto") != "cpu":
         budget = "large" if n_photos >= _LARGE else "medium"
         why = f"{n_photos:,} photos and a GPU"
-    print(f"budget   {budget}: {why}")
+    logger.info(f"budget   {budget}: {why}")
     return budget
 
 
 def say_folds(settings_text: str, why: str, target: Target, n_splits: int, classes: bool) -> None:
     """Print how the photos are split, why in fewer than five folds, and which classes are small."""
-    print(f"folds    {settings_text}{f': {why}' if why else ''}")
+    logger.info(f"folds    {settings_text}{f': {why}' if why else ''}")
     if classes:
         warning = ClassSizes.of(target.labels, target.labels_in_order).warning(n_splits)
         if warning:
-            print(f"note: {warning}")
+            logger.info(f"note: {warning}")
 
 
 def skip_rows(

@@ -1,5 +1,6 @@
 """The files of a new project: templates, filled in with the findings in the data."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
 from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
+
+logger = logging.getLogger(__name__)
 
 # Template of a new project.
 TEMPLATE = Path(__file__).parent / "template"
@@ -331,15 +334,15 @@ def write_all(folder: Path, contents: Contents, others: Iterable[Path] = ()) -> 
         if isinstance(content, LinkToPhotos):
             if not there:
                 content.make(path)
-            print(f"linked {shown(path)} to {content.target}")
+            logger.info(f"linked {shown(path)} to {content.target}")
         elif isinstance(content, pd.DataFrame):
             if not there:
                 write_csv(path, content)
-            print(f"wrote {shown(path)}: {counted(len(content), 'row')}")
+            logger.info(f"wrote {shown(path)}: {counted(len(content), 'row')}")
         else:
             if not there:
                 write_text(path, content)
-            print(f"wrote {shown(path)}")
+            logger.info(f"wrote {shown(path)}")
 
 
 def refuse_finished(folder: Path) -> None:

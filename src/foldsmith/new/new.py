@@ -1,5 +1,6 @@
 """A new project: the recommended recipe, and a project file to fill in or made from the data."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ from foldsmith.project.tables import FOLD_COLUMN, numbers
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.metrics import metric_named
 from foldsmith.utils.formatting import brief, counted
+
+logger = logging.getLogger(__name__)
 
 _INPUT = Path("input")
 # The links to the photos in it.
@@ -108,7 +111,7 @@ def new_project(folder: Path, budget: Budget) -> Path:
     refuse_finished(folder)
     values = TO_FILL_IN | {"name": own_name(folder), "budget": budget}
     write_all(folder, filled_in(templates(of_classes=False), values))
-    print(
+    logger.info(
         f"next: set the lines of {shown(folder / PROJECT_FILE)} that describe your data; then, "
         f"in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
     )
@@ -159,7 +162,9 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     may_be = [*templates(of_classes=False), *templates(of_classes=True)]
     may_be += [_INPUT / name for name in (_SKIPPED, _PHOTOS, _TEST_PHOTOS)]
     write_all(folder, contents, others=[name for name in may_be if name not in contents])
-    print(f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml")
+    logger.info(
+        f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
+    )
     return folder / PROJECT_FILE
 
 
@@ -185,7 +190,7 @@ def _find(data: Data, decide: Decisions) -> Found:
             test = _with_photos(test, id_column, others or photos, skipped)
     paths = locate(train, id_column, photos)
     for name in other_photo_columns(train, id_column, photos):
-        print(
+        logger.info(
             f"note: column {brief(name)} names photos too, which are not used: a row is one photo"
         )
     target_column = decide(
@@ -211,7 +216,7 @@ def _find(data: Data, decide: Decisions) -> Found:
         judge=judge,
         as_text=data.train is None and not ordered,
     )
-    print(f"example  {brief(paths[0], 60)} -> {brief(train.table[target_column].iloc[0])}")
+    logger.info(f"example  {brief(paths[0], 60)} -> {brief(train.table[target_column].iloc[0])}")
     group_column = decide.optional(
         "group", train, data.group_column, lambda: guess_group(train, id_column, target_column)
     )
@@ -244,7 +249,7 @@ def _find(data: Data, decide: Decisions) -> Found:
     unused = len(set(_below(_PHOTOS, photos.names)) - used)
     if unused:
         are = "photo is" if unused == 1 else "photos are"
-        print(f"note: {unused:,} {are} in no table and not used ({shown(photos.folder)})")
+        logger.info(f"note: {unused:,} {are} in no table and not used ({shown(photos.folder)})")
     return Found(
         train=new_train,
         test=new_test,
@@ -269,7 +274,7 @@ def _intensity(photos: PhotoFolder, others: PhotoFolder | None) -> IntensityRang
     folders = [photos] if others is None else [photos, others]
     found = first_range([folder.folder / name for folder in folders for name in folder.names])
     if found is not None:
-        print(
+        logger.info(
             f"range    {range_text(found)} becomes 0 to 255: there are images with more than 8 "
             "bits per channel"
         )
@@ -305,9 +310,9 @@ def _say_skipped(skipped: list[dict[str, str]], n_read: tuple[int, int], train: 
     reasons = pd.DataFrame(skipped, columns=["table", "id", "reason"])
     for (table, reason), rows in reasons.groupby(["table", "reason"], sort=False):
         ids = ", ".join(map(brief, rows["id"].head(3))) + (", ..." if len(rows) > 3 else "")
-        print(f"skipped  {counted(len(rows), 'row')} of {table}: {reason} ({ids})")
+        logger.info(f"skipped  {counted(len(rows), 'row')} of {table}: {reason} ({ids})")
     if (reasons["table"] != train.file.name).any():
-        print("         (the submission will have no row for those of the test table)")
+        logger.info("         (the submission will have no row for those of the test table)")
     if train.table.empty:
         raise DataError(f"{train.file}: none of {n_read[0]:,} rows has a photo and a target")
 
@@ -377,11 +382,11 @@ def _say_photos(found: PhotoFolder) -> None:
     kinds = sorted({Path(name).suffix[1:].lower() for name in found.names})
     sides = found.sides()
     text = "none of a sample can be read" if sides is None else _sides(*sides)
-    print(
+    logger.info(
         f"{shown(found.folder)}: {counted(len(found.names), 'photo')} ({', '.join(kinds)}; {text})"
     )
     if str(found.left_out):
-        print(f"note: {shown(found.folder)}: not taken for photos: {found.left_out}")
+        logger.info(f"note: {shown(found.folder)}: not taken for photos: {found.left_out}")
 
 
 def _sides(shortest: int, longest: int) -> str:

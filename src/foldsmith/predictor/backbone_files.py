@@ -1,5 +1,6 @@
 """The backbone of a pretraining as files that timm loads: safetensors and a config."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from foldsmith.steps.output_folder import shown
 from foldsmith.steps.registry import types_of
 from foldsmith.utils.atomic import replacing, write_json
 from foldsmith.utils.hashing import FileHashes
+
+logger = logging.getLogger(__name__)
 
 # The names that timm looks for in a folder.
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -63,7 +66,9 @@ def write_backbone(experiment: Experiment, root: Path, target: Path, pick: str |
         with replacing(begun / WEIGHTS) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})
         write_json(begun / CONFIG, config)
-    print(f"wrote {shown(target / WEIGHTS)} ({config['architecture']}, {source.name}), {CONFIG}")
+    logger.info(
+        f"wrote {shown(target / WEIGHTS)} ({config['architecture']}, {source.name}), {CONFIG}"
+    )
 
 
 def _check_files(experiment: Experiment, source: Path, manifest: Manifest) -> None:

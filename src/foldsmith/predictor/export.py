@@ -1,5 +1,6 @@
 """A finished run as files for use elsewhere: a predictor, or a pretrained backbone."""
 
+import logging
 from pathlib import Path
 
 from foldsmith.config import Criterion
@@ -9,6 +10,8 @@ from foldsmith.predictor.export_folder import check_export_folder
 from foldsmith.predictor.files import write_predictor
 from foldsmith.predictor.predict import load
 from foldsmith.steps.output_folder import open_run, read_resolved, shown
+
+logger = logging.getLogger(__name__)
 
 
 def export(
@@ -68,5 +71,5 @@ def export(
     predictor = load(root, blend=blend, criterion=criterion, project=opened.folder, trust=trust)
     compared = write_predictor(predictor, target, onnx)
     how = f"{predictor.blend} of " if predictor.blend else ""
-    print(f"wrote {shown(target)} ({how}{', '.join(predictor.members)}); {compared}")
+    logger.info(f"wrote {shown(target)} ({how}{', '.join(predictor.members)}); {compared}")
     return target

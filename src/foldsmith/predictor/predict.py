@@ -1,7 +1,7 @@
 """Predictions for new photos, by a finished ensemble or by a single experiment."""
 
 import importlib.util
-import sys
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,8 @@ from foldsmith.utils.atomic import (
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.suggest import did_you_mean
+
+logger = logging.getLogger(__name__)
 
 FORMATS = (".csv", ".json", ".parquet")
 
@@ -156,12 +158,12 @@ def predict(
     )
     table, problems = predictor.predict_all(found, skip_bad)
     for problem in problems.values():
-        print(f"warning: no prediction: {problem}", file=sys.stderr)
+        logger.warning(f"no prediction: {problem}")
     if output is not None:
         _write(output, table)
         unread = f", {len(problems)} of them without a prediction" if problems else ""
         how = f"{predictor.blend} of " if predictor.blend else ""
-        print(
+        logger.info(
             f"wrote {shown(output)} ({counted(len(table), 'photo')}{unread}; by {how}"
             f"{', '.join(predictor.members)})"
         )

@@ -6,6 +6,7 @@ file is another content, and is asked about again.
 """
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from foldsmith.errors import ConfigError, one_line
 from foldsmith.project.own_files import MODULE_PREFIX
 from foldsmith.utils.atomic import write_text
 from foldsmith.utils.hashing import hash_bytes
+
+logger = logging.getLogger(__name__)
 
 # 1, or folders whose projects and exports may run their Python; processes that are started
 # inherit it.
@@ -159,11 +162,10 @@ def _remember(digests: Mapping[Path, str]) -> None:
                 day = datetime.now(timezone.utc).date().isoformat()
                 write_text(folder / digest, f"{path}\naccepted {day}\n")
     except OSError as error:
-        print(
-            f"warning: {folder or STATE_VARIABLE}: that the Python was accepted cannot be "
+        logger.warning(
+            f"{folder or STATE_VARIABLE}: that the Python was accepted cannot be "
             f"remembered ({one_line(error.strerror or error)}); set {STATE_VARIABLE} to a folder "
-            "that can be written to",
-            file=sys.stderr,
+            "that can be written to"
         )
 
 

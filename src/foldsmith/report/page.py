@@ -1,6 +1,7 @@
 """The pages: sections through a template, each into one file."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from foldsmith.report.sections import reason_of, sections_of
 from foldsmith.run.plan import plan_of
 from foldsmith.utils.atomic import remove_leftovers_of, write_text
 from foldsmith.utils.memo import one_look
+
+logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -70,8 +73,9 @@ def compare(
     criterion: Criterion | None = None,
     project: Path | str | None = None,
     trust: bool = False,
+    show: Callable[[str], object] = logger.info,
 ) -> Path:
-    """Write one HTML file that compares two finished runs, and print the comparison.
+    """Write one HTML file that compares two finished runs, and show the comparison.
 
     Ensembles are compared by the cross-fitted predictions of the blend that they recommend,
     single experiments by their out-of-fold predictions, on the photos that both have.
@@ -84,6 +88,7 @@ def compare(
         project: The project folder, which both are relative to then; None takes the ones that
             they lie in.
         trust: Run the Python that the projects bring, if they do.
+        show: Called with each line of the result.
 
     Returns:
         The file.
@@ -98,7 +103,7 @@ def compare(
         raise OutputError(f"{runs[0].root}: is both runs; name another one to compare it with")
     comparison = compare_runs(*runs)
     for line in lines_of(comparison):
-        print(line)
+        show(line)
     name = f"compare_{runs[0].root.name}_{runs[1].root.name}.html"
     path = runs[0].project.path(REPORTS) / name if output is None else output
     _refuse_others(path)

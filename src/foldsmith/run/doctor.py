@@ -1,5 +1,6 @@
 """Everything that can be known to go wrong before the work starts."""
 
+import logging
 import platform
 import shutil
 import time
@@ -40,6 +41,8 @@ from foldsmith.utils.formatting import counted, size_text
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.machine import cores_here, memory_here
 
+logger = logging.getLogger(__name__)
+
 # A CPU would take minutes for a whole batch of a large model; shapes and types show with few.
 _FEW_PHOTOS = 4
 
@@ -78,9 +81,9 @@ def doctor(project: ProjectFolder, config: Path | str | None = None) -> list[str
     Returns:
         What is wrong, one line each; empty if all is well.
     """
-    print("environment")
+    logger.info("environment")
     for name, value in _environment().items():
-        print(f"  {name:<12} {value}")
+        logger.info(f"  {name:<12} {value}")
     problems: list[str] = []
     plan = None
     try:
@@ -88,20 +91,20 @@ def doctor(project: ProjectFolder, config: Path | str | None = None) -> list[str
     except FoldsmithError as error:
         problems += str(error).splitlines()
     problems += table_problems(project, plan.meta_files if plan else ())
-    print("data")
+    logger.info("data")
     scaled = True
     try:
         found, scaled = _check_photos(project)
         problems += found
     except FoldsmithError:
-        print("  photos: not looked at, the tables are wrong")
+        logger.info("  photos: not looked at, the tables are wrong")
     if plan is None:
         return problems
-    print("experiments")
+    logger.info("experiments")
     if scaled:
         problems += _try_all(plan)
     else:
-        print("  not tried: the images need an intensity_range")
+        logger.info("  not tried: the images need an intensity_range")
     problems += _check_leaks(plan)
     return list(dict.fromkeys(problems))
 
@@ -164,12 +167,12 @@ def _check_photos(project: ProjectFolder) -> tuple[list[str], bool]:
         if problem is not None and not unscaled
     ]
     sides = facts.table[["height", "width"]]
-    print(
+    logger.info(
         f"  {counted(len(tables[0]), 'labelled photo')}, {len(tables[1])} to predict, "
         f"{len(bad)} unreadable"
     )
     if len(bad) < len(paths):
-        print(f"  sides from {sides.min().min():.0f} to {sides.max().max():.0f} px")
+        logger.info(f"  sides from {sides.min().min():.0f} to {sides.max().max():.0f} px")
     without_scale = intensity_problem(project, paths, facts)
     if without_scale is not None:
         bad.append(without_scale)
@@ -187,14 +190,14 @@ def _try_all(plan: Plan) -> list[str]:
         return _try_each(plan, experiments)
     try:
         with sampled(plan.project) as sample:
-            print(
+            logger.info(
                 f"  (not preprocessed yet: tried with "
                 f"{counted(len(read_train(sample)), 'labelled image')})"
             )
             few = {name: each.within(sample) for name, each in experiments.items()}
             return _try_each(plan, few)
     except FoldsmithError as error:
-        print("  not tried: a few of the images cannot be preprocessed")
+        logger.info("  not tried: a few of the images cannot be preprocessed")
         return str(error).splitlines()
 
 
@@ -209,21 +212,21 @@ def _try_each(plan: Plan, experiments: Mapping[str, Experiment]) -> list[str]:
             trial = (_try_frozen if frozen else _try)(tried, plan.types)
         except FoldsmithError as error:
             problems += str(error).splitlines()
-            print(f"  {name}: fails")
+            logger.info(f"  {name}: fails")
             continue
         except Exception as error:  # whatever a model or loss of the project's own raises
             problems.append(
                 f"{experiment.file}: one batch fails: {type(error).__name__}: {one_line(error)}"
             )
-            print(f"  {name}: fails")
+            logger.info(f"  {name}: fails")
             continue
         disk += trial.disk_bytes
-        print(f"  {name}: {trial.text}", flush=True)
+        logger.info(f"  {name}: {trial.text}")
     folders = {step.folder for step in plan.steps if step.epochs}
     there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.pth"))
     disk = max(0, disk - there)
     free = shutil.disk_usage(plan.project.folder).free
-    print(f"  the trainings may still write {size_text(disk)}; {size_text(free)} are free")
+    logger.info(f"  the trainings may still write {size_text(disk)}; {size_text(free)} are free")
     if disk > free:
         problems.append(
             f"{plan.project.folder}: the trainings may write {size_text(disk)}, but "

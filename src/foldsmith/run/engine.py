@@ -1,7 +1,7 @@
 """Running what is missing or out of date."""
 
 import importlib.util
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,8 @@ from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.optional_packages import install_command
 from foldsmith.utils.progress_bars import Bar, progress_bar
+
+logger = logging.getLogger(__name__)
 
 # What does the steps: this machine, one after the other or one on each GPU; or tasks of Ray.
 Engine = Literal["local", "ray"]
@@ -155,12 +157,7 @@ def _ray_engine() -> ModuleType:
 
 def _run_here(course: Course, view: RunView) -> None:
     """Do the steps in this process, one after the other."""
-    bar = progress_bar(
-        total=0,
-        unit="epoch",
-        # What is most wanted first: a narrow terminal cuts the end.
-        bar_format="whole run |{bar:10}| {n_fmt}/{total_fmt} epochs{postfix}",
-    )
+    bar = progress_bar(label="whole run", total=0, unit="epoch", timed=False)
     with bar:
         for step in course.chosen.steps:
             _do(step, course, bar, view)
@@ -174,16 +171,16 @@ def _do(step: Step, course: Course, bar: Bar, view: RunView) -> None:
     head = course.head(step)
     left = course.seconds_left()
     rest = f" (whole run: about {duration(left)} left)" if left else ""
-    print(f"\n{head}: {before.why or before.status}{rest}", flush=True)
+    logger.info("")
+    logger.info(f"{head}: {before.why or before.status}{rest}")
     bar.total = bar.n + course.epochs_left()
     about_left = f"about {duration(left)} left; " if left else ""
-    bar.set_postfix_str(f"{about_left}now {head}", refresh=False)
-    bar.clear()  # what the step prints begins on a line of its own
+    bar.note = f"{about_left}now {head}"
 
     def listen(report: EpochReport) -> None:
         course.epoch(step, report)
         left = f"about {duration(course.seconds_left())} left"
-        bar.set_postfix_str(f"{left}; now {head}, epoch {report.epoch}/{report.max_epoch}", False)
+        bar.note = f"{left}; now {head}, epoch {report.epoch}/{report.max_epoch}"
         bar.update(1)
         view.epoch(step, report)
 
@@ -192,7 +189,7 @@ def _do(step: Step, course: Course, bar: Bar, view: RunView) -> None:
         execute(step, course.plan, before, course.options, listen)
     except TrainingError as error:
         # The other trainings may be well; this one is told of again at the end.
-        print(f"foldsmith: {error}", file=sys.stderr, flush=True)
+        logger.error(str(error))
         course.failed[step.label] = str(error)
         view.end(step, failed=True)
         return

@@ -1,12 +1,10 @@
 """What is told of steps that other processes do: of Ray, or one for each GPU of this machine."""
 
 import contextlib
-import io
+import logging
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TextIO
 
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.run.live import RunView
@@ -14,18 +12,28 @@ from foldsmith.run.plan import Step
 from foldsmith.run.run_state import Course
 from foldsmith.run.state import StepState
 from foldsmith.training.epoch_report import EpochReport
+from foldsmith.utils.log_output import LOGGER, LineHandler, line_of
+from foldsmith.utils.progress_bars import no_bars
 
 
 @dataclass(frozen=True)
 class Said:
-    """A line of a step; of the run itself if it has no label."""
+    """A message that was logged.
+
+    Attributes:
+        label: Label of its step; empty for the run itself.
+        text: The message, with its traceback if there is one.
+        level: Its level, as in :mod:`logging`.
+        logger: Name of its logger.
+    """
 
     label: str
     text: str
-    is_error: bool = False
+    level: int = logging.INFO
+    logger: str = __name__
 
     def __str__(self) -> str:
-        return f"{self.label} | {self.text}" if self.label else self.text
+        return line_of(self.level, self.text, self.label)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ def show(event: Event, course: Course, steps: Mapping[str, Step], view: RunView)
         view: Where the run is shown.
     """
     if isinstance(event, Said):
-        print(event, file=sys.stderr if event.is_error else sys.stdout, flush=True)
+        source = logging.getLogger(event.logger)
+        source.log(event.level, event.text, extra={"step": event.label})
         return
     step = steps[event.label]
     if isinstance(event, Begun):
@@ -79,46 +88,51 @@ def show(event: Event, course: Course, steps: Mapping[str, Step], view: RunView)
 
 
 @contextlib.contextmanager
-def lines_told(label: str, tell: Callable[[list[Event]], None]) -> Iterator[None]:
-    """Tell what this process prints while it does a step, line by line.
+def lines_told(
+    label: str, tell: Callable[[list[Event]], None], level: int = logging.INFO
+) -> Iterator[None]:
+    """Send what this process logs while it does a step, and draw no progress bars.
+
+    The process is ours: its root logger is used, so that the lines of libraries are sent too,
+    and so are Python's warnings.
 
     Args:
-        label: The step's.
-        tell: Is given the lines.
+        label: Label of the step.
+        tell: Called with the messages.
+        level: Lowest level of foldsmith's messages.
     """
-    printed = _Lines(label, tell, sys.stdout, is_error=False)
-    complained = _Lines(label, tell, sys.stderr, is_error=True)
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
-        try:
+    handler, root, before = _EventHandler(label, tell), logging.getLogger(), LOGGER.level
+    LOGGER.setLevel(level)
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        with no_bars():
             yield
-        finally:
-            printed.end()
-            complained.end()
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        LOGGER.setLevel(before)
 
 
-class _Lines(io.TextIOBase):
-    """A file whose lines are told."""
+class _EventHandler(logging.Handler):
+    """Makes an event of each record."""
 
-    def __init__(
-        self, label: str, tell: Callable[[list[Event]], None], file: TextIO, is_error: bool
-    ) -> None:
-        self._label, self._tell, self._file = label, tell, file
-        self._is_error = is_error
+    def __init__(self, label: str, tell: Callable[[list[Event]], None]) -> None:
+        super().__init__()
+        self._label, self._tell = label, tell
         self._process = os.getpid()
-        self._begun = ""
+        self._directly = LineHandler()
 
-    def write(self, text: str) -> int:
-        if os.getpid() != self._process:  # a loader process, whose lines are its own
-            return self._file.write(text)
-        *lines, self._begun = (self._begun + text).split("\n")
-        said: list[Event] = [Said(self._label, line, self._is_error) for line in lines if line]
-        if said:
-            self._tell(said)
-        return len(text)
-
-    def end(self) -> None:
-        """Tell a line that has no end."""
-        self.write("\n")
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if os.getpid() != self._process:
+            # A loader process: what it writes to a pipe of ours could meet another message.
+            record.step = self._label
+            self._directly.emit(record)
+        elif text.strip():
+            # The other process shows what foldsmith logs; it has no place for libraries' lines.
+            name = record.name if record.name.startswith("foldsmith.") else LOGGER.name
+            self._tell([Said(self._label, text.rstrip(), record.levelno, name)])
 
 
 def portable(error: BaseException, label: str = "") -> Exception:

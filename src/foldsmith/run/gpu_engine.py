@@ -5,6 +5,7 @@ and no option; Ray does the same on several machines, and several steps on one G
 """
 
 import contextlib
+import logging
 import os
 import pickle
 import queue
@@ -27,6 +28,8 @@ from foldsmith.run.plan import Step
 from foldsmith.run.resources import computes
 from foldsmith.run.run_state import Course
 from foldsmith.utils.machine import cores_here
+
+logger = logging.getLogger(__name__)
 
 # Seconds between two drawings of the view while nothing happens.
 _PAUSE_S = 0.25
@@ -83,7 +86,7 @@ def run_on_cards(course: Course, view: RunView, cards: Sequence[str]) -> None:
         FoldsmithError: A step cannot be done, for another reason than its own training; what ran
             beside it has come to its end.
     """
-    print(f"{len(cards)} GPUs: steps that do not need each other run side by side", flush=True)
+    logger.info(f"{len(cards)} GPUs: steps that do not need each other run side by side")
     answers: queue.Queue[tuple[_Worker, Event | Outcome | None]] = queue.Queue()
     with contextlib.ExitStack() as stack:
         free = [stack.enter_context(_worker(card, answers)) for card in reversed(cards)]
@@ -228,13 +231,15 @@ class _Run:
         worker = self._free.pop()
         self._running[worker] = step
         where = f" (GPU {worker.card})" if computes(step) else ""
-        print(f"{course.head(step)}: {before.why or before.status}{where}", flush=True)
+        logger.info(f"{course.head(step)}: {before.why or before.status}{where}")
         self._view.begin(step)
         # Preprocessing decodes the photos of all trainings.
         whole = course.plan.steps if step.kind == "preprocess" else (step,)
         threads = self._share if computes(step) else cores_here()
         cores = cores_here() if self._is_alone(step) else threads
-        worker.order(Order(course.plan.project, whole, step.label, course.options, cores, threads))
+        project, level = course.plan.project, logger.getEffectiveLevel()
+        how = (step.label, course.options, cores, threads, level)
+        worker.order(Order(project, whole, *how))
 
     def _is_alone(self, step: Step) -> bool:
         """Return whether no other step that computes runs, or could beside this one."""
@@ -257,7 +262,7 @@ class _Run:
         if answer.state is not None:
             self._course.states[step.label] = answer.state
         if answer.error is not None:
-            print(f"foldsmith: {answer.error}", file=sys.stderr, flush=True)
+            logger.error(str(answer.error))
             if isinstance(answer.error, TrainingError):
                 # The other trainings may be well; this one is told of again at the end.
                 self._course.failed[step.label] = str(answer.error)

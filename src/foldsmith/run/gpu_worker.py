@@ -5,13 +5,13 @@ happens goes back as pickles by the standard output that it was started with. It
 orders do, that is, with the process that gives them.
 """
 
+import logging
 import os
 import pickle
 import queue
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +27,8 @@ from foldsmith.steps.registry import types_of
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.machine import use_cores
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Order:
@@ -40,6 +42,7 @@ class Order:
         cores: CPU cores for it.
         threads: Threads of torch, the same whatever runs beside the step: another number may change
             the last digits of what is computed on the CPU.
+        log_level: Lowest level of the messages to send.
     """
 
     project: ProjectFolder
@@ -48,6 +51,7 @@ class Order:
     options: Options
     cores: int
     threads: int
+    log_level: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     try:
         while (order := orders.get()) is not None:
-            with lines_told(order.label, tell):
+            with lines_told(order.label, tell, order.log_level):
                 outcome = _outcome(order, tell)
             send(outcome)
     except (Stopped, BrokenPipeError):
@@ -109,7 +113,7 @@ def _outcome(order: Order, tell: Callable[[list[Event]], None]) -> Outcome:
     except (FoldsmithError, OSError, MemoryError) as error:
         return Outcome(None, portable(error))
     except Exception as error:
-        traceback.print_exc()
+        logger.exception("the step has failed unexpectedly")
         return Outcome(None, portable(error, order.label))
 
 

@@ -17,7 +17,8 @@ from foldsmith.run.state import Speeds, StepState
 from foldsmith.run.table import Row, duration, plan_rows
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import brief
-from foldsmith.utils.progress_bars import Screen, drawn_on
+from foldsmith.utils.log_output import is_quiet
+from foldsmith.utils.progress_bars import Screen, drawn_on, terminal_console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,7 +64,7 @@ def run_view(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> Iterat
         speeds: What has been measured; the same.
     """
     on_terminal = sys.stdout.isatty() and sys.stderr.isatty()
-    if not on_terminal or os.environ.get("TERM") in (None, "dumb"):
+    if is_quiet() or not on_terminal or os.environ.get("TERM") in (None, "dumb"):
         yield RunView()
         return
     view = _Terminal(plan, states, speeds)
@@ -80,7 +81,6 @@ class _Terminal(RunView, Screen):
     def __init__(self, plan: Plan, states: dict[str, StepState], speeds: Speeds) -> None:
         super().__init__()
         # Here, not above: most commands show nothing.
-        from rich.console import Console
         from rich.live import Live
 
         self._plan, self._states, self._speeds = plan, states, speeds
@@ -90,10 +90,11 @@ class _Terminal(RunView, Screen):
         self._took: dict[str, float] = {}
         self._failed: list[str] = []
         self._drawn_at = 0.0
-        # Rich takes NO_COLOR for colours only, and would still write what is dim.
-        console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
         self._live: Live | None = Live(
-            console=console, auto_refresh=False, transient=True, vertical_overflow="crop"
+            console=terminal_console(),
+            auto_refresh=False,
+            transient=True,
+            vertical_overflow="crop",
         )
         self._live.start()
 

@@ -1,6 +1,6 @@
 """A run under way, whatever does its steps: how far each is, what has failed, what is left."""
 
-import sys
+import logging
 
 from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import ConfigError, DataError, TrainingError
@@ -14,6 +14,8 @@ from foldsmith.steps.oof_summary import more_epochs_may_help
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes
+
+logger = logging.getLogger(__name__)
 
 
 class Course:
@@ -45,7 +47,7 @@ class Course:
             ConfigError: A step that is left out is needed and not done.
         """
         self._check_left_out()
-        print(summary(self.chosen, self.states, self.speeds), flush=True)
+        logger.info(summary(self.chosen, self.states, self.speeds))
         self._warn_of_bad()
 
     def close(self) -> None:
@@ -61,8 +63,8 @@ class Course:
                 step.folder, self.plan.project.n_splits
             )
             if advice:
-                print(f"{step.name}: {advice}")
-        print(f"everything is done: {counted(len(self.chosen.steps), 'step')}")
+                logger.info(f"{step.name}: {advice}")
+        logger.info(f"everything is done: {counted(len(self.chosen.steps), 'step')}")
 
     def head(self, step: Step) -> str:
         """Return the name of a step with its place in the run, for people."""
@@ -128,10 +130,9 @@ class Course:
     def _warn_of_bad(self) -> None:
         counts = {part: len(bad_ids(self.plan.project, part)) for part in ("train", "test")}
         if any(counts.values()):
-            print(
-                f"warning: {counts['train']} train photos are left out and {counts['test']} test "
-                f"photos get {for_unreadable(self.plan.project)}, since they cannot be read",
-                file=sys.stderr,
+            logger.warning(
+                f"{counts['train']} train photos are left out and {counts['test']} test "
+                f"photos get {for_unreadable(self.plan.project)}, since they cannot be read"
             )
 
 

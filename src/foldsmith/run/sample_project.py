@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import io
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from foldsmith.project.csv_files import read_texts
 from foldsmith.project.tables import FOLD_COLUMN, photo_paths, read_test, read_train
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.utils.atomic import write_csv
+from foldsmith.utils.log_output import lines_hidden
 
 # Labelled images of a sample, and images to predict. Folds need several of each class.
 _TRAIN, _TEST = 60, 4
@@ -47,7 +47,7 @@ def sampled(project: ProjectFolder) -> Iterator[ProjectFolder]:
         _link([str(project.data_dir / name) for name in others], project.data_dir, data)
         sample = copy.copy(project)
         sample.settings = settings.model_copy(update={"data_dir": str(data)})
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with lines_hidden():
             preprocess(sample, skip_bad=True)
         yield sample
 

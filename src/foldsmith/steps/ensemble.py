@@ -1,5 +1,6 @@
 """Stage 5: blending finished experiments."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,6 +42,8 @@ from foldsmith.steps.step_run import StepRun, held
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.atomic import write_csv, write_npy
 from foldsmith.utils.owned_files import OwnedFiles
+
+logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float64]
 
@@ -368,9 +371,9 @@ def _print_members(members: list[Member], rows: Rows, targets: Array, goal: Goal
         for member, predicted, use in zip(members, rows.predictions, useful, strict=True)
     ]
     width = max(len(name) for name, _, _ in lines)
-    print(f"OOF {goal.metric.name} (constant: the same prediction for every photo)")
+    logger.info(f"OOF {goal.metric.name} (constant: the same prediction for every photo)")
     for name, value, use in lines:
-        print(f"{name:<{width}}  {value:.4f}{'' if use else '  worse than the constant'}")
+        logger.info(f"{name:<{width}}  {value:.4f}{'' if use else '  worse than the constant'}")
 
 
 def _print_blends(
@@ -380,13 +383,16 @@ def _print_blends(
     settings: EnsembleSettings,
 ) -> None:
     width = max(len("blend"), *(len(result.name) for result in compared))
-    print(f"\n{metric.name} of the blends, and their gain over {BASELINE} (positive is better);")
-    print(f"in brackets what 95 % of resamples of {resampled_units(groups)} give")
-    print(f"{'blend':<{width}}  in sample  cross-fitted                gain")
+    logger.info("")
+    logger.info(
+        f"{metric.name} of the blends, and their gain over {BASELINE} (positive is better);"
+    )
+    logger.info(f"in brackets what 95 % of resamples of {resampled_units(groups)} give")
+    logger.info(f"{'blend':<{width}}  in sample  cross-fitted                gain")
     for result in compared:
         honest = result.honest
         if honest is None:
-            print(f"{result.name:<{width}}  {result.in_sample:>9.4f}  (in sample only)")
+            logger.info(f"{result.name:<{width}}  {result.in_sample:>9.4f}  (in sample only)")
             continue
         (low, high), (gain_low, gain_high) = honest.interval, honest.gain_interval
         line = f"{result.name:<{width}}  {result.in_sample:>9.4f}  "
@@ -394,30 +400,32 @@ def _print_blends(
         if result.name != BASELINE:
             line += f"   {honest.gain:+.4f} [{gain_low:+.4f}, {gain_high:+.4f}]"
             line += "  better" if honest.beats_baseline else ""
-        print(line)
-    print(
+        logger.info(line)
+    logger.info(
         "(in sample: weights chosen on the rows they are scored on; cross-fitted: on other folds)"
     )
     if "optuna" in settings.methods:
         trials = with_fewer_trials(settings).n_trials
-        print(
+        logger.info(
             f"(optuna: cross-fitted with {trials} trials per fold, fitted with {settings.n_trials})"
         )
     if settings.criterion != "last":
-        print(f"(each fold's epoch was chosen by its own validation {settings.criterion})")
+        logger.info(f"(each fold's epoch was chosen by its own validation {settings.criterion})")
 
 
 def _print_end(folder: Path, settings: EnsembleSettings, data: _Data, blends: _Blends) -> None:
     optimised = zip(data.members, blends.weights[OPTIMISED], strict=True)
     listed = ", ".join(f"{member.name} {weight:.3f}" for member, weight in optimised)
-    print(f"optimised weights ({settings.method}): {listed}")
+    logger.info(f"optimised weights ({settings.method}): {listed}")
     if n_unread := len(data.unreadable):
-        print(f"({n_unread} test photos cannot be read; they get {for_unreadable(data.project)})")
-    print(blends.reason)
+        logger.info(
+            f"({n_unread} test photos cannot be read; they get {for_unreadable(data.project)})"
+        )
+    logger.info(blends.reason)
     if not len(data.test):
-        print("(the test table has no rows: the submissions are empty)")
+        logger.info("(the test table has no rows: the submissions are empty)")
     more = f", {PROBABILITIES}" if data.goal.metric.takes_probabilities else ""
-    print(
+    logger.info(
         f"wrote {shown(folder)}/submission.csv ({blends.chosen}){more}, submission_*.csv, "
         f"weights.csv, {ENSEMBLE_SCORES}, {CROSS_FITTED}"
     )

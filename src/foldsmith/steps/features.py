@@ -1,5 +1,6 @@
 """Members made of frozen features: a small model on a backbone that is not trained further."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ from foldsmith.utils.atomic import remove_leftovers, write_npy
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import lock
 from foldsmith.utils.owned_files import OwnedFiles
+
+logger = logging.getLogger(__name__)
 
 TRAIN_FEATURES = "train_features.npy"
 TEST_FEATURES = "test_features.npy"
@@ -118,14 +121,14 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         if task.learns_numbers:
             form, reason = form_of(settings.target_scale, targets)
             if reason:
-                print(reason)
+                logger.info(reason)
         folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
         groups, readable = groups_of(project, table), readable_test(project, test)
         for fold in range(project.n_splits):
             seen, held_out = folds != fold, np.flatnonzero(folds == fold)
             of_fold = task.fitted(targets[seen], form)
             for line in lines_of_fold(fold, of_fold.scale, targets[seen]):
-                print(line)
+                logger.info(line)
             learned = targets[seen]
             if of_fold.scale is not None:
                 learned = of_fold.scale.forward(learned)
@@ -170,9 +173,9 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         made = {path.relative_to(root).as_posix() for path in kept}
         owned.remove(set(owned.of()) - made)
     shown_scores = scores.drop(columns="epoch")
-    print(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    logger.info(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     print_constant(metric, constant)
-    print(f"wrote {shown(root)}/*_by_{LABELS[UNCHOSEN]}* (no epoch is chosen)")
+    logger.info(f"wrote {shown(root)}/*_by_{LABELS[UNCHOSEN]}* (no epoch is chosen)")
     return root
 
 

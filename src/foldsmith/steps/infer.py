@@ -1,5 +1,6 @@
 """Stage 4: out-of-fold and test predictions from the folds' chosen snapshots."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ from foldsmith.utils.atomic import copy_file, remove_leftovers, write_csv, write
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import lock
 from foldsmith.utils.owned_files import OwnedFiles
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -273,11 +276,11 @@ def _infer(
     print_constant(metric, constant)
     advice = more_epochs_may_help(root, n_splits)
     if advice:
-        print(advice)
+        logger.info(advice)
     unread = len(test) - len(readable)
     if unread:
-        print(f"({unread} test photos cannot be read; they get {for_unreadable(project)})")
-    print(f"wrote {shown(root)}/*_by_{label}*")
+        logger.info(f"({unread} test photos cannot be read; they get {for_unreadable(project)})")
+    logger.info(f"wrote {shown(root)}/*_by_{label}*")
     if not keep_snapshots:
         _delete_snapshots(root, project.n_splits)
     return scores
@@ -482,7 +485,7 @@ def _delete_snapshots(root: Path, n_splits: int) -> None:
     for folder in dict.fromkeys(path.parent for path in snapshots):
         OwnedFiles(folder).remove(path.name for path in snapshots if path.parent == folder)
     if there:
-        print(
+        logger.info(
             f"deleted {len(there)} training snapshots in {shown(root)}/fold* "
             f"({size / 2**20:.0f} MiB); "
             "those that a criterion chooses are kept as copies"

@@ -1,5 +1,6 @@
 """What an inference says of its out-of-fold predictions beside their score."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from foldsmith.targets.metrics import Metric
 from foldsmith.targets.thresholds import cross_fitted_classes
 from foldsmith.training.files import entries_of
 from foldsmith.utils.formatting import counted
+
+logger = logging.getLogger(__name__)
 
 # A training of fewer epochs has no trend.
 _FEWEST_EPOCHS = 3
@@ -111,7 +114,9 @@ def constant_score(metric: Metric, project: ProjectFolder, table: pd.DataFrame) 
 
 def print_constant(metric: Metric, constant: float) -> None:
     """Print the score to beat."""
-    print(f"(the constant, the same prediction for every photo: {metric.name} {constant:.4f})")
+    logger.info(
+        f"(the constant, the same prediction for every photo: {metric.name} {constant:.4f})"
+    )
 
 
 def improving_folds(logs: Sequence[Sequence[Mapping[str, Any]]], greater_is_better: bool) -> int:
@@ -169,17 +174,17 @@ def print_scores(scores: pd.DataFrame, metric: Metric, criterion: Criterion, epo
         epoch: That of the first fold, which is that of all for ``common``.
     """
     shown = scores.assign(epoch=scores["epoch"].astype(object).fillna(""))
-    print(shown.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
+    logger.info(shown.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
     if criterion == "last":
         return
     if criterion == "common":
-        print(f"(epoch {epoch} for all folds, the best of their mean validation metric)")
+        logger.info(f"(epoch {epoch} for all folds, the best of their mean validation metric)")
     else:
-        print(f"(the epoch of each fold was chosen by its own validation {criterion})")
+        logger.info(f"(the epoch of each fold was chosen by its own validation {criterion})")
     gap, of_what = _row(scores, POOLED)["selection_gap"], "all rows pooled"
     if pd.isna(gap):
         gap, of_what = scores["selection_gap"].mean(), "mean over the folds' logs"
-    print(
+    logger.info(
         f"selection gap: {metric.name} {gap:+.4f} ({of_what}); by so much the chosen epochs look "
         "better than the last"
     )

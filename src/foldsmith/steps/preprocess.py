@@ -1,6 +1,6 @@
 """Stage 1: image statistics and folds."""
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +50,8 @@ from foldsmith.utils.hashing import FileHashes, digest_texts
 from foldsmith.utils.locking import lock
 from foldsmith.utils.owned_files import OwnedFiles
 from foldsmith.utils.path_list import Paths
+
+logger = logging.getLogger(__name__)
 
 # The list of what preprocess has written, in a folder that is not foldsmith's.
 PREPROCESS_FILES = "preprocess_files.json"
@@ -167,17 +169,17 @@ def _preprocess(
         near_duplicates=leaks["group"].nunique(),
         wall_s=watch.seconds,
     )
-    print(f"{counted(len(train), 'labelled photo')}, {len(tables['test'])} to predict")
-    print(statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
+    logger.info(f"{counted(len(train), 'labelled photo')}, {len(tables['test'])} to predict")
+    logger.info(statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
     if sizes is not None:
-        print(sizes.summary())
-    print(folds.how)
-    print(fold_table_text(table))
+        logger.info(sizes.summary())
+    logger.info(folds.how)
+    logger.info(fold_table_text(table))
     for path in outputs:
-        print(f"wrote {shown(path)}")
+        logger.info(f"wrote {shown(path)}")
     _tell_forms(project, paths, facts)
     for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
+        logger.warning(note)
     _warn(project, bad, leaks)
     return table
 
@@ -186,7 +188,7 @@ def _tell_forms(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -> None
     """Print how deeper images were scaled, and of which files only a part was used."""
     more = np.flatnonzero(facts.more)
     if len(more):
-        print(
+        logger.info(
             "note: files with several pages or frames, of which the first is used: "
             f"{len(more)} (for instance {shown(paths[more[0]])})"
         )
@@ -196,7 +198,7 @@ def _tell_forms(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -> None
     ranges, (darkest, brightest) = facts.ranges[deep], project.intensity_range
     lowest, highest = ranges[:, 0].min(), ranges[:, 1].max()
     outside = ranges[:, 2].mean()
-    print(
+    logger.info(
         f"images with more than 8 bits per channel: {len(deep)}; intensity_range "
         f"{range_text(project.intensity_range)} becomes 0 to 255; their values are {lowest:g} to "
         f"{highest:g}, {100 * outside:.2g} % of them outside and clipped"
@@ -206,10 +208,9 @@ def _tell_forms(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -> None
         worst = paths[deep[int(np.argmax(ranges[:, 2]))]]
         most = f"of {shown(worst)} {100 * ranges[:, 2].max():.2g} % are clipped"
         few = f"they take up {max(0, round(255 * used)) + 1} of its 256 steps"
-        print(
-            f"warning: {PROJECT_FILE}: intensity_range does not fit the images: "
-            f"{most if outside > _CLIPPED else few}; without it, preprocess proposes one",
-            file=sys.stderr,
+        logger.warning(
+            f"{PROJECT_FILE}: intensity_range does not fit the images: "
+            f"{most if outside > _CLIPPED else few}; without it, preprocess proposes one"
         )
 
 
@@ -327,15 +328,10 @@ def _leaks(
 def _warn(project: ProjectFolder, bad: pd.DataFrame, leaks: pd.DataFrame) -> None:
     counts = bad["data_type"].value_counts().to_dict()
     if counts.get("train", 0):
-        print(
-            f"warning: {counts['train']} train photos cannot be read and are left out",
-            file=sys.stderr,
-        )
+        logger.warning(f"{counts['train']} train photos cannot be read and are left out")
     if counts.get("test", 0):
-        print(
-            f"warning: {counts['test']} test photos cannot be read; they get the mean of the "
-            "train targets",
-            file=sys.stderr,
+        logger.warning(
+            f"{counts['test']} test photos cannot be read; they get the mean of the train targets"
         )
     if not len(leaks):
         return
@@ -345,15 +341,13 @@ def _warn(project: ProjectFolder, bad: pd.DataFrame, leaks: pd.DataFrame) -> Non
     with_test = int(by_group.apply(lambda places: (places == "test").any()).sum())
     name = shown(project.data_dir / NEAR_DUPLICATES)
     if between and not project.settings.folds.merge_near_duplicates:
-        print(
-            "warning: near-identical photos are in different folds, which makes scores too good: "
+        logger.warning(
+            "near-identical photos are in different folds, which makes scores too good: "
             f"{counted(between, 'group')} of them (listed in {name}); folds: "
-            "{merge_near_duplicates: true} in project.yml puts each into one fold",
-            file=sys.stderr,
+            "{merge_near_duplicates: true} in project.yml puts each into one fold"
         )
     if with_test:
-        print(
-            f"warning: near-identical photos are in train and test: {counted(with_test, 'group')} "
-            f"of them (listed in {name})",
-            file=sys.stderr,
+        logger.warning(
+            f"near-identical photos are in train and test: {counted(with_test, 'group')} "
+            f"of them (listed in {name})"
         )

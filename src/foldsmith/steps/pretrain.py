@@ -1,5 +1,6 @@
 """Stage 2: self-supervised pretraining on every photo."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ from foldsmith.training.manager import extend
 from foldsmith.training.steps import PretrainStep
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes
+
+logger = logging.getLogger(__name__)
 
 
 def pretrain(
@@ -153,7 +156,7 @@ def pretrain_experiment(
 
         inputs, state = process_group.from_main(look)
         if state == "done":
-            print(f"{shown(folder)}: finished already")
+            logger.info(f"{shown(folder)}: finished already")
             if process_group.is_main():
                 clean_up(folder, keep_resume=True)
                 restore_records(folder, experiment, hashes)
@@ -188,10 +191,10 @@ def pretrain_experiment(
         extend(manager, extensions)
         if state == "continue":
             restore(manager, read_resume(folder, owner))
-            print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
-        for logger in loggers:
-            beginning.then(partial(logger.open, manager))
-        print(
+            logger.info(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
+        for epoch_logger in loggers:
+            beginning.then(partial(epoch_logger.open, manager))
+        logger.info(
             f"pretraining on {counted(len(loader.dataset), 'photo')}, {runtime.device}, "
             f"{shown(folder)}"
         )
@@ -210,7 +213,7 @@ def pretrain_experiment(
             return folder
         if probe is not None:
             probe.keep_best(folder)
-            print(f"the best probe is that of epoch {probe.best_epoch}, see {PROBES_FILE}")
+            logger.info(f"the best probe is that of epoch {probe.best_epoch}, see {PROBES_FILE}")
         write_manifest(
             folder / MANIFEST,
             step_name,
@@ -229,7 +232,7 @@ def pretrain_experiment(
         )
         # One file, kept: a pretraining may be continued to a later epoch.
         clean_up(folder, keep_resume=True)
-    print(f"wrote {shown(folder / f'backbone_epoch_{settings.max_epoch}.pth')}")
+    logger.info(f"wrote {shown(folder / f'backbone_epoch_{settings.max_epoch}.pth')}")
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -72,6 +73,8 @@ from foldsmith.training.steps import FineTuneStep
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import lock
 from foldsmith.utils.owned_files import OwnedFiles
+
+logger = logging.getLogger(__name__)
 
 Listener = Callable[[EpochReport], None]
 
@@ -151,7 +154,7 @@ def train_folds(
         if task.learns_numbers:
             form, reason = form_of(settings.target_scale, all_labels)
             if reason and process_group.is_main():
-                print(reason)
+                logger.info(reason)
         # The others look when the main process has made them.
         for fold in chosen if process_group.is_main() else []:
             start_here = start_in(root / f"fold{fold}", start)
@@ -178,7 +181,7 @@ def train_folds(
                 with lock(folder):
                     clean_up(folder, keep_resume=False)
                     restore_records(folder, of_fold, hashes)
-            print(f"fold {fold}: finished already")
+            logger.info(f"fold {fold}: finished already")
             continue
         with process_group.main_first():
             seed_everything(settings.seed)
@@ -218,7 +221,7 @@ def train_folds(
             check_unchanged(inputs, now, folder)
             state = process_group.from_main(partial(decide, folder, inputs, start_here))
             if state == "done":  # by another process, while the parts were built
-                print(f"fold {fold}: finished already")
+                logger.info(f"fold {fold}: finished already")
                 continue
             begin = partial(_begin, experiment, of_fold, fold, root, step_name, inputs, state)
             beginning = Beginning(begin)
@@ -232,10 +235,10 @@ def train_folds(
                     earlier = open_folder(folder)
                     if state == "continue" or not earlier:
                         beginning.now()
-            print(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}", flush=True)
+            logger.info(f"fold {fold}: {settings.task}, {runtime.device}, {shown(folder)}")
             if process_group.is_main():
                 for line in lines_of_fold(fold, task_of_fold.scale, labels[made.seen]):
-                    print(line)
+                    logger.info(line)
             progress = Progress(folder, settings.max_epoch, listener)
             owner = owner_of_resume(step_name, inputs)
             _train_fold(
@@ -265,7 +268,7 @@ def train_folds(
         del parts, model
         gc.collect()
     if process_group.is_main() and (advice := more_epochs_may_help(root, project.n_splits)):
-        print(advice, flush=True)
+        logger.info(advice)
     return root
 
 
@@ -336,9 +339,9 @@ def _train_fold(
     extend(manager, extensions)
     if state == "continue":
         restore(manager, read_resume(folder, owner))
-        print(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
-    for logger in loggers:
-        beginning.then(partial(logger.open, manager))
+        logger.info(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
+    for epoch_logger in loggers:
+        beginning.then(partial(epoch_logger.open, manager))
     step = FineTuneStep(
         *(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed),
         head_epochs=settings.head_epochs,

@@ -7,6 +7,7 @@ the process, so that the next process can remove the files of dead processes onl
 import ctypes
 import glob
 import json
+import logging
 import math
 import os
 import re
@@ -26,6 +27,8 @@ import pandas as pd
 
 from foldsmith.errors import UNSUPPORTED
 from foldsmith.utils.interrupts import uninterrupted
+
+logger = logging.getLogger(__name__)
 
 # Part of the name of every temporary file: it is followed by the process and its machine, by which
 # those of killed processes are recognised.
@@ -66,6 +69,7 @@ def replacing(path: Path, interruptible: bool = False) -> Iterator[Path]:
                 os.fsync(written.fileno())
             temporary.replace(path)
             _sync_folder(path.parent)
+            logger.debug(f"wrote {path}")
         except OSError as error:
             # A failed write (a full disk) knows a descriptor only; name the file.
             error.filename = error.filename or str(path)

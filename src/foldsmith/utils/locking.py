@@ -5,6 +5,7 @@ import errno
 import getpass
 import hashlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -19,6 +20,8 @@ from typing import Any
 import filelock
 
 from foldsmith.errors import UNSUPPORTED, OutputError
+
+logger = logging.getLogger(__name__)
 
 if sys.platform != "win32":
     import fcntl
@@ -157,11 +160,9 @@ def _has_locks(file: Path) -> bool:
 
 @cache
 def _tell_of_no_locks(folder: str) -> None:
-    print(
-        f"note: {folder}: this file system has no locks; run one command at a time on its folders, "
-        "as only commands of this machine notice each other",
-        file=sys.stderr,
-        flush=True,
+    logger.warning(
+        f"{folder}: this file system has no locks; run one command at a time on its folders, "
+        "as only commands of this machine notice each other"
     )
 
 

@@ -1,7 +1,7 @@
 """Rows in files of a folder: added by many processes without locks, put together when many."""
 
 import hashlib
-import sys
+import logging
 import time
 import uuid
 from contextlib import suppress
@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from foldsmith.utils.atomic import remove_leftovers, replacing, write_npy
 from foldsmith.utils.key_index import KeyTable
+
+logger = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.void]
 
@@ -69,10 +71,9 @@ class RowFiles:
             sound = self._sound(rows)
             if sound.all():
                 return rows
-            print(
+            logger.warning(
                 f"{file}: {np.count_nonzero(~sound)} of {len(rows)} rows are damaged; they are "
-                "left out, and their content is computed anew",
-                file=sys.stderr,
+                "left out, and their content is computed anew"
             )
             kept: Rows = np.array(rows[sound])
             del rows
@@ -145,10 +146,7 @@ class RowFiles:
             if rows.dtype == self._kind and rows.ndim == 1:
                 return rows
         except (ValueError, EOFError):
-            print(
-                f"{file}: is damaged; it is removed, and its content is computed anew",
-                file=sys.stderr,
-            )
+            logger.warning(f"{file}: is damaged; it is removed, and its content is computed anew")
             file.unlink(missing_ok=True)
         return np.zeros(0, self._kind)
 

@@ -1,10 +1,10 @@
 """Decoded photos on disk: decoded once for all folds, experiments and loader workers."""
 
 import inspect
+import logging
 import mmap
 import os
 import shutil
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +29,8 @@ from foldsmith.utils.formatting import counted, size_text
 from foldsmith.utils.hashing import FileHashes, hash_value
 from foldsmith.utils.locking import holder, lock
 from foldsmith.utils.path_list import Paths
+
+logger = logging.getLogger(__name__)
 
 # Another decoder, or another form of these files, begins a store of its own.
 _FORMAT = f"v3-{DECODER}"
@@ -119,7 +121,7 @@ class PhotoStore:
         assert self.folder is not None, "a store that keeps nothing cannot be filled"
         other = holder(self.folder)
         if other is not None:
-            print(f"waiting for process {other['pid']}, which decodes photos", file=sys.stderr)
+            logger.info(f"waiting for process {other['pid']}, which decodes photos")
         with lock(self.folder, _WAIT_S):
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
@@ -189,9 +191,7 @@ class StoreWriter:
                 f"but {size_text(free)} are free; make room, lower the size of LongestMaxSize, or "
                 "set globals/photo_store=false, which decodes a photo every time"
             )
-        print(
-            f"photo store: {counted(len(paths), 'photo')}, about {size_text(estimate)}", flush=True
-        )
+        logger.info(f"photo store: {counted(len(paths), 'photo')}, about {size_text(estimate)}")
 
     def photos(self, paths: Sequence[Path], label: str) -> npt.NDArray[np.uint8]:
         """Decode photos and add them; return the hashes of their files, shape (n, 32).
@@ -386,11 +386,9 @@ def _take_out(pixels: Path, path: Path) -> None:
         return  # another process has found the damage
     except OSError:
         pass
-    print(
+    logger.warning(
         f"{pixels}: is damaged, at the photo {path}; its damaged photos are decoded from their "
-        "files, and the next command rebuilds it (if this happens again, check disk and memory)",
-        file=sys.stderr,
-        flush=True,
+        "files, and the next command rebuilds it (if this happens again, check disk and memory)"
     )
 
 

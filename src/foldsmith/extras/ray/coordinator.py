@@ -5,13 +5,13 @@ events for attached commands, and restarts from the manifests if it dies: its wh
 from the project folder.
 """
 
+import logging
 import os
 import pickle
 import socket
 import sys
 import threading
 import time
-import traceback
 import uuid
 from collections import deque
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ from foldsmith.steps.registry import types_of
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.locking import is_free
 from foldsmith.utils.machine import use_cores
+
+logger = logging.getLogger(__name__)
 
 # How often Ray begins a step again whose process or node has died.
 RETRIES = 3
@@ -181,7 +183,7 @@ class Coordinator:
                 self._n_events += 1
                 if isinstance(event, Said):
                     with self._job.log.open("a", encoding="utf-8") as file:
-                        print(event, file=file)
+                        file.write(f"{event}\n")
 
     def news(self, name: str | None, first: int | None) -> News:
         """Return what has happened.
@@ -285,7 +287,7 @@ class Coordinator:
             return
         self.tell(
             [
-                Said("", f"foldsmith: {outcome}", is_error=True),
+                Said("", str(outcome), logging.ERROR),
                 Ended(step.label, self._course.states[step.label], failed=True),
             ]
         )
@@ -324,7 +326,7 @@ def run_step(
             except (FoldsmithError, OSError, MemoryError) as error:
                 return portable(error)
             except Exception:
-                traceback.print_exc()
+                logger.exception("the step has failed unexpectedly")
                 raise
     finally:
         # All that was told has arrived when this has.

@@ -10,7 +10,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +32,8 @@ from foldsmith.run.node import Node
 from foldsmith.run.plan import Plan
 from foldsmith.run.resources import requests_of
 from foldsmith.run.run_state import Course
+
+logger = logging.getLogger(__name__)
 
 _NAMESPACE = "foldsmith"
 
@@ -69,7 +70,7 @@ def run_on_ray(course: Course, config: Path, asked: tuple[Any, ...], address: st
         else:
             coordinator, news = found
             log = _log_of(project, config)
-            print(f"attached to the run that is going on; its log is {log}", flush=True)
+            logger.info(f"attached to the run that is going on; its log is {log}")
         try:
             end = _watch(coordinator, course, news)
         except Stopped as stopped:
@@ -90,7 +91,7 @@ def stop_on_ray(project: ProjectFolder, config: Path, address: str) -> None:
             raise ConfigError(f"{config}: no run of it is going on at {address}")
         # Ray ends the tasks of an actor that is no more.
         _end_actor(coordinator, name)
-    print("stopped; every finished epoch is kept. The same command without --stop goes on")
+    logger.info("stopped; every finished epoch is kept. The same command without --stop goes on")
 
 
 @contextmanager
@@ -301,7 +302,7 @@ def _watch(coordinator: Any, course: Course, news: News | None) -> End:
                 news = _news(coordinator, name, first)
             if news.picture is not None:
                 if name is not None:
-                    print("the run's coordinator has died and was begun again", file=sys.stderr)
+                    logger.warning("the run's coordinator has died and was begun again")
                 course.states.update(news.picture.states)
                 course.speeds.epoch_s.update(news.picture.speeds.epoch_s)
                 for label, seconds in news.picture.running.items():

@@ -3,6 +3,7 @@
 import asyncio
 import html
 import io
+import logging
 import signal
 import socket
 import warnings
@@ -32,6 +33,8 @@ from foldsmith.predictor.predict import load
 if TYPE_CHECKING:
     from foldsmith.config import Criterion
     from foldsmith.predictor.predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 # The columns of a prediction that are the probabilities of classes begin so.
 _PROBABILITY = "probability_"
@@ -150,7 +153,7 @@ def serve(
         url = f"http://{address}:{listener.getsockname()[1]}"
         of = ", ".join(predictor.members)
         of = f"{predictor.blend} of {of}" if predictor.blend else of
-        print(f"{name} ({of}) answers at {url} ({url}/docs says how); Ctrl-C ends it", flush=True)
+        logger.info(f"{name} ({of}) answers at {url} ({url}/docs says how); Ctrl-C ends it")
         with _signals_that_only_end():
             uvicorn.Server(config).run([listener])
 

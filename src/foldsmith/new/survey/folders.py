@@ -1,5 +1,6 @@
 """Photos that lie in one folder per class."""
 
+import logging
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -10,6 +11,8 @@ from foldsmith.errors import DataError
 from foldsmith.new.survey.photos import PhotoFolder
 from foldsmith.project.image_files import LeftOut, is_hidden, walk_images
 from foldsmith.utils.formatting import brief
+
+logger = logging.getLogger(__name__)
 
 # Folders that are parts of a data set, not classes of it.
 _TEST_PARTS = {"test", "testing", "tests", "test_images", "unlabelled", "unlabeled"}
@@ -97,7 +100,7 @@ def _refuse_folders_without_photos(folder: Path, where: str, classes: list[str])
                 f"{where}: folder {path.name} holds no photos but {left_out}; convert them to "
                 "PNG or JPEG, or move the folder elsewhere"
             )
-        print(f"note: folder {brief(path.name)} is empty and no class")
+        logger.info(f"note: folder {brief(path.name)} is empty and no class")
 
 
 def _refuse_two_levels(where: str, inner: dict[str, set[str]]) -> None:

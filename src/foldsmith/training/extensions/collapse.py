@@ -1,13 +1,15 @@
 """Watching a self-supervised training for collapse."""
 
+import logging
 import math
-import sys
 from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, TrainingError
+
+logger = logging.getLogger(__name__)
 
 
 class CollapseWatch(extension.Extension):
@@ -59,7 +61,7 @@ class CollapseWatch(extension.Extension):
         if self.stop:
             raise TrainingError(text)
         if self._low == self.epochs and process_group.is_main():
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+            logger.warning(text)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of collapsed epochs on end."""
@@ -115,7 +117,7 @@ class RankWatch(extension.Extension):
         if self.stop:
             raise TrainingError(text)
         if not before and process_group.is_main():
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+            logger.warning(text)
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether the last probe found a collapse."""

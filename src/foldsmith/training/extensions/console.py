@@ -1,21 +1,17 @@
 """What a training shows: a progress bar on a terminal, and a table row per epoch."""
 
-import sys
+import logging
 from typing import Any
 
 from pytorch_pfn_extras.training import extension
 
 from foldsmith.utils.progress_bars import Bar, progress_bar
 
-# The time left is this training's, as distinct from that of a run of several steps.
-_BAR = (
-    "{desc} |{bar:10}| {n_fmt}/{total_fmt} batches, {remaining} left in this step, "
-    "{rate_fmt}{postfix}"
-)
+logger = logging.getLogger(__name__)
 
 
 class ConsoleReport(extension.Extension):
-    """Prints a table row per epoch and, where someone watches, a progress bar.
+    """Logs a table row per epoch and, where someone watches, a progress bar.
 
     The rows are plain text without escape sequences.
 
@@ -38,19 +34,20 @@ class ConsoleReport(extension.Extension):
         self._bar: Bar | None = None
 
     def initialize(self, manager: extension.ExtensionsManagerProtocol) -> None:
-        """Print the head of the table."""
+        """Log the head of the table."""
         head = f"{'epoch':>9}" + "".join(f"{_short(key):>12}" for key in self.keys)
-        print(head, flush=True)
+        logger.info(head)
 
     def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
-        """Advance the bar; at the end of an epoch print a row."""
+        """Advance the bar; at the end of an epoch log a row."""
         if self._bar is None:
             self._bar = progress_bar(
                 label=self.label,
                 total=self.max_epoch * self.iters_per_epoch,
                 initial=manager.iteration - 1,
                 unit="batch",
-                bar_format=_BAR,
+                # As distinct from the time of a run of several steps.
+                where="in this step",
             )
         self._bar.update(1)
         if manager.iteration % self.iters_per_epoch:
@@ -58,11 +55,10 @@ class ConsoleReport(extension.Extension):
         entry = manager.get_extension("LogReport").log[-1]
         row = f"{manager.epoch:>5}/{self.max_epoch:<3}"
         row += "".join(f"{_number(entry.get(key)):>12}" for key in self.keys)
-        self._bar.write(row, file=sys.stdout)
+        logger.info(row)
         if {"images_per_s", "data_wait"} <= entry.keys():
             speed = f"{entry['images_per_s']:.0f} images/s, {entry['data_wait']:.0%} waiting"
-            self._bar.set_postfix_str(speed, refresh=False)
-        sys.stdout.flush()
+            self._bar.note = speed
 
     def finalize(self, manager: extension.ExtensionsManagerProtocol) -> None:
         """Take the bar away."""

@@ -5,7 +5,7 @@ on.
 """
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from foldsmith.errors import one_line
 from foldsmith.training.files import LOGGED_RUNS
 from foldsmith.utils.atomic import write_json
 from foldsmith.utils.interrupts import uninterrupted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,9 @@ class EpochLogger(extension.Extension):
                 action()
         except Exception as error:  # whatever a library or its server may do
             self._logger = None
-            print(
-                f"warning: {self.name}: {self._run.name} is logged no further "
-                f"({one_line(error)[:300] or type(error).__name__}); the training goes on",
-                file=sys.stderr,
-                flush=True,
+            logger.warning(
+                f"{self.name}: {self._run.name} is logged no further "
+                f"({one_line(error)[:300] or type(error).__name__}); the training goes on"
             )
 
 
