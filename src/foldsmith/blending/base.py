@@ -1,4 +1,4 @@
-"""What a blend is: fitted on out-of-fold predictions, applied to others."""
+"""The interface of blends: fitted on out-of-fold predictions, applied to other rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rows:
-    """What the members say of some photos.
+    """Predictions of the members for some photos.
 
     Attributes:
         predictions: Point predictions, shape (n_members, n), or, where the metric needs them,
@@ -42,7 +42,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a blend is to be good at.
+    """Objective of a blend: metric, range of the target, classes.
 
     Attributes:
         metric: The metric.
@@ -75,7 +75,7 @@ class Goal:
         """Return the target that a blend counts from, and the difference that it counts as 1.
 
         Args:
-            targets: Those that it learns from, shape (n,).
+            targets: Targets of the rows to fit, shape (n,).
 
         Returns:
             Their mean and standard deviation, which is 0 if all are equal; 0 and 1 for
@@ -159,7 +159,7 @@ class Goal:
 
 
 class FittedBlend(Protocol):
-    """A blend that knows how."""
+    """A blend after fitting."""
 
     @property
     def with_facts(self) -> bool:
@@ -186,7 +186,7 @@ class FittedBlend(Protocol):
         """Return the blended predictions, shape (n,) or (n, n_classes)."""
 
     def arrays(self) -> Arrays:
-        """Return all that it knows, for :func:`~foldsmith.blending.methods.restore_blend`."""
+        """Return its fitted arrays, for :func:`~foldsmith.blending.methods.restore_blend`."""
 
 
 class Blend(Protocol):
@@ -250,7 +250,7 @@ class WeightedBlend:
 
     Attributes:
         name: Its name.
-        goal: What it is to be good at.
+        goal: Objective of the blend.
         choose: From (predictions, targets) to weights, shape (n_members,).
         fixed: The weights do not depend on the targets, and sum to 1.
     """
@@ -279,9 +279,9 @@ class ScreenedBlend:
     held-out fold plays no part in it. If all members are worse than the constant, all are kept.
 
     Attributes:
-        blend: The blend of those that are left.
-        goal: What it is to be good at.
-        members: Positions of the members that it is made of; None for all.
+        blend: The blend of the remaining members.
+        goal: Objective of the blend.
+        members: Positions of its members; None for all.
     """
 
     blend: Blend
@@ -290,7 +290,7 @@ class ScreenedBlend:
 
     @property
     def name(self) -> str:
-        """That of the blend."""
+        """Name of the blend."""
         return self.blend.name
 
     def fit(self, rows: Rows, targets: Array) -> FittedBlend:
@@ -336,7 +336,7 @@ class FittedOnSome:
         return self.blend.only(used[self.members])
 
     def predict(self, rows: Rows) -> Array:
-        """Return what the blend makes of its members' predictions."""
+        """Return the blend of its members' predictions."""
         return self.blend.predict(rows.of_members(self.members))
 
     def arrays(self) -> Arrays:

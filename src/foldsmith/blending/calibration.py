@@ -1,4 +1,4 @@
-"""What follows a blend: a rising function of its predictions, or boundaries between classes."""
+"""Calibration of a blend: a rising function of its predictions, or thresholds between classes."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CalibratedBlend:
-    """A blend and what follows it; both learn from the same rows.
+    """A blend and its calibration; both are fitted on the same rows.
 
     That suits a blend of few weights, whose predictions of those rows are hardly better than
     those of others.
@@ -24,7 +24,7 @@ class CalibratedBlend:
     Attributes:
         blend: The blend.
         how: ``isotonic`` (isotonic regression, Barlow et al., 1972) or ``thresholds``.
-        goal: What it is to be good at.
+        goal: Objective of the blend.
     """
 
     blend: Blend
@@ -42,7 +42,7 @@ class CalibratedBlend:
         return f"{self.blend.name}+{self.how}"
 
     def fit(self, rows: Rows, targets: Array) -> "FittedThresholds | FittedCurve":
-        """Fit the blend, then what follows it."""
+        """Fit the blend, then its calibration."""
         fitted = self.blend.fit(rows, targets)
         blended = fitted.predict(rows)
         if self.how == "thresholds":
@@ -65,7 +65,7 @@ class FittedThresholds:
     Attributes:
         blend: The blend.
         thresholds: Shape (n_classes - 1,).
-        goal: What it was made for.
+        goal: Objective of the blend.
     """
 
     blend: FittedBlend
@@ -105,7 +105,7 @@ class FittedCurve:
     Attributes:
         blend: The blend.
         before: Predictions at the points, ascending, shape (n_points,).
-        after: What they become, shape (n_points,); beyond the ends nothing changes any more.
+        after: Calibrated values at the points, shape (n_points,); constant beyond the ends.
     """
 
     blend: FittedBlend

@@ -24,8 +24,9 @@ class Candidate:
     Attributes:
         name: As it is shown.
         blend: Fitted on all rows, for the submission.
-        honest: What is cross-fitted for its score: the same, or a cheaper one. None: nothing.
-        complexity: Of candidates that are alike the one with the lowest is submitted: see
+        honest: Blend that is cross-fitted for the score: the same, or a cheaper one. None: no
+            score.
+        complexity: Among candidates within noise, the lowest complexity is submitted: see
             :data:`~foldsmith.blending.methods.COMPLEXITY`.
     """
 
@@ -37,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Honest:
-    """A score on rows that were not learned from, beside that of a baseline on the same rows.
+    """A score on rows that were not used for fitting, and the score of a baseline on them.
 
     Attributes:
         score: Metric of the pooled predictions.
@@ -60,7 +61,7 @@ class Honest:
 
 @dataclass(frozen=True)
 class Compared:
-    """What was found of one way to blend.
+    """Results of one way to blend.
 
     Attributes:
         name: As it is shown.
@@ -144,7 +145,7 @@ def compare(
     Args:
         candidates: The ways.
         baseline: Name of the plain mean among them.
-        goal: What they are to be good at.
+        goal: Objective of the blends.
         rows: All labelled rows.
         targets: Shape (n,).
         folds: Fold of each row, shape (n,).
@@ -171,7 +172,7 @@ def compare(
 
 
 def recommend(compared: Sequence[Compared], baseline: str, metric: Metric) -> tuple[str, str]:
-    """Return the name of the blend to submit, and a sentence that says why.
+    """Return the name of the blend to submit, and a sentence with the reason.
 
     It is the simplest one that no other is better than by more than noise, so that it is itself
     within noise of the best. Noise is one standard error of the difference: the middle 68 % of
@@ -180,9 +181,9 @@ def recommend(compared: Sequence[Compared], baseline: str, metric: Metric) -> tu
     on simulated members (``tests/blending/test_regret.py``) those of 95 % cost twice as much.
 
     Args:
-        compared: What was found; the baseline among them.
+        compared: Results of all blends, including the baseline.
         baseline: Name of the plain mean.
-        metric: What they were scored by.
+        metric: Metric of the scores.
     """
     judged = {c.name: c for c in compared if c.honest is not None}
     if len(judged) < 2:

@@ -12,7 +12,7 @@ def cross_fitted(blend: Blend, rows: Rows, targets: Array, folds: npt.NDArray[np
     """Predict each fold by a blend that was fitted on the other folds.
 
     The members' predictions are out of fold already; this keeps the weights out of fold too.
-    (What is left: the members of the other folds have learned from the held-out one. That
+    (One dependency remains: the members of the other folds were trained on the held-out one. It
     favours no way to blend over another.)
 
     Args:

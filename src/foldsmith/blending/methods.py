@@ -49,7 +49,7 @@ COMPLEXITY: dict[BlendMethod, int] = {
 }
 COMPLEXITY_OF_CONSTANT = -1
 COMPLEXITY_OF_TASK_AVERAGE = 1
-# Added to that of the blend that is calibrated.
+# Added to the complexity of the calibrated blend.
 COMPLEXITY_OF_CALIBRATION = 10
 
 # A cross-fitted search is repeated for every fold: each takes one in so many of the trials.
@@ -59,7 +59,7 @@ _CROSS_FITTED_SHARE = 10
 def average_blend(name: str, goal: Goal, members: Iterable[int] | None = None) -> Blend:
     """Return the plain average of the members at some positions; None for all.
 
-    Those that are worse than the constant are left out.
+    Members that are worse than the constant are left out.
     """
 
     def choose(predictions: Array, targets: Array) -> Array:
@@ -78,7 +78,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
 
     Args:
         method: Its name.
-        goal: What it is to be good at.
+        goal: Objective of the blend.
         settings: Trials and step of Optuna.
         seed: Seed of Optuna and of the trees.
     """
@@ -125,8 +125,8 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
     """Return the fitted blend that gave these arrays, whatever it is.
 
     Args:
-        arrays: What its ``arrays`` returned.
-        goal: What it was made for.
+        arrays: Result of its ``arrays``.
+        goal: Objective of the blend.
     """
     if "constant" in arrays:
         return FittedConstant(arrays["constant"])

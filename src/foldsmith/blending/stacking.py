@@ -30,14 +30,14 @@ _TREES: dict[str, Any] = {
 class StackedTrees:
     """Boosted trees over predictions and facts (Wolpert, "Stacked Generalization", 1992).
 
-    Of values the trees predict what the plain average leaves over; of classes, the
-    probabilities. They can use what no weights can: that a member is better for some photos.
+    For values, the trees predict the residuals of the plain average; for classes, they predict
+    probabilities. Unlike weights, they can learn that a member is better for some photos.
     On test photos the members' predictions are averages over folds, a little calmer than the
     out-of-fold ones that the trees have learned from.
 
     Attributes:
         name: Its name.
-        goal: What it is to be good at.
+        goal: Objective of the blend.
         seed: Seed of the trees.
     """
 
@@ -71,11 +71,11 @@ class FittedStack:
 
     Attributes:
         forest: The trees, step after step.
-        baseline: What the trees add to, shape (1,), or (n,) for n > 2 classes, of which each
-            step has a tree.
-        classes: Numbers of the classes that the rows had, ascending; of values shape (0,).
-        goal: What it was made for.
-        origin: Target that the trees count from.
+        baseline: Start value of the trees' sum, shape (1,), or (n,) for n > 2 classes with one
+            tree per class and step.
+        classes: Numbers of the classes in the rows, ascending; shape (0,) for values.
+        goal: Objective of the blend.
+        origin: Target at which the trees' sum is 0.
         unit: Difference of targets that they count as 1.
     """
 
@@ -122,7 +122,7 @@ class FittedStack:
         return probabilities
 
     def arrays(self) -> Arrays:
-        """Return the trees and what they add to."""
+        """Return the trees and their baseline."""
         others = {"baseline": self.baseline, "classes": self.classes}
         scale = {"origin": np.array(self.origin), "unit": np.array(self.unit)}
         return prefixed("forest", self.forest.arrays()) | others | scale

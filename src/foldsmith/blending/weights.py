@@ -142,8 +142,8 @@ def nnls_weights(predictions: Array, targets: Array) -> Array:
 def ridge_weights(predictions: Array, targets: Array) -> Array:
     """Return weights of any sign that sum to 1, shrunk towards the plain average.
 
-    Ridge regression (Hoerl and Kennard, 1970) of what the plain average leaves over, on how the
-    members differ from it; the penalty is that of the lowest leave-one-out error.
+    Ridge regression (Hoerl and Kennard, 1970) of the plain average's residuals on the members'
+    differences from it; the penalty has the lowest leave-one-out error.
 
     Args:
         predictions: Out-of-fold predictions, shape (n_members, n).

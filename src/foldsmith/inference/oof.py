@@ -16,14 +16,14 @@ from foldsmith.targets.task import Task
 
 @dataclass(frozen=True)
 class FoldLogits:
-    """What one fold's model says of the photos it did not see.
+    """Logits of one fold's model for the photos of its fold.
 
     Attributes:
         fold: The fold.
         epoch: Epoch of its snapshot; None where nothing is trained by epochs.
         rows: Rows of the train table, shape (n,).
         logits: Shape (n, n_outputs).
-        task: How they become predictions; what the target was learned in units of is the fold's.
+        task: The task, with the target scale of the fold.
     """
 
     fold: int
@@ -74,7 +74,7 @@ def in_table_order(
 
 
 def oof_predictions(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.float64]:
-    """Return what the folds' models predict, in the order of the train table, shape (n_train,)."""
+    """Return the out-of-fold predictions, in the order of the train table, shape (n_train,)."""
     predictions = np.empty(n_train, np.float64)
     for part in parts:
         predictions[part.rows] = part.task.predict(part.logits)
@@ -91,9 +91,9 @@ def score_table(
 
     Args:
         parts: Every fold once.
-        labels: What the task learns of the train table, shape (n_train,).
+        labels: Labels of the task for the train table, shape (n_train,).
         loss: Loss of (logits, encoded targets).
-        metric: What the predictions are judged by.
+        metric: Metric of the predictions.
 
     Returns:
         Columns fold, epoch, loss, metric; the last row's fold is ``oof``, its epoch empty.

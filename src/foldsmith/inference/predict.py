@@ -22,7 +22,7 @@ FLIPS: dict[TestTimeAugmentation, tuple[tuple[int, ...], ...]] = {
     "flips": ((3,), (2,), (2, 3)),
 }
 
-# Share of a device's free memory for weights; the rest is for what a batch takes.
+# Fraction of a device's free memory for weights; the rest is for batches.
 _WEIGHTS_SHARE = 0.5
 
 

@@ -23,11 +23,11 @@ def grad_cam(model: ImageModel, images: torch.Tensor, score: Explained) -> Array
 
     Of convolutional backbones, Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from
     Deep Networks via Gradient-based Localization", 2017): each channel of the last feature map is
-    weighted by the mean gradient of the score on it, and these are summed. Where that map has
-    fewer than :data:`COARSE` cells a side, as of small photos, it is that of the stage before.
+    weighted by the mean gradient of the score on it, and these are summed. If this map has fewer
+    than :data:`COARSE` cells a side, as for small photos, the map of the previous stage is used.
 
-    Of vision transformers, whose last tokens reach the head through the class token or a mean
-    alone, what the last block attends to: its normalised tokens without those that are no patch,
+    For vision transformers, whose last tokens reach the head only through the class token or a
+    mean, the map uses the last block's normalised tokens of patches,
     laid out as the grid of patches. Here each value is weighted by its own gradient (as in
     Draelos and Carin, "HiResCAM", 2020; for a pooled feature map that is the same): the mean over
     the patches says next to nothing after attention. The size counts, not the sign, which the
@@ -108,7 +108,7 @@ def _scaled(maps: torch.Tensor) -> Array:
 def _last_norm(backbone: Any) -> nn.Module | None:
     """Return what normalises the tokens before the last block's attention, if there is such."""
     blocks = getattr(backbone, "blocks", None)
-    # Hiera keeps its tokens in another order than that of the grid.
+    # Hiera orders its tokens differently from the grid.
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or hasattr(backbone, "reroll"):
         return None
     norm = getattr(blocks[-1], "norm1", None)
@@ -118,7 +118,7 @@ def _last_norm(backbone: Any) -> nn.Module | None:
 def _through_module(
     model: ImageModel, norm: nn.Module, images: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a module gives of images, and the outputs that the model makes of it.
+    """Return a module's output for images, and the outputs of the model.
 
     Returns:
         A leaf of the graph, of the shape that the module gives; outputs, shape (n, n_outputs).

@@ -1,4 +1,4 @@
-"""BYOL: predicting what a momentum encoder says of another view."""
+"""BYOL: predicting a momentum encoder's output for another view."""
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ class BYOL(nn.Module):
         backbone: Module from photos to features.
         projection_hidden: Hidden width of the projection and of the prediction MLP.
         projection_dim: Width of their outputs.
-        momentum: Of the target at the start; it rises to 1 along a cosine. The paper has
+        momentum: Momentum of the target at the start; it rises to 1 along a cosine. The paper has
             0.996 for 1000 epochs of ImageNet and 0.99 for 300 (its ablations).
 
     Attributes:

@@ -56,8 +56,8 @@ class _Head(nn.Module):
 class DINO(nn.Module):
     """DINO (Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2021).
 
-    A student predicts, from every crop, what a momentum teacher says of the other global
-    crops; the teacher's outputs are centred and sharpened, which keeps them from collapsing.
+    From every crop, a student predicts a momentum teacher's outputs for the other global crops;
+    the teacher's outputs are centred and sharpened, which keeps them from collapsing.
     The backbone that is kept is the teacher's: it is ahead of the student throughout the
     training (the paper's figure 6), and the one that the authors evaluate.
 
@@ -71,16 +71,16 @@ class DINO(nn.Module):
         n_prototypes: Number of outputs: 65,536 for the 1.3 million photos of ImageNet in the
             paper; with more prototypes than photos most would never be used.
         batch_norm: BatchNorm in the head; off in the paper, for any backbone.
-        student_temperature: Of the student's softmax.
-        teacher_temperature: Of the teacher's softmax after its warm-up. The paper: above 0.07
-            is unstable.
-        warmup_temperature: Of the teacher's softmax at the start.
+        student_temperature: Temperature of the student's softmax.
+        teacher_temperature: Temperature of the teacher's softmax after its warm-up. The paper:
+            above 0.07 is unstable.
+        warmup_temperature: Temperature of the teacher's softmax at the start.
         warmup_share: Share of the training in which it rises, 0..1 (30 of 300 epochs in the
             paper).
         freeze_share: Share of the training in which the prototypes stay as they are, 0..1 (one
             epoch in the paper, which is more steps on ImageNet).
-        center_momentum: Of the running mean of the teacher's outputs.
-        momentum: Of the teacher at the start; it rises to 1 along a cosine.
+        center_momentum: Momentum of the running mean of the teacher's outputs.
+        momentum: Momentum of the teacher at the start; it rises to 1 along a cosine.
 
     Attributes:
         backbone: The teacher's.

@@ -20,8 +20,8 @@ class MoCoV3(nn.Module):
         projection_dim: Width of their outputs.
         projection_layers: Layers of the projection MLP: 2 for CNNs, 3 for transformers in the
             authors' code.
-        temperature: Of the similarities; 0.2 is the paper's for transformers.
-        momentum: Of the key encoder at the start; it rises to 1 along a cosine.
+        temperature: Temperature of the similarities; 0.2 is the paper's for transformers.
+        momentum: Momentum of the key encoder at the start; it rises to 1 along a cosine.
 
     Attributes:
         dim: Width of the projection's output.

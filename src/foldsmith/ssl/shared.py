@@ -1,4 +1,4 @@
-"""What the self-supervised methods share: their views, their precision, their spread."""
+"""Functions shared by the self-supervised methods: views, precision, spread of features."""
 
 from contextlib import AbstractContextManager
 

@@ -14,8 +14,8 @@ class SimCLR(nn.Module):
         backbone: Module from photos to features.
         projection_hidden: Hidden width of the projection MLP.
         projection_dim: Width of its output.
-        temperature: Of the similarities. The paper has 0.1 for ImageNet and 0.5 for CIFAR-10;
-            small batches and data sets want more than ImageNet does.
+        temperature: Temperature of the similarities. The paper has 0.1 for ImageNet and 0.5 for
+            CIFAR-10; small batches and data sets need more than ImageNet.
 
     Attributes:
         dim: Width of the projection's output.

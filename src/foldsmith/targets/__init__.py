@@ -1,1 +1,1 @@
-"""What is predicted: targets, losses, predictions from logits, metrics."""
+"""Targets, losses, predictions from logits, and metrics."""

@@ -21,8 +21,8 @@ class AuxiliaryTargets:
     Attributes:
         kind: ``regression`` or ``multi-label``.
         values: float32, shape (n, width), a row per row of the train table: standardised
-            numbers, or 0 and 1 per label; NaN where nothing is known.
-        labels: What the columns stand for.
+            numbers, or 0 and 1 per label; NaN for unknown values.
+        labels: Names of the columns.
     """
 
     kind: AuxiliaryKind

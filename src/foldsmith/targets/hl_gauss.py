@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from foldsmith.config.settings import Globals
 
-# Standard deviations of the Gaussian that the bins reach beyond the range of the labels: what is
-# cut off there moves an expectation by less than a thousandth of the deviation.
+# Standard deviations by which the bins extend beyond the range of the labels: truncation there
+# changes an expectation by less than a thousandth of the deviation.
 _MARGIN = 3.5
 
 
@@ -178,13 +178,13 @@ class HLGauss(Task):
         """Check that labels are within their range.
 
         Raises:
-            DataError: One is not, or is no number.
+            DataError: A value is not in the range, or not a number.
         """
         low, high = self.label_range
         outside = ~((labels >= low) & (labels <= high))
         if outside.any():
             raise DataError(
-                f"column {self.column}: {outside.sum()} values are no number or outside "
+                f"column {self.column}: {outside.sum()} values are not numbers or outside "
                 f"{number_text(low)}..{number_text(high)}, the first in row "
                 f"{int(outside.argmax()) + 1}; see project.yml"
             )

@@ -414,7 +414,7 @@ def project_metric(project: "ProjectFolder") -> Metric:
 
 
 def component(metric: Metric) -> Callable[..., Metric]:
-    """Return what makes a metric for an experiment, described as its function is.
+    """Return a function that makes a metric for an experiment, with the docstring of its function.
 
     A metric of classes needs the project, as in ``{type: QWK, project: "@/project"}``.
     """

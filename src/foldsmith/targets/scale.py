@@ -42,7 +42,7 @@ _LAST_RANK = 0.5 / (_KNOTS - 1)
 _SKEWED = 10.0
 _FEW_VALUES = 20
 
-# exp of more than this is no number.
+# exp of a larger number overflows.
 _LARGEST_EXPONENT = 700.0
 
 
@@ -211,7 +211,7 @@ def form_of(setting: str, targets: Array) -> tuple[Form | None, str]:
 
 
 def lines_of_fold(fold: int, scale: TargetScale | None, labels: Array) -> list[str]:
-    """Return what there is to say of the training labels of a fold, shape (n,), for people."""
+    """Return remarks about the training labels of a fold, shape (n,), for people."""
     if labels.min() == labels.max():
         value = number_text(labels[0])
         return [f"fold {fold}: all {len(labels)} training targets are {value}: nothing to learn"]

@@ -1,4 +1,4 @@
-"""Scoring what a task makes of logits."""
+"""Score the predictions that a task makes from logits."""
 
 from collections.abc import Sequence
 
@@ -59,7 +59,7 @@ def mean_prediction(
 
 
 def check_metric(task: Task, metric: Metric) -> None:
-    """Make sure that a task gives what a metric judges.
+    """Check that a task gives the predictions that a metric needs.
 
     Raises:
         ConfigError: The metric needs class probabilities and the task has none.
@@ -77,13 +77,13 @@ def score_logits(
     logits: npt.NDArray[np.float32],
     labels: npt.NDArray[np.float64],
 ) -> float:
-    """Return the metric of what a task makes of logits.
+    """Return the metric of a task's predictions from logits.
 
     Args:
         task: How logits become predictions or probabilities, and labels targets.
         metric: The metric.
         logits: Shape (n, n_outputs).
-        labels: What the task learns, shape (n,).
+        labels: Labels of the task, shape (n,).
 
     Raises:
         ConfigError: As :func:`check_metric`.
@@ -105,7 +105,7 @@ def score_predictions(
         metric: The metric.
         predictions: What became of the logits, shape (n,).
         logits: Shape (n, n_outputs).
-        labels: What the task learns, shape (n,).
+        labels: Labels of the task, shape (n,).
 
     Raises:
         ConfigError: As :func:`check_metric`.
