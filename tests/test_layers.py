@@ -1,4 +1,4 @@
-"""The order of the packages: imports go down, there are no circles, and the core needs no extras.
+"""Structure of the package: imports go down without circles, and a name has one class.
 
 All import statements count, also those inside functions, which only postpone a dependency. Imports
 for type checkers count too: a module that needs the type depends on its owner.
@@ -147,6 +147,15 @@ def test_the_root_package_is_for_people(imports):
     top = {module.partition(".")[0] for module in imports} | {"__version__"}
     for name, path in modules(ROOT).items():
         assert root_names(path) <= top, name
+
+
+def test_no_two_public_classes_share_a_name():
+    owners: dict[str, list[str]] = {}
+    for module, path in modules(ROOT).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                owners.setdefault(node.name, []).append(module)
+    assert {name: found for name, found in owners.items() if len(found) > 1} == {}
 
 
 @pytest.mark.parametrize(

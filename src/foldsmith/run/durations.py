@@ -46,7 +46,7 @@ _TIMED_PHOTOS = {"cpu": 8, "cuda": 64, "mps": 64}
 
 
 @dataclass(frozen=True)
-class Duration:
+class StepDuration:
     """The estimated time of a step.
 
     Attributes:
@@ -158,7 +158,7 @@ class Durations:
         labels = {step.label for step in plan.steps}
         self._read([*plan.steps, *(step for step in others.steps if step.label not in labels)])
 
-    def of(self, step: Step, state: StepState, request: Request) -> Duration:
+    def of(self, step: Step, state: StepState, request: Request) -> StepDuration:
         """Return how long a step takes.
 
         Args:
@@ -185,9 +185,9 @@ class Durations:
             serial *= max(1.0, base.cores / self.node.cpus)
             source += f" x{slower:.3g}" if slower > 1 else ""
         if not step.epochs:
-            return Duration(seconds, serial, None, source)
+            return StepDuration(seconds, serial, None, source)
         left = state.epochs_left
-        return Duration(seconds * left, serial * left, seconds, source)
+        return StepDuration(seconds * left, serial * left, seconds, source)
 
     def _base(self, step: Step, on_gpu: bool) -> _Base:
         if step.epochs and step.name in self.given:

@@ -10,7 +10,7 @@ from foldsmith.extras.estimate.disk import Disk, disk_of
 from foldsmith.extras.estimate.result import Estimate
 from foldsmith.extras.estimate.simulate import Job, simulate
 from foldsmith.project import ProjectFolder
-from foldsmith.run.durations import Duration, Durations
+from foldsmith.run.durations import Durations, StepDuration
 from foldsmith.run.node import Node, this_node
 from foldsmith.run.plan import Plan, plan_of, plan_of_all
 from foldsmith.run.resources import requests_of
@@ -76,7 +76,7 @@ def estimate(
         else states_of(plan, FileHashes(project.hash_store))
     )
     durations = Durations(plan, others, node, speedup, epoch_s, measure)
-    found: dict[str, Duration] = {}
+    found: dict[str, StepDuration] = {}
     jobs = []
     to_do = [step for step in plan.steps if states[step.label].status != "done"]
     requests = requests_of(to_do, project, [node])
@@ -117,7 +117,7 @@ def _node(gpus: int | None, cpus: float | None, memory_gib: float | None) -> tup
     return Node(assumed, gpus, memory_gib), [note]
 
 
-def _notes(plan: Plan, durations: Mapping[str, Duration], disk: Disk) -> list[str]:
+def _notes(plan: Plan, durations: Mapping[str, StepDuration], disk: Disk) -> list[str]:
     notes = []
     names = {step.label: step.name for step in plan.steps}
     # With a speedup the source goes on behind the device.

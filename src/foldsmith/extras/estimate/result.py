@@ -15,7 +15,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.extras.estimate.disk import Disk
 from foldsmith.extras.estimate.gantt import gantt_figure, gantt_text
 from foldsmith.extras.estimate.simulate import Job, Schedule, critical_path
-from foldsmith.run.durations import Duration
+from foldsmith.run.durations import StepDuration
 from foldsmith.run.plan import Plan, Step
 from foldsmith.run.table import Row, duration
 from foldsmith.utils.atomic import remove_leftovers_of, replacing
@@ -43,7 +43,7 @@ class Estimate:
     """
 
     plan: Plan
-    durations: Mapping[str, Duration]
+    durations: Mapping[str, StepDuration]
     schedule: Schedule
     disk: Disk
     notes: tuple[str, ...]

@@ -51,7 +51,7 @@ _LINGER_S = 3.0
 
 
 @dataclass(frozen=True)
-class Job:
+class RunSpec:
     """The work of a coordinator; a few kilobytes.
 
     The steps are those at the start of the run: later edits of files matter to the next run, as
@@ -84,7 +84,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class End:
+class RunEnd:
     """How a run has ended.
 
     Attributes:
@@ -97,11 +97,11 @@ class End:
 
 
 @dataclass(frozen=True)
-class Picture:
+class RunProgress:
     """A run as it is, for who begins to watch.
 
     Attributes:
-        asked: As :class:`Job`.
+        asked: As :class:`RunSpec`.
         chosen: The steps to run.
         states: Label -> state of each.
         speeds: Measured speeds.
@@ -116,32 +116,32 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class News:
+class Update:
     """Events since the last request.
 
     Attributes:
         name: Name of the coordinator, another one when it was begun again.
         until: Number of events so far.
-        picture: State of the run, for a command that attaches.
+        progress: State of the run, for a command that attaches.
         events: Events since the last request.
         end: How the run has ended, if it has.
     """
 
     name: str
     until: int
-    picture: Picture | None
+    progress: RunProgress | None
     events: list[Event]
-    end: End | None
+    end: RunEnd | None
 
 
 class Coordinator:
     """Submits each step when its dependencies are done; the engine makes it an actor.
 
     Args:
-        job: A pickled :class:`Job`: reading it imports the project's own Python.
+        spec: A pickled :class:`RunSpec`: reading it imports the project's own Python.
     """
 
-    def __init__(self, job: bytes) -> None:
+    def __init__(self, spec: bytes) -> None:
         self._name = uuid.uuid4().hex
         self._events: deque[Event] = deque(maxlen=_KEPT)
         self._n_events = 0
@@ -149,14 +149,14 @@ class Coordinator:
         self._attempts: dict[str, int] = {}
         self._began: dict[str, float] = {}
         self._broken: Exception | None = None
-        self._end: End | None = None
+        self._end: RunEnd | None = None
         self._last_asked = time.monotonic()
         self._me = ray.get_runtime_context().current_actor
         try:
-            self._job: Job = pickle.loads(job)
-            self._course: Course = self._job.course()
+            self._spec: RunSpec = pickle.loads(spec)
+            self._course: Course = self._spec.course()
         except Exception as error:  # an actor that cannot be made would say it in Ray's words
-            self._end = End({}, portable(error))
+            self._end = RunEnd({}, portable(error))
             return
         # A thread, not a method: it starts again whenever the actor is restarted.
         threading.Thread(target=self._run, daemon=True).start()
@@ -182,10 +182,10 @@ class Coordinator:
                 self._events.append(event)
                 self._n_events += 1
                 if isinstance(event, Said):
-                    with self._job.log.open("a", encoding="utf-8") as file:
+                    with self._spec.log.open("a", encoding="utf-8") as file:
                         file.write(f"{event}\n")
 
-    def news(self, name: str | None, first: int | None) -> News:
+    def updates(self, name: str | None, first: int | None) -> Update:
         """Return what has happened.
 
         Args:
@@ -200,17 +200,17 @@ class Coordinator:
                 first = 0
             gone = until - len(self._events)
             events = list(self._events)[max(0, (until if first is None else first) - gone) :]
-        picture = None if name == self._name else self._picture()
-        return News(self._name, until, picture, events, end)
+        progress = None if name == self._name else self._progress()
+        return Update(self._name, until, progress, events, end)
 
-    def _picture(self) -> Picture | None:
+    def _progress(self) -> RunProgress | None:
         if self._end is not None:
             return None
         course, now = self._course, time.monotonic()
         running = {label: now - began for label, began in dict(self._began).items()}
         speeds = Speeds(dict(course.speeds.epoch_s), dict(course.speeds.step_s))
         steps = course.chosen.steps
-        return Picture(self._job.asked, steps, dict(course.states), speeds, running)
+        return RunProgress(self._spec.asked, steps, dict(course.states), speeds, running)
 
     def _step(self, label: str) -> Step:
         return next(step for step in self._course.chosen.steps if step.label == label)
@@ -220,7 +220,7 @@ class Coordinator:
             self._steps()
         except Exception as error:
             self._broken = portable(error)
-        self._end = End(self._course.failed, self._broken)
+        self._end = RunEnd(self._course.failed, self._broken)
         # Attached commands receive the end; then this process is not needed any more.
         while time.monotonic() - self._last_asked < _LINGER_S:
             time.sleep(_LINGER_S / 10)
@@ -249,14 +249,14 @@ class Coordinator:
                         ray.cancel(task)
 
     def _submit(self, step: Step) -> Any:
-        request = self._job.requests.get(step.label)
+        request = self._spec.requests.get(step.label)
         if request is None:
             raise OutputError(
                 f"{step.folder}: '{step.label}' was done when the run began and is not any more; "
                 "give the command again"
             )
         # Preprocessing decodes the photos of all trainings; any other step is enough for itself.
-        steps = self._job.steps if step.kind == "preprocess" else (step,)
+        steps = self._spec.steps if step.kind == "preprocess" else (step,)
         task = ray.remote(max_calls=1)(run_step).options(  # a process of its own
             name=step.label,
             num_cpus=request.cpus,
@@ -264,8 +264,8 @@ class Coordinator:
             memory=None if request.memory_gib is None else int(request.memory_gib * 2**30),
             max_retries=RETRIES,
         )
-        payload = pickle.dumps((self._job.project, steps))
-        return task.remote(self._me, payload, step.label, self._job.options, request)
+        payload = pickle.dumps((self._spec.project, steps))
+        return task.remote(self._me, payload, step.label, self._spec.options, request)
 
     def _finish(self, task: Any, step: Step) -> None:
         """Take down how a task has ended."""

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from foldsmith import __version__
 from foldsmith.errors import ConfigError, Detached, OutputError, Stopped, one_line
-from foldsmith.extras.ray.coordinator import Coordinator, End, Job, News
+from foldsmith.extras.ray.coordinator import Coordinator, RunEnd, RunSpec, Update
 from foldsmith.project import ProjectFolder
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.run.events import show
@@ -66,13 +66,13 @@ def run_on_ray(course: Course, config: Path, asked: tuple[Any, ...], address: st
         found = None if address is None else _attach(name, config, asked)
         if found is None:
             course.open()
-            coordinator, news = _begin(course, name, config, asked, address), None
+            coordinator, update = _begin(course, name, config, asked, address), None
         else:
-            coordinator, news = found
+            coordinator, update = found
             log = _log_of(project, config)
             logger.info(f"attached to the run that is going on; its log is {log}")
         try:
-            end = _watch(coordinator, course, news)
+            end = _watch(coordinator, course, update)
         except Stopped as stopped:
             if address is None:
                 raise
@@ -175,8 +175,8 @@ def _end_actor(coordinator: Any, name: str) -> None:
         time.sleep(0.1)
 
 
-def _attach(name: str, config: Path, asked: tuple[Any, ...]) -> tuple[Any, News] | None:
-    """Return the coordinator of a run that is going on, and its news; None if there is none.
+def _attach(name: str, config: Path, asked: tuple[Any, ...]) -> tuple[Any, Update] | None:
+    """Return the coordinator of a run in progress and its first update; None without such a run.
 
     Raises:
         OutputError: It was asked for something else.
@@ -185,18 +185,18 @@ def _attach(name: str, config: Path, asked: tuple[Any, ...]) -> tuple[Any, News]
     if coordinator is None:
         return None
     try:
-        news: News = ray.get(coordinator.news.remote(None, None))
+        update: Update = ray.get(coordinator.updates.remote(None, None))
     except ActorDiedError:  # it had ended
         return None
-    if news.end is not None or news.picture is None:
+    if update.end is not None or update.progress is None:
         _end_actor(coordinator, name)
         return None
-    if news.picture.asked != asked:
+    if update.progress.asked != asked:
         raise OutputError(
             f"{config}: a run of it is going on that was asked for with other values or options; "
             "attach to it with the same command, or stop it with --stop"
         )
-    return coordinator, news
+    return coordinator, update
 
 
 def _begin(
@@ -211,7 +211,7 @@ def _begin(
     _check_nodes(project, alive)
     log = _log_of(project, config)
     log.parent.mkdir(parents=True, exist_ok=True)
-    job = Job(
+    spec = RunSpec(
         project=project,
         steps=course.plan.steps,
         chosen=frozenset(step.label for step in course.chosen.steps),
@@ -232,7 +232,7 @@ def _begin(
         max_task_retries=-1,
         scheduling_strategy=NodeAffinitySchedulingStrategy(head, soft=not heads),
     )
-    return actor.remote(pickle.dumps(job))
+    return actor.remote(pickle.dumps(spec))
 
 
 def _node(resources: dict[str, float]) -> Node:
@@ -283,45 +283,45 @@ def _check_nodes(project: ProjectFolder, nodes: list[dict[str, Any]]) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _watch(coordinator: Any, course: Course, news: News | None) -> End:
+def _watch(coordinator: Any, course: Course, update: Update | None) -> RunEnd:
     """Show a run until it ends.
 
     Args:
         coordinator: The actor.
         course: State of the run when this process started; updated by events.
-        news: The first events of a run that was in progress before.
+        update: The first events of a run that was in progress before.
     """
     name, first = None, 0
-    if news is not None and news.picture is not None:
+    if update is not None and update.progress is not None:
         # Files may have been edited since; the steps of the running plan are shown.
-        course.chosen = Plan(course.plan.project, news.picture.chosen, course.plan.types)
+        course.chosen = Plan(course.plan.project, update.progress.chosen, course.plan.types)
     steps = {step.label: step for step in course.chosen.steps}
     with run_view(course.chosen, course.states, course.speeds) as view:
         while True:
-            if news is None:
-                news = _news(coordinator, name, first)
-            if news.picture is not None:
+            if update is None:
+                update = _update(coordinator, name, first)
+            if update.progress is not None:
                 if name is not None:
                     logger.warning("the run's coordinator has died and was begun again")
-                course.states.update(news.picture.states)
-                course.speeds.epoch_s.update(news.picture.speeds.epoch_s)
-                for label, seconds in news.picture.running.items():
+                course.states.update(update.progress.states)
+                course.speeds.epoch_s.update(update.progress.speeds.epoch_s)
+                for label, seconds in update.progress.running.items():
                     view.begin(steps[label], seconds)
-            for event in news.events:
+            for event in update.events:
                 show(event, course, steps, view)
-            if news.end is not None:
-                return news.end
-            name, first, news = news.name, news.until, None
+            if update.end is not None:
+                return update.end
+            name, first, update = update.name, update.until, None
             view.draw()
             time.sleep(_PAUSE_S)
 
 
-def _news(coordinator: Any, name: str | None, first: int) -> News:
+def _update(coordinator: Any, name: str | None, first: int) -> Update:
     try:
-        news: News = ray.get(coordinator.news.remote(name, first))
+        update: Update = ray.get(coordinator.updates.remote(name, first))
     except ActorDiedError:
         raise OutputError(
             "the run was stopped by another command, or its cluster has ended; every finished "
             "epoch is kept, and the same command goes on"
         ) from None
-    return news
+    return update
