@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,6 @@ import numpy.typing as npt
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.targets.class_values import nearest
 from foldsmith.utils.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from foldsmith.project.project_file import ProjectFolder
 
 Array = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
@@ -404,7 +401,24 @@ def names_of(metrics: Iterable[Metric], last: str = "or") -> str:
     return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def project_metric(project: "ProjectFolder") -> Metric:
+class JudgedProject(Protocol):
+    """The attributes of a project that a metric depends on.
+
+    The project itself depends on its metric, so it cannot be imported here.
+    """
+
+    metric: Metric
+
+    @property
+    def class_values(self) -> Sequence[float]:
+        """Target value of each class, in order."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of unordered classes."""
+
+
+def project_metric(project: JudgedProject) -> Metric:
     """Return the metric that a project is judged by, with the project's classes.
 
     Args:
@@ -428,7 +442,7 @@ def _itself(metric: Metric) -> Metric:
     return metric
 
 
-def _with_classes_of(metric: Metric, project: "ProjectFolder") -> Metric:
+def _with_classes_of(metric: Metric, project: JudgedProject) -> Metric:
     """Return a metric with the classes of a project.
 
     Args:
