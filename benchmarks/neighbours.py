@@ -79,7 +79,8 @@ def main() -> None:
             busy.wait()
             two = sum(map(rate, [start(policy, arguments.seconds) for _ in range(2)]))
             found[name].append((alone, beside, two))
-    print(f"images/s of a ResNet18-D at {_SIDE} px, {os.cpu_count()} cores; medians")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    print(f"images/s of a ResNet18-D at {_SIDE} px, {cores} cores; medians")
     print("| how threads wait | alone | beside a busy process | two trainings, their sum |")
     print("|---|---|---|---|")
     for name, rounds in found.items():

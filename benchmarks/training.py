@@ -8,7 +8,6 @@ not blur them. The median counts.
 import argparse
 import contextlib
 import io
-import os
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from generated import generated_project
 
 from foldsmith.config import Experiment
 from foldsmith.steps.preprocess import preprocess
+from foldsmith.utils.machine import cores_here
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def contenders_of(kind: str) -> tuple[str, ...]:
 def choose_workers(process: Process, case: Case) -> None:
     """Get a contender ready with the number of loader processes that is fastest for it."""
     found = {}
-    for workers in sorted({0, min(os.cpu_count() or 1, 8)}):
+    for workers in sorted({0, min(cores_here(), 8)}):
         process.begin(case, workers)
         found[workers] = process.measure()
     best = max(found, key=lambda workers: found[workers])

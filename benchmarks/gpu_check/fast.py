@@ -9,7 +9,6 @@ leaves no time for is named in the results.
 import argparse
 import contextlib
 import io
-import os
 import statistics
 import tempfile
 import time
@@ -33,6 +32,7 @@ from plain_transforms import LIBRARY
 from foldsmith.config import Experiment
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.preprocess import preprocess
+from foldsmith.utils.machine import cores_here
 
 PLAIN, OURS = "plain", "foldsmith"
 ON_CPU, ON_GPU = "augmenting on the CPU", "augmenting on the GPU"
@@ -165,7 +165,7 @@ def measure_all(running: dict[str, Any], scale: Scale, clock: Clock, figures: Fi
         clock: What time is left.
         figures: Where results go.
     """
-    workers = min(16, os.cpu_count() or 1) if CUDA else 0
+    workers = min(16, cores_here()) if CUDA else 0
     batches: dict[Kind, int] = {}
 
     def attempt(what: str, needs_s: float, work: Callable[[], None]) -> None:
