@@ -29,7 +29,6 @@ EXCEPTIONS = {
         "targets.metrics",
     ): "project.yml names a metric, of arrays alone",
     ("project.tables", "targets.class_values"): "targets are checked against the classes' values",
-    ("utils.progress_bars", "distributed.process_group"): "only the main process draws bars",
 }
 
 # Packages that the core does without: only these may import them.

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from foldsmith.distributed import process_group
 from foldsmith.utils.log_output import is_quiet
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ def progress_bar(
 
 def _screen() -> Screen | None:
     """Return the screen for a new bar; None if nobody watches."""
-    if is_quiet():
+    if is_quiet():  # also in all processes of a training but the main one
         return None
     if _screens:
         return _screens[-1]
@@ -193,7 +192,7 @@ def _screen() -> Screen | None:
         return _notebook
     # As rich does: terminals that cannot move the cursor get lines only.
     watched = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    return _terminal if watched and process_group.is_main() else None
+    return _terminal if watched else None
 
 
 @contextmanager
