@@ -299,9 +299,9 @@ def alone_rows(scale: Scale) -> list[Row]:
         } | values
 
     same_heads = {
-        "model/projection_layers": 2,
-        "model/projection_dim": None,
-        "model/prediction_hidden": None,
+        "model/num_mlp_layers": 2,
+        "model/out_dim": None,
+        "model/pred_hidden_dim": None,
     }
     add("average of the weights (EMA)", globals__ema_decay=0.99)
     add("head first (LP-FT)", globals__head_epochs=scale.epochs(2))

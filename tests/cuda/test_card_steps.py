@@ -33,8 +33,8 @@ KINDS = {
     "DINO": {
         "import": "foldsmith:dino.yml",
         "globals/output_path": "output/dino",
-        "model/projection_hidden": 64,
-        "model/n_prototypes": 64,
+        "model/proj_hidden_dim": 64,
+        "model/out_dim": 64,
         "dataset/local_size": 32,
         "dataset/train/n_local": 2,
         "probe": None,

@@ -78,7 +78,7 @@ def test_a_proposal_fits_and_keeps_the_photos_of_a_step(batch_size, grad_accum, 
 def test_a_probe_that_no_backbone_is_kept_for_is_found(folder):
     content = {key: value for key, value in EXPERIMENTS["000"].items() if key != "import"}
     probed = {"import": "foldsmith:simsiam_cosine.yml", **content, "probe/every": 3}
-    write_experiment(folder, "000", probed | {"model/projection_dim": 64})
+    write_experiment(folder, "000", probed | {"model/out_dim": 64})
     problems = doctor(ProjectFolder.open(folder), "exp_config/000.yml")
     assert len(problems) == 1 and "probe: every: 3 must be a multiple" in problems[0]
 

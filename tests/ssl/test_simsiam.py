@@ -10,7 +10,7 @@ from foldsmith.ssl.simsiam import SimSiam
 @pytest.fixture
 def simsiam():
     torch.manual_seed(0)
-    return SimSiam(create_backbone("resnet10t"), projection_hidden=64)
+    return SimSiam(create_backbone("resnet10t"), proj_hidden_dim=64)
 
 
 def test_the_published_shape():

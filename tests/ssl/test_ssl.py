@@ -12,11 +12,11 @@ from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone
 from foldsmith.models.classifier import trainable_parameters
 from foldsmith.ssl.dino import DINO, distillation_loss
+from foldsmith.ssl.method import feature_std
 from foldsmith.ssl.momentum import momentum_at, momentum_copy, move
-from foldsmith.ssl.shared import feature_std
 from foldsmith.steps.registry import LIBRARY_TYPES, METHODS
 
-SMALL = {"projection_hidden": 64}
+SMALL = {"proj_hidden_dim": 64}
 
 # Teacher -> student, by the attributes of a method.
 TEACHERS = {
@@ -40,7 +40,7 @@ def views(n=8, seed=1):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_learns_a_small_batch(name):
-    model = create(name, **({"n_prototypes": 64, "batch_norm": True} if name == "DINO" else {}))
+    model = create(name, **({"out_dim": 64, "use_bn_in_head": True} if name == "DINO" else {}))
     if name == "DINO":
         # Where the running mean of the teacher's outputs is after a while.
         model.after_update(0.5)
@@ -159,7 +159,7 @@ def test_the_loss_of_dino_is_that_of_lightly():
     ],
 )
 def test_dino_takes_local_crops(backbone, options):
-    model = DINO(create_backbone(backbone, **options), **SMALL, n_prototypes=32)
+    model = DINO(create_backbone(backbone, **options), **SMALL, out_dim=32)
     crops = (*views(4), *(torch.randn(4, 3, 16, 16) for _ in range(3)))
     seen = []
     model.backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
@@ -171,7 +171,7 @@ def test_dino_takes_local_crops(backbone, options):
 
 
 def test_dino_keeps_its_prototypes_at_first():
-    model = create("DINO", freeze_share=0.1)
+    model = create("DINO", freeze_last_layer_fraction=0.1)
     for progress, moves in ((0.05, False), (0.1, True)):
         model.after_update(progress)
         model.zero_grad()

@@ -32,7 +32,7 @@ EXPERIMENTS = {
         "globals/max_epoch": 3,
         "globals/snapshot_interval": 2,
         "model/backbone/model_name": "resnet10t",
-        "model/projection_hidden": 64,
+        "model/proj_hidden_dim": 64,
         "dataset/img_size": 32,
         "loader/train/batch_size": 8,
     },

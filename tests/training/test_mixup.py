@@ -75,7 +75,7 @@ def test_mixup_mixes_what_it_draws():
     images = batch().views[0]
     mixed = Mixup(0.4).mix(images, np.random.default_rng(5))
     share, partner = Mixup(0.4).draw(8, np.random.default_rng(5))
-    assert mixed.share == share and torch.equal(mixed.partner, partner)
+    assert mixed.lam == share and torch.equal(mixed.partner, partner)
     torch.testing.assert_close(mixed.images, share * images + (1 - share) * images[partner])
 
 
@@ -84,12 +84,12 @@ def test_the_share_of_cutmix_is_that_of_the_pixels(seed, height, width, alpha):
     # Image k is all k: the pasted pixels are those of the partner.
     images = torch.arange(5.0)[:, None, None, None].expand(5, 3, height, width)
     mixed = CutMix(alpha).mix(images, np.random.default_rng(seed))
-    assert 0 <= mixed.share <= 1
+    assert 0 <= mixed.lam <= 1
     for k, partner in enumerate(mixed.partner.tolist()):
         own = mixed.images[k].eq(k).float().mean().item()
         assert mixed.images[k].eq(k).logical_or(mixed.images[k].eq(partner)).all()
         if partner != k:
-            assert own == pytest.approx(mixed.share)
+            assert own == pytest.approx(mixed.lam)
 
 
 def test_cutmix_pastes_one_box_and_leaves_the_batch_alone():
@@ -100,12 +100,12 @@ def test_cutmix_pastes_one_box_and_leaves_the_batch_alone():
     pasted = (mixed.images != images).any(dim=(0, 1))
     rows, columns = pasted.any(1).nonzero()[:, 0], pasted.any(0).nonzero()[:, 0]
     assert pasted[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
-    assert pasted.sum().item() / 600 == pytest.approx(1 - mixed.share)
+    assert pasted.sum().item() / 600 == pytest.approx(1 - mixed.lam)
 
 
 def test_either_is_drawn_for_each_batch_and_the_same_every_time():
     images = torch.rand(6, 3, 8, 8)
-    either = MixupOrCutMix(cutmix_share=0.25)
+    either = MixupOrCutMix(switch_prob=0.25)
 
     def draw(k):
         return either.mix(images, np.random.default_rng([9, 1, k]))
@@ -138,13 +138,13 @@ def test_every_mixer_serves_both_tasks(mixer, loss, task):
     mixed = mixer.mix(data.views[0], np.random.default_rng([9, 1, 5]))
     targets = task.encode(data.targets)
     logits = model(mixed.images)
-    expected = mixed.share * loss(logits, targets)
-    expected += (1 - mixed.share) * loss(logits, targets[mixed.partner])
+    expected = mixed.lam * loss(logits, targets)
+    expected += (1 - mixed.lam) * loss(logits, targets[mixed.partner])
     assert step(data, 1, 5)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"alpha": 0}, {"cutmix_alpha": -1}, {"cutmix_share": 1.5}], ids=str
+    "wrong", [{"mixup_alpha": 0}, {"cutmix_alpha": -1}, {"switch_prob": 1.5}], ids=str
 )
 def test_what_a_mixer_refuses(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -9,7 +9,7 @@ from foldsmith.training.parameter_groups import layer_decay_groups, parameter_gr
 
 
 def test_biases_and_norms_do_not_decay():
-    model = SimSiam(create_backbone("resnet10t"), projection_hidden=64)
+    model = SimSiam(create_backbone("resnet10t"), proj_hidden_dim=64)
     model.backbone.conv1.requires_grad_(False)
     groups = parameter_groups(model, fixed_lr=["prediction"])
     assert sum(len(group["params"]) for group in groups) == sum(

@@ -33,9 +33,9 @@ DINO = {key: value for key, value in BYOL.items() if not key.startswith("model/"
     "model": {
         "type": "DINO",
         "backbone": {"type": "Backbone", "model_name": "resnet10t"},
-        "n_prototypes": 32,
-        "projection_hidden": 64,
-        "freeze_share": 0.2,
+        "out_dim": 32,
+        "proj_hidden_dim": 64,
+        "freeze_last_layer_fraction": 0.2,
     },
 }
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
+from foldsmith.ssl.method import Method
 from foldsmith.training.progressive import ProgressiveResize
 from foldsmith.training.steps import PretrainStep
 
@@ -36,14 +36,14 @@ def test_all_views_shrink_by_one_factor():
 
 
 def test_the_step_gives_the_method_small_views():
-    class Method(nn.Module):
+    class Width(Method):
         def forward(self, views):
             return {"loss": torch.tensor(float(views[0].shape[-1]))}
 
     batch = Batch((torch.zeros(1, 3, 32, 32),) * 2, torch.zeros(1), torch.zeros(1))
-    step = PretrainStep(Method(), ProgressiveResize([16, 32], [0.5, 0.5]), max_epoch=2)
+    step = PretrainStep(Width(), ProgressiveResize([16, 32], [0.5, 0.5]), max_epoch=2)
     assert [step(batch, epoch, 0)["loss"].item() for epoch in (0, 1)] == [16, 32]
-    assert PretrainStep(Method())(batch, 0, 0)["loss"].item() == 32
+    assert PretrainStep(Width())(batch, 0, 0)["loss"].item() == 32
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ class _Backbone(nn.Sequential):
 def _gradients(method: str, n: int) -> dict[str, torch.Tensor]:
     """Return loss, gradients and statistics of a batch, as the processes that there are see it."""
     torch.manual_seed(0)
-    small = {"projection_hidden": 16} | ({"n_prototypes": 12} if method == "DINO" else {})
+    small = {"proj_hidden_dim": 16} | ({"out_dim": 12} if method == "DINO" else {})
     model = synchronised(LIBRARY_TYPES[method](_Backbone(), **small)).train()
     views = tuple(torch.randn(n, 3, 12, 12) for _ in range(2))
     with batch_of(n):

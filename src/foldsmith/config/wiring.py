@@ -37,7 +37,7 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
         **_FOLDER,
     },
     "PretrainedBackbone": _FOLDER,
-    "WeightAverage": {**_MODEL, "decay": "@/globals/ema_decay"},
+    "ModelEma": {**_MODEL, "decay": "@/globals/ema_decay"},
     "LogisticHead": {"class_values": "@/project.class_values"},
     # Data
     "ChannelStatistics": {"project": "@/project"},

@@ -17,6 +17,7 @@ from foldsmith.project.tables import (
     readable_test,
 )
 from foldsmith.run.plan import Plan, Step
+from foldsmith.ssl.method import has_teacher
 from foldsmith.steps.fingerprint import hash_folds, without_pretrained
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.flatten import flatten
@@ -104,7 +105,7 @@ class Work:
             per_photo += size.forward[tree["dataset"]["local_size"]] * views["n_local"]
         # A momentum encoder looks at the views, and is not trained.
         method = self.plan.types[tree["model"]["type"]]
-        return learned * per_photo * (_TRAINED + hasattr(method, "after_update"))
+        return learned * per_photo * (_TRAINED + has_teacher(method))
 
     def model(self, experiment: Experiment) -> ModelSize | None:
         """Return the size of an experiment's model; None if it has none that can be counted."""

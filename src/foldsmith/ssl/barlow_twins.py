@@ -4,18 +4,19 @@ import torch
 from torch import nn
 
 from foldsmith.models.backbone import num_features
-from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
+from foldsmith.ssl.method import Method, feature_std, two_views
+from foldsmith.ssl.whole_batch import full_precision, whole_batch
 
 
-class BarlowTwins(nn.Module):
+class BarlowTwins(Method):
     """Barlow Twins (Zbontar et al., "Self-Supervised Learning via Redundancy Reduction", 2021).
 
     Args:
-        backbone: Module from photos to features.
-        projection_hidden: Width of the projection MLP's two hidden layers (8192 in the paper).
-        projection_dim: Width of its output (8192 in the paper; its figure 4 has 2048 some two
+        backbone: Module from images to features.
+        proj_hidden_dim: Width of the projection MLP's two hidden layers (8192 in the paper).
+        out_dim: Width of its output (8192 in the paper; its figure 4 has 2048 some two
             points behind, at a sixteenth of the weights).
-        redundancy: Weight of the off-diagonal correlations.
+        lambd: Weight of the off-diagonal correlations (lambda in the paper).
 
     Attributes:
         dim: Width of the projection's output.
@@ -24,9 +25,9 @@ class BarlowTwins(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        projection_hidden: int = 2048,
-        projection_dim: int = 2048,
-        redundancy: float = 5e-3,
+        proj_hidden_dim: int = 2048,
+        out_dim: int = 2048,
+        lambd: float = 5e-3,
     ) -> None:
         # Here, not above: lightly takes seconds to import, and most commands need none of it.
         from lightly.loss import BarlowTwinsLoss
@@ -34,11 +35,11 @@ class BarlowTwins(nn.Module):
 
         super().__init__()
         self.backbone = backbone
-        self.dim = projection_dim
+        self.dim = out_dim
         self.projection = BarlowTwinsProjectionHead(
-            num_features(backbone), projection_hidden, projection_dim
+            num_features(backbone), proj_hidden_dim, out_dim
         )
-        self.criterion = BarlowTwinsLoss(redundancy)
+        self.criterion = BarlowTwinsLoss(lambd)
 
     def forward(self, views: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
         """Return the loss of one batch.
@@ -50,7 +51,9 @@ class BarlowTwins(nn.Module):
             ``loss``: squared distance of the views' cross-correlation to the identity, at
             least 0. ``std``: :func:`feature_std` of the first view's projection.
         """
-        first, second = of_all(*(self.projection(self.backbone(view)) for view in pair(views)))
+        first, second = whole_batch(
+            *(self.projection(self.backbone(view)) for view in two_views(views))
+        )
         with full_precision(first):
             loss = self.criterion(first, second)
         return {"loss": loss, "std": feature_std(first)}

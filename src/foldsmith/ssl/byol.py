@@ -1,23 +1,26 @@
 """BYOL: predicting a momentum encoder's output for another view."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from foldsmith.models.backbone import num_features
-from foldsmith.ssl.momentum import momentum_at, momentum_copy, move
-from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
+from foldsmith.ssl.method import Method, feature_std, two_views
+from foldsmith.ssl.momentum import momentum_copy
+from foldsmith.ssl.whole_batch import full_precision, whole_batch
 
 
-class BYOL(nn.Module):
+class BYOL(Method):
     """BYOL (Grill et al., "Bootstrap Your Own Latent", 2020).
 
     The backbone that is kept is the online one, as in the paper: only that one is trained,
     and at the end, with the momentum at 1, the target stands where it was some steps ago.
 
     Args:
-        backbone: Module from photos to features.
-        projection_hidden: Hidden width of the projection and of the prediction MLP.
-        projection_dim: Width of their outputs.
+        backbone: Module from images to features.
+        proj_hidden_dim: Hidden width of the projection and of the prediction MLP.
+        out_dim: Width of their outputs.
         momentum: Momentum of the target at the start; it rises to 1 along a cosine. The paper has
             0.996 for 1000 epochs of ImageNet and 0.99 for 300 (its ablations).
 
@@ -28,8 +31,8 @@ class BYOL(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        projection_hidden: int = 2048,
-        projection_dim: int = 256,
+        proj_hidden_dim: int = 2048,
+        out_dim: int = 256,
         momentum: float = 0.99,
     ) -> None:
         # Here, not above: lightly takes seconds to import, and most commands need none of it.
@@ -38,11 +41,9 @@ class BYOL(nn.Module):
 
         super().__init__()
         self.backbone = backbone
-        self.dim = projection_dim
-        self.projection = BYOLProjectionHead(
-            num_features(backbone), projection_hidden, projection_dim
-        )
-        self.prediction = BYOLPredictionHead(projection_dim, projection_hidden, projection_dim)
+        self.dim = out_dim
+        self.projection = BYOLProjectionHead(num_features(backbone), proj_hidden_dim, out_dim)
+        self.prediction = BYOLPredictionHead(out_dim, proj_hidden_dim, out_dim)
         self.target_backbone = momentum_copy(self.backbone)
         self.target_projection = momentum_copy(self.projection)
         self.momentum = momentum
@@ -59,13 +60,13 @@ class BYOL(nn.Module):
             the paper's, 2 - 2 cos summed over both, is 4 + 4 times this). ``std``:
             :func:`feature_std` of the first view's projection.
         """
-        projections = [self.projection(self.backbone(view)) for view in pair(views)]
-        predictions = of_all(*(self.prediction(projection) for projection in projections))
+        projections = [self.projection(self.backbone(view)) for view in two_views(views)]
+        predictions = whole_batch(*(self.prediction(projection) for projection in projections))
         with torch.no_grad():
-            targets = of_all(
-                *(self.target_projection(self.target_backbone(view)) for view in pair(views))
+            targets = whole_batch(
+                *(self.target_projection(self.target_backbone(view)) for view in two_views(views))
             )
-            (first,) = of_all(projections[0])
+            (first,) = whole_batch(projections[0])
         with full_precision(targets[0]):
             loss = 0.5 * (
                 self.criterion(predictions[0], targets[1])
@@ -73,12 +74,7 @@ class BYOL(nn.Module):
             )
         return {"loss": loss, "std": feature_std(first)}
 
-    def after_update(self, progress: float) -> None:
-        """Move the target towards the online network.
-
-        Args:
-            progress: Share of the training's optimizer steps that are done, above 0..1.
-        """
-        momentum = momentum_at(self.momentum, progress)
-        move(self.target_backbone, self.backbone, momentum)
-        move(self.target_projection, self.projection, momentum)
+    def teachers(self) -> Iterable[tuple[nn.Module, nn.Module]]:
+        """Return target and online network, in two parts."""
+        yield self.target_backbone, self.backbone
+        yield self.target_projection, self.projection

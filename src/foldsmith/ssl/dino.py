@@ -1,13 +1,16 @@
 """DINO: self-distillation without labels, over crops of several sizes."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import num_features
-from foldsmith.ssl.momentum import momentum_at, momentum_copy, move
-from foldsmith.ssl.shared import feature_std, full_precision, of_all
+from foldsmith.ssl.method import Method, feature_std
+from foldsmith.ssl.momentum import momentum_copy
+from foldsmith.ssl.whole_batch import full_precision, whole_batch
 
 # Views that show most of a photo; the teacher sees no others.
 N_GLOBAL = 2
@@ -53,7 +56,7 @@ class _Head(nn.Module):
         return embedding, logits
 
 
-class DINO(nn.Module):
+class DINO(Method):
     """DINO (Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2021).
 
     From every crop, a student predicts a momentum teacher's outputs for the other global crops;
@@ -65,20 +68,20 @@ class DINO(nn.Module):
     several sizes with ``options: {dynamic_img_size: true}`` of its backbone.
 
     Args:
-        backbone: Module from photos to features.
-        projection_hidden: Width of the head's two hidden layers.
+        backbone: Module from images to features.
+        proj_hidden_dim: Width of the head's two hidden layers.
         bottleneck_dim: Width before the prototypes.
-        n_prototypes: Number of outputs: 65,536 for the 1.3 million photos of ImageNet in the
+        out_dim: Number of prototypes: 65,536 for the 1.3 million photos of ImageNet in the
             paper; with more prototypes than photos most would never be used.
-        batch_norm: BatchNorm in the head; off in the paper, for any backbone.
-        student_temperature: Temperature of the student's softmax.
-        teacher_temperature: Temperature of the teacher's softmax after its warm-up. The paper:
+        use_bn_in_head: BatchNorm in the head; off in the paper, for any backbone.
+        student_temp: Temperature of the student's softmax.
+        teacher_temp: Temperature of the teacher's softmax after its warm-up. The paper:
             above 0.07 is unstable.
-        warmup_temperature: Temperature of the teacher's softmax at the start.
-        warmup_share: Share of the training in which it rises, 0..1 (30 of 300 epochs in the
-            paper).
-        freeze_share: Share of the training in which the prototypes stay as they are, 0..1 (one
-            epoch in the paper, which is more steps on ImageNet).
+        warmup_teacher_temp: Temperature of the teacher's softmax at the start.
+        warmup_fraction: Fraction of the training in which it rises, 0..1 (30 of 300 epochs in
+            the paper).
+        freeze_last_layer_fraction: Fraction of the training in which the prototypes stay as they
+            are, 0..1 (one epoch in the paper, which is more steps on ImageNet).
         center_momentum: Momentum of the running mean of the teacher's outputs.
         momentum: Momentum of the teacher at the start; it rises to 1 along a cosine.
 
@@ -93,15 +96,15 @@ class DINO(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        projection_hidden: int = 2048,
+        proj_hidden_dim: int = 2048,
         bottleneck_dim: int = 256,
-        n_prototypes: int = 4096,
-        batch_norm: bool = False,
-        student_temperature: float = 0.1,
-        teacher_temperature: float = 0.07,
-        warmup_temperature: float = 0.04,
-        warmup_share: float = 0.1,
-        freeze_share: float = 0.02,
+        out_dim: int = 4096,
+        use_bn_in_head: bool = False,
+        student_temp: float = 0.1,
+        teacher_temp: float = 0.07,
+        warmup_teacher_temp: float = 0.04,
+        warmup_fraction: float = 0.1,
+        freeze_last_layer_fraction: float = 0.02,
         center_momentum: float = 0.9,
         momentum: float = 0.996,
     ) -> None:
@@ -110,16 +113,16 @@ class DINO(nn.Module):
         super().__init__()
         self.student_backbone = backbone
         self.student_head = _Head(
-            num_features(backbone), projection_hidden, bottleneck_dim, n_prototypes, batch_norm
+            num_features(backbone), proj_hidden_dim, bottleneck_dim, out_dim, use_bn_in_head
         )
         self.backbone = momentum_copy(self.student_backbone)
         self.teacher_head = momentum_copy(self.student_head)
         self.dim = bottleneck_dim
-        self.center = Center((1, 1, n_prototypes), momentum=center_momentum)
-        self.student_temperature = student_temperature
-        self.temperatures = warmup_temperature, teacher_temperature
-        self.warmup_share = warmup_share
-        self.freeze_share = freeze_share
+        self.center = Center((1, 1, out_dim), momentum=center_momentum)
+        self.student_temp = student_temp
+        self.temperatures = warmup_teacher_temp, teacher_temp
+        self.warmup_fraction = warmup_fraction
+        self.freeze_last_layer_fraction = freeze_last_layer_fraction
         self.momentum = momentum
         # Of this step: on the device, so that nothing waits, and in the state, for a resume.
         self.register_buffer("teacher_temperature", torch.zeros(()))
@@ -140,9 +143,9 @@ class DINO(nn.Module):
 
         Returns:
             ``loss``: cross-entropy of the student's outputs to the teacher's, mean over pairs
-            of different crops, at least 0; log(n_prototypes) by chance. ``std``:
+            of different crops, at least 0; log(out_dim) by chance. ``std``:
             :func:`feature_std` of the student's embedding of the first crop. ``entropy``: of
-            the teacher's outputs, 0..log(n_prototypes); at either end they have collapsed.
+            the teacher's outputs, 0..log(out_dim); at either end they have collapsed.
 
         Raises:
             ConfigError: There are fewer than two views.
@@ -159,12 +162,12 @@ class DINO(nn.Module):
                 outputs = self.student_head(self.student_backbone(torch.cat(group)))
                 for kept, rows in zip((embeddings, crops), outputs, strict=True):
                     kept += rows.tensor_split(len(group))
-        student = torch.stack(of_all(*crops))
-        teacher = torch.stack(of_all(*taught.tensor_split(N_GLOBAL)))
-        (embedding,) = of_all(embeddings[0].detach())
+        student = torch.stack(whole_batch(*crops))
+        teacher = torch.stack(whole_batch(*taught.tensor_split(N_GLOBAL)))
+        (embedding,) = whole_batch(embeddings[0].detach())
         with full_precision(teacher):
             centred = (teacher - self.center.value) / self.teacher_temperature
-            loss = distillation_loss(centred, student / self.student_temperature)
+            loss = distillation_loss(centred, student / self.student_temp)
             certain = functional.log_softmax(centred, dim=-1)
             entropy = -(certain.exp() * certain).sum(dim=-1).mean()
             if self.training:
@@ -175,22 +178,21 @@ class DINO(nn.Module):
             "entropy": entropy,
         }
 
-    def after_update(self, progress: float) -> None:
-        """Move the teacher towards the student, and the schedules on.
+    def teachers(self) -> Iterable[tuple[nn.Module, nn.Module]]:
+        """Return teacher and student, in two parts."""
+        yield self.backbone, self.student_backbone
+        yield self.teacher_head, self.student_head
 
-        Args:
-            progress: Share of the training's optimizer steps that are done, above 0..1.
-        """
-        momentum = momentum_at(self.momentum, progress)
-        move(self.backbone, self.student_backbone, momentum)
-        move(self.teacher_head, self.student_head, momentum)
+    def after_update(self, progress: float) -> None:
+        """Move the teacher, and set the temperature and the frozen prototypes of the next step."""
+        super().after_update(progress)
         self._schedule(progress)
 
     def _schedule(self, progress: float) -> None:
         start, end = self.temperatures
-        share = min(1.0, progress / self.warmup_share) if self.warmup_share else 1.0
-        self.teacher_temperature.fill_(start + share * (end - start))
-        self.prototypes_free.fill_(float(progress >= self.freeze_share))
+        done = min(1.0, progress / self.warmup_fraction) if self.warmup_fraction else 1.0
+        self.teacher_temperature.fill_(start + done * (end - start))
+        self.prototypes_free.fill_(float(progress >= self.freeze_last_layer_fraction))
 
 
 def distillation_loss(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:

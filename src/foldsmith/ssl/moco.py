@@ -1,24 +1,27 @@
 """MoCo v3: contrast with a momentum encoder's keys of the same batch."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from foldsmith.models.backbone import num_features
-from foldsmith.ssl.momentum import momentum_at, momentum_copy, move
-from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
+from foldsmith.ssl.method import Method, feature_std, two_views
+from foldsmith.ssl.momentum import momentum_copy
+from foldsmith.ssl.whole_batch import full_precision, whole_batch
 
 
-class MoCoV3(nn.Module):
+class MoCoV3(Method):
     """MoCo v3 (Chen et al., "Training Self-Supervised Vision Transformers", 2021).
 
     The backbone that is kept is the query encoder, as in the paper.
 
     Args:
-        backbone: Module from photos to features.
-        projection_hidden: Hidden width of the projection and of the prediction MLP.
-        projection_dim: Width of their outputs.
-        projection_layers: Layers of the projection MLP: 2 for CNNs, 3 for transformers in the
+        backbone: Module from images to features.
+        proj_hidden_dim: Hidden width of the projection and of the prediction MLP.
+        out_dim: Width of their outputs.
+        num_mlp_layers: Layers of the projection MLP: 2 for CNNs, 3 for transformers in the
             authors' code.
         temperature: Temperature of the similarities; 0.2 is the paper's for transformers.
         momentum: Momentum of the key encoder at the start; it rises to 1 along a cosine.
@@ -30,9 +33,9 @@ class MoCoV3(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        projection_hidden: int = 2048,
-        projection_dim: int = 256,
-        projection_layers: int = 2,
+        proj_hidden_dim: int = 2048,
+        out_dim: int = 256,
+        num_mlp_layers: int = 2,
         temperature: float = 0.2,
         momentum: float = 0.99,
     ) -> None:
@@ -41,17 +44,15 @@ class MoCoV3(nn.Module):
 
         super().__init__()
         self.backbone = backbone
-        self.dim = projection_dim
+        self.dim = out_dim
         self.projection = MoCoProjectionHead(
             num_features(backbone),
-            projection_hidden,
-            projection_dim,
-            projection_layers,
+            proj_hidden_dim,
+            out_dim,
+            num_mlp_layers,
             batch_norm=True,
         )
-        self.prediction = MoCoProjectionHead(
-            projection_dim, projection_hidden, projection_dim, 2, batch_norm=True
-        )
+        self.prediction = MoCoProjectionHead(out_dim, proj_hidden_dim, out_dim, 2, batch_norm=True)
         self.key_backbone = momentum_copy(self.backbone)
         self.key_projection = momentum_copy(self.projection)
         self.temperature = temperature
@@ -68,11 +69,13 @@ class MoCoV3(nn.Module):
             ways summed and times twice the temperature, at least 0. ``std``:
             :func:`feature_std` of the first view's projection.
         """
-        projections = [self.projection(self.backbone(view)) for view in pair(views)]
-        queries = of_all(*(self.prediction(projection) for projection in projections))
+        projections = [self.projection(self.backbone(view)) for view in two_views(views)]
+        queries = whole_batch(*(self.prediction(projection) for projection in projections))
         with torch.no_grad():
-            keys = of_all(*(self.key_projection(self.key_backbone(view)) for view in pair(views)))
-            (first,) = of_all(projections[0])
+            keys = whole_batch(
+                *(self.key_projection(self.key_backbone(view)) for view in two_views(views))
+            )
+            (first,) = whole_batch(projections[0])
         with full_precision(keys[0]):
             loss = self._contrast(queries[0], keys[1]) + self._contrast(queries[1], keys[0])
         return {"loss": loss, "std": feature_std(first)}
@@ -83,12 +86,7 @@ class MoCoV3(nn.Module):
         own = torch.arange(len(queries), device=queries.device)
         return functional.cross_entropy(similarities, own) * (2 * self.temperature)
 
-    def after_update(self, progress: float) -> None:
-        """Move the key encoder towards the query encoder.
-
-        Args:
-            progress: Share of the training's optimizer steps that are done, above 0..1.
-        """
-        momentum = momentum_at(self.momentum, progress)
-        move(self.key_backbone, self.backbone, momentum)
-        move(self.key_projection, self.projection, momentum)
+    def teachers(self) -> Iterable[tuple[nn.Module, nn.Module]]:
+        """Return key and query encoder, in two parts."""
+        yield self.key_backbone, self.backbone
+        yield self.key_projection, self.projection

@@ -4,16 +4,17 @@ import torch
 from torch import nn
 
 from foldsmith.models.backbone import num_features
-from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
+from foldsmith.ssl.method import Method, feature_std, two_views
+from foldsmith.ssl.whole_batch import full_precision, whole_batch
 
 
-class SimCLR(nn.Module):
+class SimCLR(Method):
     """SimCLR (Chen et al., "A Simple Framework for Contrastive Learning", 2020).
 
     Args:
-        backbone: Module from photos to features.
-        projection_hidden: Hidden width of the projection MLP.
-        projection_dim: Width of its output.
+        backbone: Module from images to features.
+        proj_hidden_dim: Hidden width of the projection MLP.
+        out_dim: Width of its output.
         temperature: Temperature of the similarities. The paper has 0.1 for ImageNet and 0.5 for
             CIFAR-10; small batches and data sets need more than ImageNet.
 
@@ -24,8 +25,8 @@ class SimCLR(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        projection_hidden: int = 2048,
-        projection_dim: int = 128,
+        proj_hidden_dim: int = 2048,
+        out_dim: int = 128,
         temperature: float = 0.2,
     ) -> None:
         # Here, not above: lightly takes seconds to import, and most commands need none of it.
@@ -34,10 +35,8 @@ class SimCLR(nn.Module):
 
         super().__init__()
         self.backbone = backbone
-        self.dim = projection_dim
-        self.projection = SimCLRProjectionHead(
-            num_features(backbone), projection_hidden, projection_dim
-        )
+        self.dim = out_dim
+        self.projection = SimCLRProjectionHead(num_features(backbone), proj_hidden_dim, out_dim)
         self.criterion = NTXentLoss(temperature)
 
     def forward(self, views: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
@@ -51,7 +50,9 @@ class SimCLR(nn.Module):
             views, at least 0; log(2n - 1) by chance. ``std``: :func:`feature_std` of the first
             view's projection.
         """
-        first, second = of_all(*(self.projection(self.backbone(view)) for view in pair(views)))
+        first, second = whole_batch(
+            *(self.projection(self.backbone(view)) for view in two_views(views))
+        )
         with full_precision(first):
             loss = self.criterion(first, second)
         return {"loss": loss, "std": feature_std(first)}

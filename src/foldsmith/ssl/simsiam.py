@@ -6,19 +6,20 @@ import torch
 from torch import nn
 
 from foldsmith.models.backbone import num_features
-from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
+from foldsmith.ssl.method import Method, feature_std, two_views
+from foldsmith.ssl.whole_batch import full_precision, whole_batch
 
 
-class SimSiam(nn.Module):
+class SimSiam(Method):
     """SimSiam (Chen and He, "Exploring Simple Siamese Representation Learning", 2021).
 
     Args:
-        backbone: Module from photos to features.
-        projection_hidden: Width of the projection MLP's hidden layers.
-        projection_dim: Width of its output; null for the backbone's number of features.
-        projection_layers: Its number of layers, at least 2 (the paper has 3).
-        prediction_hidden: Hidden width of the prediction MLP; null for a quarter of
-            ``projection_dim``.
+        backbone: Module from images to features.
+        proj_hidden_dim: Width of the projection MLP's hidden layers.
+        out_dim: Width of its output; null for the backbone's number of features.
+        num_mlp_layers: Its number of layers, at least 2 (the paper has 3).
+        pred_hidden_dim: Hidden width of the prediction MLP; null for a quarter of
+            ``out_dim``.
 
     Attributes:
         dim: Width of the projection's output.
@@ -27,10 +28,10 @@ class SimSiam(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        projection_hidden: int = 2048,
-        projection_dim: int | None = None,
-        projection_layers: int = 2,
-        prediction_hidden: int | None = None,
+        proj_hidden_dim: int = 2048,
+        out_dim: int | None = None,
+        num_mlp_layers: int = 2,
+        pred_hidden_dim: int | None = None,
     ) -> None:
         # Here, not above: lightly brings torchvision, which commands without a model need not.
         from lightly.loss import NegativeCosineSimilarity
@@ -39,15 +40,15 @@ class SimSiam(nn.Module):
         super().__init__()
         self.backbone = backbone
         features = num_features(backbone)
-        dim = projection_dim or features
+        dim = out_dim or features
         self.dim = dim
-        widths = [features, *[projection_hidden] * (projection_layers - 1), dim]
+        widths = [features, *[proj_hidden_dim] * (num_mlp_layers - 1), dim]
         hidden = [
             (inputs, outputs, nn.BatchNorm1d(outputs), nn.ReLU(inplace=True))
             for inputs, outputs in pairwise(widths[:-1])
         ]
         self.projection = ProjectionHead([*hidden, (widths[-2], dim, nn.BatchNorm1d(dim), None)])
-        self.prediction = SimSiamPredictionHead(dim, prediction_hidden or dim // 4, dim)
+        self.prediction = SimSiamPredictionHead(dim, pred_hidden_dim or dim // 4, dim)
         self.criterion = NegativeCosineSimilarity()
 
     def forward(self, views: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
@@ -60,9 +61,9 @@ class SimSiam(nn.Module):
             ``loss``: mean of the two negative cosine similarities, in -1..1 (lower is
             better). ``std``: :func:`feature_std` of the first view's projection.
         """
-        first, second = (self.projection(self.backbone(view)) for view in pair(views))
-        predictions = of_all(self.prediction(first), self.prediction(second))
-        targets = of_all(first.detach(), second.detach())
+        first, second = (self.projection(self.backbone(view)) for view in two_views(views))
+        predictions = whole_batch(self.prediction(first), self.prediction(second))
+        targets = whole_batch(first.detach(), second.detach())
         with full_precision(first):
             loss = 0.5 * (
                 self.criterion(predictions[0], targets[1])

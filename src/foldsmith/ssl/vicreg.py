@@ -4,19 +4,20 @@ import torch
 from torch import nn
 
 from foldsmith.models.backbone import num_features
-from foldsmith.ssl.shared import feature_std, full_precision, of_all, pair
+from foldsmith.ssl.method import Method, feature_std, two_views
+from foldsmith.ssl.whole_batch import full_precision, whole_batch
 
 
-class VICReg(nn.Module):
+class VICReg(Method):
     """VICReg (Bardes et al., "Variance-Invariance-Covariance Regularization", 2022).
 
     Args:
-        backbone: Module from photos to features.
-        projection_hidden: Width of the expander's two hidden layers (8192 in the paper).
-        projection_dim: Width of its output (8192 in the paper).
-        invariance: Weight of the distance between the views.
-        variance: Weight of the hinge that keeps each feature's deviation at 1.
-        covariance: Weight of the covariances between features.
+        backbone: Module from images to features.
+        proj_hidden_dim: Width of the expander's two hidden layers (8192 in the paper).
+        out_dim: Width of its output (8192 in the paper).
+        sim_coeff: Weight of the distance between the views.
+        std_coeff: Weight of the hinge that keeps each feature's deviation at 1.
+        cov_coeff: Weight of the covariances between features.
 
     Attributes:
         dim: Width of the projection's output.
@@ -25,11 +26,11 @@ class VICReg(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        projection_hidden: int = 2048,
-        projection_dim: int = 2048,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
+        proj_hidden_dim: int = 2048,
+        out_dim: int = 2048,
+        sim_coeff: float = 25.0,
+        std_coeff: float = 25.0,
+        cov_coeff: float = 1.0,
     ) -> None:
         # Here, not above: lightly takes seconds to import, and most commands need none of it.
         from lightly.loss import VICRegLoss
@@ -37,11 +38,9 @@ class VICReg(nn.Module):
 
         super().__init__()
         self.backbone = backbone
-        self.dim = projection_dim
-        self.projection = VICRegProjectionHead(
-            num_features(backbone), projection_hidden, projection_dim
-        )
-        self.criterion = VICRegLoss(invariance, variance, covariance)
+        self.dim = out_dim
+        self.projection = VICRegProjectionHead(num_features(backbone), proj_hidden_dim, out_dim)
+        self.criterion = VICRegLoss(sim_coeff, std_coeff, cov_coeff)
 
     def forward(self, views: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
         """Return the loss of one batch.
@@ -53,7 +52,9 @@ class VICReg(nn.Module):
             ``loss``: weighted sum of the three terms, at least 0. ``std``: :func:`feature_std`
             of the first view's projection.
         """
-        first, second = of_all(*(self.projection(self.backbone(view)) for view in pair(views)))
+        first, second = whole_batch(
+            *(self.projection(self.backbone(view)) for view in two_views(views))
+        )
         with full_precision(first):
             loss = self.criterion(first, second)
         return {"loss": loss, "std": feature_std(first)}

@@ -15,6 +15,7 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.measured_choices import Measured, tune
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.project import ProjectFolder
+from foldsmith.ssl.method import depends_on_progress, require_method
 from foldsmith.steps.fingerprint import pretrain_inputs
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.manifest import MANIFEST, Inputs, Stopwatch, write_manifest
@@ -133,6 +134,7 @@ def pretrain_experiment(
                 f"{experiment.file}: {one_photo(loader)}, and self-supervised methods compare "
                 "photos with each other; set loader/train/batch_size to 2 or more"
             )
+        require_method(parts["model"])
         model = tune(parts["model"], loader, settings, runtime, Measured(project.measurements))
         optimizer, scheduler = parts["optimizer"], parts["scheduler"]
         progressive, probe = (
@@ -268,4 +270,4 @@ def may_be_longer(experiment: Experiment, types: Mapping[str, Callable[..., Any]
     tree = experiment.tree
     method = types[tree["model"]["type"]]
     scheduled = any(tree.get(name) for name in ("scheduler", "progressive", "probe"))
-    return not scheduled and not hasattr(method, "after_update")
+    return not scheduled and not depends_on_progress(method)

@@ -75,7 +75,7 @@ SCHEDULES: Places = {"WarmupCosine": "foldsmith.training.schedules:warmup_cosine
 
 PROGRESSIVE: Places = _of("foldsmith.training.progressive", "ProgressiveResize")
 
-AVERAGES: Places = _of("foldsmith.training.ema", "WeightAverage")
+EMA: Places = _of("foldsmith.training.ema", "ModelEma")
 
 EXTENSIONS: Places = {
     **_of("foldsmith.training.extensions.collapse", "CollapseWatch", "RankWatch"),
@@ -120,12 +120,12 @@ SUBJECTS: Mapping[str, Places] = {
     "Losses": LOSSES,
     "Metrics": metrics.TYPES,
     "Transforms": TRANSFORMS,
-    "Mixing of batches": MIXING,
+    "Mixup and CutMix": MIXING,
     "Optimizers and schedulers": OPTIMIZERS,
     "Parameter groups": PARAMETER_GROUPS,
     "Schedules": SCHEDULES,
     "Growing photos": PROGRESSIVE,
-    "Weight average": AVERAGES,
+    "Moving average of the weights (EMA)": EMA,
     "Extensions and triggers": EXTENSIONS,
     "Manager": MANAGER,
     "Numbers of a training": NUMBERS,

@@ -345,7 +345,7 @@ def _train_fold(
     step = FineTuneStep(
         *(model, parts["loss"], task, mixup, settings.max_epoch, settings.seed),
         head_epochs=settings.head_epochs,
-        average=parts["ema"],
+        ema=parts["ema"],
         auxiliary=auxiliary,
     )
     run_training(

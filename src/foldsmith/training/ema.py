@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 
-class WeightAverage:
-    """Exponential moving average of the weights (Polyak & Juditsky 1992), or none.
+class ModelEma:
+    """Exponential moving average (EMA) of the weights (Polyak & Juditsky 1992), or none.
 
     The average is timm's: of every floating-point entry of the ``state_dict``, the running
     statistics of BatchNorm included; counters are copied. Its decay grows with the number of
@@ -16,7 +16,7 @@ class WeightAverage:
 
     Args:
         model: The trained model, on its device; the average starts as a copy.
-        decay: Share of the old average that stays at each step, in 0..1; null for no average.
+        decay: Fraction of the old average that stays at each step, in 0..1; null for no average.
 
     Attributes:
         module: The module to validate and keep: the average, or the model itself.

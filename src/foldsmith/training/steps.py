@@ -1,6 +1,6 @@
 """What happens to one batch: from views to a loss."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -9,11 +9,12 @@ from torch import nn
 from foldsmith.data.datasets import Batch
 from foldsmith.distributed.collectives import gathered, own
 from foldsmith.errors import ConfigError
+from foldsmith.ssl.method import Method, require_method
 from foldsmith.targets.losses import Loss
 from foldsmith.targets.task import Task
 from foldsmith.training.auxiliary import AuxiliaryLoss
-from foldsmith.training.ema import WeightAverage
-from foldsmith.training.mixing import Mixer
+from foldsmith.training.ema import ModelEma
+from foldsmith.training.mixing import BatchMixing
 from foldsmith.training.progressive import ProgressiveResize
 
 
@@ -53,12 +54,17 @@ class PretrainStep:
         model: The method.
         progressive: Sizes of the views over the epochs, or None for those of the dataset.
         max_epoch: Number of epochs, for those sizes.
+
+    Raises:
+        ConfigError: The model is not a self-supervised method.
     """
 
     def __init__(
         self, model: nn.Module, progressive: ProgressiveResize | None = None, max_epoch: int = 1
     ) -> None:
-        self.model = model
+        require_method(model)
+        self.model: nn.Module = model
+        self.method = cast(Method, model)
         self.progressive = progressive
         self.max_epoch = max_epoch
 
@@ -74,10 +80,8 @@ class PretrainStep:
         """Do nothing."""
 
     def after_update(self, progress: float) -> None:
-        """Tell the method, if it has something to do then (a momentum encoder)."""
-        after_update = getattr(self.model, "after_update", None)
-        if after_update is not None:
-            after_update(progress)
+        """Let the method move its momentum encoder, if it has one."""
+        self.method.after_update(progress)
 
 
 class FineTuneStep:
@@ -92,7 +96,7 @@ class FineTuneStep:
         seed: Seed of the mixing.
         head_epochs: First epochs that train the head alone; above 0 for models with
             ``train_head_alone`` only.
-        average: Moving average of the model's weights, or None.
+        ema: Moving average of the model's weights, or None.
         auxiliary: Losses of the model's auxiliary heads, or None.
 
     Raises:
@@ -104,11 +108,11 @@ class FineTuneStep:
         model: nn.Module,
         loss: Loss,
         task: Task,
-        mixup: Mixer | None,
+        mixup: BatchMixing | None,
         max_epoch: int,
         seed: int,
         head_epochs: int = 0,
-        average: WeightAverage | None = None,
+        ema: ModelEma | None = None,
         auxiliary: AuxiliaryLoss | None = None,
     ) -> None:
         if head_epochs and not hasattr(model, "train_head_alone"):
@@ -123,7 +127,7 @@ class FineTuneStep:
         self.max_epoch = max_epoch
         self.seed = seed
         self.head_epochs = head_epochs
-        self.average = average
+        self.ema = ema
         self.auxiliary = auxiliary
 
     def start_epoch(self, epoch: int) -> None:
@@ -148,7 +152,7 @@ class FineTuneStep:
         # with class indices as they are.
         first = self._losses(*outputs, targets, rows)
         other = self._losses(*outputs, targets[mixed.partner], rows[mixed.partner])
-        return {name: mixed.share * first[name] + (1 - mixed.share) * other[name] for name in first}
+        return {name: mixed.lam * first[name] + (1 - mixed.lam) * other[name] for name in first}
 
     def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return logits and the outputs of auxiliary heads, of the whole batch."""
@@ -173,5 +177,5 @@ class FineTuneStep:
 
     def after_update(self, progress: float) -> None:
         """Move the average of the weights."""
-        if self.average is not None:
-            self.average.update()
+        if self.ema is not None:
+            self.ema.update()

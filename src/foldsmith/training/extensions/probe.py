@@ -19,7 +19,7 @@ from foldsmith.inference.probes import effective_rank, knn_oof, ridge_oof
 from foldsmith.models.runtime import Runtime
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, read_folds
-from foldsmith.ssl.shared import feature_std
+from foldsmith.ssl.method import feature_std
 from foldsmith.training.extensions.snapshots import every_and_last
 from foldsmith.training.files import PROBES_FILE, TRAINING
 from foldsmith.utils.atomic import copy_file, write_csv

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from foldsmith.training.ema import WeightAverage
+from foldsmith.training.ema import ModelEma
 
 
 def model():
@@ -21,7 +21,7 @@ def change(module):
 
 def test_without_a_decay_it_is_the_model_itself():
     trained = model()
-    average = WeightAverage(trained, None)
+    average = ModelEma(trained, None)
     assert average.module is trained
     average.update()
     assert average.state_dict() == {}
@@ -29,7 +29,7 @@ def test_without_a_decay_it_is_the_model_itself():
 
 def test_it_follows_the_model_by_its_decay():
     trained = model()
-    average = WeightAverage(trained, 0.5)
+    average = ModelEma(trained, 0.5)
     assert average.module is not trained
     expected = None
     for step in range(1, 6):
@@ -50,11 +50,11 @@ def test_it_follows_the_model_by_its_decay():
 
 def test_it_continues_where_it_was():
     trained = model()
-    average = WeightAverage(trained, 0.99)
+    average = ModelEma(trained, 0.99)
     for _ in range(3):
         change(trained)
         average.update()
-    restored = WeightAverage(model(), 0.99)
+    restored = ModelEma(model(), 0.99)
     restored._model = trained
     restored.load_state_dict(copy.deepcopy(average.state_dict()))
     for each in (average, restored):
@@ -67,7 +67,7 @@ def test_it_continues_where_it_was():
 @pytest.mark.parametrize("decay", [0.9, 0.9999])
 def test_a_short_training_does_not_keep_its_start(decay):
     trained = model()
-    average = WeightAverage(trained, decay)
+    average = ModelEma(trained, decay)
     with torch.no_grad():
         trained[0].weight.fill_(7.0)
     for _ in range(50):
