@@ -61,7 +61,7 @@ def test_ridge_keeps_to_the_plain_average_where_members_are_alike():
 def test_greedy_is_never_worse_in_sample_than_the_best_member(seed, name, n_members):
     predictions, targets = alike(seed, n_members, n=80)
     metric, bounds = metric_named(name, VALUES), RANGE
-    if metric.needs == "probabilities":
+    if metric.takes_probabilities:
         predictions, bounds = as_probabilities(predictions), (0.0, 1.0)
     weights = greedy_weights(predictions, targets, bounds, metric, rounds=6)
     assert (weights >= 0).all() and weights.sum() == pytest.approx(1)
@@ -85,7 +85,7 @@ def test_greedy_takes_members_more_than_once():
 def test_every_method_takes_every_metric(method, name):
     predictions, targets = unlike(1, n=160)
     aim = goal(name)
-    if aim.metric.needs == "probabilities":
+    if aim.metric.takes_probabilities:
         predictions = as_probabilities(predictions)
     half = np.arange(160) < 80
     made = create_blend(method, aim, SETTINGS, seed=0)

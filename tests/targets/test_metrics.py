@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -109,3 +113,33 @@ def test_a_task_that_has_no_probabilities_is_named():
     assert found == pytest.approx(-np.log([0.4, 0.7]).mean(), rel=1e-5)
     with pytest.raises(ConfigError, match=r"shape \(2, 4\), one per class; there are \(2, 3\)"):
         metric(np.ones((2, 3)) / 3, np.zeros(2))
+
+
+def test_rows_that_are_another_metric_are_refused():
+    def halved(predictions, targets):
+        return np.abs(predictions - targets) / 2
+
+    wrong = replace(METRICS["MAE"], row_function=halved)
+    predictions, targets = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.5, 2.0])
+    with pytest.raises(ConfigError, match="MAE: row_function and from_mean give 0.25, function"):
+        wrong.rows(predictions, targets)
+    with pytest.raises(ConfigError, match="one value per row"):
+        replace(wrong, row_function=lambda p, t: np.full(1, 0.5)).rows(predictions, targets)
+
+
+def test_a_metric_of_an_order_does_not_take_classes_without_one():
+    for metric in METRICS.values():
+        if metric.needs_order:
+            with pytest.raises(ConfigError, match=f"{metric.name}: needs an order"):
+                metric.for_classes((0.0, 1.0, 2.0), unordered=True)
+        else:
+            assert metric.for_classes((0.0, 1.0, 2.0), unordered=True).takes_probabilities
+
+
+def test_the_names_are_there_without_heavy_imports():
+    code = (
+        "import sys, foldsmith.targets.metrics as m; print(*m.METRICS); "
+        "print(*{'torch', 'sklearn', 'scipy', 'pandas', 'pydantic'} & sys.modules.keys())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "RMSE MAE QWK Accuracy LogLoss AUC\n\n"

@@ -346,10 +346,20 @@ def _submission_file(name: str) -> str:
     return f"submission_{name.replace('-', '_').replace('+', '_')}.csv"
 
 
+# Columns of the score table beside the metric itself, which a project's own metric may be called.
+_SCORE_COLUMNS = (
+    *("name", "cross_fitted", "low", "high", "gain", "gain_low", "gain_high"),
+    *("beats_mean", "submit"),
+)
+
+
 def _score_table(compared: Sequence[Compared], chosen: str, metric: Metric) -> pd.DataFrame:
+    in_sample = metric.name.lower()
+    if in_sample in _SCORE_COLUMNS:
+        in_sample = f"{in_sample}_in_sample"
     records = []
     for result in compared:
-        record: dict[str, object] = {"name": result.name, metric.name.lower(): result.in_sample}
+        record: dict[str, object] = {"name": result.name, in_sample: result.in_sample}
         honest = result.honest
         if honest is not None:
             record["cross_fitted"] = honest.score
