@@ -18,7 +18,6 @@ from foldsmith.extras.estimate.result import Estimate
 from foldsmith.new import new
 from foldsmith.project import ProjectFolder
 from foldsmith.project.budget import Budget
-from foldsmith.project.resources import Kind
 from foldsmith.report import Results, write_report
 from foldsmith.run import engine as run_engine
 from foldsmith.run.engine import Engine
@@ -107,7 +106,7 @@ class Project(ProjectFolder):
         overrides: Overrides | None = None,
         *,
         only: Sequence[str] = (),
-        until: Kind | None = None,
+        until: str | None = None,
         skip_bad: bool = False,
         keep_snapshots: bool = False,
         engine: Engine = "local",
@@ -123,7 +122,7 @@ class Project(ProjectFolder):
             experiment: The experiment.
             overrides: Values to run it with.
             only: Names of the experiments to run, as in ``100``; all if empty.
-            until: Last kind of step: preprocess, pretrain, train or infer; all if None.
+            until: Last kind of step: preprocess, pretrain, train, features or infer; all if None.
             skip_bad: Leave out photos that cannot be read.
             keep_snapshots: Keep the snapshots of the trainings.
             engine: ``local``: on this machine, one step after the other or one on each of several

@@ -17,11 +17,11 @@ from warm import Command, foldsmith
 
 from foldsmith.project import ProjectFolder
 from foldsmith.run import gpu_engine as cards
-from foldsmith.run.execute import Options
 from foldsmith.run.gpu_engine import cards_for, cards_here
 from foldsmith.run.live import RunView
 from foldsmith.run.plan import plan_of
 from foldsmith.run.run_state import Course
+from foldsmith.steps.base import Options
 
 RUN = ["run", "--no-report", "-cfg", "exp_config/200.yml"]
 

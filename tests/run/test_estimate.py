@@ -18,7 +18,7 @@ from foldsmith.run.cost import Work, weight_bytes
 from foldsmith.run.disk import kept_backbones, photo_sizes, resume_bytes
 from foldsmith.run.durations import seconds_here
 from foldsmith.run.plan import plan_of
-from foldsmith.run.state import manifest_path, speeds_of, states_of
+from foldsmith.run.state import speeds_of, states_of
 from foldsmith.steps.fingerprint import infer_inputs, pretrain_inputs, train_inputs
 from foldsmith.steps.manifest import read_manifest, write_manifest
 from foldsmith.steps.preprocess import preprocess
@@ -38,31 +38,31 @@ def leave_manifests(folder, names=("000", "100", "200"), device="cuda", cores=1)
     hashes = FileHashes(project.hash_store)
     plan = plan_of(project, ALL)
     for step in plan.steps:
-        if step.kind == "preprocess":
-            content = json.loads(manifest_path(step).read_text())
+        if step.kind.name == "preprocess":
+            content = json.loads(step.kind.manifest(step).read_text())
             content["facts"]["wall_s"] = STEPS["preprocess"]
             content.pop("sha256", None)  # of the content as it was
-            manifest_path(step).write_text(json.dumps(content))
+            step.kind.manifest(step).write_text(json.dumps(content))
             continue
-        if step.kind == "ensemble":
+        if step.kind.name == "ensemble":
             inputs = {"config": {}}
             if len(names) < 3:
                 continue
         elif step.name not in names:
             continue
-        elif step.kind == "pretrain":
+        elif step.kind.name == "pretrain":
             inputs = pretrain_inputs(step.experiment, plan.types, hashes)
-        elif step.kind == "train":
+        elif step.kind.name == "train":
             inputs = train_inputs(step.experiment, step.fold, plan.types, hashes)
         else:
             inputs = infer_inputs(step.experiment, "metric", {}, plan.types, hashes)
-        if step.kind != "ensemble" and step.epochs:
+        if step.kind.name != "ensemble" and step.epochs:
             facts = {"epoch_s": EPOCHS[step.name]}
         else:
             facts = {"wall_s": STEPS[step.label]}
         step.folder.mkdir(parents=True, exist_ok=True)
         (step.folder / "resolved_config.yml").write_text(step.experiment.dump())
-        path = manifest_path(step)
+        path = step.kind.manifest(step)
         write_manifest(path, step.label, inputs, [], hashes, device=device, cores=cores, **facts)
 
 
@@ -193,7 +193,7 @@ def test_a_dry_run_grows_with_the_image_size(timed):
     def seconds_of(side):
         plan = plan_of(project, ALL, ["[0-2]*:dataset/img_size=" + str(side)])
         states = states_of(plan, FileHashes(project.hash_store))
-        steps = [step for step in plan.steps if step.kind in ("pretrain", "train", "infer")]
+        steps = [step for step in plan.steps if step.kind.name in ("pretrain", "train", "infer")]
         speeds = speeds_of(plan)
         unknown = [step for step in steps if speeds.measured(step, states[step.label]) is None]
         found = seconds_here(plan, unknown, states)

@@ -11,8 +11,9 @@ from terminal import OnTerminal
 from foldsmith.project import ProjectFolder
 from foldsmith.run.live import _around_running, _Terminal
 from foldsmith.run.plan import plan_of
-from foldsmith.run.state import Speeds, StepState
+from foldsmith.run.state import Speeds
 from foldsmith.run.table import Row
+from foldsmith.steps.base import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.progress_bars import drawn_on, progress_bar
 
@@ -113,7 +114,7 @@ def test_several_steps_that_run_are_shown_each(folder):
     states = {step.label: StepState("to do", "", step.epochs) for step in plan.steps}
     view = _Terminal(plan, states, Speeds())
     view.close()
-    folds = [step for step in plan.steps if step.kind == "train"]
+    folds = [step for step in plan.steps if step.kind.name == "train"]
     for fold, step in enumerate(folds):
         view.begin(step, since_s=60.0 * (1 + fold))
         view.epoch(step, EpochReport(1 + fold, 9, 10.0, 0.0, 1.0, {}))
@@ -144,7 +145,7 @@ def test_state_and_time_are_there_at_every_width(folder, width, name):
     states["preprocess"] = StepState("done", "", 0)
     view = _Terminal(plan, states, Speeds({name: 340.0}))
     view.close()
-    first, second = (step for step in plan.steps if step.kind == "train")
+    first, second = (step for step in plan.steps if step.kind.name == "train")
     view.begin(first, since_s=4000.0)
     view.end(first, failed=True)
     view.begin(second, since_s=1234.0)

@@ -12,7 +12,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.run.engine import dry_run, run
 from foldsmith.run.plan import plan_of
-from foldsmith.run.state import inputs_of, states_of
+from foldsmith.run.state import states_of
 from foldsmith.run.status import status
 from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.manifest import differences, write_manifest
@@ -341,12 +341,12 @@ def test_the_metric_reaches_a_pretraining_whose_pick_depends_on_it(
     project = ProjectFolder.open(small_project)
     hashes = FileHashes(project.hash_store)
     plan = plan_of(project, TARGET)
-    step = next(step for step in plan.steps if step.kind == "pretrain")
+    step = next(step for step in plan.steps if step.kind.name == "pretrain")
     files = [step.folder / name for name in ("backbone_epoch_3.pth", "backbone_best_probe.pth")]
     step.folder.mkdir(parents=True)
     for file in files:
         file.touch()
-    inputs = inputs_of(step, plan, hashes)
+    inputs = step.kind.inputs(step, plan, hashes)
     write_manifest(step.folder / "manifest.json", step.label, inputs, files, hashes)
     assert state() == "done: "
     set_project(small_project, **{key: value})

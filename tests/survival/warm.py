@@ -20,7 +20,7 @@ from pathlib import Path
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
-        *("foldsmith.steps", "foldsmith.run", "timm", "torchvision", "lightly.loss"),
+        *("foldsmith.run.engine", "foldsmith.steps.train", "timm", "torchvision", "lightly.loss"),
         *("lightly.models.modules.heads", "sklearn.metrics", "sklearn.model_selection"),
         *("scipy.optimize", "scipy.sparse.csgraph", "optuna", "matplotlib.figure"),
         *("torch.utils.tensorboard", "torch._dynamo"),

@@ -38,8 +38,13 @@ def run(
         typer.Option("--only", help="Experiments to run, as in 100,200.", show_default="all"),
     ] = None,
     until: Annotated[
-        Literal["preprocess", "pretrain", "train", "infer"] | None,
-        typer.Option("--until", help="Last kind of step to run.", show_default="all"),
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="KIND",
+            help="Last kind of step to run: preprocess, pretrain, train, features or infer.",
+            show_default="all",
+        ),
     ] = None,
     skip_bad: SkipBad = False,
     keep_snapshots: KeepSnapshots = False,

@@ -30,13 +30,13 @@ from foldsmith.steps.checkpoint_choice import (
 )
 from foldsmith.steps.features import HeadOfFold, head_file, head_of
 from foldsmith.steps.fingerprint import new_photo_inputs, without_pretrained
+from foldsmith.steps.kinds.predictions import as_inferred
 from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.output_folder import read_resolved, shown
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.scale_buffer import task_kept
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task
-from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
 
 Array = npt.NDArray[np.float32]
@@ -270,27 +270,6 @@ def kept_snapshots(
     for fold, path in paths.items():
         _check_file(path, wanted[f"fold{fold}"], hashes, remedy)
     return list(paths.values())
-
-
-def as_inferred(
-    experiment: Experiment,
-    manifest: Manifest,
-    types: Mapping[str, Callable[..., Any]],
-    hashes: FileHashes,
-) -> Experiment:
-    """Return an experiment with what its inference was told to do otherwise (``globals/tta``)."""
-    experiment = experiment.written_out()
-    today = new_photo_inputs(experiment, types, hashes)["config"]
-    then = dict(manifest.inputs["config"])
-    known = flatten(experiment.tree)
-    return experiment.with_values(
-        {
-            key: value
-            for key, value in then.items()
-            # An inference starts from snapshots, so the weights before the training do not matter.
-            if key in known and key != "model/pretrained" and today.get(key) != value
-        }
-    )
 
 
 def _changed(

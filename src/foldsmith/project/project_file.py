@@ -20,7 +20,7 @@ from foldsmith.errors import ConfigError, one_line
 from foldsmith.project.budget import Budget
 from foldsmith.project.own_files import OwnFile, own_file
 from foldsmith.project.own_python import load_types, read_sources, require_accepted
-from foldsmith.project.resources import Kind, Resources
+from foldsmith.project.resources import Resources
 from foldsmith.targets.metrics import METRICS, Metric, component, default_metric, names_of
 from foldsmith.utils.suggest import did_you_mean
 from foldsmith.utils.yaml_io import read_yaml
@@ -168,7 +168,7 @@ class ProjectSettings(BaseModel):
     metric: str = default_metric(unordered=False).name
     folds: FoldSettings = FoldSettings()
     budget: Budget = "small"
-    resources: dict[Kind, Resources] = {}
+    resources: dict[str, Resources] = {}
     python: tuple[str, ...] = ()
     intensity_range: tuple[float, float] | None = None
 

@@ -1,12 +1,8 @@
 """Resources that a step of a run requests."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-
-# The kinds of steps, in the order in which a run needs them.
-Kind = Literal["preprocess", "pretrain", "train", "infer", "ensemble"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Resources(BaseModel):

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config.settings import FINE_TUNINGS
-from foldsmith.project.resources import Kind
 from foldsmith.project.tables import as_written, photo_paths, read_folds
 from foldsmith.report import figures
 from foldsmith.report.configuration import differences
@@ -16,7 +15,7 @@ from foldsmith.report.costs import costs_beside
 from foldsmith.report.finished_run import FinishedRun
 from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
 from foldsmith.report.run_comparison import RunComparison
-from foldsmith.run.plan import Step
+from foldsmith.steps.base import Step
 from foldsmith.training.files import entries_of
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.formatting import number_text
@@ -206,12 +205,12 @@ def _curves(comparison: RunComparison) -> Section:
     return section
 
 
-def _steps(comparison: RunComparison, kind: Kind) -> list[tuple[str, Step]]:
+def _steps(comparison: RunComparison, kind: str) -> list[tuple[str, Step]]:
     """Return the steps of one kind of both runs, with names; those of both once."""
     found: dict[tuple[str, str], tuple[str, Step]] = {}
     for letter, run in zip("AB", _runs(comparison), strict=True):
         for step in run.plan.steps:
-            if step.kind == kind:
+            if step.kind.name == kind:
                 # The same step in both has one folder.
                 key = (str(step.folder), step.label)
                 before = found.get(key)
@@ -237,7 +236,7 @@ def _configuration(comparison: RunComparison) -> Section:
     section = Section("Configuration", "configuration")
     # What is made in one way has one set of keys.
     trees: dict[str, dict[str, dict[str, Any]]] = {}
-    kinds: tuple[Kind, ...] = ("infer", "pretrain", "ensemble")
+    kinds = ("features", "infer", "pretrain", "ensemble")
     for kind in kinds:
         for name, step in _steps(comparison, kind):
             assert step.experiment is not None

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from foldsmith.report.parts import Table, table
-from foldsmith.run.plan import Step
+from foldsmith.steps.base import Step
 from foldsmith.steps.output_folder import RESOLVED_CONFIG
 from foldsmith.utils.yaml_io import read_yaml
 

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from foldsmith.project.resources import KINDS
 from foldsmith.report.parts import Section, Text, not_done, table
-from foldsmith.run.plan import Plan
-from foldsmith.run.state import manifest_path
 from foldsmith.run.table import duration
+from foldsmith.steps.base import Plan
+from foldsmith.steps.kinds.registry import kinds_of
 from foldsmith.steps.manifest import read_manifest
 from foldsmith.training.files import entries_of
 from foldsmith.utils.formatting import counted
@@ -30,7 +29,7 @@ def costs(plan: Plan) -> pd.DataFrame:
     """
     records = []
     for step in plan.steps:
-        path = manifest_path(step)
+        path = step.kind.manifest(step)
         manifest = read_manifest(path)
         if manifest is None:
             continue
@@ -41,7 +40,7 @@ def costs(plan: Plan) -> pd.DataFrame:
         }
         records.append(
             {
-                "kind": step.kind,
+                "kind": step.kind.name,
                 "step": step.label,
                 "folder": str(step.folder),
                 "seconds": round(float(manifest.facts.get("wall_s", 0.0)), 1),
@@ -91,12 +90,13 @@ def costs_beside(plans: Mapping[str, Plan]) -> Section:
     ]
     section.parts.append(Text(f"{'; '.join(parts)}; {len(shared)} of these steps are the same."))
     columns = {}
+    kinds = [kind.name for kind in kinds_of(next(iter(plans.values())).project)]
     for value, summed in (("seconds", "sum"), (_SPEED, "median"), (_HOST, "max"), (_CUDA, "max")):
         if all(each[value].isna().all() for each in by_name.values()):
             continue
         for name, each in by_name.items():
             found = each.groupby("kind")[value].agg(summed)
-            columns[f"{value} {name}"] = found.reindex(KINDS)
+            columns[f"{value} {name}"] = found.reindex(kinds)
     frame = pd.DataFrame(columns).dropna(how="all").rename_axis("steps").reset_index()
     caption = f"All steps of a kind: seconds in sum; {_WHAT}"
     section.parts.append(table(caption, _whole(frame), digits=1))

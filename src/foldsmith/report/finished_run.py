@@ -18,8 +18,9 @@ from foldsmith.project.tables import (
     read_table,
     target_numbers,
 )
-from foldsmith.run.plan import Plan, experiment_making, plan_of_run
+from foldsmith.run.plan import experiment_making, plan_of_run
 from foldsmith.run.state import results_of
+from foldsmith.steps.base import Plan
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
     criterion_for,

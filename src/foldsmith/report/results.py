@@ -23,7 +23,7 @@ from foldsmith.project.tables import (
     targets_of,
 )
 from foldsmith.report import figures
-from foldsmith.run.plan import Plan, Step
+from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.checkpoint_choice import LABELS, inference_manifest
 from foldsmith.steps.ensemble import CROSS_FITTED
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified, why_unread
@@ -199,7 +199,7 @@ class Results:
             OutputError: Nothing was trained.
         """
         log = self.log
-        pretraining = self._step.kind == "pretrain"
+        pretraining = self._step.kind.name == "pretrain"
         usual = ("train/loss", "train/std", "lr") if pretraining else _CURVES
         shown = [key for key in (usual if keys is None else keys) if key in log]
         if not shown:
@@ -237,7 +237,7 @@ class Results:
 
     @property
     def _is_ensemble(self) -> bool:
-        return self._step.kind == "ensemble"
+        return self._step.kind.name == "ensemble"
 
     @property
     def _criterion(self) -> Criterion:
@@ -250,7 +250,7 @@ class Results:
 
     def _finished(self) -> Manifest:
         """Return the manifest of the last step."""
-        if self._step.kind == "pretrain":
+        if self._step.kind.name == "pretrain":
             raise OutputError(f"{self.name}: is a pretraining, which predicts nothing; see its log")
         path = self.folder / MANIFEST
         if not self._is_ensemble:

@@ -39,8 +39,8 @@ from foldsmith.report.parts import (
     thumbnail,
 )
 from foldsmith.report.results import blend_scores
-from foldsmith.run.plan import Plan, Step
-from foldsmith.run.state import StepState, results_of
+from foldsmith.run.state import results_of
+from foldsmith.steps.base import Plan, Step, StepState
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
     UNCHOSEN,
@@ -59,7 +59,12 @@ from foldsmith.utils.hashing import FileHashes
 
 Array = npt.NDArray[np.float64]
 
-_TITLES = {"pretrain": "Pretraining", "infer": "Experiment", "ensemble": "Ensemble"}
+_TITLES = {
+    "pretrain": "Pretraining",
+    "features": "Experiment",
+    "infer": "Experiment",
+    "ensemble": "Ensemble",
+}
 
 # Photos of a gallery.
 _SHOWN = 12
@@ -89,13 +94,13 @@ def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
     found = [_data(project)]
     for step in plan.steps:
         state = states[step.label]
-        if step.kind in _TITLES and state.status == "stale":
+        if step.kind.name in _TITLES and state.status == "stale":
             found.append(_out_of_date(step, state))
-        elif step.kind == "pretrain":
+        elif step.kind.name == "pretrain":
             found.append(_pretraining(plan, step))
-        elif step.kind == "infer":
+        elif step.kind.predicts:
             found.append(_experiment(project, step, look_at_ids))
-        elif step.kind == "ensemble":
+        elif step.kind.name == "ensemble":
             found.append(_ensemble(project, step))
     return [*found, cost_of(plan), _configuration(plan)]
 
@@ -103,14 +108,15 @@ def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
 def reason_of(plan: Plan) -> str:
     """Return what the plan's last ensemble says is to be submitted; empty if there is none."""
     for step in reversed(plan.steps):
-        manifest = read_manifest(step.folder / MANIFEST) if step.kind == "ensemble" else None
+        manifest = read_manifest(step.folder / MANIFEST) if step.kind.name == "ensemble" else None
         if manifest is not None:
             return str(manifest.facts["reason"])
     return ""
 
 
 def _section(step: Step) -> Section:
-    return Section(f"{_TITLES[step.kind]} {step.name}", f"{_TITLES[step.kind]}-{step.name}".lower())
+    title = _TITLES[step.kind.name]
+    return Section(f"{title} {step.name}", f"{title}-{step.name}".lower())
 
 
 def _out_of_date(step: Step, state: StepState) -> Section:
@@ -519,8 +525,10 @@ def _members(project: ProjectFolder, manifest: Manifest) -> Part:
 
 def _configuration(plan: Plan) -> Section:
     section = Section("Configuration", "configuration")
-    for title, kinds in (("pretrainings", ("pretrain",)), ("experiments", ("infer",))):
-        trees = {step.name: flatten(tree_of(step)) for step in plan.steps if step.kind in kinds}
+    for title, kinds in (("pretrainings", ("pretrain",)), ("experiments", ("features", "infer"))):
+        trees = {
+            step.name: flatten(tree_of(step)) for step in plan.steps if step.kind.name in kinds
+        }
         if trees:
             caption = f"What differs between the {title}" if len(trees) > 1 else f"The {title[:-1]}"
             section.parts.append(differences(caption, trees))

@@ -16,8 +16,8 @@ from foldsmith.project.tables import (
     read_train,
     readable_test,
 )
-from foldsmith.run.plan import Plan, Step
 from foldsmith.ssl.method import has_teacher
+from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.fingerprint import hash_folds, without_pretrained
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.flatten import flatten
@@ -71,14 +71,14 @@ class Work:
 
         Of an inference: none, and how often a photo goes through a model.
         """
-        if step.kind == "pretrain":
+        if step.kind.name == "pretrain":
             return self.n_train + self.n_test, 0
-        if step.kind == "train" and step.experiment is not None:
+        if step.kind.name == "train" and step.experiment is not None:
             held_out = self._held_out(step.experiment.globals.meta_file, step.fold or 0)
             return self.n_train - held_out, held_out
-        if step.kind == "infer" and step.experiment is not None:
+        if step.kind.predicts and step.experiment is not None:
             passes = _PASSES[step.experiment.globals.tta]
-            if step.experiment.globals.task == "frozen-features":
+            if step.kind.name == "features":
                 return 0, passes * (self.n_train + self.n_test)
             # Out of fold by the chosen epoch and by the last; the test photos by every fold.
             return 0, passes * (2 * self.n_train + self.plan.project.n_splits * self.n_test)
@@ -96,7 +96,7 @@ class Work:
         learned, seen = self.photos(step)
         tree = step.experiment.tree
         whole = size.forward[tree["dataset"]["img_size"]]
-        if step.kind != "pretrain":
+        if step.kind.name != "pretrain":
             trained = 1.0 if step.experiment.globals.freeze_backbone else _TRAINED
             return whole * (trained * learned + seen)
         views = tree["dataset"].get("train", {})

@@ -16,7 +16,7 @@ from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.run.cost import Work
-from foldsmith.run.plan import Plan, Step
+from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.image_store import stored_heads
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.path_list import Paths
@@ -60,24 +60,24 @@ def bytes_of_step(step: Step, work: Work, n_splits: int) -> tuple[int, int]:
     size = None if step.experiment is None else work.model(step.experiment)
     if step.experiment is None or size is None:
         return 0, 0
-    if step.kind == "pretrain":
+    if step.kind.name == "pretrain":
         kept = kept_backbones(step.experiment) * size.backbone
         resume = resume_bytes(step.experiment, size.weights)
         # A file is written beside the one that it replaces.
         return kept + 2 * resume, kept + resume
-    if step.kind == "train":
+    if step.kind.name == "train":
         every = step.epochs if step.experiment.globals.snapshot_epochs == "all" else 0
         kept = (_SNAPSHOTS + every) * size.weights
         return kept + size.weights + 2 * resume_bytes(step.experiment, size.weights), kept
     common = step.experiment.globals.snapshot_epochs == "all"
     copies = (_SNAPSHOTS + common) * n_splits * size.weights
-    return (0, 0) if step.experiment.globals.task == "frozen-features" else (copies, copies)
+    return (copies, copies) if step.kind.name == "infer" else (0, 0)
 
 
 def bytes_of_weights_there(step: Step) -> int:
     """Return the bytes of the weights that are in a step's own folder now."""
-    pattern = "*_model_fold*.pth" if step.kind == "infer" else "*.pth"
-    there = step.epochs or step.kind == "infer"
+    pattern = "*_model_fold*.pth" if step.kind.name == "infer" else "*.pth"
+    there = step.epochs or step.kind.name == "infer"
     return size_of_files(step.folder.glob(pattern)) if there else 0
 
 

@@ -28,8 +28,9 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.run.cost import weight_bytes
 from foldsmith.run.disk import kept_backbones, resume_bytes
-from foldsmith.run.plan import Plan, plan_of, plan_of_all
+from foldsmith.run.plan import plan_of, plan_of_all
 from foldsmith.run.sample_project import sampled
+from foldsmith.steps.base import Plan
 from foldsmith.steps.features import head_of
 from foldsmith.steps.fingerprint import without_pretrained
 from foldsmith.steps.fold_components import build_fold, read_labels
@@ -184,7 +185,7 @@ def _try_all(plan: Plan) -> list[str]:
     experiments = {
         step.name: step.experiment
         for step in plan.steps
-        if step.experiment is not None and step.kind != "ensemble"
+        if step.experiment is not None and step.kind.name != "ensemble"
     }
     if plan.project.fold_table.is_file() or not experiments:
         return _try_each(plan, experiments)
@@ -247,7 +248,7 @@ def _with_weights(experiment: Experiment, plan: Plan) -> Experiment:
         return experiment
     # Of the project, wherever the experiment is tried.
     path = plan.project.path(named)
-    made = {plan.project.path(step.folder) for step in plan.steps if step.kind == "pretrain"}
+    made = {plan.project.path(step.folder) for step in plan.steps if step.kind.name == "pretrain"}
     if is_reference(named) or path.parent in made or not path.is_file():
         return without_pretrained(experiment)
     return experiment.with_values({"model/pretrained": str(path)})

@@ -21,9 +21,9 @@ from foldsmith.models.runtime import create_runtime
 from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.run.cost import Work, build_model
 from foldsmith.run.node import Node, this_node
-from foldsmith.run.plan import Plan, Step
 from foldsmith.run.resources import Request, requests_of
-from foldsmith.run.state import StepState, costs_as, manifest_path, read_progress
+from foldsmith.run.state import costs_as
+from foldsmith.steps.base import Plan, Step, StepState
 from foldsmith.steps.manifest import UNFINISHED, read_manifest
 from foldsmith.steps.output_folder import read_resolved
 from foldsmith.utils.machine import cores_here
@@ -171,7 +171,7 @@ class Durations:
         seconds = serial = base.seconds
         source = base.source
         there = "cuda" if on_gpu else "cpu"
-        if base.device and step.kind in ("pretrain", "train", "infer"):
+        if base.device and step.kind.computes:
             # A machine that is planned for without a GPU may have Apple's.
             if base.device != there and (on_gpu or base.device != "mps"):
                 source += " on cpu" if base.device == "cpu" else " on gpu"
@@ -192,19 +192,19 @@ class Durations:
     def _base(self, step: Step, on_gpu: bool) -> _Base:
         if step.epochs and step.name in self.given:
             return _Base(self.given[step.name], "given")
-        own = self._own.get(_name(step))
+        own = self._own.get(step.series)
         if own is not None:
             return own
-        if step.kind == "preprocess":
+        if step.kind.name == "preprocess":
             return self._preprocess()
-        if step.kind == "ensemble":
+        if step.kind.name == "ensemble":
             return _Base(_BLEND_S + _MEMBER_S * len(step.needs), "guess")
         operations = self.work.operations(step)
         if operations is None:
             return self._without_operations(step)
         beside = self._loading_s(step) + _EPOCH_S
         alike = self._alike(step)
-        itself = alike is not None and (alike.name, alike.kind) == (step.name, step.kind)
+        itself = alike is not None and (alike.name, alike.kind) == (step.name, step.kind.name)
         # A whole epoch of the same experiment tells more than a few passes of its model.
         timed = self._timed(step) if self.measure and not itself else None
         if timed is not None:
@@ -236,7 +236,8 @@ class Durations:
         def unlike(known: _Measured) -> tuple[bool, bool, bool, float]:
             ratio = (known.operations or 1.0) / wanted
             same_model, same_name = known.model == size.key, known.name == step.name
-            return known.kind != step.kind, not same_model, not same_name, max(ratio, 1 / ratio)
+            same_kind = known.kind == step.kind.name
+            return not same_kind, not same_model, not same_name, max(ratio, 1 / ratio)
 
         return min(usable, key=unlike)
 
@@ -288,18 +289,18 @@ class Durations:
         """Collect what steps have left of their times."""
         folds: dict[tuple[str, bool], list[float]] = {}
         last: dict[tuple[str, bool], tuple[Step, str, float | None]] = {}
-        own = {_name(step) for step in self.plan.steps}
+        own = {step.series for step in self.plan.steps}
         for step in steps:
             found = _left_behind(step, self.work)
             if found is None:
                 continue
             seconds, device, cores, as_now = found
-            if step.experiment is None or step.kind == "ensemble":
-                if as_now and _name(step) in own:
+            if step.experiment is None or step.kind.name == "ensemble":
+                if as_now and step.series in own:
                     # Neither is slower with fewer cores: the one takes all, the other one.
-                    self._own[_name(step)] = _Base(seconds, "measured")
+                    self._own[step.series] = _Base(seconds, "measured")
                 continue
-            key = (_name(step), as_now)
+            key = (step.series, as_now)
             folds.setdefault(key, []).append(seconds)
             last[key] = step, device, cores
         for (name, as_now), times in folds.items():
@@ -319,7 +320,7 @@ class Durations:
         if step is not None and size is not None:
             operations = self.work.operations(step)
             self._known.append(
-                _Measured(step.name, step.kind, seconds, operations, size.key, device, cores)
+                _Measured(step.name, step.kind.name, seconds, operations, size.key, device, cores)
             )
 
 
@@ -349,21 +350,16 @@ def seconds_here(
     return found
 
 
-def _name(step: Step) -> str:
-    """Return what a measurement is filed under: folds of a training share one."""
-    return f"train {step.name}" if step.kind == "train" else step.label
-
-
 def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool] | None:
     """Return the seconds that a step has taken, on which device, and whether as it is today.
 
     Between device and that: how many CPU cores computed, None if it was a GPU.
     """
-    manifest = read_manifest(manifest_path(step))
+    manifest = read_manifest(step.kind.manifest(step))
     begun = manifest or (read_manifest(step.folder / UNFINISHED) if step.epochs else None)
     facts: dict[str, Any] = manifest.facts if manifest else {}
     seconds = facts.get("epoch_s" if step.epochs else "wall_s")
-    seconds = read_progress(step).get("epoch_s", seconds)
+    seconds = step.kind.progress(step).get("epoch_s", seconds)
     if begun is None or not isinstance(seconds, (int, float)):
         return None
     if step.experiment is None:
@@ -373,9 +369,9 @@ def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool
     there = kind_of_device(step.experiment.globals.device)
     device = str(facts.get("device", "")).partition(":")[0] or there
     same = costs_as(step, begun)
-    if step.kind == "pretrain":
+    if step.kind.name == "pretrain":
         same = same and facts.get("n_photos", work.photos(step)[0]) == work.photos(step)[0]
-    elif step.kind != "ensemble":
+    elif step.kind.name != "ensemble":
         same = same and begun.inputs.get("fold assignment") == work.folds_hash(step.experiment)
     kind = device.partition(":")[0]
     # A training that is not finished yet has not said it.

@@ -9,15 +9,15 @@ from typing import Literal
 
 from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.resources import Kind
 from foldsmith.run.durations import seconds_here
-from foldsmith.run.execute import Options, execute, refuse_running
+from foldsmith.run.execute import refuse_running
 from foldsmith.run.gpu_engine import cards_for, cards_here, run_on_cards
 from foldsmith.run.live import RunView, run_view
-from foldsmith.run.plan import Step, plan_of
+from foldsmith.run.plan import plan_of, select
 from foldsmith.run.run_state import Course, check_tables
 from foldsmith.run.state import speeds_of, states_of
 from foldsmith.run.table import duration, plan_table
+from foldsmith.steps.base import Options, Step
 from foldsmith.steps.trial_build import trial_problems
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
@@ -35,7 +35,7 @@ def dry_run(
     config: Path | str,
     overrides: Sequence[str] = (),
     only: Sequence[str] = (),
-    until: Kind | None = None,
+    until: str | None = None,
 ) -> str:
     """Return the table of what :func:`run` would do; nothing is changed.
 
@@ -48,7 +48,7 @@ def dry_run(
     plan = plan_of(project, config, overrides)
     check_tables(plan)
     states = states_of(plan, FileHashes(project.hash_store))
-    chosen, speeds = plan.select(only, until), speeds_of(plan)
+    chosen, speeds = select(plan, only, until), speeds_of(plan)
     unknown = [step for step in chosen.steps if speeds.measured(step, states[step.label]) is None]
     if unknown:
         speeds.estimated = seconds_here(plan, unknown, states)
@@ -60,7 +60,7 @@ def run(
     config: Path | str,
     overrides: Sequence[str] = (),
     only: Sequence[str] = (),
-    until: Kind | None = None,
+    until: str | None = None,
     skip_bad: bool = False,
     keep_snapshots: bool = False,
     engine: Engine = "local",
@@ -97,7 +97,7 @@ def run(
         raise ConfigError("an address is one of Ray: it needs the engine ray (--engine ray)")
     plan = plan_of(project, config, overrides)
     check_tables(plan)
-    course = Course(plan, plan.select(only, until), Options(skip_bad, keep_snapshots))
+    course = Course(plan, select(plan, only, until), Options(skip_bad, keep_snapshots))
     _check_components(course)
     on_ray = _ray_engine() if engine == "ray" else None
     if on_ray is not None and course.to_do():
@@ -186,7 +186,7 @@ def _do(step: Step, course: Course, bar: Bar, view: RunView) -> None:
 
     view.begin(step)
     try:
-        execute(step, course.plan, before, course.options, listen)
+        step.kind.run(step, course.plan, before, course.options, listen)
     except TrainingError as error:
         # The other trainings may be well; this one is told of again at the end.
         logger.error(str(error))

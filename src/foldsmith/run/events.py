@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.run.live import RunView
-from foldsmith.run.plan import Step
 from foldsmith.run.run_state import Course
-from foldsmith.run.state import StepState
+from foldsmith.steps.base import Step, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.log_output import LOGGER, LineHandler, line_of
 from foldsmith.utils.progress_bars import no_bars

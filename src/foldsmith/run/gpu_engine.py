@@ -24,9 +24,9 @@ from foldsmith.run.events import Event, show
 from foldsmith.run.execute import refuse_running
 from foldsmith.run.gpu_worker import Order, Outcome
 from foldsmith.run.live import RunView
-from foldsmith.run.plan import Step
 from foldsmith.run.resources import computes
 from foldsmith.run.run_state import Course
+from foldsmith.steps.base import Step
 from foldsmith.utils.machine import cores_here
 
 logger = logging.getLogger(__name__)
@@ -233,8 +233,7 @@ class _Run:
         where = f" (GPU {worker.card})" if computes(step) else ""
         logger.info(f"{course.head(step)}: {before.why or before.status}{where}")
         self._view.begin(step)
-        # Preprocessing decodes the photos of all trainings.
-        whole = course.plan.steps if step.kind == "preprocess" else (step,)
+        whole = step.kind.context(step, course.plan)
         threads = self._share if computes(step) else cores_here()
         cores = cores_here() if self._is_alone(step) else threads
         project, level = course.plan.project, logger.getEffectiveLevel()

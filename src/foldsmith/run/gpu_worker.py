@@ -20,9 +20,8 @@ import torch
 from foldsmith.errors import FoldsmithError, Stopped
 from foldsmith.project import ProjectFolder
 from foldsmith.run.events import Epoch, Event, lines_told, portable
-from foldsmith.run.execute import Options, execute_alone
-from foldsmith.run.plan import Plan, Step
-from foldsmith.run.state import StepState
+from foldsmith.run.execute import execute_alone
+from foldsmith.steps.base import Options, Plan, Step, StepState
 from foldsmith.steps.registry import types_of
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.machine import use_cores

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from foldsmith.run.plan import Plan, Step
-from foldsmith.run.state import Speeds, StepState
+from foldsmith.run.state import Speeds
 from foldsmith.run.table import Row, duration, plan_rows
+from foldsmith.steps.base import Plan, Step, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import brief
 from foldsmith.utils.log_output import is_quiet

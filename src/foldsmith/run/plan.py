@@ -2,13 +2,11 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from foldsmith.config import Criterion, EnsembleSettings, Experiment
-from foldsmith.config.backbones import backbone_problem
+from foldsmith.config import Criterion, Experiment
 from foldsmith.config.check import named_files
 from foldsmith.config.output_path import (
     EXPERIMENTS,
@@ -17,103 +15,43 @@ from foldsmith.config.output_path import (
     output_key,
     output_of,
 )
-from foldsmith.config.settings import MEMBERS
-from foldsmith.errors import ConfigError, FoldsmithError, OutputError
-from foldsmith.predictor.member_models import as_inferred
+from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.resources import KINDS, Kind, Resources
-from foldsmith.steps.checkpoint_choice import criterion_for, inference_manifest
-from foldsmith.steps.features import head_of
-from foldsmith.steps.manifest import read_manifest
+from foldsmith.steps.base import Plan, Planner, Step, StepKind
+from foldsmith.steps.kinds.preprocess import Preprocess
+from foldsmith.steps.kinds.registry import kind_of, names_until, resource_problems
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, read_resolved
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.tasks import task_type
 from foldsmith.utils.hashing import FileHashes
 
 # An override for some experiments: "1*:globals/max_epoch=2"; the path before "=" has no colon.
 _FOR_SOME = re.compile(r"([^:=/]+):([^=]+=.*)", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a plan.
+def select(plan: Plan, only: Sequence[str], until: str | None) -> Plan:
+    """Return the plan of some experiments, or of the steps up to a kind.
 
-    Attributes:
-        kind: What it is.
-        label: Name for people, as in ``train 100 fold 0``.
-        folder: Where its output is.
-        needs: Labels of the steps that come before it.
-        experiment: The experiment; None for preprocessing.
-        fold: The fold of a training.
-        criterion: Which snapshots are used, for trainings and inferences.
-        wanted: Files in its folder that later steps read.
+    Args:
+        plan: The plan.
+        only: Names of experiments, as in ``100``; all if empty.
+        until: Name of the last kind of step; all if None.
+
+    Raises:
+        ConfigError: There is no such experiment in the plan, or no such kind.
     """
-
-    kind: Kind
-    label: str
-    folder: Path
-    needs: tuple[str, ...] = ()
-    experiment: Experiment | None = None
-    fold: int | None = None
-    criterion: Criterion = "metric"
-    wanted: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name of the experiment, as :func:`name_of`."""
-        return name_of(self.experiment) if self.experiment else ""
-
-    @property
-    def epochs(self) -> int:
-        """Number of epochs, for a pretraining or training; else 0."""
-        if self.kind not in ("pretrain", "train") or self.experiment is None:
-            return 0
-        return self.experiment.globals.max_epoch
-
-    def resources(self, project: ProjectFolder) -> Resources:
-        """Return what the step asks of a machine: its experiment's, then its kind's."""
-        of_kind = project.settings.resources.get(self.kind, Resources())
-        return self.experiment.globals.resources.over(of_kind) if self.experiment else of_kind
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The steps of a job, each after those that it needs."""
-
-    project: ProjectFolder
-    steps: tuple[Step, ...]
-    types: Mapping[str, Callable[..., Any]]
-
-    @property
-    def meta_files(self) -> set[str | None]:
-        """The fold tables that its experiments name; None for that of preprocess."""
-        experiments = (step.experiment for step in self.steps)
-        return {experiment.globals.meta_file for experiment in experiments if experiment}
-
-    def select(self, only: Sequence[str], until: Kind | None) -> "Plan":
-        """Return the plan of some experiments, or of the steps up to a kind.
-
-        Args:
-            only: Names of experiments, as in ``100``; all if empty.
-            until: Last kind of step; all if None.
-
-        Raises:
-            ConfigError: There is no such experiment in the plan.
-        """
-        names = {step.name for step in self.steps} - {""}
-        unknown = sorted(set(only) - names)
-        if unknown:
-            raise ConfigError(
-                f"--only {','.join(unknown)}: not in the plan (it has: {', '.join(sorted(names))})"
-            )
-        last = len(KINDS) if until is None else KINDS.index(until)
-        chosen = tuple(
-            step
-            for step in self.steps
-            if KINDS.index(step.kind) <= last
-            and (not only or step.kind == "preprocess" or step.name in only)
+    names = {step.name for step in plan.steps} - {""}
+    unknown = sorted(set(only) - names)
+    if unknown:
+        raise ConfigError(
+            f"--only {','.join(unknown)}: not in the plan (it has: {', '.join(sorted(names))})"
         )
-        return Plan(self.project, chosen, self.types)
+    kinds = names_until(plan.project, until)
+    steps = tuple(
+        step
+        for step in plan.steps
+        if step.kind.name in kinds and (not only or not step.name or step.name in only)
+    )
+    return Plan(plan.project, steps, plan.types)
 
 
 def plan_of(project: ProjectFolder, config: Path | str, overrides: Sequence[str] = ()) -> Plan:
@@ -168,8 +106,7 @@ def plan_of_run(project: ProjectFolder, root: Path, criterion: Criterion) -> Pla
     """
     types, hashes = types_of(project), FileHashes(project.hash_store)
     target = read_resolved(project, root)
-    if target.globals.task == "ensemble":
-        criterion = EnsembleSettings.model_validate(target.tree["ensemble"]).criterion
+    criterion = kind_of(target).criterion_of_run(target, criterion)
     found: dict[Path, Experiment] = {}
     waiting = [root]
     while waiting:
@@ -177,32 +114,16 @@ def plan_of_run(project: ProjectFolder, root: Path, criterion: Criterion) -> Pla
         if folder in found or not (folder / RESOLVED_CONFIG).is_file():
             continue
         experiment = read_resolved(project, folder)
-        if experiment.globals.task == "ensemble":
-            members = EnsembleSettings.model_validate(experiment.tree["ensemble"]).experiments
-            waiting += [project.path(member) for member in members]
-        else:
-            label = criterion_for(experiment.globals.task, criterion)
-            manifest = read_manifest(inference_manifest(folder, label))
-            if manifest is not None:
-                experiment = as_inferred(experiment, manifest, types, hashes)
+        kind = kind_of(experiment)
+        experiment = kind.as_run(experiment, folder, criterion, types, hashes)
+        waiting += [project.path(member) for member in kind.members(experiment)]
+        if not kind.gathers:
             files = named_files(experiment.tree).values()
             waiting += [project.path(file).parent for file in files]
         found[folder] = experiment
     experiments = _Experiments(project, [], None, ())
     experiments.loaded += found.values()
     return _Builder(project, experiments).plan_as_run(found[root], criterion)
-
-
-def name_of(experiment: Experiment) -> str:
-    """Return the name of an experiment: that of its file without the suffix.
-
-    Of one that was read from an output folder, that of the folder, relative to the project.
-    """
-    file = experiment.file
-    if file.name != RESOLVED_CONFIG:
-        return file.stem
-    folder, project = file.parent, experiment.project.folder
-    return str(folder.relative_to(project) if folder.is_relative_to(project) else folder)
 
 
 def experiment_making(project: ProjectFolder, folder: Path) -> Experiment | None:
@@ -273,26 +194,24 @@ class _Experiments:
         return found[0] if found else None
 
 
-class _Builder:
+class _Builder(Planner):
     """Collects steps, and everything that is wrong with them."""
 
     def __init__(self, project: ProjectFolder, experiments: _Experiments) -> None:
         self.project = project
         self.experiments = experiments
         self.types = types_of(project)
-        self.needs_probabilities = project.metric.takes_probabilities
-        self.problems: list[str] = []
+        self.problems = list(resource_problems(project))
         self.as_run = False
-        self.steps: dict[str, Step] = {
-            "preprocess": Step("preprocess", "preprocess", project.data_dir)
-        }
+        self.steps: dict[str, Step] = {}
+        self.add(Preprocess().step(project))
 
     def plan(self, targets: Sequence[Experiment]) -> Plan:
-        # Ensembles first: they say which snapshots their members are inferred from.
-        for target in sorted(targets, key=lambda t: t.globals.task != "ensemble"):
+        # Those that gather others first: they choose the snapshots of their members.
+        for target in sorted(targets, key=lambda target: not self.kind_of(target).gathers):
             # A member of an ensemble is inferred as that wants it, and not once more.
             if not any(step.experiment is target for step in self.steps.values()):
-                self._add(target, "metric")
+                self.add_experiment(target, "metric")
         planned = [step.experiment for step in self.steps.values() if step.experiment is not None]
         self.problems += clashes(planned, self.experiments.loaded)
         if self.problems:
@@ -303,127 +222,52 @@ class _Builder:
         """Return the plan of what was run; what is gone since shows in the state of a step."""
         # Nothing will be written; the records in the output folders are not their owners.
         self.as_run = True
-        self._add(target, criterion)
+        self.add_experiment(target, criterion)
         return self._made()
 
     def _made(self) -> Plan:
-        steps = sorted(self.steps.values(), key=lambda step: step.kind == "ensemble")
+        steps = sorted(self.steps.values(), key=lambda step: step.kind.gathers)
         return Plan(self.project, tuple(steps), self.types)
 
-    def _add(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
-        """Add an experiment's steps and those before it; return the labels of its last ones."""
-        task = experiment.globals.task
+    def add(self, step: Step) -> str:
+        self.steps.setdefault(step.label, step)
+        return step.label
+
+    def add_experiment(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
         output = output_of(experiment)
         if output is None:
             self.problems.append(f"{experiment.file}: {output_key(experiment)} is missing")
             return ()
-        if task == "ensemble":
-            return self._add_ensemble(experiment, output)
-        if task == "self-supervised":
-            self._check(experiment, ())
-            label = f"pretrain {name_of(experiment)}"
-            self.steps.setdefault(
-                label, Step("pretrain", label, output, ("preprocess",), experiment)
-            )
-            return (label,)
-        needs = self._add_sources(experiment, criterion)
-        if task == "frozen-features":
-            label = f"fit {name_of(experiment)}"
-            step = Step(
-                *("infer", label, output, needs, experiment),
-                criterion=criterion_for(task, criterion),
-            )
-            self.steps.setdefault(label, step)
-            return (label,)
-        return self._add_fine_tuning(experiment, output, criterion, needs)
+        return self.kind_of(experiment).plan(experiment, output, self, criterion)
 
-    def _add_ensemble(self, experiment: Experiment, output: Path) -> tuple[str, ...]:
-        self._check(experiment, ())
-        if self.problems:
-            return ()
-        settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
-        needs: list[str] = []
-        for folder in settings.experiments:
-            member = self.experiments.making(folder)
-            if member is None:
-                self._missing(experiment, "ensemble/experiments", folder, "globals/output_root")
-            elif member.globals.task not in MEMBERS:
-                self.problems.append(
-                    f"{experiment.file}: ensemble/experiments: {folder} is made by "
-                    f"{member.file.name}, a {member.globals.task} experiment"
-                )
-            elif self.needs_probabilities and not self._gives_probabilities(member):
-                self.problems.append(
-                    f"{experiment.file}: ensemble/experiments: {folder} is made by "
-                    f"{member.file.name}, whose task {member.globals.task} gives no class "
-                    f"probabilities; the project's metric {self.project.settings.metric} needs them"
-                    f"{' where classes have no order' if self.project.class_names else ''}"
-                )
-            else:
-                needs += self._add(member, settings.criterion)
-        label = f"ensemble {name_of(experiment)}"
-        self.steps[label] = Step("ensemble", label, output, tuple(needs), experiment)
-        return (label,)
-
-    def _gives_probabilities(self, member: Experiment) -> bool:
-        if member.globals.task != "frozen-features":
-            return task_type(member.globals.task, self.project).gives_probabilities()
-        try:
-            return head_of(member, self.types)[1].gives_probabilities()
-        except FoldsmithError as error:
-            self.problems += str(error).splitlines()
-            return True
-
-    def _add_sources(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
-        """Add the pretrainings whose files an experiment names; return what comes before it."""
-        needs, made = ["preprocess"], []
+    def add_sources(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+        needs, made = [Preprocess.name], []
         for key, file in named_files(experiment.tree).items():
-            source = self.experiments.making(str(Path(file).parent))
-            if source is None or source.globals.task != "self-supervised":
+            source = self.making(str(Path(file).parent))
+            if source is None or not self.kind_of(source).gives_files:
                 if not self.project.path(file).is_file():
-                    self._missing(experiment, key, file, "globals/output_path")
+                    self.missing(experiment, key, file, "globals/output_path")
                     made.append(file)
                 continue
             made.append(file)
-            self._check_backbone(experiment, key, Path(file).name, source)
-            for label in self._add(source, criterion):
+            problem = self.kind_of(source).file_problem(source, Path(file).name)
+            if problem:
+                self.problems.append(f"{experiment.file}: {key}: {problem}")
+            for label in self.add_experiment(source, criterion):
                 needs.append(label)
                 step = self.steps[label]
                 wanted = tuple(dict.fromkeys((*step.wanted, Path(file).name)))
-                self.steps[label] = Step(**(vars(step) | {"wanted": wanted}))
-        self._check(experiment, made)
+                self.steps[label] = replace(step, wanted=wanted)
+        self.check(experiment, made)
         return tuple(needs)
 
-    def _add_fine_tuning(
-        self, experiment: Experiment, output: Path, criterion: Criterion, needs: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        if criterion == "common" and experiment.globals.snapshot_epochs != "all":
-            self.problems.append(
-                f"{experiment.file}: globals/snapshot_epochs: must be all, since an ensemble takes "
-                "its epoch by the criterion common"
-            )
-        stem = name_of(experiment)
-        folds = []
-        for fold in range(self.project.n_splits):
-            label = f"train {stem} fold {fold}"
-            folds.append(label)
-            self.steps.setdefault(
-                label,
-                Step(
-                    *("train", label, output / f"fold{fold}", needs, experiment),
-                    fold=fold,
-                    criterion=criterion,
-                ),
-            )
-        # An experiment in two ensembles with other criteria is inferred by both.
-        by = "" if criterion == "metric" else f" by {criterion}"
-        label = f"infer {stem}{by}"
-        self.steps.setdefault(
-            label, Step("infer", label, output, tuple(folds), experiment, criterion=criterion)
-        )
-        return (label,)
+    def making(self, folder: str) -> Experiment | None:
+        return self.experiments.making(folder)
 
-    def _check(self, experiment: Experiment, made: Sequence[str]) -> None:
+    def kind_of(self, experiment: Experiment) -> StepKind:
+        return kind_of(experiment)
+
+    def check(self, experiment: Experiment, made: Sequence[str] = ()) -> None:
         try:
             experiment.check(self.types, made)
             if not self.as_run:
@@ -431,19 +275,11 @@ class _Builder:
         except (ConfigError, OutputError) as error:
             self.problems += str(error).splitlines()
 
-    def _check_backbone(
-        self, experiment: Experiment, key: str, name: str, source: Experiment
-    ) -> None:
-        """Make sure that a pretraining writes the backbone that a fine-tuning starts from."""
-        problem = backbone_problem(name, source.file.name, source.tree, source.globals)
-        if problem:
-            self.problems.append(f"{experiment.file}: {key}: {problem}")
-
-    def _missing(self, experiment: Experiment, key: str, what: str, output: str) -> None:
+    def missing(self, experiment: Experiment, key: str, file: str, output: str) -> None:
         # First the files that cannot be read: one of them may make it.
         self.problems += self.experiments.problems
         none = "none of the others" if self.experiments.problems else "none"
         self.problems.append(
-            f"{experiment.file}: {key}: {what} is not there and no experiment beside "
+            f"{experiment.file}: {key}: {file} is not there and no experiment beside "
             f"{experiment.file.name} makes it ({none} has that {output})"
         )

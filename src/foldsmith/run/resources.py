@@ -10,7 +10,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.project.resources import Resources
 from foldsmith.run.node import Node
-from foldsmith.run.plan import Step
+from foldsmith.steps.base import Step
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _request_of(step: Step, project: ProjectFolder, nodes: Sequence[Node]) -> Re
 
 def computes(step: Step) -> bool:
     """Return whether a step runs a model, on a card if there is one."""
-    if step.experiment is None or step.kind not in ("pretrain", "train", "infer"):
+    if step.experiment is None or not step.kind.computes:
         return False
     return step.experiment.globals.device != "cpu"
 
@@ -124,7 +124,7 @@ def _keys(step: Step, project: ProjectFolder, asked: Resources) -> dict[str, str
         if own and step.experiment:
             where = f"{step.experiment.file}: globals/resources/{name}"
         else:
-            where = f"{project.path(PROJECT_FILE)}: resources/{step.kind}/{name}"
+            where = f"{project.path(PROJECT_FILE)}: resources/{step.kind.name}/{name}"
         keys[name] = f"{where}: {value:g}"
     return keys
 

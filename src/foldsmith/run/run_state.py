@@ -5,12 +5,10 @@ import logging
 from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import ConfigError, DataError, TrainingError
 from foldsmith.project.tables import bad_ids
-from foldsmith.run.execute import Options, tidy_step
-from foldsmith.run.plan import Plan, Step
-from foldsmith.run.state import StepState, speeds_of, state_of_step, states_of
+from foldsmith.run.state import speeds_of, state_of_step, states_of
 from foldsmith.run.table import summary
+from foldsmith.steps.base import Options, Plan, Step, StepState
 from foldsmith.steps.infer import for_unreadable
-from foldsmith.steps.oof_summary import more_epochs_may_help
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes
@@ -59,9 +57,7 @@ class Course:
         if self.failed:
             raise TrainingError("\n".join(self.failed.values()))
         for step in self.chosen.steps:
-            advice = step.kind == "infer" and more_epochs_may_help(
-                step.folder, self.plan.project.n_splits
-            )
+            advice = step.kind.advice(step, self.plan.project)
             if advice:
                 logger.info(f"{step.name}: {advice}")
         logger.info(f"everything is done: {counted(len(self.chosen.steps), 'step')}")
@@ -88,7 +84,7 @@ class Course:
         # Once more: what has been run since may have changed nothing that this step reads.
         before = self.look_at(step)
         if before.status == "done":
-            tidy_step(step, self.plan.project)
+            step.kind.tidy(step, self.plan.project)
             return None
         return before
 

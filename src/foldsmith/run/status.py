@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from foldsmith.project import ProjectFolder
-from foldsmith.run.plan import Plan, plan_of, plan_of_all
+from foldsmith.run.plan import plan_of, plan_of_all
 from foldsmith.run.state import speeds_of, states_of
 from foldsmith.run.table import plan_table
+from foldsmith.steps.base import Plan
 from foldsmith.utils.hashing import FileHashes
 
 
@@ -44,7 +45,7 @@ def status_frame(
     rows = [
         {
             "step": step.label,
-            "kind": step.kind,
+            "kind": step.kind.name,
             "experiment": step.name,
             "fold": step.fold,
             "status": states[step.label].status,

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from itertools import groupby
 
-from foldsmith.run.plan import Plan, Step
-from foldsmith.run.state import Speeds, StepState
+from foldsmith.run.state import Speeds
+from foldsmith.steps.base import Plan, Step, StepState
 from foldsmith.utils.formatting import counted
 
 
@@ -30,7 +30,7 @@ class Row:
         """Name of the steps, for people."""
         if len(self.steps) == 1:
             return self.steps[0].label
-        return f"train {self.steps[0].name} folds {self.steps[0].fold}-{self.steps[-1].fold}"
+        return f"{self.steps[0].series} folds {self.steps[0].fold}-{self.steps[-1].fold}"
 
 
 def plan_rows(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> list[Row]:
@@ -46,8 +46,8 @@ def plan_rows(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> list[
     def alike(step: Step) -> tuple[object, ...]:
         state = states[step.label]
         # A training that is under way has a row of its own.
-        own = step.label if step.kind != "train" or "epoch" in state.why else step.name
-        return (step.kind, own, state.status, state.why, state.epochs_left)
+        own = step.label if "epoch" in state.why else step.series
+        return (own, state.status, state.why, state.epochs_left)
 
     for _, group in groupby(plan.steps, alike):
         steps = list(group)

@@ -11,6 +11,7 @@ from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.contact_sheet import contact_sheet
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
+from foldsmith.steps.kinds.registry import resource_problems
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.trial_build import check_components
 from foldsmith.utils.atomic import remove_leftovers_of, replacing
@@ -33,6 +34,9 @@ def check(project: ProjectFolder, config: Path | str, overrides: Sequence[str] =
         OutputError: It may not write into its output folder.
     """
     experiment = Experiment.load(project, Path(config), overrides)
+    problems = list(resource_problems(project))
+    if problems:
+        raise ConfigError("\n".join(problems))
     check_components(experiment, types_of(project))
     check_output(experiment)
     return experiment.dump()

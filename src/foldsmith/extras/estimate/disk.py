@@ -11,7 +11,7 @@ from foldsmith.run.disk import (
     image_store_bytes,
     size_of_files,
 )
-from foldsmith.run.plan import Plan, Step
+from foldsmith.steps.base import Plan, Step
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def disk_of(plan: Plan, schedule: Schedule, work: Work) -> Disk:
         step = steps[one.job.label]
         running, kept = bytes_of_step(step, work, plan.project.n_splits)
         before = bytes_of_weights_there(step)
-        if step.kind == "infer":
+        if step.kind.name == "infer":
             # It deletes the snapshots that the folds' trainings have left.
             kept -= sum(_left_by(steps[need], need in left, work) for need in step.needs)
         changes += [(one.start, 1, running - before), (one.end, 0, kept - running)]
@@ -66,6 +66,6 @@ def disk_of(plan: Plan, schedule: Schedule, work: Work) -> Disk:
 
 def _left_by(step: Step, is_left: bool, work: Work) -> int:
     """Return the bytes of the snapshots that a training leaves, or has left."""
-    if step.kind != "train":
+    if step.kind.name != "train":
         return 0
     return bytes_of_step(step, work, 1)[1] if is_left else bytes_of_weights_there(step)

@@ -12,9 +12,10 @@ from foldsmith.extras.estimate.simulate import Job, simulate
 from foldsmith.project import ProjectFolder
 from foldsmith.run.durations import Durations, StepDuration
 from foldsmith.run.node import Node, this_node
-from foldsmith.run.plan import Plan, plan_of, plan_of_all
+from foldsmith.run.plan import plan_of, plan_of_all
 from foldsmith.run.resources import requests_of
-from foldsmith.run.state import StepState, states_of
+from foldsmith.run.state import states_of
+from foldsmith.steps.base import Plan, StepState
 from foldsmith.utils.hashing import FileHashes
 
 # A note names the fraction of the time that is guessed if it is at least this.

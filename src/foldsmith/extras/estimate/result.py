@@ -16,8 +16,8 @@ from foldsmith.extras.estimate.disk import Disk
 from foldsmith.extras.estimate.gantt import gantt_figure, gantt_text
 from foldsmith.extras.estimate.simulate import Job, Schedule, critical_path
 from foldsmith.run.durations import StepDuration
-from foldsmith.run.plan import Plan, Step
 from foldsmith.run.table import Row, duration
+from foldsmith.steps.base import Plan
 from foldsmith.utils.atomic import remove_leftovers_of, replacing
 from foldsmith.utils.formatting import counted, size_text
 
@@ -103,7 +103,7 @@ class Estimate:
             step, found = by_label[one.job.label], self.durations[one.job.label]
             rows.append(
                 (
-                    *(step.label, step.kind, step.name, step.fold, one.start, one.end),
+                    *(step.label, step.kind.name, step.name, step.fold, one.start, one.end),
                     *(found.seconds, found.epoch_s, found.serial_s, found.source),
                     *(found.measured, one.node, list(one.gpus), one.job.gpus, one.job.cpus),
                 )
@@ -182,12 +182,11 @@ class Estimate:
 
     def _rows(self) -> list[Row]:
         """Return the steps that are left, with the folds of a training in one row."""
-
-        def alike(step: Step) -> tuple[str, str]:
-            return step.kind, step.name if step.kind == "train" else step.label
-
         left = [step for step in self.plan.steps if step.label in self.durations]
-        return [Row(list(group), "to do", "", "") for _, group in groupby(left, alike)]
+        return [
+            Row(list(group), "to do", "", "")
+            for _, group in groupby(left, lambda step: step.series)
+        ]
 
     def _table(self, rows: list[Row]) -> str:
         """Return the durations of the steps and their sources."""

@@ -25,11 +25,11 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from foldsmith.errors import FoldsmithError, OutputError, TrainingError, one_line
 from foldsmith.project import ProjectFolder
 from foldsmith.run.events import Begun, Ended, Epoch, Event, Said, lines_told, portable
-from foldsmith.run.execute import Options, execute_alone, held_by
-from foldsmith.run.plan import Plan, Step
+from foldsmith.run.execute import execute_alone
 from foldsmith.run.resources import Request
 from foldsmith.run.run_state import Course
-from foldsmith.run.state import Speeds, StepState
+from foldsmith.run.state import Speeds
+from foldsmith.steps.base import Options, Plan, Step, StepState
 from foldsmith.steps.registry import types_of
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.locking import is_free
@@ -255,8 +255,7 @@ class Coordinator:
                 f"{step.folder}: '{step.label}' was done when the run began and is not any more; "
                 "give the command again"
             )
-        # Preprocessing decodes the photos of all trainings; any other step is enough for itself.
-        steps = self._spec.steps if step.kind == "preprocess" else (step,)
+        steps = step.kind.context(step, self._course.plan)
         task = ray.remote(max_calls=1)(run_step).options(  # a process of its own
             name=step.label,
             num_cpus=request.cpus,
@@ -344,10 +343,10 @@ def _do(coordinator: Any, payload: bytes, label: str, options: Options) -> StepS
         # Ray does not count attempts that it killed because memory was low.
         raise TrainingError(
             f"{label}: its process has died {attempt - 1} times, maybe for want of memory; say "
-            f"how much it needs (resources/{step.kind}/memory_gib in project.yml)"
+            f"how much it needs (resources/{step.kind.name}/memory_gib in project.yml)"
         )
     until = time.monotonic() + _DYING_S
-    for folder in held_by(step, project):
+    for folder in step.kind.locked(step, project):
         is_free(folder, max(0.0, until - time.monotonic()))
     plan = Plan(project, steps, types_of(project))
 

@@ -29,9 +29,9 @@ from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.run.events import show
 from foldsmith.run.live import run_view
 from foldsmith.run.node import Node
-from foldsmith.run.plan import Plan
 from foldsmith.run.resources import requests_of
 from foldsmith.run.run_state import Course
+from foldsmith.steps.base import Plan
 
 logger = logging.getLogger(__name__)
 

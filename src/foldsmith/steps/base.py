@@ -1,0 +1,355 @@
+"""What a step is, and what each kind of step must bring.
+
+A plan, its states, the engines, the tables and the report loop over steps and ask ``step.kind``;
+none of them compares the names of kinds. A new kind is one class in one file of
+:mod:`foldsmith.steps.kinds` and one line in :mod:`foldsmith.steps.kinds.registry`, or one entry of
+``TYPES`` in a project's own Python.
+
+These modules need no torch: the functions that do the work are imported when a step runs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from foldsmith.config import Criterion, Experiment
+from foldsmith.project import ProjectFolder
+from foldsmith.project.resources import Resources
+from foldsmith.steps.manifest import (
+    MANIFEST,
+    Inputs,
+    Manifest,
+    changed_outputs,
+    differences,
+)
+from foldsmith.steps.output_folder import RESOLVED_CONFIG
+from foldsmith.training.epoch_report import EpochReport
+from foldsmith.utils.hashing import FileHashes
+
+Status = Literal["done", "to do", "stale", "running"]
+
+
+@dataclass(frozen=True)
+class StepState:
+    """How far a step is.
+
+    Attributes:
+        status: ``done``, ``to do`` (never finished), ``stale`` (finished, but from other inputs
+            than today's) or ``running`` (by a process that lives).
+        why: What is changed, or how far it is.
+        epochs_left: Epochs still to train.
+    """
+
+    status: Status
+    why: str = ""
+    epochs_left: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How steps are done.
+
+    Attributes:
+        skip_bad: Leave out photos that cannot be read.
+        keep_snapshots: Keep the snapshots of trainings after their inference.
+    """
+
+    skip_bad: bool = False
+    keep_snapshots: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan.
+
+    Attributes:
+        kind: Its kind, which answers every question about it.
+        label: Name for people, as in ``train 100 fold 0``.
+        folder: Its output folder.
+        needs: Labels of the steps that come before it.
+        experiment: The experiment; None for preprocessing.
+        fold: The fold of a training.
+        criterion: Which snapshots are used, for trainings and inferences.
+        wanted: Files in its folder that later steps read.
+    """
+
+    kind: "StepKind"
+    label: str
+    folder: Path
+    needs: tuple[str, ...] = ()
+    experiment: Experiment | None = None
+    fold: int | None = None
+    criterion: Criterion = "metric"
+    wanted: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment, as :func:`name_of`."""
+        return name_of(self.experiment) if self.experiment else ""
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, for a pretraining or training; else 0."""
+        return self.kind.epochs(self)
+
+    @property
+    def series(self) -> str:
+        """Name that the folds of a training share, as in ``train 100``; else the label."""
+        return self.label if self.fold is None else f"{self.kind.name} {self.name}"
+
+    def resources(self, project: ProjectFolder) -> Resources:
+        """Return the resources that it asks for: its experiment's, then its kind's."""
+        of_kind = project.settings.resources.get(self.kind.name, Resources())
+        return self.experiment.globals.resources.over(of_kind) if self.experiment else of_kind
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a run, each after those that it needs."""
+
+    project: ProjectFolder
+    steps: tuple[Step, ...]
+    types: Mapping[str, Callable[..., Any]]
+
+    @property
+    def meta_files(self) -> set[str | None]:
+        """The fold tables that its experiments name; None for that of preprocess."""
+        experiments = (step.experiment for step in self.steps)
+        return {experiment.globals.meta_file for experiment in experiments if experiment}
+
+
+class Planner(Protocol):
+    """A plan that is being built, as the kinds of its steps see it."""
+
+    project: ProjectFolder
+    types: Mapping[str, Callable[..., Any]]
+    # One line each; a plan that has some is refused.
+    problems: list[str]
+
+    def add(self, step: Step) -> str:
+        """Add a step, unless there is one with its label; returns the label."""
+
+    def add_experiment(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+        """Add the steps of an experiment and those before it; returns the labels of its last."""
+
+    def add_sources(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+        """Add the experiments whose files this one names; returns what comes before its steps."""
+
+    def making(self, folder: str) -> Experiment | None:
+        """Return the experiment whose output folder this is."""
+
+    def kind_of(self, experiment: Experiment) -> "StepKind":
+        """Return the kind of the last step of an experiment."""
+
+    def check(self, experiment: Experiment, made: Sequence[str] = ()) -> None:
+        """Note the problems of an experiment.
+
+        Args:
+            experiment: The experiment.
+            made: Files that an earlier step makes, which need not exist yet.
+        """
+
+    def missing(self, experiment: Experiment, key: str, file: str, output: str) -> None:
+        """Note that no experiment makes a file or folder.
+
+        Args:
+            experiment: The experiment that names it.
+            key: Where, as in ``model/pretrained``.
+            file: The file or folder.
+            output: The key of the experiment that would make it, as in ``globals/output_path``.
+        """
+
+
+class StepKind(ABC):
+    """A kind of steps: everything that is particular to them. It has no state of its own.
+
+    Attributes:
+        name: Its name, as in ``run --until`` and in ``resources`` of ``project.yml``.
+        tasks: ``globals/task`` of the experiments whose last step is of this kind.
+        gathers: Whether its steps gather other experiments: they are planned first, since they
+            choose the snapshots of their members, and run last.
+        continues: Whether an unfinished step goes on where it was stopped.
+        computes: Whether its steps compute on the experiment's device.
+        predicts: Whether an ensemble can blend its results.
+        gives_files: Whether other experiments can name files that it makes.
+    """
+
+    name: ClassVar[str]
+    tasks: ClassVar[Container[object]] = ()
+    gathers: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
+    computes: ClassVar[bool] = False
+    predicts: ClassVar[bool] = False
+    gives_files: ClassVar[bool] = False
+
+    def __eq__(self, other: object) -> bool:
+        # Another process has its own object.
+        return isinstance(other, StepKind) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"<kind of steps: {self.name}>"
+
+    # --- planning
+
+    def finishes(self, experiment: Experiment) -> bool:
+        """Return whether the last step of an experiment is of this kind."""
+        return experiment.globals.task in self.tasks
+
+    @abstractmethod
+    def plan(
+        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+    ) -> tuple[str, ...]:
+        """Add the steps of an experiment to a plan, and those that they need.
+
+        Args:
+            experiment: One that this kind finishes.
+            output: Its output folder.
+            planner: The plan.
+            criterion: Which snapshots are used.
+
+        Returns:
+            Labels of the last steps.
+        """
+
+    def epochs(self, step: Step) -> int:
+        """Return the number of epochs of a step; 0 if it has none."""
+        return 0
+
+    def file_problem(self, experiment: Experiment, file: str) -> str | None:
+        """Return why an experiment will not leave a file that another one names, if so."""
+        return None
+
+    def gives_probabilities(self, experiment: Experiment, planner: Planner) -> bool:
+        """Return whether the predictions of an experiment are probabilities of classes."""
+        return False
+
+    def criterion_of_run(self, experiment: Experiment, asked: Criterion) -> Criterion:
+        """Return by which snapshots the experiments of a finished run were inferred."""
+        return asked
+
+    def as_run(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        criterion: Criterion,
+        types: Mapping[str, Callable[..., Any]],
+        hashes: FileHashes,
+    ) -> Experiment:
+        """Return an experiment as it was run, which its folder may record more of than its file."""
+        return experiment
+
+    def members(self, experiment: Experiment) -> list[str]:
+        """Return the output folders of the experiments that an experiment gathers."""
+        return []
+
+    # --- what it is made from, and where its record is
+
+    def manifest(self, step: Step) -> Path:
+        """Return the path of the manifest, which a step writes last."""
+        return step.folder / MANIFEST
+
+    def locked(self, step: Step, project: ProjectFolder) -> list[Path]:
+        """Return the paths that a step locks while it runs (:mod:`foldsmith.utils.locking`)."""
+        return [step.folder]
+
+    @abstractmethod
+    def inputs(
+        self, step: Step, plan: Plan, hashes: FileHashes, weights_may_be_gone: bool = False
+    ) -> Inputs:
+        """Return everything that the results of a step depend on, from today's files.
+
+        Args:
+            step: The step.
+            plan: Its plan.
+            hashes: Hashes of files.
+            weights_may_be_gone: Whether finished predictions still count if the weights that made
+                them were deleted.
+
+        Raises:
+            FoldsmithError: A table is wrong, or a result of an earlier step is not there.
+        """
+
+    # --- how far it is
+
+    def progress(self, step: Step) -> dict[str, Any]:
+        """Return the record of a step that runs or was stopped; empty if there is none."""
+        return {}
+
+    def state(
+        self,
+        step: Step,
+        plan: Plan,
+        inputs: Inputs,
+        manifest: Manifest | None,
+        hashes: FileHashes,
+        weights_may_be_gone: bool = False,
+    ) -> StepState:
+        """Return how far a step is whose needs are done and that no process is at.
+
+        Args:
+            step: The step.
+            plan: Its plan.
+            inputs: As :meth:`inputs` returns them.
+            manifest: Its manifest; None if it is not finished.
+            hashes: Hashes of files.
+            weights_may_be_gone: As for :meth:`inputs`.
+        """
+        if manifest is None:
+            return StepState("to do")
+        changed = differences(manifest.inputs, inputs)
+        changed += changed_outputs(self.manifest(step).parent, manifest, hashes).values()
+        return StepState("stale", "; ".join(changed)) if changed else StepState("done")
+
+    # --- doing it
+
+    @abstractmethod
+    def run(
+        self,
+        step: Step,
+        plan: Plan,
+        state: StepState,
+        options: Options,
+        listen: Callable[[EpochReport], None],
+    ) -> None:
+        """Do a step that is not done; one that continues goes on where it was stopped.
+
+        Args:
+            step: The step.
+            plan: Its plan, with the steps of :meth:`context`.
+            state: How far the step is.
+            options: How it is done.
+            listen: Called after each epoch.
+
+        Raises:
+            FoldsmithError: The step cannot be done.
+        """
+
+    def context(self, step: Step, plan: Plan) -> tuple[Step, ...]:
+        """Return the steps of a plan that another process needs for doing a step."""
+        return (step,)
+
+    def tidy(self, step: Step, project: ProjectFolder) -> None:
+        """Remove the files that a finished step was killed before removing."""
+        return
+
+    def advice(self, step: Step, project: ProjectFolder) -> str | None:
+        """Return advice on a finished step, for the end of a run."""
+        return None
+
+
+def name_of(experiment: Experiment) -> str:
+    """Return the name of an experiment: that of its file without the suffix.
+
+    An experiment that was read from an output folder is named by the folder, relative to the
+    project.
+    """
+    file = experiment.file
+    if file.name != RESOLVED_CONFIG:
+        return file.stem
+    folder, project = file.parent, experiment.project.folder
+    return str(folder.relative_to(project) if folder.is_relative_to(project) else folder)

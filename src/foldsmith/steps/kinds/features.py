@@ -1,0 +1,57 @@
+"""The step that fits a small model on the features of a frozen backbone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from foldsmith.config import Criterion, Experiment
+from foldsmith.errors import FoldsmithError
+from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
+from foldsmith.steps.checkpoint_choice import UNCHOSEN
+from foldsmith.steps.fingerprint import frozen_inputs
+from foldsmith.steps.kinds.predictions import Predictions
+from foldsmith.steps.manifest import Inputs
+from foldsmith.training.epoch_report import EpochReport
+from foldsmith.utils.hashing import FileHashes
+
+
+class Features(Predictions):
+    """Frozen features: one backbone for all folds, and per fold a head that is fitted on them."""
+
+    name = "features"
+    tasks = ("frozen-features",)
+
+    def plan(
+        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+    ) -> tuple[str, ...]:
+        needs = planner.add_sources(experiment, criterion)
+        # No epoch is chosen: one set of results stands for all criteria.
+        label = f"fit {name_of(experiment)}"
+        return (planner.add(Step(self, label, output, needs, experiment, criterion=UNCHOSEN)),)
+
+    def gives_probabilities(self, experiment: Experiment, planner: Planner) -> bool:
+        from foldsmith.steps.features import head_of
+
+        try:
+            return head_of(experiment, planner.types)[1].gives_probabilities()
+        except FoldsmithError as error:
+            planner.problems += str(error).splitlines()
+            return True
+
+    def inputs(
+        self, step: Step, plan: Plan, hashes: FileHashes, weights_may_be_gone: bool = False
+    ) -> Inputs:
+        assert step.experiment is not None
+        return frozen_inputs(step.experiment, plan.types, hashes)
+
+    def run(
+        self,
+        step: Step,
+        plan: Plan,
+        state: StepState,
+        options: Options,
+        listen: Callable[[EpochReport], None],
+    ) -> None:
+        from foldsmith.steps.features import fit_experiment
+
+        assert step.experiment is not None
+        fit_experiment(step.experiment, "auto")

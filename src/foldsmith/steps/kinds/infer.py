@@ -1,0 +1,82 @@
+"""The step that predicts the images that each fold has not seen, and the test images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from foldsmith.config import Criterion, Experiment
+from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.errors import OutputError
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
+from foldsmith.steps.checkpoint_choice import choose
+from foldsmith.steps.fingerprint import infer_inputs
+from foldsmith.steps.kinds.predictions import Predictions
+from foldsmith.steps.kinds.train import Train
+from foldsmith.steps.manifest import MANIFEST, Inputs, read_manifest
+from foldsmith.targets.tasks import task_type
+from foldsmith.training.epoch_report import EpochReport
+from foldsmith.utils.hashing import FileHashes
+
+
+class Infer(Predictions):
+    """The inference of a fine-tuning, after the trainings of all its folds."""
+
+    name = "infer"
+    tasks = FINE_TUNINGS
+
+    def plan(
+        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+    ) -> tuple[str, ...]:
+        folds = Train().plan(experiment, output, planner, criterion)
+        # An experiment in two ensembles with other criteria is inferred by both.
+        by = "" if criterion == "metric" else f" by {criterion}"
+        label = f"{self.name} {name_of(experiment)}{by}"
+        step = Step(self, label, output, folds, experiment, criterion=criterion)
+        return (planner.add(step),)
+
+    def gives_probabilities(self, experiment: Experiment, planner: Planner) -> bool:
+        return task_type(experiment.globals.task, experiment.project).gives_probabilities()
+
+    def locked(self, step: Step, project: ProjectFolder) -> list[Path]:
+        folds = [step.folder / f"fold{fold}" for fold in range(project.n_splits)]
+        return [step.folder, *folds]
+
+    def inputs(
+        self, step: Step, plan: Plan, hashes: FileHashes, weights_may_be_gone: bool = False
+    ) -> Inputs:
+        assert step.experiment is not None
+        chosen, n_splits = {}, plan.project.n_splits
+        finished = read_manifest(self.manifest(step)) if weights_may_be_gone else None
+        inferred = {} if finished is None else finished.inputs["snapshots"]
+        for fold in range(n_splits):
+            manifest = read_manifest(step.folder / f"fold{fold}" / MANIFEST)
+            if manifest is None:
+                raise OutputError(f"{step.folder}: fold {fold} is not trained")
+            known = inferred.get(f"fold{fold}")
+            if known is None or known not in manifest.outputs.values():
+                known = choose(step.folder, manifest, fold, n_splits, step.criterion).sha256
+            chosen[f"fold{fold}"] = known
+        return infer_inputs(step.experiment, step.criterion, chosen, plan.types, hashes)
+
+    def run(
+        self,
+        step: Step,
+        plan: Plan,
+        state: StepState,
+        options: Options,
+        listen: Callable[[EpochReport], None],
+    ) -> None:
+        from foldsmith.steps.infer import infer_experiment
+
+        assert step.experiment is not None
+        infer_experiment(step.experiment, step.folder, step.criterion, options.keep_snapshots)
+
+    def tidy(self, step: Step, project: ProjectFolder) -> None:
+        from foldsmith.steps.infer import tidy_inference
+
+        tidy_inference(step.folder, step.criterion, project.n_splits)
+
+    def advice(self, step: Step, project: ProjectFolder) -> str | None:
+        from foldsmith.steps.oof_summary import more_epochs_may_help
+
+        return more_epochs_may_help(step.folder, project.n_splits)

@@ -1,0 +1,56 @@
+"""What the steps that predict all images have in common: a manifest per criterion."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from foldsmith.config import Criterion, Experiment
+from foldsmith.steps.base import Step, StepKind
+from foldsmith.steps.checkpoint_choice import criterion_for, inference_manifest
+from foldsmith.steps.fingerprint import new_photo_inputs
+from foldsmith.steps.manifest import Manifest, read_manifest
+from foldsmith.utils.flatten import flatten
+from foldsmith.utils.hashing import FileHashes
+
+
+class Predictions(StepKind):
+    """A step whose results an ensemble can blend."""
+
+    computes = True
+    predicts = True
+
+    def manifest(self, step: Step) -> Path:
+        return inference_manifest(step.folder, step.criterion)
+
+    def as_run(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        criterion: Criterion,
+        types: Mapping[str, Callable[..., Any]],
+        hashes: FileHashes,
+    ) -> Experiment:
+        label = criterion_for(experiment.globals.task, criterion)
+        manifest = read_manifest(inference_manifest(folder, label))
+        return experiment if manifest is None else as_inferred(experiment, manifest, types, hashes)
+
+
+def as_inferred(
+    experiment: Experiment,
+    manifest: Manifest,
+    types: Mapping[str, Callable[..., Any]],
+    hashes: FileHashes,
+) -> Experiment:
+    """Return an experiment with the values that its inference was given (``globals/tta``)."""
+    experiment = experiment.written_out()
+    today = new_photo_inputs(experiment, types, hashes)["config"]
+    then = dict(manifest.inputs["config"])
+    known = flatten(experiment.tree)
+    return experiment.with_values(
+        {
+            key: value
+            for key, value in then.items()
+            # An inference starts from snapshots; what the training started from stays.
+            if key in known and key != "model/pretrained" and today.get(key) != value
+        }
+    )

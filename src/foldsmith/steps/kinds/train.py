@@ -1,0 +1,104 @@
+"""The step that fine-tunes the model of one fold."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from foldsmith.config import Criterion, Experiment
+from foldsmith.errors import OutputError
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
+from foldsmith.steps.checkpoint_choice import choose
+from foldsmith.steps.fingerprint import train_inputs
+from foldsmith.steps.kinds.training import Training
+from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
+from foldsmith.steps.output_folder import Start, is_record
+from foldsmith.training.epoch_report import EpochReport
+from foldsmith.utils.hashing import FileHashes
+
+
+class Train(Training):
+    """The fine-tuning of one fold, validated on the images that it does not see."""
+
+    name = "train"
+
+    def plan(
+        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+    ) -> tuple[str, ...]:
+        """Add a step per fold, for the inference of a fine-tuning; as :meth:`StepKind.plan`."""
+        needs = planner.add_sources(experiment, criterion)
+        if criterion == "common" and experiment.globals.snapshot_epochs != "all":
+            planner.problems.append(
+                f"{experiment.file}: globals/snapshot_epochs: must be all, since an ensemble takes "
+                "its epoch by the criterion common"
+            )
+        labels = []
+        for fold in range(planner.project.n_splits):
+            label = f"{self.name} {name_of(experiment)} fold {fold}"
+            folder = output / f"fold{fold}"
+            labels.append(
+                planner.add(Step(self, label, folder, needs, experiment, fold, criterion))
+            )
+        return tuple(labels)
+
+    def inputs(
+        self, step: Step, plan: Plan, hashes: FileHashes, weights_may_be_gone: bool = False
+    ) -> Inputs:
+        assert step.experiment is not None
+        return train_inputs(step.experiment, step.fold or 0, plan.types, hashes)
+
+    def state(
+        self,
+        step: Step,
+        plan: Plan,
+        inputs: Inputs,
+        manifest: Manifest | None,
+        hashes: FileHashes,
+        weights_may_be_gone: bool = False,
+    ) -> StepState:
+        made = manifest is not None and not differences(manifest.inputs, inputs)
+        if weights_may_be_gone and made:
+            return StepState("done")
+        return super().state(step, plan, inputs, manifest, hashes, weights_may_be_gone)
+
+    def unusable(
+        self,
+        step: Step,
+        project: ProjectFolder,
+        manifest: Manifest,
+        changed: dict[str, str],
+        hashes: FileHashes,
+    ) -> str:
+        # Only the chosen snapshots matter: an inference deletes the others.
+        texts = [
+            text
+            for name, text in changed.items()
+            if not is_record(name) and not name.endswith(".pth")
+        ]
+        if texts:
+            return "; ".join(texts)
+        root, fold, n_splits = step.folder.parent, step.fold or 0, project.n_splits
+        if step.criterion == "common":
+            finished = [read_manifest(root / f"fold{k}" / MANIFEST) for k in range(n_splits)]
+            if None in finished:
+                return ""  # Which epoch it is will show when all folds are trained.
+        try:
+            chosen = choose(root, manifest, fold, n_splits, step.criterion)
+        except (OutputError, OSError, ValueError, KeyError):
+            return f"its snapshot by {step.criterion} is gone"
+        same = hashes.of(chosen.source) == chosen.sha256
+        return "" if same else f"{chosen.source.name} was changed"
+
+    def run(
+        self,
+        step: Step,
+        plan: Plan,
+        state: StepState,
+        options: Options,
+        listen: Callable[[EpochReport], None],
+    ) -> None:
+        from foldsmith.steps.train import train_folds
+
+        assert step.experiment is not None
+        # A finished one whose files are gone is made anew.
+        start: Start = "force" if state.status == "stale" else "auto"
+        train_folds(step.experiment, [step.fold or 0], start, listen)

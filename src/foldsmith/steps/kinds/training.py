@@ -1,0 +1,93 @@
+"""What pretrainings and fine-tunings have in common: epochs, and going on after the last one."""
+
+import json
+from abc import abstractmethod
+from functools import partial
+from typing import Any, ClassVar
+
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.base import Plan, Status, Step, StepKind, StepState
+from foldsmith.steps.manifest import Inputs, Manifest, changed_outputs
+from foldsmith.steps.output_folder import is_record, state_of, tidy
+from foldsmith.training.files import PROGRESS_FILE
+from foldsmith.utils.hashing import FileHashes
+
+
+class Training(StepKind):
+    """A step that trains for some epochs, and continues after the last finished one.
+
+    Attributes:
+        keeps_resume: Whether a finished one keeps the file that it continues from.
+    """
+
+    continues = True
+    computes = True
+    keeps_resume: ClassVar[bool] = False
+
+    def epochs(self, step: Step) -> int:
+        return step.experiment.globals.max_epoch if step.experiment is not None else 0
+
+    def progress(self, step: Step) -> dict[str, Any]:
+        try:
+            content = json.loads((step.folder / PROGRESS_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def state(
+        self,
+        step: Step,
+        plan: Plan,
+        inputs: Inputs,
+        manifest: Manifest | None,
+        hashes: FileHashes,
+        weights_may_be_gone: bool = False,
+    ) -> StepState:
+        compared = partial(self.compared, step)
+        state, changed = state_of(step.folder, inputs, compared=compared)
+        if state == "fresh" and manifest is not None and self.may_be_longer(step, plan):
+            state, changed = state_of(step.folder, inputs, True, compared)
+        if state == "done" and manifest is not None:
+            outputs = changed_outputs(self.manifest(step).parent, manifest, hashes)
+            gone = self.unusable(step, plan.project, manifest, outputs, hashes)
+            if gone:
+                return StepState("stale", gone, step.epochs)
+            records = [text for name, text in outputs.items() if is_record(name)]
+            return StepState("to do", "; ".join(records)) if records else StepState("done")
+        if state == "continue":
+            epoch = int(self.progress(step).get("epoch", 0))
+            return StepState("to do", f"continues at epoch {epoch + 1}", step.epochs - epoch)
+        if changed:
+            status: Status = "to do" if manifest is None else "stale"
+            return StepState(status, "; ".join(changed), step.epochs)
+        return StepState("to do", "", step.epochs)
+
+    def may_be_longer(self, step: Step, plan: Plan) -> bool:
+        """Return whether a finished training may be continued to a later epoch."""
+        return False
+
+    def compared(self, step: Step, inputs: Inputs) -> Inputs:
+        """Return the inputs that must be the same for a finished training to be done."""
+        return dict(inputs)
+
+    @abstractmethod
+    def unusable(
+        self,
+        step: Step,
+        project: ProjectFolder,
+        manifest: Manifest,
+        changed: dict[str, str],
+        hashes: FileHashes,
+    ) -> str:
+        """Return why the output of a finished training is of no use to later steps, if so.
+
+        Args:
+            step: The step.
+            project: The project.
+            manifest: Its manifest.
+            changed: Name -> state of the outputs that are gone or were changed.
+            hashes: Hashes of files.
+        """
+
+    def tidy(self, step: Step, project: ProjectFolder) -> None:
+        tidy(step.folder, keep_resume=self.keeps_resume)
