@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from small_project import EXPERIMENTS, make_project, write_experiment
 
 from foldsmith.project import ProjectFolder
-from foldsmith.run.doctor import doctor, propose_batch
+from foldsmith.run.batch_size import propose_batch
+from foldsmith.run.doctor import doctor
 from foldsmith.run.engine import dry_run
 from foldsmith.steps.preprocess import preprocess
 

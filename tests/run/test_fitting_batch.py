@@ -12,7 +12,7 @@ from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.transforms import Normalize
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
-from foldsmith.run.doctor import fitting_batch
+from foldsmith.run.batch_size import fitting_batch
 from foldsmith.targets.regression import Regression
 from foldsmith.training.steps import FineTuneStep
 from foldsmith.utils.hashing import FileHashes

@@ -17,15 +17,14 @@ from foldsmith import __version__
 from foldsmith.config import Context, Experiment
 from foldsmith.config.references import is_reference
 from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import Batch
-from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.statistics import intensity_problem, photo_facts
 from foldsmith.data.table_checks import split_groups, table_problems
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.models.devices import has_bf16, kind_of_device
-from foldsmith.models.runtime import Runtime, create_runtime, is_out_of_memory, seed_everything
+from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.run.batch_size import fitting_batch, propose_batch, train_one_batch
 from foldsmith.run.cost import weight_bytes
 from foldsmith.run.disk import kept_backbones, resume_bytes
 from foldsmith.run.plan import plan_of, plan_of_all
@@ -49,9 +48,6 @@ _FEW_PHOTOS = 4
 
 # Devices on which whole batches are tried.
 WHOLE_BATCHES_ON = ("cuda",)
-
-# Share of a GPU's free memory that a proposal fills.
-_FILL = 0.9
 
 
 @dataclass(frozen=True)
@@ -108,25 +104,6 @@ def doctor(project: ProjectFolder, config: Path | str | None = None) -> list[str
         logger.info("  not tried: the images need an intensity_range")
     problems += _check_leaks(plan)
     return list(dict.fromkeys(problems))
-
-
-def propose_batch(batch_size: int, grad_accum: int, fits: int) -> tuple[int, int]:
-    """Return a batch size and accumulation with as many photos per optimizer step.
-
-    Args:
-        batch_size: As the experiment has it.
-        grad_accum: As the experiment has it.
-        fits: Most photos of a batch that the device holds, at least 1.
-
-    Returns:
-        The largest batch that fits and divides ``batch_size * grad_accum``, and its number
-        of batches per step; what the experiment has, if that fits.
-    """
-    if batch_size <= fits:
-        return batch_size, grad_accum
-    photos = batch_size * grad_accum
-    batch = max(size for size in range(1, fits + 1) if photos % size == 0)
-    return batch, photos // batch
 
 
 def _environment() -> dict[str, str]:
@@ -296,7 +273,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
                 f"; batches of {batch_size} do not fit: try loader/train/batch_size={batch} "
                 f"globals/grad_accum={accum}"
             )
-    loss = _one_batch(step, loader, optimizer, runtime, photos)
+    loss = train_one_batch(step, loader, optimizer, runtime, photos)
     seconds = time.perf_counter() - started
     weights = weight_bytes(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -331,111 +308,6 @@ def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]])
     text = f"{features.shape[1]} features of {counted(len(keys), 'photo')} in {seconds:.1f} s"
     photos = sum(len(read(project)) for read in (read_train, read_test))
     return _Trial(f"{text}, {type(head).__name__}", photos * features.shape[1] * 4)
-
-
-def _one_batch(
-    step: TrainingStep,
-    loader: PhotoLoader,
-    optimizer: torch.optim.Optimizer,
-    runtime: Runtime,
-    photos: int,
-) -> float:
-    """Train on one batch; return its loss."""
-    return _train_on(_batch_of(loader, runtime, photos), step, optimizer, runtime)
-
-
-def _batch_of(loader: PhotoLoader, runtime: Runtime, photos: int) -> Batch:
-    keys = [(0, index % len(loader.dataset)) for index in range(photos)]
-    return runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)
-
-
-def _train_on(
-    batch: Batch, step: TrainingStep, optimizer: torch.optim.Optimizer, runtime: Runtime
-) -> float:
-    step.model.train()
-    with runtime.autocast():
-        loss = step(batch, 0, 0)["loss"]
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
-
-
-def fitting_batch(
-    step: TrainingStep,
-    loader: PhotoLoader,
-    optimizer: torch.optim.Optimizer,
-    runtime: Runtime,
-    grad_accum: int,
-) -> int:
-    """Return how many photos of a batch fit the device, found by training on such batches.
-
-    An estimate from small batches would not do: with few photos the memory peaks in the optimizer,
-    with many in the network.
-
-    Args:
-        step: The step; its model is trained on, so that its weights change.
-        loader: The training batches.
-        optimizer: Of the step's model.
-        runtime: Device and precision.
-        grad_accum: Batches per optimizer step.
-
-    Returns:
-        The batch size of the loader, or the largest that fits of those that divide the photos of
-        an optimizer step.
-
-    Raises:
-        FoldsmithError: The smallest of them does not fit either.
-    """
-    batch_size = loader.sampler.batch_size
-    photos = batch_size * grad_accum
-    sizes = [n for n in range(1, batch_size) if photos % n == 0] + [batch_size]
-    # BatchNorm cannot train on a single photo.
-    sizes = [n for n in sizes if n > 1] or sizes
-    if _fits(sizes[-1], step, loader, optimizer, runtime):
-        return sizes[-1]
-    # sizes[low - 1] fits, sizes[high] does not.
-    low, high = 0, len(sizes) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if _fits(sizes[middle], step, loader, optimizer, runtime):
-            low = middle + 1
-        else:
-            high = middle
-    if low == 0:
-        raise FoldsmithError(
-            f"{runtime.device}: out of memory with a batch of {counted(sizes[0], 'photo')}; take a "
-            "smaller model (model/base_name, model/backbone/model_name) or dataset/img_size"
-        )
-    return sizes[low - 1]
-
-
-def _fits(
-    photos: int,
-    step: TrainingStep,
-    loader: PhotoLoader,
-    optimizer: torch.optim.Optimizer,
-    runtime: Runtime,
-) -> bool:
-    """Return whether a batch can be trained on, with some memory left."""
-    room = runtime.free_bytes() + runtime.held_bytes()
-    runtime.forget_peak()
-    try:
-        batch = _batch_of(loader, runtime, photos)
-        # The optimizer makes its state at the end of the first step.
-        for _ in range(2):
-            _train_on(batch, step, optimizer, runtime)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        fits = False
-    else:
-        fits = runtime.peak_bytes() <= _FILL * room
-    optimizer.zero_grad(set_to_none=True)
-    if runtime.device.type == "cuda":
-        # The pieces of a batch that was too large are of no use to a smaller one.
-        torch.cuda.empty_cache()
-    return fits
 
 
 def _disk_bytes(experiment: Experiment, weights: int) -> int:
