@@ -6,7 +6,7 @@ from small_project import EXPERIMENTS, make_project, write_experiment
 from foldsmith.project import ProjectFolder
 from foldsmith.run.batch_size import propose_batch
 from foldsmith.run.doctor import doctor
-from foldsmith.run.engine import dry_run
+from foldsmith.run.dry_run import dry_run
 from foldsmith.steps.preprocess import preprocess
 
 

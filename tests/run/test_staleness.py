@@ -10,7 +10,8 @@ from small_project import EXPERIMENTS, make_project, write_experiment
 
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
-from foldsmith.run.engine import dry_run, run
+from foldsmith.run.dry_run import dry_run
+from foldsmith.run.engine import run
 from foldsmith.run.plan import plan_of
 from foldsmith.run.state import states_of
 from foldsmith.run.status import status

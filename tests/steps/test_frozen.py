@@ -10,7 +10,8 @@ from small_project import BACKBONE, EXPERIMENTS, write_experiment
 
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.run.engine import dry_run, run
+from foldsmith.run.dry_run import dry_run
+from foldsmith.run.engine import run
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.train import train

@@ -17,7 +17,7 @@ from foldsmith.new.files import TEMPLATE
 from foldsmith.new.new import Data, new_project, new_project_of
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train
-from foldsmith.run.engine import dry_run
+from foldsmith.run.dry_run import dry_run
 from foldsmith.steps.check import check
 from foldsmith.steps.members import _photo_facts
 from foldsmith.steps.preprocess import preprocess

@@ -22,7 +22,7 @@ from foldsmith.predictor.predict import predict
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test
 from foldsmith.run.doctor import doctor
-from foldsmith.run.engine import dry_run
+from foldsmith.run.dry_run import dry_run
 from foldsmith.steps.preprocess import preprocess
 
 # In this order they are red, green and blue; as text their order is another. One reads like a gap.

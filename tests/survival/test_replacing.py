@@ -12,7 +12,8 @@ from small_project import EXPERIMENTS, make_project, write_experiment
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError, FoldsmithError, OutputError, TrainingError
 from foldsmith.project import ProjectFolder
-from foldsmith.run.engine import dry_run, run
+from foldsmith.run.dry_run import dry_run
+from foldsmith.run.engine import run
 from foldsmith.run.status import status
 from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.infer import infer

@@ -85,24 +85,26 @@ def run(
 
     Writes into the output folders that the experiments name, and reports/NAME.html at the end.
     """
-    from foldsmith.run import engine as run_engine
-
     names = [name for name in (only or "").split(",") if name]
     if stop and address is None:
         raise typer.BadParameter("--stop needs --address: a run without it ends with its command")
     if address is not None and engine != "ray":
         raise typer.BadParameter("--address needs --engine ray")
-    opened = open_project(project, trust_python)
+    opened, values = open_project(project, trust_python), overrides or ()
+    if dry_run and not stop:
+        from foldsmith.run.dry_run import dry_run as planned
+
+        typer.echo(planned(opened, config, values, names, until))
+        return
+    from foldsmith.run import engine as run_engine
+
     if stop and address is not None:
         run_engine.stop(opened, config, address)
-    elif dry_run:
-        typer.echo(run_engine.dry_run(opened, config, overrides or (), names, until))
-    else:
-        values = overrides or ()
-        how = (skip_bad, keep_snapshots, engine, address)
-        run_engine.run(opened, config, values, names, until, *how)
-        if not no_report and until is None:
-            _report_of_run(opened, config, overrides or ())
+        return
+    how = (skip_bad, keep_snapshots, engine, address)
+    run_engine.run(opened, config, values, names, until, *how)
+    if not no_report and until is None:
+        _report_of_run(opened, config, values)
 
 
 def _report_of_run(project: Any, config: Path, overrides: Sequence[str]) -> None:

@@ -16,13 +16,29 @@ from foldsmith.project.tables import FOLD_COLUMN, read_folds, read_test, read_tr
 T = TypeVar("T")
 
 
-def table_problems(project: ProjectFolder, meta_files: Iterable[str | None] = ()) -> list[str]:
+def check_tables(
+    project: ProjectFolder, meta_files: Iterable[str | None] = (), try_split: bool = True
+) -> None:
+    """Check the tables of a project; arguments as for :func:`table_problems`.
+
+    Raises:
+        DataError: One line per problem.
+    """
+    problems = table_problems(project, meta_files, try_split)
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def table_problems(
+    project: ProjectFolder, meta_files: Iterable[str | None] = (), try_split: bool = True
+) -> list[str]:
     """Return the problems of the train and test tables and the sample submission.
 
     Args:
         project: The project.
         meta_files: Further fold tables, relative to the project folder; None (the one that
             preprocess writes) is skipped.
+        try_split: Also assign the folds, which shows whether there are enough rows for them.
 
     Returns:
         One line per problem, each naming its file; empty if all is well.
@@ -39,7 +55,8 @@ def table_problems(project: ProjectFolder, meta_files: Iterable[str | None] = ()
     train = attempt(lambda: read_train(project, with_bad=True))
     test = attempt(lambda: read_test(project))
     if train is not None:
-        attempt(lambda: _check_folds(project, train))
+        if try_split:
+            attempt(lambda: split(project, train))
         attempt(lambda: _check_id_column(project))
     if test is not None and project.settings.sample_submission is not None:
         attempt(lambda: submission_form(project, test))
@@ -63,10 +80,6 @@ def split_groups(project: ProjectFolder, meta_file: str | None) -> list[str]:
         return []
     folds_of = table.groupby(column)[FOLD_COLUMN].nunique()
     return [str(group) for group in folds_of.index[folds_of > 1]]
-
-
-def _check_folds(project: ProjectFolder, train: pd.DataFrame) -> None:
-    split(project, train)
 
 
 def _check_id_column(project: ProjectFolder) -> None:

@@ -7,20 +7,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from foldsmith.data.table_checks import check_tables
 from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.project import ProjectFolder
-from foldsmith.run.durations import seconds_here
 from foldsmith.run.execute import refuse_running
 from foldsmith.run.gpu_engine import cards_for, cards_here, run_on_cards
 from foldsmith.run.live import RunView, run_view
 from foldsmith.run.plan import plan_of, select
-from foldsmith.run.run_state import Course, check_tables
-from foldsmith.run.state import speeds_of, states_of
-from foldsmith.run.table import duration, plan_table
+from foldsmith.run.run_state import Course
+from foldsmith.run.table import duration
 from foldsmith.steps.base import Options, Step
 from foldsmith.steps.trial_build import trial_problems
 from foldsmith.training.epoch_report import EpochReport
-from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.optional_packages import install_command
 from foldsmith.utils.progress_bars import Bar, progress_bar
 
@@ -28,31 +26,6 @@ logger = logging.getLogger(__name__)
 
 # What does the steps: this machine, one after the other or one on each GPU; or tasks of Ray.
 Engine = Literal["local", "ray"]
-
-
-def dry_run(
-    project: ProjectFolder,
-    config: Path | str,
-    overrides: Sequence[str] = (),
-    only: Sequence[str] = (),
-    until: str | None = None,
-) -> str:
-    """Return the table of what :func:`run` would do; nothing is changed.
-
-    The time of steps that were never measured is estimated from a few passes of each model.
-
-    Raises:
-        ConfigError: An experiment is wrong.
-        DataError: One line per problem of the tables.
-    """
-    plan = plan_of(project, config, overrides)
-    check_tables(plan)
-    states = states_of(plan, FileHashes(project.hash_store))
-    chosen, speeds = select(plan, only, until), speeds_of(plan)
-    unknown = [step for step in chosen.steps if speeds.measured(step, states[step.label]) is None]
-    if unknown:
-        speeds.estimated = seconds_here(plan, unknown, states)
-    return plan_table(chosen, states, speeds)
 
 
 def run(
@@ -96,7 +69,7 @@ def run(
     if address is not None and engine != "ray":
         raise ConfigError("an address is one of Ray: it needs the engine ray (--engine ray)")
     plan = plan_of(project, config, overrides)
-    check_tables(plan)
+    check_tables(project, plan.meta_files)
     course = Course(plan, select(plan, only, until), Options(skip_bad, keep_snapshots))
     _check_components(course)
     on_ray = _ray_engine() if engine == "ray" else None

@@ -2,8 +2,7 @@
 
 import logging
 
-from foldsmith.data.table_checks import table_problems
-from foldsmith.errors import ConfigError, DataError, TrainingError
+from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.project.tables import bad_ids
 from foldsmith.run.state import speeds_of, state_of_step, states_of
 from foldsmith.run.table import summary
@@ -130,14 +129,3 @@ class Course:
                 f"{counts['train']} train photos are left out and {counts['test']} test "
                 f"photos get {for_unreadable(self.plan.project)}, since they cannot be read"
             )
-
-
-def check_tables(plan: Plan) -> None:
-    """Make sure that the tables of a plan can be worked with.
-
-    Raises:
-        DataError: One line per problem.
-    """
-    problems = table_problems(plan.project, plan.meta_files)
-    if problems:
-        raise DataError("\n".join(problems))

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from foldsmith.data.table_checks import table_problems
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.data.table_checks import check_tables
+from foldsmith.errors import ConfigError
 from foldsmith.extras.estimate.disk import Disk, disk_of
 from foldsmith.extras.estimate.result import Estimate
 from foldsmith.extras.estimate.simulate import Job, simulate
@@ -65,9 +65,7 @@ def estimate(
     if speedup != 1.0 and not node.gpus:
         raise ConfigError("--speedup is for GPUs, and these machines have none; give --gpus")
     plan = plan_of(project, config, overrides)
-    problems = table_problems(project, plan.meta_files)
-    if problems:
-        raise DataError("\n".join(problems))
+    check_tables(project, plan.meta_files)
     others = plan
     with contextlib.suppress(ConfigError):  # of an experiment that this run does not need
         others = plan_of_all(project, str(project.path(config).parent))
