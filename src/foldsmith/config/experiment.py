@@ -224,6 +224,18 @@ class Components:
             where = f" [{one_line(trace[-1])}]" if trace else ""
             raise ConfigError(f"{self._file}: {path}: {one_line(reason)}{where}") from error
 
+    def ensure(self, *paths: str) -> None:
+        """Build components now, in this order, if nothing has asked for them before.
+
+        Args:
+            *paths: Paths of components.
+
+        Raises:
+            ConfigError: A component cannot be built.
+        """
+        for path in paths:
+            self[path]
+
 
 def apply_override(tree: dict[str, Any], text: str) -> None:
     """Set the value of one ``PATH=VALUE`` in the tree.

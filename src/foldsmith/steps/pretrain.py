@@ -6,19 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foldsmith.config import Context, Experiment
+from torch import nn
+
+from foldsmith.config import Components, Experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.data.loader import one_photo
 from foldsmith.distributed import process_group
 from foldsmith.distributed.collectives import synchronised
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.measured_choices import Measured, tune
-from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.project import ProjectFolder
 from foldsmith.ssl.method import depends_on_progress, require_method
 from foldsmith.steps.fingerprint import pretrain_inputs
-from foldsmith.steps.image_store import open_store
-from foldsmith.steps.manifest import MANIFEST, Inputs, Stopwatch, write_manifest
+from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.output_folder import (
     Start,
     State,
@@ -27,31 +28,19 @@ from foldsmith.steps.output_folder import (
     clean_up,
     decide,
     note_replacement,
-    open_folder,
-    outputs_of,
-    owner_of_resume,
     prepare,
-    read_resume,
     refuse_existing,
     restore_records,
     save_sources,
     shown,
     start_in,
 )
-from foldsmith.steps.registry import types_of
+from foldsmith.steps.step_run import StepRun
+from foldsmith.steps.training_run import Listener, TrainingRun
 from foldsmith.steps.trial_build import check_components
-from foldsmith.training.epoch_report import EpochReport
-from foldsmith.training.extensions.beginning import Beginning
-from foldsmith.training.extensions.loggers import loggers_of
-from foldsmith.training.extensions.memory import MemoryPeak
-from foldsmith.training.extensions.progress import Progress
-from foldsmith.training.extensions.snapshots import restore, resume_snapshot
 from foldsmith.training.files import PROBES_FILE
-from foldsmith.training.loop import run_training
-from foldsmith.training.manager import extend
 from foldsmith.training.steps import PretrainStep
 from foldsmith.utils.formatting import counted
-from foldsmith.utils.hashing import FileHashes
 
 logger = logging.getLogger(__name__)
 
@@ -100,142 +89,131 @@ def pretrain(
 
 
 def pretrain_experiment(
-    experiment: Experiment,
-    start: Start,
-    listener: Callable[[EpochReport], None] | None = None,
+    experiment: Experiment, start: Start, listener: Listener | None = None
 ) -> Path:
-    """Pretrain what an experiment says; as :func:`pretrain`.
+    """Pretrain a backbone by an experiment; as :func:`pretrain`.
 
     Args:
         experiment: A pretraining.
         start: What to do with an existing output folder.
         listener: Called after each epoch.
     """
-    watch = Stopwatch()
-    project, settings = experiment.project, experiment.globals
     with process_group.main_first():
-        types = types_of(project)
-        hashes = FileHashes(project.hash_store)
+        run = StepRun.of(experiment.project)
         folder = _folder_of(experiment, start)
-        check_components(experiment, types)
+        check_components(experiment, run.types)
         check_output(experiment, force=start == "force")
-    before = process_group.from_main(partial(pretrain_inputs, experiment, types, hashes))
+    before = process_group.from_main(partial(pretrain_inputs, experiment, run.types, run.hashes))
     with process_group.main_first():
-        runtime = create_runtime(settings)
-        seed_everything(settings.seed)
-        built = experiment.with_values({"globals/output_path": str(folder)})
-        context = Context(images=open_store(project, settings, hashes), runtime=runtime)
-        parts = built.build(types, context)
-        # Every part is built before the folder is touched: what is wrong leaves no trace.
-        loader = parts["loader/train"]
-        loader.check_shares()
-        if min(loader.sampler.sizes()) < 2:
-            raise ConfigError(
-                f"{experiment.file}: {one_photo(loader)}, and self-supervised methods compare "
-                "photos with each other; set loader/train/batch_size to 2 or more"
-            )
-        require_method(parts["model"])
-        model = tune(parts["model"], loader, settings, runtime, Measured(project.measurements))
-        optimizer, scheduler = parts["optimizer"], parts["scheduler"]
-        progressive, probe = (
-            parts[name] if name in experiment.tree else None for name in ("progressive", "probe")
-        )
+        # Every component is built before the folder is touched: an error leaves no trace.
+        runtime = create_runtime(experiment.globals)
+        components = _build(experiment, folder, run, runtime)
+        model = _tuned_model(experiment, components, runtime)
     model = synchronised(model)
     if process_group.is_main() and start_in(folder, start) == "force":
         note_replacement(folder, before)
     with process_group.main_first():
-        for part in ("manager", "extensions"):
-            parts[part]
-    step_name = f"pretrain {settings.output_path}"
+        components.ensure("manager", "extensions")
     with claimed(folder):
-
-        def look() -> tuple[Inputs, State]:
-            inputs = pretrain_inputs(experiment, types, hashes)
-            hashes.save()
-            check_unchanged(before, inputs, folder)
-            longer = may_be_longer(experiment, types)
-            return inputs, decide(folder, inputs, start_in(folder, start), longer)
-
+        look = partial(_look_again, experiment, run, folder, before, start)
         inputs, state = process_group.from_main(look)
         if state == "done":
             logger.info(f"{shown(folder)}: finished already")
             if process_group.is_main():
                 clean_up(folder, keep_resume=True)
-                restore_records(folder, experiment, hashes)
+                restore_records(folder, experiment, run.hashes)
             return folder
-
-        def begin() -> None:
-            prepare(folder, step_name, inputs, state)
-            save_sources(folder, experiment, "pretrain")
-
-        beginning = Beginning(begin)
-        with process_group.main_first():
-            if process_group.is_main():
-                # What an earlier training has left stays until this one has something to keep.
-                earlier = open_folder(folder)
-                if state == "continue" or not earlier:
-                    beginning.now()
-        manager = parts["manager"]
-        progress = Progress(folder, settings.max_epoch, listener)
-        loggers = (
-            loggers_of(experiment, folder, experiment.file.stem) if process_group.is_main() else []
+        step = f"pretrain {experiment.globals.output_path}"
+        prepare_folder = partial(_prepare_folder, experiment, folder, step, inputs, state)
+        training = TrainingRun(
+            *(run, experiment, folder, step, inputs, state, prepare_folder, runtime, listener)
         )
-        owner = owner_of_resume(step_name, inputs)
-        extensions = [
-            beginning,
-            *([] if probe is None else [probe]),
-            *parts["extensions"],
-            MemoryPeak(runtime.device),
-            *loggers,
-            progress,
-            resume_snapshot(settings.resume_interval, settings.max_epoch, owner),
-        ]
-        extend(manager, extensions)
-        if state == "continue":
-            restore(manager, read_resume(folder, owner))
-            logger.info(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
-        for epoch_logger in loggers:
-            beginning.then(partial(epoch_logger.open, manager))
-        logger.info(
-            f"pretraining on {counted(len(loader.dataset), 'photo')}, {runtime.device}, "
-            f"{shown(folder)}"
-        )
-        run_training(
-            manager,
-            PretrainStep(model, progressive, settings.max_epoch),
-            loader,
-            optimizer,
-            scheduler,
-            runtime,
-            settings.grad_accum,
-            settings.max_epoch,
-            settings.seed,
-        )
-        if not process_group.is_main():
-            return folder
-        if probe is not None:
-            probe.keep_best(folder)
-            logger.info(f"the best probe is that of epoch {probe.best_epoch}, see {PROBES_FILE}")
-        write_manifest(
-            folder / MANIFEST,
-            step_name,
-            inputs,
-            outputs_of(folder),
-            hashes,
-            task=settings.task,
-            seed=settings.seed,
-            device=str(runtime.device),
-            processes=process_group.size(),
-            started_by=process_group.started_by(),
-            n_photos=len(loader.dataset),
-            max_epoch=settings.max_epoch,
-            epoch_s=progress.epoch_s,
-            wall_s=watch.seconds,
-        )
-        # One file, kept: a pretraining may be continued to a later epoch.
-        clean_up(folder, keep_resume=True)
-    logger.info(f"wrote {shown(folder / f'backbone_epoch_{settings.max_epoch}.pth')}")
+        _train(experiment, training, components, model, folder, runtime)
+    if process_group.is_main():
+        logger.info(f"wrote {shown(folder / f'backbone_epoch_{experiment.globals.max_epoch}.pth')}")
     return folder
+
+
+def _build(experiment: Experiment, folder: Path, run: StepRun, runtime: Runtime) -> Components:
+    """Return the components of a pretraining; the training loader is built and checked.
+
+    Raises:
+        ConfigError: A component cannot be built, or a batch has a single image.
+    """
+    seed_everything(experiment.globals.seed)
+    built = experiment.with_values({"globals/output_path": str(folder)})
+    components = built.build(run.types, run.context(experiment.globals, runtime))
+    loader = components["loader/train"]
+    loader.check_shares()
+    if min(loader.sampler.sizes()) < 2:
+        raise ConfigError(
+            f"{experiment.file}: {one_photo(loader)}, and self-supervised methods compare "
+            "photos with each other; set loader/train/batch_size to 2 or more"
+        )
+    return components
+
+
+def _tuned_model(experiment: Experiment, components: Components, runtime: Runtime) -> nn.Module:
+    """Return the method on its device, and build what trains it and watches it."""
+    require_method(components["model"])
+    measured = Measured(experiment.project.measurements)
+    loader = components["loader/train"]
+    model = tune(components["model"], loader, experiment.globals, runtime, measured)
+    optional = [name for name in ("progressive", "probe") if name in experiment.tree]
+    components.ensure("optimizer", "scheduler", *optional)
+    return model
+
+
+def _look_again(
+    experiment: Experiment, run: StepRun, folder: Path, before: Inputs, start: Start
+) -> tuple[Inputs, State]:
+    """Return the inputs and the state of a pretraining, now that no other process can change it.
+
+    Raises:
+        DataError: Inputs have changed since the components were built.
+        OutputError: The folder exists, or there is nothing to resume.
+    """
+    inputs = run.noted(pretrain_inputs(experiment, run.types, run.hashes))
+    check_unchanged(before, inputs, folder)
+    longer = may_be_longer(experiment, run.types)
+    return inputs, decide(folder, inputs, start_in(folder, start), longer)
+
+
+def _prepare_folder(
+    experiment: Experiment, folder: Path, step: str, inputs: Inputs, state: State
+) -> None:
+    """Make the output folder ready for the training."""
+    prepare(folder, step, inputs, state)
+    save_sources(folder, experiment, "pretrain")
+
+
+def _train(
+    experiment: Experiment,
+    training: TrainingRun,
+    components: Components,
+    model: nn.Module,
+    folder: Path,
+    runtime: Runtime,
+) -> None:
+    """Train the method, and write the manifest."""
+    with process_group.main_first():
+        if process_group.is_main():
+            training.open()
+    progressive, probe = (
+        components[name] if name in experiment.tree else None for name in ("progressive", "probe")
+    )
+    extensions = [*([] if probe is None else [probe]), *components["extensions"]]
+    training.attach(components["manager"], extensions, experiment.file.stem)
+    n_images = len(components["loader/train"].dataset)
+    logger.info(f"pretraining on {counted(n_images, 'photo')}, {runtime.device}, {shown(folder)}")
+    training.train(components, PretrainStep(model, progressive, experiment.globals.max_epoch))
+    if not process_group.is_main():
+        return
+    if probe is not None:
+        probe.keep_best(folder)
+        logger.info(f"the best probe is that of epoch {probe.best_epoch}, see {PROBES_FILE}")
+    # The snapshot to resume from is kept: a pretraining may be continued to a later epoch.
+    training.finish(keep_resume=True, n_photos=n_images)
 
 
 def _folder_of(experiment: Experiment, start: Start) -> Path:
