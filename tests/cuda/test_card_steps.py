@@ -94,7 +94,7 @@ def three_steps(project, kind, backbone, folder, device, **settings):
         _, labels = read_labels(experiment, task)
         form = form_of(options.target_scale, labels)[0] if task.learns_numbers else None
         fold = build_fold(experiment, types, context, task, form)
-        parts, task = fold.parts, fold.task
+        parts, task = fold.components, fold.task
     model = runtime.place(parts["model"])
     before = {name: value.double().cpu() for name, value in model.state_dict().items()}
     mixup = parts["dataset/mixup"] if experiment.tree["dataset"].get("mixup") else None

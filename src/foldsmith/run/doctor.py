@@ -33,7 +33,7 @@ from foldsmith.steps.base import Plan
 from foldsmith.steps.features import head_of
 from foldsmith.steps.fingerprint import without_pretrained
 from foldsmith.steps.fold_components import build_fold, read_labels
-from foldsmith.steps.train import check_outputs
+from foldsmith.steps.fold_training import check_outputs
 from foldsmith.targets.scale import form_of
 from foldsmith.targets.tasks import create_task
 from foldsmith.training.steps import FineTuneStep, PretrainStep, TrainingStep
@@ -247,7 +247,7 @@ def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Tr
         _, labels = read_labels(experiment, task)
         form = form_of(settings.target_scale, labels)[0] if task.learns_numbers else None
         fold = build_fold(experiment, types, context, task, form)
-        parts, task = fold.parts, fold.task
+        parts, task = fold.components, fold.task
     model = runtime.place(parts["model"])
     loader, optimizer = parts["loader/train"], parts["optimizer"]
     step: TrainingStep

@@ -24,14 +24,14 @@ class FoldComponents:
     """What a fold is trained with.
 
     Attributes:
-        parts: The components, built on demand.
+        components: The components, built on demand.
         task: The task with the scale of the fold's training labels.
         table: The fold table.
         labels: Label of each of its rows, float64, shape (n,).
         seen: Whether a row is trained on, bool, shape (n,).
     """
 
-    parts: Components
+    components: Components
     task: Task
     table: pd.DataFrame
     labels: Labels
@@ -61,16 +61,16 @@ def build_fold(
     table, labels = read_labels(experiment, task)
     seen = table[FOLD_COLUMN].to_numpy() != experiment.globals.val_fold
     of_fold = task.fitted(labels[seen], form)
-    parts = experiment.build(types, replace(context, task=of_fold))
+    components = experiment.build(types, replace(context, task=of_fold))
     # What is learned may be finer than the target that the datasets have.
-    for part in ("loader/train", "loader/val"):
-        set_labels(parts[part], of_fold, labels)
+    for name in ("loader/train", "loader/val"):
+        set_labels(components[name], of_fold, labels)
     # Before the average and the optimizer are made.
     if of_fold.scale is not None:
-        keep_scale(parts["model"], of_fold.scale)
-        if isinstance(parts["model"], ImageModel) and of_fold.outputs_target:
-            parts["model"].start_at_zero()
-    return FoldComponents(parts, of_fold, table, labels, seen)
+        keep_scale(components["model"], of_fold.scale)
+        if isinstance(components["model"], ImageModel) and of_fold.outputs_target:
+            components["model"].start_at_zero()
+    return FoldComponents(components, of_fold, table, labels, seen)
 
 
 def read_labels(experiment: Experiment, task: Task) -> tuple[pd.DataFrame, Labels]:
