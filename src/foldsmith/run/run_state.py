@@ -7,7 +7,7 @@ from foldsmith.project.tables import bad_ids
 from foldsmith.run.state import speeds_of, state_of_step, states_of
 from foldsmith.run.table import summary
 from foldsmith.steps.base import Options, Plan, Step, StepState
-from foldsmith.steps.infer import for_unreadable
+from foldsmith.steps.predictions import for_unreadable
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes

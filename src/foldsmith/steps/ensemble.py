@@ -34,10 +34,10 @@ from foldsmith.project.tables import (
     targets_of,
 )
 from foldsmith.steps.fingerprint import ensemble_inputs
-from foldsmith.steps.infer import for_unreadable
 from foldsmith.steps.manifest import MANIFEST
 from foldsmith.steps.members import Member, goal_of, member_hashes, read_members, rows_of
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, refuse_existing, save_sources, shown
+from foldsmith.steps.predictions import for_unreadable
 from foldsmith.steps.step_run import StepRun, held
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.atomic import write_csv, write_npy

@@ -29,7 +29,6 @@ from foldsmith.project.tables import (
 from foldsmith.steps.checkpoint_choice import LABELS, UNCHOSEN, inference_manifest
 from foldsmith.steps.fingerprint import features_inputs, frozen_inputs
 from foldsmith.steps.image_store import open_store
-from foldsmith.steps.infer import results_of, write_results
 from foldsmith.steps.manifest import (
     Stopwatch,
     changed_outputs,
@@ -45,6 +44,7 @@ from foldsmith.steps.output_folder import (
     save_sources,
     shown,
 )
+from foldsmith.steps.predictions import results_of, write_results
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.trial_build import check_components
 from foldsmith.targets.classification import MultiClass

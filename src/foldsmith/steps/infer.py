@@ -1,44 +1,30 @@
 """Stage 4: out-of-fold and test predictions from the folds' chosen snapshots."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from torch import nn
 
-from foldsmith.config import Components, Context, Criterion, Experiment, TestTimeAugmentation
+from foldsmith.config import Components, Criterion, Experiment, TestTimeAugmentation
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.inference.oof import FoldLogits, collect_oof, oof_predictions, score_table
+from foldsmith.inference.oof import FoldLogits, oof_predictions, score_table
 from foldsmith.inference.predict import predict_in_turn, predict_logits
 from foldsmith.models.runtime import Runtime, create_runtime
 from foldsmith.models.snapshots import load_weights
 from foldsmith.project import ProjectFolder
-from foldsmith.project.submission import submission_table
-from foldsmith.project.tables import (
-    FOLD_COLUMN,
-    as_written,
-    read_folds,
-    read_test,
-    readable_test,
-)
+from foldsmith.project.tables import FOLD_COLUMN, read_folds, read_test, readable_test
 from foldsmith.steps.checkpoint_choice import LABELS, Chosen, choose, inference_manifest
 from foldsmith.steps.fingerprint import as_trained, hash_folds, infer_inputs, without_pretrained
-from foldsmith.steps.image_store import open_store
-from foldsmith.steps.manifest import (
-    MANIFEST,
-    Manifest,
-    Stopwatch,
-    differences,
-    read_manifest,
-    write_manifest,
-)
+from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.oof_summary import (
     constant_score,
     logged_last,
@@ -50,39 +36,22 @@ from foldsmith.steps.oof_summary import (
     with_thresholds,
 )
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, save_sources, shown
-from foldsmith.steps.registry import types_of
+from foldsmith.steps.predictions import (
+    InferenceResults,
+    for_unreadable,
+    results_of,
+    write_results,
+)
+from foldsmith.steps.step_run import StepRun, held
+from foldsmith.targets.metrics import Metric
 from foldsmith.targets.scale_buffer import task_kept
-from foldsmith.targets.scoring import mean_prediction, predictions_of
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task
-from foldsmith.utils.atomic import copy_file, remove_leftovers, write_csv, write_npy
+from foldsmith.utils.atomic import copy_file
 from foldsmith.utils.hashing import FileHashes
-from foldsmith.utils.locking import lock
 from foldsmith.utils.owned_files import OwnedFiles
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class InferenceResults:
-    """Logits and scores of an experiment.
-
-    Attributes:
-        oof_logits: Outputs of the networks, shape (n_train, n_outputs): those of a regression, and
-            the bins of a label distribution, are on the target scale of the photo's fold.
-        test_logits: Shape (n_folds, n_test, n_outputs).
-        oof: Predictions in units of the target, shape (n_train,).
-        by_fold: Predictions of each fold's model for the test photos, shape (n_folds, n_test).
-        average: What these predict together, shape (n_test,).
-        scores: The score table.
-    """
-
-    oof_logits: npt.NDArray[np.float32]
-    test_logits: npt.NDArray[np.float32]
-    oof: npt.NDArray[np.float64]
-    by_fold: npt.NDArray[np.float64]
-    average: npt.NDArray[np.float64]
-    scores: pd.DataFrame
 
 
 def infer(
@@ -141,11 +110,12 @@ def infer_experiment(
         criterion: Which snapshot of each fold.
         keep_snapshots: Keep the snapshots of the training.
     """
-    watch = Stopwatch()
-    with _lock_all(root, experiment.project.n_splits):
-        for folder in (root, *_fold_folders(root, experiment.project.n_splits)):
-            remove_leftovers(folder)
-        return _infer(experiment, root, criterion, keep_snapshots, watch)
+    run, n_splits = StepRun.of(experiment.project), experiment.project.n_splits
+    with held(root, *_fold_folders(root, n_splits)):
+        scores = _infer(experiment, run, root, criterion, keep_snapshots)
+        if not keep_snapshots:
+            _delete_snapshots(root, n_splits)
+    return scores
 
 
 def tidy_inference(root: Path, criterion: Criterion, n_splits: int) -> None:
@@ -154,188 +124,212 @@ def tidy_inference(root: Path, criterion: Criterion, n_splits: int) -> None:
     if manifest is None or manifest.facts.get("keep_snapshots", True):
         return
     if any(_snapshots(root, n_splits)):
-        with _lock_all(root, n_splits):
+        with held(root, *_fold_folders(root, n_splits)):
             _delete_snapshots(root, n_splits)
 
 
-@contextmanager
-def _lock_all(root: Path, n_splits: int) -> Iterator[None]:
-    """Hold the folder of an experiment and those of its folds."""
-    with ExitStack() as locks:
-        locks.enter_context(lock(root))
-        for folder in _fold_folders(root, n_splits):
-            locks.enter_context(lock(folder))
-        yield
-
-
 def _infer(
-    experiment: Experiment,
-    root: Path,
-    criterion: Criterion,
-    keep_snapshots: bool,
-    watch: Stopwatch,
+    as_given: Experiment, run: StepRun, root: Path, criterion: Criterion, keep_snapshots: bool
 ) -> pd.DataFrame:
-    project, label = experiment.project, LABELS[criterion]
-    as_given = experiment
-    experiment = without_pretrained(experiment)
-    settings = experiment.globals
-    types = types_of(project)
-    experiment.check(types)
-    table = read_folds(project, settings.meta_file)
-    test = read_test(project)
-    manifests = _check_folds(project, root, hash_folds(project, table))
-    n_splits = project.n_splits
-    chosen = [choose(root, manifests[fold], fold, n_splits, criterion) for fold in range(n_splits)]
-    hashes = FileHashes(project.hash_store)
-    snapshots = {f"fold{item.fold}": item.sha256 for item in chosen}
-    inputs = infer_inputs(experiment, criterion, snapshots, types, hashes)
-    hashes.save()
+    """Predict and write; the folders are held."""
+    experiment, project = without_pretrained(as_given), run.project
+    experiment.check(run.types)
+    table, test = read_folds(project, experiment.globals.meta_file), read_test(project)
+    snapshots, inputs = _find_snapshots(experiment, run, root, table, criterion)
+    task = create_task(experiment.globals, project)
+    folds = _predict_folds(experiment, run, task, snapshots)
+    results = _results(experiment, folds, root, snapshots, task, table, test)
+
+    manifest = inference_manifest(root, criterion)
+    copies = [item.copy.name for item in snapshots.kept]
+    run.begin_writing(OwnedFiles(root), manifest.name, copies, "infer")
+    _copy(snapshots.kept)
+    outputs = write_results(root, LABELS[criterion], project, table, test, task, results)
+    if as_given.file.resolve() != (root / RESOLVED_CONFIG).resolve():
+        # Readers of the folder use this file: it records the experiment as it was run now.
+        save_sources(root, as_given, "train")
+    constant = constant_score(folds.metric, project, table)
+    run.finish(
+        manifest,
+        f"infer {shown(root)}",
+        inputs,
+        [*outputs, root / RESOLVED_CONFIG],
+        task=task.name,
+        device=str(folds.runtime.device),
+        n_train=len(table),
+        n_test=len(test),
+        **score_facts(results.scores),
+        constant=constant,
+        keep_snapshots=keep_snapshots,
+    )
+    print_scores(results.scores, folds.metric, criterion, snapshots.chosen[0].epoch)
+    print_constant(folds.metric, constant)
+    _print_notes(project, root, test)
+    logger.info(f"wrote {shown(root)}/*_by_{LABELS[criterion]}*")
+    return results.scores
+
+
+@dataclass(frozen=True)
+class _Snapshots:
+    """The snapshots that an inference uses and keeps.
+
+    Attributes:
+        chosen: Of each fold, the one that predicts.
+        last: Of each fold, that of the last epoch; empty if one is gone or was changed.
+        kept: Those that any criterion chooses: an inference by another one needs no training.
+    """
+
+    chosen: list[Chosen]
+    last: list[Chosen]
+    kept: list[Chosen]
+
+
+def _find_snapshots(
+    experiment: Experiment, run: StepRun, root: Path, table: pd.DataFrame, criterion: Criterion
+) -> tuple[_Snapshots, Inputs]:
+    """Return the snapshots of all folds, and the inputs of the inference.
+
+    Raises:
+        OutputError: A fold is not trained, or a snapshot is gone or was changed.
+    """
+    manifests = _check_folds(run.project, root, hash_folds(run.project, table))
+    n_splits = len(manifests)
+    chosen = [choose(root, manifests[k], k, n_splits, criterion) for k in range(n_splits)]
+    digests = {f"fold{item.fold}": item.sha256 for item in chosen}
+    inputs = run.noted(infer_inputs(experiment, criterion, digests, run.types, run.hashes))
     for item in chosen:
-        if hashes.of(item.source) != item.sha256:
+        if run.hashes.of(item.source) != item.sha256:
             raise OutputError(
                 f"{item.source}: is not what the training wrote; train fold {item.fold} again "
                 f"with -v {item.fold} -f"
             )
-    # The snapshots of all criteria are kept, so that an inference by another one needs no training.
-    # The score of the last epoch, which was not chosen, shows the selection gap.
-    by_criterion = {each: _whole_snapshots(root, manifests, each, hashes) for each in LABELS}
-    last, kept = by_criterion["last"], [item for items in by_criterion.values() for item in items]
+    whole = {each: _whole_snapshots(root, manifests, each, run.hashes) for each in LABELS}
+    kept = [item for items in whole.values() for item in items]
+    return _Snapshots(chosen, whole["last"], kept), inputs
 
-    runtime = create_runtime(settings)
-    task = create_task(settings, project)
-    store = open_store(project, settings, hashes)
-    context = Context(images=store, runtime=runtime, task=task)
-    models, oof_parts, last_parts = [], [], []
-    for item in chosen:
-        parts = experiment.with_values({"globals/val_fold": item.fold}).build(types, context)
-        parts_of_fold = (parts, item.fold, runtime, settings.tta)
-        # The chosen snapshot last: its weights stay in the model.
-        of_last = None
-        if last and last[item.fold].epoch != item.epoch:
-            of_last = _predict_oof(
-                last[item.fold].source, last[item.fold].epoch, task, *parts_of_fold
-            )
-        oof_parts.append(_predict_oof(item.source, item.epoch, task, *parts_of_fold))
-        last_parts.append(of_last or oof_parts[-1])
-        models.append(parts["model"].cpu())
 
-    labels = task.labels(project, table)
-    loss, metric = parts["loss"], parts["eval/metric"]
-    scores = score_table(oof_parts, labels, loss, metric)
-    if last:
-        of_last_epoch = score_table(last_parts, labels, loss, metric)["metric"].to_numpy()
-    else:
-        of_last_epoch = logged_last(root, chosen, scores["metric"].to_numpy())
-    scores = with_selection_gap(scores, of_last_epoch, metric)
-    if metric.rounds:
-        folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-        targets = task.targets(labels)
-        oof = oof_predictions(oof_parts, len(table))
-        scores = with_thresholds(scores, oof, targets, folds, metric)
-    readable = readable_test(project, test)
-    of_readable = None
-    if len(readable):
-        # One pass over the test photos for all folds, or as many as the device holds.
-        loader = parts["loader/test"]
-        of_readable = predict_in_turn(models, loader, runtime, "test", settings.tta)
-
-    results = results_of(oof_parts, task, labels, of_readable, readable, len(test), scores)
-    # From here on the old results are none.
-    owned = OwnedFiles(root)
-    manifest = inference_manifest(root, criterion)
-    owned.record([manifest.name, *(item.copy.name for item in kept)], "infer")
-    manifest.unlink(missing_ok=True)
-    for item in kept:
+def _copy(snapshots: Sequence[Chosen]) -> None:
+    for item in snapshots:
         if item.source != item.copy:
             copy_file(item.source, item.copy)
-    outputs = write_results(root, label, project, table, test, task, results)
-    constant = constant_score(metric, project, table)
-    resolved = root / RESOLVED_CONFIG
-    if as_given.file.resolve() != resolved.resolve():
-        # What readers of the folder go by is as it was run, whatever has happened to it.
-        save_sources(root, as_given, "train")
-    outputs.append(resolved)
-    # Last: this file says that the others are complete.
-    write_manifest(
-        manifest,
-        f"infer {shown(root)}",
-        inputs,
-        outputs,
-        hashes,
-        task=task.name,
-        device=str(runtime.device),
-        n_train=len(table),
-        n_test=len(test),
-        metric_name=metric.name,
-        **score_facts(scores),
-        constant=constant,
-        keep_snapshots=keep_snapshots,
-        wall_s=watch.seconds,
-    )
-    print_scores(scores, metric, criterion, chosen[0].epoch)
-    print_constant(metric, constant)
-    advice = more_epochs_may_help(root, n_splits)
-    if advice:
-        logger.info(advice)
-    unread = len(test) - len(readable)
-    if unread:
-        logger.info(f"({unread} test photos cannot be read; they get {for_unreadable(project)})")
-    logger.info(f"wrote {shown(root)}/*_by_{label}*")
-    if not keep_snapshots:
-        _delete_snapshots(root, project.n_splits)
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """The models of all folds, and their predictions for the images that they did not see.
+
+    Attributes:
+        runtime: Device and precision.
+        components: The components of the last fold: the folds share test images and metric.
+        models: The model of each fold, on the CPU.
+        oof: Logits of the chosen snapshots.
+        of_last_epoch: Logits of the last epoch; empty if its snapshots are gone.
+    """
+
+    runtime: Runtime
+    components: Components
+    models: list[nn.Module]
+    oof: list[FoldLogits]
+    of_last_epoch: list[FoldLogits]
+
+    @property
+    def metric(self) -> Metric:
+        """The metric of the experiment."""
+        metric: Metric = self.components["eval/metric"]
+        return metric
+
+
+def _predict_folds(
+    experiment: Experiment, run: StepRun, task: Task, snapshots: _Snapshots
+) -> _Folds:
+    """Predict each fold's images by its chosen snapshot, and by that of the last epoch."""
+    runtime, tta = create_runtime(experiment.globals), experiment.globals.tta
+    context = run.context(experiment.globals, runtime, task)
+    last = snapshots.last
+    models, oof, of_last_epoch = [], [], []
+    for item in snapshots.chosen:
+        of_fold = experiment.with_values({"globals/val_fold": item.fold})
+        components = of_fold.build(run.types, context)
+        predict = partial(_predict_oof, task=task, components=components, runtime=runtime, tta=tta)
+        # The chosen snapshot comes last: its weights stay in the model.
+        other_last = last and last[item.fold].epoch != item.epoch
+        logits_of_last = predict(last[item.fold]) if other_last else None
+        oof.append(predict(item))
+        if last:
+            of_last_epoch.append(logits_of_last or oof[-1])
+        models.append(components["model"].cpu())
+    return _Folds(runtime, components, models, oof, of_last_epoch)
+
+
+def _results(
+    experiment: Experiment,
+    folds: _Folds,
+    root: Path,
+    snapshots: _Snapshots,
+    task: Task,
+    table: pd.DataFrame,
+    test: pd.DataFrame,
+) -> InferenceResults:
+    """Score the folds, predict the test images and put everything together."""
+    project = experiment.project
+    labels, readable = task.labels(project, table), readable_test(project, test)
+    scores = _score(folds, root, snapshots, task, table, labels)
+    of_readable = _predict_test(experiment, folds) if len(readable) else None
+    return results_of(folds.oof, task, labels, of_readable, readable, len(test), scores)
+
+
+def _score(
+    folds: _Folds,
+    root: Path,
+    snapshots: _Snapshots,
+    task: Task,
+    table: pd.DataFrame,
+    labels: npt.NDArray[np.float64],
+) -> pd.DataFrame:
+    """Return the score table of :func:`infer`."""
+    loss, metric = folds.components["loss"], folds.metric
+    scores = score_table(folds.oof, labels, loss, metric)
+    # The last epoch was not chosen by its score: the difference is the selection gap.
+    if folds.of_last_epoch:
+        of_last = score_table(folds.of_last_epoch, labels, loss, metric)["metric"].to_numpy()
+    else:
+        of_last = logged_last(root, snapshots.chosen, scores["metric"].to_numpy())
+    scores = with_selection_gap(scores, of_last, metric)
+    if metric.rounds:
+        fold_numbers = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+        oof = oof_predictions(folds.oof, len(table))
+        scores = with_thresholds(scores, oof, task.targets(labels), fold_numbers, metric)
     return scores
 
 
-def results_of(
-    parts: Sequence[FoldLogits],
-    task: Task,
-    labels: npt.NDArray[np.float64],
-    of_readable: npt.NDArray[np.float32] | None,
-    readable: npt.NDArray[np.int64],
-    n_test: int,
-    scores: pd.DataFrame,
-) -> InferenceResults:
-    """Return what the models of all folds say of the labelled photos and of those to predict.
+def _predict_test(experiment: Experiment, folds: _Folds) -> npt.NDArray[np.float32]:
+    """Return the logits of all folds for the test images, shape (n_folds, n, n_outputs)."""
+    loader, tta = folds.components["loader/test"], experiment.globals.tta
+    # One pass over the images for all folds, or for as many as the device holds.
+    return predict_in_turn(folds.models, loader, folds.runtime, "test", tta)
 
-    Args:
-        parts: Every fold once, in order, each with the task of its fold.
-        task: The task without a scale.
-        labels: What is learned of each row of the train table, shape (n_train,).
-        of_readable: Logits of the test photos that can be read, shape (n_folds, n_readable,
-            n_outputs); None if there are none. The others are predicted as the mean of the labels.
-        readable: Their rows in the test table, shape (n_readable,).
-        n_test: Rows of the test table.
-        scores: The score table.
-    """
-    tasks, n_train = [part.task for part in parts], len(labels)
-    logits = np.empty((len(parts), n_test, task.n_outputs), np.float32)
-    by_fold = np.empty((len(parts), n_test))
-    average = np.empty(n_test)
-    by_fold[:] = average[:] = task.predict(task.constant_logits(labels))
-    for fold, of_fold in enumerate(tasks):
-        logits[fold] = of_fold.constant_logits(labels)
-    if of_readable is not None:
-        logits[:, readable] = of_readable
-        by_fold[:, readable] = predictions_of(tasks, of_readable)
-        average[readable] = mean_prediction(tasks, of_readable)
-    oof_logits, oof = collect_oof(parts, n_train), oof_predictions(parts, n_train)
-    return InferenceResults(oof_logits, logits, oof, by_fold, average, scores)
+
+def _print_notes(project: ProjectFolder, root: Path, test: pd.DataFrame) -> None:
+    """Print what could make the scores better, and how many images get a constant."""
+    if advice := more_epochs_may_help(root, project.n_splits):
+        logger.info(advice)
+    if n_unread := len(test) - len(readable_test(project, test)):
+        logger.info(f"({n_unread} test photos cannot be read; they get {for_unreadable(project)})")
 
 
 def _predict_oof(
-    snapshot: Path,
-    epoch: int,
+    snapshot: Chosen,
     task: Task,
-    parts: Components,
-    fold: int,
+    components: Components,
     runtime: Runtime,
     tta: TestTimeAugmentation,
 ) -> FoldLogits:
-    """Load a snapshot into a fold's model and predict the photos that it did not see."""
-    model, loader = parts["model"], parts["loader/val"]
-    load_weights(model, snapshot)
-    logits = predict_logits([runtime.place(model)], loader, runtime, f"fold {fold}", tta)[0]
-    return FoldLogits(fold, epoch, loader.dataset.rows, logits, task_kept(task, model))
+    """Load a snapshot into its fold's model and predict the images that it did not see."""
+    model, loader = components["model"], components["loader/val"]
+    load_weights(model, snapshot.source)
+    logits = predict_logits([runtime.place(model)], loader, runtime, f"fold {snapshot.fold}", tta)
+    fold, epoch, rows = snapshot.fold, snapshot.epoch, loader.dataset.rows
+    return FoldLogits(fold, epoch, rows, logits[0], task_kept(task, model))
 
 
 def _whole_snapshots(
@@ -349,61 +343,6 @@ def _whole_snapshots(
         return []
     whole = all(hashes.of(item.source) == item.sha256 for item in found)
     return found if whole else []
-
-
-def for_unreadable(project: ProjectFolder) -> str:
-    """Return what photos are predicted as that cannot be read, for people."""
-    return "the most frequent class" if project.class_names else "the mean of the train targets"
-
-
-def write_results(
-    root: Path,
-    label: str,
-    project: ProjectFolder,
-    table: pd.DataFrame,
-    test: pd.DataFrame,
-    task: Task,
-    results: InferenceResults,
-    step: str = "infer",
-) -> list[Path]:
-    """Write predictions, logits and scores, each file whole.
-
-    Args:
-        root: Output folder.
-        label: One of :data:`LABELS`.
-        project: The project.
-        table: The fold table.
-        test: The test table.
-        task: How logits become predictions.
-        results: What to write.
-        step: What the files are listed under.
-
-    Returns:
-        The files.
-    """
-    tables: dict[str, pd.DataFrame] = {}
-    arrays: dict[str, npt.NDArray[np.float32 | np.float64]] = {}
-    oof = results.oof
-    for fold, prediction in enumerate(results.by_fold):
-        tables[f"submission_by_{label}_fold{fold}.csv"] = submission_table(
-            project, test, prediction
-        )
-    tables[f"submission_by_{label}.csv"] = submission_table(project, test, results.average)
-    arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
-    columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
-    tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(
-        prediction=as_written(project, oof)
-    )
-    if not task.outputs_target:
-        arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits
-        arrays[f"test_logit_by_{label}.npy"] = results.test_logits
-    tables[f"score_by_{label}.csv"] = results.scores
-    OwnedFiles(root).record([*tables, *arrays], step)
-    for name, content in tables.items():
-        write_csv(root / name, content)
-    for name, array in arrays.items():
-        write_npy(root / name, array)
-    return [root / name for name in (*tables, *arrays)]
 
 
 def _load_experiment(project: ProjectFolder, root: Path, overrides: Sequence[str]) -> Experiment:
