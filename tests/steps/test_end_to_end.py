@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from warm import foldsmith
 
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
+from foldsmith.steps import step_run
 from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
@@ -174,7 +174,7 @@ def test_a_failing_inference_deletes_nothing(finished, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["foldsmith.steps.infer"], "write_manifest", full)
+    monkeypatch.setattr(step_run, "write_manifest", full)
     with pytest.raises(OSError, match="No space"):
         infer(ProjectFolder.open(folder), REG)
     assert len(list((folder / REG).glob("fold*/snapshot_*"))) == 15

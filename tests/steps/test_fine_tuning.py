@@ -18,6 +18,7 @@ from foldsmith.inference.predict import predict_logits
 from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.runtime import create_runtime
 from foldsmith.project import ProjectFolder
+from foldsmith.steps import fold_training
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.registry import types_of
@@ -290,7 +291,8 @@ def test_a_table_that_changes_between_two_folds_is_read_again(small):
 @pytest.mark.parametrize("module", ["train", "pretrain"])
 def test_what_changes_while_a_training_is_prepared_ends_it(small, monkeypatch, module):
     stage = importlib.import_module(f"foldsmith.steps.{module}")
-    tune = stage.tune
+    building = fold_training if module == "train" else stage
+    tune = building.tune
 
     def edit_and_tune(*arguments):
         if module == "train":
@@ -300,7 +302,7 @@ def test_what_changes_while_a_training_is_prepared_ends_it(small, monkeypatch, m
             photo.write_bytes(photo.read_bytes() + b"\0")
         return tune(*arguments)
 
-    monkeypatch.setattr(stage, "tune", edit_and_tune)
+    monkeypatch.setattr(building, "tune", edit_and_tune)
     file = {"train": "exp_config/200.yml", "pretrain": "exp_config/000.yml"}[module]
     overrides = ["model/pretrained=null"] if module == "train" else []
     with pytest.raises(DataError, match="was changed (meanwhile|since preprocess wrote it)"):

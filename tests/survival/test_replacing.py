@@ -1,7 +1,6 @@
 """What is replaced: the old results stay until the new ones begin to be written."""
 
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.run.dry_run import dry_run
 from foldsmith.run.engine import run
 from foldsmith.run.status import status
+from foldsmith.steps import training_run
 from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.infer import infer
 from foldsmith.steps.output_folder import TO_REPLACE
@@ -132,7 +132,7 @@ def test_what_was_stopped_in_its_first_epoch_goes_on(project, monkeypatch, task,
     experiment = Experiment.load(project, Path(file), overrides)
     before = files_in(project.folder / "output")
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules[f"foldsmith.steps.{task}"], "run_training", stop)
+        patched.setattr(training_run, "run_training", stop)
         with pytest.raises(KeyboardInterrupt):
             start(experiment, start="force")
     assert files_in(project.folder / "output") == before
