@@ -1,15 +1,16 @@
 """Members made of frozen features: a small model on a backbone that is not trained further."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from foldsmith.config import Context, Experiment
+from foldsmith.config import Experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError
 from foldsmith.inference.oof import FoldLogits, in_table_order, score_table
@@ -18,6 +19,7 @@ from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.fitted_heads import FittedHead
 from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     groups_of,
@@ -28,14 +30,7 @@ from foldsmith.project.tables import (
 )
 from foldsmith.steps.checkpoint_choice import LABELS, UNCHOSEN, inference_manifest
 from foldsmith.steps.fingerprint import features_inputs, frozen_inputs
-from foldsmith.steps.image_store import open_store
-from foldsmith.steps.manifest import (
-    Stopwatch,
-    changed_outputs,
-    differences,
-    read_manifest,
-    write_manifest,
-)
+from foldsmith.steps.manifest import changed_outputs, differences, read_manifest
 from foldsmith.steps.oof_summary import constant_score, print_constant
 from foldsmith.steps.output_folder import (
     RESOLVED_CONFIG,
@@ -44,17 +39,16 @@ from foldsmith.steps.output_folder import (
     save_sources,
     shown,
 )
-from foldsmith.steps.predictions import results_of, write_results
-from foldsmith.steps.registry import types_of
+from foldsmith.steps.predictions import InferenceResults, results_of, write_results
+from foldsmith.steps.step_run import StepRun, held
 from foldsmith.steps.trial_build import check_components
 from foldsmith.targets.classification import MultiClass
+from foldsmith.targets.metrics import Metric
 from foldsmith.targets.regression import Regression
-from foldsmith.targets.scale import TargetScale, form_of, lines_of_fold
+from foldsmith.targets.scale import Form, TargetScale, form_of, lines_of_fold
 from foldsmith.targets.scale_buffer import TARGET_SCALE
 from foldsmith.targets.task import Task
-from foldsmith.utils.atomic import remove_leftovers, write_npy
-from foldsmith.utils.hashing import FileHashes
-from foldsmith.utils.locking import lock
+from foldsmith.utils.atomic import write_npy
 from foldsmith.utils.owned_files import OwnedFiles
 
 logger = logging.getLogger(__name__)
@@ -89,94 +83,170 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
         OutputError: The folder exists and ``start`` is ``new``, or another process is at it.
         DataError: A table or photo is wrong.
     """
-    watch = Stopwatch()
-    project, settings = experiment.project, experiment.globals
-    if settings.output_root is None:
-        raise ConfigError(f"{experiment.file}: globals/output_root is missing")
-    types = types_of(project)
-    check_components(experiment, types)
-    check_output(experiment, force=start == "force")
-    root = project.path(settings.output_root)
-    if start == "new":
-        refuse_existing(root)
-    table, test = read_folds(project, settings.meta_file), read_test(project)
-    hashes = FileHashes(project.hash_store)
-    inputs = frozen_inputs(experiment, types, hashes)
-    hashes.save()
-    head, task = head_of(experiment, types)
-    with lock(root):
-        root.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(root)
-        owned = OwnedFiles(root)
-        manifest = inference_manifest(root, UNCHOSEN)
-        heads = [head_file(fold) for fold in range(project.n_splits)]
-        owned.record([manifest.name, *heads], "fit")
-        owned.record([TRAIN_FEATURES, TEST_FEATURES, FEATURES_MANIFEST], "features")
-        features, test_features = _features(experiment, root, types, hashes, start == "force")
-        targets = targets_of(project, table)
-        parts: list[FoldLogits] = []
-        of_test: list[Array] = []
-        fitted_heads: list[HeadOfFold] = []
-        form = None
-        if task.learns_numbers:
-            form, reason = form_of(settings.target_scale, targets)
-            if reason:
-                logger.info(reason)
-        folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-        groups, readable = groups_of(project, table), readable_test(project, test)
-        for fold in range(project.n_splits):
-            seen, held_out = folds != fold, np.flatnonzero(folds == fold)
-            of_fold = task.fitted(targets[seen], form)
-            for line in lines_of_fold(fold, of_fold.scale, targets[seen]):
-                logger.info(line)
-            learned = targets[seen]
-            if of_fold.scale is not None:
-                learned = of_fold.scale.forward(learned)
-            fitted = head.fit(features[seen], learned, groups[seen], settings.seed)
-            head_of_fold = HeadOfFold(fitted, of_fold.scale)
-            fitted_heads.append(head_of_fold)
-            logits = head_of_fold.logits(features[held_out])
-            parts.append(FoldLogits(fold, None, held_out, logits, of_fold))
-            if len(readable):
-                of_test.append(head_of_fold.logits(test_features))
-        of_classes = task.gives_probabilities()
-        metric = project.metric if of_classes else project.metric.for_points()
-        scores = score_table(parts, targets, task.loss(), metric)
-        of_readable = np.stack(of_test) if of_test else None
-        results = results_of(parts, task, targets, of_readable, readable, len(test), scores)
-        constant = constant_score(metric, project, table)
-        # From here on the old results are none.
-        manifest.unlink(missing_ok=True)
+    run = StepRun.of(experiment.project)
+    root = _checked_root(experiment, run, start)
+    project, manifest = run.project, inference_manifest(root, UNCHOSEN)
+    table, test = read_folds(project, experiment.globals.meta_file), read_test(project)
+    inputs = run.noted(frozen_inputs(experiment, run.types, run.hashes))
+    head, task = head_of(experiment, run.types)
+    with held(root):
+        owned = _reserve(root, manifest, project.n_splits)
+        features = _features(experiment, run.restarted(), root, anew=start == "force")
+        folds = _fit_folds(experiment, head, task, table, features[0])
+        results = _results(project, folds, task, table, test, features[1])
+        run.begin_writing(owned, manifest.name, [head_file(fold.number) for fold in folds], "fit")
         sources = save_sources(root, experiment, "fit")
-        for name, fitted_head in zip(heads, fitted_heads, strict=True):
-            write_arrays(root / name, fitted_head.arrays())
-        outputs = write_results(root, LABELS[UNCHOSEN], project, table, test, task, results, "fit")
-        names = (*heads, TRAIN_FEATURES, TEST_FEATURES, RESOLVED_CONFIG)
-        outputs += [root / name for name in names]
-        write_manifest(
+        outputs = _write(project, root, folds, task, table, test, results)
+        constant = constant_score(_metric_of(project, task), project, table)
+        run.finish(
             manifest,
             f"fit {shown(root)}",
             inputs,
             outputs,
-            hashes,
             task=task.name,
             chooses_epochs=False,
-            seed=settings.seed,
+            seed=experiment.globals.seed,
             n_train=len(table),
             n_test=len(test),
-            metric_name=metric.name,
-            metric=float(scores["metric"].iloc[-1]),
+            metric=float(results.scores["metric"].iloc[-1]),
+            metric_name=_metric_of(project, task).name,
             constant=constant,
-            wall_s=watch.seconds,
         )
-        kept = (*outputs, *sources, manifest, root / FEATURES_MANIFEST)
-        made = {path.relative_to(root).as_posix() for path in kept}
-        owned.remove(set(owned.of()) - made)
-    shown_scores = scores.drop(columns="epoch")
-    logger.info(shown_scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    print_constant(metric, constant)
+        _remove_others(owned, [*outputs, *sources, manifest, root / FEATURES_MANIFEST])
+    scores = results.scores.drop(columns="epoch")
+    logger.info(scores.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    print_constant(_metric_of(project, task), constant)
     logger.info(f"wrote {shown(root)}/*_by_{LABELS[UNCHOSEN]}* (no epoch is chosen)")
     return root
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """One fold's head.
+
+    Attributes:
+        number: The fold.
+        head: The head, fitted on the other folds.
+        oof: Its logits for the rows of the fold.
+    """
+
+    number: int
+    head: "HeadOfFold"
+    oof: FoldLogits
+
+
+def _checked_root(experiment: Experiment, run: StepRun, start: Start) -> Path:
+    """Check an experiment; return its output folder."""
+    if experiment.globals.output_root is None:
+        raise ConfigError(f"{experiment.file}: globals/output_root is missing")
+    check_components(experiment, run.types)
+    check_output(experiment, force=start == "force")
+    root = run.project.path(experiment.globals.output_root)
+    if start == "new":
+        refuse_existing(root)
+    return root
+
+
+def _reserve(root: Path, manifest: Path, n_splits: int) -> OwnedFiles:
+    """Put the files on the list of the folder, before the features take their time."""
+    root.mkdir(parents=True, exist_ok=True)
+    owned = OwnedFiles(root)
+    owned.record([manifest.name, *map(head_file, range(n_splits))], "fit")
+    owned.record([TRAIN_FEATURES, TEST_FEATURES, FEATURES_MANIFEST], "features")
+    return owned
+
+
+def _remove_others(owned: OwnedFiles, kept: Sequence[Path]) -> None:
+    """Remove what an earlier run has written and this one has not."""
+    names = {path.relative_to(owned.folder).as_posix() for path in kept}
+    owned.remove(set(owned.of()) - names)
+
+
+def _fit_folds(
+    experiment: Experiment,
+    head: FeatureHead,
+    task: Task,
+    table: pd.DataFrame,
+    features: Array,
+) -> list[_Fold]:
+    """Fit the head once per fold, on the rows of the other folds."""
+    project, settings = experiment.project, experiment.globals
+    targets, groups = targets_of(project, table), groups_of(project, table)
+    form = None
+    if task.learns_numbers:
+        form, reason = form_of(settings.target_scale, targets)
+        if reason:
+            logger.info(reason)
+    folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+    return [
+        _fit_fold(fold, head, settings.seed, task, form, folds, targets, groups, features)
+        for fold in range(project.n_splits)
+    ]
+
+
+def _fit_fold(
+    fold: int,
+    head: FeatureHead,
+    seed: int,
+    task: Task,
+    form: Form | None,
+    folds: npt.NDArray[np.int64],
+    targets: npt.NDArray[np.float64],
+    groups: npt.NDArray[np.int64],
+    features: Array,
+) -> _Fold:
+    """Fit the head on the other folds and predict the rows of this one."""
+    seen, held_out = folds != fold, np.flatnonzero(folds == fold)
+    of_fold = task.fitted(targets[seen], form)
+    scale = of_fold.scale
+    for line in lines_of_fold(fold, scale, targets[seen]):
+        logger.info(line)
+    learned = targets[seen] if scale is None else scale.forward(targets[seen])
+    fitted = HeadOfFold(head.fit(features[seen], learned, groups[seen], seed), scale)
+    oof = FoldLogits(fold, None, held_out, fitted.logits(features[held_out]), of_fold)
+    return _Fold(fold, fitted, oof)
+
+
+def _metric_of(project: ProjectFolder, task: Task) -> Metric:
+    """Return the metric that judges the predictions of a task."""
+    return project.metric if task.gives_probabilities() else project.metric.for_points()
+
+
+def _results(
+    project: ProjectFolder,
+    folds: Sequence[_Fold],
+    task: Task,
+    table: pd.DataFrame,
+    test: pd.DataFrame,
+    test_features: Array,
+) -> InferenceResults:
+    """Score the heads, and predict the test images by all of them."""
+    targets, readable = targets_of(project, table), readable_test(project, test)
+    oof = [fold.oof for fold in folds]
+    scores = score_table(oof, targets, task.loss(), _metric_of(project, task))
+    of_readable = None
+    if len(readable):
+        of_readable = np.stack([fold.head.logits(test_features) for fold in folds])
+    return results_of(oof, task, targets, of_readable, readable, len(test), scores)
+
+
+def _write(
+    project: ProjectFolder,
+    root: Path,
+    folds: Sequence[_Fold],
+    task: Task,
+    table: pd.DataFrame,
+    test: pd.DataFrame,
+    results: InferenceResults,
+) -> list[Path]:
+    """Write heads and predictions; return the outputs for the manifest."""
+    heads = [root / head_file(fold.number) for fold in folds]
+    for path, fold in zip(heads, folds, strict=True):
+        write_arrays(path, fold.head.arrays())
+    label = LABELS[UNCHOSEN]
+    predictions = write_results(root, label, project, table, test, task, results, "fit")
+    others = [root / name for name in (TRAIN_FEATURES, TEST_FEATURES, RESOLVED_CONFIG)]
+    return [*predictions, *heads, *others]
 
 
 def head_of(
@@ -206,64 +276,48 @@ def head_of(
     return head, Regression(project.target_range)
 
 
-def _features(
-    experiment: Experiment,
-    root: Path,
-    types: Mapping[str, Callable[..., Any]],
-    hashes: FileHashes,
-    anew: bool,
-) -> tuple[Array, Array]:
-    """Return the features of the train table and of the readable test photos.
+def _features(experiment: Experiment, run: StepRun, root: Path, anew: bool) -> tuple[Array, Array]:
+    """Return the features of the train table and of the readable test images.
 
     Returns:
         Shapes (n_train, n_features) and (n_readable, n_features).
     """
-    inputs = features_inputs(experiment, types, hashes)
-    kept = read_manifest(root / FEATURES_MANIFEST)
+    inputs = features_inputs(experiment, run.types, run.hashes)
+    manifest, files = root / FEATURES_MANIFEST, [root / TRAIN_FEATURES, root / TEST_FEATURES]
+    kept = read_manifest(manifest)
     if (
         kept is None
         or anew
         or differences(kept.inputs, inputs)
-        or changed_outputs(root, kept, hashes)
+        or changed_outputs(root, kept, run.hashes)
     ):
-        watch = Stopwatch()
-        train, test = _compute_features(experiment, types, hashes)
-        (root / FEATURES_MANIFEST).unlink(missing_ok=True)
-        write_npy(root / TRAIN_FEATURES, train)
-        write_npy(root / TEST_FEATURES, test)
-        write_manifest(
-            root / FEATURES_MANIFEST,
-            f"features {shown(root)}",
-            inputs,
-            [root / TRAIN_FEATURES, root / TEST_FEATURES],
-            hashes,
-            wall_s=watch.seconds,
-        )
-    return (
-        np.load(root / TRAIN_FEATURES, allow_pickle=False),
-        np.load(root / TEST_FEATURES, allow_pickle=False),
-    )
+        computed = _compute_features(experiment, run)
+        manifest.unlink(missing_ok=True)
+        for path, array in zip(files, computed, strict=True):
+            write_npy(path, array)
+        run.finish(manifest, f"features {shown(root)}", inputs, files)
+    train, test = (np.load(path, allow_pickle=False) for path in files)
+    return train, test
 
 
-def _compute_features(
-    experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
-) -> tuple[Array, Array]:
-    project, settings = experiment.project, experiment.globals
-    runtime = create_runtime(settings)
+def _compute_features(experiment: Experiment, run: StepRun) -> tuple[Array, Array]:
+    project, tta = run.project, experiment.globals.tta
+    runtime = create_runtime(experiment.globals)
     # Random weights are a backbone too, and should be the same ones every time.
-    seed_everything(settings.seed)
-    context = Context(images=open_store(project, settings, hashes), runtime=runtime)
-    backbone = runtime.place(experiment.build(types, context)["model"])
+    seed_everything(experiment.globals.seed)
+    context = run.context(experiment.globals, runtime)
+    backbone = runtime.place(experiment.build(run.types, context)["model"])
     by_fold = []
     for fold in range(project.n_splits):
-        parts = experiment.with_values({"globals/val_fold": fold}).build(types, context)
-        loader = parts["loader/val"]
-        features = predict_logits([backbone], loader, runtime, f"fold {fold}", settings.tta)[0]
+        of_fold = experiment.with_values({"globals/val_fold": fold})
+        components = of_fold.build(run.types, context)
+        loader = components["loader/val"]
+        features = predict_logits([backbone], loader, runtime, f"fold {fold}", tta)[0]
         by_fold.append((loader.dataset.rows, features))
     train = in_table_order(by_fold, sum(len(rows) for rows, _ in by_fold))
     if not len(readable_test(project, read_test(project))):
         return train, np.empty((0, train.shape[1]), np.float32)
-    test = predict_logits([backbone], parts["loader/test"], runtime, "test", settings.tta)[0]
+    test = predict_logits([backbone], components["loader/test"], runtime, "test", tta)[0]
     return train, test
 
 
