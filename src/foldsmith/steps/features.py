@@ -108,8 +108,8 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             seed=experiment.globals.seed,
             n_train=len(table),
             n_test=len(test),
-            metric=float(results.scores["metric"].iloc[-1]),
             metric_name=_metric_of(project, task).name,
+            metric=float(results.scores["metric"].iloc[-1]),
             constant=constant,
         )
         _remove_others(owned, [*outputs, *sources, manifest, root / FEATURES_MANIFEST])

@@ -158,6 +158,7 @@ def _infer(
         device=str(folds.runtime.device),
         n_train=len(table),
         n_test=len(test),
+        metric_name=folds.metric.name,
         **score_facts(results.scores),
         constant=constant,
         keep_snapshots=keep_snapshots,

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +14,14 @@ from foldsmith.config import Experiment
 from foldsmith.data.cache.image_facts import KeptFacts
 from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.fold_table import (
+    Split,
     class_sizes,
     fold_table,
     fold_table_text,
     fold_warnings,
     split,
 )
+from foldsmith.data.folds import ClassSizes
 from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA
 from foldsmith.data.intensity import range_text
 from foldsmith.data.near_duplicates import NEAR_DUPLICATES, merged_groups, near_duplicates
@@ -42,8 +46,9 @@ from foldsmith.project.tables import (
 )
 from foldsmith.steps.fingerprint import hash_contents, hash_tables, inputs_read
 from foldsmith.steps.image_store import stored_heads
-from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Stopwatch, write_manifest
+from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs
 from foldsmith.steps.output_folder import shown
+from foldsmith.steps.step_run import StepRun
 from foldsmith.utils.atomic import remove_leftovers_of, write_csv
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes, digest_texts
@@ -89,99 +94,190 @@ def preprocess(
         OutputError: Another process is at it, or the data folder has a file of the name of a
             result that preprocess did not write.
     """
-    watch = Stopwatch()
-    with lock(project.data_dir / PREPROCESS_MANIFEST):
-        return _preprocess(project, skip_bad, experiments, watch)
+    run, data = StepRun.of(project), project.data_dir
+    with lock(data / PREPROCESS_MANIFEST):
+        # Before anything is read: what is changed later is not what the results are made from.
+        before = hash_tables(project, run.hashes)
+        owned = _checked_folder(project)
+        images = _measure(project, run, experiments)
+        _check_images(project, images, skip_bad)
+        inputs = run.noted(_inputs(project, images, before))
+        found = _split(project, images)
+        _check_unchanged(project, before, hash_tables(project, run.hashes))
+        tables = _tables_of(project, images, found)
+        outputs = [data / name for name in tables]
+        _replace(run, owned, tables)
+        run.finish(
+            data / PREPROCESS_MANIFEST,
+            "preprocess",
+            inputs,
+            outputs,
+            n_train=len(found.train),
+            n_test=len(images.tables["test"]),
+            n_bad=len(images.bad),
+            near_duplicates=found.leaks["group"].nunique(),
+        )
+    _print(project, images, found, outputs)
+    return found.by_target
 
 
-def _preprocess(
-    project: ProjectFolder, skip_bad: bool, experiments: Sequence[Experiment], watch: Stopwatch
-) -> pd.DataFrame:
-    data = project.data_dir
-    owned = OwnedFiles(data, PREPROCESS_FILES)
-    hashes = FileHashes(project.hash_store)
-    # Before anything is read: what is changed later is not what the results are made from.
-    before = hash_tables(project, hashes)
-    problems = table_problems(project)
-    if problems:
+@dataclass(frozen=True)
+class _Images:
+    """The images of both tables, measured.
+
+    Attributes:
+        tables: The tables ``train`` and ``test``.
+        paths: The images, those of train first.
+        ids: Columns ``data_type`` and id of each.
+        facts: What was measured.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    paths: Paths
+    ids: pd.DataFrame
+    facts: PhotoFacts
+
+    @cached_property
+    def bad(self) -> pd.DataFrame:
+        """The images that cannot be read: data_type, id, problem."""
+        problems = pd.Series(self.facts.problems, dtype=object)
+        bad = problems.notna() & ~self.facts.unscaled
+        return self.ids[bad].assign(problem=problems[bad]).reset_index(drop=True)
+
+    @cached_property
+    def good(self) -> npt.NDArray[np.int64]:
+        """Numbers of the images that can be read."""
+        return np.flatnonzero([problem is None for problem in self.facts.problems])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The folds, and what was computed with them.
+
+    Attributes:
+        train: The readable rows of the train table, with their folds.
+        split: How they were split.
+        info: Size and colours of each readable image.
+        statistics: Those of all pixels.
+        leaks: Near-identical images in different folds, or in train and test.
+        by_target: The fold-by-target table.
+        sizes: Numbers of each class; None without classes.
+        warnings: Lines about the folds, for people.
+    """
+
+    train: pd.DataFrame
+    split: Split
+    info: pd.DataFrame
+    statistics: pd.DataFrame
+    leaks: pd.DataFrame
+    by_target: pd.DataFrame
+    sizes: ClassSizes | None
+    warnings: list[str]
+
+
+def _checked_folder(project: ProjectFolder) -> OwnedFiles:
+    """Check the tables; return the list of the data folder.
+
+    Raises:
+        DataError: A table is wrong; one line per problem.
+        OutputError: The folder has a file of the name of a result that preprocess did not write.
+    """
+    if problems := table_problems(project):
         raise DataError("\n".join(problems))
-    table_name = project.fold_table.relative_to(data).as_posix()
-    owned.refuse_others([PREPROCESS_MANIFEST, IMG_INFO, STATS_BY_DATA, table_name])
+    owned = OwnedFiles(project.data_dir, PREPROCESS_FILES)
+    owned.refuse_others([PREPROCESS_MANIFEST, IMG_INFO, STATS_BY_DATA, _fold_table_name(project)])
+    return owned
+
+
+def _fold_table_name(project: ProjectFolder) -> str:
+    return project.fold_table.relative_to(project.data_dir).as_posix()
+
+
+def _measure(project: ProjectFolder, run: StepRun, experiments: Sequence[Experiment]) -> _Images:
+    """Read both tables and all images."""
     tables = {"train": read_train(project, with_bad=True), "test": read_test(project)}
     paths = photo_paths(project, tables["train"]) + photo_paths(project, tables["test"])
-    ids = _ids(project, tables)
-    facts = _read_photos(project, paths, hashes, stored_heads(experiments))
-    bad = _bad_photos(ids, facts)
-    lines = [_bad_message(bad)] if len(bad) and not skip_bad else []
-    without_scale = intensity_problem(project, paths, facts)
+    facts = _read_photos(project, paths, run.hashes, stored_heads(experiments))
+    return _Images(tables, paths, _ids(project, tables), facts)
+
+
+def _check_images(project: ProjectFolder, images: _Images, skip_bad: bool) -> None:
+    """Make sure that all images can be read, or may be left out.
+
+    Raises:
+        DataError: Images cannot be read, or need an ``intensity_range``.
+    """
+    lines = [_bad_message(images.bad)] if len(images.bad) and not skip_bad else []
+    without_scale = intensity_problem(project, images.paths, images.facts)
     if without_scale is not None:
         lines.append(without_scale)
     if lines:
         raise DataError("\n".join(lines))
-    photos = hash_contents(paths, digest_texts(facts.digests, facts.there))
-    inputs = inputs_read(project, tables["train"], before, photos)
-    hashes.save()
-    good = ids[[problem is None for problem in facts.problems]].index.to_numpy()
-    outputs = [data / IMG_INFO, data / STATS_BY_DATA, project.fold_table]
 
+
+def _inputs(project: ProjectFolder, images: _Images, before: Mapping[str, str]) -> Inputs:
+    """Return what the results are made from."""
+    digests = digest_texts(images.facts.digests, images.facts.there)
+    photos = hash_contents(images.paths, digests)
+    return inputs_read(project, images.tables["train"], before, photos)
+
+
+def _split(project: ProjectFolder, images: _Images) -> _Found:
+    """Split the readable train rows into folds, and look for leaks between them."""
+    ids, good = images.ids, images.good
     of_train = good[ids["data_type"].to_numpy()[good] == "train"]
-    train = tables["train"].iloc[of_train].reset_index(drop=True)
-    near = _near_duplicates(facts, good, len(train))
+    train = images.tables["train"].iloc[of_train].reset_index(drop=True)
+    near = _near_duplicates(images.facts, good, len(train))
     merged = _merged(project, train, near)
     folds = split(project, train, merged)
-    info = pd.concat([ids, facts.table], axis=1).iloc[good].reset_index(drop=True)
+    info = pd.concat([ids, images.facts.table], axis=1).iloc[good].reset_index(drop=True)
     info = info.astype({"height": int, "width": int})
-    statistics = statistics_by_data(info)
     leaks = _leaks(project, info, folds.folds, near)
     with_folds = train.assign(**{FOLD_COLUMN: folds.folds})
     if merged is not None:
         with_folds[MERGED_COLUMN] = merged
-    # All that can fail comes before the manifest: what it says is done is whole.
-    table, sizes = fold_table(project, with_folds), class_sizes(project, with_folds)
-    notes = fold_warnings(project, with_folds)
-    _check_unchanged(project, before, hash_tables(project, hashes))
+    by_target, sizes = fold_table(project, with_folds), class_sizes(project, with_folds)
+    warnings = fold_warnings(project, with_folds)
+    statistics = statistics_by_data(info)
+    return _Found(with_folds, folds, info, statistics, leaks, by_target, sizes, warnings)
 
-    # From here on the old results are none; a run that is killed below starts again.
-    optional = {name: some for name, some in ((BAD_PHOTOS, bad), (NEAR_DUPLICATES, leaks))}
-    outputs += [data / name for name, listed in optional.items() if len(listed)]
-    names = [path.relative_to(data).as_posix() for path in outputs]
-    earlier = owned.of()
-    owned.record([PREPROCESS_MANIFEST, *names], "preprocess")
-    (data / PREPROCESS_MANIFEST).unlink(missing_ok=True)
-    owned.remove(set(earlier) - {PREPROCESS_MANIFEST, *names})
-    for path in (*outputs, data / PREPROCESS_MANIFEST, data / PREPROCESS_FILES):
-        remove_leftovers_of(path)
-    for name, listed in optional.items():
-        if len(listed):
-            write_csv(data / name, listed)
-    write_csv(data / IMG_INFO, info)
-    write_csv(data / STATS_BY_DATA, statistics, index=True)
-    write_csv(project.fold_table, with_folds)
-    write_manifest(
-        data / PREPROCESS_MANIFEST,
-        "preprocess",
-        inputs,
-        outputs,
-        hashes,
-        n_train=len(train),
-        n_test=len(tables["test"]),
-        n_bad=len(bad),
-        near_duplicates=leaks["group"].nunique(),
-        wall_s=watch.seconds,
-    )
-    logger.info(f"{counted(len(train), 'labelled photo')}, {len(tables['test'])} to predict")
-    logger.info(statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
-    if sizes is not None:
-        logger.info(sizes.summary())
-    logger.info(folds.how)
-    logger.info(fold_table_text(table))
+
+def _tables_of(project: ProjectFolder, images: _Images, found: _Found) -> dict[str, pd.DataFrame]:
+    """Return the tables that are written, by their names in the data folder."""
+    optional = {BAD_PHOTOS: images.bad, NEAR_DUPLICATES: found.leaks}
+    return {
+        IMG_INFO: found.info,
+        STATS_BY_DATA: found.statistics,
+        _fold_table_name(project): found.train,
+    } | {name: table for name, table in optional.items() if len(table)}
+
+
+def _replace(run: StepRun, owned: OwnedFiles, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Replace the results of an earlier run; a run that is killed here starts again."""
+    run.begin_writing(owned, PREPROCESS_MANIFEST, tables, "preprocess")
+    owned.remove(set(owned.of()) - {PREPROCESS_MANIFEST, *tables})
+    for name in (*tables, PREPROCESS_MANIFEST, PREPROCESS_FILES):
+        remove_leftovers_of(owned.folder / name)
+    optional = (BAD_PHOTOS, NEAR_DUPLICATES)
+    # The fold table, which the project's other steps read, comes last.
+    for name in sorted(tables, key=lambda name: name not in optional):
+        write_csv(owned.folder / name, tables[name], index=name == STATS_BY_DATA)
+
+
+def _print(project: ProjectFolder, images: _Images, found: _Found, outputs: list[Path]) -> None:
+    n_test = len(images.tables["test"])
+    logger.info(f"{counted(len(found.train), 'labelled photo')}, {n_test} to predict")
+    logger.info(found.statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
+    if found.sizes is not None:
+        logger.info(found.sizes.summary())
+    logger.info(found.split.how)
+    logger.info(fold_table_text(found.by_target))
     for path in outputs:
         logger.info(f"wrote {shown(path)}")
-    _tell_forms(project, paths, facts)
-    for note in notes:
+    _tell_forms(project, images.paths, images.facts)
+    for note in found.warnings:
         logger.warning(note)
-    _warn(project, bad, leaks)
-    return table
+    _warn(project, images.bad, found.leaks)
 
 
 def _tell_forms(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -> None:
@@ -246,12 +342,6 @@ def _read_photos(
     with store.writer(heads) as writer:
         writer.announce(paths)
         return photo_facts(paths, hashes, writer, kept, scale)
-
-
-def _bad_photos(ids: pd.DataFrame, facts: PhotoFacts) -> pd.DataFrame:
-    problems = pd.Series(facts.problems, dtype=object)
-    bad = problems.notna() & ~facts.unscaled
-    return ids[bad].assign(problem=problems[bad]).reset_index(drop=True)
 
 
 def _bad_message(bad: pd.DataFrame) -> str:
