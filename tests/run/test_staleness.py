@@ -64,7 +64,9 @@ def test_comments_touches_and_speed_make_nothing_stale(folder):
         "*:globals/device=cpu",
         "*:globals/loggers=[]",
         "000:globals/snapshot_interval=1",
-        "100:extensions/4/label=other",
+        "100:extensions/console/label=other",
+        "100:extensions/lr_curve=null",
+        "100:extensions/std={type: LearningCurve, y_keys: [train/loss], filename: x.png}",
     ]
     assert not_done(folder, *free) == set()
 
@@ -273,13 +275,14 @@ OF_200, INFER = FOLDS | LAST, LAST
         ("loader/train/num_workers", 1, set()),
         ("loader/val/batch_size", 5, OF_200),
         ("loader/test/batch_size", 5, INFER),
-        ("dataset/train/transforms/2/p", 0.3, OF_200),
+        ("dataset/train/transforms/flip/p", 0.3, OF_200),
         ("dataset/img_size", 48, OF_200),
         ("optimizer/weight_decay", 0.1, OF_200),
         ("loss/type", "L1Loss", OF_200),
         ("model/drop_rate", 0.1, OF_200),
-        ("extensions/1/filename", "other.png", set()),
-        ("extensions/5/keep", 2, OF_200),
+        ("extensions/loss_curve/filename", "other.png", set()),
+        ("extensions/best_metric/keep", 2, OF_200),
+        ("dataset/train/transforms/flip", "null", OF_200),
     ],
 )  # fmt: skip
 def test_a_key_of_an_experiment_reaches_what_depends_on_it(finished, key, value, stale):

@@ -201,7 +201,7 @@ def test_what_inference_was_told_holds_for_new_photos(project_dir):
     project, photos = ProjectFolder.open(project_dir), photos_of(project_dir)
     root = project_dir / "output/200"
     before = package.load(root).predict(photos)["prediction"]
-    more = ["globals/tta=flips", "dataset/val/transforms/1/border=reflect"]
+    more = ["globals/tta=flips", "dataset/val/transforms/pad/border=reflect"]
     infer(project, "output/200", "metric", overrides=more)
     with pytest.raises(ConfigError, match="was inferred by metric and by last; say which"):
         package.load(root)

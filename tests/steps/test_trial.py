@@ -32,9 +32,9 @@ RANDOM = "model/pretrained=null"
         (["optimizer/lr=-1"], "optimizer: Invalid learning rate: -1"),
         (["optimizer/lr=.nan"], "optimizer: Invalid learning rate: nan"),
         (["dataset/train=none"], "dataset/train: must be {type: NAME, ...}, not 'none'"),
-        (["extensions/0=none"], "extensions: must hold {type: NAME, ...} each, not 'none'"),
+        (["extensions/log=none"], "extensions: must hold {type: NAME, ...} each, not 'none'"),
         (["loss=null"], "loss: must be {type: NAME, ...}, not None"),
-        (["extensions=LogReport"], "extensions: must be a list, not 'LogReport'"),
+        (["extensions=LogReport"], "extensions: must be components by name"),
     ],
 )
 def test_what_cannot_be_built_is_said_by_check(project_dir, options, text):
@@ -90,7 +90,7 @@ def test_off_is_a_precision(project_dir):
     [
         (pretrain, "000", ["model/backbone/model_name=resnet1d"]),
         (train, "100", ["dataset/train/transforms=[]", RANDOM]),
-        (train, "401", ["dataset/val/transforms/1=null", RANDOM]),
+        (train, "401", ["dataset/val/transforms/normalize=null", RANDOM]),
     ],
 )
 def test_the_stages_refuse_what_check_refuses(project_dir, stage, file, options):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from foldsmith.targets.metrics import metric_named
-from foldsmith.training.extensions.plots import PlotLog
+from foldsmith.training.extensions.plots import LearningCurve
 from foldsmith.training.extensions.snapshots import best_value
 from foldsmith.training.manager import create_manager
 
@@ -47,7 +47,7 @@ def test_a_plot_marks_the_best(tmp_path, monkeypatch, metric, text):
         get_extension=lambda name: report,
         writer=lambda name, out, figure, savefun: savefun(figure, Path(out) / name),
     )
-    plot = PlotLog(["val/metric"], "a.png", 6, "val/metric", metric_named(metric))
+    plot = LearningCurve(["val/metric"], "a.png", 6, "val/metric", metric_named(metric))
     plot(manager)
     assert noted == [text]
     assert (tmp_path / "a.png").is_file()

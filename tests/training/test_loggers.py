@@ -19,7 +19,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.registry import types_of
 from foldsmith.training.extensions.epoch_logger import EpochLogger, LoggedRun
-from foldsmith.training.extensions.log import create_log_report
+from foldsmith.training.extensions.log import log_report
 from foldsmith.training.manager import create_manager
 from foldsmith.utils.owned_files import OwnedFiles
 
@@ -178,7 +178,7 @@ def watched(tmp_path, logger, epochs):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     manager = create_manager(model, optimizer, epochs, 2, str(tmp_path))
     run = LoggedRun("100 fold0", "mine", tmp_path, tmp_path, {})
-    manager.extend(create_log_report())
+    manager.extend(log_report())
     extension = EpochLogger("wandb", lambda run, log: logger, run)
     manager.extend(extension)
     extension.open(manager)

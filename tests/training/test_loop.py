@@ -15,7 +15,7 @@ from foldsmith.data.transforms import Compose, HorizontalFlip, Normalize, Vertic
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
 from foldsmith.targets.regression import Regression
-from foldsmith.training.extensions.log import create_log_report
+from foldsmith.training.extensions.log import log_report
 from foldsmith.training.loop import optimizer_steps, run_training, scaled_lr, window_weights
 from foldsmith.training.manager import create_manager
 from foldsmith.training.steps import FineTuneStep
@@ -71,7 +71,7 @@ def fit(
     if steps is not None:
         optimizer.register_step_post_hook(lambda *_: steps.append(optimizer.param_groups[0]["lr"]))
     manager = create_manager(model, optimizer, epochs, len(loader), str(folder))
-    manager.extend(create_log_report())
+    manager.extend(log_report())
     runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
     step = FineTuneStep(model, loss or nn.MSELoss(), Regression((0, 3)), None, epochs, seed=0)
     if progress is not None:

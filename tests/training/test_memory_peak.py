@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from foldsmith.training.extensions.log import create_log_report
+from foldsmith.training.extensions.log import log_report
 from foldsmith.training.extensions.memory import MemoryPeak
 from foldsmith.training.manager import create_manager
 
@@ -37,7 +37,7 @@ def epochs(tmp_path):
         model = nn.Linear(1, 1)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         manager = create_manager(model, optimizer, len(n_bytes), 1, str(tmp_path))
-        manager.extend(create_log_report())
+        manager.extend(log_report())
         manager.extend(MemoryPeak(torch.device("cpu")))
         for size in n_bytes:
             with manager.run_iteration():

@@ -121,10 +121,15 @@ def _shape_problem(node: Any, section: str) -> str | None:
     if is_reference(node) and section != "model" and not section.endswith("/"):
         return None
     if section == "extensions":
-        if not isinstance(node, list):
-            return f"must be a list, not {node!r}"
-        wrong = [each for each in node if not (is_reference(each) or _is_call(each))]
-        return f"must hold {{type: NAME, ...}} each, not {wrong[0]!r}" if wrong else None
+        if _is_call(node) or not isinstance(node, list | dict):
+            return f"must be components by name, or a list of them, not {node!r}"
+        items = node.values() if isinstance(node, dict) else node
+        wrong = [each for each in items if not (is_reference(each) or _is_call(each))]
+        if wrong:
+            return f"must hold {{type: NAME, ...}} each, not {wrong[0]!r}"
+        if not any(_is_call(each) and each["type"] == "LogReport" for each in items):
+            return "must hold a {type: LogReport}, whose log the others and the report read"
+        return None
     if section.endswith("/"):
         return f"must hold keys and values, not {node!r}"
     if _is_call(node):

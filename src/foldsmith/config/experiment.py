@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from foldsmith.config.backbones import picked_backbone, source_of
 from foldsmith.config.check import check_tree
 from foldsmith.config.imports import read_with_imports
+from foldsmith.config.lazy_types import LazyTypes
+from foldsmith.config.named_items import LIST_TYPE, as_calls, as_lists, holds_names, listed
 from foldsmith.config.references import private_attributes, walk_path
 from foldsmith.config.settings import Globals
 from foldsmith.config.wiring import wired
@@ -164,12 +166,19 @@ class Experiment:
 
     @property
     def wired(self) -> dict[str, Any]:
-        """The tree with the arguments that components get from it written out."""
-        return wired(self.tree, self.project.types)
+        """The tree with the arguments that components get from it written out.
+
+        Raises:
+            ConfigError: A component is to come before one that is not there.
+        """
+        try:
+            return wired(self.tree, self.project.types)
+        except ConfigError as error:
+            raise ConfigError(f"{self.file}: {error}") from None
 
     def written_out(self) -> "Experiment":
-        """Return a copy whose tree gives every argument that components get from it."""
-        copied = Experiment(self.project, self.file, self.wired)
+        """Return a copy with every argument in its tree, and lists in place of names."""
+        copied = Experiment(self.project, self.file, as_lists(self.wired))
         copied.sources = self.sources
         return copied
 
@@ -199,7 +208,7 @@ class Experiment:
         from pytorch_pfn_extras.config import Config
 
         beside = {"project": self.project, **vars(context or Context())}
-        return Components(self.file, Config(self.wired | beside, types))
+        return Components(self.file, Config(as_calls(self.wired) | beside, _with_lists(types)))
 
     def dump(self) -> str:
         """Return the resolved experiment as YAML, which :meth:`load` reads again."""
@@ -241,7 +250,8 @@ def apply_override(tree: dict[str, Any], text: str) -> None:
     """Set the value of one ``PATH=VALUE`` in the tree.
 
     The path must exist, except for the last key of a part with a ``type:``, which may be an
-    argument that the file leaves at its default (its name is checked with all others).
+    argument that the file leaves at its default (its name is checked with all others), and for the
+    name of an added extension or transform.
 
     Raises:
         ConfigError: The text has no ``=``, the value is not YAML, or the path fits nothing.
@@ -265,7 +275,8 @@ def apply_override(tree: dict[str, Any], text: str) -> None:
             index: Any = int(key)
         elif isinstance(node, dict):
             index = key
-            if key not in node and not (last and "type" in node):
+            added = holds_names(keys[:depth], node) and value is not None
+            if key not in node and not (last and ("type" in node or added)):
                 raise ConfigError(
                     f"override {text!r}: no key {key} in {where}"
                     + did_you_mean(key, (str(name) for name in node))
@@ -278,3 +289,8 @@ def apply_override(tree: dict[str, Any], text: str) -> None:
             node[index] = value
         else:
             node = node[index]
+
+
+def _with_lists(types: Types) -> Types:
+    """Return types with the one that named components are built by; none of them is imported."""
+    return LazyTypes(types) | {LIST_TYPE: listed}

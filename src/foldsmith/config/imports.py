@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foldsmith.config.named_items import holds_names
 from foldsmith.config.references import Key
 from foldsmith.errors import ConfigError
 from foldsmith.utils.suggest import did_you_mean
@@ -98,6 +99,11 @@ def _replace(tree: Any, key: str, value: Any, imported: Path, file: Path) -> Non
     try:
         for part in keys[:-1]:
             node = node[part]
+        if value is None and holds_names(keys[:-1], node) and keys[-1] not in node:
+            raise ConfigError(
+                f"{file}: {key}: null drops nothing: there is no {keys[-1]} in {imported}"
+                f"{did_you_mean(str(keys[-1]), map(str, node))}"
+            )
         node[keys[-1]] = value
     except (KeyError, IndexError, TypeError):
         raise ConfigError(f"{file}: import: {key} not in {imported}") from None

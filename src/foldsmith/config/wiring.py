@@ -12,6 +12,7 @@ argument that an experiment gives itself and the same one that it leaves out are
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from foldsmith.config.named_items import holds_names, in_order
 from foldsmith.config.references import Key, is_reference, parse_reference
 
 # The objects that a step puts beside the file's own sections, as in @/project.n_classes.
@@ -90,7 +91,7 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
         **_MAX_EPOCH,
     },
     # Manager, extensions and triggers
-    "ExtensionsManager": {
+    "TrainingManager": {
         "models": "@/model",
         "optimizers": "@/optimizer",
         "max_epochs": "@/globals/max_epoch",
@@ -102,7 +103,7 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
             "ema": "@/ema",
         },
     },
-    "PlotReport": _MAX_EPOCH,
+    "LearningCurve": _MAX_EPOCH,
     "ConsoleReport": {**_MAX_EPOCH, "iters_per_epoch": "@/manager/iters_per_epoch"},
     "WeightsSnapshot": {"target": "@/ema.module"},
     "EveryAndLast": {"n": "@/globals/snapshot_interval", **_MAX_EPOCH},
@@ -115,9 +116,14 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
 def wired(tree: Mapping[str, Any], own_types: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
     """Return an experiment with the arguments that its components get written out.
 
+    Components with names are in their order, and the dropped ones are gone.
+
     Args:
         tree: The experiment after imports and overrides; it is not changed.
         own_types: The types of the project, which declare their own.
+
+    Raises:
+        ConfigError: A component is to come before one that is not there.
     """
     result: dict[str, Any] = _wired(tree, [], tree, own_types)
     return result
@@ -151,7 +157,7 @@ def _wired(
         return [_wired(child, [*path, k], tree, own_types) for k, child in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    full = dict(node)
+    full = in_order(node, path) if holds_names(path, node) else dict(node)
     for argument, value in wiring_of(node.get("type"), own_types).items():
         if argument not in node and _available(value, [*path, argument], tree):
             full[argument] = _kept(value, [*path, argument], tree)

@@ -9,6 +9,7 @@ import pandas as pd
 from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.config.check import named_files
+from foldsmith.config.named_items import as_lists
 from foldsmith.data.folds import MAX_CLASSES
 from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA
 from foldsmith.errors import ConfigError, DataError
@@ -50,7 +51,7 @@ _FREE_GLOBALS = (
     ),
 )
 _FREE_KEYS = ("num_workers", "pin_memory")
-_FREE_TYPES = ("LogReport", "PlotReport", "ConsoleReport", "CollapseWatch", "RankWatch")
+_FREE_TYPES = ("LogReport", "LearningCurve", "ConsoleReport", "CollapseWatch", "RankWatch")
 
 # What a pretraining and features do not read, which learn no target.
 _TARGET_SCALE = "globals/target_scale"
@@ -427,7 +428,7 @@ def _config(experiment: Experiment, without: tuple[str, ...] = ()) -> dict[str, 
         experiment: The experiment.
         without: As for :func:`~foldsmith.steps.config_used.tree_read`.
     """
-    tree = tree_read(experiment.wired, without)
+    tree = as_lists(tree_read(experiment.wired, without))
     tree["globals"] = {k: v for k, v in tree["globals"].items() if k not in _FREE_GLOBALS}
     if isinstance(tree.get("extensions"), list):
         tree["extensions"] = [

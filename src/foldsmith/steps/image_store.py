@@ -28,8 +28,10 @@ def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:
     for experiment in experiments:
         if not experiment.globals.photo_store:
             continue
-        parts = experiment.build(types_of(experiment.project))
-        for name, dataset in experiment.tree["dataset"].items():
+        # With lists in place of names.
+        written = experiment.written_out()
+        parts = written.build(types_of(experiment.project))
+        for name, dataset in written.tree["dataset"].items():
             if not isinstance(dataset, dict) or not isinstance(dataset.get("transforms"), list):
                 continue
             first = []

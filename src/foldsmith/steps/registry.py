@@ -81,8 +81,8 @@ EXTENSIONS: Places = {
     **_of("foldsmith.training.extensions.collapse", "CollapseWatch", "RankWatch"),
     **_of("foldsmith.training.extensions.console", "ConsoleReport"),
     **_of("foldsmith.training.extensions.evaluator", "Evaluator"),
-    "LogReport": "foldsmith.training.extensions.log:create_log_report",
-    "PlotReport": "foldsmith.training.extensions.plots:PlotLog",
+    "LogReport": "foldsmith.training.extensions.log:log_report",
+    **_of("foldsmith.training.extensions.plots", "LearningCurve"),
     **_of("foldsmith.training.extensions.probe", "Probe"),
     "WeightsSnapshot": "foldsmith.training.extensions.snapshots:weights_snapshot",
     "BestValueTrigger": "foldsmith.training.extensions.snapshots:best_value",
@@ -91,7 +91,7 @@ EXTENSIONS: Places = {
 }
 
 MANAGER: Places = {
-    "ExtensionsManager": "foldsmith.training.manager:create_manager",
+    "TrainingManager": "foldsmith.training.manager:create_manager",
     "len": "foldsmith.training.manager:length",
 }
 

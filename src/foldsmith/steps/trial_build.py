@@ -9,6 +9,7 @@ import torch
 
 from foldsmith.config import Context, Experiment
 from foldsmith.config.lazy_types import LazyTypes
+from foldsmith.config.named_items import holds_names
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.config.wiring import CONTEXT
@@ -101,7 +102,8 @@ def _components(experiment: Experiment) -> Iterator[Sequence[Key]]:
             node = walk_path(tree, path)
         except KeyError:
             continue
-        built = isinstance(node, list) or (isinstance(node, dict) and "type" in node)
+        call = isinstance(node, dict) and "type" in node
+        built = call or isinstance(node, list) or holds_names(path, node)
         own_model = path == ["model"] and _is_own(node, experiment)
         if built and not own_model and not _needs_data(tree, path, set()):
             yield path

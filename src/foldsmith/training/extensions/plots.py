@@ -11,7 +11,7 @@ from foldsmith.targets.metrics import Metric
 _PAUSE_S = 10.0
 
 
-class PlotLog(extension.Extension):
+class LearningCurve(extension.Extension):
     """Draws logged values over the epochs, at most ten times per training and at its end.
 
     The stock PlotReport draws again at every epoch, which costs a small training more time
