@@ -90,7 +90,7 @@ def test_off_is_a_precision(project_dir):
     [
         (pretrain, "000", ["model/backbone/model_name=resnet1d"]),
         (train, "100", ["dataset/train/transforms=[]", RANDOM]),
-        (train, "401", ["dataset/val/transforms/normalize=null", RANDOM]),
+        (train, "401", ["dataset/val/transforms/pad=3", RANDOM]),
     ],
 )
 def test_the_stages_refuse_what_check_refuses(project_dir, stage, file, options):
