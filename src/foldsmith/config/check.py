@@ -19,7 +19,8 @@ from foldsmith.config.settings import (
 )
 from foldsmith.config.values import value_problems
 from foldsmith.config.wiring import CONTEXT
-from foldsmith.project.project_file import ProjectFolder, validation_message
+from foldsmith.project.project_file import ProjectFolder
+from foldsmith.project.validation import validation_message
 from foldsmith.utils.suggest import did_you_mean
 
 # Type -> its arguments that take the path of a file, relative to the project folder.

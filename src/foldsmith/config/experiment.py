@@ -24,7 +24,8 @@ from foldsmith.config.settings import Globals
 from foldsmith.config.wiring import wired
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.project.budget import within_budget
-from foldsmith.project.project_file import ProjectFolder, validation_message
+from foldsmith.project.project_file import ProjectFolder
+from foldsmith.project.validation import validation_message
 from foldsmith.utils.suggest import did_you_mean
 from foldsmith.utils.yaml_io import dump_yaml, parse_yaml
 

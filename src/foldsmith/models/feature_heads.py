@@ -26,12 +26,10 @@ from foldsmith.models.fitted_heads import (
 )
 from foldsmith.models.forest import Forest, extra_trees
 from foldsmith.models.runtime import seed_everything
+from foldsmith.targets.metrics import surprise
 
 # Of the solver of a logistic regression; features are standardised, and it mostly ends sooner.
 _STEPS = 1000
-
-# No probability counts as less when strengths are compared.
-_LEAST = 1e-12
 
 
 class FeatureHead(Protocol):
@@ -274,15 +272,16 @@ class LogisticHead:
             return self._fit(features, classes, strengths[len(strengths) // 2])
         splits = list(GroupKFold(min(3, n_groups)).split(features, classes, groups))
 
-        def surprise(strength: float) -> float:
+        def held_out_loss(strength: float) -> float:
             total = 0.0
             for seen, held in splits:
-                fitted = self._fit(features[seen], classes[seen], strength)
-                of_truth = fitted.predict(features[held])[np.arange(len(held)), classes[held]]
-                total -= float(np.log(np.maximum(of_truth, _LEAST)).sum())
+                probabilities = self._fit(features[seen], classes[seen], strength).predict(
+                    features[held]
+                )
+                total += float(surprise(probabilities, classes[held], len(self.class_values)).sum())
             return total
 
-        return self._fit(features, classes, min(strengths, key=surprise))
+        return self._fit(features, classes, min(strengths, key=held_out_loss))
 
     def restore(self, arrays: Arrays) -> FittedSoftmax:
         """Return the linear functions."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from foldsmith.errors import ConfigError
 from foldsmith.utils.flatten import flatten
-from foldsmith.utils.hashing import hash_bytes
+from foldsmith.utils.hashing import FileHashes, hash_bytes
 
 # Prefix of the module name of a project's file.
 MODULE_PREFIX = "foldsmith_project_"
@@ -90,6 +90,31 @@ def check_unedited(file: OwnFile) -> None:
             raise ConfigError(
                 f"{path}: was changed since this command has imported it; run the command again"
             )
+
+
+def hashes_of(folder: Path, files: Iterable[OwnFile], hashes: FileHashes) -> dict[str, str]:
+    """Return the hashes of Python files of a project, and of the data files that they read.
+
+    Args:
+        folder: The project folder.
+        files: The Python files.
+        hashes: Hashes of files.
+
+    Raises:
+        ConfigError: One was edited since it was imported, or a data file does not exist.
+    """
+    of_python: dict[str, str] = {}
+    of_data: dict[str, str] = {}
+    for own in files:
+        check_unedited(own)
+        for path, digest in own.sources.items():
+            inside = path.is_relative_to(folder)
+            of_python[str(path.relative_to(folder) if inside else path)] = digest
+        for name in own.data:
+            if not (folder / name).is_file():
+                raise ConfigError(f"{own.path}: {DATA_FILES}: {folder / name}: no such file")
+            of_data[name] = hashes.of(folder / name)
+    return of_python | of_data
 
 
 def _timm_models(module: ModuleType) -> frozenset[str]:

@@ -16,11 +16,12 @@ from pydantic import (
     model_validator,
 )
 
-from foldsmith.errors import ConfigError, one_line
+from foldsmith.errors import ConfigError
 from foldsmith.project.budget import Budget
 from foldsmith.project.own_files import OwnFile, own_file
 from foldsmith.project.own_python import load_types, read_sources, require_accepted
 from foldsmith.project.resources import Resources
+from foldsmith.project.validation import validation_message
 from foldsmith.targets.metrics import METRICS, Metric, component, default_metric, names_of
 from foldsmith.utils.suggest import did_you_mean
 from foldsmith.utils.yaml_io import read_yaml
@@ -470,36 +471,3 @@ def _own_metric(path: Path, name: str, metric: Metric) -> Metric:
 def _accepted_before(folder: Path, settings: ProjectSettings) -> ProjectFolder:
     """Return a project that a process was sent by one that has opened it."""
     return ProjectFolder(folder, settings, trust=True, remembered=False)
-
-
-def validation_message(origin: str, error: ValidationError, model: type[BaseModel]) -> str:
-    """Turn pydantic's report into one line per problem, with file and key.
-
-    Args:
-        origin: File (and section) that was checked.
-        error: pydantic's report.
-        model: The class that was checked, for the accepted keys.
-    """
-    lines = []
-    for problem in error.errors():
-        key = "/".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            owner = _model_at(model, problem["loc"][:-1])
-            hint = did_you_mean(str(problem["loc"][-1]), owner.model_fields)
-            lines.append(f"{origin}: unknown key {key}{hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"{origin}: the key {key} is missing")
-        else:
-            text = one_line(problem["msg"]).removeprefix("Value error, ")
-            lines.append(f"{origin}: {key}: {text}" if key else f"{origin}: {text}")
-    return "\n".join(lines)
-
-
-def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return model
-        if issubclass(field.annotation, BaseModel):
-            model = field.annotation
-    return model

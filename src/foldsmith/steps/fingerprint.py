@@ -12,9 +12,9 @@ from foldsmith.config.check import named_files
 from foldsmith.config.named_items import as_lists
 from foldsmith.data.folds import MAX_CLASSES
 from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA
-from foldsmith.errors import ConfigError, DataError
+from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.own_files import DATA_FILES, OwnFile, check_unedited, files_behind
+from foldsmith.project.own_files import files_behind, hashes_of
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     group_column_of,
@@ -463,7 +463,7 @@ def _files(
     """
     project, tree = experiment.project, tree_read(experiment.wired, without)
     found: dict[str, Path] = {}
-    of_python = _own_files(project, files_behind(project.own_files, tree), hashes)
+    of_python = hashes_of(project.folder, files_behind(project.own_files, tree), hashes)
     for node in _calls(tree):
         if node["type"] == "ChannelStatistics":
             found[STATS_BY_DATA] = project.data_dir / STATS_BY_DATA
@@ -472,32 +472,13 @@ def _files(
     return of_python | {name: hashes.of(path) for name, path in sorted(found.items())}
 
 
-def _own_files(
-    project: ProjectFolder, files: Iterable[OwnFile], hashes: FileHashes
-) -> dict[str, str]:
-    """Return the hashes of Python files of a project, and of the data that they read."""
-    of_python: dict[str, str] = {}
-    of_data: dict[str, str] = {}
-    for own in files:
-        check_unedited(own)
-        of_python |= {_name(project, path): digest for path, digest in own.sources.items()}
-        for name in own.data:
-            if not project.path(name).is_file():
-                raise ConfigError(f"{own.path}: {DATA_FILES}: {project.path(name)}: no such file")
-            of_data[name] = hashes.of(project.path(name))
-    return of_python | of_data
-
-
 def _metric_files(project: ProjectFolder, hashes: FileHashes, metric: Metric) -> dict[str, str]:
     """Return the hashes of the files that a metric of the project's own is made from.
 
     Results depend on it although no experiment names it.
     """
-    return _own_files(project, [f for f in project.own_files if metric.name in f.offers], hashes)
-
-
-def _name(project: ProjectFolder, path: Path) -> str:
-    return str(path.relative_to(project.folder) if path.is_relative_to(project.folder) else path)
+    own = [file for file in project.own_files if metric.name in file.offers]
+    return hashes_of(project.folder, own, hashes)
 
 
 def _calls(node: Any) -> Iterator[dict[str, Any]]:
