@@ -46,14 +46,20 @@ def check_tree(
     """
     task = tree["globals"]["task"]
     learned = _task_type(task, types)
-    if task in FINE_TUNINGS and learned is None:
+    own_kind = _own_kind(task, project)
+    if task in FINE_TUNINGS and learned is None and own_kind is None:
         known = (*OTHER_TASKS, *(name for name in types if _task_type(name, types)))
         listed = ", ".join(sorted(known))
         return [f"globals/task: unknown task {task}{did_you_mean(task, known)} (known: {listed})"]
-    problems = list(_check_sections(tree, task))
-    required, optional = sections_of(task)
-    read = [s for s in (*required, *optional) if s[-1] != "/"]
-    used: list[list[Key]] = [list(section.split("/")) for section in read]
+    required, optional = sections_of(task, own_kind)
+    recipe = (
+        f"; a {task} experiment starts with an import of a recipe, as in 'import: "
+        "foldsmith:regression.yml'"
+    )
+    problems = list(_check_sections(tree, required, optional, "" if own_kind else recipe))
+    # Only the kind of the project's own can say which keys of its sections it reads.
+    read = [s for s in (*required, *optional) if s[-1] != "/" or own_kind is not None]
+    used: list[list[Key]] = [list(section.rstrip("/").split("/")) for section in read]
     for path, node in _walk(tree, []):
         if is_reference(node):
             problem, target = _check_reference(node, path, tree, project)
@@ -88,8 +94,9 @@ def _walk(node: Any, path: list[Key]) -> Iterator[tuple[list[Key], Any]]:
         yield from _walk(child, [*path, key])
 
 
-def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
-    required, optional = sections_of(task)
+def _check_sections(
+    tree: Mapping[str, Any], required: Sequence[str], optional: Sequence[str], hint: str
+) -> Iterator[str]:
     sections = (*required, *optional)
     accepted = {"globals"} | {section.split("/")[0] for section in sections}
     for name in tree:
@@ -99,10 +106,7 @@ def _check_sections(tree: Mapping[str, Any], task: str) -> Iterator[str]:
         try:
             walk_path(tree, section.rstrip("/").split("/"))
         except KeyError:
-            yield (
-                f"the section {section.rstrip('/')} is missing; a {task} experiment starts with "
-                "an import of a recipe, as in 'import: foldsmith:regression.yml'"
-            )
+            yield f"the section {section.rstrip('/')} is missing{hint}"
     datasets = (f"dataset/{part}" for part in ("train", "val", "test"))
     for section in (*sections, *datasets):
         try:
@@ -159,6 +163,12 @@ def _task_type(name: str, types: Mapping[str, Callable[..., Any]]) -> Any:
     """Return the class of a supervised task (see ``targets/task.py``); None for other names."""
     found = types.get(name)
     return found if hasattr(found, "from_settings") else None
+
+
+def _own_kind(name: str, project: ProjectFolder) -> Any:
+    """Return the project's own kind of steps (see ``steps/base.py``) for a task; None if none."""
+    found = project.types.get(name)
+    return found if hasattr(found, "optional_sections") else None
 
 
 def _check_task(settings: Mapping[str, Any], task: Any, project: ProjectFolder) -> Iterator[str]:

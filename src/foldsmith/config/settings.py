@@ -2,7 +2,7 @@
 
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -244,7 +244,15 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 NULLABLE = ("scheduler", "dataset/mixup", "progressive", "probe")
 
 
-def sections_of(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the sections that experiments of a task must have, and those that they may have."""
+def sections_of(task: str, own_kind: Any = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the sections that experiments of a task must have, and those that they may have.
+
+    Args:
+        task: The task.
+        own_kind: The project's own kind of steps that does such experiments; None if it is not
+            one of these.
+    """
+    if own_kind is not None:
+        return own_kind.sections, own_kind.optional_sections
     key = FINE_TUNING if task in FINE_TUNINGS else task
     return SECTIONS[key], OPTIONAL[key]

@@ -1,6 +1,6 @@
 """The sections of a report that compares two runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from foldsmith.report.costs import costs_beside
 from foldsmith.report.finished_run import FinishedRun
 from foldsmith.report.parts import Gallery, Part, Section, Text, picture, table, thumbnail
 from foldsmith.report.run_comparison import RunComparison
-from foldsmith.steps.base import Step
+from foldsmith.steps.base import Step, StepKind
 from foldsmith.training.files import entries_of
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.formatting import number_text
@@ -187,7 +187,7 @@ def _captions(comparison: RunComparison) -> list[str]:
 def _curves(comparison: RunComparison) -> Section:
     logs: dict[str, list[dict[str, float]]] = {}
     dashed = []
-    for name, step in _steps(comparison, "infer"):
+    for name, step in _steps(comparison, lambda kind: kind.predicts):
         log = _mean_log(step, comparison.a.project.n_splits)
         if log:
             logs[name] = log
@@ -205,12 +205,12 @@ def _curves(comparison: RunComparison) -> Section:
     return section
 
 
-def _steps(comparison: RunComparison, kind: str) -> list[tuple[str, Step]]:
-    """Return the steps of one kind of both runs, with names; those of both once."""
+def _steps(comparison: RunComparison, chosen: Callable[[StepKind], bool]) -> list[tuple[str, Step]]:
+    """Return the steps of some kinds of both runs, with names; those of both once."""
     found: dict[tuple[str, str], tuple[str, Step]] = {}
     for letter, run in zip("AB", _runs(comparison), strict=True):
         for step in run.plan.steps:
-            if step.kind.name == kind:
+            if chosen(step.kind):
                 # The same step in both has one folder.
                 key = (str(step.folder), step.label)
                 before = found.get(key)
@@ -236,13 +236,13 @@ def _configuration(comparison: RunComparison) -> Section:
     section = Section("Configuration", "configuration")
     # What is made in one way has one set of keys.
     trees: dict[str, dict[str, dict[str, Any]]] = {}
-    kinds = ("features", "infer", "pretrain", "ensemble")
-    for kind in kinds:
-        for name, step in _steps(comparison, kind):
-            assert step.experiment is not None
-            task = step.experiment.globals.task
-            title = "fine-tunings" if task in FINE_TUNINGS else f"{task} runs"
-            trees.setdefault(title, {})[name] = flatten(step.experiment.tree)
+    members = _steps(comparison, lambda kind: kind.predicts)
+    others = _steps(comparison, lambda kind: bool(kind.title) and not kind.predicts)
+    for name, step in [*members, *others]:
+        assert step.experiment is not None
+        task = step.experiment.globals.task
+        title = "fine-tunings" if task in FINE_TUNINGS else f"{task} runs"
+        trees.setdefault(title, {})[name] = flatten(step.experiment.tree)
     for title, of in trees.items():
         if len(of) > 1:
             section.parts.append(differences(f"What differs between the {title}", of))

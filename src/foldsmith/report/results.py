@@ -199,7 +199,7 @@ class Results:
             OutputError: Nothing was trained.
         """
         log = self.log
-        pretraining = self._step.kind.name == "pretrain"
+        pretraining = bool(self._step.epochs)
         usual = ("train/loss", "train/std", "lr") if pretraining else _CURVES
         shown = [key for key in (usual if keys is None else keys) if key in log]
         if not shown:
@@ -237,7 +237,7 @@ class Results:
 
     @property
     def _is_ensemble(self) -> bool:
-        return self._step.kind.name == "ensemble"
+        return self._step.kind.gathers
 
     @property
     def _criterion(self) -> Criterion:
@@ -250,8 +250,10 @@ class Results:
 
     def _finished(self) -> Manifest:
         """Return the manifest of the last step."""
-        if self._step.kind.name == "pretrain":
-            raise OutputError(f"{self.name}: is a pretraining, which predicts nothing; see its log")
+        if not (self._step.kind.predicts or self._step.kind.gathers):
+            raise OutputError(
+                f"{self.name}: its last step is '{self._step.label}', which predicts nothing"
+            )
         path = self.folder / MANIFEST
         if not self._is_ensemble:
             path = inference_manifest(self.folder, self._criterion)

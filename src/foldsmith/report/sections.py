@@ -43,8 +43,6 @@ from foldsmith.run.state import results_of
 from foldsmith.steps.base import Plan, Step, StepState
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
-    UNCHOSEN,
-    inference_manifest,
     read_inference,
 )
 from foldsmith.steps.features import TRAIN_FEATURES
@@ -58,13 +56,6 @@ from foldsmith.utils.formatting import counted, number_text
 from foldsmith.utils.hashing import FileHashes
 
 Array = npt.NDArray[np.float64]
-
-_TITLES = {
-    "pretrain": "Pretraining",
-    "features": "Experiment",
-    "infer": "Experiment",
-    "ensemble": "Ensemble",
-}
 
 # Photos of a gallery.
 _SHOWN = 12
@@ -94,28 +85,42 @@ def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
     found = [_data(project)]
     for step in plan.steps:
         state = states[step.label]
-        if step.kind.name in _TITLES and state.status == "stale":
+        if not step.kind.title:
+            continue
+        if state.status == "stale":
             found.append(_out_of_date(step, state))
-        elif step.kind.name == "pretrain":
-            found.append(_pretraining(plan, step))
-        elif step.kind.predicts:
-            found.append(_experiment(project, step, look_at_ids))
-        elif step.kind.name == "ensemble":
-            found.append(_ensemble(project, step))
+            continue
+        if step.kind.predicts:
+            section = _experiment(project, step, look_at_ids)
+        elif step.kind.gathers:
+            section = _ensemble(project, step)
+        elif step.epochs:
+            section = _pretraining(plan, step)
+        else:
+            section = _section(step)
+        section.parts += _own_parts(plan, step, state)
+        found.append(section)
     return [*found, cost_of(plan), _configuration(plan)]
+
+
+def _own_parts(plan: Plan, step: Step, state: StepState) -> Iterator[Part]:
+    """Yield the texts and tables that the kind of a finished step adds."""
+    if state.status == "done":
+        for part in step.kind.report(step, plan):
+            yield Text(part) if isinstance(part, str) else table(*part)
 
 
 def reason_of(plan: Plan) -> str:
     """Return what the plan's last ensemble says is to be submitted; empty if there is none."""
     for step in reversed(plan.steps):
-        manifest = read_manifest(step.folder / MANIFEST) if step.kind.name == "ensemble" else None
+        manifest = read_manifest(step.kind.manifest(step)) if step.kind.gathers else None
         if manifest is not None:
             return str(manifest.facts["reason"])
     return ""
 
 
 def _section(step: Step) -> Section:
-    title = _TITLES[step.kind.name]
+    title = step.kind.title
     return Section(f"{title} {step.name}", f"{title}-{step.name}".lower())
 
 
@@ -208,14 +213,14 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
     project = plan.project
     for other in plan.steps:
         experiment = other.experiment
-        if experiment is None or experiment.globals.task != "frozen-features":
+        file = other.folder / TRAIN_FEATURES
+        if experiment is None or not file.is_file():
             continue
         weights = experiment.tree["model"].get("pretrained")
-        file = other.folder / TRAIN_FEATURES
         if not isinstance(weights, str) or project.path(weights).parent != step.folder:
             continue
-        fitted = read_manifest(inference_manifest(other.folder, UNCHOSEN))
-        if fitted is None or not file.is_file():
+        fitted = read_manifest(other.kind.manifest(other))
+        if fitted is None:
             continue
         features = np.load(verified(file, fitted), allow_pickle=False)
         folds = read_folds(project, experiment.globals.meta_file)
@@ -265,7 +270,7 @@ def _experiment(project: ProjectFolder, step: Step, look_at_ids: Sequence[str]) 
     assert step.experiment is not None
     experiment, label = step.experiment, LABELS[step.criterion]
     section = _section(step)
-    manifest = read_manifest(inference_manifest(step.folder, step.criterion))
+    manifest = read_manifest(step.kind.manifest(step))
     if manifest is None:
         section.parts.append(not_done("This experiment"))
         return section
@@ -326,7 +331,7 @@ def _sentence(
 ) -> str:
     task = experiment.globals.task
     text = f"{task}, {step.folder.name}: out-of-fold {metric} {value:.4f}"
-    if task == "frozen-features":
+    if not manifest.facts.get("chooses_epochs", True):
         return f"{text}; no epoch is chosen."
     if step.criterion == "last":
         return f"{text}, of the last epochs."
@@ -525,10 +530,10 @@ def _members(project: ProjectFolder, manifest: Manifest) -> Part:
 
 def _configuration(plan: Plan) -> Section:
     section = Section("Configuration", "configuration")
-    for title, kinds in (("pretrainings", ("pretrain",)), ("experiments", ("features", "infer"))):
-        trees = {
-            step.name: flatten(tree_of(step)) for step in plan.steps if step.kind.name in kinds
-        }
+    pretrainings = [step for step in plan.steps if step.kind.gives_files]
+    experiments = [step for step in plan.steps if step.kind.predicts]
+    for title, steps in (("pretrainings", pretrainings), ("experiments", experiments)):
+        trees = {step.name: flatten(tree_of(step)) for step in steps}
         if trees:
             caption = f"What differs between the {title}" if len(trees) > 1 else f"The {title[:-1]}"
             section.parts.append(differences(caption, trees))

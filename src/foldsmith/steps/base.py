@@ -9,10 +9,10 @@ These modules need no torch: the functions that do the work are imported when a 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from foldsmith.config import Criterion, Experiment
 from foldsmith.project import ProjectFolder
@@ -29,6 +29,10 @@ from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
 Status = Literal["done", "to do", "stale", "running"]
+
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,12 @@ class StepKind(ABC):
     Attributes:
         name: Its name, as in ``run --until`` and in ``resources`` of ``project.yml``.
         tasks: ``globals/task`` of the experiments whose last step is of this kind.
+        sections: For a project's own kind: the sections that an experiment with its task must have,
+            as in ``("model", "tally/")``; a name that ends in ``/`` holds keys and values, any
+            other one a component with a ``type:``.
+        optional_sections: The sections that it may have.
+        title: Heading of its sections in a report, before the name of the experiment; none have a
+            section if it is empty.
         gathers: Whether its steps gather other experiments: they are planned first, since they
             choose the snapshots of their members, and run last.
         continues: Whether an unfinished step goes on where it was stopped.
@@ -178,6 +188,9 @@ class StepKind(ABC):
 
     name: ClassVar[str]
     tasks: ClassVar[Container[object]] = ()
+    sections: ClassVar[tuple[str, ...]] = ()
+    optional_sections: ClassVar[tuple[str, ...]] = ()
+    title: ClassVar[str] = ""
     gathers: ClassVar[bool] = False
     continues: ClassVar[bool] = False
     computes: ClassVar[bool] = False
@@ -337,9 +350,18 @@ class StepKind(ABC):
         """Remove the files that a finished step was killed before removing."""
         return
 
+    # --- what people see of it
+
     def advice(self, step: Step, project: ProjectFolder) -> str | None:
         """Return advice on a finished step, for the end of a run."""
         return None
+
+    def report(self, step: Step, plan: Plan) -> "Iterable[str | tuple[str, pd.DataFrame]]":
+        """Return the sentences and the tables, each with its caption, of a finished step's section.
+
+        The report draws predictions, blends and curves of epochs by itself.
+        """
+        return ()
 
 
 def name_of(experiment: Experiment) -> str:

@@ -11,14 +11,13 @@ from foldsmith.config import Context, Experiment
 from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.config.named_items import holds_names
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
-from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.config.wiring import CONTEXT
 from foldsmith.data.datasets import check_transforms
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.steps.fingerprint import without_pretrained
 from foldsmith.steps.registry import DATASETS, LOADERS, MODELS, PROBE_DATASETS
 from foldsmith.targets.task import Task
-from foldsmith.targets.tasks import create_task
+from foldsmith.targets.tasks import create_task, task_types
 
 Types = Mapping[str, Callable[..., Any]]
 
@@ -53,7 +52,7 @@ def trial_problems(experiment: Experiment, types: Types) -> list[str]:
         types: The registry.
     """
     project, settings = experiment.project, experiment.globals
-    supervised = settings.task in FINE_TUNINGS
+    supervised = settings.task in task_types(project)
     try:
         task = create_task(settings, project) if supervised else None
     except FoldsmithError as error:

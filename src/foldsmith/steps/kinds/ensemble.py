@@ -16,6 +16,7 @@ class Ensemble(StepKind):
     """A blend of experiments that have predicted the same images."""
 
     name = "ensemble"
+    title = "Ensemble"
     tasks = ("ensemble",)
     gathers = True
 

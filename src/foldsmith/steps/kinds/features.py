@@ -18,6 +18,7 @@ class Features(Predictions):
     """Frozen features: one backbone for all folds, and per fold a head that is fitted on them."""
 
     name = "features"
+    title = "Experiment"
     tasks = ("frozen-features",)
 
     def plan(

@@ -22,6 +22,7 @@ class Infer(Predictions):
     """The inference of a fine-tuning, after the trainings of all its folds."""
 
     name = "infer"
+    title = "Experiment"
     tasks = FINE_TUNINGS
 
     def plan(

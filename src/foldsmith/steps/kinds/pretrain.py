@@ -20,6 +20,7 @@ class Pretrain(Training):
     """A pretraining on all images; its backbones are what fine-tunings start from."""
 
     name = "pretrain"
+    title = "Pretraining"
     tasks = ("self-supervised",)
     gives_files = True
     # A longer pretraining goes on from it.

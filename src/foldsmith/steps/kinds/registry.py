@@ -48,7 +48,9 @@ def kind_of(experiment: Experiment) -> StepKind:
     Raises:
         ConfigError: No kind has such a task.
     """
-    for kind in kinds_of(experiment.project):
+    kinds = kinds_of(experiment.project)
+    # A kind of the project's own first: a fine-tuning is any task that no other kind has.
+    for kind in sorted(kinds, key=KINDS.__contains__):
         if kind.finishes(experiment):
             return kind
     raise ConfigError(f"{experiment.file}: globals/task: no step does {experiment.globals.task}")
