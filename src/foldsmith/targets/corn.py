@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from foldsmith.targets.task import VALUE_TEXT, Array, Explained, Logits, Task
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Self
 
     from foldsmith.config.settings import Globals
 

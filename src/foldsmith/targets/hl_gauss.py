@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from foldsmith.utils.formatting import number_text
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Self
 
     from foldsmith.config.settings import Globals
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from foldsmith.targets.task import Array, Logits, Task
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Self
 
     from foldsmith.config.settings import Globals
 

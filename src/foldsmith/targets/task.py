@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from foldsmith.targets.scale import Form, TargetScale
 if TYPE_CHECKING:  # neither is needed to name a task, and torch takes seconds
     import torch
     from torch import nn
+    from typing_extensions import Self
 
     from foldsmith.config.settings import Globals
 
