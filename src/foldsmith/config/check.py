@@ -70,7 +70,7 @@ def check_tree(
             problems += _check_call(node, path, types, project, tree, made)
     problems += _check_project(tree["globals"], project)
     problems += _check_task(tree["globals"], learned, project)
-    if task == "ensemble":
+    if "ensemble/" in required:
         try:
             settings = EnsembleSettings.model_validate(tree.get("ensemble", {}))
             problem = project.metric.calibration_problem(settings.calibrate)

@@ -9,6 +9,7 @@ from foldsmith.predictor.backbone_files import write_backbone
 from foldsmith.predictor.export_folder import check_export_folder
 from foldsmith.predictor.files import write_predictor
 from foldsmith.predictor.predict import load
+from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.output_folder import open_run, read_resolved, shown
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def export(
     experiment = read_resolved(opened, root)
     target = Path(folder)
     check_export_folder(target, force)
-    if experiment.globals.task == "self-supervised":
+    if kind_of(experiment).gives_files:
         if blend is not None or criterion is not None or onnx:
             raise ConfigError(
                 f"{root}: is a pretraining, which has no blend and no criterion, and whose "

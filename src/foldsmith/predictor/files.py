@@ -32,6 +32,7 @@ from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.steps.config_used import tree_read
 from foldsmith.steps.features import HeadOfFold
 from foldsmith.steps.fingerprint import TRAINING_ONLY, without_pretrained
+from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.members import goal_of
 from foldsmith.targets.scale_buffer import TARGET_SCALE, take_scale
 from foldsmith.utils.atomic import copy_file, write_json, write_text
@@ -243,7 +244,7 @@ def _read_member(
     if device is not None:
         experiment = experiment.with_values({"globals/device": device})
     path, arrays = root / _WEIGHTS, {}
-    frozen = experiment.globals.task == "frozen-features"
+    frozen = kind_of(experiment).frozen
     if frozen or not as_onnx or path.is_file():
         arrays = read_arrays(path)
     folds = range(project.n_splits)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from foldsmith.config import Components, Context, Criterion, Experiment
-from foldsmith.config.settings import MEMBERS
 from foldsmith.data.datasets import PhotoDataset, stored_head
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.loose_images import PhotosAtHand
@@ -31,6 +30,7 @@ from foldsmith.steps.checkpoint_choice import (
 from foldsmith.steps.features import HeadOfFold, head_file, head_of
 from foldsmith.steps.fingerprint import new_photo_inputs, without_pretrained
 from foldsmith.steps.kinds.predictions import as_inferred
+from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.output_folder import read_resolved, shown
 from foldsmith.steps.registry import types_of
@@ -127,7 +127,7 @@ def parts_of(experiment: Experiment, fold: int | None = None) -> Components:
     """
     project, types = experiment.project, types_of(experiment.project)
     task: Task
-    if experiment.globals.task == "frozen-features":
+    if kind_of(experiment).frozen:
         _, task = head_of(experiment, types)
     else:
         task = create_task(experiment.globals, project)
@@ -157,7 +157,7 @@ def read_member(
     root, hashes = project.path(folder), FileHashes(project.hash_store)
     # The caller may be drawing random numbers too.
     with random_state_kept():
-        if experiment.globals.task == "frozen-features":
+        if kind_of(experiment).frozen:
             models, heads = _read_frozen(experiment, root, manifest, hashes)
         else:
             folds = range(project.n_splits)
@@ -193,14 +193,14 @@ def read_inferred(
     """
     root = project.path(folder)
     experiment = read_resolved(project, root)
-    if experiment.globals.task not in MEMBERS:
+    if not kind_of(experiment).predicts:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, which predicts nothing")
     path = inference_manifest(root, criterion_for(experiment.globals.task, criterion))
     manifest = read_manifest(path)
     if manifest is None:
         again = predicting_command(experiment.globals.task, folder, criterion)
         raise OutputError(f"{path}: no such file; run {again} first")
-    if experiment.globals.task != "frozen-features":
+    if not kind_of(experiment).frozen:
         experiment = without_pretrained(experiment)
     types = types_of(project)
     experiment.check(types)

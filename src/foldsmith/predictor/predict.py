@@ -10,7 +10,6 @@ import pandas as pd
 
 from foldsmith.blending.methods import restore_blend
 from foldsmith.config import Criterion, EnsembleSettings
-from foldsmith.config.settings import MEMBERS
 from foldsmith.data.loose_images import find_photos
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.fitted_arrays import part, read_arrays
@@ -20,6 +19,7 @@ from foldsmith.predictor.predictor import NamedBlend, Predictor
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.checkpoint_choice import criterion_of
 from foldsmith.steps.ensemble import BLENDS
+from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.steps.members import goal_of, member_hashes
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
@@ -79,13 +79,13 @@ def load(
         return read_predictor(exported, device, trust)
     opened, root = open_run(Path(run), project, trust)
     experiment = read_resolved(opened, root)
-    task = experiment.globals.task
-    if task in MEMBERS:
+    kind, task = kind_of(experiment), experiment.globals.task
+    if kind.predicts:
         if blend is not None:
             raise ConfigError(f"{root}: is a single experiment; it has no blend {blend!r}")
         chosen = criterion_of(root, task, criterion)
         return Predictor(root, [read_member(opened, root, chosen, device)], None)
-    if task != "ensemble":
+    if not kind.gathers:
         raise OutputError(f"{root}: holds a {task} run, which predicts nothing")
     if criterion is not None:
         raise ConfigError(f"{root}: is an ensemble, whose file says which snapshots are taken")

@@ -9,7 +9,6 @@ import pandas as pd
 
 from foldsmith.blending.candidates import BASELINE
 from foldsmith.config import Criterion, EnsembleSettings, Experiment
-from foldsmith.config.settings import MEMBERS
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
@@ -28,6 +27,7 @@ from foldsmith.steps.checkpoint_choice import (
     inference_manifest,
 )
 from foldsmith.steps.ensemble import CROSS_FITTED, CROSS_FITTED_PROBABILITIES
+from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import MANIFEST, read_manifest, verified
 from foldsmith.steps.members import task_of
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
@@ -133,11 +133,11 @@ def read_finished(
     if not (root / RESOLVED_CONFIG).is_file():
         raise OutputError(f"{root}: holds no finished run{_remedy(opened, root)}")
     experiment = read_resolved(opened, root)
-    task = experiment.globals.task
-    if task == "ensemble":
+    kind, task = kind_of(experiment), experiment.globals.task
+    if kind.gathers:
         criterion = EnsembleSettings.model_validate(experiment.tree["ensemble"]).criterion
         predictions = _of_ensemble(experiment, root)
-    elif task in MEMBERS:
+    elif kind.predicts:
         if any(inference_manifest(root, each).is_file() for each in LABELS):
             criterion = criterion_of(root, task, criterion)
         criterion = criterion_for(task, criterion or "metric")
@@ -214,7 +214,7 @@ def _of_experiment(experiment: Experiment, root: Path, criterion: Criterion) -> 
         task = task_of(project, root, str(manifest.facts["task"]))
         probabilities = task.probabilities(logits)
     description = "single experiment, out of fold"
-    if experiment.globals.task != "frozen-features":
+    if manifest.facts.get("chooses_epochs", True):
         gap = manifest.facts.get("selection_gap")
         looks = f", which may flatter it by up to {gap:.4f}" if gap and gap > 0 else ""
         description += {

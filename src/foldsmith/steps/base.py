@@ -183,6 +183,8 @@ class StepKind(ABC):
         continues: Whether an unfinished step goes on where it was stopped.
         computes: Whether its steps compute on the experiment's device.
         predicts: Whether an ensemble can blend its results.
+        frozen: Whether all folds share one backbone that is not trained, so that no epoch is
+            chosen and one set of results stands for all criteria.
         gives_files: Whether other experiments can name files that it makes.
     """
 
@@ -195,6 +197,7 @@ class StepKind(ABC):
     continues: ClassVar[bool] = False
     computes: ClassVar[bool] = False
     predicts: ClassVar[bool] = False
+    frozen: ClassVar[bool] = False
     gives_files: ClassVar[bool] = False
 
     def __eq__(self, other: object) -> bool:

@@ -58,7 +58,7 @@ def show_augmentations(
     """
     experiment = Experiment.load(project, Path(config), overrides)
     types = types_of(project)
-    if experiment.globals.task in ("ensemble", "frozen-features"):
+    if "train" not in experiment.tree.get("dataset", {}):
         raise ConfigError(f"{experiment.file}: {experiment.globals.task} has no augmentations")
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"{sheet}: must end in .png or .jpg")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from foldsmith.config import Criterion
+from foldsmith.config.settings import HEAD_DECIDES
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.training.files import LOG_FILE
@@ -65,7 +66,7 @@ def criterion_for(task: str, asked: Criterion) -> Criterion:
         task: str of the experiment; ``frozen-features`` has one label for all criteria.
         asked: The criterion that is asked for.
     """
-    return UNCHOSEN if task == "frozen-features" else asked
+    return UNCHOSEN if task in HEAD_DECIDES else asked
 
 
 def read_inference(root: Path, asked: Criterion) -> tuple[Criterion, Manifest | None]:
@@ -118,7 +119,7 @@ def predicting_command(
     task: str | None, folder: Path | str, criterion: Criterion | None = None
 ) -> str:
     """Return the command that writes the predictions of an experiment, quoted, for people."""
-    if task == "frozen-features":
+    if task in HEAD_DECIDES:
         return "'foldsmith train --resume' with the experiment's file"
     return f"'foldsmith infer -e {folder}{f' -cri {criterion}' if criterion else ''}'"
 
@@ -126,7 +127,7 @@ def predicting_command(
 def making_command(manifest: Manifest, folder: Path | str, criterion: Criterion) -> str:
     """Return the command that writes predictions again which a manifest lists, for people."""
     fitted = not manifest.facts.get("chooses_epochs", True)
-    return predicting_command("frozen-features" if fitted else None, folder, criterion)
+    return predicting_command(HEAD_DECIDES[0] if fitted else None, folder, criterion)
 
 
 def choose(

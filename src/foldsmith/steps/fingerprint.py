@@ -10,6 +10,7 @@ from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.config.check import named_files
 from foldsmith.config.named_items import as_lists
+from foldsmith.config.settings import HEAD_DECIDES
 from foldsmith.data.folds import MAX_CLASSES
 from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA
 from foldsmith.errors import DataError
@@ -257,7 +258,7 @@ def new_photo_inputs(
     A part of what an inference, or a fit of frozen features, depends on.
     """
     project = experiment.project
-    without = () if experiment.globals.task == "frozen-features" else TRAINING_ONLY
+    without = () if experiment.globals.task in HEAD_DECIDES else TRAINING_ONLY
     return {
         "config": _config(experiment, without),
         "project.yml": _target_values(project),

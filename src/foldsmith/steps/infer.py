@@ -14,7 +14,7 @@ import pandas as pd
 from torch import nn
 
 from foldsmith.config import Components, Criterion, Experiment, TestTimeAugmentation
-from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.config.settings import FINE_TUNINGS, HEAD_DECIDES
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.inference.oof import FoldLogits, oof_predictions, score_table
 from foldsmith.inference.predict import predict_in_turn, predict_logits
@@ -353,7 +353,7 @@ def _load_experiment(project: ProjectFolder, root: Path, overrides: Sequence[str
         raise OutputError(f"{root}: no {RESOLVED_CONFIG}; is it the output folder of a training?")
     experiment = Experiment.load(project, path, overrides)
     _check_as_trained(Experiment.load(project, path), root)
-    if experiment.globals.task == "frozen-features":
+    if experiment.globals.task in HEAD_DECIDES:
         raise OutputError(f"{root}: its predictions come with 'foldsmith train', not with infer")
     if experiment.globals.task not in FINE_TUNINGS:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, not a fine-tuning")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from foldsmith.config import Experiment
 from foldsmith.config.output_path import check_output
-from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.config.settings import FINE_TUNINGS, HEAD_DECIDES
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.runtime import create_runtime
@@ -71,7 +71,7 @@ def train(
     with process_group.joined():
         with process_group.main_first():
             experiment = Experiment.load(project, Path(config), overrides)
-        if experiment.globals.task != "frozen-features":
+        if experiment.globals.task not in HEAD_DECIDES:
             return train_folds(experiment, folds, start)
         if folds is not None:
             raise ConfigError(f"{experiment.file}: frozen features are fitted in all folds at once")

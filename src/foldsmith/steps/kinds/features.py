@@ -19,6 +19,7 @@ class Features(Predictions):
 
     name = "features"
     title = "Experiment"
+    frozen = True
     tasks = ("frozen-features",)
 
     def plan(
