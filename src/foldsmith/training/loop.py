@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytorch_pfn_extras as ppe
@@ -107,6 +108,7 @@ def run_training(
     weights = window_weights(sizes, grad_accum)
     last = len(sizes) - 1
     per_epoch = math.ceil(len(sizes) / grad_accum)
+    advice = partial(_memory_advice, runtime, loader, grad_accum)
     loader.serve(runtime.device)
     while not manager.stop_trigger:
         epoch = manager.epoch
@@ -115,69 +117,122 @@ def run_training(
         loader.set_epoch(epoch)
         step.start_epoch(epoch)
         step.model.train()
-        sums: dict[str, torch.Tensor] = {}
-        losses: list[torch.Tensor] = []
-        lrs: list[float] = []
-        waited, started = 0.0, time.perf_counter()
+        totals = _EpochTotals(sizes)
         batches = iter(loader)
         for index, weight in enumerate(weights):
-            asked = time.perf_counter()
-            raw = next(batches)
-            with _memory_advice(runtime, loader, grad_accum):
-                batch = runtime.transfer(raw, loader.on_device)
-            waited += time.perf_counter() - asked
-            with (
-                manager.run_iteration(),
-                _memory_advice(runtime, loader, grad_accum),
-                batch_of(sizes[index]),
-            ):
+            with totals.waiting():
+                raw = next(batches)
+                with advice():
+                    batch = runtime.transfer(raw, loader.on_device)
+            with manager.run_iteration(), advice(), batch_of(sizes[index]):
                 with runtime.autocast():
                     scalars = step(batch, epoch, index)
                 runtime.scaler.scale(scalars["loss"] * weight).backward()  # type: ignore[no-untyped-call]
-                # Sums stay on the device: reading a loss each step would stall a GPU.
-                for name, value in scalars.items():
-                    sums[name] = sums.get(name, 0) + value.detach() * sizes[index]
-                losses.append(scalars["loss"].detach())
-                lrs.append(optimizer.param_groups[0]["lr"])
+                totals.add(scalars, sizes[index], optimizer.param_groups[0]["lr"])
                 if (index + 1) % grad_accum == 0 or index == last:
-                    lr_of_step = lrs[-1]
-                    sum_gradients(p for group in optimizer.param_groups for p in group["params"])
-                    runtime.scaler.step(optimizer)
-                    runtime.scaler.update()
-                    optimizer.zero_grad(set_to_none=True)
-                    if scheduler is not None:
-                        scheduler.step()
+                    _update(optimizer, scheduler, runtime)
                     done = epoch * per_epoch + index // grad_accum + 1
                     step.after_update(done / (per_epoch * max_epoch))
-                if len(losses) == CHECK_INTERVAL or index == last:
-                    _check_losses(losses, lrs, index, epoch, manager.out)
-                    losses.clear()
-                    lrs.clear()
+                if totals.unchecked == CHECK_INTERVAL or index == last:
+                    totals.check(index, epoch, manager.out)
                 if index == last:
-                    means = {f"train/{name}": float(s) / sum(sizes) for name, s in sums.items()}
-                    elapsed = time.perf_counter() - started
-                    means |= {
-                        "lr": lr_of_step,
-                        "images_per_s": sum(sizes) / elapsed,
-                        "data_wait": waited / elapsed,
-                    }
-                    ppe.reporting.report(means)
+                    ppe.reporting.report(totals.means())
 
 
-def _check_losses(
-    losses: list[torch.Tensor], lrs: list[float], index: int, epoch: int, out: str
+def _update(
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+    runtime: Runtime,
 ) -> None:
-    """Make sure that the losses of the last batches, up to batch ``index``, are numbers."""
-    finite = torch.isfinite(torch.stack(losses)).tolist()
-    if all(finite):
-        return
-    first = finite.index(False)
-    batch = index - len(losses) + first + 2
+    """Step the optimizer and the scheduler with the gradients of all processes."""
+    sum_gradients(p for group in optimizer.param_groups for p in group["params"])
+    runtime.scaler.step(optimizer)
+    runtime.scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if scheduler is not None:
+        scheduler.step()
+
+
+class _EpochTotals:
+    """What one epoch reports: the mean of each scalar, the learning rate and the speed.
+
+    The sums stay on the device: reading a loss at each step would stall a GPU.
+
+    Args:
+        sizes: Images of each batch of the epoch.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        self._n_images = sum(sizes)
+        self._sums: dict[str, torch.Tensor] = {}
+        # Of the batches since the last check.
+        self._losses: list[torch.Tensor] = []
+        self._lrs: list[float] = []
+        self._lr = 0.0
+        self._waited = 0.0
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of a block as waiting for images."""
+        asked = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - asked
+
+    def add(self, scalars: dict[str, torch.Tensor], size: int, lr: float) -> None:
+        """Add one batch.
+
+        Args:
+            scalars: What the step returned; ``loss`` among them.
+            size: Images of the batch.
+            lr: Learning rate at the batch.
+        """
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach() * size
+        self._losses.append(scalars["loss"].detach())
+        self._lrs.append(lr)
+        self._lr = lr
+
+    @property
+    def unchecked(self) -> int:
+        """Number of batches since the last :meth:`check`."""
+        return len(self._losses)
+
+    def check(self, index: int, epoch: int, out: str) -> None:
+        """Make sure that the losses since the last check, up to batch ``index``, are finite.
+
+        Args:
+            index: Number of the last batch, counted from 0.
+            epoch: Counted from 0.
+            out: Output folder, for the error.
+
+        Raises:
+            TrainingError: One is NaN or infinite.
+        """
+        finite = torch.isfinite(torch.stack(self._losses)).tolist()
+        if not all(finite):
+            first = finite.index(False)
+            batch = index - len(finite) + first + 2
+            raise _loss_error(out, epoch, batch, self._lrs[first])
+        self._losses.clear()
+        self._lrs.clear()
+
+    def means(self) -> dict[str, float]:
+        """Return the values that are logged at the end of the epoch."""
+        # Reading the sums waits for the device: its work is part of the time.
+        means = {f"train/{name}": float(s) / self._n_images for name, s in self._sums.items()}
+        elapsed = time.perf_counter() - self._started
+        speed = {"images_per_s": self._n_images / elapsed, "data_wait": self._waited / elapsed}
+        return means | {"lr": self._lr} | speed
+
+
+def _loss_error(out: str, epoch: int, batch: int, lr: float) -> TrainingError:
+    """Return the error for a loss that is not finite, at a batch counted from 1."""
     resume = Path(out) / RESUME_FILE
     good = f"the state after epoch {epoch} is in {resume}" if resume.is_file() else "none is kept"
-    raise TrainingError(
+    return TrainingError(
         f"{out}: the loss is NaN or infinite at epoch {epoch + 1}, batch {batch} (learning rate "
-        f"{lrs[first]:.3g}; last good snapshot: {good}). Lower the learning rate, or set "
+        f"{lr:.3g}; last good snapshot: {good}). Lower the learning rate, or set "
         "globals/enable_amp=false"
     )
 

@@ -8,13 +8,13 @@ from foldsmith.errors import FoldsmithError
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
 from foldsmith.steps.checkpoint_choice import UNCHOSEN
 from foldsmith.steps.fingerprint import frozen_inputs
-from foldsmith.steps.kinds.predictions import Predictions
+from foldsmith.steps.kinds.predictions import PredictionStep
 from foldsmith.steps.manifest import Inputs
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
 
-class Features(Predictions):
+class Features(PredictionStep):
     """Frozen features: one backbone for all folds, and per fold a head that is fitted on them."""
 
     name = "features"

@@ -10,7 +10,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
 from foldsmith.steps.checkpoint_choice import choose
 from foldsmith.steps.fingerprint import infer_inputs
-from foldsmith.steps.kinds.predictions import Predictions
+from foldsmith.steps.kinds.predictions import PredictionStep
 from foldsmith.steps.kinds.train import Train
 from foldsmith.steps.manifest import MANIFEST, Inputs, read_manifest
 from foldsmith.targets.tasks import task_type
@@ -18,7 +18,7 @@ from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
 
-class Infer(Predictions):
+class Infer(PredictionStep):
     """The inference of a fine-tuning, after the trainings of all its folds."""
 
     name = "infer"

@@ -13,7 +13,7 @@ from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
 
 
-class Predictions(StepKind):
+class PredictionStep(StepKind):
     """A step whose results an ensemble can blend."""
 
     computes = True
