@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,45 +97,66 @@ def photo_facts(
     problems: list[str | None] = [None] * len(paths)
     unscaled = np.zeros(len(paths), bool)
 
-    def read(path: Path) -> _Photo:
-        file = None
-        try:
-            data, file = read_bytes(path)
-            digest = bytes.fromhex(file.digest)
-            if kept.find_one(digest) >= 0 and (writer is None or writer.has(digest)):
-                return _Photo(file)
-            image, values, more = decode_fully(data, path, intensity)
-        except DataError as error:
-            return _Photo(file, error)
-        small = miniature(image)
-        found = ImageFacts(
-            photo_statistics(image), values, more, perceptual_hash(small), thumbnail(small)
-        )
-        return _Photo(
-            file, None, found, [] if writer is None else writer.versions(file.digest, image)
-        )
-
-    unknown = paths.take(np.flatnonzero(rows < 0))
-    results = on_all_cores(read, unknown, "photos")
-    for k, path, photo in zip(np.flatnonzero(rows < 0), unknown, results, strict=True):
+    measure = partial(_measure, kept=kept, writer=writer, intensity=intensity)
+    numbers = np.flatnonzero(rows < 0)
+    unknown = paths.take(numbers)
+    measured = on_all_cores(measure, unknown, "photos")
+    for k, path, photo in zip(numbers, unknown, measured, strict=True):
         problems[k] = None if photo.problem is None else str(photo.problem)
         unscaled[k] = isinstance(photo.problem, DeepImageError)
         there[k] = photo.file is not None
-        if photo.file is None:
-            continue
-        file_hashes.remember(path, *photo.file)
-        digest = bytes.fromhex(photo.file.digest)
-        digests[k] = np.frombuffer(digest, np.uint8)
-        if photo.problem is None:
-            rows[k] = kept.find_one(digest)
-        if photo.facts is not None and rows[k] < 0:
-            rows[k] = kept.add(digest, photo.facts)
-        if writer is not None:
-            writer.add(photo.versions)
+        if photo.file is not None:
+            file_hashes.remember(path, *photo.file)
+            digests[k] = np.frombuffer(bytes.fromhex(photo.file.digest), np.uint8)
+            rows[k] = _keep(photo, photo.file.digest, kept, writer)
     kept.flush()
-    good = rows >= 0
-    values, hashes = np.full((len(paths), len(COLUMNS)), np.nan), np.zeros(len(paths), np.uint64)
-    ranges, further = np.full((len(paths), 3), np.nan), np.zeros(len(paths), bool)
+    return _facts_of(rows, kept, problems, digests, there, unscaled)
+
+
+def _measure(
+    path: Path, kept: KeptFacts, writer: StoreWriter | None, intensity: IntensityRange | None
+) -> _Photo:
+    """Read one image and measure it, unless its content is known."""
+    file = None
+    try:
+        data, file = read_bytes(path)
+        digest = bytes.fromhex(file.digest)
+        if kept.find_one(digest) >= 0 and (writer is None or writer.has(digest)):
+            return _Photo(file)
+        image, values, more = decode_fully(data, path, intensity)
+    except DataError as error:
+        return _Photo(file, error)
+    small = miniature(image)
+    found = ImageFacts(
+        photo_statistics(image), values, more, perceptual_hash(small), thumbnail(small)
+    )
+    versions = [] if writer is None else writer.versions(file.digest, image)
+    return _Photo(file, None, found, versions)
+
+
+def _keep(photo: _Photo, digest: str, kept: KeptFacts, writer: StoreWriter | None) -> int:
+    """Keep what was found of an image; return its row of the kept facts, -1 if it is bad."""
+    content = bytes.fromhex(digest)
+    row = -1 if photo.problem is not None else kept.find_one(content)
+    if photo.facts is not None and row < 0:
+        row = kept.add(content, photo.facts)
+    if writer is not None:
+        writer.add(photo.versions)
+    return row
+
+
+def _facts_of(
+    rows: npt.NDArray[np.int64],
+    kept: KeptFacts,
+    problems: list[str | None],
+    digests: npt.NDArray[np.uint8],
+    there: npt.NDArray[np.bool_],
+    unscaled: npt.NDArray[np.bool_],
+) -> PhotoFacts:
+    """Return the facts of images, each at its row of the kept ones; -1 for a bad image."""
+    n, good = len(rows), rows >= 0
+    values, hashes = np.full((n, len(COLUMNS)), np.nan), np.zeros(n, np.uint64)
+    ranges, further = np.full((n, 3), np.nan), np.zeros(n, bool)
     values[good], hashes[good] = kept.values[rows[good]], kept.hashes[rows[good]]
     ranges[good], further[good] = kept.ranges[rows[good]], kept.more[rows[good]]
     return PhotoFacts(

@@ -141,8 +141,6 @@ def joined(even_alone: bool = False) -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
 
     missing = [key for key in ("MASTER_ADDR", "MASTER_PORT") if key not in os.environ]
     if missing:
@@ -150,33 +148,55 @@ def joined(even_alone: bool = False) -> Iterator[None]:
             f"WORLD_SIZE is {asked_for()}, but {' and '.join(missing)} are not set; start the "
             "processes with torchrun, or unset RANK and WORLD_SIZE"
         )
-    quiet = ExitStack()
     try:
-        store, number, n = next(iter(rendezvous("env://", timeout=_COLLECTIVE_S)))
-        name_of_place, started_by = _meet(store, number, n)
-        place = PrefixStore(name_of_place, store)
-        dist.init_process_group(
-            # Tensors go by the way of their device; Windows has no NCCL.
-            "cpu:gloo,cuda:nccl"
-            if torch.cuda.is_available() and dist.is_nccl_available()
-            else "gloo",
-            store=PrefixStore("group", place),
-            rank=number,
-            world_size=n,
-            timeout=_COLLECTIVE_S,
-        )
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        words = PrefixStore("words", place)
-        _world = _World(number, n, local_rank, local_size, started_by, words)
-        if number > 0:
-            quiet.enter_context(warnings_only())
+        with ExitStack() as quiet, _peer_errors():
+            _world = _join()
+            if _world.rank > 0:
+                quiet.enter_context(warnings_only())
+            yield
+            # Not after an error: the others may have ended, or wait for what does not come.
+            # Through gloo, which every process has: a barrier would go through NCCL, also for
+            # processes that train on the CPU, and NCCL refuses two processes on one card.
+            dist.all_reduce(torch.zeros(1))
+            dist.destroy_process_group()
+    finally:
+        _world = None
+
+
+def _join() -> _World:
+    """Meet the other processes, and make a group of all."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, number, n = next(iter(rendezvous("env://", timeout=_COLLECTIVE_S)))
+    name_of_place, started_by = _meet(store, number, n)
+    place = PrefixStore(name_of_place, store)
+    with_nccl = torch.cuda.is_available() and dist.is_nccl_available()
+    dist.init_process_group(
+        # Tensors go by the way of their device; Windows has no NCCL.
+        "cpu:gloo,cuda:nccl" if with_nccl else "gloo",
+        store=PrefixStore("group", place),
+        rank=number,
+        world_size=n,
+        timeout=_COLLECTIVE_S,
+    )
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _World(number, n, local_rank, local_size, started_by, PrefixStore("words", place))
+
+
+@contextmanager
+def _peer_errors() -> Iterator[None]:
+    """Name this process in errors, and report a lost peer as one.
+
+    A process that ends because another one has waits for a moment: torchrun names the first.
+    """
+    import torch.distributed as dist
+
+    try:
         yield
-        # Not after an error: the others may have ended, or wait for what does not come. Through
-        # gloo, which every process has: a barrier would go through NCCL, also for processes that
-        # train on the CPU, and NCCL refuses two processes on one card.
-        dist.all_reduce(torch.zeros(1))
-        dist.destroy_process_group()
     except FoldsmithError as error:
         if not is_main():
             # The main process reports an error that stops all processes, such as a NaN loss.
@@ -193,9 +213,6 @@ def joined(even_alone: bool = False) -> Iterator[None]:
             f"{name()}: the other processes of this training do not answer "
             f"({one_line(error)[:160]}); if one has ended, torchrun's report names it"
         ) from error
-    finally:
-        quiet.close()
-        _world = None
 
 
 def _meet(store: "Store", number: int, n: int) -> tuple[str, list[str]]:
