@@ -1,6 +1,7 @@
 """A metric of the project's own judges all that the package's judge, through the command line."""
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,9 +13,11 @@ from small_project import write_experiment
 from warm import foldsmith
 
 from foldsmith.api import Project
+from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.manifest import MANIFEST, read_manifest
+from foldsmith.steps.registry import types_of
 from foldsmith.targets.thresholds import cross_fitted_classes
 from foldsmith.training.files import entries_of
 
@@ -285,3 +288,13 @@ def test_classes_without_an_order_are_judged_by_the_most_probable(judged, tmp_pa
     classes, probabilities = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
     expected = f1_score(classes, probabilities.argmax(axis=1), average="macro")
     assert metric(probabilities, classes.astype(float)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["MacroF1", "QWK", "RMSE"])
+def test_an_experiment_takes_a_metric_by_its_name_alone(judged, name):
+    project = ProjectFolder.open(judged)
+    override = f"eval/metric={{type: {name}}}"
+    experiment = Experiment.load(project, Path("exp_config/100.yml"), [override])
+    experiment.check(types_of(project))
+    metric = experiment.build(types_of(project))["eval/metric"]
+    assert metric == project.metrics[name].for_classes(project.class_values)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from foldsmith.config.named_items import holds_names, in_order
 from foldsmith.config.references import Key, is_reference, parse_reference
+from foldsmith.targets.metrics import METRICS_OF_CLASSES
 
 # The objects that a step puts beside the file's own sections, as in @/project.n_classes.
 CONTEXT: Final = ("project", "images", "runtime", "task")
@@ -27,6 +28,7 @@ _PARAMETERS = {"params": {"type": "trainable_parameters"}}
 _OPTIMIZER = {"optimizer": "@/optimizer"}
 _MAX_EPOCH = {"max_epoch": "@/globals/max_epoch"}
 _IMAGES = {"project": "@/project", "images": "@/images"}
+_PROJECT = {"project": "@/project"}
 _FOLDER = {"folder": "@/project.folder"}
 
 # Type -> argument -> value. References to sections that an experiment lacks are left out.
@@ -41,7 +43,7 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
     "ModelEma": {**_MODEL, "decay": "@/globals/ema_decay"},
     "LogisticHead": {"class_values": "@/project.class_values"},
     # Data
-    "ChannelStatistics": {"project": "@/project"},
+    "ChannelStatistics": _PROJECT,
     "LabelledPhotos": {
         **_IMAGES,
         "meta_file": "@/globals/meta_file",
@@ -74,7 +76,7 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
         "grad_accum": "@/globals/grad_accum",
     },
     # Validation
-    "ProjectMetric": {"project": "@/project"},
+    **dict.fromkeys(("ProjectMetric", *METRICS_OF_CLASSES), _PROJECT),
     "Evaluator": {
         "loader": "@/loader/val",
         "model": "@/ema.module",
