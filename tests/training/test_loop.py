@@ -125,7 +125,8 @@ def test_the_reported_loss_is_the_mean_over_photos(data, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_learning_rate(data, tmp_path):
-    with pytest.raises(FoldsmithError, match=r"infinite at epoch 1, batch 1 \(learning rate 0.0004"):
+    stopped = r"infinite at epoch 1, batch 1 \(learning rate 0.0004"
+    with pytest.raises(FoldsmithError, match=stopped):
         fit(data, tmp_path, 4, 1, loss=lambda logits, targets: logits.sum() * float("nan"))
 
 
