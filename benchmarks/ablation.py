@@ -41,7 +41,7 @@ from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import create_blend
-from foldsmith.config import Criterion, EnsembleSettings
+from foldsmith.config import Checkpoint, EnsembleSettings
 from foldsmith.config.imports import RECIPES
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, groups_of, read_folds, targets_of
@@ -88,14 +88,14 @@ class Row:
         name: What has changed.
         pretraining: The pretraining, as a tree.
         members: Name -> fine-tuning or frozen-feature experiment, as a tree.
-        criterion: Which epoch of each fold.
+        checkpoint: Which epoch of each fold.
         blend: How the members are blended.
     """
 
     name: str
     pretraining: Tree
     members: dict[str, Tree] = field(default_factory=dict)
-    criterion: str = "last"
+    checkpoint: str = "last"
     blend: str = "mean"
 
 
@@ -125,7 +125,7 @@ def changed(row: Row, name: str, change: Callable[[Row], None]) -> Row:
         name,
         dict(row.pretraining),
         {member: dict(tree) for member, tree in row.members.items()},
-        row.criterion,
+        row.checkpoint,
         row.blend,
     )
     change(copy)
@@ -161,7 +161,7 @@ def write(project: ProjectFolder, row: Row, seed: int, scale: Scale) -> tuple[Pa
         members.append(save(name, tree, "globals/output_root"))
     blend = {
         "import": "foldsmith:ensemble.yml",
-        "ensemble/criterion": row.criterion,
+        "ensemble/checkpoint": row.checkpoint,
         "ensemble/methods": ["mean"],
         "ensemble/method": "simplex",
         "ensemble/experiments": [f"output/{name}" for name in members],
@@ -170,11 +170,11 @@ def write(project: ProjectFolder, row: Row, seed: int, scale: Scale) -> tuple[Pa
     return file, [f"output/{name}" for name in (backbone, *members)]
 
 
-def seconds(project: ProjectFolder, folders: list[str], criterion: str) -> float:
+def seconds(project: ProjectFolder, folders: list[str], checkpoint: str) -> float:
     """Return what the experiments of a row took, inference included."""
     total = 0.0
     for folder in map(project.path, folders):
-        label = LABELS[criterion]  # type: ignore[index]
+        label = LABELS[checkpoint]  # type: ignore[index]
         for file in [
             *(folder / "manifest.json", folder / f"manifest_by_{label}.json"),
             *folder.glob("fold*/manifest.json"),
@@ -188,7 +188,7 @@ def oof_of(project: ProjectFolder, row: Row, folders: list[str]) -> tuple[Array,
     """Return the cross-fitted blend of a row, shape (n,), and the RMSE of each member."""
 
     def label_of(folder: str) -> str:
-        asked: Criterion = row.criterion  # type: ignore[assignment]
+        asked: Checkpoint = row.checkpoint  # type: ignore[assignment]
         return LABELS[read_inference(project.path(folder), asked)[0]]
 
     table = read_folds(project, None)
@@ -244,7 +244,7 @@ def recipe_rows(scale: Scale) -> list[Row]:
         rows.append(changed(rows[-1], name, change))
 
     def last_epoch(row: Row) -> None:
-        row.criterion, row.blend = "last", "simplex"
+        row.checkpoint, row.blend = "last", "simplex"
 
     add("last epochs, weights that sum to 1", last_epoch)
 
@@ -374,7 +374,7 @@ def measure(data: str, arguments: argparse.Namespace) -> None:
             blended, single = oof_of(project, row, folders)
             oof[row.name].append(blended)
             singles[row.name].append(single)
-            walls[row.name].append(seconds(project, folders, row.criterion))
+            walls[row.name].append(seconds(project, folders, row.checkpoint))
             members = ", ".join(f"{name} {value:.4f}" for name, value in single.items())
             targets = targets_of(project, read_folds(project, None)).astype(np.float64)
             print(

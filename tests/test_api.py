@@ -189,7 +189,7 @@ def test_what_was_not_run_is_said(tmp_path, small_photos):
             ask()
 
 
-def test_an_experiment_inferred_by_another_criterion_is_found(project, blend, tmp_path):
+def test_an_experiment_inferred_by_another_checkpoint_is_found(project, blend, tmp_path):
     # A plan of the member alone would infer it by its metric.
     assert project.results("300").scores["kind"].tolist()[-1] == "member"
     folder = project.results("100", {"globals/max_epoch": 2}).folder

@@ -13,7 +13,7 @@ from foldsmith.utils.lazy_import import later
 
 if TYPE_CHECKING:
     from foldsmith.api import Project
-    from foldsmith.config import Criterion
+    from foldsmith.config import Checkpoint
     from foldsmith.predictor.predictor import Predictor
 
 __all__ = ["Project", "load"]
@@ -46,7 +46,7 @@ def load(
     run: Path | str,
     *,
     blend: str | None = None,
-    criterion: "Criterion | None" = None,
+    checkpoint: "Checkpoint | None" = None,
     device: str | None = None,
     project: Path | str | None = None,
     trust: bool = False,
@@ -57,7 +57,7 @@ def load(
         run: Output folder of an ensemble, or of one experiment whose folds' models are averaged;
             or what ``foldsmith export`` has made of one.
         blend: Blend of the ensemble; the one that it recommends if None.
-        criterion: Which snapshots of a single experiment, if it was inferred by several.
+        checkpoint: Which snapshots of a single experiment, if it was inferred by several.
         device: Where to compute, as in ``globals/device``; None as each experiment says.
         project: The project folder; ``run`` is relative to it. None takes the one that
             the run lies in.
@@ -75,5 +75,5 @@ def load(
     from foldsmith.predictor.predict import load as load_run
 
     return load_run(
-        run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
+        run, blend=blend, checkpoint=checkpoint, device=device, project=project, trust=trust
     )

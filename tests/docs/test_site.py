@@ -50,7 +50,7 @@ def test_the_site_has_every_page_and_the_generated_pieces(site):
         assert (site / f"{page.stem}.html").is_file()
     assert "Seed of weights, order, augmentation" in (site / "configuration.html").read_text()
     assert 'id="byol"' in (site / "parts.html").read_text()
-    assert "-cri, --criterion" in (site / "command_line.html").read_text()
+    assert "-cri, --checkpoint" in (site / "command_line.html").read_text()
 
 
 def test_nothing_is_loaded_from_elsewhere(site):

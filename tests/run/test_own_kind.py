@@ -30,8 +30,8 @@ class Tally(StepKind):
     sections = ("tally/",)
     title = "Tally"
 
-    def plan(self, experiment, output, planner, criterion):
-        needs = planner.add_sources(experiment, criterion)
+    def plan(self, experiment, output, planner, checkpoint):
+        needs = planner.add_sources(experiment, checkpoint)
         label = f"tally {name_of(experiment)}"
         return (planner.add(Step(self, label, output, needs, experiment)),)
 

@@ -132,10 +132,10 @@ def test_overrides_go_to_the_files_they_name(opened, project_dir):
         plan_of(opened, "exp_config/900.yml", ["7*:globals/max_epoch=7"])
 
 
-def test_ensembles_of_two_criteria_infer_their_members_twice(small_project):
+def test_ensembles_of_two_checkpoints_infer_their_members_twice(small_project):
     last = EXPERIMENTS["900"] | {
         "globals/output_path": "output/800",
-        "ensemble/criterion": "last",
+        "ensemble/checkpoint": "last",
     }
     write_experiment(small_project, "800", last)
     plan = plan_of_all(ProjectFolder.open(small_project))

@@ -132,18 +132,18 @@ def test_outputs_that_are_gone_or_edited_are_made_again(folder):
     assert not_done(folder) == set()
 
 
-def test_ensembles_by_several_criteria_need_one_training(folder):
+def test_ensembles_by_several_checkpoints_need_one_training(folder):
     trainings = sorted(folder.glob("output/*/fold?/manifest.json"))
     before = [path.read_bytes() for path in trainings]
     experiment = yaml.safe_load((folder / TARGET).read_text())
-    for criterion in ("loss", "last"):
+    for checkpoint in ("loss", "last"):
         experiment |= {
-            "ensemble/criterion": criterion,
-            "globals/output_path": f"output/{criterion}",
+            "ensemble/checkpoint": checkpoint,
+            "globals/output_path": f"output/{checkpoint}",
         }
-        (folder / f"exp_config/{criterion}.yml").write_text(yaml.safe_dump(experiment))
-        run(ProjectFolder.open(folder), f"exp_config/{criterion}.yml")
-        # An inference by one criterion has taken nothing from the others.
+        (folder / f"exp_config/{checkpoint}.yml").write_text(yaml.safe_dump(experiment))
+        run(ProjectFolder.open(folder), f"exp_config/{checkpoint}.yml")
+        # An inference by one checkpoint has taken nothing from the others.
         assert not_done(folder) == set()
     assert len(before) == 4 and [path.read_bytes() for path in trainings] == before
 

@@ -8,7 +8,7 @@ import pytest
 from warm import foldsmith
 
 from foldsmith.cli import step_commands
-from foldsmith.config import Criterion
+from foldsmith.config import Checkpoint
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.report.finished_run import read_finished
@@ -22,7 +22,7 @@ from foldsmith.utils.hashing import FileHashes
 
 TARGET = "exp_config/900.yml"
 QUICK = ["[12]*:model/pretrained=null", "[12]*:globals/max_epoch=2", "[12]*:dataset/img_size=32"]
-COMMON = ["ensemble/criterion=common", "[12]*:globals/snapshot_epochs=all"]
+COMMON = ["ensemble/checkpoint=common", "[12]*:globals/snapshot_epochs=all"]
 
 
 def by_metric(folder, name):
@@ -35,8 +35,8 @@ def states(folder, overrides):
     return states_of(plan_of(project, TARGET, overrides), FileHashes(project.hash_store))
 
 
-def test_the_command_line_has_every_criterion():
-    assert get_type_hints(step_commands.infer)["criterion"] == Criterion
+def test_the_command_line_has_every_checkpoint():
+    assert get_type_hints(step_commands.infer)["checkpoint"] == Checkpoint
 
 
 def test_common_epochs_need_their_snapshots(small_project):
@@ -96,7 +96,7 @@ def test_an_ensemble_by_kappa_of_common_epochs(small_project):
     assert stale.status == "stale" and 'metric "QWK" -> "MAE"' in stale.why
     (small_project / "project.yml").write_text(text.replace("QWK", "LogLoss"))
     project = ProjectFolder.open(small_project)
-    settings = ["ensemble/criterion=common", "ensemble/methods=[greedy,stack]"]
+    settings = ["ensemble/checkpoint=common", "ensemble/methods=[greedy,stack]"]
     with pytest.raises(OutputError, match=r"200: has no class probabilities.*LogLoss needs"):
         ensemble(project, TARGET, settings, force=True)
     alone = ensemble(project, TARGET, [*settings, "ensemble/experiments=[output/100]"], force=True)

@@ -194,7 +194,7 @@ def test_a_second_inference_works_from_the_copies(finished):
 
 def test_last_is_another_snapshot_under_another_name(finished):
     folder, _ = finished
-    scores = infer(ProjectFolder.open(folder), REG, criterion="last", keep_snapshots=True)
+    scores = infer(ProjectFolder.open(folder), REG, checkpoint="last", keep_snapshots=True)
     assert scores["epoch"].tolist()[:5] == [2] * 5
     assert (folder / REG / "submission_by_last.csv").is_file()
 

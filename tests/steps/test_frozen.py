@@ -37,7 +37,7 @@ def small(small_project):
 def test_an_ensemble_takes_it_as_a_member(small):
     folder = small.folder
     write_experiment(folder, "300", FROZEN | {"model/pretrained": BACKBONE})
-    members = {"ensemble/experiments": ["output/300"], "ensemble/criterion": "last"}
+    members = {"ensemble/experiments": ["output/300"], "ensemble/checkpoint": "last"}
     write_experiment(folder, "900", EXPERIMENTS["900"] | members)
     run(small, "exp_config/900.yml")
     scores = pd.read_csv(folder / "output/900/ensemble_scores.csv", index_col="name")
@@ -56,16 +56,16 @@ def test_an_ensemble_takes_it_as_a_member(small):
     assert not np.array_equal(np.load(folder / "output/300" / f"{OOF}.npy"), oof)
 
 
-@pytest.mark.parametrize("criterion", ["metric", "loss", "last", "common"])
-def test_one_set_of_results_stands_for_every_criterion(small, cli, criterion):
+@pytest.mark.parametrize("checkpoint", ["metric", "loss", "last", "common"])
+def test_one_set_of_results_stands_for_every_checkpoint(small, cli, checkpoint):
     folder = small.folder
-    write_experiment(folder, "900", ENSEMBLE | {"ensemble/criterion": criterion})
+    write_experiment(folder, "900", ENSEMBLE | {"ensemble/checkpoint": checkpoint})
     run(small, "exp_config/900.yml")
     assert "3 of 3 steps done" in dry_run(small, "exp_config/900.yml")
     photo = str(next((folder / "input").rglob("*.jpg")))
-    cli(folder, "predict", "--run", "output/300", "-cri", criterion, photo)
+    cli(folder, "predict", "--run", "output/300", "-cri", checkpoint, photo)
     cli(folder, "predict", "--run", "output/900", photo)
-    cli(folder, "compare", "output/300", "output/900", "-cri", criterion)
+    cli(folder, "compare", "output/300", "output/900", "-cri", checkpoint)
     cli(folder, "report", "-cfg", "exp_config/900.yml")
 
 
@@ -108,7 +108,7 @@ def test_what_it_writes_and_refuses(small):
     manifest = json.loads((root / "manifest_by_last.json").read_text())
     assert manifest["facts"]["task"] == "regression"
     assert "submission_by_last_fold1.csv" in manifest["outputs"]
-    # No epoch is chosen: nothing is written once more for another criterion.
+    # No epoch is chosen: nothing is written once more for another checkpoint.
     assert {path.name.split("_by_")[1][:4] for path in root.glob("*_by_*")} == {"last"}
     assert len(pd.read_csv(root / "submission_by_last.csv")) == 8
     with pytest.raises(OutputError, match="exists already"):

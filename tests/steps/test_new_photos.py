@@ -45,7 +45,7 @@ MEMBERS = {
     | {
         "ensemble/experiments": ["output/100", "output/200", "output/300"],
         "ensemble/calibrate": "isotonic",
-        "ensemble/criterion": "last",
+        "ensemble/checkpoint": "last",
     },
 }
 RUN = "output/900"
@@ -138,7 +138,7 @@ def test_members_without_a_say_are_not_opened_and_do_not_count(project_dir, tmp_
     table = best.predict(photos)
     equal(table["prediction"], wanted)
     # Of one member it is that of its folds, as if it were asked alone.
-    alone = package.load(project_dir / "output" / name, criterion="last").predict(photos)
+    alone = package.load(project_dir / "output" / name, checkpoint="last").predict(photos)
     equal(table["spread"], alone["spread"])
     assert not np.allclose(table["spread"], whole.predict(photos)["spread"])
     export(project_dir / RUN, tmp_path / "kept", blend="best")
@@ -205,10 +205,10 @@ def test_what_inference_was_told_holds_for_new_photos(project_dir):
     infer(project, "output/200", "metric", overrides=more)
     with pytest.raises(ConfigError, match="was inferred by metric and by last; say which"):
         package.load(root)
-    after = package.load(root, criterion="metric").predict(photos)["prediction"]
+    after = package.load(root, checkpoint="metric").predict(photos)["prediction"]
     equal(after, submitted(root, "submission_by_best_metric.csv"))
     assert np.abs(after - before).max() > 1e-4
-    equal(package.load(root, criterion="last").predict(photos)["prediction"], before)
+    equal(package.load(root, checkpoint="last").predict(photos)["prediction"], before)
 
 
 def test_a_frozen_backbone_of_random_weights_is_the_same_one(project_dir):

@@ -62,7 +62,7 @@ MEMBERS = {
     | {
         "ensemble/experiments": ["output/100", "output/200", "output/300", "output/310"],
         "ensemble/calibrate": "isotonic",
-        "ensemble/criterion": "last",
+        "ensemble/checkpoint": "last",
     },
 }
 RUN = "output/900"
@@ -164,7 +164,7 @@ def test_it_predicts_without_the_project(finished, photos, gone, tmp_path, cli, 
 
 
 def test_a_single_experiment_too(finished, photos, tmp_path):
-    folder = export(finished / "output/200", tmp_path / "one", criterion="last")
+    folder = export(finished / "output/200", tmp_path / "one", checkpoint="last")
     table = package.load(folder).predict(photos)
     wanted = submitted(finished, "output/200/submission_by_last.csv")
     np.testing.assert_allclose(table["prediction"], wanted, rtol=0, atol=1e-6)
@@ -180,7 +180,7 @@ def test_onnx_predicts_the_same(finished, photos, gone, tmp_path, cli, name, net
     assert "images of the project are within" in printed
     assert "in float32; the run's own rounding changes them by" in printed
     wanted = submitted(finished, f"{run}/submission_by_last.csv")
-    exact = predictor_files._in_float32(package.load(finished / run, criterion="last"))
+    exact = predictor_files._in_float32(package.load(finished / run, checkpoint="last"))
     in_float32 = exact.predict(photos)
     gone()
     member = kept / "members" / name
@@ -201,7 +201,7 @@ def test_an_earlier_export_is_replaced_when_asked(finished, photos, tmp_path):
     export(finished / RUN, tmp_path, blend="avg-all")
     with pytest.raises(OutputError, match="holds an export already; add -f"):
         export(finished / "output/200", tmp_path)
-    export(finished / "output/200", tmp_path, criterion="last", force=True)
+    export(finished / "output/200", tmp_path, checkpoint="last", force=True)
     assert [path.name for path in (tmp_path / "members").iterdir()] == ["200"]
     assert not (tmp_path / "blend.safetensors").exists()
     assert package.load(tmp_path).predict(photos[:1])["prediction"].notna().all()
@@ -231,7 +231,7 @@ def test_what_does_not_fit_a_run_is_said(finished, tmp_path):
     with pytest.raises(ConfigError, match=r"has no blend 'avg-al' \(did you mean avg-all"):
         export(finished / RUN, tmp_path / "a", blend="avg-al")
     with pytest.raises(ConfigError, match="is an ensemble"):
-        export(finished / RUN, tmp_path / "a", criterion="last")
+        export(finished / RUN, tmp_path / "a", checkpoint="last")
     assert not (tmp_path / "a").exists()
 
 
@@ -329,5 +329,5 @@ def test_damage_is_named(exported, file, act, message):
 
 
 def test_the_choice_was_made(exported):
-    with pytest.raises(ConfigError, match="was made of one blend and one criterion"):
+    with pytest.raises(ConfigError, match="was made of one blend and one checkpoint"):
         package.load(exported, blend="stack")

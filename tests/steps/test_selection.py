@@ -40,8 +40,8 @@ def trained(tmp_path):
     return make
 
 
-def epochs(root, manifests, criterion):
-    return [choose(root, manifests[k], k, 2, criterion).epoch for k in range(2)]
+def epochs(root, manifests, checkpoint):
+    return [choose(root, manifests[k], k, 2, checkpoint).epoch for k in range(2)]
 
 
 def test_each_fold_has_its_best_epoch_in_the_direction_of_the_metric(trained):

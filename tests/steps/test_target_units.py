@@ -64,7 +64,7 @@ def run_all(project):
         "import": "foldsmith:ensemble.yml",
         "globals/output_path": "output/901",
         "ensemble/experiments": [f"output/{name}" for name in MEMBERS],
-        "ensemble/criterion": "last",
+        "ensemble/checkpoint": "last",
         "ensemble/calibrate": "isotonic",
     }
     write_experiment(project.folder, "901", blend)

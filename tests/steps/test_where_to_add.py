@@ -253,7 +253,7 @@ def own(small_project):
             "head": {"type": "MedianOf"},
         },
     )
-    members = {"ensemble/experiments": ["output/500", "output/300"], "ensemble/criterion": "last"}
+    members = {"ensemble/experiments": ["output/500", "output/300"], "ensemble/checkpoint": "last"}
     methods = {"ensemble/methods": ["mean", "simplex"], "ensemble/method": "simplex"}
     write_experiment(small_project, "900", EXPERIMENTS["900"] | members | methods)
     return ProjectFolder.open(small_project)

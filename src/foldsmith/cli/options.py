@@ -72,9 +72,9 @@ BlendOption = Annotated[
     str | None,
     typer.Option("--blend", help="Blend of the ensemble.", show_default="the recommended one"),
 ]
-CriterionOption = Annotated[
+CheckpointOption = Annotated[
     Literal["metric", "loss", "last", "common"] | None,
-    typer.Option("-cri", "--criterion", help="Which epochs of a single experiment."),
+    typer.Option("-cri", "--checkpoint", help="Which epochs of a single experiment."),
 ]
 DeviceOption = Annotated[
     str | None,

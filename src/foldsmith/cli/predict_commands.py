@@ -12,7 +12,7 @@ from foldsmith.cli.command import command
 from foldsmith.cli.completion import output_folders
 from foldsmith.cli.options import (
     BlendOption,
-    CriterionOption,
+    CheckpointOption,
     DeviceOption,
     PredictingRun,
     RunProject,
@@ -44,7 +44,7 @@ def predict(
         ),
     ] = None,
     blend: BlendOption = None,
-    criterion: CriterionOption = None,
+    checkpoint: CheckpointOption = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="No prediction for photos that cannot be read.")
     ] = False,
@@ -67,7 +67,7 @@ def predict(
     table = predict(
         *(finished, photos, output),
         blend=blend,
-        criterion=criterion,
+        checkpoint=checkpoint,
         skip_bad=skip_bad,
         device=device,
         project=project,
@@ -103,7 +103,7 @@ def export(
         ),
     ],
     blend: BlendOption = None,
-    criterion: CriterionOption = None,
+    checkpoint: CheckpointOption = None,
     pick: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +137,7 @@ def export(
         *(finished, folder),
         pick=pick,
         blend=blend,
-        criterion=criterion,
+        checkpoint=checkpoint,
         onnx=onnx,
         force=force,
         project=project,
@@ -165,7 +165,7 @@ def serve(
         float, typer.Option("--timeout", help="Seconds that a client has to send a request.")
     ] = 30.0,
     blend: BlendOption = None,
-    criterion: CriterionOption = None,
+    checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
     project: RunProject = None,
     trust_python: TrustPython = False,
@@ -188,7 +188,7 @@ def serve(
         *(finished, host, port),
         Limits(max_megabytes, max_megapixels, max_requests, timeout),
         blend=blend,
-        criterion=criterion,
+        checkpoint=checkpoint,
         device=device,
         project=project,
         trust=trust_python,

@@ -12,8 +12,8 @@ from foldsmith.cli.command import command, open_project
 from foldsmith.cli.completion import PRETRAININGS, output_folders
 from foldsmith.cli.options import (
     AnyConfig,
+    CheckpointOption,
     ConfigOption,
-    CriterionOption,
     KeepSnapshots,
     ProjectOption,
     RunOverrides,
@@ -209,7 +209,7 @@ def compare(
             show_default="reports/compare_A_B.html",
         ),
     ] = None,
-    criterion: CriterionOption = None,
+    checkpoint: CheckpointOption = None,
     project: Annotated[
         Path | None,
         typer.Option(
@@ -234,7 +234,7 @@ def compare(
 
     path = report.compare(
         *(a, b, output),
-        criterion=criterion,
+        checkpoint=checkpoint,
         project=project,
         trust=trust_python,
         show=typer.echo,

@@ -122,11 +122,11 @@ def infer(
         ),
     ],
     overrides: Overrides = None,
-    criterion: Annotated[
+    checkpoint: Annotated[
         Literal["metric", "loss", "last", "common"],
         typer.Option(
             "-cri",
-            "--criterion",
+            "--checkpoint",
             help="Epoch of each fold: its best, the last, or one that is best for all.",
         ),
     ] = "metric",
@@ -146,7 +146,7 @@ def infer(
     from foldsmith.steps.infer import infer
 
     infer(
-        open_project(project, trust_python), experiment, criterion, keep_snapshots, overrides or ()
+        open_project(project, trust_python), experiment, checkpoint, keep_snapshots, overrides or ()
     )
 
 

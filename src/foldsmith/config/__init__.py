@@ -4,7 +4,7 @@ from foldsmith.config.experiment import Components, Context, Experiment, Types
 from foldsmith.config.settings import (
     BlendMethod,
     Calibration,
-    Criterion,
+    Checkpoint,
     EnsembleSettings,
     Globals,
     TestTimeAugmentation,
@@ -13,9 +13,9 @@ from foldsmith.config.settings import (
 __all__ = [
     "BlendMethod",
     "Calibration",
+    "Checkpoint",
     "Components",
     "Context",
-    "Criterion",
     "EnsembleSettings",
     "Experiment",
     "Globals",

@@ -38,8 +38,8 @@ HEAD_DECIDES = ("frozen-features",)
 
 TestTimeAugmentation = Literal["none", "hflip", "flips"]
 
-# Which snapshot of each fold is used.
-Criterion = Literal["metric", "loss", "last", "common"]
+# Which epoch's snapshot of each fold is used.
+Checkpoint = Literal["metric", "loss", "last", "common"]
 
 BlendMethod = Literal[
     "mean", "best", "box", "simplex", "nnls", "ridge", "greedy", "optuna", "stack"
@@ -165,7 +165,8 @@ class EnsembleSettings(BaseModel):
 
     Attributes:
         experiments: Output folders of the experiments to blend.
-        criterion: Which snapshot's predictions: ``metric``, ``loss``, ``last`` or ``common``.
+        checkpoint: Epoch of each fold whose predictions are blended: ``metric``, ``loss``,
+            ``last`` or ``common``.
         method: How the weights of ``weight_optimization_all`` are found: ``box`` (in 0..1 each,
             exact for RMSE), ``simplex`` (at least 0, summing to 1, exact for RMSE) or
             ``optuna`` (in 0..1 each, a search by the project's metric).
@@ -183,7 +184,7 @@ class EnsembleSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     experiments: list[str] = Field(min_length=1)
-    criterion: Criterion = "metric"
+    checkpoint: Checkpoint = "metric"
     method: Literal["box", "simplex", "optuna"] = "box"
     methods: list[BlendMethod] = [
         "mean",

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from foldsmith.config import Criterion
+from foldsmith.config import Checkpoint
 from foldsmith.errors import ConfigError
 from foldsmith.predictor.backbone_files import write_backbone
 from foldsmith.predictor.export_folder import check_export_folder
@@ -21,7 +21,7 @@ def export(
     *,
     pick: str | int | None = None,
     blend: str | None = None,
-    criterion: Criterion | None = None,
+    checkpoint: Checkpoint | None = None,
     onnx: bool = False,
     force: bool = False,
     project: Path | str | None = None,
@@ -39,7 +39,7 @@ def export(
         folder: Output folder; created if needed.
         pick: Backbone of a pretraining: ``last`` (also if None), ``best_probe`` or an epoch.
         blend: Blend of an ensemble; the recommended one if None.
-        criterion: Choice of snapshots of a single experiment that was inferred with several.
+        checkpoint: Choice of snapshots of a single experiment that was inferred with several.
         onnx: Write the networks of an ensemble or experiment as ONNX files, for ONNX Runtime on a
             CPU.
         force: Replace an earlier export.
@@ -60,16 +60,16 @@ def export(
     target = Path(folder)
     check_export_folder(target, force)
     if kind_of(experiment).gives_files:
-        if blend is not None or criterion is not None or onnx:
+        if blend is not None or checkpoint is not None or onnx:
             raise ConfigError(
-                f"{root}: is a pretraining, which has no blend and no criterion, and whose "
+                f"{root}: is a pretraining, which has no blend and no checkpoint, and whose "
                 "backbone is written for timm, not as ONNX"
             )
         write_backbone(experiment, root, target, "last" if pick is None else pick)
         return target
     if pick is not None:
         raise ConfigError(f"{root}: is no pretraining, of which a backbone could be picked")
-    predictor = load(root, blend=blend, criterion=criterion, project=opened.folder, trust=trust)
+    predictor = load(root, blend=blend, checkpoint=checkpoint, project=opened.folder, trust=trust)
     compared = write_predictor(predictor, target, onnx)
     how = f"{predictor.blend} of " if predictor.blend else ""
     logger.info(f"wrote {shown(target)} ({how}{', '.join(predictor.members)}); {compared}")

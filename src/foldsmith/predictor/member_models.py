@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldsmith.config import Components, Context, Criterion, Experiment
+from foldsmith.config import Checkpoint, Components, Context, Experiment
 from foldsmith.data.datasets import PhotoDataset, stored_head
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.loose_images import PhotosAtHand
@@ -23,7 +23,7 @@ from foldsmith.models.snapshots import load_weights
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
-    criterion_for,
+    checkpoint_for,
     inference_manifest,
     predicting_command,
 )
@@ -136,14 +136,14 @@ def parts_of(experiment: Experiment, fold: int | None = None) -> Components:
 
 
 def read_member(
-    project: ProjectFolder, folder: str | Path, criterion: Criterion, device: str | None
+    project: ProjectFolder, folder: str | Path, checkpoint: Checkpoint, device: str | None
 ) -> MemberModels:
     """Read the models and the image preparation of a finished experiment.
 
     Args:
         project: The project.
         folder: Output folder of a fine-tuning or of frozen features.
-        criterion: Which snapshots.
+        checkpoint: Which snapshots.
         device: Where to compute; None as the experiment says.
 
     Raises:
@@ -151,7 +151,7 @@ def read_member(
         OutputError: The folder holds no finished experiment, a file is missing, or something
             is not as it was when the test photos were predicted.
     """
-    experiment, manifest = read_inferred(project, folder, criterion)
+    experiment, manifest = read_inferred(project, folder, checkpoint)
     if device is not None:
         experiment = experiment.with_values({"globals/device": device})
     root, hashes = project.path(folder), FileHashes(project.hash_store)
@@ -161,7 +161,7 @@ def read_member(
             models, heads = _read_frozen(experiment, root, manifest, hashes)
         else:
             folds = range(project.n_splits)
-            snapshots = kept_snapshots(root, manifest, criterion, folds, hashes)
+            snapshots = kept_snapshots(root, manifest, checkpoint, folds, hashes)
             models, heads = _load_folds(experiment, snapshots), []
     hashes.save()
     return MemberModels(root.name, experiment, models, heads)
@@ -177,14 +177,14 @@ def _load_folds(experiment: Experiment, snapshots: Sequence[Path]) -> list[nn.Mo
 
 
 def read_inferred(
-    project: ProjectFolder, folder: str | Path, criterion: Criterion
+    project: ProjectFolder, folder: str | Path, checkpoint: Checkpoint
 ) -> tuple[Experiment, Manifest]:
     """Return a finished experiment as its inference has run it, and the inference's manifest.
 
     Args:
         project: The project.
         folder: Output folder of a fine-tuning or of frozen features.
-        criterion: Which snapshots.
+        checkpoint: Which snapshots.
 
     Raises:
         ConfigError: The experiment is wrong, or a file that it names is missing.
@@ -195,10 +195,10 @@ def read_inferred(
     experiment = read_resolved(project, root)
     if not kind_of(experiment).predicts:
         raise OutputError(f"{root}: holds a {experiment.globals.task} run, which predicts nothing")
-    path = inference_manifest(root, criterion_for(experiment.globals.task, criterion))
+    path = inference_manifest(root, checkpoint_for(experiment.globals.task, checkpoint))
     manifest = read_manifest(path)
     if manifest is None:
-        again = predicting_command(experiment.globals.task, folder, criterion)
+        again = predicting_command(experiment.globals.task, folder, checkpoint)
         raise OutputError(f"{path}: no such file; run {again} first")
     if not kind_of(experiment).frozen:
         experiment = without_pretrained(experiment)
@@ -245,7 +245,7 @@ def _read_frozen(
 def kept_snapshots(
     root: Path,
     manifest: Manifest,
-    criterion: Criterion,
+    checkpoint: Checkpoint,
     folds: Iterable[int],
     hashes: FileHashes,
 ) -> list[Path]:
@@ -254,7 +254,7 @@ def kept_snapshots(
     Args:
         root: Output folder of the fine-tuning.
         manifest: Manifest of its inference.
-        criterion: Which snapshots.
+        checkpoint: Which snapshots.
         folds: The folds.
         hashes: Hashes of files.
 
@@ -262,9 +262,9 @@ def kept_snapshots(
         OutputError: A file is missing, or differs from the file behind the predictions.
     """
     wanted = dict(manifest.inputs["snapshots"])
-    paths = {fold: root / f"{LABELS[criterion]}_model_fold{fold}.pth" for fold in folds}
+    paths = {fold: root / f"{LABELS[checkpoint]}_model_fold{fold}.pth" for fold in folds}
     remedy = (
-        f"run 'foldsmith infer -e {shown(root)} -cri {criterion}', which makes it from "
+        f"run 'foldsmith infer -e {shown(root)} -cri {checkpoint}', which makes it from "
         "what the training has kept, or says which fold to train again"
     )
     for fold, path in paths.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from foldsmith.blending.methods import restore_blend
-from foldsmith.config import Criterion, EnsembleSettings
+from foldsmith.config import Checkpoint, EnsembleSettings
 from foldsmith.data.loose_images import find_photos
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.fitted_arrays import part, read_arrays
@@ -17,7 +17,7 @@ from foldsmith.predictor.files import PREDICTOR_FILE, read_predictor
 from foldsmith.predictor.member_models import read_member
 from foldsmith.predictor.predictor import NamedBlend, Predictor
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.checkpoint_choice import criterion_of
+from foldsmith.steps.checkpoint_choice import checkpoint_of
 from foldsmith.steps.ensemble import BLENDS
 from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest
@@ -43,7 +43,7 @@ def load(
     run: Path | str,
     *,
     blend: str | None = None,
-    criterion: Criterion | None = None,
+    checkpoint: Checkpoint | None = None,
     device: str | None = None,
     project: Path | str | None = None,
     trust: bool = False,
@@ -55,7 +55,7 @@ def load(
             or frozen features), whose folds' models are averaged; or what ``export`` has made
             of one.
         blend: Blend of the ensemble; the one that it recommends if None.
-        criterion: Which snapshots of a single experiment, if it was inferred by several.
+        checkpoint: Which snapshots of a single experiment, if it was inferred by several.
         device: Where to compute, as in ``globals/device``; None as each experiment says.
         project: The project folder; ``run`` is relative to it. None takes the one that
             the run lies in.
@@ -63,7 +63,7 @@ def load(
             this each time; a project until its Python changes only once.
 
     Raises:
-        ConfigError: The blend or criterion does not exist, an experiment has errors, or Python of
+        ConfigError: The blend or checkpoint does not exist, an experiment has errors, or Python of
             the project was not accepted.
         OutputError: The folder holds no finished run, a file that it needs is missing, or
             something is not as it was when the run predicted the test photos.
@@ -71,9 +71,9 @@ def load(
     exported = Path(run) if project is None else Path(project) / run
     recover_folder(exported)
     if (exported / PREDICTOR_FILE).is_file():
-        if blend is not None or criterion is not None:
+        if blend is not None or checkpoint is not None:
             raise ConfigError(
-                f"{exported}: is an export, which was made of one blend and one criterion; leave "
+                f"{exported}: is an export, which was made of one blend and one checkpoint; leave "
                 "both out"
             )
         return read_predictor(exported, device, trust)
@@ -83,11 +83,11 @@ def load(
     if kind.predicts:
         if blend is not None:
             raise ConfigError(f"{root}: is a single experiment; it has no blend {blend!r}")
-        chosen = criterion_of(root, task, criterion)
+        chosen = checkpoint_of(root, task, checkpoint)
         return Predictor(root, [read_member(opened, root, chosen, device)], None)
     if not kind.gathers:
         raise OutputError(f"{root}: holds a {task} run, which predicts nothing")
-    if criterion is not None:
+    if checkpoint is not None:
         raise ConfigError(f"{root}: is an ensemble, whose file says which snapshots are taken")
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
     manifest = read_manifest(root / MANIFEST)
@@ -97,7 +97,7 @@ def load(
     name = str(manifest.facts["submit"]) if blend is None else blend
     chosen_blend = _read_blend(opened, root, manifest, predictions, name)
     folders, chosen_blend = _members_with_a_say(settings.experiments, chosen_blend)
-    members = [read_member(opened, folder, settings.criterion, device) for folder in folders]
+    members = [read_member(opened, folder, settings.checkpoint, device) for folder in folders]
     return Predictor(root, members, chosen_blend)
 
 
@@ -122,7 +122,7 @@ def predict(
     output: Path | None = None,
     *,
     blend: str | None = None,
-    criterion: Criterion | None = None,
+    checkpoint: Checkpoint | None = None,
     skip_bad: bool = False,
     device: str | None = None,
     project: Path | str | None = None,
@@ -135,7 +135,7 @@ def predict(
         photos: Files, folders (with all below them) and patterns such as ``new/*.jpg``.
         output: A .csv, .json or .parquet file, which is replaced; None writes none.
         blend: As for :func:`load`.
-        criterion: As for :func:`load`.
+        checkpoint: As for :func:`load`.
         skip_bad: No prediction for a photo that cannot be read, instead of an error.
         device: As for :func:`load`.
         project: As for :func:`load`.
@@ -154,7 +154,7 @@ def predict(
         _check_format(output)
     found = find_photos(photos)
     predictor = load(
-        run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
+        run, blend=blend, checkpoint=checkpoint, device=device, project=project, trust=trust
     )
     table, problems = predictor.predict_all(found, skip_bad)
     for problem in problems.values():

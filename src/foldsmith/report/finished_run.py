@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.candidates import BASELINE
-from foldsmith.config import Criterion, EnsembleSettings, Experiment
+from foldsmith.config import Checkpoint, EnsembleSettings, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
@@ -22,8 +22,8 @@ from foldsmith.run.state import results_of
 from foldsmith.steps.base import Plan
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
-    criterion_for,
-    criterion_of,
+    checkpoint_for,
+    checkpoint_of,
     inference_manifest,
 )
 from foldsmith.steps.ensemble import CROSS_FITTED, CROSS_FITTED_PROBABILITIES
@@ -112,7 +112,7 @@ class FinishedRun:
 def read_finished(
     run: Path | str,
     project: Path | str | None = None,
-    criterion: Criterion | None = None,
+    checkpoint: Checkpoint | None = None,
     trust: bool = False,
 ) -> FinishedRun:
     """Read a finished run.
@@ -121,12 +121,12 @@ def read_finished(
         run: Output folder of an ensemble or of one experiment.
         project: The project folder, which ``run`` is relative to then; None takes the one that
             the run lies in.
-        criterion: Which snapshots of a single experiment, if it was inferred by several.
+        checkpoint: Which snapshots of a single experiment, if it was inferred by several.
         trust: Run the Python that the project brings, if it does.
 
     Raises:
         ConfigError: There is no project, it brings Python that was not accepted, or the
-            experiment was inferred by several criteria.
+            experiment was inferred by several checkpoints.
         OutputError: The folder holds no finished run.
     """
     opened, root = open_run(Path(run), project, trust)
@@ -135,16 +135,16 @@ def read_finished(
     experiment = read_resolved(opened, root)
     kind, task = kind_of(experiment), experiment.globals.task
     if kind.gathers:
-        criterion = EnsembleSettings.model_validate(experiment.tree["ensemble"]).criterion
+        checkpoint = EnsembleSettings.model_validate(experiment.tree["ensemble"]).checkpoint
         predictions = _of_ensemble(experiment, root)
     elif kind.predicts:
         if any(inference_manifest(root, each).is_file() for each in LABELS):
-            criterion = criterion_of(root, task, criterion)
-        criterion = criterion_for(task, criterion or "metric")
-        predictions = _of_experiment(experiment, root, criterion)
+            checkpoint = checkpoint_of(root, task, checkpoint)
+        checkpoint = checkpoint_for(task, checkpoint or "metric")
+        predictions = _of_experiment(experiment, root, checkpoint)
     else:
         raise OutputError(f"{root}: a {task} run has no predictions to compare")
-    plan = plan_of_run(opened, root, criterion)
+    plan = plan_of_run(opened, root, checkpoint)
     state = list(results_of(plan, FileHashes(opened.hash_store)).values())[-1]
     out_of_date = state.why if state.status == "stale" else f"{state.status}, {state.why}"
     if state.status == "done":
@@ -194,15 +194,15 @@ def _of_ensemble(experiment: Experiment, root: Path) -> OofPredictions:
     )
 
 
-def _of_experiment(experiment: Experiment, root: Path, criterion: Criterion) -> OofPredictions:
+def _of_experiment(experiment: Experiment, root: Path, checkpoint: Checkpoint) -> OofPredictions:
     """Read the out-of-fold predictions of one experiment."""
-    project, label = experiment.project, LABELS[criterion]
-    manifest = read_manifest(inference_manifest(root, criterion))
+    project, label = experiment.project, LABELS[checkpoint]
+    manifest = read_manifest(inference_manifest(root, checkpoint))
     if manifest is None:
         remedy = _remedy(project, root)
         if any(inference_manifest(root, each).is_file() for each in LABELS):
-            remedy = f"; 'foldsmith infer -e {shown(root)} -cri {criterion}' makes it"
-        raise OutputError(f"{root}: is not finished by {criterion}{remedy}")
+            remedy = f"; 'foldsmith infer -e {shown(root)} -cri {checkpoint}' makes it"
+        raise OutputError(f"{root}: is not finished by {checkpoint}{remedy}")
     table = verified(root / f"oof_prediction_by_{label}.csv", manifest)
     rows = _rows(project, table, ["prediction"])
     file = verified(root / f"oof_prediction_by_{label}.npy", manifest)
@@ -220,7 +220,7 @@ def _of_experiment(experiment: Experiment, root: Path, criterion: Criterion) -> 
         description += {
             "last": ", last epochs",
             "common": f", one epoch for all folds by their mean curve{looks}",
-        }.get(criterion, f", each fold's epoch chosen by its own validation {criterion}{looks}")
+        }.get(checkpoint, f", each fold's epoch chosen by its own validation {checkpoint}{looks}")
     return OofPredictions(
         _plain(project, rows), points.astype(np.float64), probabilities, description
     )

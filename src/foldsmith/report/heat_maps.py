@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.config import Context, Criterion
+from foldsmith.config import Checkpoint, Context
 from foldsmith.data.datasets import Batch, PhotoDataset, stored_head
 from foldsmith.data.images import Image, decode
 from foldsmith.data.loader import PhotoLoader
@@ -41,7 +41,7 @@ class HeatMap:
 
 
 def look_at(
-    project: ProjectFolder, root: Path, criterion: Criterion, rows: Sequence[int]
+    project: ProjectFolder, root: Path, checkpoint: Checkpoint, rows: Sequence[int]
 ) -> tuple[list[HeatMap], str]:
     """Return what models looked at in labelled photos, each the model that had not seen it.
 
@@ -51,7 +51,7 @@ def look_at(
     Args:
         project: The project.
         root: Output folder of a fine-tuning.
-        criterion: By which snapshots it was inferred.
+        checkpoint: By which snapshots it was inferred.
         rows: Rows of its fold table.
 
     Returns:
@@ -62,7 +62,7 @@ def look_at(
         OutputError: Weights are gone, or something is not as it was at the inference.
         DataError: A photo cannot be read.
     """
-    experiment, manifest = read_inferred(project, root, criterion)
+    experiment, manifest = read_inferred(project, root, checkpoint)
     settings, types = experiment.globals, types_of(project)
     runtime, task = create_runtime(settings), create_task(settings, project)
     table = read_folds(project, settings.meta_file)
@@ -71,7 +71,7 @@ def look_at(
     context = Context(runtime=runtime, task=task)
     found: dict[int, HeatMap] = {}
     for fold in np.unique(folds).tolist():
-        (weights,) = kept_snapshots(root, manifest, criterion, [fold], hashes)
+        (weights,) = kept_snapshots(root, manifest, checkpoint, [fold], hashes)
         chosen = [row for row, of in zip(rows, folds, strict=True) if of == fold]
         # The caller may be drawing random numbers too.
         with random_state_kept():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from foldsmith.config import Criterion
+from foldsmith.config import Checkpoint
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.report.comparison_sections import lines_of, sections_of_comparison
@@ -70,7 +70,7 @@ def compare(
     b: Path | str,
     output: Path | None = None,
     *,
-    criterion: Criterion | None = None,
+    checkpoint: Checkpoint | None = None,
     project: Path | str | None = None,
     trust: bool = False,
     show: Callable[[str], object] = logger.info,
@@ -84,7 +84,7 @@ def compare(
         a: Output folder of an ensemble or of one experiment.
         b: Another one, of the same project or of another one with the same photos.
         output: The file; ``reports/compare_A_B.html`` in the project of ``a`` if None.
-        criterion: Which snapshots of a single experiment, if it was inferred by several.
+        checkpoint: Which snapshots of a single experiment, if it was inferred by several.
         project: The project folder, which both are relative to then; None takes the ones that
             they lie in.
         trust: Run the Python that the projects bring, if they do.
@@ -98,7 +98,7 @@ def compare(
         OutputError: A folder holds no finished run, the runs are of other photos or targets, or
             the file exists already and is not a report.
     """
-    runs = [read_finished(folder, project, criterion, trust) for folder in (a, b)]
+    runs = [read_finished(folder, project, checkpoint, trust) for folder in (a, b)]
     if runs[0].root == runs[1].root:
         raise OutputError(f"{runs[0].root}: is both runs; name another one to compare it with")
     comparison = compare_runs(*runs)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.bootstrap import bootstrap, interval
-from foldsmith.config import Criterion, EnsembleSettings
+from foldsmith.config import Checkpoint, EnsembleSettings
 from foldsmith.errors import OutputError
 from foldsmith.project.submission import read_submission
 from foldsmith.project.tables import (
@@ -240,12 +240,12 @@ class Results:
         return self._step.kind.gathers
 
     @property
-    def _criterion(self) -> Criterion:
+    def _checkpoint(self) -> Checkpoint:
         """How the snapshots were chosen: as the plan has it, or as there was an inference."""
-        wanted = self._step.criterion
-        for criterion in (wanted, *LABELS):
-            if inference_manifest(self.folder, criterion).is_file():
-                return criterion
+        wanted = self._step.checkpoint
+        for checkpoint in (wanted, *LABELS):
+            if inference_manifest(self.folder, checkpoint).is_file():
+                return checkpoint
         return wanted
 
     def _finished(self) -> Manifest:
@@ -256,7 +256,7 @@ class Results:
             )
         path = self.folder / MANIFEST
         if not self._is_ensemble:
-            path = inference_manifest(self.folder, self._criterion)
+            path = inference_manifest(self.folder, self._checkpoint)
         manifest = read_manifest(path)
         if manifest is None:
             raise OutputError(f"{path}: {why_unread(path)}; run {self.name} first")
@@ -279,7 +279,7 @@ class Results:
         if self._is_ensemble:
             return EnsembleSettings.model_validate(self._experiment.tree["ensemble"])
         # An experiment that stands for itself.
-        return EnsembleSettings(experiments=[str(self.folder)], criterion=self._criterion)
+        return EnsembleSettings(experiments=[str(self.folder)], checkpoint=self._checkpoint)
 
     def _read_members(self) -> list[Member]:
         table = read_folds(self._project, self._experiment.globals.meta_file)
@@ -303,7 +303,7 @@ class Results:
 
     def _epochs(self) -> dict[str, int]:
         """Return the epoch of each fold's snapshot; nothing where nothing is trained."""
-        file = self.folder / f"score_by_{LABELS[self._criterion]}.csv"
+        file = self.folder / f"score_by_{LABELS[self._checkpoint]}.csv"
         scores = pd.read_csv(verified(file, self._finished()))
         known = scores.dropna(subset=["epoch"])
         return dict(zip(known["fold"].astype(str), known["epoch"].astype(int), strict=True))

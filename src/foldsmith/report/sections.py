@@ -268,7 +268,7 @@ def _check_ids(plan: Plan, ids: Sequence[str]) -> None:
 
 def _experiment(project: ProjectFolder, step: Step, look_at_ids: Sequence[str]) -> Section:
     assert step.experiment is not None
-    experiment, label = step.experiment, LABELS[step.criterion]
+    experiment, label = step.experiment, LABELS[step.checkpoint]
     section = _section(step)
     manifest = read_manifest(step.kind.manifest(step))
     if manifest is None:
@@ -333,9 +333,9 @@ def _sentence(
     text = f"{task}, {step.folder.name}: out-of-fold {metric} {value:.4f}"
     if not manifest.facts.get("chooses_epochs", True):
         return f"{text}; no epoch is chosen."
-    if step.criterion == "last":
+    if step.checkpoint == "last":
         return f"{text}, of the last epochs."
-    if step.criterion == "common":
+    if step.checkpoint == "common":
         return f"{text}; one epoch for all folds, the best of their mean curve."
     gap = manifest.facts.get("selection_gap")
     said = f" (selection gap {gap:+.4f}: by so much it looks better than the last)" if gap else ""
@@ -447,7 +447,7 @@ def _looked_at(
     wanted = {"Chosen photos": list(chosen), "Worst": worst, "Best": best}
     rows = list(dict.fromkeys(row for of in wanted.values() for row in of))
     try:
-        looked, what = look_at(project, step.folder, step.criterion, rows)
+        looked, what = look_at(project, step.folder, step.checkpoint, rows)
     except Exception as error:  # whatever a model does: the rest of the report is worth having
         yield Text(f"What the models looked at cannot be shown: {one_line(error)}.")
         return
@@ -492,10 +492,10 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
     targets = targets_of(project, read_folds(project, step.experiment.globals.meta_file))
 
     def errors_of(folder: Path) -> Array:
-        criterion, inferred = read_inference(folder, settings.criterion)
+        checkpoint, inferred = read_inference(folder, settings.checkpoint)
         if inferred is None:
             raise OutputError(f"{folder}: has predicted nothing yet")
-        label = LABELS[criterion]
+        label = LABELS[checkpoint]
         if project.class_names:
             return _missed(project, inferred, folder, label, targets)
         file = verified(folder / f"oof_prediction_by_{label}.npy", inferred)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from foldsmith.config import Criterion, Experiment
+from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.check import named_files
 from foldsmith.config.output_path import (
     EXPERIMENTS,
@@ -91,7 +91,7 @@ def plan_of_all(project: ProjectFolder, folder: str = EXPERIMENTS) -> Plan:
     return _Builder(project, experiments).plan(experiments.loaded)
 
 
-def plan_of_run(project: ProjectFolder, root: Path, criterion: Criterion) -> Plan:
+def plan_of_run(project: ProjectFolder, root: Path, checkpoint: Checkpoint) -> Plan:
     """Work out the steps behind a finished run as they were run: from its output folders.
 
     What an experiment file says today does not matter, nor whether it is still there.
@@ -99,14 +99,14 @@ def plan_of_run(project: ProjectFolder, root: Path, criterion: Criterion) -> Pla
     Args:
         project: The project.
         root: Output folder of an ensemble, or of one experiment.
-        criterion: By which snapshots a single experiment was inferred.
+        checkpoint: By which snapshots a single experiment was inferred.
 
     Raises:
         OutputError: The folder holds no run.
     """
     types, hashes = types_of(project), FileHashes(project.hash_store)
     target = read_resolved(project, root)
-    criterion = kind_of(target).criterion_of_run(target, criterion)
+    checkpoint = kind_of(target).checkpoint_of_run(target, checkpoint)
     found: dict[Path, Experiment] = {}
     waiting = [root]
     while waiting:
@@ -115,7 +115,7 @@ def plan_of_run(project: ProjectFolder, root: Path, criterion: Criterion) -> Pla
             continue
         experiment = read_resolved(project, folder)
         kind = kind_of(experiment)
-        experiment = kind.as_run(experiment, folder, criterion, types, hashes)
+        experiment = kind.as_run(experiment, folder, checkpoint, types, hashes)
         waiting += [project.path(member) for member in kind.members(experiment)]
         if not kind.gathers:
             files = named_files(experiment.tree).values()
@@ -123,7 +123,7 @@ def plan_of_run(project: ProjectFolder, root: Path, criterion: Criterion) -> Pla
         found[folder] = experiment
     experiments = _Experiments(project, [], None, ())
     experiments.loaded += found.values()
-    return _Builder(project, experiments).plan_as_run(found[root], criterion)
+    return _Builder(project, experiments).plan_as_run(found[root], checkpoint)
 
 
 def experiment_making(project: ProjectFolder, folder: Path) -> Experiment | None:
@@ -218,11 +218,11 @@ class _Builder(Planner):
             raise ConfigError("\n".join(dict.fromkeys(self.problems)))
         return self._made()
 
-    def plan_as_run(self, target: Experiment, criterion: Criterion) -> Plan:
+    def plan_as_run(self, target: Experiment, checkpoint: Checkpoint) -> Plan:
         """Return the plan of what was run; what is gone since shows in the state of a step."""
         # Nothing will be written; the records in the output folders are not their owners.
         self.as_run = True
-        self.add_experiment(target, criterion)
+        self.add_experiment(target, checkpoint)
         return self._made()
 
     def _made(self) -> Plan:
@@ -233,14 +233,14 @@ class _Builder(Planner):
         self.steps.setdefault(step.label, step)
         return step.label
 
-    def add_experiment(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+    def add_experiment(self, experiment: Experiment, checkpoint: Checkpoint) -> tuple[str, ...]:
         output = output_of(experiment)
         if output is None:
             self.problems.append(f"{experiment.file}: {output_key(experiment)} is missing")
             return ()
-        return self.kind_of(experiment).plan(experiment, output, self, criterion)
+        return self.kind_of(experiment).plan(experiment, output, self, checkpoint)
 
-    def add_sources(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+    def add_sources(self, experiment: Experiment, checkpoint: Checkpoint) -> tuple[str, ...]:
         needs, made = [Preprocess.name], []
         for key, file in named_files(experiment.tree).items():
             source = self.making(str(Path(file).parent))
@@ -253,7 +253,7 @@ class _Builder(Planner):
             problem = self.kind_of(source).file_problem(source, Path(file).name)
             if problem:
                 self.problems.append(f"{experiment.file}: {key}: {problem}")
-            for label in self.add_experiment(source, criterion):
+            for label in self.add_experiment(source, checkpoint):
                 needs.append(label)
                 step = self.steps[label]
                 wanted = tuple(dict.fromkeys((*step.wanted, Path(file).name)))

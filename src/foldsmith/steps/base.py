@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from foldsmith.config import Criterion, Experiment
+from foldsmith.config import Checkpoint, Experiment
 from foldsmith.project import ProjectFolder
 from foldsmith.project.resources import Resources
 from foldsmith.steps.manifest import (
@@ -75,7 +75,7 @@ class Step:
         needs: Labels of the steps that come before it.
         experiment: The experiment; None for preprocessing.
         fold: The fold of a training.
-        criterion: Which snapshots are used, for trainings and inferences.
+        checkpoint: Which snapshots are used, for trainings and inferences.
         wanted: Files in its folder that later steps read.
     """
 
@@ -85,7 +85,7 @@ class Step:
     needs: tuple[str, ...] = ()
     experiment: Experiment | None = None
     fold: int | None = None
-    criterion: Criterion = "metric"
+    checkpoint: Checkpoint = "metric"
     wanted: tuple[str, ...] = ()
 
     @property
@@ -135,10 +135,10 @@ class Planner(Protocol):
     def add(self, step: Step) -> str:
         """Add a step, unless there is one with its label; returns the label."""
 
-    def add_experiment(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+    def add_experiment(self, experiment: Experiment, checkpoint: Checkpoint) -> tuple[str, ...]:
         """Add the steps of an experiment and those before it; returns the labels of its last."""
 
-    def add_sources(self, experiment: Experiment, criterion: Criterion) -> tuple[str, ...]:
+    def add_sources(self, experiment: Experiment, checkpoint: Checkpoint) -> tuple[str, ...]:
         """Add the experiments whose files this one names; returns what comes before its steps."""
 
     def making(self, folder: str) -> Experiment | None:
@@ -184,7 +184,7 @@ class StepKind(ABC):
         computes: Whether its steps compute on the experiment's device.
         predicts: Whether an ensemble can blend its results.
         frozen: Whether all folds share one backbone that is not trained, so that no epoch is
-            chosen and one set of results stands for all criteria.
+            chosen and one set of results stands for all checkpoints.
         gives_files: Whether other experiments can name files that it makes.
     """
 
@@ -218,7 +218,7 @@ class StepKind(ABC):
 
     @abstractmethod
     def plan(
-        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+        self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
     ) -> tuple[str, ...]:
         """Add the steps of an experiment to a plan, and those that they need.
 
@@ -226,7 +226,7 @@ class StepKind(ABC):
             experiment: One that this kind finishes.
             output: Its output folder.
             planner: The plan.
-            criterion: Which snapshots are used.
+            checkpoint: Which snapshots are used.
 
         Returns:
             Labels of the last steps.
@@ -244,7 +244,7 @@ class StepKind(ABC):
         """Return whether the predictions of an experiment are probabilities of classes."""
         return False
 
-    def criterion_of_run(self, experiment: Experiment, asked: Criterion) -> Criterion:
+    def checkpoint_of_run(self, experiment: Experiment, asked: Checkpoint) -> Checkpoint:
         """Return by which snapshots the experiments of a finished run were inferred."""
         return asked
 
@@ -252,7 +252,7 @@ class StepKind(ABC):
         self,
         experiment: Experiment,
         folder: Path,
-        criterion: Criterion,
+        checkpoint: Checkpoint,
         types: Mapping[str, Callable[..., Any]],
         hashes: FileHashes,
     ) -> Experiment:

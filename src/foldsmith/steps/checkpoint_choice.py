@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from foldsmith.config import Criterion
+from foldsmith.config import Checkpoint
 from foldsmith.config.settings import HEAD_DECIDES
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.training.files import LOG_FILE
 
-# What the results of each criterion are called: score_by_best_metric.csv, ...
-LABELS: dict[Criterion, str] = {
+# What the results of each checkpoint are called: score_by_best_metric.csv, ...
+LABELS: dict[Checkpoint, str] = {
     "metric": "best_metric",
     "loss": "best_loss",
     "last": "last",
@@ -21,11 +21,11 @@ LABELS: dict[Criterion, str] = {
 }
 
 # Frozen features choose no epoch. Their results are written once, under the label of the
-# criterion that chooses nothing, and stand for all criteria.
-UNCHOSEN: Criterion = "last"
+# checkpoint that chooses nothing, and stand for all checkpoints.
+UNCHOSEN: Checkpoint = "last"
 
 # The files that a training may have left of an epoch; what is in them is the same.
-_SNAPSHOTS: dict[Criterion, str] = {
+_SNAPSHOTS: dict[Checkpoint, str] = {
     "metric": "snapshot_by_metric_epoch_{}.pth",
     "loss": "snapshot_by_loss_epoch_{}.pth",
     "last": "snapshot_last_epoch_{}.pth",
@@ -54,32 +54,32 @@ class Chosen:
     logged: Mapping[str, Any]
 
 
-def inference_manifest(root: Path, criterion: Criterion) -> Path:
+def inference_manifest(root: Path, checkpoint: Checkpoint) -> Path:
     """Return where an inference leaves its manifest."""
-    return root / f"manifest_by_{LABELS[criterion]}.json"
+    return root / f"manifest_by_{LABELS[checkpoint]}.json"
 
 
-def criterion_for(task: str, asked: Criterion) -> Criterion:
-    """Return the criterion whose label the results of a task carry.
+def checkpoint_for(task: str, asked: Checkpoint) -> Checkpoint:
+    """Return the checkpoint whose label the results of a task carry.
 
     Args:
-        task: str of the experiment; ``frozen-features`` has one label for all criteria.
-        asked: The criterion that is asked for.
+        task: str of the experiment; ``frozen-features`` has one label for all of them.
+        asked: The checkpoint that is asked for.
     """
     return UNCHOSEN if task in HEAD_DECIDES else asked
 
 
-def read_inference(root: Path, asked: Criterion) -> tuple[Criterion, Manifest | None]:
+def read_inference(root: Path, asked: Checkpoint) -> tuple[Checkpoint, Manifest | None]:
     """Return the label and the manifest of the predictions in an output folder.
 
     For readers that have the folder but not the experiment, such as an ensemble.
 
     Args:
         root: Output folder of a fine-tuning or of frozen features.
-        asked: The criterion that is asked for.
+        asked: The checkpoint that is asked for.
 
     Returns:
-        As :func:`criterion_for`; None in the place of the manifest if there are no predictions.
+        As :func:`checkpoint_for`; None in the place of the manifest if there are no predictions.
     """
     fit = read_manifest(inference_manifest(root, UNCHOSEN))
     if fit is not None and not fit.facts.get("chooses_epochs", True):
@@ -87,7 +87,7 @@ def read_inference(root: Path, asked: Criterion) -> tuple[Criterion, Manifest | 
     return asked, fit if asked == UNCHOSEN else read_manifest(inference_manifest(root, asked))
 
 
-def criterion_of(root: Path, task: str, asked: Criterion | None) -> Criterion:
+def checkpoint_of(root: Path, task: str, asked: Checkpoint | None) -> Checkpoint:
     """Return by which snapshots an experiment was inferred.
 
     Args:
@@ -96,14 +96,14 @@ def criterion_of(root: Path, task: str, asked: Criterion | None) -> Criterion:
         asked: What somebody has asked for; None for the one that there is.
 
     Raises:
-        ConfigError: There are several, or there is no such criterion.
+        ConfigError: There are several, or there is no such checkpoint.
         OutputError: There is none.
     """
     if asked is not None:
-        if asked not in get_args(Criterion):
-            raise ConfigError(f"criterion {asked!r}: must be one of {', '.join(LABELS)}")
-        return criterion_for(task, asked)
-    found = [criterion for criterion in LABELS if inference_manifest(root, criterion).is_file()]
+        if asked not in get_args(Checkpoint):
+            raise ConfigError(f"checkpoint {asked!r}: must be one of {', '.join(LABELS)}")
+        return checkpoint_for(task, asked)
+    found = [checkpoint for checkpoint in LABELS if inference_manifest(root, checkpoint).is_file()]
     if not found:
         raise OutputError(
             f"{root}: has predicted nothing yet; run {predicting_command(task, root)} first"
@@ -116,22 +116,22 @@ def criterion_of(root: Path, task: str, asked: Criterion | None) -> Criterion:
 
 
 def predicting_command(
-    task: str | None, folder: Path | str, criterion: Criterion | None = None
+    task: str | None, folder: Path | str, checkpoint: Checkpoint | None = None
 ) -> str:
     """Return the command that writes the predictions of an experiment, quoted, for people."""
     if task in HEAD_DECIDES:
         return "'foldsmith train --resume' with the experiment's file"
-    return f"'foldsmith infer -e {folder}{f' -cri {criterion}' if criterion else ''}'"
+    return f"'foldsmith infer -e {folder}{f' -cri {checkpoint}' if checkpoint else ''}'"
 
 
-def making_command(manifest: Manifest, folder: Path | str, criterion: Criterion) -> str:
+def making_command(manifest: Manifest, folder: Path | str, checkpoint: Checkpoint) -> str:
     """Return the command that writes predictions again which a manifest lists, for people."""
     fitted = not manifest.facts.get("chooses_epochs", True)
-    return predicting_command(HEAD_DECIDES[0] if fitted else None, folder, criterion)
+    return predicting_command(HEAD_DECIDES[0] if fitted else None, folder, checkpoint)
 
 
 def choose(
-    root: Path, manifest: Manifest, fold: int, n_splits: int, criterion: Criterion
+    root: Path, manifest: Manifest, fold: int, n_splits: int, checkpoint: Checkpoint
 ) -> Chosen:
     """Find the snapshot of one fold.
 
@@ -140,7 +140,7 @@ def choose(
         manifest: That of the fold.
         fold: The fold.
         n_splits: Number of folds.
-        criterion: The epoch of the fold's own best validation ``metric`` or ``loss``, the
+        checkpoint: The epoch of the fold's own best validation ``metric`` or ``loss``, the
             ``last``, or the one whose metric is best on average over all folds (``common``).
 
     Raises:
@@ -149,26 +149,28 @@ def choose(
     folder = root / f"fold{fold}"
     log = read_log(root, fold)
     # Losses fall; of the metric the training says so.
-    upwards = criterion != "loss" and bool(manifest.facts.get("greater_is_better", False))
+    upwards = checkpoint != "loss" and bool(manifest.facts.get("greater_is_better", False))
     best = max if upwards else min
-    if criterion == "last":
+    if checkpoint == "last":
         row = log[-1]
-    elif criterion == "common":
+    elif checkpoint == "common":
         means = common_curve(root, n_splits)
         row = log[best(range(len(means)), key=means.__getitem__)]
     else:
-        row = best(log, key=lambda entry: entry[f"val/{criterion}"])
+        row = best(log, key=lambda entry: entry[f"val/{checkpoint}"])
     epoch = row["epoch"]
-    own = _SNAPSHOTS[criterion].format(epoch)
+    own = _SNAPSHOTS[checkpoint].format(epoch)
     # A common epoch may be one that was kept for another reason.
-    names = [own] if criterion != "common" else [name.format(epoch) for name in _SNAPSHOTS.values()]
-    copy = root / f"{LABELS[criterion]}_model_fold{fold}.pth"
+    names = (
+        [own] if checkpoint != "common" else [name.format(epoch) for name in _SNAPSHOTS.values()]
+    )
+    copy = root / f"{LABELS[checkpoint]}_model_fold{fold}.pth"
     written = [name for name in names if name in manifest.outputs]
     for name in written:
         for source in (folder / name, copy):
             if source.is_file():
                 return Chosen(fold, epoch, source, copy, manifest.outputs[name], row)
-    if criterion == "common" and not written:
+    if checkpoint == "common" and not written:
         raise OutputError(
             f"{folder / own}: no such snapshot; the training kept none of epoch {epoch}. Set "
             f"globals/snapshot_epochs: all and train all folds again with -f, or use -cri last"

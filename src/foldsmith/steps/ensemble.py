@@ -419,8 +419,8 @@ def _print_blends(
         logger.info(
             f"(optuna: cross-fitted with {trials} trials per fold, fitted with {settings.n_trials})"
         )
-    if settings.criterion != "last":
-        logger.info(f"(each fold's epoch was chosen by its own validation {settings.criterion})")
+    if settings.checkpoint != "last":
+        logger.info(f"(each fold's epoch was chosen by its own validation {settings.checkpoint})")
 
 
 def _print_end(folder: Path, settings: EnsembleSettings, data: _Data, blends: _Blends) -> None:

@@ -68,7 +68,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
 
     The features of all photos are computed once, with the transforms of the validation, and
     kept in the output folder; another head takes them as they are. No epoch is chosen: the files
-    that an inference writes for each criterion are written once, and stand for all criteria. (A
+    that an inference writes for each checkpoint are written once, and stand for all checkpoints. (A
     backbone that was picked by its probe was chosen by the labels of all folds, among about ten.)
 
     Args:

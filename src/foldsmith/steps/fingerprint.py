@@ -217,7 +217,7 @@ def train_inputs(
 
 def infer_inputs(
     experiment: Experiment,
-    criterion: str,
+    checkpoint: str,
     snapshots: Mapping[str, str],
     types: Mapping[str, Callable[..., Any]],
     hashes: FileHashes,
@@ -226,7 +226,7 @@ def infer_inputs(
 
     Args:
         experiment: The fine-tuning.
-        criterion: Which snapshots.
+        checkpoint: Which snapshots.
         snapshots: Name of each fold -> hash of its snapshot.
         types: The registry.
         hashes: Hashes of files.
@@ -240,7 +240,7 @@ def infer_inputs(
     experiment = without_pretrained(experiment)
     lasting = new_photo_inputs(experiment, types, hashes)
     return lasting | {
-        "criterion": criterion,
+        "checkpoint": checkpoint,
         "files": lasting["files"] | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),

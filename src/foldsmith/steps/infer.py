@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch import nn
 
-from foldsmith.config import Components, Criterion, Experiment, TestTimeAugmentation
+from foldsmith.config import Checkpoint, Components, Experiment, TestTimeAugmentation
 from foldsmith.config.settings import FINE_TUNINGS, HEAD_DECIDES
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.inference.oof import FoldLogits, oof_predictions, score_table
@@ -57,13 +57,13 @@ logger = logging.getLogger(__name__)
 def infer(
     project: ProjectFolder,
     experiment_folder: Path | str,
-    criterion: Criterion = "metric",
+    checkpoint: Checkpoint = "metric",
     keep_snapshots: bool = False,
     overrides: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Predict every labelled photo by the fold that did not see it, and the test photos by all.
 
-    With the criteria ``metric`` and ``loss`` the epoch of a fold was chosen on that same
+    With ``metric`` and ``loss`` the epoch of a fold was chosen on that same
     fold: its out-of-fold score is optimistic. ``last`` chooses nothing, and ``common`` one epoch
     for all folds by the mean of their validation curves, which leaves little to be lucky with.
     Beside the score stands that of the last epoch; the difference is the *selection gap*.
@@ -72,11 +72,11 @@ def infer(
         project: The project.
         experiment_folder: Output folder of :func:`~foldsmith.steps.train.train`, relative
             to the project folder.
-        criterion: Which snapshot of each fold: best validation ``metric``, lowest validation
+        checkpoint: Which snapshot of each fold: best validation ``metric``, lowest validation
             ``loss``, the ``last`` epoch, or the best epoch of all folds in ``common`` (needs
             ``globals/snapshot_epochs: all`` when training).
         keep_snapshots: Keep the snapshots of the training. Otherwise they are deleted once
-            all results are written; those that a criterion chooses stay as copies.
+            all results are written; the chosen ones stay as copies.
         overrides: ``PATH=VALUE`` each, for instance ``globals/device=cpu``.
 
     Returns:
@@ -89,17 +89,17 @@ def infer(
         OutputError: A fold is missing or unfinished, was trained with another configuration
             or other folds, or its snapshot is gone.
     """
-    if criterion not in get_args(Criterion):
-        raise ConfigError(f"criterion {criterion!r}: must be one of {', '.join(LABELS)}")
+    if checkpoint not in get_args(Checkpoint):
+        raise ConfigError(f"checkpoint {checkpoint!r}: must be one of {', '.join(LABELS)}")
     root = project.path(experiment_folder)
     experiment = _load_experiment(project, root, overrides)
-    return infer_experiment(experiment, root, criterion, keep_snapshots)
+    return infer_experiment(experiment, root, checkpoint, keep_snapshots)
 
 
 def infer_experiment(
     experiment: Experiment,
     root: Path,
-    criterion: Criterion,
+    checkpoint: Checkpoint,
     keep_snapshots: bool = False,
 ) -> pd.DataFrame:
     """Predict what an experiment's folds have learned; as :func:`infer`.
@@ -107,20 +107,20 @@ def infer_experiment(
     Args:
         experiment: The fine-tuning.
         root: Its output folder.
-        criterion: Which snapshot of each fold.
+        checkpoint: Which snapshot of each fold.
         keep_snapshots: Keep the snapshots of the training.
     """
     run, n_splits = StepRun.of(experiment.project), experiment.project.n_splits
     with held(root, *_fold_folders(root, n_splits)):
-        scores = _infer(experiment, run, root, criterion, keep_snapshots)
+        scores = _infer(experiment, run, root, checkpoint, keep_snapshots)
         if not keep_snapshots:
             _delete_snapshots(root, n_splits)
     return scores
 
 
-def tidy_inference(root: Path, criterion: Criterion, n_splits: int) -> None:
+def tidy_inference(root: Path, checkpoint: Checkpoint, n_splits: int) -> None:
     """Delete the snapshots that a finished inference has not, if it was killed before."""
-    manifest = read_manifest(inference_manifest(root, criterion))
+    manifest = read_manifest(inference_manifest(root, checkpoint))
     if manifest is None or manifest.facts.get("keep_snapshots", True):
         return
     if any(_snapshots(root, n_splits)):
@@ -129,22 +129,22 @@ def tidy_inference(root: Path, criterion: Criterion, n_splits: int) -> None:
 
 
 def _infer(
-    as_given: Experiment, run: StepRun, root: Path, criterion: Criterion, keep_snapshots: bool
+    as_given: Experiment, run: StepRun, root: Path, checkpoint: Checkpoint, keep_snapshots: bool
 ) -> pd.DataFrame:
     """Predict and write; the folders are held."""
     experiment, project = without_pretrained(as_given), run.project
     experiment.check(run.types)
     table, test = read_folds(project, experiment.globals.meta_file), read_test(project)
-    snapshots, inputs = _find_snapshots(experiment, run, root, table, criterion)
+    snapshots, inputs = _find_snapshots(experiment, run, root, table, checkpoint)
     task = create_task(experiment.globals, project)
     folds = _predict_folds(experiment, run, task, snapshots)
     results = _results(experiment, folds, root, snapshots, task, table, test)
 
-    manifest = inference_manifest(root, criterion)
+    manifest = inference_manifest(root, checkpoint)
     copies = [item.copy.name for item in snapshots.kept]
     run.begin_writing(OwnedFiles(root), manifest.name, copies, "infer")
     _copy(snapshots.kept)
-    outputs = write_results(root, LABELS[criterion], project, table, test, task, results)
+    outputs = write_results(root, LABELS[checkpoint], project, table, test, task, results)
     if as_given.file.resolve() != (root / RESOLVED_CONFIG).resolve():
         # Readers of the folder use this file: it records the experiment as it was run now.
         save_sources(root, as_given, "train")
@@ -163,10 +163,10 @@ def _infer(
         constant=constant,
         keep_snapshots=keep_snapshots,
     )
-    print_scores(results.scores, folds.metric, criterion, snapshots.chosen[0].epoch)
+    print_scores(results.scores, folds.metric, checkpoint, snapshots.chosen[0].epoch)
     print_constant(folds.metric, constant)
     _print_notes(project, root, test)
-    logger.info(f"wrote {shown(root)}/*_by_{LABELS[criterion]}*")
+    logger.info(f"wrote {shown(root)}/*_by_{LABELS[checkpoint]}*")
     return results.scores
 
 
@@ -177,7 +177,7 @@ class _Snapshots:
     Attributes:
         chosen: Of each fold, the one that predicts.
         last: Of each fold, that of the last epoch; empty if one is gone or was changed.
-        kept: Those that any criterion chooses: an inference by another one needs no training.
+        kept: Those that any checkpoint needs: an inference by another one needs no training.
     """
 
     chosen: list[Chosen]
@@ -186,7 +186,7 @@ class _Snapshots:
 
 
 def _find_snapshots(
-    experiment: Experiment, run: StepRun, root: Path, table: pd.DataFrame, criterion: Criterion
+    experiment: Experiment, run: StepRun, root: Path, table: pd.DataFrame, checkpoint: Checkpoint
 ) -> tuple[_Snapshots, Inputs]:
     """Return the snapshots of all folds, and the inputs of the inference.
 
@@ -195,9 +195,9 @@ def _find_snapshots(
     """
     manifests = _check_folds(run.project, root, hash_folds(run.project, table))
     n_splits = len(manifests)
-    chosen = [choose(root, manifests[k], k, n_splits, criterion) for k in range(n_splits)]
+    chosen = [choose(root, manifests[k], k, n_splits, checkpoint) for k in range(n_splits)]
     digests = {f"fold{item.fold}": item.sha256 for item in chosen}
-    inputs = run.noted(infer_inputs(experiment, criterion, digests, run.types, run.hashes))
+    inputs = run.noted(infer_inputs(experiment, checkpoint, digests, run.types, run.hashes))
     for item in chosen:
         if run.hashes.of(item.source) != item.sha256:
             raise OutputError(
@@ -334,12 +334,12 @@ def _predict_oof(
 
 
 def _whole_snapshots(
-    root: Path, manifests: Sequence[Manifest], criterion: Criterion, hashes: FileHashes
+    root: Path, manifests: Sequence[Manifest], checkpoint: Checkpoint, hashes: FileHashes
 ) -> list[Chosen]:
-    """Return every fold's snapshot by a criterion; none if one is gone or was changed."""
+    """Return every fold's snapshot of a checkpoint; none if one is gone or was changed."""
     n_splits = len(manifests)
     try:
-        found = [choose(root, manifests[k], k, n_splits, criterion) for k in range(n_splits)]
+        found = [choose(root, manifests[k], k, n_splits, checkpoint) for k in range(n_splits)]
     except OutputError:
         return []
     whole = all(hashes.of(item.source) == item.sha256 for item in found)
@@ -428,5 +428,5 @@ def _delete_snapshots(root: Path, n_splits: int) -> None:
         logger.info(
             f"deleted {len(there)} training snapshots in {shown(root)}/fold* "
             f"({size / 2**20:.0f} MiB); "
-            "those that a criterion chooses are kept as copies"
+            "the chosen ones are kept as copies"
         )

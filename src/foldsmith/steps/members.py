@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.base import Goal, Rows
-from foldsmith.config import Criterion, EnsembleSettings, Experiment, Globals
+from foldsmith.config import Checkpoint, EnsembleSettings, Experiment, Globals
 from foldsmith.data.image_table import COLUMNS, IMG_INFO
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
@@ -109,7 +109,7 @@ def member_hashes(project: ProjectFolder, experiment: Experiment) -> dict[str, s
     kept = ("oof_prediction_", "submission_", "oof_logit_", "test_logit_")
     found = {}
     for folder in settings.experiments:
-        _, manifest = _read_inference(project, folder, settings.criterion)
+        _, manifest = _read_inference(project, folder, settings.checkpoint)
         found[folder] = hash_value(
             {name: sha for name, sha in manifest.outputs.items() if name.startswith(kept)}
         )
@@ -196,17 +196,17 @@ def _photo_facts(project: ProjectFolder, table: pd.DataFrame, data_type: str) ->
 
 
 def _read_inference(
-    project: ProjectFolder, folder: str, asked: Criterion
-) -> tuple[Criterion, Manifest]:
+    project: ProjectFolder, folder: str, asked: Checkpoint
+) -> tuple[Checkpoint, Manifest]:
     root = project.path(folder)
-    criterion, manifest = read_inference(root, asked)
+    checkpoint, manifest = read_inference(root, asked)
     if manifest is None:
-        path = inference_manifest(root, criterion)
+        path = inference_manifest(root, checkpoint)
         made_here = (root / RESOLVED_CONFIG).is_file()
         task = read_resolved(project, root).globals.task if made_here else None
-        again = predicting_command(task, folder, criterion)
+        again = predicting_command(task, folder, checkpoint)
         raise OutputError(f"{path}: {why_unread(path)}; run {again} first")
-    return criterion, manifest
+    return checkpoint, manifest
 
 
 def task_of(project: ProjectFolder, root: Path, name: str) -> Task:
@@ -228,11 +228,11 @@ def task_of(project: ProjectFolder, root: Path, name: str) -> Task:
 
 def _read_member(project: ProjectFolder, folder: str, settings: EnsembleSettings) -> Member:
     root = project.path(folder)
-    criterion, manifest = _read_inference(project, folder, settings.criterion)
-    label = LABELS[criterion]
+    checkpoint, manifest = _read_inference(project, folder, settings.checkpoint)
+    label = LABELS[checkpoint]
     ids = project.settings.id_column
     task = str(manifest.facts["task"])
-    again = f"{making_command(manifest, folder, criterion)} writes it again"
+    again = f"{making_command(manifest, folder, checkpoint)} writes it again"
 
     def written(name: str) -> Path:
         return verified(root / name, manifest, again)

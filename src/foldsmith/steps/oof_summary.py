@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.base import Goal
-from foldsmith.config import Criterion
+from foldsmith.config import Checkpoint
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import targets_of
 from foldsmith.steps.checkpoint_choice import Chosen, read_log
@@ -164,23 +164,23 @@ def more_epochs_may_help(root: Path, n_splits: int) -> str:
     )
 
 
-def print_scores(scores: pd.DataFrame, metric: Metric, criterion: Criterion, epoch: int) -> None:
+def print_scores(scores: pd.DataFrame, metric: Metric, checkpoint: Checkpoint, epoch: int) -> None:
     """Print a score table, and how its epochs were chosen.
 
     Args:
         scores: The score table.
         metric: The metric.
-        criterion: How the epochs were chosen.
+        checkpoint: How the epochs were chosen.
         epoch: That of the first fold, which is that of all for ``common``.
     """
     shown = scores.assign(epoch=scores["epoch"].astype(object).fillna(""))
     logger.info(shown.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
-    if criterion == "last":
+    if checkpoint == "last":
         return
-    if criterion == "common":
+    if checkpoint == "common":
         logger.info(f"(epoch {epoch} for all folds, the best of their mean validation metric)")
     else:
-        logger.info(f"(the epoch of each fold was chosen by its own validation {criterion})")
+        logger.info(f"(the epoch of each fold was chosen by its own validation {checkpoint})")
     gap, of_what = _row(scores, POOLED)["selection_gap"], "all rows pooled"
     if pd.isna(gap):
         gap, of_what = scores["selection_gap"].mean(), "mean over the folds' logs"

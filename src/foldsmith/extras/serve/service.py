@@ -31,7 +31,7 @@ from foldsmith.extras.serve.limits import Limits, Turns, protocol_of, read_body
 from foldsmith.predictor.predict import load
 
 if TYPE_CHECKING:
-    from foldsmith.config import Criterion
+    from foldsmith.config import Checkpoint
     from foldsmith.predictor.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def serve(
     limits: Limits | None = None,
     *,
     blend: str | None = None,
-    criterion: "Criterion | None" = None,
+    checkpoint: "Checkpoint | None" = None,
     device: str | None = None,
     project: Path | str | None = None,
     trust: bool = False,
@@ -125,7 +125,7 @@ def serve(
         port: Its port; 0 for any free port.
         limits: What a request may send.
         blend: As for :func:`foldsmith.load`.
-        criterion: As for :func:`foldsmith.load`.
+        checkpoint: As for :func:`foldsmith.load`.
         device: As for :func:`foldsmith.load`.
         project: As for :func:`foldsmith.load`.
         trust: As for :func:`foldsmith.load`.
@@ -137,7 +137,7 @@ def serve(
     # First, so that a used port is reported at once; early requests wait until the run is loaded.
     with _bound(host, port) as listener:
         predictor = load(
-            run, blend=blend, criterion=criterion, device=device, project=project, trust=trust
+            run, blend=blend, checkpoint=checkpoint, device=device, project=project, trust=trust
         )
         name, limits = Path(run).resolve().name, limits or Limits()
         config = uvicorn.Config(

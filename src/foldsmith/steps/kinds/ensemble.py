@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from foldsmith.config import Criterion, EnsembleSettings, Experiment
+from foldsmith.config import Checkpoint, EnsembleSettings, Experiment
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind, StepState, name_of
 from foldsmith.steps.fingerprint import ensemble_inputs
 from foldsmith.steps.manifest import Inputs
@@ -21,7 +21,7 @@ class Ensemble(StepKind):
     gathers = True
 
     def plan(
-        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+        self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
     ) -> tuple[str, ...]:
         planner.check(experiment)
         if planner.problems:
@@ -34,12 +34,12 @@ class Ensemble(StepKind):
             elif problem := _member_problem(experiment, folder, member, planner):
                 planner.problems.append(problem)
             else:
-                needs += planner.add_experiment(member, settings.criterion)
+                needs += planner.add_experiment(member, settings.checkpoint)
         label = f"{self.name} {name_of(experiment)}"
         return (planner.add(Step(self, label, output, tuple(needs), experiment)),)
 
-    def criterion_of_run(self, experiment: Experiment, asked: Criterion) -> Criterion:
-        return _settings(experiment).criterion
+    def checkpoint_of_run(self, experiment: Experiment, asked: Checkpoint) -> Checkpoint:
+        return _settings(experiment).checkpoint
 
     def members(self, experiment: Experiment) -> list[str]:
         return _settings(experiment).experiments

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from foldsmith.config import Criterion, Experiment
+from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import FoldsmithError
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
 from foldsmith.steps.checkpoint_choice import UNCHOSEN
@@ -23,12 +23,12 @@ class Features(PredictionStep):
     tasks = ("frozen-features",)
 
     def plan(
-        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+        self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
     ) -> tuple[str, ...]:
-        needs = planner.add_sources(experiment, criterion)
-        # No epoch is chosen: one set of results stands for all criteria.
+        needs = planner.add_sources(experiment, checkpoint)
+        # No epoch is chosen: one set of results stands for every checkpoint.
         label = f"fit {name_of(experiment)}"
-        return (planner.add(Step(self, label, output, needs, experiment, criterion=UNCHOSEN)),)
+        return (planner.add(Step(self, label, output, needs, experiment, checkpoint=UNCHOSEN)),)
 
     def gives_probabilities(self, experiment: Experiment, planner: Planner) -> bool:
         from foldsmith.steps.features import head_of

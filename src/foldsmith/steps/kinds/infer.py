@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from foldsmith.config import Criterion, Experiment
+from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
@@ -26,13 +26,13 @@ class Infer(PredictionStep):
     tasks = FINE_TUNINGS
 
     def plan(
-        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+        self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
     ) -> tuple[str, ...]:
-        folds = Train().plan(experiment, output, planner, criterion)
-        # An experiment in two ensembles with other criteria is inferred by both.
-        by = "" if criterion == "metric" else f" by {criterion}"
+        folds = Train().plan(experiment, output, planner, checkpoint)
+        # An experiment in two ensembles with different checkpoints is inferred by both.
+        by = "" if checkpoint == "metric" else f" by {checkpoint}"
         label = f"{self.name} {name_of(experiment)}{by}"
-        step = Step(self, label, output, folds, experiment, criterion=criterion)
+        step = Step(self, label, output, folds, experiment, checkpoint=checkpoint)
         return (planner.add(step),)
 
     def gives_probabilities(self, experiment: Experiment, planner: Planner) -> bool:
@@ -55,9 +55,9 @@ class Infer(PredictionStep):
                 raise OutputError(f"{step.folder}: fold {fold} is not trained")
             known = inferred.get(f"fold{fold}")
             if known is None or known not in manifest.outputs.values():
-                known = choose(step.folder, manifest, fold, n_splits, step.criterion).sha256
+                known = choose(step.folder, manifest, fold, n_splits, step.checkpoint).sha256
             chosen[f"fold{fold}"] = known
-        return infer_inputs(step.experiment, step.criterion, chosen, plan.types, hashes)
+        return infer_inputs(step.experiment, step.checkpoint, chosen, plan.types, hashes)
 
     def run(
         self,
@@ -70,12 +70,12 @@ class Infer(PredictionStep):
         from foldsmith.steps.infer import infer_experiment
 
         assert step.experiment is not None
-        infer_experiment(step.experiment, step.folder, step.criterion, options.keep_snapshots)
+        infer_experiment(step.experiment, step.folder, step.checkpoint, options.keep_snapshots)
 
     def tidy(self, step: Step, project: ProjectFolder) -> None:
         from foldsmith.steps.infer import tidy_inference
 
-        tidy_inference(step.folder, step.criterion, project.n_splits)
+        tidy_inference(step.folder, step.checkpoint, project.n_splits)
 
     def advice(self, step: Step, project: ProjectFolder) -> str | None:
         from foldsmith.steps.oof_summary import more_epochs_may_help

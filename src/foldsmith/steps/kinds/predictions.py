@@ -1,12 +1,12 @@
-"""What the steps that predict all images have in common: a manifest per criterion."""
+"""What the steps that predict all images have in common: a manifest per checkpoint."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from foldsmith.config import Criterion, Experiment
+from foldsmith.config import Checkpoint, Experiment
 from foldsmith.steps.base import Step, StepKind
-from foldsmith.steps.checkpoint_choice import criterion_for, inference_manifest
+from foldsmith.steps.checkpoint_choice import checkpoint_for, inference_manifest
 from foldsmith.steps.fingerprint import new_photo_inputs
 from foldsmith.steps.manifest import Manifest, read_manifest
 from foldsmith.utils.flatten import flatten
@@ -20,17 +20,17 @@ class PredictionStep(StepKind):
     predicts = True
 
     def manifest(self, step: Step) -> Path:
-        return inference_manifest(step.folder, step.criterion)
+        return inference_manifest(step.folder, step.checkpoint)
 
     def as_run(
         self,
         experiment: Experiment,
         folder: Path,
-        criterion: Criterion,
+        checkpoint: Checkpoint,
         types: Mapping[str, Callable[..., Any]],
         hashes: FileHashes,
     ) -> Experiment:
-        label = criterion_for(experiment.globals.task, criterion)
+        label = checkpoint_for(experiment.globals.task, checkpoint)
         manifest = read_manifest(inference_manifest(folder, label))
         return experiment if manifest is None else as_inferred(experiment, manifest, types, hashes)
 

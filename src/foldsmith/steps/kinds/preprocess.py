@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from foldsmith.config import Criterion, Experiment
+from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind, StepState
@@ -23,7 +23,7 @@ class Preprocess(StepKind):
         return Step(self, self.name, project.data_dir)
 
     def plan(
-        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+        self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
     ) -> tuple[str, ...]:
         return (planner.add(self.step(planner.project)),)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from foldsmith.config import Criterion, Experiment
+from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.backbones import BACKBONE_OF_PROBE, backbone_problem
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
@@ -27,7 +27,7 @@ class Pretrain(Training):
     keeps_resume = True
 
     def plan(
-        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+        self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
     ) -> tuple[str, ...]:
         planner.check(experiment)
         label = f"{self.name} {name_of(experiment)}"

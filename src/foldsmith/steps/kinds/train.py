@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from foldsmith.config import Criterion, Experiment
+from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
@@ -22,21 +22,21 @@ class Train(Training):
     name = "train"
 
     def plan(
-        self, experiment: Experiment, output: Path, planner: Planner, criterion: Criterion
+        self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
     ) -> tuple[str, ...]:
         """Add a step per fold, for the inference of a fine-tuning; as :meth:`StepKind.plan`."""
-        needs = planner.add_sources(experiment, criterion)
-        if criterion == "common" and experiment.globals.snapshot_epochs != "all":
+        needs = planner.add_sources(experiment, checkpoint)
+        if checkpoint == "common" and experiment.globals.snapshot_epochs != "all":
             planner.problems.append(
                 f"{experiment.file}: globals/snapshot_epochs: must be all, since an ensemble takes "
-                "its epoch by the criterion common"
+                "its epoch by the checkpoint common"
             )
         labels = []
         for fold in range(planner.project.n_splits):
             label = f"{self.name} {name_of(experiment)} fold {fold}"
             folder = output / f"fold{fold}"
             labels.append(
-                planner.add(Step(self, label, folder, needs, experiment, fold, criterion))
+                planner.add(Step(self, label, folder, needs, experiment, fold, checkpoint))
             )
         return tuple(labels)
 
@@ -77,14 +77,14 @@ class Train(Training):
         if texts:
             return "; ".join(texts)
         root, fold, n_splits = step.folder.parent, step.fold or 0, project.n_splits
-        if step.criterion == "common":
+        if step.checkpoint == "common":
             finished = [read_manifest(root / f"fold{k}" / MANIFEST) for k in range(n_splits)]
             if None in finished:
                 return ""  # Which epoch it is will show when all folds are trained.
         try:
-            chosen = choose(root, manifest, fold, n_splits, step.criterion)
+            chosen = choose(root, manifest, fold, n_splits, step.checkpoint)
         except (OutputError, OSError, ValueError, KeyError):
-            return f"its snapshot by {step.criterion} is gone"
+            return f"its snapshot by {step.checkpoint} is gone"
         same = hashes.of(chosen.source) == chosen.sha256
         return "" if same else f"{chosen.source.name} was changed"
 
