@@ -1,7 +1,7 @@
 """The backbones that a pretraining leaves, and how a fine-tuning asks for one of them.
 
-``model/pretrained: {from: 000, pick: best_probe}`` means the backbone that the experiment
-``000.yml``, beside the file that says so, keeps as the best by its probe. ``pick`` may also be
+``model/pretrained: {from: 000, pick: best_probe}`` means the backbone with the best probe of the
+experiment ``000.yml`` in the same folder. ``pick`` may also be
 ``last`` or an epoch.
 """
 

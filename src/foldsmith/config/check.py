@@ -1,4 +1,4 @@
-"""What can be known to be wrong in an experiment before anything is built."""
+"""Checks of an experiment before anything is built."""
 
 import functools
 import inspect
@@ -119,10 +119,10 @@ def _check_sections(
 
 
 def _shape_problem(node: Any, section: str) -> str | None:
-    """Return what is wrong with the shape of a section: a call, keys and values, or a list."""
+    """Return the problem with the shape of a section: a call, keys and values, or a list."""
     if isinstance(node, dict) and section.endswith("/"):
         return None
-    # What the model is, and where its images come from, is read before anything is built.
+    # The model, and the source of its images, are read before anything is built.
     if is_reference(node) and section != "model" and not section.endswith("/"):
         return None
     if section == "extensions":
@@ -202,7 +202,7 @@ def _check_reference(
     tree: Mapping[str, Any],
     project: ProjectFolder,
 ) -> tuple[str | None, list[Key]]:
-    """Return what is wrong with a reference (or None) and the path that it means."""
+    """Return the problem with a reference (or None) and the path that it means."""
     try:
         path, attributes = parse_reference(text, at)
     except ValueError as error:
@@ -242,7 +242,7 @@ def _check_call(
     tree: Mapping[str, Any],
     made: Sequence[str],
 ) -> Iterator[str]:
-    """Yield what is wrong with one ``{type: NAME, argument: ...}``."""
+    """Yield the problems of one ``{type: NAME, argument: ...}``."""
     name = node["type"]
     where = path_text(path)
     if not isinstance(name, str) or name not in types:
@@ -266,7 +266,7 @@ def _check_call(
         if parameters[key].default is inspect.Parameter.empty:
             accepted = ", ".join(sorted(named))
             yield f"{where}: {name} needs the argument {key} (accepted: {accepted})"
-    if name not in project.types:  # what a project's own hints leave out, only it can say
+    if name not in project.types:  # the hints of a project's own types may be incomplete
         for problem in value_problems(types[name], {key: node[key] for key in given & named}):
             yield f"{where}/{problem}"
     for key, value in _files_of(node, path, tree):

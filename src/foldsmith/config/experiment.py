@@ -203,7 +203,7 @@ class Experiment:
 
         Args:
             types: Every callable that a ``type:`` may name.
-            context: What the components refer to beside the tree and the project.
+            context: Objects that components refer to beside the tree and the project.
         """
         # The package imports torch, which reading and checking an experiment does not need.
         from pytorch_pfn_extras.config import Config

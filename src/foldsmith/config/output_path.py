@@ -27,7 +27,7 @@ def output_of(experiment: Experiment) -> Path | None:
 
 
 def claimant(experiment: Experiment) -> str:
-    """Return the name under which an experiment claims its output folder: that of its file."""
+    """Return the name under which an experiment claims its output folder: its file's name."""
     file, root = Path(os.path.abspath(experiment.file)), experiment.project.folder
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
@@ -52,11 +52,11 @@ def check_output(experiment: Experiment, force: bool = False) -> None:
 
 
 def clashes(experiments: Sequence[Experiment], others: Sequence[Experiment]) -> Iterator[str]:
-    """Yield one line per experiment whose output folder is, or is inside, that of another one.
+    """Yield one line per experiment whose output folder equals or lies inside another's.
 
     Args:
-        experiments: Those that are to be run.
-        others: All that there are.
+        experiments: Experiments to run.
+        others: All experiments.
     """
     found = [(each, output_of(each)) for each in others]
     outputs = [(each, folder.resolve()) for each, folder in found if folder is not None]
@@ -99,13 +99,13 @@ def _problem(experiment: Experiment, folder: Path, force: bool) -> str | None:
 
 
 def _protected(project: ProjectFolder) -> Iterator[tuple[str, Path, bool]]:
-    """Yield the folders that no output may replace: name, path, whether also what is inside."""
+    """Yield the folders that no output may replace: name, path, whether including subfolders."""
     root = project.folder.resolve()
     yield "the project folder", root, False
     for name in (EXPERIMENTS, ".foldsmith"):
         yield name, root / name, True
     data = project.data_dir.resolve()
-    # Where the project folder is that of the data too, all outputs are inside.
+    # If the project folder is also the data folder, all outputs are inside.
     yield "the data folder (data_dir in project.yml)", data, not root.is_relative_to(data)
     photos = (data / _fixed_folder(project.settings.image_path)).resolve()
     yield "the folder of the photos (image_path)", photos, not root.is_relative_to(photos)

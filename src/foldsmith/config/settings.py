@@ -93,8 +93,8 @@ class Globals(BaseModel):
         enable_amp: Mixed precision.
         amp_dtype: ``auto`` (bf16 where the hardware has it, else fp16 on CUDA, else off),
             ``bf16``, ``fp16`` or ``off``.
-        channels_last: NHWC memory format of the model and its inputs. ``auto``: on CUDA what a
-            short measurement finds faster (once per model, batch and card; true when
+        channels_last: NHWC memory format of the model and its inputs. ``auto``: on CUDA the faster
+            one in a short measurement (once per model, batch and card; true when
             ``deterministic``), false on Apple's GPU, true on a CPU.
         compile: ``torch.compile``: ``on``, ``off``, or ``auto``: on CUDA, if a measurement finds
             it faster and the training is long enough to earn the compilation back.
@@ -111,8 +111,8 @@ class Globals(BaseModel):
             directions and both at once (``flips``).
         loggers: Where trainings can be watched, beside their log: any of ``tensorboard``,
             ``mlflow`` and ``wandb``; null is TensorBoard if it is installed.
-        resources: What its steps ask of the machine that runs them, as in
-            ``{cpus: 4, gpus: 0.5, memory_gib: 8}``, instead of what the project says of their kind.
+        resources: Resources of its steps, as in ``{cpus: 4, gpus: 0.5, memory_gib: 8}``; they
+            replace those that the project sets for their kind.
         photo_store: Keep decoded photos on disk, in the project's ``.foldsmith/photos``;
             otherwise they are decoded every time.
     """
@@ -170,11 +170,12 @@ class EnsembleSettings(BaseModel):
         method: How the weights of ``weight_optimization_all`` are found: ``box`` (in 0..1 each,
             exact for RMSE), ``simplex`` (at least 0, summing to 1, exact for RMSE) or
             ``optuna`` (in 0..1 each, a search by the project's metric).
-        methods: What is compared with the plain mean: ``best`` (the best member), ``box``,
+        methods: Blends to compare with the plain mean: ``best`` (the best member), ``box``,
             ``simplex``, ``nnls`` (at least 0), ``ridge`` (shrunk towards the plain mean),
             ``greedy`` (selection with replacement), ``stack`` (boosted trees), ``optuna`` (whose
             cross-fitted searches take a tenth of ``n_trials`` each).
-        calibrate: What follows the methods, fitted as they are: ``none``, ``isotonic`` (a rising
+        calibrate: Calibration of the blends, cross-fitted like them: ``none``, ``isotonic`` (a
+            rising
             function of the prediction) or ``thresholds`` (for a metric of classes: the
             boundaries between them).
         n_trials: Optuna trials.
@@ -233,7 +234,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "frozen-features": ("model", "dataset/", "loader/val", "loader/test", "head"),
     "ensemble": ("ensemble/",),
 }
-# What a stage reads where a file has it.
+# Optional sections of each stage.
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "self-supervised": ("progressive", "probe"),
     FINE_TUNING: ("dataset/mixup",),
@@ -246,7 +247,7 @@ NULLABLE = ("scheduler", "dataset/mixup", "progressive", "probe")
 
 
 def sections_of(task: str, own_kind: Any = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the sections that experiments of a task must have, and those that they may have.
+    """Return the required and the optional sections of experiments of a task.
 
     Args:
         task: The task.

@@ -30,7 +30,8 @@ def value_problems(callable_: Callable[..., Any], given: Mapping[str, Any]) -> I
         if not _is_plain(value):
             continue
         try:
-            # As JSON, where a list may be a tuple, but "3" is no number and true no integer.
+            # As JSON: a list may be a tuple, but "3" does not count as a number, nor true as an
+            # integer.
             adapters[name].validate_json(json.dumps(_whole(value)), strict=True)
         except ValidationError as error:
             problem = error.errors()[0]
@@ -90,7 +91,7 @@ def _in_words(problem: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _adapters(callable_: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
-    """Return a validator for each parameter with a hint that says something."""
+    """Return a validator for each parameter with a type hint other than Any."""
     target = callable_.func if isinstance(callable_, functools.partial) else callable_
     if inspect.isclass(target):
         target = target.__init__

@@ -1,4 +1,4 @@
-"""Running what is missing or out of date."""
+"""Run the steps that are missing or stale."""
 
 import importlib.util
 import logging
@@ -102,7 +102,7 @@ def stop(project: ProjectFolder, config: Path | str, address: str) -> None:
 
 
 def _check_components(course: Course) -> None:
-    """Build what can be built without data of every experiment, before the first one begins.
+    """Build the components that need no data, of every experiment, before the first one starts.
 
     Raises:
         ConfigError: One line per problem.

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 # Seconds between two drawings of the view while nothing happens.
 _PAUSE_S = 0.25
 
-# Seconds for a process to write what it has begun to write, before it is killed.
+# Grace period for a process to finish a write before it is killed.
 _ENDING_S = 30.0
 
 
@@ -58,7 +58,7 @@ def cards_for(steps: Sequence[Step], cards: Sequence[str]) -> list[str]:
     on_gpu = [step for step in steps if computes(step)]
     named = [s for s in on_gpu if s.experiment and ":" in s.experiment.globals.device]
     if named:
-        return []  # somebody has shared out the GPUs already
+        return []  # the GPUs are assigned already
     return list(cards[: _most_at_once(on_gpu, steps)])
 
 
@@ -78,7 +78,7 @@ def run_on_cards(course: Course, view: RunView, cards: Sequence[str]) -> None:
     """Do the steps of a run, as many at once as there are GPUs.
 
     Args:
-        course: The run; what has failed is in it afterwards.
+        course: The run; it contains failed steps afterwards.
         view: Where it is shown.
         cards: The GPUs, as :func:`cards_here`.
 
@@ -98,7 +98,7 @@ class _Worker:
 
     Args:
         card: The GPU.
-        answers: Gets what the process sends; None when it has ended.
+        answers: Queue of the process's messages; None when it has ended.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class _Run:
         course: The run.
         view: Where it is shown.
         workers: One for each GPU.
-        answers: What they send.
+        answers: Queue of their messages.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class _Run:
         self._running: dict[_Worker, Step] = {}
         self._free = workers
         self._share = max(1, cores_here() // len(workers))
-        # What has ended the run before its time; what runs may come to its end.
+        # The error that ends the run early; running steps may finish.
         self._broken: Exception | None = None
 
     def go(self) -> None:
