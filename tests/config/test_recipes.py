@@ -16,5 +16,5 @@ def test_a_pretraining_needs_its_recipe_and_a_folder_only(project_dir, name):
     project = ProjectFolder.open(project_dir)
     check(project, file)
     if name != "self_supervised":
-        resize = "progressive={type: ProgressiveResize, sizes: [112, 224], shares: [0.6, 0.4]}"
+        resize = "progressive={type: ProgressiveResize, sizes: [112, 224], fractions: [0.6, 0.4]}"
         check(project, file, [resize, "probe=null"])

@@ -13,9 +13,11 @@ from foldsmith.training.steps import FineTuneStep
 
 NAN = np.nan
 TARGETS = {
-    "date": AuxiliaryTargets("regression", np.array([[0.5], [NAN], [-1]], np.float32), ("year",)),
+    "date": AuxiliaryTargets(np.array([[0.5], [NAN], [-1]], np.float32), ("year",), "mse_loss"),
     "words": AuxiliaryTargets(
-        "multi-label", np.array([[1, 0], [0, 0], [NAN, NAN]], np.float32), ("ink", "paper")
+        np.array([[1, 0], [0, 0], [NAN, NAN]], np.float32),
+        ("ink", "paper"),
+        "binary_cross_entropy_with_logits",
     ),
 }
 WEIGHTS = {"date": 0.3, "words": 2.0}
@@ -54,7 +56,7 @@ def test_the_step_adds_them_and_mixes_them():
     mixed = mixup.mix(batch.views[0], np.random.default_rng([4, 0, 0]))
     logits, outputs = model(mixed.images, auxiliary=True)
     expected = 0
-    for rows, share in ((batch.rows, mixed.share), (batch.rows[mixed.partner], 1 - mixed.share)):
+    for rows, share in ((batch.rows, mixed.lam), (batch.rows[mixed.partner], 1 - mixed.lam)):
         targets = batch.targets if rows is batch.rows else batch.targets[mixed.partner]
         loss = nn.functional.mse_loss(logits, targets[:, None])
         expected += share * (loss + auxiliary(outputs, rows)[0])

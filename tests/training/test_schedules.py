@@ -25,26 +25,26 @@ def rates(total, **options):
 
 
 @given(st.integers(1, 200), st.floats(0, 1), st.floats(0, 1))
-def test_up_in_a_line_and_down_along_a_cosine(total, warmup_share, final_share):
-    lrs, fixed, after = rates(total, warmup_share=warmup_share, final_share=final_share)
-    warmup = round(warmup_share * total)
+def test_up_in_a_line_and_down_along_a_cosine(total, warmup_fraction, final_fraction):
+    lrs, fixed, after = rates(total, warmup_fraction=warmup_fraction, final_fraction=final_fraction)
+    warmup = round(warmup_fraction * total)
     assert lrs[:warmup] == pytest.approx([0.4 * (k + 1) / warmup for k in range(warmup)])
     down = lrs[warmup:]
     assert down == sorted(down, reverse=True)
-    assert all(0.4 * final_share - 1e-9 <= lr <= 0.4 + 1e-9 for lr in down)
+    assert all(0.4 * final_fraction - 1e-9 <= lr <= 0.4 + 1e-9 for lr in down)
     assert fixed == [0.4] * total
     if down:
-        assert down[0] == pytest.approx(0.4) and after == pytest.approx(0.4 * final_share)
+        assert down[0] == pytest.approx(0.4) and after == pytest.approx(0.4 * final_fraction)
 
 
 def test_half_way_is_half_the_rate():
-    lrs, _, _ = rates(100, warmup_share=0.2)
+    lrs, _, _ = rates(100, warmup_fraction=0.2)
     assert lrs[60] == pytest.approx(0.2)
 
 
 def test_shares_are_shares():
     with pytest.raises(ConfigError, match="must be in 0..1"):
-        rates(10, warmup_share=5)
+        rates(10, warmup_fraction=5)
 
 
 def two_groups():

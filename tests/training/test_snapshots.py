@@ -87,7 +87,7 @@ def test_without_a_limit_all_are_kept(manager, tmp_path):
 
 
 def watch(values, **options):
-    extension = CollapseWatch("std", dim=100, share=0.1, epochs=3, **options)
+    extension = CollapseWatch("std", dim=100, fraction=0.1, epochs=3, **options)
     for epoch, value in enumerate(values, 1):
         extension(SimpleNamespace(observation={"std": value}, out="x", epoch=epoch))
 
@@ -117,8 +117,8 @@ def test_collapse_state_survives_a_restart():
 
 
 def test_bad_limits_are_refused():
-    with pytest.raises(ConfigError, match="share"):
-        CollapseWatch("std", dim=100, share=2)
+    with pytest.raises(ConfigError, match="fraction"):
+        CollapseWatch("std", dim=100, fraction=2)
 
 
 def watch_rank(values, **options):

@@ -1,6 +1,6 @@
 """Auxiliary targets: what else is known of the labelled photos, for training alone."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,15 @@ class AuxiliaryTargets:
     """Auxiliary targets of one name.
 
     Attributes:
-        kind: ``regression`` or ``multi-label``.
         values: float32, shape (n, width), a row per row of the train table: standardised
             numbers, or 0 and 1 per label; NaN for unknown values.
         labels: Names of the columns.
+        loss: Name of the loss in ``torch.nn.functional``.
     """
 
-    kind: AuxiliaryKind
     values: npt.NDArray[np.float32]
     labels: tuple[str, ...]
+    loss: str
 
     @property
     def width(self) -> int:
@@ -55,8 +55,7 @@ def read_auxiliary(
     found = {}
     for name in names:
         settings = declared[name]
-        read = _regression if settings.kind == "regression" else _multi_label
-        found[name] = read(project, name, settings, table, seen)
+        found[name] = _READERS[settings.kind](project, name, settings, table, seen)
     return found
 
 
@@ -89,7 +88,7 @@ def _regression(
     if not len(known) or np.nanmin(values) == np.nanmax(values):
         raise DataError(f"auxiliary/{name}: the column {settings.column} holds no two numbers")
     standardised = TargetScale.fit(known, "linear").forward(values).astype(np.float32)
-    return AuxiliaryTargets("regression", standardised[:, None], (settings.column,))
+    return AuxiliaryTargets(standardised[:, None], (settings.column,), "mse_loss")
 
 
 def _multi_label(
@@ -115,4 +114,11 @@ def _multi_label(
     kept = known[known[settings.column].isin(labels)]
     columns = kept[settings.column].map({label: k for k, label in enumerate(labels)})
     values[position[kept[ids]].to_numpy(), columns.to_numpy()] = 1
-    return AuxiliaryTargets("multi-label", values, labels)
+    return AuxiliaryTargets(values, labels, "binary_cross_entropy_with_logits")
+
+
+# A line for each kind that the section ``auxiliary`` of a project may name.
+_READERS: dict[AuxiliaryKind, Callable[..., AuxiliaryTargets]] = {
+    "regression": _regression,
+    "multi-label": _multi_label,
+}

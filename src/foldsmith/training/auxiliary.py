@@ -26,7 +26,9 @@ class AuxiliaryLoss:
         weights: Mapping[str, float],
         device: torch.device,
     ) -> None:
-        self._kinds = {name: target.kind for name, target in targets.items()}
+        self._losses = {
+            name: getattr(nn.functional, target.loss) for name, target in targets.items()
+        }
         self._values = {
             name: torch.from_numpy(target.values).to(device) for name, target in targets.items()
         }
@@ -46,12 +48,7 @@ class AuxiliaryLoss:
             wanted = values[rows]
             known = wanted.isfinite()
             wanted = wanted.nan_to_num()
-            function = (
-                nn.functional.mse_loss
-                if self._kinds[name] == "regression"
-                else nn.functional.binary_cross_entropy_with_logits
-            )
-            each = function(outputs[name].float(), wanted, reduction="none")
+            each = self._losses[name](outputs[name].float(), wanted, reduction="none")
             losses[name] = (each * known).sum() / known.sum().clamp(min=1)
         total = torch.stack([self._weights[name] * loss for name, loss in losses.items()]).sum()
         return total, losses

@@ -20,19 +20,19 @@ class ProgressiveResize:
             other views, and the width, shrink by the same factor. None may be larger than the
             dataset's views. Vision transformers want multiples of their patch, of the local
             crops too.
-        shares: Share of the epochs of each part, summing to 1.
+        fractions: Fraction of the epochs of each part, summing to 1.
 
     Raises:
         ConfigError: The two do not fit together.
     """
 
-    def __init__(self, sizes: Sequence[int], shares: Sequence[float]) -> None:
-        if len(sizes) != len(shares) or not sizes:
-            raise ConfigError("sizes and shares must be as many, at least one")
-        if min(sizes) < 1 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise ConfigError("sizes must be at least 1, and shares must sum to 1")
+    def __init__(self, sizes: Sequence[int], fractions: Sequence[float]) -> None:
+        if len(sizes) != len(fractions) or not sizes:
+            raise ConfigError("sizes and fractions must be as many, at least one")
+        if min(sizes) < 1 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+            raise ConfigError("sizes must be at least 1, and fractions must sum to 1")
         self.sizes = tuple(sizes)
-        self.ends = tuple(accumulate(shares))
+        self.ends = tuple(accumulate(fractions))
 
     def size(self, epoch: int, max_epoch: int) -> int:
         """Return the height of the first view in an epoch (counted from 0)."""

@@ -21,7 +21,7 @@ class CollapseWatch(extension.Extension):
     Args:
         key: Logged standard deviation.
         dim: Width of the features.
-        share: Below this share of 1/sqrt(dim), 0..1, an epoch counts as collapsed.
+        fraction: Below this fraction of 1/sqrt(dim), 0..1, an epoch counts as collapsed.
         epochs: Collapsed epochs on end before anything is said.
         stop: End the training then; otherwise warn.
     """
@@ -32,12 +32,12 @@ class CollapseWatch(extension.Extension):
     on_every_rank = True
 
     def __init__(
-        self, key: str, dim: int, share: float = 0.1, epochs: int = 3, stop: bool = False
+        self, key: str, dim: int, fraction: float = 0.1, epochs: int = 3, stop: bool = False
     ) -> None:
-        if not 0 < share < 1 or epochs < 1:
-            raise ConfigError("share must be in 0..1 and epochs at least 1")
+        if not 0 < fraction < 1 or epochs < 1:
+            raise ConfigError("fraction must be in 0..1 and epochs at least 1")
         self.key = key
-        self.limit = share / math.sqrt(dim)
+        self.limit = fraction / math.sqrt(dim)
         self.epochs = epochs
         self.stop = stop
         self._low = 0
