@@ -2,7 +2,7 @@
 
 A screen draws all open bars in one place, a line each: rich's live display on a terminal (on
 stderr), the output of a notebook's cell, or the view of a run (:mod:`foldsmith.run.live`). It draws
-when a bar has moved, about ten times a second at most, and has no thread of its own.
+when a bar has moved, five times a second at most, and has no thread of its own.
 """
 
 import atexit
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 # Seconds between two drawings.
-_PAUSE_S = 0.1
+_PAUSE_S = 0.2
 
 # Seconds that the speed of a bar is averaged over.
 _WINDOW_S = 20.0
