@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from small_project import EXPERIMENTS, make_project, write_experiment
 
 import foldsmith
-from foldsmith import config
 from foldsmith.api import override_texts
 from foldsmith.errors import ConfigError, DataError, OutputError
+from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import read_test
 from foldsmith.utils.yaml_io import parse_yaml
 
@@ -49,7 +49,7 @@ def member(project, blend):
 
 
 def test_it_is_the_project_that_the_stages_take(project):
-    assert isinstance(project, config.Project)
+    assert isinstance(project, ProjectFolder)
     assert project.experiment_file("900") == project.experiment_file("exp_config/900.yml")
 
 
