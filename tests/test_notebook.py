@@ -97,5 +97,5 @@ for _ in progress_bar(range(3), label="later", unit="batch"):
     notebook = execute(nbformat.v4.new_notebook(cells=cells), tmp_path, monkeypatch)
     first, second = outputs(notebook, "display_data")
     (bars,) = first
-    assert bars.data["text/html"].startswith("<pre>kept:   0%|")
+    assert bars.data["text/html"].startswith("<pre>kept |          | 0/9 batches</pre>")
     assert [bar.data["text/html"] for bar in second] == [""]
