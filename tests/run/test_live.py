@@ -13,7 +13,7 @@ from foldsmith.run.live import _around_running, _Terminal
 from foldsmith.run.plan import plan_of
 from foldsmith.run.state import Speeds
 from foldsmith.run.table import Row
-from foldsmith.steps.base import StepState
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.progress_bars import drawn_on, progress_bar
 
@@ -111,7 +111,7 @@ def test_a_failed_training_is_shown_as_such(folder):
 def test_several_steps_that_run_are_shown_each(folder):
     project = ProjectFolder.open(folder)
     plan = plan_of(project, "exp_config/200.yml")
-    states = {step.label: StepState("to do", "", step.epochs) for step in plan.steps}
+    states = {step.label: StepState(Status.TO_DO, "", step.epochs) for step in plan.steps}
     view = _Terminal(plan, states, Speeds())
     view.close()
     folds = [step for step in plan.steps if step.kind.name == "train"]
@@ -141,8 +141,8 @@ def test_state_and_time_are_there_at_every_width(folder, width, name):
     own = {"model/pretrained": None, "globals/output_root": f"output/{name}_of_width"}
     write_experiment(folder, name, EXPERIMENTS["200"] | own)
     plan = plan_of(ProjectFolder.open(folder), f"exp_config/{name}.yml")
-    states = {step.label: StepState("to do", "", step.epochs) for step in plan.steps}
-    states["preprocess"] = StepState("done", "", 0)
+    states = {step.label: StepState(Status.TO_DO, "", step.epochs) for step in plan.steps}
+    states["preprocess"] = StepState(Status.DONE, "", 0)
     view = _Terminal(plan, states, Speeds({name: 340.0}))
     view.close()
     first, second = (step for step in plan.steps if step.kind.name == "train")

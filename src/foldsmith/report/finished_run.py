@@ -31,6 +31,7 @@ from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import MANIFEST, read_manifest, verified
 from foldsmith.steps.members import task_of
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
+from foldsmith.steps.status import Status
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.hashing import FileHashes
 
@@ -146,8 +147,8 @@ def read_finished(
         raise OutputError(f"{root}: a {task} run has no predictions to compare")
     plan = plan_of_run(opened, root, checkpoint)
     state = list(results_of(plan, FileHashes(opened.hash_store)).values())[-1]
-    out_of_date = state.why if state.status == "stale" else f"{state.status}, {state.why}"
-    if state.status == "done":
+    out_of_date = state.why if state.status == Status.STALE else f"{state.status}, {state.why}"
+    if state.is_done:
         out_of_date = ""
     return FinishedRun(opened, root, experiment, predictions, plan, out_of_date)
 

@@ -40,7 +40,7 @@ from foldsmith.report.parts import (
 )
 from foldsmith.report.results import blend_scores
 from foldsmith.run.state import results_of
-from foldsmith.steps.base import Plan, Step, StepState
+from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
     read_inference,
@@ -49,6 +49,7 @@ from foldsmith.steps.features import TRAIN_FEATURES
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.steps.members import task_of
 from foldsmith.steps.oof_summary import POOLED, THRESHOLDS, more_epochs_may_help
+from foldsmith.steps.status import Status, StepState
 from foldsmith.targets.scoring import probabilities_of
 from foldsmith.training.files import PROBES_FILE, entries_of
 from foldsmith.utils.flatten import flatten
@@ -87,7 +88,7 @@ def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
         state = states[step.label]
         if not step.kind.title:
             continue
-        if state.status == "stale":
+        if state.status == Status.STALE:
             found.append(_out_of_date(step, state))
             continue
         if step.kind.predicts:
@@ -105,7 +106,7 @@ def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
 
 def _own_parts(plan: Plan, step: Step, state: StepState) -> Iterator[Part]:
     """Yield the texts and tables that the kind of a finished step adds."""
-    if state.status == "done":
+    if state.is_done:
         for part in step.kind.report(step, plan):
             yield Text(part) if isinstance(part, str) else table(*part)
 

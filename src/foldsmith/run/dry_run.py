@@ -29,7 +29,7 @@ def dry_run(
     plan = plan_of(project, config, overrides)
     check_tables(project, plan.meta_files, try_split=False)
     states = states_of(plan, FileHashes(project.hash_store))
-    if any(step.experiment is None and states[step.label].status != "done" for step in plan.steps):
+    if any(step.experiment is None and not states[step.label].is_done for step in plan.steps):
         # The folds are still to be made, by scikit-learn, which takes a second to import.
         check_tables(project, plan.meta_files)
     chosen, speeds = select(plan, only, until), speeds_of(plan)

@@ -23,9 +23,10 @@ from foldsmith.run.cost import Work, build_model
 from foldsmith.run.node import Node, this_node
 from foldsmith.run.resources import Request, requests_of
 from foldsmith.run.state import costs_as
-from foldsmith.steps.base import Plan, Step, StepState
+from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.manifest import UNFINISHED, read_manifest
 from foldsmith.steps.output_folder import read_resolved
+from foldsmith.steps.status import StepState
 from foldsmith.utils.machine import cores_here
 
 # What a core and a GPU may do, in operations per second, where nothing was measured. Between

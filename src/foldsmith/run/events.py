@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.run.live import RunView
 from foldsmith.run.run_state import Course
-from foldsmith.steps.base import Step, StepState
+from foldsmith.steps.base import Step
+from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.log_output import LOGGER, LineHandler, line_of
 from foldsmith.utils.progress_bars import no_bars

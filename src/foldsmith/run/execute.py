@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from foldsmith.errors import OutputError
 from foldsmith.run.state import state_of_step
-from foldsmith.steps.base import Options, Plan, Step, StepState
+from foldsmith.steps.base import Options, Plan, Step
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
@@ -26,7 +27,7 @@ def execute_alone(
     hashes = FileHashes(plan.project.hash_store)
     state = state_of_step(step, plan, hashes, ())
     hashes.save()
-    if state.status == "done":
+    if state.is_done:
         step.kind.tidy(step, plan.project)
         return state
     refuse_running(step, state)
@@ -40,7 +41,7 @@ def refuse_running(step: Step, state: StepState) -> None:
     Raises:
         OutputError: One is.
     """
-    if state.status == "running":
+    if state.status == Status.RUNNING:
         raise OutputError(
             f"{step.folder}: another process is at '{step.label}' ({state.why}); wait for it "
             "to end, or stop it"

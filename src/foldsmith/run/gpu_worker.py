@@ -21,8 +21,9 @@ from foldsmith.errors import FoldsmithError, Stopped
 from foldsmith.project import ProjectFolder
 from foldsmith.run.events import Epoch, Event, lines_told, portable
 from foldsmith.run.execute import execute_alone
-from foldsmith.steps.base import Options, Plan, Step, StepState
+from foldsmith.steps.base import Options, Plan, Step
 from foldsmith.steps.registry import types_of
+from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.machine import use_cores
 

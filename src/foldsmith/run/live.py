@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from foldsmith.run.state import Speeds
 from foldsmith.run.table import Row, duration, plan_rows
-from foldsmith.steps.base import Plan, Step, StepState
+from foldsmith.steps.base import Plan, Step
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import brief
 from foldsmith.utils.log_output import is_quiet
@@ -150,7 +151,7 @@ class _Terminal(RunView, Screen):
 
         states = dict(self._states)
         for label, why in self._running.items():
-            states[label] = replace(states[label], status="running", why=why)
+            states[label] = replace(states[label], status=Status.RUNNING, why=why)
         for label in self._failed:
             states[label] = replace(states[label], why=_FAILED)
         rows = plan_rows(self._plan, states, self._speeds)
@@ -230,7 +231,7 @@ def _shortened(name: str, width: int) -> str:
 
 def _around_running(rows: list[Row], n: int) -> tuple[list[Row], int, int]:
     """Return at most n rows, and how many are left out before and after them."""
-    current = next((k for k, row in enumerate(rows) if row.status != "done"), len(rows) - 1)
+    current = next((k for k, row in enumerate(rows) if row.status != Status.DONE), len(rows) - 1)
     first = max(0, min(current - 2, len(rows) - n))
     shown = rows[first : first + n]
     return shown, first, len(rows) - first - len(shown)

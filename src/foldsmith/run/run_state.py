@@ -6,8 +6,9 @@ from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.project.tables import bad_ids
 from foldsmith.run.state import speeds_of, state_of_step, states_of
 from foldsmith.run.table import summary
-from foldsmith.steps.base import Options, Plan, Step, StepState
+from foldsmith.steps.base import Options, Plan, Step
 from foldsmith.steps.predictions import for_unreadable
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes
@@ -68,7 +69,7 @@ class Course:
 
     def to_do(self) -> list[Step]:
         """Return the steps to run that are not done."""
-        return [step for step in self.chosen.steps if self.states[step.label].status != "done"]
+        return [step for step in self.chosen.steps if not self.states[step.label].is_done]
 
     def to_run(self, step: Step) -> StepState | None:
         """Return how far a step is whose turn has come; None if it is not to be run.
@@ -82,14 +83,14 @@ class Course:
             return None
         # Once more: what has been run since may have changed nothing that this step reads.
         before = self.look_at(step)
-        if before.status == "done":
+        if before.is_done:
             step.kind.tidy(step, self.plan.project)
             return None
         return before
 
     def look_at(self, step: Step) -> StepState:
         """Return how far a step is by now, with what other processes know of files."""
-        unfinished = [label for label, state in self.states.items() if state.status != "done"]
+        unfinished = [label for label, state in self.states.items() if not state.is_done]
         hashes = FileHashes(self.plan.project.hash_store)
         state = state_of_step(step, self.plan, hashes, unfinished)
         hashes.save()
@@ -99,7 +100,7 @@ class Course:
     def epoch(self, step: Step, report: EpochReport) -> None:
         """Take down that an epoch of a step has ended."""
         self.speeds.epoch_s[step.name] = report.epoch_s
-        self.states[step.label] = StepState("to do", "", report.max_epoch - report.epoch)
+        self.states[step.label] = StepState(Status.TO_DO, "", report.max_epoch - report.epoch)
 
     def seconds_left(self) -> float:
         """Return how long the rest takes, as far as it was measured."""
@@ -109,14 +110,14 @@ class Course:
     def epochs_left(self) -> int:
         """Return the number of epochs still to train."""
         states = [self.states[step.label] for step in self.chosen.steps]
-        return sum(state.epochs_left for state in states if state.status != "done")
+        return sum(state.epochs_left for state in states if not state.is_done)
 
     def _check_left_out(self) -> None:
         """Make sure that the steps which are not to be run are not needed."""
         chosen = {step.label for step in self.chosen.steps}
         for step in self.chosen.steps:
             for label in step.needs:
-                if label not in chosen and self.states[label].status != "done":
+                if label not in chosen and not self.states[label].is_done:
                     raise ConfigError(
                         f"'{step.label}' needs '{label}', which is {self.states[label].status}; "
                         "run it too (--only takes several names, as in 000,100)"

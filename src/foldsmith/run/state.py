@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foldsmith.errors import FoldsmithError, one_line
-from foldsmith.steps.base import Plan, Step, StepState
+from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.manifest import UNFINISHED, Manifest, read_manifest
+from foldsmith.steps.status import Status, StepState
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import holder
@@ -38,7 +39,7 @@ class Speeds:
 
     def measured(self, step: Step, state: StepState) -> float | None:
         """Return the seconds a step still takes as they were measured; None if they were not."""
-        if state.status == "done":
+        if state.is_done:
             return 0.0
         if not step.epochs:
             return self.step_s.get(step.label)
@@ -72,16 +73,15 @@ def state_of_step(
     if before:
         more = f" and {len(before) - 1} more" if len(before) > 1 else ""
         if manifest is None:
-            return StepState("to do", "", step.epochs)
-        return StepState("stale", f"follows {before[0]}{more}", step.epochs)
+            return StepState(Status.TO_DO, "", step.epochs)
+        return StepState(Status.STALE, f"follows {before[0]}{more}", step.epochs)
     if manifest is None and not kind.continues:
-        return StepState("to do")
+        return StepState(Status.TO_DO)
     try:
         inputs = kind.inputs(step, plan, hashes, weights_may_be_gone)
     except FoldsmithError as error:
-        return StepState(
-            "to do" if manifest is None else "stale", one_line(error)[:200], step.epochs
-        )
+        status = Status.TO_DO if manifest is None else Status.STALE
+        return StepState(status, one_line(error)[:200], step.epochs)
     return kind.state(step, plan, inputs, manifest, hashes, weights_may_be_gone)
 
 
@@ -103,7 +103,7 @@ def _states(plan: Plan, hashes: FileHashes, weights_may_be_gone: bool) -> dict[s
     states: dict[str, StepState] = {}
     with one_look():
         for step in plan.steps:
-            unfinished = [label for label, state in states.items() if state.status != "done"]
+            unfinished = [label for label, state in states.items() if not state.is_done]
             states[step.label] = state_of_step(step, plan, hashes, unfinished, weights_may_be_gone)
     hashes.save()
     return states
@@ -160,8 +160,8 @@ def speeds_of(plan: Plan) -> Speeds:
 def _running(step: Step, process: dict[str, Any], progress: dict[str, Any]) -> StepState:
     by = f"process {process['pid']}"
     if not step.epochs:
-        return StepState("running", by)
+        return StepState(Status.RUNNING, by)
     epoch = int(progress.get("epoch", 0))
     speed = f", {progress['images_per_s']} images/s" if "images_per_s" in progress else ""
     why = f"epoch {min(epoch + 1, step.epochs)}/{step.epochs}{speed}, {by}"
-    return StepState("running", why, step.epochs - epoch)
+    return StepState(Status.RUNNING, why, step.epochs - epoch)

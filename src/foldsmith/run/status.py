@@ -48,7 +48,7 @@ def status_frame(
             "kind": step.kind.name,
             "experiment": step.name,
             "fold": step.fold,
-            "status": states[step.label].status,
+            "status": states[step.label].status.value,
             "why": states[step.label].why,
             "epochs_left": states[step.label].epochs_left,
             "seconds_left": speeds.left(step, states[step.label]),

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from foldsmith.run.state import Speeds
-from foldsmith.steps.base import Plan, Step, StepState
+from foldsmith.steps.base import Plan, Step
+from foldsmith.steps.status import StepState
 from foldsmith.utils.formatting import counted
 
 
@@ -54,7 +55,7 @@ def plan_rows(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> list[
         state = states[steps[0].label]
         left = [speeds.left(step, state) for step in steps]
         known = [seconds for seconds in left if seconds is not None]
-        shown = "" if state.status == "done" else duration(sum(known)) if known else "?"
+        shown = "" if state.is_done else duration(sum(known)) if known else "?"
         if any(speeds.measured(step, state) is None for step in steps) and known:
             shown = f"~{shown}"
         rows.append(Row(steps, state.status, shown, state.why))
@@ -74,7 +75,7 @@ def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
 
 def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
     """Return one line: how many steps are done, how long the others take."""
-    done = sum(states[step.label].status == "done" for step in plan.steps)
+    done = sum(states[step.label].is_done for step in plan.steps)
     line = f"{done} of {counted(len(plan.steps), 'step')} done"
     if done == len(plan.steps):
         return line

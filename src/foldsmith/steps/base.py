@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.project import ProjectFolder
@@ -25,30 +25,12 @@ from foldsmith.steps.manifest import (
     differences,
 )
 from foldsmith.steps.output_folder import RESOLVED_CONFIG
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
-Status = Literal["done", "to do", "stale", "running"]
-
-
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class StepState:
-    """How far a step is.
-
-    Attributes:
-        status: ``done``, ``to do`` (never finished), ``stale`` (finished, but from other inputs
-            than today's) or ``running`` (by a process that lives).
-        why: What is changed, or how far it is.
-        epochs_left: Epochs still to train.
-    """
-
-    status: Status
-    why: str = ""
-    epochs_left: int = 0
 
 
 @dataclass(frozen=True)
@@ -316,10 +298,10 @@ class StepKind(ABC):
             weights_may_be_gone: As for :meth:`inputs`.
         """
         if manifest is None:
-            return StepState("to do")
+            return StepState(Status.TO_DO)
         changed = differences(manifest.inputs, inputs)
         changed += changed_outputs(self.manifest(step).parent, manifest, hashes).values()
-        return StepState("stale", "; ".join(changed)) if changed else StepState("done")
+        return StepState(Status.STALE, "; ".join(changed)) if changed else StepState(Status.DONE)
 
     # --- doing it
 

@@ -29,7 +29,6 @@ from foldsmith.steps.fold_components import FoldComponents, build_fold, set_labe
 from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.output_folder import (
     Start,
-    State,
     check_unchanged,
     claimed,
     clean_up,
@@ -40,6 +39,7 @@ from foldsmith.steps.output_folder import (
     shown,
     start_in,
 )
+from foldsmith.steps.status import Status
 from foldsmith.steps.step_run import StepRun
 from foldsmith.steps.training_run import Listener, TrainingRun
 from foldsmith.targets.auxiliary import read_auxiliary
@@ -102,7 +102,7 @@ class FoldTraining:
         before = process_group.from_main(self._inputs)
         start = process_group.from_main(partial(start_in, self._folder, self._start))
         decided = partial(decide, self._folder, before, start)
-        if process_group.from_main(decided) == "done":
+        if process_group.from_main(decided) == Status.DONE:
             if process_group.is_main():
                 with lock(self._folder):
                     clean_up(self._folder, keep_resume=False)
@@ -113,11 +113,11 @@ class FoldTraining:
         with claimed(self._folder):
             # Again, now that no other process can change it.
             check_unchanged(before, process_group.from_main(self._inputs), self._folder)
-            state = process_group.from_main(decided)
-            if state == "done":  # by another process, while the components were built
+            status = process_group.from_main(decided)
+            if status == Status.DONE:  # by another process, while the components were built
                 self._print_finished()
                 return
-            self._train(built, before, state)
+            self._train(built, before, status)
 
     def _print_finished(self) -> None:
         logger.info(f"fold {self._fold}: finished already")
@@ -177,12 +177,12 @@ class FoldTraining:
             measure_norms(model.backbone, loader, self._context.runtime)
         return loader
 
-    def _train(self, built: "_Built", inputs: Inputs, state: State) -> None:
+    def _train(self, built: "_Built", inputs: Inputs, status: Status) -> None:
         """Train the fold in its folder, which is held, and write the manifest."""
         runtime, settings, made = self._context.runtime, self._settings, built.made
         training = TrainingRun(
-            *(self._run, self._experiment, self._folder, self._step, inputs, state),
-            *(partial(self._prepare_folders, inputs, state), runtime, self._listener),
+            *(self._run, self._experiment, self._folder, self._step, inputs, status),
+            *(partial(self._prepare_folders, inputs, status), runtime, self._listener),
         )
         with process_group.main_first():
             if process_group.is_main():
@@ -208,14 +208,14 @@ class FoldTraining:
             with lock(self._root, wait_s=60):
                 OwnedFiles(self._root).claim(claimant(self._all_folds))
 
-    def _prepare_folders(self, inputs: Inputs, state: State) -> None:
+    def _prepare_folders(self, inputs: Inputs, status: Status) -> None:
         """Make the fold's folder, and the experiment's, ready for the training."""
         # Trainings of other folds hold it for a moment each, and may all begin at once; an
         # inference holds it for long.
         with lock(self._root, wait_s=60):
             _remove_inferred(self._root, self._fold)
             save_sources(self._root, self._all_folds, "train")
-        prepare(self._folder, self._step, inputs, state)
+        prepare(self._folder, self._step, inputs, status)
         save_sources(self._folder, self._experiment, "train")
 
 

@@ -24,6 +24,7 @@ from foldsmith.steps.manifest import (
     read_manifest,
     rewrite_outputs,
 )
+from foldsmith.steps.status import Status
 from foldsmith.training.files import (
     BELONGS_TO,
     EVENTS,
@@ -55,9 +56,6 @@ _RUNNING = (
 # What to do with a folder that exists: refuse it, replace what a training left there, go on
 # with the training that was begun, or (what `foldsmith run` does) whichever is needed.
 Start = Literal["new", "force", "resume", "auto"]
-
-# What a training finds in its folder.
-State = Literal["fresh", "continue", "done"]
 
 
 def shown(path: Path) -> str:
@@ -127,7 +125,7 @@ def state_of(
     inputs: Inputs,
     more_epochs: bool = False,
     compared: Callable[[Inputs], Inputs] = dict,
-) -> tuple[State, list[str]]:
+) -> tuple[Status, list[str]]:
     """Return how far a training is with these inputs.
 
     Args:
@@ -137,24 +135,24 @@ def state_of(
         compared: Returns the inputs that must be the same for a finished training to be done.
 
     Returns:
-        ``done``, ``continue`` or ``fresh``; and what has changed since it was run, if that
-        is why it starts anew.
+        ``DONE``, ``STARTED`` (it continues), or ``STALE`` or ``TO_DO`` (it begins anew); and the
+        inputs that have changed since it was run, if that is why it begins anew.
     """
     finished = read_manifest(folder / MANIFEST)
     if finished is not None:
         changed = differences(compared(finished.inputs), compared(inputs))
         if not changed:
-            return "done", []
+            return Status.DONE, []
         if more_epochs and _only_longer(finished, inputs) and (folder / RESUME_FILE).is_file():
-            return "continue", []
-        return "fresh", changed
+            return Status.STARTED, []
+        return Status.STALE, changed
     begun = read_manifest(folder / UNFINISHED)
     if begun is None:
-        return "fresh", []
+        return Status.TO_DO, []
     changed = differences(begun.inputs, inputs)
     if not changed and (folder / RESUME_FILE).is_file():
-        return "continue", []
-    return "fresh", changed
+        return Status.STARTED, []
+    return Status.TO_DO, changed
 
 
 @contextmanager
@@ -182,8 +180,8 @@ def start_in(folder: Path, start: Start) -> Start:
     return "auto" if before & set(process_group.started_by()) else start
 
 
-def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False) -> State:
-    """Return what a training does with its folder; nothing is changed yet.
+def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False) -> Status:
+    """Return how far a training is that is started in this way; nothing is changed yet.
 
     Raises:
         OutputError: The folder exists and ``start`` is ``new``, or there is nothing in it that
@@ -192,7 +190,7 @@ def decide(folder: Path, inputs: Inputs, start: Start, more_epochs: bool = False
     if start == "new":
         refuse_existing(folder)
     if start in ("new", "force") or (start == "resume" and _to_replace(folder, inputs)):
-        return "fresh"
+        return Status.TO_DO
     state, changed = state_of(folder, inputs, more_epochs)
     if start == "resume" and changed:
         raise OutputError(
@@ -262,14 +260,14 @@ def open_folder(folder: Path) -> bool:
     return any((folder / name).exists() for name in (MANIFEST, RESUME_FILE))
 
 
-def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
-    """Make a folder ready for a training; what an earlier one left is removed if it is fresh.
+def prepare(folder: Path, step: str, inputs: Inputs, status: Status) -> None:
+    """Make a folder ready for a training; files of an earlier one are removed unless it continues.
 
     Args:
         folder: The folder, which is locked.
         step: Name of the step.
         inputs: What the training is made from.
-        state: Whether it is ``fresh`` or continues.
+        status: ``STARTED`` if it continues; else it begins anew.
 
     Raises:
         OutputError: A file of another making is in the way.
@@ -280,7 +278,7 @@ def prepare(folder: Path, step: str, inputs: Inputs, state: State) -> None:
     owned = OwnedFiles(folder)
     # First, so that whatever happens next, nothing here is taken for finished.
     (folder / MANIFEST).unlink(missing_ok=True)
-    if state == "fresh":
+    if status != Status.STARTED:
         # Not the file that says how far this training is.
         owned.remove([UNFINISHED, *(name for name in earlier if name != PROGRESS_FILE)])
         owned.record(_RUNNING, TRAINING)

@@ -22,7 +22,6 @@ from foldsmith.steps.fingerprint import pretrain_inputs
 from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.output_folder import (
     Start,
-    State,
     check_unchanged,
     claimed,
     clean_up,
@@ -35,6 +34,7 @@ from foldsmith.steps.output_folder import (
     shown,
     start_in,
 )
+from foldsmith.steps.status import Status
 from foldsmith.steps.step_run import StepRun
 from foldsmith.steps.training_run import Listener, TrainingRun
 from foldsmith.steps.trial_build import check_components
@@ -116,17 +116,17 @@ def pretrain_experiment(
         components.ensure("manager", "extensions")
     with claimed(folder):
         look = partial(_look_again, experiment, run, folder, before, start)
-        inputs, state = process_group.from_main(look)
-        if state == "done":
+        inputs, status = process_group.from_main(look)
+        if status == Status.DONE:
             logger.info(f"{shown(folder)}: finished already")
             if process_group.is_main():
                 clean_up(folder, keep_resume=True)
                 restore_records(folder, experiment, run.hashes)
             return folder
         step = f"pretrain {experiment.globals.output_path}"
-        prepare_folder = partial(_prepare_folder, experiment, folder, step, inputs, state)
+        prepare_folder = partial(_prepare_folder, experiment, folder, step, inputs, status)
         training = TrainingRun(
-            *(run, experiment, folder, step, inputs, state, prepare_folder, runtime, listener)
+            *(run, experiment, folder, step, inputs, status, prepare_folder, runtime, listener)
         )
         _train(experiment, training, components, model, folder, runtime)
     if process_group.is_main():
@@ -166,7 +166,7 @@ def _tuned_model(experiment: Experiment, components: Components, runtime: Runtim
 
 def _look_again(
     experiment: Experiment, run: StepRun, folder: Path, before: Inputs, start: Start
-) -> tuple[Inputs, State]:
+) -> tuple[Inputs, Status]:
     """Return the inputs and the state of a pretraining, now that no other process can change it.
 
     Raises:
@@ -180,10 +180,10 @@ def _look_again(
 
 
 def _prepare_folder(
-    experiment: Experiment, folder: Path, step: str, inputs: Inputs, state: State
+    experiment: Experiment, folder: Path, step: str, inputs: Inputs, status: Status
 ) -> None:
     """Make the output folder ready for the training."""
-    prepare(folder, step, inputs, state)
+    prepare(folder, step, inputs, status)
     save_sources(folder, experiment, "pretrain")
 
 

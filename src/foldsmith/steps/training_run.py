@@ -11,13 +11,13 @@ from foldsmith.distributed import process_group
 from foldsmith.models.runtime import Runtime
 from foldsmith.steps.manifest import MANIFEST, Inputs
 from foldsmith.steps.output_folder import (
-    State,
     clean_up,
     open_folder,
     outputs_of,
     owner_of_resume,
     read_resume,
 )
+from foldsmith.steps.status import Status
 from foldsmith.steps.step_run import StepRun
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.training.extensions.beginning import Beginning
@@ -61,7 +61,7 @@ class TrainingRun:
         folder: Path,
         step: str,
         inputs: Inputs,
-        state: State,
+        status: Status,
         prepare: Callable[[], None],
         runtime: Runtime,
         listener: Listener | None,
@@ -72,7 +72,7 @@ class TrainingRun:
         self._folder = folder
         self._step = step
         self._inputs = inputs
-        self._state = state
+        self._status = status
         self._runtime = runtime
         self._beginning = Beginning(prepare)
         self._progress = Progress(folder, self._settings.max_epoch, listener)
@@ -84,7 +84,7 @@ class TrainingRun:
             OutputError: A file that foldsmith did not write is in the way.
         """
         earlier = open_folder(self._folder)
-        if self._state == "continue" or not earlier:
+        if self._status == Status.STARTED or not earlier:
             self._beginning.now()
 
     def attach(self, manager: Any, extensions: Sequence[Any], name: str) -> None:
@@ -114,7 +114,7 @@ class TrainingRun:
                 resume_snapshot(settings.resume_interval, settings.max_epoch, owner),
             ],
         )
-        if self._state == "continue":
+        if self._status == Status.STARTED:
             restore(manager, read_resume(self._folder, owner))
             logger.info(f"continuing after epoch {manager.epoch} of {settings.max_epoch}")
         for epoch_logger in loggers:

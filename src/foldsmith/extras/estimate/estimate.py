@@ -15,7 +15,8 @@ from foldsmith.run.node import Node, this_node
 from foldsmith.run.plan import plan_of, plan_of_all
 from foldsmith.run.resources import requests_of
 from foldsmith.run.state import states_of
-from foldsmith.steps.base import Plan, StepState
+from foldsmith.steps.base import Plan
+from foldsmith.steps.status import Status, StepState
 from foldsmith.utils.hashing import FileHashes
 
 # A note names the fraction of the time that is guessed if it is at least this.
@@ -70,14 +71,14 @@ def estimate(
     with contextlib.suppress(ConfigError):  # of an experiment that this run does not need
         others = plan_of_all(project, str(project.path(config).parent))
     states = (
-        {step.label: StepState("to do", "", step.epochs) for step in plan.steps}
+        {step.label: StepState(Status.TO_DO, "", step.epochs) for step in plan.steps}
         if from_scratch
         else states_of(plan, FileHashes(project.hash_store))
     )
     durations = Durations(plan, others, node, speedup, epoch_s, measure)
     found: dict[str, StepDuration] = {}
     jobs = []
-    to_do = [step for step in plan.steps if states[step.label].status != "done"]
+    to_do = [step for step in plan.steps if not states[step.label].is_done]
     requests = requests_of(to_do, project, [node])
     for step in to_do:
         request = requests[step.label]

@@ -29,8 +29,9 @@ from foldsmith.run.execute import execute_alone
 from foldsmith.run.resources import Request
 from foldsmith.run.run_state import Course
 from foldsmith.run.state import Speeds
-from foldsmith.steps.base import Options, Plan, Step, StepState
+from foldsmith.steps.base import Options, Plan, Step
 from foldsmith.steps.registry import types_of
+from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.locking import is_free
 from foldsmith.utils.machine import use_cores

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from foldsmith.config import Checkpoint, EnsembleSettings, Experiment
-from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind, StepState, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind, name_of
 from foldsmith.steps.fingerprint import ensemble_inputs
 from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.members import member_hashes
+from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import FoldsmithError
-from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, name_of
 from foldsmith.steps.checkpoint_choice import UNCHOSEN
 from foldsmith.steps.fingerprint import frozen_inputs
 from foldsmith.steps.kinds.predictions import PredictionStep
 from foldsmith.steps.manifest import Inputs
+from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 

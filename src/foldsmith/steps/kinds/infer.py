@@ -7,12 +7,13 @@ from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, name_of
 from foldsmith.steps.checkpoint_choice import choose
 from foldsmith.steps.fingerprint import infer_inputs
 from foldsmith.steps.kinds.predictions import PredictionStep
 from foldsmith.steps.kinds.train import Train
 from foldsmith.steps.manifest import MANIFEST, Inputs, read_manifest
+from foldsmith.steps.status import StepState
 from foldsmith.targets.tasks import task_type
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes

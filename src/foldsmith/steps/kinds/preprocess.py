@@ -6,9 +6,10 @@ from pathlib import Path
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind, StepState
+from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind
 from foldsmith.steps.fingerprint import preprocess_inputs
 from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs
+from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.backbones import BACKBONE_OF_PROBE, backbone_problem
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, name_of
 from foldsmith.steps.fingerprint import pretrain_inputs, without_probe
 from foldsmith.steps.kinds.preprocess import Preprocess
 from foldsmith.steps.kinds.training import Training
 from foldsmith.steps.manifest import Inputs, Manifest
 from foldsmith.steps.output_folder import Start, is_record
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
@@ -77,5 +78,5 @@ class Pretrain(Training):
 
         assert step.experiment is not None
         # A finished one whose files are gone is made anew.
-        start: Start = "force" if state.status == "stale" else "auto"
+        start: Start = "force" if state.status == Status.STALE else "auto"
         pretrain_experiment(step.experiment, start, listen)

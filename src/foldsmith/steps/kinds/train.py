@@ -6,12 +6,13 @@ from pathlib import Path
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, StepState, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, name_of
 from foldsmith.steps.checkpoint_choice import choose
 from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.kinds.training import Training
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.output_folder import Start, is_record
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
@@ -57,7 +58,7 @@ class Train(Training):
     ) -> StepState:
         made = manifest is not None and not differences(manifest.inputs, inputs)
         if weights_may_be_gone and made:
-            return StepState("done")
+            return StepState(Status.DONE)
         return super().state(step, plan, inputs, manifest, hashes, weights_may_be_gone)
 
     def unusable(
@@ -100,5 +101,5 @@ class Train(Training):
 
         assert step.experiment is not None
         # A finished one whose files are gone is made anew.
-        start: Start = "force" if state.status == "stale" else "auto"
+        start: Start = "force" if state.status == Status.STALE else "auto"
         train_folds(step.experiment, [step.fold or 0], start, listen)

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Plan, Status, Step, StepKind, StepState
+from foldsmith.steps.base import Plan, Step, StepKind
 from foldsmith.steps.manifest import Inputs, Manifest, changed_outputs
 from foldsmith.steps.output_folder import is_record, state_of, tidy
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.files import PROGRESS_FILE
 from foldsmith.utils.hashing import FileHashes
 
@@ -44,23 +45,22 @@ class Training(StepKind):
         weights_may_be_gone: bool = False,
     ) -> StepState:
         compared = partial(self.compared, step)
-        state, changed = state_of(step.folder, inputs, compared=compared)
-        if state == "fresh" and manifest is not None and self.may_be_longer(step, plan):
-            state, changed = state_of(step.folder, inputs, True, compared)
-        if state == "done" and manifest is not None:
+        status, changed = state_of(step.folder, inputs, compared=compared)
+        if status == Status.STALE and self.may_be_longer(step, plan):
+            status, changed = state_of(step.folder, inputs, True, compared)
+        if status == Status.DONE and manifest is not None:
             outputs = changed_outputs(self.manifest(step).parent, manifest, hashes)
             gone = self.unusable(step, plan.project, manifest, outputs, hashes)
             if gone:
-                return StepState("stale", gone, step.epochs)
+                return StepState(Status.STALE, gone, step.epochs)
             records = [text for name, text in outputs.items() if is_record(name)]
-            return StepState("to do", "; ".join(records)) if records else StepState("done")
-        if state == "continue":
+            return (
+                StepState(Status.TO_DO, "; ".join(records)) if records else StepState(Status.DONE)
+            )
+        if status == Status.STARTED:
             epoch = int(self.progress(step).get("epoch", 0))
-            return StepState("to do", f"continues at epoch {epoch + 1}", step.epochs - epoch)
-        if changed:
-            status: Status = "to do" if manifest is None else "stale"
-            return StepState(status, "; ".join(changed), step.epochs)
-        return StepState("to do", "", step.epochs)
+            return StepState(Status.TO_DO, f"continues at epoch {epoch + 1}", step.epochs - epoch)
+        return StepState(status, "; ".join(changed), step.epochs)
 
     def may_be_longer(self, step: Step, plan: Plan) -> bool:
         """Return whether a finished training may be continued to a later epoch."""
