@@ -321,7 +321,6 @@ def known_rows(scale: Scale) -> list[Row]:
     regression = first.members["regression"]
     distribution = regression | {
         "globals/task": "hl-gauss",
-        "model/dims_head": [None, "@/task.n_outputs"],
         "loss": {"type": "CrossEntropyLoss"},
     }
     changes = {

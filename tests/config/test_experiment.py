@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from foldsmith.config import Context, Experiment
-from foldsmith.config.experiment import apply_override
+from foldsmith.config.overrides import apply_override
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.registry import types_of

@@ -6,7 +6,6 @@ The syntax is the Config System of pytorch-pfn-extras: ``type:`` names a registe
 """
 
 import copy
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from foldsmith.config.backbones import picked_backbone, source_of
 from foldsmith.config.check import check_tree
 from foldsmith.config.imports import read_with_imports
 from foldsmith.config.lazy_types import LazyTypes
-from foldsmith.config.named_items import LIST_TYPE, as_calls, as_lists, holds_names, listed
+from foldsmith.config.named_items import LIST_TYPE, as_calls, as_lists, listed
+from foldsmith.config.overrides import apply_override
 from foldsmith.config.references import private_attributes, walk_path
 from foldsmith.config.settings import Globals
 from foldsmith.config.wiring import wired
@@ -26,8 +26,7 @@ from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.project.budget import within_budget
 from foldsmith.project.project_file import ProjectFolder
 from foldsmith.project.validation import validation_message
-from foldsmith.utils.suggest import did_you_mean
-from foldsmith.utils.yaml_io import dump_yaml, parse_yaml
+from foldsmith.utils.yaml_io import dump_yaml
 
 if TYPE_CHECKING:
     from pytorch_pfn_extras.config import Config
@@ -245,51 +244,6 @@ class Components:
         """
         for path in paths:
             self[path]
-
-
-def apply_override(tree: dict[str, Any], text: str) -> None:
-    """Set the value of one ``PATH=VALUE`` in the tree.
-
-    The path must exist, except for the last key of a part with a ``type:``, which may be an
-    argument that the file leaves at its default (its name is checked with all others), and for the
-    name of an added extension or transform.
-
-    Raises:
-        ConfigError: The text has no ``=``, the value is not YAML, or the path fits nothing.
-    """
-    path, equals, value_text = text.partition("=")
-    keys = [key for key in path.strip().split("/") if key]
-    if not equals or not keys:
-        raise ConfigError(f"override {text!r}: must be PATH=VALUE, as in globals/max_epoch=2")
-    # "@" cannot start a plain YAML scalar, and a reference is the only thing it can be here.
-    reference = value_text.strip().startswith("@")
-    value = value_text.strip() if reference else parse_yaml(value_text, f"override {text!r}")
-    node: Any = tree
-    for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
-        where = "/".join(keys[:depth]) or "the file"
-        if isinstance(node, list):
-            if not key.isdigit() or int(key) >= len(node):
-                raise ConfigError(
-                    f"override {text!r}: {where} is a list of {len(node)}, counted from 0"
-                )
-            index: Any = int(key)
-        elif isinstance(node, dict):
-            index = key
-            added = holds_names(keys[:depth], node) and value is not None
-            if key not in node and not (last and ("type" in node or added)):
-                raise ConfigError(
-                    f"override {text!r}: no key {key} in {where}"
-                    + did_you_mean(key, (str(name) for name in node))
-                )
-        else:
-            raise ConfigError(
-                f"override {text!r}: {where} is {reprlib.repr(node)}, which holds no keys"
-            )
-        if last:
-            node[index] = value
-        else:
-            node = node[index]
 
 
 def _with_lists(types: Types) -> Types:
