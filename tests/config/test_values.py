@@ -2,12 +2,12 @@
 
 import pytest
 
-from foldsmith.config.values import value_problems
+from foldsmith.config.values import arguments_of
 from foldsmith.steps.registry import LIBRARY_TYPES
 
 
 def problems(name, **given):
-    return list(value_problems(LIBRARY_TYPES[name], given))
+    return list(arguments_of(LIBRARY_TYPES, name).value_problems(given))
 
 
 @pytest.mark.parametrize(

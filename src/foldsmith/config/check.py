@@ -1,7 +1,5 @@
 """Checks of an experiment before anything is built."""
 
-import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +15,7 @@ from foldsmith.config.settings import (
     EnsembleSettings,
     sections_of,
 )
-from foldsmith.config.values import value_problems
+from foldsmith.config.values import arguments_of
 from foldsmith.config.wiring import CONTEXT
 from foldsmith.project.project_file import ProjectFolder
 from foldsmith.project.validation import validation_message
@@ -226,14 +224,6 @@ def _check_reference(
     return None, path
 
 
-@functools.cache
-def _signature(callable_: Callable[..., Any]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(callable_)
-    except (TypeError, ValueError):  # a builtin without a signature: nothing can be said
-        return None
-
-
 def _check_call(
     node: Mapping[str, Any],
     path: list[Key],
@@ -248,26 +238,18 @@ def _check_call(
     if not isinstance(name, str) or name not in types:
         yield f"{where}: unknown type {name}{did_you_mean(str(name), types)}"
         return
-    signature = _signature(types[name])
-    if signature is None:
+    arguments = arguments_of(types, name)
+    if arguments is None:
         return
-    parameters = signature.parameters
-    kinds = {parameter.kind for parameter in parameters.values()}
-    given = {key for key in node if key != "type"}
-    named = {
-        key
-        for key, parameter in parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
+    named, given = arguments.named.keys(), {key for key in node if key != "type"}
+    if not arguments.any_name:
         for key in sorted(given - named, key=str):
             yield f"{where}: {name} has no argument {key}{did_you_mean(str(key), named)}"
-    for key in sorted(named - given):
-        if parameters[key].default is inspect.Parameter.empty:
-            accepted = ", ".join(sorted(named))
-            yield f"{where}: {name} needs the argument {key} (accepted: {accepted})"
+    for key in sorted(set(arguments.needed()) - given):
+        accepted = ", ".join(sorted(named))
+        yield f"{where}: {name} needs the argument {key} (accepted: {accepted})"
     if name not in project.types:  # the hints of a project's own types may be incomplete
-        for problem in value_problems(types[name], {key: node[key] for key in given & named}):
+        for problem in arguments.value_problems({key: node[key] for key in given & named}):
             yield f"{where}/{problem}"
     for key, value in _files_of(node, path, tree):
         if value not in made and not project.path(value).is_file():

@@ -17,6 +17,7 @@ class LazyTypes(Mapping[str, Callable[..., Any]]):
 
     def __init__(self, places: Mapping[str, str | Callable[..., Any]]) -> None:
         # Looking up the values of others of this class would import them.
+        self._imported: dict[str, Callable[..., Any]] = {}
         self._places: dict[str, str | Callable[..., Any]]
         self._places = dict(places._places if isinstance(places, LazyTypes) else places)
 
@@ -24,10 +25,15 @@ class LazyTypes(Mapping[str, Callable[..., Any]]):
         place = self._places[name]
         if not isinstance(place, str):
             return place
-        module, _, attribute = place.partition(":")
-        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        self._places[name] = found
-        return found
+        if name not in self._imported:
+            module, _, attribute = place.partition(":")
+            self._imported[name] = getattr(importlib.import_module(module), attribute)
+        return self._imported[name]
+
+    def place(self, name: str) -> str | None:
+        """Return where a type is, ``MODULE:NAME``; None for one that was given as a callable."""
+        place = self._places[name]
+        return place if isinstance(place, str) else None
 
     def __contains__(self, name: object) -> bool:
         return name in self._places

@@ -10,35 +10,111 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.config.references import is_reference
+from foldsmith.config.source_signatures import source_signature
 from foldsmith.errors import one_line
 
 
-def value_problems(callable_: Callable[..., Any], given: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the arguments whose plain values contradict the callable's type hints.
-
-    References and values that contain a ``type:`` are built later, so nothing can be said about
-    them here; nor about parameters without a hint, or with one that pydantic cannot read.
+class Arguments:
+    """The arguments of a type: names, which are needed, and the values that they take.
 
     Args:
-        callable_: A class or function of the registry.
-        given: Name of an argument -> its value in the experiment file.
+        signature: Signature of the callable, its hints evaluated.
+
+    Attributes:
+        named: The parameters that have a name in an experiment.
+        any_name: Whether it takes arguments of any other name, too.
     """
-    adapters = _adapters(callable_)
-    for name in sorted(given.keys() & adapters.keys()):
-        value = given[name]
-        if not _is_plain(value):
-            continue
-        try:
-            # As JSON: a list may be a tuple, but "3" does not count as a number, nor true as an
-            # integer.
-            adapters[name].validate_json(json.dumps(_whole(value)), strict=True)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            place = "/".join([name, *(str(key) for key in problem["loc"] if isinstance(key, int))])
-            yield f"{place}: {_reason(error)}, not {json.dumps(value, ensure_ascii=False)[:60]}"
-        except (TypeError, ValueError):  # no JSON: a date, say, which YAML reads
-            yield f"{name}: cannot be {value!r}"
+
+    def __init__(self, signature: inspect.Signature) -> None:
+        parameters = signature.parameters.values()
+        self.named = {
+            parameter.name: parameter
+            for parameter in parameters
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        }
+        self.any_name = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        self._adapters: dict[str, TypeAdapter[Any] | None] = {}
+
+    def needed(self) -> list[str]:
+        """Return the names of the arguments without a default."""
+        empty = inspect.Parameter.empty
+        return [name for name, parameter in self.named.items() if parameter.default is empty]
+
+    def value_problems(self, given: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the arguments whose plain values contradict their type hints.
+
+        References and values that contain a ``type:`` are built later, so nothing can be said
+        about them here; nor about parameters without a hint, or with one that pydantic cannot
+        read.
+
+        Args:
+            given: Name of an argument -> its value in the experiment file.
+        """
+        for name in sorted(given.keys() & self.named.keys()):
+            value = given[name]
+            adapter = self._adapter(name) if _is_plain(value) else None
+            if adapter is None:
+                continue
+            try:
+                # As JSON: a list may be a tuple, but "3" does not count as a number, nor true as
+                # an integer.
+                adapter.validate_json(json.dumps(_whole(value)), strict=True)
+            except ValidationError as error:
+                loc = error.errors()[0]["loc"]
+                place = "/".join([name, *(str(key) for key in loc if isinstance(key, int))])
+                yield f"{place}: {_reason(error)}, not {json.dumps(value, ensure_ascii=False)[:60]}"
+            except (TypeError, ValueError):  # no JSON: a date, say, which YAML reads
+                yield f"{name}: cannot be {value!r}"
+
+    def _adapter(self, name: str) -> TypeAdapter[Any] | None:
+        """Return the validator of a parameter; None for the type hint Any."""
+        if name not in self._adapters:
+            self._adapters[name] = _adapter_of(self.named[name])
+        return self._adapters[name]
+
+
+def arguments_of(types: Mapping[str, Callable[..., Any]], name: str) -> Arguments | None:
+    """Return the arguments of a type; None for a builtin without a signature.
+
+    The source of the package's types is read, so that none of them is imported.
+
+    Args:
+        types: Every callable that a ``type:`` may name.
+        name: One of them.
+    """
+    place = types.place(name) if isinstance(types, LazyTypes) else None
+    found = _source_arguments(place) if place is not None else None
+    return found or _imported_arguments(types[name])
+
+
+@functools.cache
+def _source_arguments(place: str) -> Arguments | None:
+    module, _, attribute = place.partition(":")
+    signature = source_signature(module, attribute)
+    return None if signature is None else Arguments(signature)
+
+
+@functools.cache
+def _imported_arguments(callable_: Callable[..., Any]) -> Arguments | None:
+    try:
+        signature = inspect.signature(callable_)
+    except (TypeError, ValueError):
+        return None
+    target = callable_.func if isinstance(callable_, functools.partial) else callable_
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, ValueError, AttributeError):
+        hints = {}
+    return Arguments(
+        signature.replace(
+            parameters=[
+                parameter.replace(annotation=hints.get(parameter.name, Any))
+                for parameter in signature.parameters.values()
+            ]
+        )
+    )
 
 
 def _is_plain(value: Any) -> bool:
@@ -75,6 +151,7 @@ def _in_words(problem: Mapping[str, Any]) -> str:
         "bool_type": "true or false",
         "list_type": "a list",
         "tuple_type": "a list",
+        "iterable_type": "a list",
         "dict_type": "keys and values",
         "none_required": "null",
         "callable_type": "a {type: ...} or a reference",
@@ -89,36 +166,18 @@ def _in_words(problem: Mapping[str, Any]) -> str:
     return kinds.get(kind, one_line(problem["msg"]))
 
 
-@functools.cache
-def _adapters(callable_: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
-    """Return a validator for each parameter with a type hint other than Any."""
-    target = callable_.func if isinstance(callable_, functools.partial) else callable_
-    if inspect.isclass(target):
-        target = target.__init__
+def _adapter_of(parameter: inspect.Parameter) -> TypeAdapter[Any] | None:
+    hint = parameter.annotation
+    if hint is Any:
+        return None
+    if parameter.default is None:
+        hint = hint | None if isinstance(hint, type) else typing.Optional[hint]  # noqa: UP045
     try:
-        hints = typing.get_type_hints(target)
-        parameters = inspect.signature(callable_).parameters
-    except (NameError, TypeError, ValueError, AttributeError):
-        return {}
-    found: dict[str, TypeAdapter[Any]] = {}
-    for name, parameter in parameters.items():
-        hint = hints.get(name, Any)
-        if hint is Any or parameter.kind not in (
-            parameter.POSITIONAL_OR_KEYWORD,
-            parameter.KEYWORD_ONLY,
-        ):
-            continue
-        if parameter.default is None:
-            hint = hint | None if isinstance(hint, type) else typing.Optional[hint]  # noqa: UP045
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # a class that has a configuration of its own
         try:
-            config = ConfigDict(arbitrary_types_allowed=True)
-            adapter: TypeAdapter[Any] = TypeAdapter(hint, config=config)
-        except PydanticUserError:  # a class that has a configuration of its own
-            try:
-                adapter = TypeAdapter(hint)
-            except Exception:
-                continue
-        except Exception:  # hints that only a type checker understands
-            continue
-        found[name] = adapter
-    return found
+            return TypeAdapter(hint)
+        except Exception:
+            return None
+    except Exception:  # hints that only a type checker understands
+        return None
