@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from small_project import EXPERIMENTS, make_project, write_experiment
+from test_imports import SLOW, modules_after
 
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
@@ -51,6 +52,16 @@ def not_done(folder: Path, *overrides: str) -> set[str]:
 def test_everything_is_done_after_a_run(folder):
     assert not_done(folder) == set()
     assert "9 of 9 steps done" in dry_run(ProjectFolder.open(folder), TARGET)
+
+
+@pytest.mark.parametrize("command", [["status"], ["run", "-cfg", TARGET, "--dry-run"]])
+def test_what_is_done_is_read_without_slow_libraries(command, folder):
+    text, modules = modules_after(folder, *command)
+    assert "9 of 9 steps done" in text and modules & SLOW == set()
+    # A change shows as quickly.
+    write_experiment(folder, "100", EXPERIMENTS["100"] | {"globals/seed": 5})
+    text, modules = modules_after(folder, *command)
+    assert "globals/seed" in text and modules & SLOW == set()
 
 
 def test_comments_touches_and_speed_make_nothing_stale(folder):

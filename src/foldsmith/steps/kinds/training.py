@@ -46,8 +46,11 @@ class Training(StepKind):
     ) -> StepState:
         compared = partial(self.compared, step)
         status, changed = state_of(step.folder, inputs, compared=compared)
-        if status == Status.STALE and self.may_be_longer(step, plan):
-            status, changed = state_of(step.folder, inputs, True, compared)
+        if status == Status.STALE:
+            longer = state_of(step.folder, inputs, True, compared)
+            # The question imports the method, and torch with it.
+            if longer != (status, changed) and self.may_be_longer(step, plan):
+                status, changed = longer
         if status == Status.DONE and manifest is not None:
             outputs = changed_outputs(self.manifest(step).parent, manifest, hashes)
             gone = self.unusable(step, plan.project, manifest, outputs, hashes)
