@@ -45,7 +45,7 @@ from foldsmith.new.survey.guesses import (
     other_photo_columns,
 )
 from foldsmith.new.survey.photos import PhotoFolder, ids_of
-from foldsmith.new.survey.targets import choose_folds, examine_target, missing_targets
+from foldsmith.new.survey.targets import Target, choose_folds, examine_target, missing_targets
 from foldsmith.project.budget import Budget
 from foldsmith.project.csv_files import read_texts
 from foldsmith.project.project_file import PROJECT_FILE, FoldSettings
@@ -170,53 +170,23 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
 
 def _find(data: Data, decide: Decisions) -> Found:
     """Look at the data; nothing is written."""
+    folders = _open_folders(data)
+    rows = _read_rows(data, decide, folders)
+    train, id_column, target_column = rows.train, rows.id_column, rows.target_column
     named = None if data.metric is None else metric_named(data.metric)
-    others = None
-    if data.test_images is not None:
-        others = PhotoFolder(data.test_images, "--test-images", without=data.images)
-    photos = PhotoFolder(data.images, without=data.test_images)
-    for folder in (photos, others):
-        if folder is not None:
-            _say_photos(folder)
-    train, test = _read(data, photos)
-    n_read = len(train.table), 0 if test is None else len(test.table)
-    skipped: list[dict[str, str]] = []
-
-    known = None if test is None else list(test.table.columns)
-    id_column = decide("id", train, data.id_column, lambda: guess_id(train, photos, known))
-    if data.skip_missing:
-        train = _with_photos(train, id_column, photos, skipped)
-        if test is not None and id_column in test.table.columns:
-            test = _with_photos(test, id_column, others or photos, skipped)
-    paths = locate(train, id_column, photos)
-    for name in other_photo_columns(train, id_column, photos):
-        logger.info(
-            f"note: column {brief(name)} names photos too, which are not used: a row is one photo"
-        )
-    target_column = decide(
-        "target",
-        train,
-        data.target_column,
-        lambda: guess_target(train, id_column, known or [], None if test is None else test.table),
-    )
-    if data.skip_missing:
-        gaps = missing_targets(train, target_column)
-        train = skip_rows(train, gaps, id_column, "no target", skipped)
-        paths = [path for path, gap in zip(paths, gaps, strict=True) if not gap]
-    _say_skipped(skipped, n_read, train)
     ordered = decide.has_order(
         train, target_column, named, data.classes, folders=data.train is None
     )
-    judge = named.name if named is not None and named.of_classes else ""
     target = examine_target(
         train,
         target_column,
         id_column,
         as_classes=not ordered,
-        judge=judge,
+        judge=named.name if named is not None and named.of_classes else "",
         as_text=data.train is None and not ordered,
     )
-    logger.info(f"example  {brief(paths[0], 60)} -> {brief(train.table[target_column].iloc[0])}")
+    example = brief(rows.paths[0], 60), brief(train.table[target_column].iloc[0])
+    logger.info(f"example  {example[0]} -> {example[1]}")
     group_column = decide.optional(
         "group", train, data.group_column, lambda: guess_group(train, id_column, target_column)
     )
@@ -224,55 +194,178 @@ def _find(data: Data, decide: Decisions) -> Found:
     if group_column is not None:
         check_group(train, group_column)
     metric = choose_metric(named, target, ordered, target_column)
-    groups = None if group_column is None else train.table[group_column]
-    folds, why = choose_folds(target.values, groups, classes=not ordered)
-    if FOLD_COLUMN in train.table.columns:
-        folds, why = _own_folds(train, folds), f"those of column {FOLD_COLUMN}"
-    n_splits = f"{folds.n_splits} by {folds.method}"
-    say_folds(n_splits, why, target, folds.n_splits, target.repeats or not ordered)
-    n_photos = len(photos.names) + (0 if others is None else len(others.names))
-    budget = choose_budget(data.budget, n_photos)
-
-    path_column = _free_name("path", train, test)
-    new_train = train.table.assign(**{path_column: _below(_PHOTOS, paths)})
-    new_target = target_column
-    if not ordered:
-        new_train[target_column] = target.labels
-    elif target.classes:
-        new_target = _free_name("target", train, test)
-        new_train[new_target] = target.values.astype(int)
-    elif numbers(new_train[target_column]).isna().any():
-        new_train[target_column] = target.values
-    new_test = _test_table(test, id_column, path_column, photos, others, train)
-    _refuse_overlap(data, id_column, path_column, new_train, new_test)
-    used = {*new_train[path_column], *new_test[path_column]}
-    unused = len(set(_below(_PHOTOS, photos.names)) - used)
-    if unused:
-        are = "photo is" if unused == 1 else "photos are"
-        logger.info(f"note: {unused:,} {are} in no table and not used ({shown(photos.folder)})")
+    folds = _choose_folds(train, target, group_column, ordered)
+    budget = choose_budget(data.budget, sum(len(folder.names) for folder in folders.all))
+    tables = _new_tables(data, rows, folders, target, ordered)
+    _say_unused(folders.photos, tables)
     return Found(
-        train=new_train,
-        test=new_test,
-        skipped=pd.DataFrame(skipped),
-        links={_PHOTOS: photos.folder} | ({} if others is None else {_TEST_PHOTOS: others.folder}),
+        train=tables.train,
+        test=tables.test,
+        skipped=pd.DataFrame(rows.skipped),
+        links=folders.links,
         id_column=id_column,
-        path_column=path_column,
+        path_column=tables.path_column,
         source_column=target_column,
-        target_column=new_target,
+        target_column=tables.target_column,
         group_column=group_column,
         target=target,
         ordered=ordered,
         folds=folds,
         metric=metric,
         budget=budget,
-        intensity=_intensity(photos, others),
+        intensity=_intensity(folders),
     )
 
 
-def _intensity(photos: PhotoFolder, others: PhotoFolder | None) -> IntensityRange | None:
+@dataclass(frozen=True)
+class _Folders:
+    """The folders of images.
+
+    Attributes:
+        photos: The labelled images, and those to predict if they lie there too.
+        others: The images to predict, if they lie elsewhere.
+    """
+
+    photos: PhotoFolder
+    others: PhotoFolder | None
+
+    @property
+    def all(self) -> list[PhotoFolder]:
+        """Both folders, or the only one."""
+        return [self.photos] if self.others is None else [self.photos, self.others]
+
+    @property
+    def links(self) -> dict[str, Path]:
+        """Name of each link in the project -> its folder."""
+        return dict(zip((_PHOTOS, _TEST_PHOTOS), (one.folder for one in self.all), strict=False))
+
+
+@dataclass(frozen=True)
+class _ReadRows:
+    """The rows of the tables that are used.
+
+    Attributes:
+        train: The train table.
+        test: The test table, if there is one.
+        id_column: Column of the ids.
+        target_column: Column of the targets.
+        paths: Image of each train row, relative to its folder.
+        skipped: The rows that are left out, with the reason.
+    """
+
+    train: Source
+    test: Source | None
+    id_column: str
+    target_column: str
+    paths: list[str]
+    skipped: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class _NewTables:
+    """The tables of the new project.
+
+    Attributes:
+        train: The train table, with paths and targets.
+        test: The test table, with paths.
+        path_column: Column of the paths.
+        target_column: Column of the targets.
+    """
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    path_column: str
+    target_column: str
+
+
+def _open_folders(data: Data) -> _Folders:
+    """List the images of the folders."""
+    others = None
+    if data.test_images is not None:
+        others = PhotoFolder(data.test_images, "--test-images", without=data.images)
+    folders = _Folders(PhotoFolder(data.images, without=data.test_images), others)
+    for folder in folders.all:
+        _say_photos(folder)
+    return folders
+
+
+def _read_rows(data: Data, decide: Decisions, folders: _Folders) -> _ReadRows:
+    """Read the tables, find the columns of ids and targets, and leave out incomplete rows."""
+    photos = folders.photos
+    train, test = _read(data, photos)
+    n_read = len(train.table), 0 if test is None else len(test.table)
+    skipped: list[dict[str, str]] = []
+    known = None if test is None else list(test.table.columns)
+    id_column = decide("id", train, data.id_column, lambda: guess_id(train, photos, known))
+    if data.skip_missing:
+        train = _with_photos(train, id_column, photos, skipped)
+        if test is not None and id_column in test.table.columns:
+            test = _with_photos(test, id_column, folders.others or photos, skipped)
+    paths = locate(train, id_column, photos)
+    for name in other_photo_columns(train, id_column, photos):
+        logger.info(
+            f"note: column {brief(name)} names photos too, which are not used: a row is one photo"
+        )
+    test_table = None if test is None else test.table
+    target_column = decide(
+        "target",
+        train,
+        data.target_column,
+        lambda: guess_target(train, id_column, known or [], test_table),
+    )
+    if data.skip_missing:
+        gaps = missing_targets(train, target_column)
+        train = skip_rows(train, gaps, id_column, "no target", skipped)
+        paths = [path for path, gap in zip(paths, gaps, strict=True) if not gap]
+    _say_skipped(skipped, n_read, train)
+    return _ReadRows(train, test, id_column, target_column, paths, skipped)
+
+
+def _choose_folds(
+    train: Source, target: Target, group_column: str | None, ordered: bool
+) -> FoldSettings:
+    """Choose how the rows are split, and print it with the reason."""
+    groups = None if group_column is None else train.table[group_column]
+    folds, why = choose_folds(target.values, groups, classes=not ordered)
+    if FOLD_COLUMN in train.table.columns:
+        folds, why = _own_folds(train, folds), f"those of column {FOLD_COLUMN}"
+    n_splits = f"{folds.n_splits} by {folds.method}"
+    say_folds(n_splits, why, target, folds.n_splits, target.repeats or not ordered)
+    return folds
+
+
+def _new_tables(
+    data: Data, rows: _ReadRows, folders: _Folders, target: Target, ordered: bool
+) -> _NewTables:
+    """Return the tables of the project: those that were read, with paths and usable targets."""
+    source, test, target_column = rows.train, rows.test, rows.target_column
+    path_column = _free_name("path", source, test)
+    train = source.table.assign(**{path_column: _below(_PHOTOS, rows.paths)})
+    if not ordered:
+        train[target_column] = target.labels
+    elif target.classes:
+        target_column = _free_name("target", source, test)
+        train[target_column] = target.values.astype(int)
+    elif numbers(train[target_column]).isna().any():
+        train[target_column] = target.values
+    of_test = (path_column, folders.photos, folders.others, source)
+    new_test = _test_table(test, rows.id_column, *of_test)
+    _refuse_overlap(data, rows.id_column, path_column, train, new_test)
+    return _NewTables(train, new_test, path_column, target_column)
+
+
+def _say_unused(photos: PhotoFolder, tables: _NewTables) -> None:
+    """Print how many images are in no table."""
+    used = {*tables.train[tables.path_column], *tables.test[tables.path_column]}
+    unused = len(set(_below(_PHOTOS, photos.names)) - used)
+    if unused:
+        are = "photo is" if unused == 1 else "photos are"
+        logger.info(f"note: {unused:,} {are} in no table and not used ({shown(photos.folder)})")
+
+
+def _intensity(folders: _Folders) -> IntensityRange | None:
     """Return the scale of images with more than 8 bits per channel, and print it."""
-    folders = [photos] if others is None else [photos, others]
-    found = first_range([folder.folder / name for folder in folders for name in folder.names])
+    found = first_range([folder.folder / name for folder in folders.all for name in folder.names])
     if found is not None:
         logger.info(
             f"range    {range_text(found)} becomes 0 to 255: there are images with more than 8 "
