@@ -1,27 +1,29 @@
 """Heat maps of a finished fine-tuning for photos of the validation folds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.config import Checkpoint, Context
+from foldsmith.config import Checkpoint, Context, Experiment
 from foldsmith.data.datasets import Batch, PhotoDataset, stored_head
 from foldsmith.data.images import Image, decode
 from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.loose_images import PhotosAtHand
+from foldsmith.data.transforms.base import Transform
 from foldsmith.errors import ConfigError
 from foldsmith.inference.saliency import grad_cam
 from foldsmith.models.classifier import ImageModel
-from foldsmith.models.runtime import create_runtime, random_state_kept
+from foldsmith.models.runtime import Runtime, create_runtime, random_state_kept
 from foldsmith.models.snapshots import load_weights
 from foldsmith.predictor.member_models import kept_snapshots, read_inferred
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, photo_paths, read_folds
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.scale_buffer import task_kept
+from foldsmith.targets.task import Explained
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.hashing import FileHashes
 
@@ -63,42 +65,83 @@ def look_at(
         DataError: A photo cannot be read.
     """
     experiment, manifest = read_inferred(project, root, checkpoint)
-    settings, types = experiment.globals, types_of(project)
-    runtime, task = create_runtime(settings), create_task(settings, project)
-    table = read_folds(project, settings.meta_file)
+    table = read_folds(project, experiment.globals.meta_file)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)[list(rows)]
     hashes = FileHashes(project.hash_store)
-    context = Context(runtime=runtime, task=task)
+    runtime = create_runtime(experiment.globals)
     found: dict[int, HeatMap] = {}
     for fold in np.unique(folds).tolist():
         (weights,) = kept_snapshots(root, manifest, checkpoint, [fold], hashes)
         chosen = [row for row, of in zip(rows, folds, strict=True) if of == fold]
-        # The caller may be drawing random numbers too.
-        with random_state_kept():
-            parts = experiment.with_values({"globals/val_fold": fold}).build(types, context)
-            model, transforms = parts["model"], list(parts["dataset/val/transforms"])
-        if not isinstance(model, ImageModel):
-            raise ConfigError(f"{type(model).__name__}: has no backbone of timm to look into")
-        load_weights(model, weights)
-        score = task_kept(task, model).explained()
-        runtime.place(model.eval())
-        photos = PhotosAtHand([stored_head(transforms)])
-        for path in photo_paths(project, table.iloc[chosen]):
-            photos.add(photos.versions(decode(path, project.intensity_range)))
-        n = len(chosen)
-        dataset = PhotoDataset(photos, [Path()] * n, np.arange(n), None, transforms, seed=0)
-        loader = PhotoLoader(dataset, n)
-        # One by one: they may be of different sizes, and need little memory so.
-        for k, row in enumerate(chosen):
-            batch = dataset[0, k]
-            assert isinstance(batch, Batch)
-            images = runtime.transfer(batch, loader.on_device).views[0].float()
-            heat = grad_cam(model, images, score)[0]
-            found[row] = HeatMap(_shown(batch.views[0][0].permute(1, 2, 0).numpy()), heat)
+        model = _model_of_fold(experiment, fold, weights, runtime)
+        photos = _decoded(project, photo_paths(project, table.iloc[chosen]), model.transforms)
+        heat_maps = _heat_maps(model, photos, runtime)
+        found |= dict(zip(chosen, heat_maps, strict=True))
     hashes.save()
-    grids = {looked.heat.shape for looked in found.values()}
+    grids = {heat_map.heat.shape for heat_map in found.values()}
     cells = ", ".join(sorted(f"{high} x {wide}" for high, wide in grids))
-    return [found[row] for row in rows], f"parts {score.text}, on a grid of {cells}"
+    return [found[row] for row in rows], f"parts {model.score.text}, on a grid of {cells}"
+
+
+@dataclass(frozen=True)
+class _FoldModel:
+    """The model of a fold.
+
+    Attributes:
+        network: The network, on its device.
+        transforms: Those of the validation.
+        score: The output that is explained.
+    """
+
+    network: ImageModel
+    transforms: list[Transform]
+    score: Explained
+
+
+def _model_of_fold(
+    experiment: Experiment, fold: int, weights: Path, runtime: Runtime
+) -> _FoldModel:
+    """Load the model of a fold.
+
+    Raises:
+        ConfigError: It has no backbone of timm.
+    """
+    task = create_task(experiment.globals, experiment.project)
+    of_fold = experiment.with_values({"globals/val_fold": fold})
+    # The caller may be drawing random numbers too.
+    with random_state_kept():
+        context = Context(runtime=runtime, task=task)
+        components = of_fold.build(types_of(experiment.project), context)
+        network, transforms = components["model"], list(components["dataset/val/transforms"])
+    if not isinstance(network, ImageModel):
+        raise ConfigError(f"{type(network).__name__}: has no backbone of timm to look into")
+    load_weights(network, weights)
+    score = task_kept(task, network).explained()
+    runtime.place(network.eval())
+    return _FoldModel(network, transforms, score)
+
+
+def _decoded(
+    project: ProjectFolder, paths: Iterable[Path], transforms: Sequence[Transform]
+) -> PhotosAtHand:
+    photos = PhotosAtHand([stored_head(transforms)])
+    for path in paths:
+        photos.add(photos.versions(decode(path, project.intensity_range)))
+    return photos
+
+
+def _heat_maps(model: _FoldModel, photos: PhotosAtHand, runtime: Runtime) -> Iterator[HeatMap]:
+    """Yield the heat map of each image."""
+    n = len(photos)
+    dataset = PhotoDataset(photos, [Path()] * n, np.arange(n), None, model.transforms, seed=0)
+    loader = PhotoLoader(dataset, n)
+    # One by one: they may be of different sizes, and need little memory so.
+    for index in range(n):
+        batch = dataset[0, index]
+        assert isinstance(batch, Batch)
+        images = runtime.transfer(batch, loader.on_device).views[0].float()
+        heat = grad_cam(model.network, images, model.score)[0]
+        yield HeatMap(_shown(batch.views[0][0].permute(1, 2, 0).numpy()), heat)
 
 
 def _shown(view: npt.NDArray[np.generic]) -> Image:
