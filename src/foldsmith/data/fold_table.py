@@ -52,24 +52,36 @@ def split(
     Raises:
         DataError: The rows cannot be split, or the column cannot be the folds.
     """
+    if FOLD_COLUMN in train.columns:
+        return _own_split(project, train, merged)
     settings = project.settings
-    table = project.data_dir / settings.train_csv
-    if FOLD_COLUMN not in train.columns:
-        groups = train[settings.group_column] if settings.group_column else None
-        targets, classes = target_numbers(project, train), targets_are_classes(project, train)
-        try:
-            folds = assign_folds(settings.folds, targets, groups, merged, classes)
-        except DataError as error:
-            raise DataError(f"{table}: {error}") from None
-        return Split(folds, f"folds by {settings.folds.method}:")
+    groups = train[settings.group_column] if settings.group_column else None
+    targets, classes = target_numbers(project, train), targets_are_classes(project, train)
+    try:
+        folds = assign_folds(settings.folds, targets, groups, merged, classes)
+    except DataError as error:
+        raise DataError(f"{project.data_dir / settings.train_csv}: {error}") from None
+    return Split(folds, f"folds by {settings.folds.method}:")
+
+
+def _own_split(
+    project: ProjectFolder, train: pd.DataFrame, merged: npt.NDArray[np.int64] | None
+) -> Split:
+    """Return the folds of the train table's own column, after checking them.
+
+    Raises:
+        DataError: The column cannot be the folds.
+    """
+    settings = project.settings
+    column = f"{project.data_dir / settings.train_csv}: column {FOLD_COLUMN}"
     remedy = f"mend the column {FOLD_COLUMN}, or rename it if it does not hold folds"
     try:
         own = own_folds(train[FOLD_COLUMN])
     except DataError as error:
-        raise DataError(f"{table}: column {FOLD_COLUMN}: {error}; {remedy}") from None
+        raise DataError(f"{column}: {error}; {remedy}") from None
     if own.n_splits != project.n_splits:
         raise DataError(
-            f"{table}: column {FOLD_COLUMN}: holds {own.n_splits} folds, but folds/n_splits is "
+            f"{column}: holds {own.n_splits} folds, but folds/n_splits is "
             f"{project.n_splits}; set n_splits: {own.n_splits} in project.yml, or rename the "
             "column if it does not hold folds"
         )
@@ -77,23 +89,36 @@ def split(
     if "Group" in settings.folds.method and settings.group_column is not None:
         together[f"a group by {settings.group_column}"] = train[settings.group_column]
     if merged is not None:
-        # Groups are not torn apart, if the first check was passed: near-identical photos are.
+        # Groups are whole, if the first check was passed: near-identical photos may not be.
         together["near-identical photos (folds/merge_near_duplicates)"] = pd.Series(merged)
     for what, groups in together.items():
-        torn = torn_groups(own.folds, groups)
-        if torn:
-            rows = np.flatnonzero(groups.astype(str) == torn[0])
-            other = rows[own.folds[rows] != own.folds[rows[0]]][0]
-            one, two = train[settings.id_column].iloc[[rows[0], other]]
-            raise DataError(
-                f"{table}: column {FOLD_COLUMN}: {what} must stay in one fold, but ids {one} and "
-                f"{two} are in folds {train[FOLD_COLUMN].iloc[rows[0]]} and "
-                f"{train[FOLD_COLUMN].iloc[other]} ({len(torn)} such cases); {remedy}"
-            )
+        if problem := _torn_group(project, train, own.folds, what, groups):
+            raise DataError(f"{column}: {problem}; {remedy}")
     shifted = " (its fold 1 is fold 0 here, and so on)" if own.first else ""
     return Split(
         own.folds,
         f"folds: column {FOLD_COLUMN} of {settings.train_csv}, {own.n_splits} folds{shifted}",
+    )
+
+
+def _torn_group(
+    project: ProjectFolder,
+    train: pd.DataFrame,
+    folds: npt.NDArray[np.int64],
+    what: str,
+    groups: pd.Series,
+) -> str | None:
+    """Return an example of a group that is in several folds, for people; None if there is none."""
+    torn = torn_groups(folds, groups)
+    if not torn:
+        return None
+    rows = np.flatnonzero(groups.astype(str) == torn[0])
+    other = rows[folds[rows] != folds[rows[0]]][0]
+    one, two = train[project.settings.id_column].iloc[[rows[0], other]]
+    return (
+        f"{what} must stay in one fold, but ids {one} and {two} are in folds "
+        f"{train[FOLD_COLUMN].iloc[rows[0]]} and {train[FOLD_COLUMN].iloc[other]} "
+        f"({len(torn)} such cases)"
     )
 
 

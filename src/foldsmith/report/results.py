@@ -107,12 +107,7 @@ class Results:
         for member in self._read_members():
             metric, predicted = self._judged(member)
             if not self._is_ensemble:
-                epochs = self._epochs()
-                for fold in np.unique(folds):
-                    held = folds == fold
-                    value = metric(predicted[held], targets[held])
-                    row = {"name": f"fold {fold}", "kind": "fold", "fold": fold}
-                    rows.append(row | {"epoch": epochs.get(str(fold)), "cross_fitted": value})
+                rows += self._fold_scores(metric, predicted, targets, folds)
             drawn = bootstrap(metric, {member.name: predicted}, targets, groups, seed)
             low, high = interval(drawn[member.name])
             row = {"name": member.name, "kind": "member", "low": low, "high": high}
@@ -123,6 +118,22 @@ class Results:
             frame = pd.concat([frame, blends], ignore_index=True)
         frame = frame.reindex(columns=list(_SCORES))
         return frame.astype({"fold": "Int64", "epoch": "Int64", "submit": "boolean"})
+
+    def _fold_scores(
+        self, metric: Metric, predicted: Array, targets: Array, folds: npt.NDArray[np.int64]
+    ) -> list[dict[str, Any]]:
+        """Return a row of :attr:`scores` for each fold."""
+        epochs = self._epochs()
+        return [
+            {
+                "name": f"fold {fold}",
+                "kind": "fold",
+                "fold": fold,
+                "epoch": epochs.get(str(fold)),
+                "cross_fitted": metric(predicted[folds == fold], targets[folds == fold]),
+            }
+            for fold in np.unique(folds)
+        ]
 
     @property
     def oof(self) -> pd.DataFrame:
