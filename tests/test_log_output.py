@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from foldsmith import Project
-from foldsmith.run.events import Said, lines_told, show
+from foldsmith.run.events import LoggedLine, lines_told, show
 from foldsmith.utils.log_output import line_of
 
 LINES = """
@@ -149,4 +149,4 @@ def test_a_loader_process_writes_by_itself(capfd):
 def test_a_line_names_its_level_and_step():
     assert line_of(logging.INFO, "a") == "a"
     assert line_of(logging.WARNING, "a\n\nb", "s") == "s | warning: a\ns | b"
-    assert str(Said("", "gone", logging.ERROR)) == "foldsmith: gone"
+    assert str(LoggedLine("", "gone", logging.ERROR)) == "foldsmith: gone"

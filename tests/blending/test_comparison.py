@@ -4,7 +4,13 @@ from blend_data import alike, as_probabilities, goal, rows, unlike
 
 from foldsmith.blending.base import Constant, FittedWeights, Rows
 from foldsmith.blending.bootstrap import bootstrap, interval
-from foldsmith.blending.comparison import Candidate, Compared, Honest, compare, recommend
+from foldsmith.blending.comparison import (
+    Candidate,
+    ComparedBlend,
+    CrossFittedScore,
+    compare,
+    recommend,
+)
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import COMPLEXITY, average_blend, create_blend, restore_blend
 from foldsmith.config import EnsembleSettings
@@ -154,9 +160,9 @@ def with_scores(*samples, complexities):
     for k, (values, complexity) in enumerate(zip(samples, complexities, strict=True)):
         gains = np.asarray(samples[0]) - values
         low, high = interval(gains)
-        honest = Honest(float(np.mean(values)), (0, 0), float(gains.mean()), (low, high))
+        honest = CrossFittedScore(float(np.mean(values)), (0, 0), float(gains.mean()), (low, high))
         name = "mean" if k == 0 else f"blend{k}"
-        found.append(Compared(name, None, 0.0, honest, None, np.asarray(values), complexity))
+        found.append(ComparedBlend(name, None, 0.0, honest, None, np.asarray(values), complexity))
     return found
 
 

@@ -20,7 +20,7 @@ from foldsmith.run import gpu_engine as cards
 from foldsmith.run.gpu_engine import cards_for, cards_here
 from foldsmith.run.live import RunView
 from foldsmith.run.plan import plan_of
-from foldsmith.run.run_state import Course
+from foldsmith.run.run_state import RunState
 from foldsmith.steps.base import Options
 
 RUN = ["run", "--no-report", "-cfg", "exp_config/200.yml"]
@@ -226,7 +226,7 @@ def test_a_step_that_all_others_wait_for_gets_all_cores(small_project, monkeypat
     monkeypatch.setattr(cards, "cores_here", lambda: 4)
     plan = plan_of(ProjectFolder.open(small_project), "exp_config/100.yml")
     run = cards._Run(
-        Course(plan, plan, Options()), RunView(), [Worker("0"), Worker("1")], queue.Queue()
+        RunState(plan, plan, Options()), RunView(), [Worker("0"), Worker("1")], queue.Queue()
     )
     steps = {step.label: step for step in run._waiting}
     for label in ("preprocess", "pretrain 000", "train 100 fold 0"):

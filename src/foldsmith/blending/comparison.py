@@ -37,7 +37,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Honest:
+class CrossFittedScore:
     """A score on rows that were not used for fitting, and the score of a baseline on them.
 
     Attributes:
@@ -60,7 +60,7 @@ class Honest:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedBlend:
     """Results of one way to blend.
 
     Attributes:
@@ -77,7 +77,7 @@ class Compared:
     name: str
     fitted: FittedBlend
     in_sample: float
-    honest: Honest | None
+    honest: CrossFittedScore | None
     cross_fitted: Array | None
     resampled: Array | None
     complexity: int
@@ -90,7 +90,7 @@ def honest_scores(
     targets: Array,
     groups: npt.NDArray[np.int64],
     seed: int,
-) -> dict[str, Honest]:
+) -> dict[str, CrossFittedScore]:
     """Score predictions, and compare each with one of them by a paired bootstrap over groups.
 
     Args:
@@ -117,10 +117,10 @@ def _honest(
     baseline: str,
     targets: Array,
     drawn: Mapping[str, Array],
-) -> dict[str, Honest]:
+) -> dict[str, CrossFittedScore]:
     scores = {name: metric(predicted, targets) for name, predicted in predictions.items()}
     return {
-        name: Honest(
+        name: CrossFittedScore(
             scores[name],
             interval(drawn[name]),
             metric.gain(scores[name], scores[baseline]),
@@ -139,7 +139,7 @@ def compare(
     folds: npt.NDArray[np.int64],
     groups: npt.NDArray[np.int64],
     seed: int,
-) -> list[Compared]:
+) -> list[ComparedBlend]:
     """Fit, cross-fit and score ways to blend.
 
     Args:
@@ -160,7 +160,7 @@ def compare(
     drawn = bootstrap(metric, held_out, targets, groups, seed)
     honest = _honest(metric, held_out, baseline, targets, drawn)
     return [
-        Compared(
+        ComparedBlend(
             *(c.name, blend, metric(blend.predict(rows), targets)),
             honest=honest.get(c.name),
             cross_fitted=held_out.get(c.name),
@@ -171,7 +171,7 @@ def compare(
     ]
 
 
-def recommend(compared: Sequence[Compared], baseline: str, metric: Metric) -> tuple[str, str]:
+def recommend(compared: Sequence[ComparedBlend], baseline: str, metric: Metric) -> tuple[str, str]:
     """Return the name of the blend to submit, and a sentence with the reason.
 
     It is the simplest one that no other is better than by more than noise, so that it is itself
@@ -217,18 +217,18 @@ def recommend(compared: Sequence[Compared], baseline: str, metric: Metric) -> tu
     return chosen.name, f"submit {name}: {why} ({metric.name}, gain over {baseline}: {gains})"
 
 
-def _gain(compared: Compared) -> float:
+def _gain(compared: ComparedBlend) -> float:
     assert compared.honest is not None
     return compared.honest.gain
 
 
-def _gain_text(compared: Compared) -> str:
+def _gain_text(compared: ComparedBlend) -> str:
     assert compared.honest is not None
     low, high = compared.honest.gain_interval
     return f"{compared.honest.gain:+.4f}, 95 % of resamples {low:+.4f} to {high:+.4f}"
 
 
-def _beats(one: Compared, other: Compared, metric: Metric) -> bool:
+def _beats(one: ComparedBlend, other: ComparedBlend, metric: Metric) -> bool:
     """Return whether one is better than the other by more than a standard error."""
     if one.resampled is None or other.resampled is None or _gain(one) <= _gain(other):
         return False

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.blending.comparison import Honest
+from foldsmith.blending.comparison import CrossFittedScore
 from foldsmith.targets.class_values import nearest
 from foldsmith.utils.formatting import brief, number_text
 
@@ -138,7 +138,7 @@ def folds_beside(scores: pd.DataFrame, metric: str) -> "Figure":
     return figure
 
 
-def scores_beside(scores: Sequence[Honest], metric: str) -> "Figure":
+def scores_beside(scores: Sequence[CrossFittedScore], metric: str) -> "Figure":
     """Draw the scores of A and B with their intervals, and the gain of B over A.
 
     Args:

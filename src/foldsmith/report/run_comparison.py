@@ -8,7 +8,7 @@ import pandas as pd
 
 from foldsmith.blending.base import Goal
 from foldsmith.blending.bootstrap import resampled_units
-from foldsmith.blending.comparison import Honest, honest_scores
+from foldsmith.blending.comparison import CrossFittedScore, honest_scores
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project.tables import groups_of, read_folds
 from foldsmith.report.finished_run import FinishedRun, OofPredictions
@@ -38,7 +38,7 @@ class RunComparison:
     b: FinishedRun
     metric: Metric
     shared: tuple[OofPredictions, OofPredictions]
-    scores: tuple[Honest, Honest]
+    scores: tuple[CrossFittedScore, CrossFittedScore]
     by_fold: pd.DataFrame
     constant: float
     resampled: str

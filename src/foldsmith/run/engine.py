@@ -14,7 +14,7 @@ from foldsmith.run.execute import refuse_running
 from foldsmith.run.gpu_engine import cards_for, cards_here, run_on_cards
 from foldsmith.run.live import RunView, run_view
 from foldsmith.run.plan import plan_of, select
-from foldsmith.run.run_state import Course
+from foldsmith.run.run_state import RunState
 from foldsmith.run.table import duration
 from foldsmith.steps.base import Options, Step
 from foldsmith.steps.trial_build import trial_problems
@@ -70,21 +70,21 @@ def run(
         raise ConfigError("an address is one of Ray: it needs the engine ray (--engine ray)")
     plan = plan_of(project, config, overrides)
     check_tables(project, plan.meta_files)
-    course = Course(plan, select(plan, only, until), Options(skip_bad, keep_snapshots))
-    _check_components(course)
+    run_state = RunState(plan, select(plan, only, until), Options(skip_bad, keep_snapshots))
+    _check_components(run_state)
     on_ray = _ray_engine() if engine == "ray" else None
-    if on_ray is not None and course.to_do():
+    if on_ray is not None and run_state.to_do():
         asked = (tuple(overrides), tuple(only), until, skip_bad, keep_snapshots)
-        on_ray.run_on_ray(course, project.path(config), asked, address)
+        on_ray.run_on_ray(run_state, project.path(config), asked, address)
     else:
-        course.open()
-        cards = cards_for(course.to_do(), cards_here())
-        with run_view(course.chosen, course.states, course.speeds) as view:
+        run_state.open()
+        cards = cards_for(run_state.to_do(), cards_here())
+        with run_view(run_state.chosen, run_state.states, run_state.speeds) as view:
             if len(cards) > 1:
-                run_on_cards(course, view, cards)
+                run_on_cards(run_state, view, cards)
             else:
-                _run_here(course, view)
-    course.close()
+                _run_here(run_state, view)
+    run_state.close()
 
 
 def stop(project: ProjectFolder, config: Path | str, address: str) -> None:
@@ -101,7 +101,7 @@ def stop(project: ProjectFolder, config: Path | str, address: str) -> None:
     _ray_engine().stop_on_ray(project, project.path(config), address)
 
 
-def _check_components(course: Course) -> None:
+def _check_components(run_state: RunState) -> None:
     """Build the components that need no data, of every experiment, before the first one starts.
 
     Raises:
@@ -109,13 +109,13 @@ def _check_components(course: Course) -> None:
     """
     experiments = {
         step.experiment.file: step.experiment
-        for step in course.to_do()
+        for step in run_state.to_do()
         if step.experiment is not None
     }
     problems = [
         problem
         for experiment in experiments.values()
-        for problem in trial_problems(experiment, course.plan.types)
+        for problem in trial_problems(experiment, run_state.plan.types)
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -128,43 +128,43 @@ def _ray_engine() -> ModuleType:
     return importlib.import_module("foldsmith.extras.ray.engine")
 
 
-def _run_here(course: Course, view: RunView) -> None:
+def _run_here(run_state: RunState, view: RunView) -> None:
     """Do the steps in this process, one after the other."""
     bar = progress_bar(label="whole run", total=0, unit="epoch", timed=False)
     with bar:
-        for step in course.chosen.steps:
-            _do(step, course, bar, view)
+        for step in run_state.chosen.steps:
+            _do(step, run_state, bar, view)
 
 
-def _do(step: Step, course: Course, bar: Bar, view: RunView) -> None:
-    before = course.to_run(step)
+def _do(step: Step, run_state: RunState, bar: Bar, view: RunView) -> None:
+    before = run_state.to_run(step)
     if before is None:
         return
     refuse_running(step, before)
-    head = course.head(step)
-    left = course.seconds_left()
+    head = run_state.head(step)
+    left = run_state.seconds_left()
     rest = f" (whole run: about {duration(left)} left)" if left else ""
     logger.info("")
     logger.info(f"{head}: {before.why or before.status}{rest}")
-    bar.total = bar.n + course.epochs_left()
+    bar.total = bar.n + run_state.epochs_left()
     about_left = f"about {duration(left)} left; " if left else ""
     bar.note = f"{about_left}now {head}"
 
     def listen(report: EpochReport) -> None:
-        course.epoch(step, report)
-        left = f"about {duration(course.seconds_left())} left"
+        run_state.epoch(step, report)
+        left = f"about {duration(run_state.seconds_left())} left"
         bar.note = f"{left}; now {head}, epoch {report.epoch}/{report.max_epoch}"
         bar.update(1)
         view.epoch(step, report)
 
     view.begin(step)
     try:
-        step.kind.run(step, course.plan, before, course.options, listen)
+        step.kind.run(step, run_state.plan, before, run_state.options, listen)
     except TrainingError as error:
         # The other trainings may be well; this one is told of again at the end.
         logger.error(str(error))
-        course.failed[step.label] = str(error)
+        run_state.failed[step.label] = str(error)
         view.end(step, failed=True)
         return
-    course.look_at(step)
+    run_state.look_at(step)
     view.end(step)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.run.live import RunView
-from foldsmith.run.run_state import Course
+from foldsmith.run.run_state import RunState
 from foldsmith.steps.base import Step
 from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
@@ -17,7 +17,7 @@ from foldsmith.utils.progress_bars import no_bars
 
 
 @dataclass(frozen=True)
-class Said:
+class LoggedLine:
     """A message that was logged.
 
     Attributes:
@@ -37,14 +37,14 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Begun:
+class StepBegan:
     """A step begins."""
 
     label: str
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochEnded:
     """An epoch of a step has ended."""
 
     label: str
@@ -52,7 +52,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Ended:
+class StepEnded:
     """A step has ended, or was found to be done."""
 
     label: str
@@ -60,30 +60,30 @@ class Ended:
     failed: bool = False
 
 
-Event = Said | Begun | Epoch | Ended
+Event = LoggedLine | StepBegan | EpochEnded | StepEnded
 
 
-def show(event: Event, course: Course, steps: Mapping[str, Step], view: RunView) -> None:
+def show(event: Event, run_state: RunState, steps: Mapping[str, Step], view: RunView) -> None:
     """Show an event, and take it down.
 
     Args:
         event: The event.
-        course: The run.
+        run_state: The run.
         steps: Its steps, by label.
         view: Where the run is shown.
     """
-    if isinstance(event, Said):
+    if isinstance(event, LoggedLine):
         source = logging.getLogger(event.logger)
         source.log(event.level, event.text, extra={"step": event.label})
         return
     step = steps[event.label]
-    if isinstance(event, Begun):
+    if isinstance(event, StepBegan):
         view.begin(step)
-    elif isinstance(event, Epoch):
-        course.epoch(step, event.report)
+    elif isinstance(event, EpochEnded):
+        run_state.epoch(step, event.report)
         view.epoch(step, event.report)
     else:
-        course.states[step.label] = event.state
+        run_state.states[step.label] = event.state
         view.end(step, event.failed)
 
 
@@ -132,7 +132,7 @@ class _EventHandler(logging.Handler):
         elif text.strip():
             # The other process shows what foldsmith logs; it has no place for libraries' lines.
             name = record.name if record.name.startswith("foldsmith.") else LOGGER.name
-            self._tell([Said(self._label, text.rstrip(), record.levelno, name)])
+            self._tell([LoggedLine(self._label, text.rstrip(), record.levelno, name)])
 
 
 def portable(error: BaseException, label: str = "") -> Exception:

@@ -25,7 +25,7 @@ from foldsmith.run.execute import refuse_running
 from foldsmith.run.gpu_worker import Order, Outcome
 from foldsmith.run.live import RunView
 from foldsmith.run.resources import computes
-from foldsmith.run.run_state import Course
+from foldsmith.run.run_state import RunState
 from foldsmith.steps.base import Step
 from foldsmith.utils.machine import cores_here
 
@@ -74,11 +74,11 @@ def _most_at_once(on_gpu: Sequence[Step], steps: Sequence[Step]) -> int:
     return most
 
 
-def run_on_cards(course: Course, view: RunView, cards: Sequence[str]) -> None:
+def run_on_cards(run_state: RunState, view: RunView, cards: Sequence[str]) -> None:
     """Do the steps of a run, as many at once as there are GPUs.
 
     Args:
-        course: The run; it contains failed steps afterwards.
+        run_state: The run; it contains failed steps afterwards.
         view: Where it is shown.
         cards: The GPUs, as :func:`cards_here`.
 
@@ -90,7 +90,7 @@ def run_on_cards(course: Course, view: RunView, cards: Sequence[str]) -> None:
     answers: queue.Queue[tuple[_Worker, Event | Outcome | None]] = queue.Queue()
     with contextlib.ExitStack() as stack:
         free = [stack.enter_context(_worker(card, answers)) for card in reversed(cards)]
-        _Run(course, view, free, answers).go()
+        _Run(run_state, view, free, answers).go()
 
 
 class _Worker:
@@ -175,7 +175,7 @@ class _Run:
     """The steps of a run, given to workers as they become free.
 
     Args:
-        course: The run.
+        run_state: The run.
         view: Where it is shown.
         workers: One for each GPU.
         answers: Queue of their messages.
@@ -183,14 +183,14 @@ class _Run:
 
     def __init__(
         self,
-        course: Course,
+        run_state: RunState,
         view: RunView,
         workers: list[_Worker],
         answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]",
     ) -> None:
-        self._course, self._view, self._answers = course, view, answers
-        self._steps = {step.label: step for step in course.chosen.steps}
-        self._waiting = list(course.chosen.steps)
+        self._run_state, self._view, self._answers = run_state, view, answers
+        self._steps = {step.label: step for step in run_state.chosen.steps}
+        self._waiting = list(run_state.chosen.steps)
         self._running: dict[_Worker, Step] = {}
         self._free = workers
         self._share = max(1, cores_here() // len(workers))
@@ -219,8 +219,8 @@ class _Run:
             raise self._broken
 
     def _begin(self, step: Step) -> None:
-        course = self._course
-        before = course.to_run(step)
+        run_state = self._run_state
+        before = run_state.to_run(step)
         if before is None:
             return
         try:
@@ -231,13 +231,13 @@ class _Run:
         worker = self._free.pop()
         self._running[worker] = step
         where = f" (GPU {worker.card})" if computes(step) else ""
-        logger.info(f"{course.head(step)}: {before.why or before.status}{where}")
+        logger.info(f"{run_state.head(step)}: {before.why or before.status}{where}")
         self._view.begin(step)
-        whole = step.kind.context(step, course.plan)
+        whole = step.kind.context(step, run_state.plan)
         threads = self._share if computes(step) else cores_here()
         cores = cores_here() if self._is_alone(step) else threads
-        project, level = course.plan.project, logger.getEffectiveLevel()
-        how = (step.label, course.options, cores, threads, level)
+        project, level = run_state.plan.project, logger.getEffectiveLevel()
+        how = (step.label, run_state.options, cores, threads, level)
         worker.order(Order(project, whole, *how))
 
     def _is_alone(self, step: Step) -> bool:
@@ -250,7 +250,7 @@ class _Run:
 
     def _take(self, worker: _Worker, answer: Event | Outcome | None) -> None:
         if answer is not None and not isinstance(answer, Outcome):
-            show(answer, self._course, self._steps, self._view)
+            show(answer, self._run_state, self._steps, self._view)
             return
         step = self._running.pop(worker, None)
         if step is None:
@@ -259,12 +259,12 @@ class _Run:
             answer = Outcome(None, _death_of(step, worker.end()))
         self._free.append(worker)
         if answer.state is not None:
-            self._course.states[step.label] = answer.state
+            self._run_state.states[step.label] = answer.state
         if answer.error is not None:
             logger.error(str(answer.error))
             if isinstance(answer.error, TrainingError):
                 # The other trainings may be well; this one is told of again at the end.
-                self._course.failed[step.label] = str(answer.error)
+                self._run_state.failed[step.label] = str(answer.error)
             else:
                 self._broken = self._broken or answer.error
         self._view.end(step, failed=answer.error is not None)

@@ -19,7 +19,7 @@ import torch
 
 from foldsmith.errors import FoldsmithError, Stopped
 from foldsmith.project import ProjectFolder
-from foldsmith.run.events import Epoch, Event, lines_told, portable
+from foldsmith.run.events import EpochEnded, Event, lines_told, portable
 from foldsmith.run.execute import execute_alone
 from foldsmith.steps.base import Options, Plan, Step
 from foldsmith.steps.registry import types_of
@@ -104,7 +104,7 @@ def _outcome(order: Order, tell: Callable[[list[Event]], None]) -> Outcome:
     sys.argv = ["foldsmith", f"(run: {order.label})"]
 
     def listen(report: EpochReport) -> None:
-        tell([Epoch(order.label, report)])
+        tell([EpochEnded(order.label, report)])
 
     try:
         step = next(step for step in order.steps if step.label == order.label)

@@ -16,7 +16,7 @@ from foldsmith.utils.hashing import FileHashes
 logger = logging.getLogger(__name__)
 
 
-class Course:
+class RunState:
     """A run of a plan.
 
     Args:

@@ -13,7 +13,7 @@ import pandas as pd
 from foldsmith.blending.base import Constant, FittedWeights, Goal, Rows
 from foldsmith.blending.bootstrap import resampled_units
 from foldsmith.blending.candidates import BASELINE, OPTIMISED, candidates_of
-from foldsmith.blending.comparison import Candidate, Compared, compare, recommend
+from foldsmith.blending.comparison import Candidate, ComparedBlend, compare, recommend
 from foldsmith.blending.methods import (
     COMPLEXITY_OF_CONSTANT,
     with_fewer_trials,
@@ -180,7 +180,7 @@ class _Blends:
         reason: Why, in a sentence.
     """
 
-    compared: list[Compared]
+    compared: list[ComparedBlend]
     chosen: str
     reason: str
 
@@ -330,7 +330,7 @@ def _about_useless(useless: Sequence[str], n_members: int, goal: Goal, targets: 
     return f"; worse than {constant}, and so without a say in the blends: {', '.join(useless)}"
 
 
-def _blended(result: Compared, data: _Data) -> Array:
+def _blended(result: ComparedBlend, data: _Data) -> Array:
     """Return a blend for the test images: values, or probabilities, (n_test, n_classes)."""
     if not data.test_rows.predictions.shape[1]:
         # Nothing to predict, which not every method bears.
@@ -353,7 +353,7 @@ _SCORE_COLUMNS = (
 )
 
 
-def _score_table(compared: Sequence[Compared], chosen: str, metric: Metric) -> pd.DataFrame:
+def _score_table(compared: Sequence[ComparedBlend], chosen: str, metric: Metric) -> pd.DataFrame:
     in_sample = metric.name.lower()
     if in_sample in _SCORE_COLUMNS:
         in_sample = f"{in_sample}_in_sample"
@@ -387,7 +387,7 @@ def _print_members(members: list[Member], rows: Rows, targets: Array, goal: Goal
 
 
 def _print_blends(
-    compared: Sequence[Compared],
+    compared: Sequence[ComparedBlend],
     metric: Metric,
     groups: npt.NDArray[np.int64],
     settings: EnsembleSettings,

@@ -24,10 +24,18 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
 from foldsmith.errors import FoldsmithError, OutputError, TrainingError, one_line
 from foldsmith.project import ProjectFolder
-from foldsmith.run.events import Begun, Ended, Epoch, Event, Said, lines_told, portable
+from foldsmith.run.events import (
+    EpochEnded,
+    Event,
+    LoggedLine,
+    StepBegan,
+    StepEnded,
+    lines_told,
+    portable,
+)
 from foldsmith.run.execute import execute_alone
 from foldsmith.run.resources import Request
-from foldsmith.run.run_state import Course
+from foldsmith.run.run_state import RunState
 from foldsmith.run.state import Speeds
 from foldsmith.steps.base import Options, Plan, Step
 from foldsmith.steps.registry import types_of
@@ -76,12 +84,12 @@ class RunSpec:
     asked: tuple[Any, ...]
     log: Path
 
-    def course(self) -> Course:
+    def run_state(self) -> RunState:
         """Return the run, as far as it is."""
         types = types_of(self.project)
         chosen = tuple(step for step in self.steps if step.label in self.chosen)
         plan, part = (Plan(self.project, steps, types) for steps in (self.steps, chosen))
-        return Course(plan, part, self.options)
+        return RunState(plan, part, self.options)
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,7 @@ class Coordinator:
         self._me = ray.get_runtime_context().current_actor
         try:
             self._spec: RunSpec = pickle.loads(spec)
-            self._course: Course = self._spec.course()
+            self._run_state: RunState = self._spec.run_state()
         except Exception as error:  # an actor that cannot be made would say it in Ray's words
             self._end = RunEnd({}, portable(error))
             return
@@ -166,23 +174,23 @@ class Coordinator:
         """Take down that a step begins; return for which time."""
         self._attempts[label] = attempt = self._attempts.get(label, 0) + 1
         self._began[label] = time.monotonic()
-        state = self._course.states[label]
+        state = self._run_state.states[label]
         why = state.why or state.status
         if attempt > 1:
             why = f"its process or node has died; attempt {attempt} of {1 + RETRIES}"
-        head = self._course.head(self._step(label))
-        self.tell([Said("", f"{head}: {why} (on {host})"), Begun(label)])
+        head = self._run_state.head(self._step(label))
+        self.tell([LoggedLine("", f"{head}: {why} (on {host})"), StepBegan(label)])
         return attempt
 
     def tell(self, events: list[Event]) -> None:
         """Record events."""
         for event in events:
-            if isinstance(event, Epoch):
-                self._course.epoch(self._step(event.label), event.report)
+            if isinstance(event, EpochEnded):
+                self._run_state.epoch(self._step(event.label), event.report)
             with self._telling:
                 self._events.append(event)
                 self._n_events += 1
-                if isinstance(event, Said):
+                if isinstance(event, LoggedLine):
                     with self._spec.log.open("a", encoding="utf-8") as file:
                         file.write(f"{event}\n")
 
@@ -207,38 +215,38 @@ class Coordinator:
     def _progress(self) -> RunProgress | None:
         if self._end is not None:
             return None
-        course, now = self._course, time.monotonic()
+        run_state, now = self._run_state, time.monotonic()
         running = {label: now - began for label, began in dict(self._began).items()}
-        speeds = Speeds(dict(course.speeds.epoch_s), dict(course.speeds.step_s))
-        steps = course.chosen.steps
-        return RunProgress(self._spec.asked, steps, dict(course.states), speeds, running)
+        speeds = Speeds(dict(run_state.speeds.epoch_s), dict(run_state.speeds.step_s))
+        steps = run_state.chosen.steps
+        return RunProgress(self._spec.asked, steps, dict(run_state.states), speeds, running)
 
     def _step(self, label: str) -> Step:
-        return next(step for step in self._course.chosen.steps if step.label == label)
+        return next(step for step in self._run_state.chosen.steps if step.label == label)
 
     def _run(self) -> None:
         try:
             self._steps()
         except Exception as error:
             self._broken = portable(error)
-        self._end = RunEnd(self._course.failed, self._broken)
+        self._end = RunEnd(self._run_state.failed, self._broken)
         # Attached commands receive the end; then this process is not needed any more.
         while time.monotonic() - self._last_asked < _LINGER_S:
             time.sleep(_LINGER_S / 10)
         ray.kill(self._me)
 
     def _steps(self) -> None:
-        waiting = list(self._course.chosen.steps)
+        waiting = list(self._run_state.chosen.steps)
         running: dict[Any, Step] = {}
         while True:
             for step in list(waiting):
                 ahead = {other.label for other in [*waiting, *running.values()]}
                 if self._broken is None and not ahead & set(step.needs):
                     waiting.remove(step)
-                    if self._course.to_run(step) is not None:
+                    if self._run_state.to_run(step) is not None:
                         running[self._submit(step)] = step
-                    elif step.label not in self._course.failed:
-                        self.tell([Ended(step.label, self._course.states[step.label])])
+                    elif step.label not in self._run_state.failed:
+                        self.tell([StepEnded(step.label, self._run_state.states[step.label])])
             if not running:
                 return
             (task,), _ = ray.wait(list(running), num_returns=1)
@@ -256,7 +264,7 @@ class Coordinator:
                 f"{step.folder}: '{step.label}' was done when the run began and is not any more; "
                 "give the command again"
             )
-        steps = step.kind.context(step, self._course.plan)
+        steps = step.kind.context(step, self._run_state.plan)
         task = ray.remote(max_calls=1)(run_step).options(  # a process of its own
             name=step.label,
             num_cpus=request.cpus,
@@ -282,18 +290,18 @@ class Coordinator:
             )
         self._began.pop(step.label, None)
         if isinstance(outcome, StepState):
-            self._course.states[step.label] = outcome
-            self.tell([Ended(step.label, outcome)])
+            self._run_state.states[step.label] = outcome
+            self.tell([StepEnded(step.label, outcome)])
             return
         self.tell(
             [
-                Said("", str(outcome), logging.ERROR),
-                Ended(step.label, self._course.states[step.label], failed=True),
+                LoggedLine("", str(outcome), logging.ERROR),
+                StepEnded(step.label, self._run_state.states[step.label], failed=True),
             ]
         )
         if isinstance(outcome, TrainingError):
             # The other trainings may be well; this one is told of again at the end.
-            self._course.failed[step.label] = str(outcome)
+            self._run_state.failed[step.label] = str(outcome)
         elif self._broken is None:
             self._broken = outcome
 
@@ -352,7 +360,7 @@ def _do(coordinator: Any, payload: bytes, label: str, options: Options) -> StepS
     plan = Plan(project, steps, types_of(project))
 
     def listen(report: EpochReport) -> None:
-        coordinator.tell.remote([Epoch(label, report)])
+        coordinator.tell.remote([EpochEnded(label, report)])
 
     # The state is read here: an attempt continues after the previous one.
     return execute_alone(step, plan, options, listen)

@@ -30,7 +30,7 @@ from foldsmith.run.events import show
 from foldsmith.run.live import run_view
 from foldsmith.run.node import Node
 from foldsmith.run.resources import requests_of
-from foldsmith.run.run_state import Course
+from foldsmith.run.run_state import RunState
 from foldsmith.steps.base import Plan
 
 logger = logging.getLogger(__name__)
@@ -47,11 +47,13 @@ _CONNECT_S = 20.0
 _PATIENCE_S = 120.0
 
 
-def run_on_ray(course: Course, config: Path, asked: tuple[Any, ...], address: str | None) -> None:
-    """Run the chosen steps; failed ones are in the course afterwards.
+def run_on_ray(
+    run_state: RunState, config: Path, asked: tuple[Any, ...], address: str | None
+) -> None:
+    """Run the chosen steps; failed ones are in its state afterwards.
 
     Args:
-        course: The run as it would begin now.
+        run_state: The run as it would begin now.
         config: Experiment file that identifies the run.
         asked: Arguments of the command, to recognise another command with the same.
         address: A cluster, where the run may be in progress already; None starts Ray here.
@@ -60,26 +62,26 @@ def run_on_ray(course: Course, config: Path, asked: tuple[Any, ...], address: st
         FoldsmithError: As :func:`foldsmith.run.engine`.
         Detached: A signal has ended the watching, and the run goes on.
     """
-    project = course.plan.project
+    project = run_state.plan.project
     with _connected(address):
         name = _name_of(project, config)
         found = None if address is None else _attach(name, config, asked)
         if found is None:
-            course.open()
-            coordinator, update = _begin(course, name, config, asked, address), None
+            run_state.open()
+            coordinator, update = _begin(run_state, name, config, asked, address), None
         else:
             coordinator, update = found
             log = _log_of(project, config)
             logger.info(f"attached to the run that is going on; its log is {log}")
         try:
-            end = _watch(coordinator, course, update)
+            end = _watch(coordinator, run_state, update)
         except Stopped as stopped:
             if address is None:
                 raise
             raise Detached(*stopped.args) from None
     if end.error is not None:
         raise end.error
-    course.failed |= end.failed
+    run_state.failed |= end.failed
 
 
 def stop_on_ray(project: ProjectFolder, config: Path, address: str) -> None:
@@ -200,22 +202,22 @@ def _attach(name: str, config: Path, asked: tuple[Any, ...]) -> tuple[Any, Updat
 
 
 def _begin(
-    course: Course, name: str, config: Path, asked: tuple[Any, ...], address: str | None
+    run_state: RunState, name: str, config: Path, asked: tuple[Any, ...], address: str | None
 ) -> Any:
     """Check the resources of the cluster, and start the run; returns the actor."""
-    project = course.plan.project
+    project = run_state.plan.project
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     alive = [node for node in known if node["Alive"]]
     nodes = [_node(entry["Resources"]) for entry in alive]
-    requests = requests_of(course.to_do(), project, nodes)
+    requests = requests_of(run_state.to_do(), project, nodes)
     _check_nodes(project, alive)
     log = _log_of(project, config)
     log.parent.mkdir(parents=True, exist_ok=True)
     spec = RunSpec(
         project=project,
-        steps=course.plan.steps,
-        chosen=frozenset(step.label for step in course.chosen.steps),
-        options=course.options,
+        steps=run_state.plan.steps,
+        chosen=frozenset(step.label for step in run_state.chosen.steps),
+        options=run_state.options,
         requests=requests,
         asked=asked,
         log=log,
@@ -283,32 +285,34 @@ def _check_nodes(project: ProjectFolder, nodes: list[dict[str, Any]]) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _watch(coordinator: Any, course: Course, update: Update | None) -> RunEnd:
+def _watch(coordinator: Any, run_state: RunState, update: Update | None) -> RunEnd:
     """Show a run until it ends.
 
     Args:
         coordinator: The actor.
-        course: State of the run when this process started; updated by events.
+        run_state: State of the run when this process started; updated by events.
         update: The first events of a run that was in progress before.
     """
     name, first = None, 0
     if update is not None and update.progress is not None:
         # Files may have been edited since; the steps of the running plan are shown.
-        course.chosen = Plan(course.plan.project, update.progress.chosen, course.plan.types)
-    steps = {step.label: step for step in course.chosen.steps}
-    with run_view(course.chosen, course.states, course.speeds) as view:
+        run_state.chosen = Plan(
+            run_state.plan.project, update.progress.chosen, run_state.plan.types
+        )
+    steps = {step.label: step for step in run_state.chosen.steps}
+    with run_view(run_state.chosen, run_state.states, run_state.speeds) as view:
         while True:
             if update is None:
                 update = _update(coordinator, name, first)
             if update.progress is not None:
                 if name is not None:
                     logger.warning("the run's coordinator has died and was begun again")
-                course.states.update(update.progress.states)
-                course.speeds.epoch_s.update(update.progress.speeds.epoch_s)
+                run_state.states.update(update.progress.states)
+                run_state.speeds.epoch_s.update(update.progress.speeds.epoch_s)
                 for label, seconds in update.progress.running.items():
                     view.begin(steps[label], seconds)
             for event in update.events:
-                show(event, course, steps, view)
+                show(event, run_state, steps, view)
             if update.end is not None:
                 return update.end
             name, first, update = update.name, update.until, None

@@ -68,7 +68,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ColumnFacts:
     """Contents of a column of text.
 
     Attributes:
@@ -82,7 +82,7 @@ class Facts:
     may_be_target: bool
 
     @classmethod
-    def of(cls, column: pd.Series) -> "Facts":
+    def of(cls, column: pd.Series) -> "ColumnFacts":
         """Look at a column of text."""
         present = column[~column.isin(GAPS)]
         found = finite(present)

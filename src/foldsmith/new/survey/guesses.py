@@ -9,7 +9,7 @@ from foldsmith.data.folds import MAX_CLASSES
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import (
     GROUP_WORDS,
-    Facts,
+    ColumnFacts,
     Guess,
     Source,
     called_like_id,
@@ -209,7 +209,7 @@ def guess_target(
     table = source.table
     ranks = {name: target_rank(name) for name in table.columns}
     facts = {
-        name: Facts.of(table[name])
+        name: ColumnFacts.of(table[name])
         for name in table.columns
         if name not in (id_column, FOLD_COLUMN) and not is_unnamed(name)
     }

@@ -12,7 +12,7 @@ import pandas as pd
 
 from foldsmith.data.folds import MAX_CLASSES, assign_folds, strata
 from foldsmith.errors import DataError
-from foldsmith.new.survey.columns import Facts, Source
+from foldsmith.new.survey.columns import ColumnFacts, Source
 from foldsmith.new.survey.values import (
     DECIMAL_COMMA,
     GAPS,
@@ -87,7 +87,7 @@ class Target:
 def missing_targets(source: Source, column: str) -> pd.Series:
     """Return which rows have no target: no text, or none that is a number among numbers."""
     text = source.table[column]
-    if Facts.of(text).numeric:
+    if ColumnFacts.of(text).numeric:
         return text.str.strip().isin(GAPS)
     return text.str.strip() == ""
 
@@ -95,7 +95,7 @@ def missing_targets(source: Source, column: str) -> pd.Series:
 def may_be_ids(source: Source, column: str) -> bool:
     """Return whether numbers may be ids of classes: whole ones, two or more, that repeat."""
     text = source.table[column]
-    if not Facts.of(text).numeric:
+    if not ColumnFacts.of(text).numeric:
         return False
     present = finite(text).dropna()
     distinct = present.nunique()
@@ -104,7 +104,7 @@ def may_be_ids(source: Source, column: str) -> bool:
 
 def is_text(source: Source, column: str) -> bool:
     """Return whether a target is text rather than numbers."""
-    return not Facts.of(source.table[column]).numeric
+    return not ColumnFacts.of(source.table[column]).numeric
 
 
 def examine_target(
@@ -138,7 +138,7 @@ def examine_target(
     """
     text = source.table[column]
     where = f"{source.file}: column {column}"
-    numeric = not as_text and Facts.of(text).numeric
+    numeric = not as_text and ColumnFacts.of(text).numeric
     if not as_text:
         _refuse_signs(where, text)
         _refuse_separators(where, text)
