@@ -83,10 +83,11 @@ def test_bars_on_a_terminal_and_none_left_there():
 
 
 def test_an_error_leaves_no_bar_behind():
-    broken = TWO_BARS.replace("pass", "raise SystemExit")
-    written = on_terminal(broken)
-    assert "inner |" in written and "|" not in written.rpartition("\x1b[2K")[2]
-    assert written.rindex("\x1b[?25h") > written.rindex("inner |")
+    code = "from foldsmith.utils.progress_bars import progress_bar\n"
+    code += "bar = progress_bar(total=2, label='open', unit='batch')\nraise SystemExit(0)"
+    written = on_terminal(code)
+    assert "open |" in written and "|" not in written.rpartition("\x1b[2K")[2]
+    assert written.rindex("\x1b[?25h") > written.rindex("open |")
 
 
 def test_a_bar_that_is_to_stay_does():
