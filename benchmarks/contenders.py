@@ -35,7 +35,7 @@ from foldsmith.steps.registry import types_of
 from foldsmith.targets.tasks import create_task
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import create_manager
-from foldsmith.training.steps import FineTuneStep, PretrainStep, Step
+from foldsmith.training.steps import FineTuneStep, PretrainStep, TrainingStep
 from foldsmith.utils.hashing import FileHashes
 
 BACKBONE = "resnet18d"
@@ -100,7 +100,7 @@ class Foldsmith:
         measured = Measured(project.measurements)
         self.model = tune(parts["model"], self.loader, settings, self.runtime, measured)
         self.optimizer = parts["optimizer"]
-        self.step: Step = (
+        self.step: TrainingStep = (
             PretrainStep(self.model)
             if task is None
             else FineTuneStep(self.model, parts["loss"], task, None, 1, settings.seed)
