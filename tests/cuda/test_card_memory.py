@@ -3,7 +3,6 @@
 import gc
 import json
 import re
-import sys
 
 import pytest
 import torch
@@ -11,12 +10,10 @@ from small_project import write_experiment
 
 from foldsmith.errors import FoldsmithError
 from foldsmith.run.doctor import doctor
+from foldsmith.steps import trial_batch
 from foldsmith.steps.train import train
 
 pytestmark = pytest.mark.cuda
-
-# The function has the module's name.
-doctor_module = sys.modules["foldsmith.run.doctor"]
 
 # On a card the network has to fill memory: large photos, shown several times in an epoch.
 LARGE = {"cuda": (256, 256), "cpu": (12, 32)}
@@ -98,7 +95,7 @@ def test_the_advice_and_the_proposal_fit(
         # ... and that works.
         assert fold(project, *advice[0].split(), start="again")["train/loss"] > 0
         # doctor says so before the training, and proposes a batch.
-        monkeypatch.setattr(doctor_module, "WHOLE_BATCHES_ON", (device,))
+        monkeypatch.setattr(trial_batch, "WHOLE_BATCHES_ON", (device,))
         capsys.readouterr()
         assert doctor(project, "exp_config/600.yml") == []
         text = capsys.readouterr().out

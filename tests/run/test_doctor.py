@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 from small_project import EXPERIMENTS, make_project, write_experiment
 
 from foldsmith.project import ProjectFolder
-from foldsmith.run.batch_size import propose_batch
 from foldsmith.run.doctor import doctor
 from foldsmith.run.dry_run import dry_run
 from foldsmith.steps.preprocess import preprocess
+from foldsmith.training.batch_size import propose_batch
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_frozen_features_are_tried_too(folder, capsys):
     write_experiment(folder, "300", recipe | {"globals/output_root": "output/300"})
     project = ProjectFolder.open(folder)
     assert doctor(project, "exp_config/300.yml") == []
-    assert "300: 235 features of 4 photos" in capsys.readouterr().out
+    assert "300: 235 features of 4 images" in capsys.readouterr().out
     maps = {"model": {"type": "GaussianBlur"}, "globals/output_root": "output/300"}
     write_experiment(folder, "300", recipe | maps)
     problems = doctor(project, "exp_config/300.yml")

@@ -14,12 +14,14 @@ from foldsmith import Project
 from foldsmith.errors import ConfigError
 from foldsmith.models.backbone import create_backbone
 from foldsmith.project.tables import read_test, read_train
-from foldsmith.run.cost import Work, weight_bytes
-from foldsmith.run.disk import kept_backbones, photo_sizes, resume_bytes
 from foldsmith.run.durations import seconds_here
+from foldsmith.run.image_store_size import image_sizes
 from foldsmith.run.plan import plan_of
 from foldsmith.run.state import speeds_of, states_of
+from foldsmith.steps.cost import Costs, weight_bytes
 from foldsmith.steps.fingerprint import infer_inputs, pretrain_inputs, train_inputs
+from foldsmith.steps.kinds.pretrain import kept_backbones
+from foldsmith.steps.kinds.training import resume_bytes
 from foldsmith.steps.manifest import read_manifest, write_manifest
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.utils.hashing import FileHashes
@@ -197,11 +199,11 @@ def test_a_dry_run_grows_with_the_image_size(timed):
         speeds = speeds_of(plan)
         unknown = [step for step in steps if speeds.measured(step, states[step.label]) is None]
         found = seconds_here(plan, unknown, states)
-        work = Work(plan)
+        costs = Costs(plan.project, plan.types)
         epochs = {step.label: states[step.label].epochs_left or 1 for step in steps}
         return (
             {step.label: speeds.measured(step, states[step.label]) for step in steps} | found,
-            {step.label: work.operations(step) for step in steps},
+            {step.label: step.kind.operations(step, costs) for step in steps},
             {step.label for step in unknown},
             epochs,
         )
@@ -276,7 +278,7 @@ def test_a_model_that_nobody_can_count_needs_a_number(fresh):
     )
     project = Project.open(fresh)
     with pytest.raises(
-        ConfigError, match=r"100.yml: nothing says how long .*--epoch-s 100=SECONDS"
+        ConfigError, match=r"100.yml: the time of an epoch is unknown.*--epoch-s 100=SECONDS"
     ):
         project.estimate("100", gpus=1)
     result = project.estimate("100", gpus=1, epoch_s={"100": 2})
@@ -384,10 +386,10 @@ def test_photos_by_the_million_are_no_objects(fresh):
         lambda: (read_train(project), read_test(project)),
         lambda: pd.read_csv(tables / "img_info.csv"),
     ]
-    (sizes, counts, n_photos), size = peak(lambda: photo_sizes(project))
+    (sizes, counts, n_images), size = peak(lambda: image_sizes(project))
     assert sizes.tolist() == [[30, 48], [48, 31], [48, 48]]
     assert counts.tolist() == [n, n, 2 * n]
-    assert n_photos == n + 24
+    assert n_images == n + 24
     assert size < 2.5 * sum(peak(function)[1] for function in read)
 
 
@@ -423,8 +425,8 @@ def test_work_is_photos_times_views_times_operations(preprocessed):
     def operations(label, *overrides):
         plan = plan_of(project, ALL, overrides)
         step = next(step for step in plan.steps if step.label == label)
-        work = Work(plan)
-        return work.operations(step) / work.model(step.experiment).forward[32]
+        costs = Costs(plan.project, plan.types)
+        return step.kind.operations(step, costs) / costs.model(step.experiment).forward[32]
 
     learned = 3  # a forward pass, and a backward one of twice its operations
     assert operations("pretrain 000") == (24 + 8) * 2 * learned

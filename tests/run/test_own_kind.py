@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from foldsmith.project.tables import hash_columns, read_folds
-from foldsmith.steps.base import Step, StepKind, name_of
+from foldsmith.steps.base import Step, StepKind, Trial, name_of
 from foldsmith.steps.manifest import MANIFEST
 from foldsmith.utils.atomic import write_json
 from foldsmith.utils.flatten import flatten
@@ -70,6 +70,12 @@ class Tally(StepKind):
         if os.environ.get("DOING") == "wait":
             time.sleep(600)
         return count
+
+    def guess_s(self, step, costs):
+        return 7 * step.experiment.tree["tally"]["times"]
+
+    def try_batch(self, experiment, types):
+        return Trial(f"it counts to {len(read_folds(experiment.project, None))}")
 
     def report(self, step, plan):
         yield f"{sum(read(step.folder / 'tally.json')['counts'])} images were counted."
@@ -154,3 +160,15 @@ def test_its_name_stands_beside_the_others_in_errors(project, monkeypatch):
     wrong = foldsmith(project, "run", "-cfg", "exp_config/701.yml")
     missing.unlink()
     assert wrong.returncode == 2 and "the section tally is missing" in wrong.stderr
+
+
+def test_it_is_estimated_and_tried_by_doctor(project, monkeypatch):
+    monkeypatch.setenv("FOLDSMITH_TRUST_PYTHON", "1")
+    more = ["-cfg", "exp_config/700.yml", "--from-scratch", "--json", "tally/times=3"]
+    ended = foldsmith(project, "estimate", *more)
+    assert ended.returncode == 0, ended.stderr
+    found = {step["step"]: step for step in json.loads(ended.stdout)["steps"]}
+    assert found["tally 700"]["kind"] == "tally" and found["tally 700"]["seconds"] == 21
+    tried = foldsmith(project, "doctor", "-cfg", "exp_config/700.yml")
+    assert tried.returncode == 0, tried.stderr
+    assert "  700: it counts to 24" in tried.stdout

@@ -3,64 +3,33 @@
 import logging
 import platform
 import shutil
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
 
 from foldsmith import __version__
-from foldsmith.config import Context, Experiment
+from foldsmith.config import Experiment
 from foldsmith.config.references import is_reference
-from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.data.statistics import intensity_problem, photo_facts
 from foldsmith.data.table_checks import split_groups, table_problems
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.models.devices import has_bf16, kind_of_device
-from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train
-from foldsmith.run.batch_size import fitting_batch, propose_batch, train_one_batch
-from foldsmith.run.cost import weight_bytes
-from foldsmith.run.disk import kept_backbones, resume_bytes
 from foldsmith.run.plan import plan_of, plan_of_all
 from foldsmith.run.sample_project import sampled
-from foldsmith.steps.base import Plan
-from foldsmith.steps.features import head_of
+from foldsmith.steps.base import Plan, Step
+from foldsmith.steps.cost import ModelSize
 from foldsmith.steps.fingerprint import without_pretrained
-from foldsmith.steps.fold_components import build_fold, read_labels
-from foldsmith.steps.fold_training import check_outputs
-from foldsmith.targets.scale import form_of
-from foldsmith.targets.tasks import create_task
-from foldsmith.training.steps import FineTuneStep, PretrainStep, TrainingStep
 from foldsmith.utils.formatting import counted, size_text
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.machine import cores_here, memory_here
 
 logger = logging.getLogger(__name__)
-
-# A CPU would take minutes for a whole batch of a large model; shapes and types show with few.
-_FEW_PHOTOS = 4
-
-# Devices on which whole batches are tried.
-WHOLE_BATCHES_ON = ("cuda",)
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """What one batch through an experiment has shown.
-
-    Attributes:
-        text: One line for people.
-        disk_bytes: What the experiment writes, at most, at one time.
-    """
-
-    text: str
-    disk_bytes: int
 
 
 def doctor(project: ProjectFolder, config: Path | str | None = None) -> list[str]:
@@ -159,58 +128,70 @@ def _check_photos(project: ProjectFolder) -> tuple[list[str], bool]:
 
 def _try_all(plan: Plan) -> list[str]:
     """Send a batch through every experiment that has a model."""
-    experiments = {
-        step.name: step.experiment
-        for step in plan.steps
-        if step.experiment is not None and step.kind.name != "ensemble"
-    }
-    if plan.project.fold_table.is_file() or not experiments:
-        return _try_each(plan, experiments)
+    steps = {step.name: step for step in plan.steps if step.experiment is not None}
+    if plan.project.fold_table.is_file() or not steps:
+        return _try_each(plan, steps.values())
     try:
         with sampled(plan.project) as sample:
             logger.info(
                 f"  (not preprocessed yet: tried with "
                 f"{counted(len(read_train(sample)), 'labelled image')})"
             )
-            few = {name: each.within(sample) for name, each in experiments.items()}
+            few = [
+                replace(step, experiment=step.experiment.within(sample))
+                for step in steps.values()
+                if step.experiment is not None
+            ]
             return _try_each(plan, few)
     except FoldsmithError as error:
         logger.info("  not tried: a few of the images cannot be preprocessed")
         return str(error).splitlines()
 
 
-def _try_each(plan: Plan, experiments: Mapping[str, Experiment]) -> list[str]:
-    """Send a batch through experiments, and compare what they write with the disk."""
+def _try_each(plan: Plan, steps: Iterable[Step]) -> list[str]:
+    """Send a batch through the models of steps, and compare the sizes of files with the disk."""
     problems: list[str] = []
-    disk = 0
-    for name, experiment in sorted(experiments.items()):
+    needed = 0
+    for step in sorted(steps, key=lambda step: step.name):
+        assert step.experiment is not None
         try:
-            frozen = experiment.globals.task == "frozen-features"
-            tried = _with_weights(experiment, plan)
-            trial = (_try_frozen if frozen else _try)(tried, plan.types)
+            trial = step.kind.try_batch(_with_weights(step.experiment, plan), plan.types)
         except FoldsmithError as error:
             problems += str(error).splitlines()
-            logger.info(f"  {name}: fails")
+            logger.info(f"  {step.name}: fails")
             continue
-        except Exception as error:  # whatever a model or loss of the project's own raises
+        except Exception as error:  # any error of a model or loss of the project's own
             problems.append(
-                f"{experiment.file}: one batch fails: {type(error).__name__}: {one_line(error)}"
+                f"{step.experiment.file}: one batch fails: {type(error).__name__}: "
+                f"{one_line(error)}"
             )
-            logger.info(f"  {name}: fails")
+            logger.info(f"  {step.name}: fails")
             continue
-        disk += trial.disk_bytes
-        logger.info(f"  {name}: {trial.text}")
-    folders = {step.folder for step in plan.steps if step.epochs}
-    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*.pth"))
-    disk = max(0, disk - there)
+        if trial is not None:
+            needed += trial.other_bytes + _weights_of(plan, step.name, trial.size)
+            logger.info(f"  {step.name}: {trial.text}")
+    used = sum(file.stat().st_size for step in plan.steps for file in step.kind.weights(step))
+    needed = max(0, needed - used)
     free = shutil.disk_usage(plan.project.folder).free
-    logger.info(f"  the trainings may still write {size_text(disk)}; {size_text(free)} are free")
-    if disk > free:
+    logger.info(f"  the trainings may still write {size_text(needed)}; {size_text(free)} are free")
+    if needed > free:
         problems.append(
-            f"{plan.project.folder}: the trainings may write {size_text(disk)}, but "
+            f"{plan.project.folder}: the trainings may write {size_text(needed)}, but "
             f"{size_text(free)} are free; make room, or raise globals/snapshot_interval"
         )
     return problems
+
+
+def _weights_of(plan: Plan, name: str, size: ModelSize | None) -> int:
+    """Return the most bytes of weights that the steps of an experiment need, one after another."""
+    if size is None:
+        return 0
+    sizes = [
+        step.kind.disk(step, size, plan.project.n_splits)
+        for step in plan.steps
+        if step.name == name
+    ]
+    return sum(kept for _, kept in sizes) + max(peak - kept for peak, kept in sizes)
 
 
 def _with_weights(experiment: Experiment, plan: Plan) -> Experiment:
@@ -219,108 +200,16 @@ def _with_weights(experiment: Experiment, plan: Plan) -> Experiment:
     Without those that a pretraining of the plan makes, which may not be there yet, or not as they
     will be.
     """
-    model = experiment.tree["model"]
+    model = experiment.tree.get("model")
     named = model.get("pretrained") if isinstance(model, dict) else None
     if not isinstance(named, str):
         return experiment
     # Of the project, wherever the experiment is tried.
     path = plan.project.path(named)
-    made = {plan.project.path(step.folder) for step in plan.steps if step.kind.name == "pretrain"}
+    made = {plan.project.path(step.folder) for step in plan.steps if step.kind.gives_files}
     if is_reference(named) or path.parent in made or not path.is_file():
         return without_pretrained(experiment)
     return experiment.with_values({"model/pretrained": str(path)})
-
-
-def _try(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Trial:
-    """Send one batch through an experiment: forward, loss, backward, optimizer step."""
-    project, settings = experiment.project, experiment.globals
-    runtime = create_runtime(settings)
-    seed_everything(settings.seed)
-    supervised = settings.task != "self-supervised"
-    task = create_task(settings, project) if supervised else None
-    store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
-    context = Context(images=store, runtime=runtime, task=task)
-    if task is None:
-        parts = experiment.build(types, context)
-    else:
-        experiment = experiment.with_values({"globals/val_fold": 0})
-        _, labels = read_labels(experiment, task)
-        form = form_of(settings.target_scale, labels)[0] if task.learns_numbers else None
-        fold = build_fold(experiment, types, context, task, form)
-        parts, task = fold.components, fold.task
-    model = runtime.place(parts["model"])
-    loader, optimizer = parts["loader/train"], parts["optimizer"]
-    step: TrainingStep
-    if task is None:
-        step = PretrainStep(model)
-        if experiment.tree.get("probe"):
-            parts["probe"]  # says what is wrong with its epochs
-    else:
-        check_outputs(experiment, model, parts["loader/val"], task, runtime)
-        step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
-    batch_size = loader.sampler.batch_size
-    whole = runtime.device.type in WHOLE_BATCHES_ON
-    # At least two: BatchNorm cannot train on one.
-    photos = batch_size if whole else min(batch_size, _FEW_PHOTOS)
-    started = time.perf_counter()
-    advice = ""
-    if whole:
-        fits = fitting_batch(step, loader, optimizer, runtime, settings.grad_accum)
-        photos = min(photos, fits)
-        if fits < batch_size:
-            batch, accum = propose_batch(batch_size, settings.grad_accum, fits)
-            advice = (
-                f"; batches of {batch_size} do not fit: try loader/train/batch_size={batch} "
-                f"globals/grad_accum={accum}"
-            )
-    loss = train_one_batch(step, loader, optimizer, runtime, photos)
-    seconds = time.perf_counter() - started
-    weights = weight_bytes(model)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    text = (
-        f"{parameters / 1e6:.1f} M parameters, {photos} of {batch_size} photos in "
-        f"{seconds:.1f} s, loss {loss:.3f}{advice}"
-    )
-    return _Trial(text, _disk_bytes(experiment, weights))
-
-
-def _try_frozen(experiment: Experiment, types: Mapping[str, Callable[..., Any]]) -> _Trial:
-    """Compute the features of a few photos, and build the head."""
-    project = experiment.project
-    runtime = create_runtime(experiment.globals)
-    store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
-    context = Context(images=store, runtime=runtime)
-    experiment = experiment.with_values({"globals/val_fold": 0})
-    parts = experiment.build(types, context)
-    backbone = runtime.place(parts["model"]).eval()
-    head, loader = head_of(experiment, types)[0], parts["loader/val"]
-    started = time.perf_counter()
-    keys = [(0, index) for index in range(min(_FEW_PHOTOS, len(loader.dataset)))]
-    batch = runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)
-    with torch.inference_mode(), runtime.autocast():
-        features = backbone(batch.views[0])
-    if features.shape[:-1] != (len(keys),):
-        raise FoldsmithError(
-            f"{experiment.file}: model: gives features of shape {tuple(features.shape[1:])} per "
-            "photo, not one vector"
-        )
-    seconds = time.perf_counter() - started
-    text = f"{features.shape[1]} features of {counted(len(keys), 'photo')} in {seconds:.1f} s"
-    photos = sum(len(read(project)) for read in (read_train, read_test))
-    return _Trial(f"{text}, {type(head).__name__}", photos * features.shape[1] * 4)
-
-
-def _disk_bytes(experiment: Experiment, weights: int) -> int:
-    """Return what an experiment writes at most, from the size of its weights."""
-    settings = experiment.globals
-    resume = resume_bytes(experiment, weights)
-    if settings.task == "self-supervised":
-        return kept_backbones(experiment) * weights + 2 * resume
-    # Per fold three snapshots and their copies, while it is trained one more of each and the resume
-    # one; if every epoch's are kept, these and a copy of the common one.
-    every = settings.max_epoch + 1 if settings.snapshot_epochs == "all" else 0
-    folds = experiment.project.n_splits
-    return (6 + every) * folds * weights + 2 * weights + 2 * resume
 
 
 def _check_leaks(plan: Plan) -> list[str]:

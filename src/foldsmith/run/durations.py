@@ -5,25 +5,20 @@ Where a time comes from stays with it: whatever is no measurement says so.
 
 import contextlib
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from foldsmith.data.images import read_photo
-from foldsmith.data.transforms import Compose
-from foldsmith.errors import ConfigError, DataError, FoldsmithError
+from foldsmith.errors import ConfigError, FoldsmithError
 from foldsmith.models.devices import kind_of_device
 from foldsmith.models.measured_choices import pass_seconds
 from foldsmith.models.runtime import create_runtime
-from foldsmith.project.tables import photo_paths, read_test, read_train
-from foldsmith.run.cost import Work, build_model
 from foldsmith.run.node import Node, this_node
 from foldsmith.run.resources import Request, requests_of
-from foldsmith.run.state import costs_as
 from foldsmith.steps.base import Plan, Step
+from foldsmith.steps.cost import TRAINING_PASS, Costs, build_model
 from foldsmith.steps.manifest import UNFINISHED, read_manifest
 from foldsmith.steps.output_folder import read_resolved
 from foldsmith.steps.status import StepState
@@ -33,17 +28,11 @@ from foldsmith.utils.machine import cores_here
 # machines and models these differ by more than ten times.
 _GUESSED_CORE, _GUESSED_GPU = 3e10, 1e13
 
-# Further guesses, in seconds: the start of preprocessing, a photo in a loader and each pixel of its
-# view, the end of an epoch, heads on features, the descriptors of a photo, a blend, and each of its
-# members.
-_START_S, _LOOKED_AT_S, _PIXEL_S, _EPOCH_S = 3.0, 0.0002, 6e-9, 1.0
-_HEADS_S, _DESCRIBED_S, _BLEND_S, _MEMBER_S = 10.0, 0.02, 5.0, 3.0
+# Further guesses, in seconds: an image in a loader and each pixel of its view, the end of an epoch.
+_LOADED_S, _PIXEL_S, _EPOCH_S = 0.0002, 6e-9, 1.0
 
-# Photos that are decoded to guess how long preprocessing takes, which does twice the work.
-_SAMPLE = 8
-
-# Photos of a batch that is timed: more do not make a CPU faster, and take longer.
-_TIMED_PHOTOS = {"cpu": 8, "cuda": 64, "mps": 64}
+# Images of a batch that is timed: more do not make a CPU faster, and take longer.
+_TIMED_IMAGES = {"cpu": 8, "cuda": 64, "mps": 64}
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,7 @@ class Durations:
         measure: bool = False,
     ) -> None:
         self.plan = plan
-        self.work = Work(plan)
+        self.costs = Costs(plan.project, plan.types)
         self.node = node
         self.speedup = speedup
         self.given = dict(epoch_s or {})
@@ -196,11 +185,7 @@ class Durations:
         own = self._own.get(step.series)
         if own is not None:
             return own
-        if step.kind.name == "preprocess":
-            return self._preprocess()
-        if step.kind.name == "ensemble":
-            return _Base(_BLEND_S + _MEMBER_S * len(step.needs), "guess")
-        operations = self.work.operations(step)
+        operations = step.kind.operations(step, self.costs)
         if operations is None:
             return self._without_operations(step)
         beside = self._loading_s(step) + _EPOCH_S
@@ -220,16 +205,16 @@ class Durations:
         return _Base(seconds, "guess", cores=self.node.cpus)
 
     def _loading_s(self, step: Step) -> float:
-        """Return the seconds in which the loader makes the views of an epoch's photos."""
+        """Return the seconds in which the loader makes the views of an epoch."""
         dataset = step.experiment.tree.get("dataset", {}) if step.experiment else {}
         side = dataset.get("img_size")
         pixels = side**2 if isinstance(side, int) else 0
-        return (_LOOKED_AT_S + _PIXEL_S * pixels) * sum(self.work.photos(step))
+        return (_LOADED_S + _PIXEL_S * pixels) * sum(step.kind.images(step, self.costs))
 
     def _alike(self, step: Step) -> _Measured | None:
         """Return the measurement that is most like a step: its kind, its model, its size."""
-        size = self.work.model(step.experiment) if step.experiment else None
-        wanted = self.work.operations(step)
+        size = self.costs.model(step.experiment) if step.experiment else None
+        wanted = step.kind.operations(step, self.costs)
         usable = [known for known in self._known if known.operations]
         if size is None or not wanted or not usable:
             return None
@@ -242,46 +227,32 @@ class Durations:
 
         return min(usable, key=unlike)
 
-    def _preprocess(self) -> _Base:
-        tables = [read_train(self.plan.project, with_bad=True), read_test(self.plan.project)]
-        paths = [path for table in tables for path in photo_paths(self.plan.project, table)]
-        sample = paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE]
-        started = time.perf_counter()
-        for path in sample:
-            try:
-                read_photo(path, Compose([]), self.plan.project.intensity_range)
-            except DataError:
-                continue  # preprocess says so
-        each = (time.perf_counter() - started) / max(1, len(sample))
-        seconds = _START_S + 2 * each * len(paths) / cores_here()
-        return _Base(seconds, "guess")
-
     def _without_operations(self, step: Step) -> _Base:
-        """Return the time of a step whose model cannot be counted."""
-        if step.epochs:
+        """Return the guessed time of a step without a model that can be counted."""
+        seconds = step.kind.guess_s(step, self.costs)
+        if seconds is None:
             raise ConfigError(
-                f"{step.experiment.file if step.experiment else step.label}: nothing says how long "
-                f"an epoch takes; give --epoch-s {step.name}=SECONDS, or train one epoch"
+                f"{step.experiment.file if step.experiment else step.label}: the time of an epoch "
+                f"is unknown; give --epoch-s {step.name}=SECONDS, or train one epoch"
             )
-        seconds = _HEADS_S + _DESCRIBED_S * self.work.photos(step)[1]
-        return _Base(seconds, "guess", cores=cores_here())
+        return _Base(seconds, "guess", cores=cores_here() if step.kind.computes else None)
 
     def _timed(self, step: Step) -> _Base | None:
         """Return the seconds per operation of a step's model on this machine, timed once."""
         experiment = step.experiment
-        size = self.work.model(experiment) if experiment else None
+        size = self.costs.model(experiment) if experiment else None
         if experiment is None or size is None:
             return None
         if size.key not in self._rates:
             runtime = create_runtime(experiment.globals)
             side = experiment.tree["dataset"]["img_size"]
-            model = build_model(experiment, self.plan, "cpu")
+            model = build_model(experiment, self.plan.types, "cpu")
             backbone = runtime.place(getattr(model, "backbone", model))
-            photos = _TIMED_PHOTOS[runtime.device.type]
-            shape = (photos, 3, side, side)
+            n_images = _TIMED_IMAGES[runtime.device.type]
+            shape = (n_images, 3, side, side)
             images = torch.zeros(shape, device=runtime.device)
-            # Forward and backward: three times the operations of a forward pass.
-            each = pass_seconds(backbone, images, runtime) / (3.0 * photos * size.forward[side])
+            passes = TRAINING_PASS * n_images
+            each = pass_seconds(backbone, images, runtime) / (passes * size.forward[side])
             cores = cores_here() if runtime.device.type == "cpu" else None
             self._rates[size.key] = _Base(each, "timed", runtime.device.type, cores)
         return self._rates[size.key]
@@ -292,13 +263,13 @@ class Durations:
         last: dict[tuple[str, bool], tuple[Step, str, float | None]] = {}
         own = {step.series for step in self.plan.steps}
         for step in steps:
-            found = _left_behind(step, self.work)
+            found = _left_behind(step, self.costs)
             if found is None:
                 continue
             seconds, device, cores, as_now = found
-            if step.experiment is None or step.kind.name == "ensemble":
+            if not step.kind.computes:
                 if as_now and step.series in own:
-                    # Neither is slower with fewer cores: the one takes all, the other one.
+                    # Such a step takes all cores, or one.
                     self._own[step.series] = _Base(seconds, "measured")
                 continue
             key = (step.series, as_now)
@@ -317,9 +288,9 @@ class Durations:
     def _know(
         self, step: Step | None, seconds: float, device: str, cores: float | None = None
     ) -> None:
-        size = self.work.model(step.experiment) if step and step.experiment else None
+        size = self.costs.model(step.experiment) if step and step.experiment else None
         if step is not None and size is not None:
-            operations = self.work.operations(step)
+            operations = step.kind.operations(step, self.costs)
             self._known.append(
                 _Measured(step.name, step.kind.name, seconds, operations, size.key, device, cores)
             )
@@ -345,16 +316,18 @@ def seconds_here(
     requests = requests_of(steps, plan.project, [node])
     found = {}
     for step in steps:
-        with contextlib.suppress(ConfigError):  # nothing says how long an epoch takes
+        with contextlib.suppress(ConfigError):  # the time of an epoch is unknown
             request = requests[step.label]
             found[step.label] = durations.of(step, states[step.label], request).serial_s
     return found
 
 
-def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool] | None:
-    """Return the seconds that a step has taken, on which device, and whether as it is today.
+def _left_behind(step: Step, costs: Costs) -> tuple[float, str, float | None, bool] | None:
+    """Return the recorded time of a step.
 
-    Between device and that: how many CPU cores computed, None if it was a GPU.
+    Returns:
+        The seconds, the kind of device (empty if it did not compute on one), the CPU cores that
+        computed (None on a GPU), and whether the step would do the same work today.
     """
     manifest = read_manifest(step.kind.manifest(step))
     begun = manifest or (read_manifest(step.folder / UNFINISHED) if step.epochs else None)
@@ -363,21 +336,15 @@ def _left_behind(step: Step, work: Work) -> tuple[float, str, float | None, bool
     seconds = step.kind.progress(step).get("epoch_s", seconds)
     if begun is None or not isinstance(seconds, (int, float)):
         return None
-    if step.experiment is None:
-        same = facts.get("n_train", work.n_train) == work.n_train
-        return float(seconds), "cpu", None, same
-    # The kind alone, of cuda:1 too.
-    there = kind_of_device(step.experiment.globals.device)
-    device = str(facts.get("device", "")).partition(":")[0] or there
-    same = costs_as(step, begun)
-    if step.kind.name == "pretrain":
-        same = same and facts.get("n_photos", work.photos(step)[0]) == work.photos(step)[0]
-    elif step.kind.name != "ensemble":
-        same = same and begun.inputs.get("fold assignment") == work.folds_hash(step.experiment)
-    kind = device.partition(":")[0]
-    # A training that is not finished yet has not said it.
-    cores = float(facts.get("cores", cores_here())) if kind == "cpu" else None
-    return float(seconds), kind, cores, same
+    same = step.kind.same_speed(step, begun) and step.kind.same_images(step, begun, costs)
+    if not step.kind.computes or step.experiment is None:
+        return float(seconds), "", None, same
+    # The kind alone, also for cuda:1.
+    here = kind_of_device(step.experiment.globals.device)
+    device = (str(facts.get("device", "")) or here).partition(":")[0]
+    # The manifest of an unfinished training has no number of cores yet.
+    cores = float(facts.get("cores", cores_here())) if device == "cpu" else None
+    return float(seconds), device, cores, same
 
 
 def _as_run(step: Step) -> Step | None:

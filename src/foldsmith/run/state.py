@@ -1,21 +1,16 @@
 """How far each step of a plan is, and how long the rest takes."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.steps.base import Plan, Step
-from foldsmith.steps.manifest import UNFINISHED, Manifest, read_manifest
+from foldsmith.steps.manifest import UNFINISHED, read_manifest
 from foldsmith.steps.status import Status, StepState
-from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.locking import holder
 from foldsmith.utils.memo import one_look
-
-# Settings that change how long a photo takes, beside the sections of the model and the photos.
-_COSTLY = ("globals/freeze_backbone", "globals/tta", "globals/enable_amp", "globals/amp_dtype")
 
 
 @dataclass
@@ -109,31 +104,6 @@ def _states(plan: Plan, hashes: FileHashes, weights_may_be_gone: bool) -> dict[s
     return states
 
 
-def costs_as(step: Step, made: Manifest) -> bool:
-    """Return whether what a step did takes as long per photo as what it would do today.
-
-    Args:
-        step: The step, as its files are today.
-        made: Its manifest, finished or not.
-    """
-    config = made.inputs.get("config")
-    if step.experiment is None or not isinstance(config, dict):
-        return True
-    today = flatten(json.loads(json.dumps(step.experiment.written_out().tree)))
-    return _costly(config) == {key: v for key, v in _costly(today).items() if key in config}
-
-
-def _costly(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of an experiment that decide how long a photo takes."""
-    return {
-        key: value
-        for key, value in config.items()
-        if (key.startswith(("model/", "dataset/", "loader/")) or key in _COSTLY)
-        and not key.endswith(("num_workers", "pin_memory"))
-        and not key.startswith("model/pretrained")
-    }
-
-
 def speeds_of(plan: Plan) -> Speeds:
     """Return what has been measured so far, from manifests and running trainings.
 
@@ -145,7 +115,7 @@ def speeds_of(plan: Plan) -> Speeds:
         begun = manifest or (
             read_manifest(step.folder / UNFINISHED) if step.kind.continues else None
         )
-        if begun is not None and not costs_as(step, begun):
+        if begun is not None and not step.kind.same_speed(step, begun):
             continue
         measured = manifest.facts.get("epoch_s" if step.epochs else "wall_s") if manifest else None
         measured = step.kind.progress(step).get("epoch_s", measured)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.project import ProjectFolder
 from foldsmith.project.resources import Resources
+from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize, same_speed
 from foldsmith.steps.manifest import (
     MANIFEST,
     Inputs,
@@ -28,6 +29,10 @@ from foldsmith.steps.output_folder import RESOLVED_CONFIG
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
+
+# Guessed seconds of a step that was never measured and whose kind has no better guess.
+_GUESS_S = 60.0
+
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,6 +111,21 @@ class Plan:
         return {experiment.globals.meta_file for experiment in experiments if experiment}
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Result of one batch through the model of an experiment.
+
+    Attributes:
+        text: One line for people.
+        size: Size of the model, without its operations; None if no weights are kept.
+        other_bytes: Size of the other files that the experiment writes.
+    """
+
+    text: str
+    size: ModelSize | None = None
+    other_bytes: int = 0
+
+
 class Planner(Protocol):
     """A plan that is being built, as the kinds of its steps see it."""
 
@@ -168,6 +188,7 @@ class StepKind(ABC):
         frozen: Whether all folds share one backbone that is not trained, so that no epoch is
             chosen and one set of results stands for all checkpoints.
         gives_files: Whether other experiments can name files that it makes.
+        frees_needs: Whether a finished step deletes the weights of the steps that it needs.
     """
 
     name: ClassVar[str]
@@ -181,6 +202,7 @@ class StepKind(ABC):
     predicts: ClassVar[bool] = False
     frozen: ClassVar[bool] = False
     gives_files: ClassVar[bool] = False
+    frees_needs: ClassVar[bool] = False
 
     def __eq__(self, other: object) -> bool:
         # Another process has its own object.
@@ -347,6 +369,98 @@ class StepKind(ABC):
         The report draws predictions, blends and curves of epochs by itself.
         """
         return ()
+
+    # --- what it costs
+
+    def images(self, step: Step, costs: Costs) -> tuple[int, int]:
+        """Return how many images a step trains on, and how many only go through its model.
+
+        Per epoch, or in the whole step if it has no epochs; an image counts once for each pass.
+
+        Args:
+            step: The step.
+            costs: Numbers of images of its project.
+        """
+        return 0, costs.n_train + costs.n_test
+
+    def operations(self, step: Step, costs: Costs) -> float | None:
+        """Return the floating-point operations of an epoch, or of a step without epochs.
+
+        They are those of the passes through the backbone.
+
+        Args:
+            step: The step.
+            costs: Sizes of the models of its project.
+
+        Returns:
+            The operations; None if the step has no model, or its model cannot be counted.
+        """
+        size = costs.model(step.experiment) if step.experiment is not None else None
+        if step.experiment is None or size is None or not any(size.forward.values()):
+            return None
+        trained, seen = self.images(step, costs)
+        each = 1.0 if step.experiment.globals.freeze_backbone else TRAINING_PASS
+        forward = size.forward[step.experiment.tree["dataset"]["img_size"]]
+        return forward * (each * trained + seen)
+
+    def guess_s(self, step: Step, costs: Costs) -> float | None:
+        """Return guessed seconds of a step without a measurement and known operations.
+
+        Args:
+            step: The step.
+            costs: Numbers of images of its project.
+
+        Returns:
+            The seconds; None if a guess would be worthless, as for epochs.
+        """
+        return None if step.epochs else _GUESS_S
+
+    def same_speed(self, step: Step, made: Manifest) -> bool:
+        """Return whether an image took as long in a recorded step as it would take today.
+
+        Args:
+            step: The step, as its files are today.
+            made: Its manifest, finished or not.
+        """
+        return step.experiment is None or same_speed(step.experiment, made.inputs.get("config"))
+
+    def same_images(self, step: Step, made: Manifest, costs: Costs) -> bool:
+        """Return whether a recorded step used as many images as it would use today.
+
+        Args:
+            step: The step, as its files are today.
+            made: Its manifest, finished or not.
+            costs: Numbers of images of its project.
+        """
+        return True
+
+    def disk(self, step: Step, size: ModelSize, n_splits: int) -> tuple[int, int]:
+        """Return the bytes of weights that a step needs at its peak, and that it leaves.
+
+        Args:
+            step: The step.
+            size: Size of its model.
+            n_splits: Number of folds.
+        """
+        return 0, 0
+
+    def weights(self, step: Step) -> list[Path]:
+        """Return the files of weights in the folder of a step."""
+        return []
+
+    def try_batch(
+        self, experiment: Experiment, types: Mapping[str, Callable[..., Any]]
+    ) -> Trial | None:
+        """Send one batch through the model of an experiment; None if it has no model.
+
+        Args:
+            experiment: The experiment.
+            types: The components that it can name.
+
+        Raises:
+            FoldsmithError: It fails.
+        """
+        return None
 
 
 def name_of(experiment: Experiment) -> str:

@@ -86,14 +86,14 @@ def estimate(
         held = request.cpus, request.gpus, request.memory_gib or 0.0
         jobs.append(Job(step.label, found[step.label].seconds, step.needs, *held))
     schedule = simulate(jobs, [node] * nodes)
-    disk = disk_of(plan, schedule, durations.work)
+    disk = disk_of(plan, schedule, durations.costs)
     uncounted = dict.fromkeys(
         step.name
         for step in plan.steps
         if step.label in found
         and step.epochs
         and step.experiment
-        and durations.work.model(step.experiment) is None
+        and durations.costs.model(step.experiment) is None
     )
     notes += [
         f"{name}: its model has no known size, and is left out of the disk space"

@@ -62,7 +62,7 @@ class Prediction(BaseModel):
     probabilities: dict[str, float] | None = None
 
 
-class Predictions(BaseModel):
+class PredictionList(BaseModel):
     """The answer to ``POST /predict``: one entry per photo, in their order."""
 
     predictions: list[Prediction]
@@ -186,14 +186,14 @@ def create_app(predictor: "Predictor", run: str, limits: Limits) -> FastAPI:
         openapi_extra={"requestBody": _REQUEST_BODY},
         responses={code: {"description": text} for code, text in _REFUSALS.items()},
     )
-    async def predict(request: Request) -> Predictions:
+    async def predict(request: Request) -> PredictionList:
         """Predict the photos of a request."""
         async with turns.one(request):
             uploads = await _uploads(request, limits)
             _check_pixels(uploads, limits)
             loop = asyncio.get_running_loop()
             table = await loop.run_in_executor(models, _predict, predictor, uploads)
-        return Predictions(
+        return PredictionList(
             predictions=[
                 _prediction(upload, row)
                 for upload, (_, row) in zip(uploads, table.iterrows(), strict=True)

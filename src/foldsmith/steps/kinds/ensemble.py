@@ -5,12 +5,16 @@ from pathlib import Path
 
 from foldsmith.config import Checkpoint, EnsembleSettings, Experiment
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind, name_of
+from foldsmith.steps.cost import Costs
 from foldsmith.steps.fingerprint import ensemble_inputs
 from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.members import member_hashes
 from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
+
+# Guessed seconds of a blend, and of each of its members.
+_BLEND_S, _MEMBER_S = 5.0, 3.0
 
 
 class Ensemble(StepKind):
@@ -65,6 +69,9 @@ class Ensemble(StepKind):
 
         assert step.experiment is not None
         ensemble_experiment(step.experiment, force=True)
+
+    def guess_s(self, step: Step, costs: Costs) -> float | None:
+        return _BLEND_S + _MEMBER_S * len(step.needs)
 
 
 def _settings(experiment: Experiment) -> EnsembleSettings:

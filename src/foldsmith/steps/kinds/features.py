@@ -1,14 +1,16 @@
 """The step that fits a small model on the features of a frozen backbone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import FoldsmithError
-from foldsmith.steps.base import Options, Plan, Planner, Step, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, Trial, name_of
 from foldsmith.steps.checkpoint_choice import UNCHOSEN
+from foldsmith.steps.cost import Costs
 from foldsmith.steps.fingerprint import frozen_inputs
-from foldsmith.steps.kinds.predictions import PredictionStep
+from foldsmith.steps.kinds.predictions import PASSES, PredictionStep
 from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
@@ -58,3 +60,14 @@ class Features(PredictionStep):
 
         assert step.experiment is not None
         fit_experiment(step.experiment, "auto")
+
+    def images(self, step: Step, costs: Costs) -> tuple[int, int]:
+        assert step.experiment is not None
+        return 0, PASSES[step.experiment.globals.tta] * (costs.n_train + costs.n_test)
+
+    def try_batch(
+        self, experiment: Experiment, types: Mapping[str, Callable[..., Any]]
+    ) -> Trial | None:
+        from foldsmith.steps.trial_batch import try_features
+
+        return try_features(experiment, types)

@@ -1,17 +1,19 @@
 """The step that predicts the images that each fold has not seen, and the test images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, Trial, name_of
 from foldsmith.steps.checkpoint_choice import choose
+from foldsmith.steps.cost import Costs, ModelSize
 from foldsmith.steps.fingerprint import infer_inputs
-from foldsmith.steps.kinds.predictions import PredictionStep
-from foldsmith.steps.kinds.train import Train
+from foldsmith.steps.kinds.predictions import PASSES, PredictionStep
+from foldsmith.steps.kinds.train import SNAPSHOTS, Train
 from foldsmith.steps.manifest import MANIFEST, Inputs, read_manifest
 from foldsmith.steps.status import StepState
 from foldsmith.targets.tasks import task_type
@@ -25,6 +27,7 @@ class Infer(PredictionStep):
     name = "infer"
     title = "Experiment"
     tasks = FINE_TUNINGS
+    frees_needs = True
 
     def plan(
         self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
@@ -82,3 +85,24 @@ class Infer(PredictionStep):
         from foldsmith.steps.oof_summary import more_epochs_may_help
 
         return more_epochs_may_help(step.folder, project.n_splits)
+
+    def images(self, step: Step, costs: Costs) -> tuple[int, int]:
+        assert step.experiment is not None
+        # Out of fold by the chosen and by the last epoch; the test images by every fold.
+        images = 2 * costs.n_train + costs.project.n_splits * costs.n_test
+        return 0, PASSES[step.experiment.globals.tta] * images
+
+    def disk(self, step: Step, size: ModelSize, n_splits: int) -> tuple[int, int]:
+        assert step.experiment is not None
+        # Copies of the snapshots, and of the common epoch's where every epoch's are kept.
+        common = step.experiment.globals.snapshot_epochs == "all"
+        copies = (SNAPSHOTS + common) * n_splits * size.weights
+        return copies, copies
+
+    def weights(self, step: Step) -> list[Path]:
+        return list(step.folder.glob("*_model_fold*.pth"))
+
+    def try_batch(
+        self, experiment: Experiment, types: Mapping[str, Callable[..., Any]]
+    ) -> Trial | None:
+        return Train().try_batch(experiment, types)

@@ -7,10 +7,17 @@ from typing import Any
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.steps.base import Step, StepKind
 from foldsmith.steps.checkpoint_choice import checkpoint_for, inference_manifest
+from foldsmith.steps.cost import Costs
 from foldsmith.steps.fingerprint import new_photo_inputs
 from foldsmith.steps.manifest import Manifest, read_manifest
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
+
+# Forward passes per image by globals/tta.
+PASSES = {"none": 1, "hflip": 2, "flips": 4}
+
+# Guessed seconds of the heads of all folds, and of the descriptors of an image.
+_FIT_S, _DESCRIBED_S = 10.0, 0.02
 
 
 class PredictionStep(StepKind):
@@ -33,6 +40,13 @@ class PredictionStep(StepKind):
         label = checkpoint_for(experiment.globals.task, checkpoint)
         manifest = read_manifest(inference_manifest(folder, label))
         return experiment if manifest is None else as_inferred(experiment, manifest, types, hashes)
+
+    def guess_s(self, step: Step, costs: Costs) -> float | None:
+        return _FIT_S + _DESCRIBED_S * self.images(step, costs)[1]
+
+    def same_images(self, step: Step, made: Manifest, costs: Costs) -> bool:
+        assert step.experiment is not None
+        return costs.same_folds(step.experiment, made)
 
 
 def as_inferred(

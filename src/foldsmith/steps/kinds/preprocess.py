@@ -1,17 +1,28 @@
 """The step that measures the images and assigns the folds of a project."""
 
+import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from foldsmith.config import Checkpoint, Experiment
-from foldsmith.errors import OutputError
+from foldsmith.errors import DataError, OutputError
 from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind
+from foldsmith.steps.cost import Costs
 from foldsmith.steps.fingerprint import preprocess_inputs
-from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs
+from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs, Manifest
 from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
+from foldsmith.utils.machine import cores_here
+
+# Images that are decoded for a guess of the time.
+_SAMPLE = 8
+
+# Guessed seconds of its start, and how often the time of decoding is needed.
+_START_S, _DECODINGS = 3.0, 2
 
 
 class Preprocess(StepKind):
@@ -62,3 +73,21 @@ class Preprocess(StepKind):
     def context(self, step: Step, plan: Plan) -> tuple[Step, ...]:
         # It decodes the images of all trainings.
         return plan.steps
+
+    def guess_s(self, step: Step, costs: Costs) -> float | None:
+        from foldsmith.data.images import read_photo
+        from foldsmith.data.transforms import Compose
+
+        project = costs.project
+        tables = [read_train(project, with_bad=True), read_test(project)]
+        paths = [path for table in tables for path in photo_paths(project, table)]
+        sample = paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE]
+        started = time.perf_counter()
+        for path in sample:
+            with contextlib.suppress(DataError):  # preprocess reports it
+                read_photo(path, Compose([]), project.intensity_range)
+        each = (time.perf_counter() - started) / max(1, len(sample))
+        return _START_S + _DECODINGS * each * len(paths) / cores_here()
+
+    def same_images(self, step: Step, made: Manifest, costs: Costs) -> bool:
+        return bool(made.facts.get("n_train", costs.n_train) == costs.n_train)

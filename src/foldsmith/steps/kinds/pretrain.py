@@ -1,15 +1,17 @@
 """The step of a self-supervised pretraining."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.backbones import BACKBONE_OF_PROBE, backbone_problem
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, Trial, name_of
+from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize
 from foldsmith.steps.fingerprint import pretrain_inputs, without_probe
 from foldsmith.steps.kinds.preprocess import Preprocess
-from foldsmith.steps.kinds.training import Training
+from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import Inputs, Manifest
 from foldsmith.steps.output_folder import Start, is_record
 from foldsmith.steps.status import Status, StepState
@@ -80,3 +82,46 @@ class Pretrain(Training):
         # A finished one whose files are gone is made anew.
         start: Start = "force" if state.status == Status.STALE else "auto"
         pretrain_experiment(step.experiment, start, listen)
+
+    def images(self, step: Step, costs: Costs) -> tuple[int, int]:
+        return costs.n_train + costs.n_test, 0
+
+    def operations(self, step: Step, costs: Costs) -> float | None:
+        from foldsmith.ssl.method import has_teacher
+
+        size = costs.model(step.experiment) if step.experiment is not None else None
+        if step.experiment is None or size is None or not any(size.forward.values()):
+            return None
+        tree = step.experiment.tree
+        views = tree["dataset"].get("train", {})
+        per_image: float = size.forward[tree["dataset"]["img_size"]] * views.get("n_views", 1)
+        if views.get("n_local"):
+            per_image += size.forward[tree["dataset"]["local_size"]] * views["n_local"]
+        # A teacher sees the views too, and is not trained.
+        passes = TRAINING_PASS + has_teacher(costs.types[tree["model"]["type"]])
+        return self.images(step, costs)[0] * per_image * passes
+
+    def same_images(self, step: Step, made: Manifest, costs: Costs) -> bool:
+        images = self.images(step, costs)[0]
+        return bool(made.facts.get("n_photos", images) == images)
+
+    def disk(self, step: Step, size: ModelSize, n_splits: int) -> tuple[int, int]:
+        assert step.experiment is not None
+        kept = kept_backbones(step.experiment) * size.backbone
+        resume = resume_bytes(step.experiment, size.weights)
+        # A file is written beside the one that it replaces.
+        return kept + 2 * resume, kept + resume
+
+    def try_batch(
+        self, experiment: Experiment, types: Mapping[str, Callable[..., Any]]
+    ) -> Trial | None:
+        from foldsmith.steps.trial_batch import try_pretraining
+
+        return try_pretraining(experiment, types)
+
+
+def kept_backbones(experiment: Experiment) -> int:
+    """Return how many backbones a pretraining keeps."""
+    settings = experiment.globals
+    kept = -(-settings.max_epoch // settings.snapshot_interval)
+    return kept + (1 if experiment.tree.get("probe") else 0)

@@ -1,20 +1,25 @@
 """The step that fine-tunes the model of one fold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step, Trial, name_of
 from foldsmith.steps.checkpoint_choice import choose
+from foldsmith.steps.cost import Costs, ModelSize
 from foldsmith.steps.fingerprint import train_inputs
-from foldsmith.steps.kinds.training import Training
+from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.output_folder import Start, is_record
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
+
+# Snapshots of a fold: by metric, by loss, last.
+SNAPSHOTS = 3
 
 
 class Train(Training):
@@ -103,3 +108,26 @@ class Train(Training):
         # A finished one whose files are gone is made anew.
         start: Start = "force" if state.status == Status.STALE else "auto"
         train_folds(step.experiment, [step.fold or 0], start, listen)
+
+    def images(self, step: Step, costs: Costs) -> tuple[int, int]:
+        assert step.experiment is not None
+        held_out = costs.held_out(step.experiment, step.fold or 0)
+        return costs.n_train - held_out, held_out
+
+    def same_images(self, step: Step, made: Manifest, costs: Costs) -> bool:
+        assert step.experiment is not None
+        return costs.same_folds(step.experiment, made)
+
+    def disk(self, step: Step, size: ModelSize, n_splits: int) -> tuple[int, int]:
+        assert step.experiment is not None
+        every = step.epochs if step.experiment.globals.snapshot_epochs == "all" else 0
+        kept = (SNAPSHOTS + every) * size.weights
+        # While it trains, one more snapshot and the file to continue from, beside its successor.
+        return kept + size.weights + 2 * resume_bytes(step.experiment, size.weights), kept
+
+    def try_batch(
+        self, experiment: Experiment, types: Mapping[str, Callable[..., Any]]
+    ) -> Trial | None:
+        from foldsmith.steps.trial_batch import try_fine_tuning
+
+        return try_fine_tuning(experiment, types)

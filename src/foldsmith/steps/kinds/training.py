@@ -3,14 +3,17 @@
 import json
 from abc import abstractmethod
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
+from foldsmith.config import Experiment
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Plan, Step, StepKind
 from foldsmith.steps.manifest import Inputs, Manifest, changed_outputs
 from foldsmith.steps.output_folder import is_record, state_of, tidy
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.files import PROGRESS_FILE
+from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
 
 
@@ -94,3 +97,19 @@ class Training(StepKind):
 
     def tidy(self, step: Step, project: ProjectFolder) -> None:
         tidy(step.folder, keep_resume=self.keeps_resume)
+
+    def weights(self, step: Step) -> list[Path]:
+        return list(step.folder.glob("*.pth"))
+
+
+def resume_bytes(experiment: Experiment, weights: int) -> int:
+    """Return the size of the file that a training continues from.
+
+    Args:
+        experiment: A pretraining or fine-tuning.
+        weights: Bytes of its model.
+    """
+    # The weights, and the optimizer's one or two values for each.
+    optimizer = str(flatten(experiment.tree).get("optimizer/type"))
+    averaged = experiment.globals.ema_decay is not None
+    return weights * ((2 if optimizer == "SGD" else 3) + averaged)

@@ -12,8 +12,8 @@ from foldsmith.data.loader import PhotoLoader
 from foldsmith.data.transforms import Normalize
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
-from foldsmith.run.batch_size import fitting_batch
 from foldsmith.targets.regression import Regression
+from foldsmith.training.batch_size import fitting_batch
 from foldsmith.training.steps import FineTuneStep
 from foldsmith.utils.hashing import FileHashes
 
