@@ -220,7 +220,7 @@ def _steps(comparison: RunComparison, chosen: Callable[[StepKind], bool]) -> lis
 
 
 def _mean_log(step: Step, n_splits: int) -> list[dict[str, float]]:
-    """Return the mean over the folds of what an experiment's trainings have logged."""
+    """Return the mean over the folds of an experiment's logged values."""
     logs = [log for k in range(n_splits) if (log := entries_of(step.folder / f"fold{k}"))]
     return [
         {
@@ -234,7 +234,7 @@ def _mean_log(step: Step, n_splits: int) -> list[dict[str, float]]:
 
 def _configuration(comparison: RunComparison) -> Section:
     section = Section("Configuration", "configuration")
-    # What is made in one way has one set of keys.
+    # Outputs of one task have one set of keys.
     trees: dict[str, dict[str, dict[str, Any]]] = {}
     members = _steps(comparison, lambda kind: kind.predicts)
     others = _steps(comparison, lambda kind: bool(kind.title) and not kind.predicts)

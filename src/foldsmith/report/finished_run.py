@@ -75,7 +75,7 @@ class OofPredictions:
         """Return the array that a metric needs: points or probabilities."""
         if not metric.takes_probabilities:
             return self.points
-        assert self.probabilities is not None, "the metric was chosen by what there is"
+        assert self.probabilities is not None, "the metric was chosen by the available predictions"
         return self.probabilities
 
     def take(self, positions: npt.NDArray[np.int64]) -> "OofPredictions":

@@ -1,4 +1,4 @@
-"""What a report says: the sections, made from the files that finished steps have left."""
+"""The sections of a report, made from the files of finished steps."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +60,7 @@ Array = npt.NDArray[np.float64]
 
 # Photos of a gallery.
 _SHOWN = 12
-# Photos of which is shown what a model looked at.
+# Numbers of photos with heat maps.
 _WORST, _BEST = 4, 4
 # Rows of a table that might have many thousands.
 _ROWS = 200
@@ -112,7 +112,7 @@ def _own_parts(plan: Plan, step: Step, state: StepState) -> Iterator[Part]:
 
 
 def reason_of(plan: Plan) -> str:
-    """Return what the plan's last ensemble says is to be submitted; empty if there is none."""
+    """Return the recommendation of the plan's last ensemble; empty if there is none."""
     for step in reversed(plan.steps):
         manifest = read_manifest(step.kind.manifest(step)) if step.kind.gathers else None
         if manifest is not None:
@@ -339,7 +339,7 @@ def _sentence(
     if step.checkpoint == "common":
         return f"{text}; one epoch for all folds, the best of their mean curve."
     gap = manifest.facts.get("selection_gap")
-    said = f" (selection gap {gap:+.4f}: by so much it looks better than the last)" if gap else ""
+    said = f" (selection gap {gap:+.4f}: this much better than the last epoch)" if gap else ""
     return f"{text}; each fold's epoch was chosen by its own validation{said}."
 
 
@@ -419,7 +419,7 @@ def _misses(
 def _said(
     project: ProjectFolder, folds: pd.DataFrame, targets: Array, predicted: Array
 ) -> list[str]:
-    """Return of each photo its id, what is true and what was predicted."""
+    """Return a line for each photo: id, true target, prediction."""
     ids = folds[project.settings.id_column].astype(str)
     if project.class_names:
         pairs = zip(as_written(project, targets), as_written(project, predicted), strict=True)
@@ -433,7 +433,7 @@ def _said(
 def _looked_at(
     project: ProjectFolder, step: Step, said: Sequence[str], off: Array, chosen: Sequence[int]
 ) -> Iterator[Part]:
-    """Yield what the models looked at in chosen photos, the worst and the best ones.
+    """Yield heat maps of chosen photos, the worst and the best ones.
 
     Args:
         project: The project.
@@ -449,7 +449,7 @@ def _looked_at(
     rows = list(dict.fromkeys(row for of in wanted.values() for row in of))
     try:
         looked, what = look_at(project, step.folder, step.checkpoint, rows)
-    except Exception as error:  # whatever a model does: the rest of the report is worth having
+    except Exception as error:  # a failing model must not stop the report
         yield Text(f"What the models looked at cannot be shown: {one_line(error)}.")
         return
     by_row = dict(zip(rows, looked, strict=True))
@@ -515,7 +515,7 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
 
 
 def _members(project: ProjectFolder, manifest: Manifest) -> Part:
-    """Return the out-of-fold scores of an ensemble's members, below that of the constant."""
+    """Return the out-of-fold scores of an ensemble's members and of the constant."""
     facts = manifest.facts
     worse = set(facts["worse_than_constant"])
     say = ["none: worse than the constant" if name in worse else "" for name in facts["members"]]

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def doctor(project: ProjectFolder, config: Path | str | None = None) -> list[str]:
-    """Check the environment, the data and every experiment; print what is found.
+    """Check the environment, the data and every experiment; print the findings.
 
     One batch of every experiment goes through its model, loss and backward pass; of frozen features
     through the backbone. A project that was not preprocessed yet is tried with a few of its
@@ -42,10 +42,10 @@ def doctor(project: ProjectFolder, config: Path | str | None = None) -> list[str
 
     Args:
         project: The project.
-        config: Experiment file to check with what it needs; None for all in ``exp_config``.
+        config: Experiment file to check with its dependencies; None for all in ``exp_config``.
 
     Returns:
-        What is wrong, one line each; empty if all is well.
+        The problems, one line each; empty if there are none.
     """
     logger.info("environment")
     for name, value in _environment().items():
@@ -102,7 +102,7 @@ def _environment() -> dict[str, str]:
 
 
 def _check_photos(project: ProjectFolder) -> tuple[list[str], bool]:
-    """Return what is wrong with the images, and whether those that need a scale have one."""
+    """Return the problems of the images, and whether deep images have a scale."""
     tables = [read_train(project, with_bad=True), read_test(project)]
     paths = photo_paths(project, tables[0]) + photo_paths(project, tables[1])
     hashes = FileHashes(project.hash_store)
@@ -197,8 +197,7 @@ def _weights_of(plan: Plan, name: str, size: ModelSize | None) -> int:
 def _with_weights(experiment: Experiment, plan: Plan) -> Experiment:
     """Return an experiment that begins with the weights that it names.
 
-    Without those that a pretraining of the plan makes, which may not be there yet, or not as they
-    will be.
+    Files that a pretraining of the plan makes are not included; they may be missing or old.
     """
     model = experiment.tree.get("model")
     named = model.get("pretrained") if isinstance(model, dict) else None

@@ -1,4 +1,4 @@
-"""The table of what a run would do, without running it."""
+"""The table of the steps that a run would run."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""How long the steps of a plan take: measured, drawn from what was measured, or guessed.
+"""Durations of a plan's steps: measured, scaled from a measurement, or guessed.
 
-Where a time comes from stays with it: whatever is no measurement says so.
+Each duration has its source, so that only measurements are called measured.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from foldsmith.steps.output_folder import read_resolved
 from foldsmith.steps.status import StepState
 from foldsmith.utils.machine import cores_here
 
-# What a core and a GPU may do, in operations per second, where nothing was measured. Between
-# machines and models these differ by more than ten times.
+# Guessed operations per second of a core and a GPU without a measurement. Machines and models
+# differ by more than a factor of ten.
 _GUESSED_CORE, _GUESSED_GPU = 3e10, 1e13
 
 # Further guesses, in seconds: an image in a loader and each pixel of its view, the end of an epoch.
@@ -40,9 +40,9 @@ class StepDuration:
     """The estimated time of a step.
 
     Attributes:
-        seconds: With what the step holds.
-        serial_s: Alone on a node, as the engine that runs one step after another.
-        epoch_s: Of an epoch, with what the step holds; None for steps without epochs.
+        seconds: Duration with the step's resources.
+        serial_s: Duration alone on a node, as in the engine that runs one step after another.
+        epoch_s: Duration of an epoch with the step's resources; None for steps without epochs.
         source: ``measured``, ``given``, ``timed`` (the model alone, in a short measurement),
             ``from NAME`` (of another experiment, by photos and operations; ``(changed)`` if it is
             the same one with other values) or ``guess``; and what was done to it, as in
@@ -66,7 +66,7 @@ class _Base:
 
     Attributes:
         seconds: The seconds.
-        source: As that of an estimate.
+        source: Source of the time, as for an estimate.
         device: ``cpu`` or ``cuda``, where it was measured; empty if it is meant for the machines
             of the plan.
         cores: CPU cores that it had; None where more of them do not help.
@@ -85,10 +85,10 @@ class _Measured:
     Attributes:
         name: Name of the experiment.
         kind: Kind of the step.
-        seconds: Of an epoch, or of the step.
-        operations: What was done in that time; None if it cannot be counted.
+        seconds: Duration of an epoch, or of the step.
+        operations: Operations in that time; None if they cannot be counted.
         model: Key of the model.
-        device: ``cpu`` or ``cuda``; empty for what the user says.
+        device: ``cpu`` or ``cuda``; empty for a time given by the user.
         cores: CPU cores that computed; None if it was a GPU.
     """
 
@@ -108,7 +108,7 @@ class Durations:
         plan: The plan.
         others: Plan of the experiments beside it, whose measurements help; or the same.
         node: The machines.
-        speedup: How much faster its GPUs are than what was measured.
+        speedup: Speed of its GPUs relative to the measured device.
         epoch_s: Name of an experiment -> seconds of an epoch on the plan's machines.
         measure: Time the models whose steps were never measured, here and now.
 
@@ -154,7 +154,7 @@ class Durations:
         Args:
             step: The step.
             state: How far it is.
-            request: What it holds.
+            request: Its resources.
         """
         cpus, on_gpu = request.cpus, bool(request.gpus)
         base = self._base(step, on_gpu)
@@ -169,8 +169,8 @@ class Durations:
                 seconds, serial = seconds / self.speedup, serial / self.speedup
                 source += f" /{self.speedup:g}"
         if base.cores is not None and not on_gpu:
-            # Torch works on as many threads as it is given cores; beyond what was measured
-            # nothing is promised.
+            # Torch uses as many threads as it has cores; no gain beyond the measured number is
+            # assumed.
             seconds *= (slower := max(1.0, base.cores / cpus))
             serial *= max(1.0, base.cores / self.node.cpus)
             source += f" x{slower:.3g}" if slower > 1 else ""
@@ -191,7 +191,8 @@ class Durations:
         beside = self._loading_s(step) + _EPOCH_S
         alike = self._alike(step)
         itself = alike is not None and (alike.name, alike.kind) == (step.name, step.kind.name)
-        # A whole epoch of the same experiment tells more than a few passes of its model.
+        # A whole epoch of the same experiment is a better measurement than a few passes of its
+        # model.
         timed = self._timed(step) if self.measure and not itself else None
         if timed is not None:
             return replace(timed, seconds=timed.seconds * operations + beside)
@@ -348,7 +349,7 @@ def _left_behind(step: Step, costs: Costs) -> tuple[float, str, float | None, bo
 
 
 def _as_run(step: Step) -> Step | None:
-    """Return a step with the experiment as its folder has it, which is not that of today."""
+    """Return a step with the experiment in its folder, which may differ from today's file."""
     if step.experiment is None:
         return None
     try:

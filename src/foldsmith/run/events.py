@@ -1,4 +1,4 @@
-"""What is told of steps that other processes do: of Ray, or one for each GPU of this machine."""
+"""Events of steps in other processes: Ray's, or one for each GPU of this machine."""
 
 import contextlib
 import logging
@@ -126,7 +126,7 @@ class _EventHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
         if os.getpid() != self._process:
-            # A loader process: what it writes to a pipe of ours could meet another message.
+            # A loader process: its message could overlap with another one in the pipe.
             record.step = self._label
             self._directly.emit(record)
         elif text.strip():

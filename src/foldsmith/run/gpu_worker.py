@@ -40,8 +40,8 @@ class Order:
         label: The step's.
         options: How it is done.
         cores: CPU cores for it.
-        threads: Threads of torch, the same whatever runs beside the step: another number may change
-            the last digits of what is computed on the CPU.
+        threads: Threads of torch, independent of other running steps: another number may change
+            the last digits of results on the CPU.
         log_level: Lowest level of the messages to send.
     """
 
@@ -60,7 +60,7 @@ class Outcome:
 
     Attributes:
         state: Its state afterwards; None after an error.
-        error: What has ended it.
+        error: The error that ended it.
     """
 
     state: StepState | None
@@ -68,7 +68,7 @@ class Outcome:
 
 
 def main() -> None:
-    """Do what is ordered until there are no more orders."""
+    """Run ordered steps until there are no more orders."""
     # The lines of libraries written in C, and of loader processes, are not pickles.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -100,7 +100,7 @@ def main() -> None:
 def _outcome(order: Order, tell: Callable[[list[Event]], None]) -> Outcome:
     use_cores(order.cores)
     torch.set_num_threads(order.threads)
-    # What a lock names as its holder.
+    # The holder that a lock names.
     sys.argv = ["foldsmith", f"(run: {order.label})"]
 
     def listen(report: EpochReport) -> None:

@@ -1,7 +1,7 @@
 """A run as it goes on, on a terminal: its steps, and how far those are that run.
 
-What is printed scrolls above. Nothing is drawn by a thread of its own, and a view that cannot be
-drawn ends, not the run. Where stdout is no terminal there are only the lines that are printed.
+Printed lines scroll above. No thread draws, and a failing view does not stop the run. Without a
+terminal there are only printed lines.
 """
 
 import os
@@ -40,7 +40,7 @@ _SHOWN = ("train/loss", "train/std", "val/loss", "val/metric")
 
 
 class RunView:
-    """What a run tells of itself; this one shows nothing."""
+    """The interface of a view of a run; this class shows nothing."""
 
     def begin(self, step: Step, since_s: float = 0.0) -> None:
         """Say that a step begins, or has begun some seconds ago."""
@@ -61,8 +61,8 @@ def run_view(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> Iterat
 
     Args:
         plan: The steps of the run.
-        states: Label -> state of each; what the run changes in it is shown.
-        speeds: What has been measured; the same.
+        states: Label -> state of each; the view follows changes by the run.
+        speeds: Measured speeds; followed too.
     """
     on_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     if is_quiet() or not on_terminal or os.environ.get("TERM") in (None, "dumb"):
@@ -124,7 +124,7 @@ class _Terminal(RunView, Screen):
             self._draw_now()
 
     def close(self) -> None:
-        """Take the view away; what was printed stays."""
+        """Remove the view; printed lines stay."""
         live, self._live = self._live, None
         if live is not None:
             with suppress(Exception):  # it clears its place, on a terminal that may have gone
@@ -143,8 +143,8 @@ class _Terminal(RunView, Screen):
     def _picture(self, height: int, width: int) -> "RenderableType":
         """Return the rows of the steps and the bars, for a terminal of this size.
 
-        State and time of every step are always there; names are shortened before them. What is
-        said of a step that runs gets a line of its own where its row has no room for it.
+        State and time of every step are always shown; names are shortened first. The message of a
+        running step gets its own line if its row has no room.
         """
         from rich.console import Group
         from rich.text import Text

@@ -37,7 +37,7 @@ def select(plan: Plan, only: Sequence[str], until: str | None) -> Plan:
         until: Name of the last kind of step; all if None.
 
     Raises:
-        ConfigError: There is no such experiment in the plan, or no such kind.
+        ConfigError: The plan has no such experiment, or the kind does not exist.
     """
     names = {step.name for step in plan.steps} - {""}
     unknown = sorted(set(only) - names)
@@ -94,7 +94,7 @@ def plan_of_all(project: ProjectFolder, folder: str = EXPERIMENTS) -> Plan:
 def plan_of_run(project: ProjectFolder, root: Path, checkpoint: Checkpoint) -> Plan:
     """Work out the steps behind a finished run as they were run: from its output folders.
 
-    What an experiment file says today does not matter, nor whether it is still there.
+    Today's experiment files are not read; they may be missing.
 
     Args:
         project: The project.
@@ -157,7 +157,7 @@ def _load(
 
 
 class _Experiments:
-    """The experiments of a folder, found by what they make."""
+    """The experiments of a folder, found by their output folders."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class _Experiments:
     ) -> None:
         self.project = project
         self.loaded: list[Experiment] = []
-        # A broken file matters only if what is needed is not found elsewhere.
+        # A broken file matters only if a dependency is not found elsewhere.
         self.problems: list[str] = []
         for file in files:
             try:
@@ -207,9 +207,9 @@ class _Builder(Planner):
         self.add(Preprocess().step(project))
 
     def plan(self, targets: Sequence[Experiment]) -> Plan:
-        # Those that gather others first: they choose the snapshots of their members.
+        # Experiments that gather others come first: they choose the snapshots of their members.
         for target in sorted(targets, key=lambda target: not self.kind_of(target).gathers):
-            # A member of an ensemble is inferred as that wants it, and not once more.
+            # A member of an ensemble is inferred as the ensemble needs it, and not again.
             if not any(step.experiment is target for step in self.steps.values()):
                 self.add_experiment(target, "metric")
         planned = [step.experiment for step in self.steps.values() if step.experiment is not None]
@@ -219,7 +219,7 @@ class _Builder(Planner):
         return self._made()
 
     def plan_as_run(self, target: Experiment, checkpoint: Checkpoint) -> Plan:
-        """Return the plan of what was run; what is gone since shows in the state of a step."""
+        """Return the plan of a finished run; missing files show in the state of a step."""
         # Nothing will be written; the records in the output folders are not their owners.
         self.as_run = True
         self.add_experiment(target, checkpoint)

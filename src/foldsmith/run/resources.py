@@ -1,4 +1,4 @@
-"""What a step holds while it runs: as it is asked for, or what its kind gets."""
+"""Resources of a running step: the requested ones, or defaults."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from foldsmith.steps.base import Step
 
 @dataclass(frozen=True)
 class Request:
-    """What a step is given while it runs; None for any memory."""
+    """Resources of a running step; memory None for no limit."""
 
     cpus: float
     gpus: float
@@ -35,7 +35,7 @@ class Request:
 def requests_of(
     steps: Sequence[Step], project: ProjectFolder, nodes: Sequence[Node]
 ) -> dict[str, Request]:
-    """Return what steps ask for, by label; what nobody says is chosen by the nodes there are.
+    """Return the resources of steps, by label; defaults depend on the nodes.
 
     That is a CPU for the step and one for each of its loader's processes, as far as a node has
     them, one GPU for what a model computes if there are any and its device is not the CPU, and
@@ -117,7 +117,7 @@ def _check_device(step: Step, gpus: float) -> None:
 
 
 def _keys(step: Step, project: ProjectFolder, asked: Resources) -> dict[str, str]:
-    """Return where each number that somebody has asked for is written, with the number."""
+    """Return the key and the value of each requested number."""
     keys = {}
     for name, value in asked.model_dump(exclude_none=True).items():
         own = step.experiment and getattr(step.experiment.globals.resources, name) is not None

@@ -1,4 +1,4 @@
-"""A run under way, whatever does its steps: how far each is, what has failed, what is left."""
+"""The state of a run with any engine: states of the steps, failures, remaining steps."""
 
 import logging
 
@@ -26,8 +26,8 @@ class RunState:
 
     Attributes:
         states: Label -> state of each step of the whole plan.
-        speeds: What has been measured.
-        failed: Label -> error of each step that has failed, or needs one that has.
+        speeds: Measured speeds.
+        failed: Label -> error of each step that failed, or depends on a failed one.
     """
 
     def __init__(self, plan: Plan, chosen: Plan, options: Options) -> None:
@@ -39,7 +39,7 @@ class RunState:
         self.failed: dict[str, str] = {}
 
     def open(self) -> None:
-        """Make sure that the run can begin, and say what is to be done.
+        """Check that the run can start, and log the steps to run.
 
         Raises:
             ConfigError: A step that is left out is needed and not done.
@@ -74,14 +74,14 @@ class RunState:
     def to_run(self, step: Step) -> StepState | None:
         """Return how far a step is whose turn has come; None if it is not to be run.
 
-        That is, if it is done (what it was killed before removing is removed), or needs a step
-        that has failed.
+        A step is finished if it is done (leftovers of a kill are then removed), or if it depends
+        on a failed step.
         """
         lost = [label for label in step.needs if label in self.failed]
         if lost:
             self.failed[step.label] = f"{step.label}: not run, since {lost[0]} failed"
             return None
-        # Once more: what has been run since may have changed nothing that this step reads.
+        # Look again: the steps that ran since may have changed none of its inputs.
         before = self.look_at(step)
         if before.is_done:
             step.kind.tidy(step, self.plan.project)

@@ -86,10 +86,10 @@ def states_of(plan: Plan, hashes: FileHashes) -> dict[str, StepState]:
 
 
 def results_of(plan: Plan, hashes: FileHashes) -> dict[str, StepState]:
-    """Return label -> state of every step of a plan, for who wants to see what was found.
+    """Return label -> state of every step of a plan, for reading results.
 
-    As :func:`states_of`, but predictions are not out of date because somebody has deleted the
-    weights that made them.
+    Like :func:`states_of`, but predictions are not stale if only the weights behind them were
+    deleted.
     """
     return _states(plan, hashes, weights_may_be_gone=True)
 
@@ -105,7 +105,7 @@ def _states(plan: Plan, hashes: FileHashes, weights_may_be_gone: bool) -> dict[s
 
 
 def speeds_of(plan: Plan) -> Speeds:
-    """Return what has been measured so far, from manifests and running trainings.
+    """Return the measured speeds, from manifests and running trainings.
 
     A step that was measured with another model or image size was not measured.
     """

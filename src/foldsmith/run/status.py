@@ -1,4 +1,4 @@
-"""What of a project is done."""
+"""The status of a project."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The table of a plan: what is done, what is to do and why, how long it takes."""
+"""The table of a plan: states of the steps, reasons, times."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -40,7 +40,7 @@ def plan_rows(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> list[
     Args:
         plan: The plan.
         states: Label -> state of each step.
-        speeds: What has been measured.
+        speeds: Measured speeds.
     """
     rows = []
 

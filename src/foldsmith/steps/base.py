@@ -1,4 +1,4 @@
-"""What a step is, and what each kind of step must bring.
+"""Steps, plans, and the interface of a kind of step.
 
 A plan, its states, the engines, the tables and the report loop over steps and ask ``step.kind``;
 none of them compares the names of kinds. A new kind is one class in one file of
@@ -98,7 +98,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a run, each after those that it needs."""
+    """The steps of a run, each after its dependencies."""
 
     project: ProjectFolder
     steps: tuple[Step, ...]
@@ -106,7 +106,7 @@ class Plan:
 
     @property
     def meta_files(self) -> set[str | None]:
-        """The fold tables that its experiments name; None for that of preprocess."""
+        """The fold tables that its experiments name; None for the one from preprocess."""
         experiments = (step.experiment for step in self.steps)
         return {experiment.globals.meta_file for experiment in experiments if experiment}
 
@@ -224,7 +224,7 @@ class StepKind(ABC):
     def plan(
         self, experiment: Experiment, output: Path, planner: Planner, checkpoint: Checkpoint
     ) -> tuple[str, ...]:
-        """Add the steps of an experiment to a plan, and those that they need.
+        """Add the steps of an experiment and their dependencies to a plan.
 
         Args:
             experiment: One that this kind finishes.
@@ -267,7 +267,7 @@ class StepKind(ABC):
         """Return the output folders of the experiments that an experiment gathers."""
         return []
 
-    # --- what it is made from, and where its record is
+    # --- inputs and manifest
 
     def manifest(self, step: Step) -> Path:
         """Return the path of the manifest, which a step writes last."""
@@ -370,7 +370,7 @@ class StepKind(ABC):
         """
         return ()
 
-    # --- what it costs
+    # --- cost
 
     def images(self, step: Step, costs: Costs) -> tuple[int, int]:
         """Return how many images a step trains on, and how many only go through its model.
@@ -464,7 +464,7 @@ class StepKind(ABC):
 
 
 def name_of(experiment: Experiment) -> str:
-    """Return the name of an experiment: that of its file without the suffix.
+    """Return the name of an experiment: the name of its file without the suffix.
 
     An experiment that was read from an output folder is named by the folder, relative to the
     project.

@@ -45,7 +45,7 @@ def check(project: ProjectFolder, config: Path | str, overrides: Sequence[str] =
 def show_augmentations(
     project: ProjectFolder, config: Path | str, sheet: Path, overrides: Sequence[str] = ()
 ) -> Path:
-    """Write a contact sheet of what an experiment's training transforms do to real photos.
+    """Write a contact sheet of an experiment's training transforms on real photos.
 
     Args:
         project: The project.

@@ -12,7 +12,7 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.training.files import LOG_FILE
 
-# What the results of each checkpoint are called: score_by_best_metric.csv, ...
+# Part of the result files' names for each checkpoint: score_by_best_metric.csv, ...
 LABELS: dict[Checkpoint, str] = {
     "metric": "best_metric",
     "loss": "best_loss",
@@ -24,7 +24,7 @@ LABELS: dict[Checkpoint, str] = {
 # checkpoint that chooses nothing, and stand for all checkpoints.
 UNCHOSEN: Checkpoint = "last"
 
-# The files that a training may have left of an epoch; what is in them is the same.
+# Files of one epoch's weights; all have the same content.
 _SNAPSHOTS: dict[Checkpoint, str] = {
     "metric": "snapshot_by_metric_epoch_{}.pth",
     "loss": "snapshot_by_loss_epoch_{}.pth",
@@ -43,7 +43,7 @@ class Chosen:
         source: Where it is: where the training wrote it, or the copy.
         copy: Where inference keeps it.
         sha256: Hash of its content, from the training's manifest.
-        logged: What the training logged at that epoch.
+        logged: The log entry of that epoch.
     """
 
     fold: int
@@ -93,7 +93,7 @@ def checkpoint_of(root: Path, task: str, asked: Checkpoint | None) -> Checkpoint
     Args:
         root: Its output folder.
         task: Its task.
-        asked: What somebody has asked for; None for the one that there is.
+        asked: The requested checkpoint; None for the only one.
 
     Raises:
         ConfigError: There are several, or there is no such checkpoint.
@@ -137,7 +137,7 @@ def choose(
 
     Args:
         root: Output folder of the training.
-        manifest: That of the fold.
+        manifest: Manifest of the fold.
         fold: The fold.
         n_splits: Number of folds.
         checkpoint: The epoch of the fold's own best validation ``metric`` or ``loss``, the
@@ -182,10 +182,10 @@ def choose(
 
 
 def read_log(root: Path, fold: int) -> list[dict[str, Any]]:
-    """Return what a fold's training logged, one entry per epoch.
+    """Return the log of a fold's training, one entry per epoch.
 
     Raises:
-        OutputError: The log is not what the training wrote: epochs are chosen by it.
+        OutputError: The log, by which epochs are chosen, was changed after the training.
     """
     folder = root / f"fold{fold}"
     path, again = folder / LOG_FILE, f"train fold {fold} again with -v {fold} -f"

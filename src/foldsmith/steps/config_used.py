@@ -32,7 +32,7 @@ def project_values(tree: Mapping[str, Any], project: ProjectFolder) -> dict[str,
     """Return the plain values that an experiment takes from its project by references.
 
     Args:
-        tree: What is read of the experiment.
+        tree: The part of the experiment that is read.
         project: The project.
 
     Returns:

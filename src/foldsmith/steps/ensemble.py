@@ -281,7 +281,7 @@ def _write(
     blends: _Blends,
     tables: dict[str, pd.DataFrame],
 ) -> list[Path]:
-    """Replace the outputs of an earlier run; return those that belong into the manifest."""
+    """Replace the outputs of an earlier run; return the outputs for the manifest."""
     arrays: Arrays = {}
     for result in blends.compared:
         arrays |= prefixed(result.name, result.fitted.arrays())

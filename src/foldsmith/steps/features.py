@@ -157,7 +157,7 @@ def _reserve(root: Path, manifest: Path, n_splits: int) -> OwnedFiles:
 
 
 def _remove_others(owned: OwnedFiles, kept: Sequence[Path]) -> None:
-    """Remove what an earlier run has written and this one has not."""
+    """Remove files of an earlier run that this one did not write."""
     names = {path.relative_to(owned.folder).as_posix() for path in kept}
     owned.remove(set(owned.of()) - names)
 
@@ -328,7 +328,7 @@ def head_file(fold: int) -> str:
 
 @dataclass(frozen=True)
 class HeadOfFold:
-    """What a fold has learned from features, and on which scale of the target.
+    """The fitted head of a fold, and its scale of the target.
 
     Attributes:
         fitted: The head.
@@ -339,7 +339,7 @@ class HeadOfFold:
     scale: TargetScale | None
 
     def logits(self, features: Array) -> Array:
-        """Return what the head predicts from features as outputs of its task, float32.
+        """Return the head's predictions from features as outputs of its task, float32.
 
         Numbers are on the scale, shape (n, 1); probabilities become their logarithms, shape
         (n, n_classes).

@@ -1,4 +1,4 @@
-"""What the output of each step depends on, as hashes of content."""
+"""The inputs of each step, as hashes of content."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -36,7 +36,8 @@ from foldsmith.utils.hashing import FileHashes, hash_texts, hash_value
 from foldsmith.utils.memo import once
 from foldsmith.utils.path_list import Paths
 
-# Where an experiment runs, how fast, what it prints and draws, but not what comes out.
+# Keys that change where and how fast an experiment runs and its output on the screen, but not its
+# results.
 _FREE_GLOBALS = (
     *("device", "photo_store", "cudnn_benchmark", "channels_last", "compile"),
     *("output_path", "output_root"),
@@ -54,13 +55,13 @@ _FREE_GLOBALS = (
 _FREE_KEYS = ("num_workers", "pin_memory")
 _FREE_TYPES = ("LogReport", "LearningCurve", "ConsoleReport", "CollapseWatch", "RankWatch")
 
-# What a pretraining and features do not read, which learn no target.
+# Not read by a pretraining and by features, which learn no target.
 _TARGET_SCALE = "globals/target_scale"
 
-# What a training does not read.
+# Not read by a training.
 _INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
 
-# Sections that inference does not read: what it takes from the training are the weights.
+# Sections that inference does not read: it uses the weights of the training.
 TRAINING_ONLY = (
     *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
     *("extensions", "globals/max_epoch", "globals/grad_accum", "globals/freeze_backbone"),
@@ -181,7 +182,7 @@ def pretrain_inputs(
 
 
 def without_probe(inputs: Inputs) -> Inputs:
-    """Return what the backbones of a pretraining depend on, whatever its probe says of them.
+    """Return the inputs of a pretraining's backbones, without its probe.
 
     Args:
         inputs: As :func:`pretrain_inputs` returns them.
@@ -255,7 +256,7 @@ def new_photo_inputs(
 ) -> Inputs:
     """Return what predictions of new photos depend on, beside the models of the folds.
 
-    A part of what an inference, or a fit of frozen features, depends on.
+    Some of the inputs of an inference, or of a fit of frozen features.
     """
     project = experiment.project
     without = () if experiment.globals.task in HEAD_DECIDES else TRAINING_ONLY
@@ -392,7 +393,7 @@ def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
 def _hash_auxiliary(
     experiment: Experiment, table: pd.DataFrame, hashes: FileHashes
 ) -> dict[str, str]:
-    """Return the hash of each auxiliary target that is learned: what it is, and its column."""
+    """Return the hash of each learned auxiliary target: its settings and its column."""
     project = experiment.project
     found = {}
     for name in experiment.globals.auxiliary:

@@ -21,7 +21,7 @@ Labels = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FoldComponents:
-    """What a fold is trained with.
+    """The components of a fold's training.
 
     Attributes:
         components: The components, built on demand.
@@ -50,7 +50,7 @@ def build_fold(
     Args:
         experiment: A fine-tuning with the fold in ``globals/val_fold``.
         types: The registry.
-        context: What the components refer to beside the tree; the fold's task is added.
+        context: Objects that components refer to beside the tree; the fold's task is added.
         task: The task of the experiment.
         form: Form of the target scale; None for a task without one.
 
@@ -62,7 +62,7 @@ def build_fold(
     seen = table[FOLD_COLUMN].to_numpy() != experiment.globals.val_fold
     of_fold = task.fitted(labels[seen], form)
     components = experiment.build(types, replace(context, task=of_fold))
-    # What is learned may be finer than the target that the datasets have.
+    # The learned labels may be finer than the target in the datasets.
     for name in ("loader/train", "loader/val"):
         set_labels(components[name], of_fold, labels)
     # Before the average and the optimizer are made.

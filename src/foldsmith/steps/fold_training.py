@@ -123,7 +123,7 @@ class FoldTraining:
         logger.info(f"fold {self._fold}: finished already")
 
     def _inputs(self) -> Inputs:
-        """Return what the training would be made from now."""
+        """Return the training's inputs of now."""
         run = self._run
         return run.noted(train_inputs(self._all_folds, self._fold, run.types, run.hashes))
 
@@ -149,7 +149,7 @@ class FoldTraining:
             # Another machine may have rounded it otherwise.
             model = same_weights(model)
         with process_group.main_first():
-            # Built when the weights are those that training starts from: an average copies them.
+            # Built when the weights are those at the start of training: an average copies them.
             made.components.ensure("loss", "optimizer", "scheduler", "ema", "manager", "extensions")
         return _Built(made, model, auxiliary)
 
@@ -257,7 +257,7 @@ def _extensions(components: Components, settings: Globals) -> list[Any]:
 
 
 def _remove_inferred(root: Path, fold: int) -> None:
-    """Remove what was inferred from an earlier training of a fold."""
+    """Remove the inference from an earlier training of a fold."""
     owned = OwnedFiles(root)
     inferred = owned.of("infer")
     # Manifests first, so that nothing looks finished. Other folds' copies of weights stay.
@@ -306,13 +306,13 @@ def _start_head(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None
 def check_outputs(
     experiment: Experiment, model: nn.Module, loader: PhotoLoader, task: Task, runtime: Runtime
 ) -> None:
-    """Pass one photo through the model and make sure that it gives what the task needs.
+    """Pass one photo through the model and check its outputs against the task.
 
     Args:
         experiment: Named in the error.
         model: On the runtime's device; left in evaluation mode.
-        loader: Where the photo comes from.
-        task: What is to be predicted.
+        loader: Source of the photo.
+        task: The task.
         runtime: Device and precision.
 
     Raises:

@@ -65,8 +65,8 @@ def infer(
 
     With ``metric`` and ``loss`` the epoch of a fold was chosen on that same
     fold: its out-of-fold score is optimistic. ``last`` chooses nothing, and ``common`` one epoch
-    for all folds by the mean of their validation curves, which leaves little to be lucky with.
-    Beside the score stands that of the last epoch; the difference is the *selection gap*.
+    for all folds by the mean of their validation curves, which leaves little room for luck. The
+    score of the last epoch is reported too; the difference is the *selection gap*.
 
     Args:
         project: The project.
@@ -81,7 +81,7 @@ def infer(
 
     Returns:
         The score table: fold, epoch, loss, metric, last_metric (of the last epoch) and
-        selection_gap (by how much the chosen epoch looks better). The row after the folds is
+        selection_gap (how much better the chosen epoch scores). The row after the folds is
         ``oof``; for a metric of classes ``thresholds`` follows, the score with boundaries
         between the classes that were found on the other folds.
 
@@ -102,7 +102,7 @@ def infer_experiment(
     checkpoint: Checkpoint,
     keep_snapshots: bool = False,
 ) -> pd.DataFrame:
-    """Predict what an experiment's folds have learned; as :func:`infer`.
+    """Infer a loaded experiment; see :func:`infer`.
 
     Args:
         experiment: The fine-tuning.
@@ -175,9 +175,10 @@ class _Snapshots:
     """The snapshots that an inference uses and keeps.
 
     Attributes:
-        chosen: Of each fold, the one that predicts.
-        last: Of each fold, that of the last epoch; empty if one is gone or was changed.
-        kept: Those that any checkpoint needs: an inference by another one needs no training.
+        chosen: The predicting snapshot of each fold.
+        last: Snapshot of each fold's last epoch; empty if one is missing or was changed.
+        kept: Snapshots needed by any choice of checkpoint, so that another inference needs no
+            training.
     """
 
     chosen: list[Chosen]
@@ -243,7 +244,7 @@ class _Folds:
 def _predict_folds(
     experiment: Experiment, run: StepRun, task: Task, snapshots: _Snapshots
 ) -> _Folds:
-    """Predict each fold's images by its chosen snapshot, and by that of the last epoch."""
+    """Predict each fold's images by its chosen snapshot, and by its last epoch's."""
     runtime, tta = create_runtime(experiment.globals), experiment.globals.tta
     context = run.context(experiment.globals, runtime, task)
     last = snapshots.last
@@ -347,7 +348,7 @@ def _whole_snapshots(
 
 
 def _load_experiment(project: ProjectFolder, root: Path, overrides: Sequence[str]) -> Experiment:
-    """Load what a training resolved."""
+    """Load the resolved experiment of a training."""
     path = root / RESOLVED_CONFIG
     if not path.is_file():
         raise OutputError(f"{root}: no {RESOLVED_CONFIG}; is it the output folder of a training?")
@@ -361,7 +362,7 @@ def _load_experiment(project: ProjectFolder, root: Path, overrides: Sequence[str
 
 
 def _check_as_trained(experiment: Experiment, root: Path) -> None:
-    """Make sure that the configuration in the folder is that of its trainings.
+    """Check that the configuration in the folder equals that of its trainings.
 
     Raises:
         OutputError: It was changed since.

@@ -1,4 +1,4 @@
-"""The manifest of a finished step: what it was made from, and what it made.
+"""The manifest of a finished step: its inputs and outputs.
 
 A step is done when its manifest names the inputs of today. Inputs are content: hashes of files
 and values, never times, so that an edited comment or a touched file makes nothing stale.
@@ -25,25 +25,25 @@ MANIFEST = "manifest.json"
 # Inputs of a training that was begun and not finished, beside its resume snapshot.
 UNFINISHED = "unfinished.json"
 
-# That of preprocess, in the data folder.
+# Manifest of preprocess, in the data folder.
 PREPROCESS_MANIFEST = "preprocess_manifest.json"
 
 # Key of a manifest's own checksum.
 _CHECKSUM = "sha256"
 
-# Name of an input -> what it is: a hash, or a dict of plain values that are compared one by one.
+# Name of an input -> a hash, or a dict of plain values that are compared one by one.
 Inputs = dict[str, Any]
 
 
 @dataclass
 class Manifest:
-    """What a step was made from, and what it made.
+    """Inputs and outputs of a step.
 
     Attributes:
         step: Name of the step, for people.
         inputs: Everything that the outputs depend on.
         outputs: File name, relative to the manifest's folder -> SHA-256.
-        facts: What the step knows about itself: versions, seed, device, seconds, scores.
+        facts: Other properties: versions, seed, device, seconds, scores.
     """
 
     step: str
@@ -115,7 +115,7 @@ def rewrite_outputs(path: Path, manifest: Manifest, outputs: Mapping[str, str]) 
 
     Args:
         path: The manifest.
-        manifest: What is in it.
+        manifest: Its content.
         outputs: File name -> SHA-256.
     """
     write_json(path, _with_checksum(asdict(replace(manifest, outputs=dict(outputs)))))
@@ -128,8 +128,8 @@ def verified(
 
     Args:
         path: A file in the folder of the manifest.
-        manifest: That of the step.
-        remedy: What writes the file again, as the end of an error.
+        manifest: Manifest of the step.
+        remedy: End of an error: the command that writes the file again.
 
     Raises:
         OutputError: The file is gone, was changed, or was never written by the step.
@@ -152,7 +152,7 @@ def normalised(inputs: Inputs) -> Inputs:
 
 
 def differences(old: Inputs, new: Inputs) -> list[str]:
-    """Return what has changed between two inputs of a step, for people; empty if nothing.
+    """Return the changes between two inputs of a step, for people; empty if equal.
 
     Args:
         old: From a manifest.
@@ -179,7 +179,7 @@ def differences(old: Inputs, new: Inputs) -> list[str]:
 
 
 def changed_outputs(folder: Path, manifest: Manifest, file_hashes: FileHashes) -> dict[str, str]:
-    """Return name -> state of the outputs that are gone or no longer what the step wrote."""
+    """Return name -> state of missing or changed outputs."""
     digests = file_hashes.of_all(folder / name for name in manifest.outputs)
     found = zip(manifest.outputs.items(), digests, strict=True)
     return {

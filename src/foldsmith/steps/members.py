@@ -124,7 +124,7 @@ def rows_of(
     test: pd.DataFrame,
     with_features: bool,
 ) -> tuple[Rows, Rows]:
-    """Return what the members say of the labelled photos, and of those to predict.
+    """Return the members' predictions for the labelled photos and the photos to predict.
 
     Args:
         project: The project.
@@ -164,7 +164,7 @@ def blend_rows(
     probabilities: Sequence[Array | None],
     facts: Array | None,
 ) -> Rows:
-    """Return what a blend is made of.
+    """Return the rows of a blend.
 
     Args:
         metric: What it needs: values or probabilities.

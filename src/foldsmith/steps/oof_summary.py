@@ -1,4 +1,4 @@
-"""What an inference says of its out-of-fold predictions beside their score."""
+"""Further lines of an inference about its out-of-fold predictions."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ THRESHOLDS = "thresholds"
 def logged_last(
     root: Path, chosen: Sequence[Chosen], scores: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return what the last epochs would have scored, going by the logs.
+    """Return the scores of the last epochs from the logs.
 
     Args:
         root: Output folder of the training.
@@ -171,7 +171,7 @@ def print_scores(scores: pd.DataFrame, metric: Metric, checkpoint: Checkpoint, e
         scores: The score table.
         metric: The metric.
         checkpoint: How the epochs were chosen.
-        epoch: That of the first fold, which is that of all for ``common``.
+        epoch: Epoch of the first fold; the same for all folds with ``common``.
     """
     shown = scores.assign(epoch=scores["epoch"].astype(object).fillna(""))
     logger.info(shown.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
@@ -185,8 +185,8 @@ def print_scores(scores: pd.DataFrame, metric: Metric, checkpoint: Checkpoint, e
     if pd.isna(gap):
         gap, of_what = scores["selection_gap"].mean(), "mean over the folds' logs"
     logger.info(
-        f"selection gap: {metric.name} {gap:+.4f} ({of_what}); by so much the chosen epochs look "
-        "better than the last"
+        f"selection gap: {metric.name} {gap:+.4f} ({of_what}); the chosen epochs score "
+        "this much better than the last"
     )
 
 

@@ -1,4 +1,4 @@
-"""The output folder of a run: claiming it, continuing in it, what was run there."""
+"""The output folder of a training: claiming it, continuing in it, records of the training."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def refuse_existing(folder: Path, resumable: bool = True) -> None:
     """
     if not is_empty(folder):
         resume = ", or --resume to go on" if resumable else ""
-        raise OutputError(f"{folder}: exists already; add -f to replace what is in it{resume}")
+        raise OutputError(f"{folder}: exists already; add -f to replace its contents{resume}")
 
 
 def state_of(
@@ -130,7 +130,7 @@ def state_of(
 
     Args:
         folder: Its output folder.
-        inputs: What it would be made from today.
+        inputs: Its inputs today.
         more_epochs: Whether a finished training may be continued to a later epoch.
         compared: Returns the inputs that must be the same for a finished training to be done.
 
@@ -209,7 +209,7 @@ def note_replacement(folder: Path, inputs: Inputs) -> None:
 
     Args:
         folder: The folder.
-        inputs: What the training is made from.
+        inputs: Inputs of the training.
 
     Raises:
         OutputError: A file of another making is in the way, or another process is at the folder.
@@ -230,7 +230,7 @@ def _to_replace(folder: Path, inputs: Inputs) -> bool:
 
 
 def check_unchanged(before: Inputs, now: Inputs, folder: Path) -> None:
-    """Make sure that what a training is made from is what it was when its parts were built.
+    """Check that the inputs of a training have not changed since its components were built.
 
     Raises:
         DataError: Something has changed meanwhile.
@@ -238,7 +238,7 @@ def check_unchanged(before: Inputs, now: Inputs, folder: Path) -> None:
     changed = differences(before, now)
     if changed:
         raise DataError(
-            f"{folder}: what it is made from was changed meanwhile ({'; '.join(changed[:5])}); "
+            f"{folder}: its inputs were changed meanwhile ({'; '.join(changed[:5])}); "
             "run the command again"
         )
 
@@ -247,7 +247,7 @@ def open_folder(folder: Path) -> bool:
     """Make a folder that a training writes to, and reserve the names of its files.
 
     Args:
-        folder: The folder, which is locked; what is in it stays.
+        folder: The folder, which is locked; its contents stay.
 
     Returns:
         Whether an earlier training has left something there.
@@ -266,7 +266,7 @@ def prepare(folder: Path, step: str, inputs: Inputs, status: Status) -> None:
     Args:
         folder: The folder, which is locked.
         step: Name of the step.
-        inputs: What the training is made from.
+        inputs: Inputs of the training.
         status: ``STARTED`` if it continues; else it begins anew.
 
     Raises:
@@ -279,7 +279,7 @@ def prepare(folder: Path, step: str, inputs: Inputs, status: Status) -> None:
     # First, so that whatever happens next, nothing here is taken for finished.
     (folder / MANIFEST).unlink(missing_ok=True)
     if status != Status.STARTED:
-        # Not the file that says how far this training is.
+        # Keep the progress file of this training.
         owned.remove([UNFINISHED, *(name for name in earlier if name != PROGRESS_FILE)])
         owned.record(_RUNNING, TRAINING)
     write_json(
@@ -292,7 +292,7 @@ def prepare(folder: Path, step: str, inputs: Inputs, status: Status) -> None:
 
 
 def outputs_of(folder: Path) -> list[Path]:
-    """Return what a training has made that is read again, for its manifest."""
+    """Return the files of a training that are read again, for its manifest."""
     transient = {*_RUNNING} - {LOG_FILE, PROBES_FILE}
     names = sorted(set(OwnedFiles(folder).of()) - transient)
     # Curves and copies of sources are for people: their loss makes nothing stale.
@@ -309,7 +309,7 @@ def owner_of_resume(step: str, inputs: Inputs) -> dict[str, str]:
 
     Args:
         step: Name of the step.
-        inputs: What the training is made from.
+        inputs: Inputs of the training.
     """
     config = dict(inputs["config"])
     if _without_schedule(inputs):
@@ -321,7 +321,7 @@ def owner_of_resume(step: str, inputs: Inputs) -> dict[str, str]:
 
 
 def read_resume(folder: Path, belongs_to: Mapping[str, str]) -> dict[str, Any]:
-    """Read what an unfinished training continues from.
+    """Read the resume snapshot of an unfinished training.
 
     Args:
         folder: Output folder of the training.
@@ -360,7 +360,7 @@ def clean_up(folder: Path, *, keep_resume: bool) -> None:
 
 
 def tidy(folder: Path, *, keep_resume: bool) -> None:
-    """Do what a finished training has left undone if it was killed after its last file."""
+    """Remove leftovers of a finished training that was killed after its last file."""
     left_over = _left_over(keep_resume)
     if any(name in left_over or not (folder / name).exists() for name in OwnedFiles(folder).of()):
         with lock(folder):
@@ -374,14 +374,14 @@ def _left_over(keep_resume: bool) -> list[str]:
 def save_sources(folder: Path, experiment: Experiment, step: str) -> list[Path]:
     """Write the resolved experiment and copies of the files it came from.
 
-    ``resolved_config.yml`` is what was run, imports and overrides applied; ``sources`` holds
+    ``resolved_config.yml`` is the experiment with imports and overrides applied; ``sources`` holds
     the experiment file and its imports, the project file and the project's own Python. The list
     of the folder's files gets them, and the experiment whose output folder it is.
 
     Args:
         folder: The folder, which is locked.
         experiment: The experiment.
-        step: What the files are listed under.
+        step: Name under which the files are listed.
 
     Returns:
         The files.
@@ -419,7 +419,7 @@ def restore_records(folder: Path, experiment: Experiment, hashes: FileHashes) ->
 
     Args:
         folder: Output folder of the training, which is locked.
-        experiment: What it was run with; keys that change no result may have changed since.
+        experiment: Its experiment; keys that change no result may have changed since.
         hashes: Hashes of files.
     """
     manifest = read_manifest(folder / MANIFEST)

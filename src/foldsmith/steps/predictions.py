@@ -49,12 +49,12 @@ def results_of(
     n_test: int,
     scores: pd.DataFrame,
 ) -> InferenceResults:
-    """Return what the models of all folds say of the labelled photos and of those to predict.
+    """Return the predictions of all folds' models for labelled and test photos.
 
     Args:
         parts: Every fold once, in order, each with the task of its fold.
         task: The task without a scale.
-        labels: What is learned of each row of the train table, shape (n_train,).
+        labels: Label of each row of the train table, shape (n_train,).
         of_readable: Logits of the test photos that can be read, shape (n_folds, n_readable,
             n_outputs); None if there are none. The others are predicted as the mean of the labels.
         readable: Their rows in the test table, shape (n_readable,).
@@ -100,8 +100,8 @@ def write_results(
         table: The fold table.
         test: The test table.
         task: How logits become predictions.
-        results: What to write.
-        step: What the files are listed under.
+        results: The results to write.
+        step: Name under which the files are listed.
 
     Returns:
         The files.

@@ -78,7 +78,7 @@ def preprocess(
     of each photo, 0..255), ``stats_by_data.csv`` (those of all pixels, of train's and of
     test's), the fold table (the train table plus the column ``fold``) and, where there are
     any, ``near_duplicates.csv`` (near-identical photos in different folds, or in train and
-    test) and ``bad_photos.csv`` (those that were left out).
+    test) and ``bad_photos.csv`` (skipped photos).
 
     Args:
         project: The project.
@@ -96,7 +96,7 @@ def preprocess(
     """
     run, data = StepRun.of(project), project.data_dir
     with lock(data / PREPROCESS_MANIFEST):
-        # Before anything is read: what is changed later is not what the results are made from.
+        # Before anything is read, so that later changes are noticed.
         before = hash_tables(project, run.hashes)
         owned = _checked_folder(project)
         images = _measure(project, run, experiments)
@@ -129,7 +129,7 @@ class _Images:
         tables: The tables ``train`` and ``test``.
         paths: The images, those of train first.
         ids: Columns ``data_type`` and id of each.
-        facts: What was measured.
+        facts: Their measurements.
     """
 
     tables: dict[str, pd.DataFrame]
@@ -152,7 +152,7 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Found:
-    """The folds, and what was computed with them.
+    """The folds, and the tables computed with them.
 
     Attributes:
         train: The readable rows of the train table, with their folds.
@@ -216,7 +216,7 @@ def _check_images(project: ProjectFolder, images: _Images, skip_bad: bool) -> No
 
 
 def _inputs(project: ProjectFolder, images: _Images, before: Mapping[str, str]) -> Inputs:
-    """Return what the results are made from."""
+    """Return the inputs of the results."""
     digests = digest_texts(images.facts.digests, images.facts.there)
     photos = hash_contents(images.paths, digests)
     return inputs_read(project, images.tables["train"], before, photos)

@@ -66,9 +66,9 @@ def pretrain(
         project: The project.
         config: Experiment file, relative to the project folder.
         overrides: ``PATH=VALUE`` each.
-        force: Allow an existing output folder; what a training left in it is removed first.
-        resume: Continue after the last finished epoch. The result is that of a run which was
-            never interrupted. A finished pretraining in which nothing depends on the number of
+        force: Allow an existing output folder; the files of a training in it are removed first.
+        resume: Continue after the last finished epoch. The result equals that of an uninterrupted
+            run. A finished pretraining in which nothing depends on the number of
             epochs (constant learning rate, no momentum encoder, no probe) may be continued with
             a higher ``globals/max_epoch``.
 
@@ -211,7 +211,7 @@ def _train(
         return
     if probe is not None:
         probe.keep_best(folder)
-        logger.info(f"the best probe is that of epoch {probe.best_epoch}, see {PROBES_FILE}")
+        logger.info(f"the best probe is at epoch {probe.best_epoch}, see {PROBES_FILE}")
     # The snapshot to resume from is kept: a pretraining may be continued to a later epoch.
     training.finish(keep_resume=True, n_photos=n_images)
 

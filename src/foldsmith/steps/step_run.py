@@ -1,4 +1,4 @@
-"""One run of a step: what every kind of step does before and after its own work."""
+"""One run of a step: the actions of every kind of step before and after its own work."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -52,7 +52,7 @@ class StepRun:
     def context(
         self, settings: Globals, runtime: Runtime | None = None, task: Task | None = None
     ) -> Context:
-        """Return what the components of an experiment refer to beside its tree.
+        """Return the objects that components refer to beside the experiment's tree.
 
         Args:
             settings: The globals of the experiment.
@@ -78,7 +78,7 @@ class StepRun:
             owned: The list of the folder, which is held.
             manifest: Name of the manifest.
             outputs: Names of the other files that the step will write.
-            step: What the files are listed under.
+            step: Name under which the files are listed.
 
         Raises:
             OutputError: A file of one of these names exists that foldsmith did not write.
@@ -94,7 +94,7 @@ class StepRun:
         Args:
             manifest: Its path.
             step: Name of the step, for people.
-            inputs: What the step was made from, as of before it began.
+            inputs: The inputs of the step before it began.
             outputs: The files that were written.
             **facts: seed, device, scores, ...; the seconds are added.
         """

@@ -56,7 +56,7 @@ def train(
         folds: Folds to train; all, or those of ``globals/val_fold``, if None.
         force: Allow existing output; the chosen folds are trained anew.
         resume: Skip the chosen folds that are finished and continue the others after their
-            last finished epoch. The result is that of a run which was never interrupted.
+            last finished epoch. The result equals that of an uninterrupted run.
 
     Returns:
         The output folder of the experiment.

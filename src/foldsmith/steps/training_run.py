@@ -45,7 +45,7 @@ class TrainingRun:
         experiment: The experiment.
         folder: The output folder.
         step: Name of the step, as in ``train output/100 fold 0``.
-        inputs: What the training is made from.
+        inputs: Inputs of the training.
         state: Whether it is ``fresh`` or continues.
         prepare: Makes the folder ready for a training; called when this one has something to
             keep: at once if the folder is empty or the training continues, else after the first

@@ -1,4 +1,4 @@
-"""Building what an experiment names, as far as that needs no images, tables or memory."""
+"""Build the components of an experiment that need no images, tables or memory."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence

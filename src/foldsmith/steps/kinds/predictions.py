@@ -1,4 +1,4 @@
-"""What the steps that predict all images have in common: a manifest per checkpoint."""
+"""Common base of the steps that predict all images: a manifest per checkpoint."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,7 +64,7 @@ def as_inferred(
         {
             key: value
             for key, value in then.items()
-            # An inference starts from snapshots; what the training started from stays.
+            # An inference starts from snapshots, so the weights before the training do not matter.
             if key in known and key != "model/pretrained" and today.get(key) != value
         }
     )

@@ -27,7 +27,7 @@ KINDS: tuple[StepKind, ...] = (
 
 
 def kinds_of(project: ProjectFolder) -> tuple[StepKind, ...]:
-    """Return the library's kinds, and those of the project's own Python before those that gather.
+    """Return the package's kinds; kinds of the project's own Python come before gathering ones.
 
     Args:
         project: The project; a subclass of :class:`~foldsmith.steps.base.StepKind` in the
