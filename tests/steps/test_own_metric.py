@@ -16,6 +16,8 @@ from foldsmith.api import Project
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
+from foldsmith.report.finished_run import read_finished
+from foldsmith.report.run_comparison import compare_runs
 from foldsmith.steps.manifest import MANIFEST, read_manifest
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.thresholds import cross_fitted_classes
@@ -288,6 +290,20 @@ def test_classes_without_an_order_are_judged_by_the_most_probable(judged, tmp_pa
     classes, probabilities = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
     expected = f1_score(classes, probabilities.argmax(axis=1), average="macro")
     assert metric(probabilities, classes.astype(float)) == pytest.approx(expected)
+
+
+def test_a_comparison_of_projects_names_a_metric_that_differs(judged, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(judged, other)
+    a = read_finished(judged / "output/300")
+    text = (other / "own_metric.py").read_text()
+    (other / "own_metric.py").write_text(text.replace("np.mean(2", "np.min(2"))
+    compared = compare_runs(a, read_finished(other / "output/300"))
+    assert "the code of MacroF1 differs between the projects; A's judges both" in compared.notes
+    assert compared.scores[0].score == compared.scores[1].score
+    (other / "own_metric.py").write_text(text.replace("better=True", "better=False"))
+    with pytest.raises(ConfigError, match="MacroF1 is another metric in each"):
+        compare_runs(a, read_finished(other / "output/300"))
 
 
 @pytest.mark.parametrize("name", ["MacroF1", "QWK", "RMSE"])

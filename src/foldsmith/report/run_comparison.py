@@ -10,6 +10,7 @@ from foldsmith.blending.base import Goal
 from foldsmith.blending.bootstrap import resampled_units
 from foldsmith.blending.comparison import CrossFittedScore, honest_scores
 from foldsmith.errors import ConfigError, OutputError
+from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import groups_of, read_folds
 from foldsmith.report.finished_run import FinishedRun, OofPredictions
 from foldsmith.targets.metrics import Metric
@@ -97,6 +98,8 @@ class RunComparison:
         own = self.a.project.settings.metric
         if self.metric.name != own:
             found.append(f"compared by {self.metric.name}: one run has no probabilities for {own}")
+        if _own_code(self.a.project, self.metric) != _own_code(self.b.project, self.metric):
+            found.append(f"the code of {own} differs between the projects; A's judges both")
         return found
 
 
@@ -136,11 +139,21 @@ def _name(run: FinishedRun, with_project: bool) -> str:
     return name + (f" ({run.predictions.blend})" if run.predictions.blend else "")
 
 
+def _own_code(project: ProjectFolder, metric: Metric) -> list[str]:
+    """Return the hashes of the Python files of a project that offer a metric, if it is its own."""
+    own = [file for file in project.own_files if metric.name in file.offers]
+    return sorted(digest for file in own for digest in file.sources.values())
+
+
 def _common_metric(a: FinishedRun, b: FinishedRun) -> Metric:
     metric, other = a.project.metric, b.project.metric
     if not metric.same_judge(other):
         files = [run.project.source_files[0] for run in (a, b)]
-        what = f"{metric.name} and {other.name}" if metric.name != other.name else "other classes"
+        what = "other classes"
+        if metric.name != other.name:
+            what = f"{metric.name} and {other.name}"
+        elif (metric.class_values, metric.unordered) == (other.class_values, other.unordered):
+            what = f"{metric.name} is another metric in each"
         raise ConfigError(
             f"{files[0]} and {files[1]}: metric: {what}; runs are compared by one metric of the "
             "same classes"
