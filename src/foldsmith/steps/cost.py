@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from foldsmith.config import Context, Experiment
+from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.errors import FoldsmithError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
@@ -171,8 +172,7 @@ def build_model(
     import torch
 
     project, settings = experiment.project, experiment.globals
-    with_task = settings.task not in ("self-supervised", "frozen-features")
-    task = create_task(settings, project) if with_task else None
+    task = create_task(settings, project) if settings.task in FINE_TUNINGS else None
     context = Context(task=task)
     with torch.device(device):
         return without_pretrained(experiment).build(types, context)["model"]
