@@ -29,6 +29,18 @@ def test_commands_that_compute_nothing_import_nothing_slow(command, small_projec
     assert text and modules & SLOW == set()
 
 
+def test_a_project_is_opened_without_slow_libraries(small_project):
+    code = (
+        "import sys; from foldsmith import Project, load; Project.open(sys.argv[1]).status();"
+        "print(*sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(small_project)], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    assert set(run.stdout.split()) & SLOW == set()
+
+
 def test_the_package_itself_imports_nothing():
     code = "import sys, foldsmith; print(callable(foldsmith.load), *sys.modules)"
     result = subprocess.run(

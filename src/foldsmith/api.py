@@ -6,25 +6,24 @@ the command would print.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from foldsmith.config.output_path import EXPERIMENTS
 from foldsmith.errors import ConfigError
-from foldsmith.extras.estimate.estimate import estimate
-from foldsmith.extras.estimate.result import Estimate
-from foldsmith.new import new
 from foldsmith.project import ProjectFolder
-from foldsmith.project.budget import Budget
-from foldsmith.report import Results, write_report
-from foldsmith.run import engine as run_engine
-from foldsmith.run.engine import Engine
-from foldsmith.run.plan import plan_of
-from foldsmith.run.status import status_frame
 from foldsmith.utils.log_output import lines_shown
 from foldsmith.utils.yaml_io import inline_yaml
+
+# Each method imports what it calls: torch takes seconds, and a project is opened at once.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from foldsmith.extras.estimate.result import Estimate
+    from foldsmith.project.budget import Budget
+    from foldsmith.report import Results
+    from foldsmith.run.engine import Engine
 
 # Path of a value -> the value; for other experiments with their pattern before it, as in
 # {"globals/max_epoch": 2, "1*:dataset/img_size": 64}.
@@ -56,7 +55,7 @@ class Project(ProjectFolder):
         target_column: str | None = None,
         group_column: str | None = None,
         metric: str | None = None,
-        budget: Budget | None = None,
+        budget: "Budget | None" = None,
         classes: bool | None = None,
         skip_missing: bool = False,
         quiet: bool = False,
@@ -83,6 +82,8 @@ class Project(ProjectFolder):
             DataError: A table or photo is wrong.
             OutputError: The folder holds a project already.
         """
+        from foldsmith.new import new
+
         data = new.Data(
             images=Path(images),
             train=_path(train),
@@ -109,10 +110,10 @@ class Project(ProjectFolder):
         until: str | None = None,
         skip_bad: bool = False,
         keep_snapshots: bool = False,
-        engine: Engine = "local",
+        engine: "Engine" = "local",
         address: str | None = None,
         quiet: bool = False,
-    ) -> Results:
+    ) -> "Results":
         """Run all that an experiment needs and that is not done, as ``foldsmith run`` does.
 
         Progress is printed, unless ``quiet`` is true or the logger ``foldsmith`` of Python's
@@ -141,13 +142,15 @@ class Project(ProjectFolder):
             OutputError: Another process is at a step.
             TrainingError: Trainings have failed; what does not need them has been run.
         """
+        from foldsmith.run import engine as run_engine
+
         file, texts = self.experiment_file(experiment), override_texts(overrides)
         how = (skip_bad, keep_snapshots, engine, address)
         with lines_shown(quiet):
             run_engine.run(self, file, texts, list(only), until, *how)
         return self.results(experiment, overrides)
 
-    def results(self, experiment: Path | str, overrides: Overrides | None = None) -> Results:
+    def results(self, experiment: Path | str, overrides: Overrides | None = None) -> "Results":
         """Return the results of an experiment: scores, predictions, logs and figures of them.
 
         Args:
@@ -157,12 +160,15 @@ class Project(ProjectFolder):
         Raises:
             ConfigError: An experiment is wrong.
         """
+        from foldsmith.report import Results
+        from foldsmith.run.plan import plan_of
+
         file = self.experiment_file(experiment)
         return Results(plan_of(self, file, override_texts(overrides)), file.stem)
 
     def status(
         self, experiment: Path | str | None = None, overrides: Overrides | None = None
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """Return a row per step: done, to do, stale or running, and the reason.
 
         Args:
@@ -175,6 +181,8 @@ class Project(ProjectFolder):
         Raises:
             ConfigError: An experiment is wrong.
         """
+        from foldsmith.run.status import status_frame
+
         file = None if experiment is None else self.experiment_file(experiment)
         return status_frame(self, file, override_texts(overrides))
 
@@ -191,7 +199,7 @@ class Project(ProjectFolder):
         epoch_s: Mapping[str, float] | None = None,
         measure: bool = False,
         from_scratch: bool = False,
-    ) -> Estimate:
+    ) -> "Estimate":
         """Estimate the rest of a run on some machines, as ``foldsmith estimate`` does.
 
         Args:
@@ -216,6 +224,8 @@ class Project(ProjectFolder):
             ConfigError: An experiment is wrong, or a step fits no machine.
             DataError: A table is wrong.
         """
+        from foldsmith.extras.estimate.estimate import estimate
+
         return estimate(
             *(self, self.experiment_file(experiment), override_texts(overrides)),
             nodes=nodes,
@@ -247,6 +257,8 @@ class Project(ProjectFolder):
         Raises:
             ConfigError: An experiment is wrong.
         """
+        from foldsmith.report import write_report
+
         file, texts = self.experiment_file(experiment), override_texts(overrides)
         return write_report(self, file, texts, _path(output))
 
