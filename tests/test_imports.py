@@ -23,7 +23,10 @@ def modules_after(folder, *command):
     return text, set(modules.split())
 
 
-@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["status"]])
+CHECK = ["check", "-cfg", "exp_config/900.yml"]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["status"], CHECK])
 def test_commands_that_compute_nothing_import_nothing_slow(command, small_project):
     text, modules = modules_after(small_project, *command)
     assert text and modules & SLOW == set()

@@ -3,17 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-
 from foldsmith.config import Context, Experiment
 from foldsmith.config.output_path import check_output
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.contact_sheet import contact_sheet
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.kinds.registry import resource_problems
 from foldsmith.steps.registry import types_of
-from foldsmith.steps.trial_build import check_components
 from foldsmith.utils.atomic import remove_leftovers_of, replacing
 from foldsmith.utils.hashing import FileHashes
 
@@ -37,7 +32,13 @@ def check(project: ProjectFolder, config: Path | str, overrides: Sequence[str] =
     problems = list(resource_problems(project))
     if problems:
         raise ConfigError("\n".join(problems))
-    check_components(experiment, types_of(project))
+    types = types_of(project)
+    experiment.check(types)
+    if experiment.tree.keys() - {"globals", "ensemble"}:
+        # Components are built with torch and timm, which take seconds; an ensemble has none.
+        from foldsmith.steps.trial_build import check_components
+
+        check_components(experiment, types)
     check_output(experiment)
     return experiment.dump()
 
@@ -56,6 +57,11 @@ def show_augmentations(
     Raises:
         ConfigError: The experiment is wrong or has no photos.
     """
+    import cv2
+
+    from foldsmith.data.cache.image_store import PhotoStore
+    from foldsmith.data.contact_sheet import contact_sheet
+
     experiment = Experiment.load(project, Path(config), overrides)
     types = types_of(project)
     if "train" not in experiment.tree.get("dataset", {}):
