@@ -277,37 +277,11 @@ def _experiment(project: ProjectFolder, step: Step, look_at_ids: Sequence[str]) 
         return section
     folds = read_folds(project, experiment.globals.meta_file)
     targets = targets_of(project, folds)
-    predicted = np.load(
-        verified(step.folder / f"oof_prediction_by_{label}.npy", manifest), allow_pickle=False
-    )[:, 0]
-    predicted = predicted.astype(np.float64)
+    predictions = verified(step.folder / f"oof_prediction_by_{label}.npy", manifest)
+    predicted = np.load(predictions, allow_pickle=False)[:, 0].astype(np.float64)
     scores = pd.read_csv(verified(step.folder / f"score_by_{label}.csv", manifest))
-    kinds = scores["fold"].astype(str)
-    value = float(scores.loc[kinds == POOLED, "metric"].iloc[0])
-    metric = str(manifest.facts["metric_name"])
-    section.parts.append(Text(_sentence(experiment, step, manifest, metric, value)))
-    constant = manifest.facts.get("constant")
-    if constant is not None:
-        constant_text = (
-            f"The constant, the same prediction for every photo: {metric} {constant:.4f}"
-        )
-        section.parts.append(Text(f"{constant_text}."))
-    advice = more_epochs_may_help(step.folder, project.n_splits)
-    if advice:
-        section.parts.append(Text(f"{advice[0].upper()}{advice[1:]}."))
-    logs = {
-        f"fold {fold}": log
-        for fold in range(project.n_splits)
-        if (log := entries_of(step.folder / f"fold{fold}"))
-    }
-    if logs:
-        keys = ["train/loss", "val/loss", "val/metric"]
-        section.parts.append(picture("Learning curves of all folds", figures.curves(logs, keys)))
-    of_folds = scores[~kinds.isin([POOLED, THRESHOLDS])]
-    spread = of_folds["metric"].std()
-    caption = f"Out of fold; standard deviation between the folds {spread:.4f}"
-    section.parts.append(picture(caption, figures.by_fold(of_folds, value, metric, constant)))
-    section.parts.append(table("Scores of the folds", scores))
+    section.parts += _texts_about(project, step, manifest, _pooled(scores))
+    section.parts += _fold_figures(project, step, manifest, scores)
     caption = "Out-of-fold predictions; in the confusion, counts on shares of each row"
     off, values = np.abs(predicted - targets), project.class_values
     if project.class_names:
@@ -325,6 +299,51 @@ def _experiment(project: ProjectFolder, step: Step, look_at_ids: Sequence[str]) 
         said = _said(project, folds, targets, predicted)
         section.parts += _looked_at(project, step, said, off, chosen)
     return section
+
+
+def _pooled(scores: pd.DataFrame) -> float:
+    """Return the score of all rows together, of a score table."""
+    return float(scores.loc[scores["fold"].astype(str) == POOLED, "metric"].iloc[0])
+
+
+def _texts_about(
+    project: ProjectFolder, step: Step, manifest: Manifest, value: float
+) -> list[Part]:
+    """Return the sentences about an experiment: its score, the constant, more epochs."""
+    assert step.experiment is not None
+    metric = str(manifest.facts["metric_name"])
+    texts: list[Part] = [Text(_sentence(step.experiment, step, manifest, metric, value))]
+    constant = manifest.facts.get("constant")
+    if constant is not None:
+        same = "The constant, the same prediction for every photo"
+        texts.append(Text(f"{same}: {metric} {constant:.4f}."))
+    advice = more_epochs_may_help(step.folder, project.n_splits)
+    if advice:
+        texts.append(Text(f"{advice[0].upper()}{advice[1:]}."))
+    return texts
+
+
+def _fold_figures(
+    project: ProjectFolder, step: Step, manifest: Manifest, scores: pd.DataFrame
+) -> list[Part]:
+    """Return learning curves and scores of the folds."""
+    parts: list[Part] = []
+    logs = {
+        f"fold {fold}": log
+        for fold in range(project.n_splits)
+        if (log := entries_of(step.folder / f"fold{fold}"))
+    }
+    if logs:
+        keys = ["train/loss", "val/loss", "val/metric"]
+        parts.append(picture("Learning curves of all folds", figures.curves(logs, keys)))
+    of_folds = scores[~scores["fold"].astype(str).isin([POOLED, THRESHOLDS])]
+    spread = of_folds["metric"].std()
+    caption = f"Out of fold; standard deviation between the folds {spread:.4f}"
+    facts = manifest.facts
+    figure = figures.by_fold(
+        of_folds, _pooled(scores), str(facts["metric_name"]), facts.get("constant")
+    )
+    return [*parts, picture(caption, figure), table("Scores of the folds", scores)]
 
 
 def _sentence(
