@@ -24,7 +24,7 @@ from plain_transforms import plain_transform, resized_transform
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.data.datasets import Batch
 from foldsmith.models.measured_choices import Measured, tune
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
@@ -89,12 +89,8 @@ class Foldsmith:
         self.seed = settings.seed
         self.runtime: Runtime = create_runtime(settings)
         task = None if kind == "SimSiam" else create_task(settings, project)
-        context: dict[str, Any] = {
-            "project": project,
-            "images": open_store(project, settings, FileHashes(project.hash_store)),
-            "runtime": self.runtime,
-            "task": task,
-        }
+        store = open_store(project, settings, FileHashes(project.hash_store))
+        context = Context(images=store, runtime=self.runtime, task=task)
         parts = experiment.build(types_of(project), context)
         self.loader = parts["loader/train"]
         measured = Measured(project.measurements)

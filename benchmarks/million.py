@@ -159,7 +159,7 @@ def stored(folder: Path) -> int:
 
 def load(folder: Path) -> dict[str, float]:
     """Open the store, take batches, train; return photos/s and memory."""
-    from foldsmith.config import Experiment
+    from foldsmith.config import Context, Experiment
     from foldsmith.models.runtime import create_runtime, seed_everything
     from foldsmith.project import ProjectFolder
     from foldsmith.steps.image_store import open_store
@@ -175,7 +175,7 @@ def load(folder: Path) -> dict[str, float]:
         seed_everything(0)
         runtime = create_runtime(experiment.globals)
         store = open_store(project, experiment.globals, FileHashes(project.hash_store))
-        context = {"project": project, "images": store, "runtime": runtime, "task": None}
+        context = Context(images=store, runtime=runtime)
         return experiment.build(types_of(project), context), runtime
 
     def workers() -> list[int]:

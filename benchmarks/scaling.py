@@ -68,7 +68,7 @@ def measure(folder: Path, n: int) -> dict[str, float]:
     """Preprocess, load and train; return photos/s and memory."""
     import torch
 
-    from foldsmith.config import Experiment
+    from foldsmith.config import Context, Experiment
     from foldsmith.models.runtime import create_runtime, seed_everything
     from foldsmith.project import ProjectFolder
     from foldsmith.steps.image_store import open_store
@@ -90,7 +90,7 @@ def measure(folder: Path, n: int) -> dict[str, float]:
     runtime = create_runtime(experiment.globals)
     started = time.perf_counter()
     store = open_store(project, experiment.globals, FileHashes(project.hash_store))
-    context = {"project": project, "images": store, "runtime": runtime, "task": None}
+    context = Context(images=store, runtime=runtime)
     parts = experiment.build(types_of(project), context)
     loader, model = parts["loader/train"], runtime.place(parts["model"])
     step, optimizer = PretrainStep(model), parts["optimizer"]

@@ -169,7 +169,7 @@ def test_a_pretraining_has_a_log_and_no_predictions(project, blend):
     assert pretraining.log["epoch"].tolist() == [1, 2, 3]
     titles = [axis.get_title() for axis in pretraining.plot_learning_curves().axes]
     assert titles == ["train/loss", "train/std", "lr"]
-    with pytest.raises(OutputError, match="000: is a pretraining"):
+    with pytest.raises(OutputError, match="which predicts nothing"):
         _ = pretraining.scores
 
 

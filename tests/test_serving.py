@@ -287,7 +287,7 @@ def test_a_port_that_is_taken_is_one_line(finished, cli):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: there is no such"),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: no such address"),
         (["--max-megabytes", "0"], "--max-megabytes: 0 must be above 0"),
         (["--max-megapixels", "nan"], "--max-megapixels: nan must be above 0"),
         (["--max-requests", "0"], "--max-requests: 0 must be above 0"),

@@ -46,7 +46,7 @@ COMMANDS = [
     ("serve", "--run", "output/900", "--port", "0"),
     ("run", *FILE, "--dry-run"),
     ("run", *FILE),
-    ("plan", *FILE),
+    ("estimate", *FILE),
     ("preprocess",),
     ("pretrain", "-cfg", "exp_config/000.yml"),
     ("train", "-cfg", "exp_config/100.yml"),
@@ -92,13 +92,13 @@ def test_no_command_runs_it_unasked(foreign, cli, arguments):
 def test_from_python_neither(foreign):
     for refused in (
         lambda: ProjectFolder.open(foreign),
-        lambda: foldsmith.ProjectFolder.open(foreign),
+        lambda: foldsmith.Project.open(foreign),
         lambda: foldsmith.load(foreign / "output/900"),
     ):
         with pytest.raises(ConfigError, match="trust=True"):
             refused()
     assert not ran(foreign)
-    assert foldsmith.ProjectFolder.open(foreign, trust=True).types["Number"]() == 3
+    assert foldsmith.Project.open(foreign, trust=True).types["Number"]() == 3
     assert ran(foreign)
     assert ProjectFolder.open(foreign).types["Number"]() == 3
 

@@ -264,6 +264,8 @@ def test_commands_in_the_text_exist():
             assert name in group.commands, f"{page.name}: foldsmith {command}"
             try:
                 group.commands[name].make_context(name, arguments)
+            except typer.Exit as error:
+                assert error.exit_code == 0, f"{page.name}: {command}"  # --help
             except Exception as error:
                 # A sentence need not name every option that a command asks for.
                 assert type(error).__name__ == "MissingParameter", (

@@ -24,6 +24,7 @@ from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.train import train, train_folds
 from foldsmith.targets.scale_buffer import scale_kept, take_scale
+from foldsmith.targets.tasks import create_task
 from foldsmith.utils.hashing import FileHashes
 
 FILE = "exp_config/200.yml"
@@ -244,7 +245,7 @@ def test_a_head_that_begins_as_a_ridge_regression(small):
     built = experiment.with_values({"globals/val_fold": 0, "dataset/val/part": "train"})
     runtime = create_runtime(experiment.globals)
     store = PhotoStore(None, FileHashes(small.hash_store))
-    context = Context(images=store, runtime=runtime)
+    context = Context(images=store, runtime=runtime, task=create_task(experiment.globals, small))
     parts = built.build(types_of(small), context)
     model = parts["model"]
     take_scale(model, state)
@@ -305,7 +306,9 @@ def test_what_changes_while_a_training_is_prepared_ends_it(small, monkeypatch, m
     monkeypatch.setattr(building, "tune", edit_and_tune)
     file = {"train": "exp_config/200.yml", "pretrain": "exp_config/000.yml"}[module]
     overrides = ["model/pretrained=null"] if module == "train" else []
-    with pytest.raises(DataError, match="was changed (meanwhile|since preprocess wrote it)"):
+    with pytest.raises(
+        DataError, match="(were changed meanwhile|was changed since preprocess wrote it)"
+    ):
         getattr(stage, module)(small, file, overrides)
     folder = {"train": "output/200/fold0", "pretrain": "output/000"}[module]
     assert not (small.folder / folder).exists()

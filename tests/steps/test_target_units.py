@@ -173,5 +173,5 @@ def test_a_batch_of_one_trains_where_the_backbone_leaves_pixels(small_project):
 def test_rank_and_log_are_refused_where_nothing_learns_numbers(small_project):
     project = ProjectFolder.open(small_project)
     preprocess(project)
-    with pytest.raises(ConfigError, match="globals/target_scale: rank is for the tasks"):
+    with pytest.raises(ConfigError, match="globals/target_scale: rank is for tasks that"):
         train(project, "exp_config/100.yml", ["globals/target_scale=rank"])

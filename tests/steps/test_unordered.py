@@ -211,7 +211,7 @@ def test_an_export_gives_names_and_probabilities(finished, data, tmp_path):
 
 
 def test_python_gives_names(finished):
-    project = package.ProjectFolder.open(finished)
+    project = package.Project.open(finished)
     results = project.results("901")
     oof, predictions = results.oof, results.predictions
     assert set(oof["target"]) == set(oof["prediction"]) == set(COLOURS)
