@@ -62,8 +62,13 @@ def hash_bytes(data: Any) -> str:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file, which is read; see :class:`FileHashes` for many files."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    # hashlib.file_digest needs Python 3.11.
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(2**18))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    return digest.hexdigest()
 
 
 def digest_texts(digests: npt.NDArray[np.uint8], there: npt.NDArray[np.bool_]) -> Iterator[str]:
