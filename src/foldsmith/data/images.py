@@ -36,7 +36,9 @@ Image = npt.NDArray[np.uint8]
 _Values = npt.NDArray[Any]
 
 # OpenCV writes a paragraph to stderr for every damaged image; decode() names it in one line.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# The call moved in OpenCV 4.13; level 0 is silent in both.
+_set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+_set_log_level(0)
 
 # Entropy-coded bytes that take the place of a JPEG's end marker. Without the marker, libjpeg fails
 # when it runs out of data and does not fill the rest with grey. It reads up to 8 bytes ahead.
@@ -190,8 +192,19 @@ def _values_of(data: npt.NDArray[np.uint8], path: Path) -> _Values:
     else:
         values = _opencv(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
     if values is None:
-        raise _unreadable(path, why_unreadable(content))
+        raise _unreadable(path, _not_in_this_opencv(content) or why_unreadable(content))
     return values
+
+
+def _not_in_this_opencv(content: bytes) -> str | None:
+    """Return why this OpenCV reads no file of such a format, None if it does."""
+    suffix = ".avif" if is_avif(content) else ".gif" if content.startswith(b"GIF8") else None
+    if suffix is None or cv2.haveImageWriter(suffix):
+        return None
+    return (
+        f"OpenCV {cv2.__version__} reads no {suffix[1:].upper()}; install "
+        "opencv-python-headless 4.12 or later, or convert the image to PNG"
+    )
 
 
 def _jpeg(content: bytes, path: Path) -> _Values:
@@ -251,6 +264,11 @@ def _tiff(content: bytes, path: Path) -> _Values:
         reason = "truncated or damaged"
         if not supported:
             reason = f"a TIFF of {tags.as_text}, which is not supported; convert it to grey or RGB"
+        elif (tags.bits, tags.kind) == (32, 1) and int(cv2.__version__.split(".")[0]) < 5:
+            reason = (
+                f"a TIFF of {tags.as_text}, which OpenCV {cv2.__version__} does not read; install "
+                "opencv-python-headless 5.0 or later, or convert it to floating-point numbers"
+            )
         raise _unreadable(path, reason)
     return values
 
