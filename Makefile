@@ -7,6 +7,7 @@
 # make gpu-check   right, fast, good on a CUDA device, in under nine minutes; docs/gpu.md
 # make survive   the slow tests; kills a small project 20 times, and commands at many file operations;
 #                fuzzes tables, YAML and photos
+# make lowest   a part of the tests with the oldest Python and packages that are permitted
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test docs reference notebook survive lint install bench bench-gpu gpu-check clean
+.PHONY: demo test docs reference notebook survive lowest lint install bench bench-gpu gpu-check clean
 
 install: $(STAMP)
 
@@ -56,6 +57,20 @@ survive: $(STAMP)
 	$(BIN)/python tests/survival/kill_and_resume.py --kills 20
 	$(BIN)/python tests/survival/commands_to_kill.py --every 25
 	FUZZ=20 $(BIN)/python -m pytest tests/survival/test_fuzz.py
+
+# In an environment of its own, which downloads torch 2.6 (with CUDA's libraries: about 5 GB).
+LOWEST_PYTHON ?= python3.10
+LOWEST := build/lowest
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints-lowest.txt -e . pytest pytest-timeout hypothesis
+	touch $@
+
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -m "not slow" tests/test_lowest_versions.py tests/test_hashing.py \
+	  tests/data/test_images.py tests/data/test_file_formats.py tests/data/test_transforms.py \
+	  tests/config tests/blending tests/steps/test_end_to_end.py
 
 bench: $(STAMP)
 	$(INSTALL) -e ".[dev,bench]"

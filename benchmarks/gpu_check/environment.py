@@ -35,6 +35,7 @@ NEEDED = {
     "yaml": "PyYAML",
     "typer": "typer",
     "jinja2": "jinja2",
+    # Imported by lightly and optuna.
     "tqdm": "tqdm",
     "rich": "rich",
     "PIL": "pillow",

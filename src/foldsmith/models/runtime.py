@@ -1,6 +1,7 @@
 """Where and in which precision a model runs, and how a run is seeded."""
 
 import ctypes
+import importlib
 import logging
 import os
 import random
@@ -247,3 +248,11 @@ def _keep_freed_memory() -> None:
     # From malloc.h: no mmap for large blocks, no trimming, growth in steps of 256 MiB.
     for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 * 2**20)):
         mallopt(parameter, value)
+
+
+def weights_on(device: str) -> torch.device:
+    """Return the device to build a model in (``with``); ``meta`` is for one without memory."""
+    # Torch 2.6 may import this while it builds a model, which fails within meta.
+    if device == "meta" and torch.__version__ < "2.7":
+        importlib.import_module("torch._dynamo")
+    return torch.device(device)

@@ -169,12 +169,12 @@ def build_model(
     Raises:
         ConfigError: The model is wrong.
     """
-    import torch
+    from foldsmith.models.runtime import weights_on
 
     project, settings = experiment.project, experiment.globals
     task = create_task(settings, project) if settings.task in FINE_TUNINGS else None
     context = Context(task=task)
-    with torch.device(device):
+    with weights_on(device):
         return without_pretrained(experiment).build(types, context)["model"]
 
 

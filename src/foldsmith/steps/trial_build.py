@@ -14,6 +14,7 @@ from foldsmith.config.references import Key, is_reference, parse_reference, path
 from foldsmith.config.wiring import CONTEXT
 from foldsmith.data.datasets import check_transforms
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
+from foldsmith.models.runtime import weights_on
 from foldsmith.steps.fingerprint import without_pretrained
 from foldsmith.steps.registry import DATASETS, LOADERS, MODELS, PROBE_DATASETS
 from foldsmith.targets.task import Task
@@ -65,7 +66,7 @@ def trial_problems(experiment: Experiment, types: Types) -> list[str]:
     built: dict[str, Any] = {}
     for path in _components(experiment):
         name = path_text(path)
-        device = torch.device("meta" if path[0] == "model" else "cpu")
+        device = weights_on("meta" if path[0] == "model" else "cpu")
         try:
             with device:
                 built[name] = parts[name]
