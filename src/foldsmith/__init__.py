@@ -51,11 +51,11 @@ def load(
     project: Path | str | None = None,
     trust: bool = False,
 ) -> "Predictor":
-    """Return what predicts new photos, as a finished run has predicted the test photos.
+    """Return a predictor of new photos: the models and the blend of a finished run.
 
     Args:
         run: Output folder of an ensemble, or of one experiment whose folds' models are averaged;
-            or what ``foldsmith export`` has made of one.
+            or a folder written by ``foldsmith export``.
         blend: Blend of the ensemble; the one that it recommends if None.
         checkpoint: Which snapshots of a single experiment, if it was inferred by several.
         device: Where to compute, as in ``globals/device``; None as each experiment says.

@@ -16,7 +16,8 @@ from foldsmith.project import ProjectFolder
 from foldsmith.utils.log_output import lines_shown
 from foldsmith.utils.yaml_io import inline_yaml
 
-# Each method imports what it calls: torch takes seconds, and a project is opened at once.
+# Methods import their modules when they are called: torch takes seconds, and opening a project
+# must be immediate.
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -140,7 +141,7 @@ class Project(ProjectFolder):
             ConfigError: An experiment is wrong, or a step that is left out is not done.
             DataError: A table or photo is wrong.
             OutputError: Another process is at a step.
-            TrainingError: Trainings have failed; what does not need them has been run.
+            TrainingError: Trainings have failed; steps that do not depend on them have run.
         """
         from foldsmith.run import engine as run_engine
 

@@ -176,7 +176,7 @@ def test_classes_without_an_order_have_no_colour_scale():
 
 
 def test_the_worst_are_worse_than_the_best(page):
-    galleries = section(page, "experiment-200").partition("; on the right what the model")[0]
+    galleries = section(page, "experiment-200").partition("; on the right the heat map")[0]
     worst, _, best = galleries.partition("Worst predictions")[2].partition("Best predictions")
     of = re.compile(r"true ([\d.]+), predicted ([\d.]+)<")
     errors = [[abs(float(t) - float(p)) for t, p in of.findall(text)] for text in (worst, best)]
@@ -214,7 +214,7 @@ def test_what_is_out_of_date_is_not_shown_as_if_it_were_not(project):
     path = write_report(project, "exp_config/900.yml", overrides, project.folder / "other.html")
     text = path.read_text(encoding="utf-8")
     stale = section(text, "experiment-100")
-    assert "out of date" in stale and "<img" not in stale
+    assert "The results are stale (" in stale and "<img" not in stale
     assert "Learning curves" in section(text, "experiment-200")
 
 
@@ -239,10 +239,10 @@ def test_what_models_looked_at_is_shown(page):
     first = of.findall(text.partition("Worst predictions")[2])[:4]
     assert of.findall(worst) == first
     # A photo of 32 px leaves ResNet with one cell, and two a side in the stage before.
-    assert "have 2 x 2 cells, which show no place" in section(page, "experiment-100")
+    assert "have 2 x 2 cells, too few to show a place" in section(page, "experiment-100")
     assert "Grad-CAM" not in section(page, "experiment-100")
     # Frozen features are no model that could be looked into.
-    assert "looked at" not in section(page, "experiment-300")
+    assert "eat map" not in section(page, "experiment-300")
 
 
 def test_photos_that_are_chosen_are_looked_at(project, cli):
@@ -282,10 +282,10 @@ def test_results_are_shown_without_the_weights_behind_them(copied):
     for path in copied.folder.glob("output/200/**/*.pth"):
         path.unlink()
     text = write_report(copied, "exp_config/900.yml").read_text("utf-8")
-    assert "out of date" not in text
+    assert "The results are stale" not in text
     assert "Worst predictions" in section(text, "experiment-200")
     shown = section(text, "experiment-200")
-    said = re.search(r"What the models looked at cannot be shown: (.*?)</p>", shown)[1]
+    said = re.search(r"The heat maps cannot be drawn: (.*?)</p>", shown)[1]
     assert "_model_fold0.pth: no such file" in html.unescape(said) and "foldsmith infer" in said
 
 

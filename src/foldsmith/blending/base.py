@@ -25,7 +25,7 @@ class Rows:
     Attributes:
         predictions: Point predictions, shape (n_members, n), or, where the metric needs them,
             class probabilities, shape (n_members, n, n_classes).
-        features: What else is known of each photo, shape (n, n_features), NaN where unknown.
+        features: Measurements of each photo, shape (n, n_features), NaN where unknown.
     """
 
     predictions: Array
@@ -94,11 +94,11 @@ class Goal:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What each class is called."""
+        """Names of the classes."""
         return class_labels(self.class_values, self.class_names)
 
     def encoded(self, targets: Array) -> Array:
-        """Return what predictions should be: targets, shape (n,), or (n, n_classes) of 0 and 1."""
+        """Return ideal predictions: targets, shape (n,), or (n, n_classes) of 0 and 1."""
         if not self.metric.takes_probabilities:
             return targets
         identity: Array = np.eye(len(self.class_values))

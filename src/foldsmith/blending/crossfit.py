@@ -16,7 +16,7 @@ def cross_fitted(blend: Blend, rows: Rows, targets: Array, folds: npt.NDArray[np
     favours no way to blend over another.)
 
     Args:
-        blend: The way to blend; it is fitted anew for every fold.
+        blend: The way to blend; it is fitted again for every fold.
         rows: All labelled rows.
         targets: Shape (n,).
         folds: Fold of each row, shape (n,).

@@ -26,7 +26,7 @@ def experiment_files(ctx: typer.Context, incomplete: str) -> list[str]:
 
     Args:
         ctx: The command line so far.
-        incomplete: What has been typed; without a folder, those of ``exp_config`` and of
+        incomplete: The typed text; without a folder, the files of ``exp_config`` and of
             folders beside it whose names go on so.
     """
     project = _project(ctx)

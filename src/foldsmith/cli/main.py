@@ -28,7 +28,7 @@ EPILOG = """Overrides, PATH=VALUE, set any value of an experiment, as in globals
 
 Exit codes: 0, done; 2, something to mend (an option, a file, a value, the data, disk or memory),
 one line each on stderr; 1, unexpected (--debug shows where); 130 and 143, stopped by Ctrl-C and by
-SIGTERM, with the command that goes on.
+SIGTERM, with the command that continues.
 """
 
 app = typer.Typer(

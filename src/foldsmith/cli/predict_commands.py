@@ -78,7 +78,7 @@ def predict(
 
 
 def _print_data(text: str) -> None:
-    """Print what programs read, to the byte: UTF-8, and paths as they are, whatever the terminal.
+    """Print output for programs byte by byte: UTF-8, with unchanged paths, on any terminal.
 
     Escapes would be other data.
     """

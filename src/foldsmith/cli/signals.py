@@ -1,4 +1,4 @@
-"""Ending a command by a signal, and how to go on after it."""
+"""End a command by a signal, and print the command that continues."""
 
 import os
 import shlex
@@ -34,7 +34,7 @@ def _stop(number: int, _: object) -> None:
 
 
 def stopped(number: int, arguments: list[str]) -> int:
-    """Say how to go on after a signal; return the exit code."""
+    """Print the command that continues after a signal; return the exit code."""
     # Of several processes of a training one says it.
     if process_group.asked_for() == 1 or os.environ.get("RANK") == "0":
         print(f"\nfoldsmith: stopped{_how_to_go_on(arguments)}", file=sys.stderr)

@@ -30,7 +30,7 @@ def preprocess(
     """Stage 1: measure the photos, split the labelled ones.
 
     foldsmith preprocess
-    foldsmith preprocess --skip-bad    # leave out what cannot be read
+    foldsmith preprocess --skip-bad    # skip unreadable photos
 
     Writes, into the project's data_dir, img_info.csv and stats_by_data.csv (size and colours of the
     photos), the fold table (train_sgkf-5fold.csv, say), near_duplicates.csv and, with --skip-bad,

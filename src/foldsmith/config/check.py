@@ -148,7 +148,7 @@ def _is_call(node: Any) -> bool:
 
 
 def _check_project(settings: Mapping[str, Any], project: ProjectFolder) -> Iterator[str]:
-    """Yield what ``globals`` ask for that is not declared or not installed."""
+    """Yield settings of ``globals`` that are not declared or not installed."""
     for problem in logger_problems(settings["loggers"]):
         yield f"globals/loggers: {problem}"
     declared, file = project.settings.auxiliary, project.source_files[0]

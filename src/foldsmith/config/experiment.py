@@ -41,8 +41,8 @@ class Context:
     The project is added when an experiment is built (:meth:`Experiment.build`).
 
     Attributes:
-        images: Store that decoded images are read from; None to build what reads none.
-        runtime: Device and precision; None to build what runs nowhere.
+        images: Store of decoded images; None to build components without images.
+        runtime: Device and precision; None to build components without a device.
         task: How targets become outputs of a model; None if nothing is learned from them.
     """
 

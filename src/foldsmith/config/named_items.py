@@ -22,7 +22,7 @@ _LAST: Final = "Normalize"
 
 
 def holds_names(path: Sequence[Key], node: Any) -> bool:
-    """Return whether what stands at a path is a dict of components by name."""
+    """Return whether the value at a path is a dict of components by name."""
     if not isinstance(node, Mapping) or "type" in node or not path:
         return False
     name = str(path[-1])
@@ -67,7 +67,7 @@ def as_calls(node: Any, path: Sequence[Key] = ()) -> Any:
 
 
 def listed(**components: Any) -> list[Any]:
-    """Return named components as a list: what :data:`LIST_TYPE` builds."""
+    """Return named components as a list, for :data:`LIST_TYPE`."""
     return list(components.values())
 
 

@@ -58,7 +58,7 @@ def private_attributes(tree: Any, path: Sequence[Key] = ()) -> Iterator[tuple[st
 
 
 def walk_path(tree: Any, path: Sequence[Key]) -> Any:
-    """Return what stands at ``path``.
+    """Return the value at ``path``.
 
     Raises:
         KeyError: With the first part of the path that is missing.

@@ -1,4 +1,4 @@
-"""``globals`` of an experiment file, and what each kind of experiment must contain."""
+"""``globals`` of an experiment file, and the sections of each kind of experiment."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ FINE_TUNINGS = AllExcept(OTHER_TASKS)
 # Tasks whose predictions an ensemble blends.
 MEMBERS = AllExcept(("self-supervised", "ensemble"))
 
-# Not a supervised task, but with a scale of the target: the head decides what it learns.
+# Not a supervised task, but it has a scale of the target, since its head learns the target.
 HEAD_DECIDES = ("frozen-features",)
 
 TestTimeAugmentation = Literal["none", "hflip", "flips"]

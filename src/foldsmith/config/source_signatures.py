@@ -242,7 +242,7 @@ def _field_options(value: ast.expr | None) -> dict[str | None, ast.expr]:
 
 
 def _attribute(module: str, node: ast.Attribute) -> _Found:
-    """Return the definition of what is written as ``nn.Module`` or ``optim.SGD``."""
+    """Return the definition of a dotted name such as ``nn.Module`` or ``optim.SGD``."""
     return _find(_module_of(module, node.value), node.attr)
 
 

@@ -136,7 +136,7 @@ def _whole(value: Any) -> Any:
 
 
 def _reason(error: ValidationError) -> str:
-    """Return what would be accepted, in a few words."""
+    """Return a short description of the accepted values."""
     reasons = dict.fromkeys(_in_words(problem) for problem in error.errors())
     return "must be " + " or ".join(reasons)
 

@@ -52,7 +52,7 @@ class DrawnBatch:
         heights: Height of each photo in px, int64, shape (n,).
         widths: Width of each photo, likewise.
         indices: Position of each photo in the dataset, int64, shape (n,).
-        drawn: Per view, per photo, what each transform of the view has drawn.
+        drawn: For each view and photo, the numbers that each transform has drawn.
         targets: As in :class:`Batch`.
         rows: As in :class:`Batch`.
     """
@@ -235,7 +235,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
 
 
 def different_sizes(shapes: Sequence[Sequence[int]]) -> str:
-    """Return what to say of views that do not fit into one batch."""
+    """Return the error for views that do not fit into one batch."""
     return (
         f"the transforms leave photos of different sizes ({tuple(shapes[0])}, "
         f"{tuple(shapes[1])}); end them with a crop, pad or resize to one size"

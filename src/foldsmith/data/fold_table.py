@@ -179,7 +179,7 @@ def fold_table_text(table: pd.DataFrame) -> str:
 
 
 def fold_warnings(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
-    """Return what should be known of the folds before scores are believed, a sentence each.
+    """Return warnings about the folds that affect the scores, a sentence each.
 
     Args:
         project: The project.

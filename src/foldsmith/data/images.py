@@ -91,7 +91,7 @@ def read_bytes(path: Path) -> tuple[npt.NDArray[np.uint8], FileRead]:
     try:
         status = path.stat()
     except (OSError, ValueError):
-        _content(path)  # says what is wrong
+        _content(path)  # reports the problem
         return read_bytes(path)  # unless it has come this very moment
     data = _content(path)
     return data, FileRead(status, hash_bytes(data))

@@ -297,7 +297,7 @@ def _death_of_a_worker(error: Exception) -> FoldsmithError:
 
 
 def _no_room() -> FoldsmithError:
-    """Return that the shared memory of the loader processes is full, and what helps."""
+    """Return the error for full shared memory of the loader processes, with the remedy."""
     size = ""
     if _SHARED_MEMORY.is_dir():
         usage = shutil.disk_usage(_SHARED_MEMORY)

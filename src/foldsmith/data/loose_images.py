@@ -104,7 +104,7 @@ def as_list(images: Any) -> list[Any]:
     """Return one image or several as a list.
 
     Args:
-        images: What :func:`pixels_of` takes, or any iterable of it; an array of shape
+        images: Input of :func:`pixels_of`, or an iterable of such inputs; an array of shape
             (n, H, W, 3) is n images.
     """
     one = isinstance(images, (str, Path)) or _is_pil(images)
@@ -158,7 +158,7 @@ class PhotosAtHand:
         return self._n
 
     def versions(self, image: Image) -> dict[str, Image]:
-        """Return what each head makes of an image, for :meth:`add`; changes nothing here."""
+        """Return the versions of an image, one per head, for :meth:`add`; changes nothing."""
         made = {}
         for name, head in self._heads.items():
             # As the store does it, to the pixel.

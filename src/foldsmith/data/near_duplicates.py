@@ -22,7 +22,7 @@ _BITS = 64
 
 _FOURS = 0x0F0F0F0F0F0F0F0F
 
-# What sorting a hash costs, in comparisons of two.
+# Cost of sorting a hash, in comparisons of two hashes.
 _SORTED = 20
 
 # Greatest distance of near-identical photos, by hash and by thumbnail. Of 4,427 photos of eight

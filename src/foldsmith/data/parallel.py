@@ -28,7 +28,7 @@ def on_all_cores(
 
     Args:
         function: Called once per item.
-        items: What to call it with.
+        items: Arguments of the calls.
         label: Text of the progress bar.
         leave: Whether the bar stays when it is full.
 

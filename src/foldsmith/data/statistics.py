@@ -135,7 +135,7 @@ def _measure(
 
 
 def _keep(photo: _Photo, digest: str, kept: KeptFacts, writer: StoreWriter | None) -> int:
-    """Keep what was found of an image; return its row of the kept facts, -1 if it is bad."""
+    """Store the measurements of an image; return their row, -1 for a bad image."""
     content = bytes.fromhex(digest)
     row = -1 if photo.problem is not None else kept.find_one(content)
     if photo.facts is not None and row < 0:

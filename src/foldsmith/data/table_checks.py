@@ -83,7 +83,7 @@ def split_groups(project: ProjectFolder, meta_file: str | None) -> list[str]:
 
 
 def _check_id_column(project: ProjectFolder) -> None:
-    """Make sure that no column beside the ids is called like theirs in what preprocess writes."""
+    """Check that no other column has the name of the id column in preprocess's tables."""
     column = project.settings.id_column
     if column in ("data_type", "problem", "in", *COLUMNS):
         raise DataError(

@@ -37,13 +37,13 @@ _COLLECTIVE_S = timedelta(minutes=30)
 # ended.
 _GRACE_S = 3.0
 
-# What gloo and NCCL say when a process at the other end is gone.
+# Messages of gloo and NCCL about a lost peer.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|timed out", re.IGNORECASE)
 
 
 @dataclass
 class _World:
-    """What this process knows of all: its number, theirs, and where words are left."""
+    """The group of processes: rank, size, and the shared store."""
 
     rank: int
     size: int
@@ -98,7 +98,7 @@ def is_main() -> bool:
 
 
 def name() -> str:
-    """Return what this process is called in messages: its rank and its machine."""
+    """Return the name of this process in messages: its rank and its machine."""
     return f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}"
 
 

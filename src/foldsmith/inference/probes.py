@@ -1,4 +1,4 @@
-"""What frozen features are worth: honest scores of simple models on them, and their rank."""
+"""Probes of frozen features: out-of-fold scores of simple models on them, and their rank."""
 
 from collections.abc import Callable
 

@@ -55,7 +55,7 @@ def grad_cam(model: ImageModel, images: torch.Tensor, score: Explained) -> Array
 
 
 def _of_features(model: ImageModel, images: torch.Tensor, score: Explained) -> torch.Tensor:
-    """Return the weighted sum over the channels of the last feature map, what counts of it."""
+    """Return the weighted sum over the channels of the last feature map, its relevant part."""
     backbone: Any = model.backbone
     with torch.no_grad():
         features = backbone.forward_features(images)
@@ -106,7 +106,7 @@ def _scaled(maps: torch.Tensor) -> Array:
 
 
 def _last_norm(backbone: Any) -> nn.Module | None:
-    """Return what normalises the tokens before the last block's attention, if there is such."""
+    """Return the norm before the last block's attention, if there is one."""
     blocks = getattr(backbone, "blocks", None)
     # Hiera orders its tokens differently from the grid.
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or hasattr(backbone, "reroll"):

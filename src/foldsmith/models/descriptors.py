@@ -17,7 +17,7 @@ _BRIGHTER = 1.5 / 255
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 _GRADIENT_LEVELS = 4
 _PATTERN_LEVELS = 3
-# a* and b* vary about half as much as L*: what counts as a step in L* is half of one in them.
+# a* and b* vary about half as much as L*: a step in L* corresponds to half a step in them.
 _CHROMA = 2.0
 # The layout has so many fields on each side.
 _LAYOUT = 4

@@ -1,4 +1,4 @@
-"""Which device computes, in which precision; what Apple's GPU cannot do is left out with a line."""
+"""Device and precision; unsupported features of Apple's GPU are replaced with a printed line."""
 
 import logging
 from functools import cache

@@ -52,7 +52,7 @@ class FeatureHead(Protocol):
         """
 
     def restore(self, arrays: Arrays) -> FittedHead:
-        """Return what :meth:`fit` has made, from its arrays."""
+        """Return the fitted head from its arrays."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class SVRHead:
         scaler = standardiser().fit(inputs)
         mean, scale = float(targets.mean()), float(targets.std())
         standardised = scaler.transform(inputs)
-        # What scikit-learn documents as gamma="scale".
+        # As documented by scikit-learn for gamma="scale".
         variance = float(standardised.var()) or 1.0
         centres, weights, bias = standardised[:0], targets[:0], mean
         # A tube that holds all targets has no support vectors, and its middle is the prediction.

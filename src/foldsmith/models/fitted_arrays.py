@@ -54,7 +54,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Read what :func:`write_arrays` wrote.
+    """Read a file written by :func:`write_arrays`.
 
     Raises:
         OutputError: The file is missing, damaged, or something else.

@@ -1,4 +1,4 @@
-"""What heads on frozen features have learned: plain arrays, and how they predict."""
+"""Fitted heads on frozen features: plain arrays and their predictions."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -169,7 +169,7 @@ class FittedNetwork(ArrayFields):
 
 @dataclass(frozen=True)
 class FittedTrees:
-    """The mean of what trees say.
+    """The mean of the trees' predictions.
 
     Attributes:
         forest: The trees.

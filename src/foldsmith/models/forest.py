@@ -10,7 +10,7 @@ from foldsmith.models.fitted_arrays import ArrayFields
 
 Array = npt.NDArray[Any]
 
-# Photos that go down the trees at once: what that takes in memory does not grow with them.
+# Photos evaluated at once, so that memory does not grow with their number.
 _ROWS_AT_ONCE = 1024
 
 
@@ -37,7 +37,7 @@ class Forest(ArrayFields):
     value: Array
 
     def predict(self, features: Array) -> npt.NDArray[np.float64]:
-        """Return what each tree says of each photo.
+        """Return the prediction of each tree for each photo.
 
         Args:
             features: Shape (n, n_features).

@@ -107,7 +107,7 @@ def pass_duration(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> D
         images: On the runtime's device.
         runtime: Device and precision.
     """
-    # What stands still in the training (a teacher, a frozen backbone) is timed with its gradients.
+    # Parts without training (a teacher, a frozen backbone) are timed with gradients too.
     model.train().requires_grad_(True)
 
     def both_ways() -> None:

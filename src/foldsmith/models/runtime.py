@@ -63,7 +63,7 @@ class Runtime:
 
     @property
     def name(self) -> str:
-        """What computes: the card's name, or the kind of device."""
+        """Name of the GPU, or the kind of device."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return self.device.type
@@ -139,7 +139,7 @@ class Runtime:
         """Turn an error of a device without enough memory into one for people.
 
         Args:
-            what: What did not fit, and what to do.
+            what: Description of the memory error and its remedy.
 
         Raises:
             FoldsmithError: The block ran out of the device's memory.

@@ -190,7 +190,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _prefix_of(
     own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], path: Path
 ) -> str:
-    """Return what stands before a backbone's names in a file: where most of them are."""
+    """Return the prefix of the backbone's names in a file: the one that most of them have."""
     counts: Counter[str] = Counter()
     by_last: dict[str, list[str]] = {}
     for key in own:

@@ -20,7 +20,7 @@ Ask = Callable[[str, Sequence[str], str], str]
 
 NO_GROUP = "none"
 
-# Answers to the question what numbers are.
+# Answers to the question about the meaning of numbers.
 _SCALE, _CLASSES = "scale", "classes"
 
 # From so many photos on, the largest models are worth their time.

@@ -315,7 +315,7 @@ def write_all(folder: Path, contents: Contents, others: Iterable[Path] = ()) -> 
 
     Args:
         folder: The project folder; made if it is not there.
-        contents: What to write.
+        contents: Contents by file name.
         others: Further files that must not be there: those of another kind of project.
 
     Raises:

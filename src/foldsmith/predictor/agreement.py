@@ -65,7 +65,7 @@ def agreement(first: Predictor, second: Predictor, images: Sequence[Any]) -> Agr
 
 
 def sample_images(project: ProjectFolder) -> tuple[list[Any], str]:
-    """Return images to compare predictors on, and what they are.
+    """Return images to compare predictors on, and their description.
 
     Returns:
         Paths of images from all over the project's tables, and ``images of the project``; or, if

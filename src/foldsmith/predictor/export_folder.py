@@ -57,7 +57,7 @@ def exported_to(folder: Path) -> Iterator[Path]:
         written = [path for path in begun.rglob("*") if path.is_file()]
         names = [path.relative_to(begun).as_posix() for path in written]
         OwnedFiles(begun).record(names, _STEP, written=True)
-        # What desktops and version control leave in a folder.
+        # Files that desktops and version control create in a folder.
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name.startswith("."):
                 copy = shutil.copytree if path.is_dir() else shutil.copy2

@@ -160,7 +160,7 @@ def _write_all(
 def _sealed(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Return the content of the file that names it all, with the checksums of all others."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    # What people read changes no prediction.
+    # Files for people change no prediction.
     files = {
         path.relative_to(folder).as_posix(): hash_file(path)
         for path in paths
@@ -178,7 +178,7 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
     """Make sure that an export is as it was written.
 
     Raises:
-        OutputError: A file is gone or was changed.
+        OutputError: A file is missing or was changed.
     """
     again = "put it back, or export the run again"
     for name, digest in content["files"].items():
@@ -190,7 +190,7 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_predictor(folder: Path, device: str | None, trust: bool) -> Predictor:
-    """Read what :func:`write_predictor` has written.
+    """Read a folder written by :func:`write_predictor`.
 
     Args:
         folder: The folder.

@@ -1,4 +1,4 @@
-"""The models behind a finished experiment's predictions, for photos that it has not seen."""
+"""The models of a finished experiment, for new photos."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ class MemberModels:
         name: Name of its output folder.
         experiment: As its inference has run it.
         models: One per fold, on the CPU; if there are heads, the backbone that all folds share.
-        heads: Of frozen features, what each fold has learned from them; else none.
+        heads: The fitted head of each fold on frozen features; empty for other members.
 
     Attributes:
         name: Name of the output folder.
@@ -88,7 +88,7 @@ class MemberModels:
         return stored_head(self.transforms)
 
     def logits(self, photos: PhotosAtHand) -> Array:
-        """Return what each fold's model says of photos.
+        """Return the logits of each fold's model for photos.
 
         Args:
             photos: At least one, in a version that :attr:`head` made.

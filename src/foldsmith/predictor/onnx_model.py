@@ -21,7 +21,7 @@ _RUNTIME = "onnxruntime"
 
 
 def check_onnx(needed: Sequence[str] = ("onnx", "onnxscript", _RUNTIME)) -> None:
-    """Make sure that what ONNX needs is installed.
+    """Check that the packages for ONNX are installed.
 
     Args:
         needed: Names of packages.
@@ -38,7 +38,7 @@ class OnnxModel(nn.Module):
     """A model that ONNX Runtime runs on the CPU.
 
     Args:
-        path: What :func:`write_onnx` has written.
+        path: File written by :func:`write_onnx`.
 
     Raises:
         ConfigError: ONNX Runtime is not installed.

@@ -48,7 +48,7 @@ def load(
     project: Path | str | None = None,
     trust: bool = False,
 ) -> Predictor:
-    """Return what predicts new photos as a finished run has predicted the test photos.
+    """Return a predictor of new photos: the models and the blend of a finished run.
 
     Args:
         run: Output folder of an ensemble, or of one experiment (a fine-tuning after ``infer``,
@@ -183,7 +183,7 @@ def _read_blend(
         project: The project.
         folder: The ensemble's output folder.
         manifest: The ensemble's.
-        predictions: Hash of what each member predicts now.
+        predictions: Hash of each member's predictions today.
         name: Name of the blend.
     """
     again = f"'foldsmith ensemble -cfg {shown(folder / RESOLVED_CONFIG)} -f' blends again"

@@ -221,7 +221,7 @@ def _of_classes(
         prediction: Shape (n,).
         spread: Standard deviation of point predictions, shape (n,).
         probabilities: Shape (n, n_classes).
-        by_model: What each member, or fold, says: shape (n_models, n, n_classes).
+        by_model: Probabilities by each member or fold, shape (n_models, n, n_classes).
         labels: Text of each class.
         ordered: Whether predictions are numbers on a scale; otherwise they are labels.
     """

@@ -34,7 +34,7 @@ _OTHER_FILES = {
     b"\x1f\x8b": "compressed by gzip",
 }
 
-# What may stand between values; of several that fit equally well the first is taken.
+# Possible delimiters; among equally good ones the first is used.
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 # The line by which Excel is told the delimiter.
 _EXCEL_HINT = re.compile(r"sep=(.)\n", re.IGNORECASE)
@@ -117,7 +117,7 @@ class _Content:
 
     Attributes:
         text: All of it, with line ends LF.
-        delimiter: What stands between values.
+        delimiter: Delimiter of values.
         blanks: Whether blanks follow the delimiters.
         first_line: Number of its first line in the file, from 1.
     """

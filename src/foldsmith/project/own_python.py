@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # inherit it.
 TRUST_VARIABLE = "FOLDSMITH_TRUST_PYTHON"
 
-# Folder for what foldsmith remembers of a user.
+# Folder of a user's stored consents.
 STATE_VARIABLE = "FOLDSMITH_STATE_DIR"
 
 _ACCEPTED = "accepted_python"

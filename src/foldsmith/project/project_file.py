@@ -132,14 +132,14 @@ class ProjectSettings(BaseModel):
             they are 0, 1, ... in this order; the range and number of classes follow from this.
             Output files contain the texts.
         continuous: A continuous column whose binned form is the target, if there is one.
-        auxiliary: What else is known of the labelled photos, by name.
+        auxiliary: Auxiliary targets, by name.
         metric: Judges the predictions: epochs, blends, reports and comparisons go by it. One of
             the package's metrics (``foldsmith new --help`` lists them), or of the project's own
             (``python``). The default for classes without an order is ``Accuracy``.
         folds: How to split.
         budget: Which of three values experiments take, where they are written as
             ``{small: 20, medium: 100, large: 300}``.
-        resources: What each kind of step asks of the machine that runs it, as in
+        resources: Resources that each kind of step requests, as in
             ``{train: {cpus: 4, gpus: 0.5, memory_gib: 8}}``; experiments may say more in
             ``globals/resources``.
         python: Python files of the project itself, relative to its folder. Each has a
@@ -294,7 +294,7 @@ class ProjectFolder:
             project's.
         metric: The one that judges the project, with the project's classes.
         source_files: ``project.yml`` and the project's own Python files.
-        own_files: What results depend on of the project's own Python, in the order of the list.
+        own_files: The project's own Python files, in the order of the list.
     """
 
     def __init__(
@@ -407,7 +407,7 @@ class ProjectFolder:
 
     @property
     def photo_facts(self) -> Path:
-        """Where it is kept what ``preprocess`` found out about photos; it may be deleted."""
+        """Folder of the stored measurements of photos; it may be deleted."""
         return self.path(".foldsmith") / "photo_facts"
 
     @property

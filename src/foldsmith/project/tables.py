@@ -266,7 +266,7 @@ def _number(value: object) -> float:
 def path_problems(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
     """Return the rows whose photo would lie outside the photo folder, as problems.
 
-    The photo folder is what stands before the first ``{`` of ``image_path``.
+    The photo folder is the part of ``image_path`` before the first ``{``.
     """
     folder = PurePath(project.settings.image_path.partition("{")[0] + "x").parent
     inside = _normal(str(project.data_dir / folder)) + "/"

@@ -245,7 +245,7 @@ def _configuration(comparison: RunComparison) -> Section:
         trees.setdefault(title, {})[name] = flatten(step.experiment.tree)
     for title, of in trees.items():
         if len(of) > 1:
-            section.parts.append(differences(f"What differs between the {title}", of))
+            section.parts.append(differences(f"Differences between the {title}", of))
         else:
             section.parts.append(Text(f"The only one of the {title}: {next(iter(of))}."))
     return section

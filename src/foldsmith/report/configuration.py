@@ -1,4 +1,4 @@
-"""What differs between the configurations of experiments."""
+"""Differences between the configurations of experiments."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

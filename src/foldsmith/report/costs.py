@@ -1,4 +1,4 @@
-"""What runs have cost: time, speed and memory, from manifests and logs."""
+"""Costs of runs: time, speed and memory, from manifests and logs."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ _WHAT = (
 
 
 def costs(plan: Plan) -> pd.DataFrame:
-    """Return what each finished step of a plan has cost.
+    """Return the costs of each finished step of a plan.
 
     Returns:
         Columns kind, step, folder, seconds, images/s, host MiB and GPU MiB (NaN where unknown),
@@ -74,7 +74,7 @@ def cost_of(plan: Plan) -> Section:
 
 
 def costs_beside(plans: Mapping[str, Plan]) -> Section:
-    """Return the section of what several runs have cost, a column each.
+    """Return the section with the costs of several runs, a column each.
 
     Args:
         plans: Name of each run -> its steps.

@@ -249,7 +249,7 @@ def _looked_at(
     Args:
         project: The project.
         step: An inference.
-        said: What stands below each photo.
+        said: Caption of each photo.
         off: How far off each prediction is, shape (n,).
         chosen: Rows of chosen photos.
     """
@@ -261,22 +261,22 @@ def _looked_at(
     try:
         looked, what = look_at(project, step.folder, step.checkpoint, rows)
     except Exception as error:  # a failing model must not stop the report
-        yield Text(f"What the models looked at cannot be shown: {one_line(error)}.")
+        yield Text(f"The heat maps cannot be drawn: {one_line(error)}.")
         return
     by_row = dict(zip(rows, looked, strict=True))
     coarsest = min((each.heat.shape for each in looked), key=min)
     if min(coarsest) < COARSE:
         yield Text(
-            "What the models looked at is left out: of photos of this size their feature maps have "
-            f"{coarsest[0]} x {coarsest[1]} cells, which show no place. Larger photos "
-            "(dataset/img_size) have finer maps."
+            "Heat maps are omitted: for photos of this size the feature maps have "
+            f"{coarsest[0]} x {coarsest[1]} cells, too few to show a place. Larger photos "
+            "(dataset/img_size) give finer maps."
         )
         return
     for title, of in wanted.items():
         if of:
             photos = [(heat_map(by_row[row].view, by_row[row].heat), said[row]) for row in of]
             caption = (
-                f"{title}; on the right what the model that has not seen the photo looked at: "
-                f"{what} (Grad-CAM)"
+                f"{title}; on the right the heat map of the model that was not trained on the "
+                f"photo: {what} (Grad-CAM)"
             )
             yield Gallery(caption, photos, wide=True)

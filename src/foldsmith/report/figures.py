@@ -123,7 +123,7 @@ def folds_beside(scores: pd.DataFrame, metric: str) -> "Figure":
     """
     figure, (axis,) = _figure(4.6, 2.8)
     places = np.arange(len(scores))
-    # Points, not bars from zero: what matters is the distance.
+    # Points, not bars from zero, since the differences matter.
     axis.vlines(places, scores["A"], scores["B"], color=_GREY, lw=1)
     for name in ("A", "B"):
         axis.scatter(places, scores[name], s=32, zorder=3, label=name)
@@ -170,7 +170,7 @@ def _interval(
 def prediction_against_prediction(
     points: Array, targets: Array, what: str, names: Sequence[str] = ()
 ) -> "Figure":
-    """Draw what A says against what B says, coloured by target.
+    """Draw the predictions of A against those of B, coloured by target.
 
     Args:
         points: Of A and B, shape (2, n).

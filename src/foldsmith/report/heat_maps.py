@@ -30,7 +30,7 @@ from foldsmith.utils.hashing import FileHashes
 
 @dataclass(frozen=True)
 class HeatMap:
-    """One photo and what its fold's model looked at.
+    """One photo and the heat map of its fold's model.
 
     Attributes:
         view: Input of the model: uint8 RGB, shape (H, W, 3).
@@ -45,7 +45,7 @@ class HeatMap:
 def look_at(
     project: ProjectFolder, root: Path, checkpoint: Checkpoint, rows: Sequence[int]
 ) -> tuple[list[HeatMap], str]:
-    """Return what models looked at in labelled photos, each the model that had not seen it.
+    """Return heat maps of labelled photos, each by the model that was not trained on it.
 
     Weights, transforms and epoch are those of the out-of-fold predictions; mirror images that
     these may be averaged over are left out.
@@ -61,7 +61,7 @@ def look_at(
 
     Raises:
         ConfigError: The model or its backbone has no feature map that is known how to read.
-        OutputError: Weights are gone, or something is not as it was at the inference.
+        OutputError: Weights are missing, or inputs have changed since the inference.
         DataError: A photo cannot be read.
     """
     experiment, manifest = read_inferred(project, root, checkpoint)

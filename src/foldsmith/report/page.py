@@ -45,7 +45,7 @@ def write_report(
         config: Experiment file of any kind, relative to the project folder.
         overrides: As those of the run.
         output: The file; ``reports/NAME.html`` in the project folder if None.
-        look_at: Ids of labelled photos of which is shown what each fine-tuned model looked at,
+        look_at: Ids of labelled photos to show heat maps of,
             beside the worst and the best ones.
 
     Returns:

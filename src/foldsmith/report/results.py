@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-# What learning curves show of a fine-tuning.
+# Values in the learning curves of a fine-tuning.
 _CURVES = ("train/loss", "val/loss", "val/metric")
 
 # The columns of Results.scores, and those of ensemble_scores.csv among them.

@@ -57,7 +57,7 @@ def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
 
     Args:
         plan: The steps of an experiment.
-        look_at_ids: Photos of which is shown what each model looked at, beside the worst and best.
+        look_at_ids: Photos to show heat maps of, beside the worst and best.
 
     Raises:
         ConfigError: There is no labelled photo of such an id.
@@ -106,8 +106,8 @@ def _out_of_date(step: Step, state: StepState) -> Section:
     section = step_section(step)
     section.parts.append(
         Text(
-            f"What is there is out of date ({state.why}): run it again, or give the report the "
-            "overrides of the run."
+            f"The results are stale ({state.why}): run the experiment again, or give the report "
+            "the overrides of the run."
         )
     )
     return section
@@ -231,7 +231,7 @@ def _configuration(plan: Plan) -> Section:
     for title, steps in (("pretrainings", pretrainings), ("experiments", experiments)):
         trees = {step.name: flatten(tree_of(step)) for step in steps}
         if trees:
-            caption = f"What differs between the {title}" if len(trees) > 1 else f"The {title[:-1]}"
+            caption = f"Differences between the {title}" if len(trees) > 1 else f"The {title[:-1]}"
             section.parts.append(differences(caption, trees))
     files = ", ".join(sorted({step.name for step in plan.steps} - {""}))
     section.parts.append(

@@ -18,7 +18,7 @@ def dry_run(
     only: Sequence[str] = (),
     until: str | None = None,
 ) -> str:
-    """Return the table of what :func:`foldsmith.run.engine.run` would do; nothing is changed.
+    """Return the table of the steps that :func:`foldsmith.run.engine.run` would run.
 
     The time of steps that were never measured is estimated from a few passes of each model.
 

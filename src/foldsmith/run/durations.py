@@ -259,7 +259,7 @@ class Durations:
         return self._rates[size.key]
 
     def _read(self, steps: Sequence[Step]) -> None:
-        """Collect what steps have left of their times."""
+        """Collect the recorded times of steps."""
         folds: dict[tuple[str, bool], list[float]] = {}
         last: dict[tuple[str, bool], tuple[Step, str, float | None]] = {}
         own = {step.series for step in self.plan.steps}

@@ -24,7 +24,7 @@ from foldsmith.utils.progress_bars import Bar, progress_bar
 
 logger = logging.getLogger(__name__)
 
-# What does the steps: this machine, one after the other or one on each GPU; or tasks of Ray.
+# The engine of a run: this machine (one step after another, or one on each GPU), or Ray.
 Engine = Literal["local", "ray"]
 
 
@@ -41,7 +41,7 @@ def run(
 ) -> None:
     """Run every step that an experiment needs and that is not done, in order.
 
-    It may be killed at any moment and started again: it goes on after the last finished epoch,
+    It may be killed at any moment and started again: it continues after the last finished epoch,
     and the results are those of a run which was never interrupted.
 
     Args:
@@ -161,7 +161,7 @@ def _do(step: Step, run_state: RunState, bar: Bar, view: RunView) -> None:
     try:
         step.kind.run(step, run_state.plan, before, run_state.options, listen)
     except TrainingError as error:
-        # The other trainings may be well; this one is told of again at the end.
+        # The other trainings may succeed; this error is printed again at the end.
         logger.error(str(error))
         run_state.failed[step.label] = str(error)
         view.end(step, failed=True)

@@ -263,7 +263,7 @@ class _Run:
         if answer.error is not None:
             logger.error(str(answer.error))
             if isinstance(answer.error, TrainingError):
-                # The other trainings may be well; this one is told of again at the end.
+                # The other trainings may succeed; this error is printed again at the end.
                 self._run_state.failed[step.label] = str(answer.error)
             else:
                 self._broken = self._broken or answer.error

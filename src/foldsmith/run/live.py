@@ -1,4 +1,4 @@
-"""A run as it goes on, on a terminal: its steps, and how far those are that run.
+"""The view of a run on a terminal: its steps, and the progress of running ones.
 
 Printed lines scroll above. No thread draws, and a failing view does not stop the run. Without a
 terminal there are only printed lines.
@@ -182,7 +182,7 @@ class _Terminal(RunView, Screen):
         return Group(Text(""), *lines, *bars)
 
     def _cells(self, row: Row) -> tuple[str, str, str, str, str]:
-        """Return the texts of a row: name, state, time taken, time left, and what more there is."""
+        """Return the texts of a row: name, state, time taken, time left, message."""
         left = f"{row.left} left" if row.left not in ("", "?") else ""
         if row.why == _FAILED:
             return (row.label, _FAILED, self._time(row), left, "")
@@ -203,7 +203,7 @@ def _widths(cells: Sequence[tuple[str, ...]], total: int) -> tuple[int, ...]:
     """Return the width of each column on a terminal of a width; 0 leaves a column out.
 
     State and time taken have all that they need. Then come a readable part of the names, the time
-    left, the rest of the names, and last what more there is to say of a step.
+    left, the rest of the names, and last the message of a step.
     """
     name, status, took, left, why = (max(len(row[k]) for row in cells) for k in range(5))
     gap = len(_GAP)

@@ -133,7 +133,7 @@ def _impossible(
     step: Step, request: Request, keys: Mapping[str, str], nodes: Sequence[Node]
 ) -> str:
     wanted = {"cpus": request.cpus, "gpus": request.gpus, "memory_gib": request.memory_gib or 0}
-    # What no node has, whatever else is asked for; or all of it together.
+    # The requested resources that no node has, alone or together.
     there_is = {
         "cpus": max(node.cpus for node in nodes),
         "gpus": max(node.gpus for node in nodes),

@@ -89,7 +89,7 @@ class RunState:
         return before
 
     def look_at(self, step: Step) -> StepState:
-        """Return how far a step is by now, with what other processes know of files."""
+        """Return the state of a step now, with file hashes of other processes."""
         unfinished = [label for label, state in self.states.items() if not state.is_done]
         hashes = FileHashes(self.plan.project.hash_store)
         state = state_of_step(step, self.plan, hashes, unfinished)

@@ -18,7 +18,7 @@ class Row:
         status: Their state.
         left: How long they still take, for people: ``~`` before an estimate, ``?`` if there is
             none.
-        why: What is changed, or how far they are.
+        why: Changes, or progress.
     """
 
     steps: list[Step]

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """How steps are done.
+    """Options of a run.
 
     Attributes:
-        skip_bad: Leave out photos that cannot be read.
+        skip_bad: Skip unreadable photos.
         keep_snapshots: Keep the snapshots of trainings after their inference.
     """
 
@@ -141,7 +141,7 @@ class Planner(Protocol):
         """Add the steps of an experiment and those before it; returns the labels of its last."""
 
     def add_sources(self, experiment: Experiment, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Add the experiments whose files this one names; returns what comes before its steps."""
+        """Add the experiments whose files this one names; returns the labels before its steps."""
 
     def making(self, folder: str) -> Experiment | None:
         """Return the experiment whose output folder this is."""
@@ -169,7 +169,7 @@ class Planner(Protocol):
 
 
 class StepKind(ABC):
-    """A kind of steps: everything that is particular to them. It has no state of its own.
+    """A kind of step: its planning, inputs, work, cost and report. An instance has no state.
 
     Attributes:
         name: Its name, as in ``run --until`` and in ``resources`` of ``project.yml``.
@@ -182,7 +182,7 @@ class StepKind(ABC):
             section if it is empty.
         gathers: Whether its steps gather other experiments: they are planned first, since they
             choose the snapshots of their members, and run last.
-        continues: Whether an unfinished step goes on where it was stopped.
+        continues: Whether an interrupted step continues.
         computes: Whether its steps compute on the experiment's device.
         predicts: Whether an ensemble can blend its results.
         frozen: Whether all folds share one backbone that is not trained, so that no epoch is
@@ -249,7 +249,7 @@ class StepKind(ABC):
         return False
 
     def checkpoint_of_run(self, experiment: Experiment, asked: Checkpoint) -> Checkpoint:
-        """Return by which snapshots the experiments of a finished run were inferred."""
+        """Return the checkpoint by which a finished run inferred its experiments."""
         return asked
 
     def as_run(
@@ -260,7 +260,7 @@ class StepKind(ABC):
         types: Mapping[str, Callable[..., Any]],
         hashes: FileHashes,
     ) -> Experiment:
-        """Return an experiment as it was run, which its folder may record more of than its file."""
+        """Return the experiment that was run; its folder may record more than today's file."""
         return experiment
 
     def members(self, experiment: Experiment) -> list[str]:
@@ -281,7 +281,7 @@ class StepKind(ABC):
     def inputs(
         self, step: Step, plan: Plan, hashes: FileHashes, weights_may_be_gone: bool = False
     ) -> Inputs:
-        """Return everything that the results of a step depend on, from today's files.
+        """Return the inputs of a step, from today's files.
 
         Args:
             step: The step.
@@ -294,10 +294,10 @@ class StepKind(ABC):
             FoldsmithError: A table is wrong, or a result of an earlier step is not there.
         """
 
-    # --- how far it is
+    # --- state
 
     def progress(self, step: Step) -> dict[str, Any]:
-        """Return the record of a step that runs or was stopped; empty if there is none."""
+        """Return the progress record of a running or interrupted step; empty without one."""
         return {}
 
     def state(
@@ -309,7 +309,7 @@ class StepKind(ABC):
         hashes: FileHashes,
         weights_may_be_gone: bool = False,
     ) -> StepState:
-        """Return how far a step is whose needs are done and that no process is at.
+        """Return the state of a step whose dependencies are done and that is not running.
 
         Args:
             step: The step.
@@ -325,7 +325,7 @@ class StepKind(ABC):
         changed += changed_outputs(self.manifest(step).parent, manifest, hashes).values()
         return StepState(Status.STALE, "; ".join(changed)) if changed else StepState(Status.DONE)
 
-    # --- doing it
+    # --- work
 
     @abstractmethod
     def run(
@@ -336,28 +336,28 @@ class StepKind(ABC):
         options: Options,
         listen: Callable[[EpochReport], None],
     ) -> None:
-        """Do a step that is not done; one that continues goes on where it was stopped.
+        """Run a step that is not done; an interrupted one continues if its kind can.
 
         Args:
             step: The step.
             plan: Its plan, with the steps of :meth:`context`.
-            state: How far the step is.
-            options: How it is done.
+            state: State of the step.
+            options: Options of the run.
             listen: Called after each epoch.
 
         Raises:
-            FoldsmithError: The step cannot be done.
+            FoldsmithError: The step failed.
         """
 
     def context(self, step: Step, plan: Plan) -> tuple[Step, ...]:
-        """Return the steps of a plan that another process needs for doing a step."""
+        """Return the steps of a plan that another process needs to run a step."""
         return (step,)
 
     def tidy(self, step: Step, project: ProjectFolder) -> None:
         """Remove the files that a finished step was killed before removing."""
         return
 
-    # --- what people see of it
+    # --- output for people
 
     def advice(self, step: Step, project: ProjectFolder) -> str | None:
         """Return advice on a finished step, for the end of a run."""

@@ -64,7 +64,7 @@ Array = npt.NDArray[np.float32]
 
 
 def fit_experiment(experiment: Experiment, start: Start) -> Path:
-    """Predict from the features of a frozen backbone: per fold one head that has not seen it.
+    """Predict from the features of a frozen backbone, with one head per fold.
 
     The features of all photos are computed once, with the transforms of the validation, and
     kept in the output folder; another head takes them as they are. No epoch is chosen: the files
@@ -73,7 +73,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
 
     Args:
         experiment: One with the task ``frozen-features``.
-        start: What to do with an existing output folder; ``force`` computes the features anew.
+        start: Treatment of an existing output folder; ``force`` computes the features again.
 
     Returns:
         The output folder.
@@ -252,7 +252,7 @@ def _write(
 def head_of(
     experiment: Experiment, types: Mapping[str, Callable[..., Any]]
 ) -> tuple[FeatureHead, Task]:
-    """Return the head of an experiment, and what becomes of its outputs: numbers or classes.
+    """Return the head of an experiment, and the task of its outputs: numbers or classes.
 
     Raises:
         ConfigError: The head gives numbers, and the project's classes have no order; or it gives
@@ -332,7 +332,7 @@ class HeadOfFold:
 
     Attributes:
         fitted: The head.
-        scale: What its numbers are in units of; None for the target itself, or for classes.
+        scale: Scale of its numbers; None for the target itself, or for classes.
     """
 
     fitted: FittedHead
@@ -360,7 +360,7 @@ class HeadOfFold:
 
         Args:
             head: The kind of head that was fitted.
-            arrays: What :meth:`arrays` returned.
+            arrays: Result of :meth:`arrays`.
         """
         kept = arrays.get(TARGET_SCALE)
         scale = None if kept is None else TargetScale.restore(kept)

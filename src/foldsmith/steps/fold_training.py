@@ -64,8 +64,8 @@ class FoldTraining:
         run: The run of this fold.
         root: Output folder of the experiment.
         fold: The fold.
-        start: What to do with an existing output folder.
-        context: What components refer to, with the task of all folds.
+        start: Treatment of an existing output folder.
+        context: Objects that components refer to, with the task of all folds.
         form: Form of the target scale; None for a task without one.
         listener: Called after each epoch.
     """

@@ -17,7 +17,7 @@ def open_store(project: ProjectFolder, settings: Globals, hashes: FileHashes) ->
 
 
 def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:
-    """Return what experiments do to each photo once, each distinct head once.
+    """Return the distinct transforms of experiments that run once per photo.
 
     Nothing else of the experiments is built, so that this works before ``preprocess``.
 

@@ -87,7 +87,7 @@ def infer(
 
     Raises:
         OutputError: A fold is missing or unfinished, was trained with another configuration
-            or other folds, or its snapshot is gone.
+            or other folds, or its snapshot is missing.
     """
     if checkpoint not in get_args(Checkpoint):
         raise ConfigError(f"checkpoint {checkpoint!r}: must be one of {', '.join(LABELS)}")
@@ -192,7 +192,7 @@ def _find_snapshots(
     """Return the snapshots of all folds, and the inputs of the inference.
 
     Raises:
-        OutputError: A fold is not trained, or a snapshot is gone or was changed.
+        OutputError: A fold is not trained, or a snapshot is missing or was changed.
     """
     manifests = _check_folds(run.project, root, hash_folds(run.project, table))
     n_splits = len(manifests)
@@ -225,7 +225,7 @@ class _Folds:
         components: The components of the last fold: the folds share test images and metric.
         models: The model of each fold, on the CPU.
         oof: Logits of the chosen snapshots.
-        of_last_epoch: Logits of the last epoch; empty if its snapshots are gone.
+        of_last_epoch: Logits of the last epoch; empty if its snapshots are missing.
     """
 
     runtime: Runtime
@@ -312,7 +312,7 @@ def _predict_test(experiment: Experiment, folds: _Folds) -> npt.NDArray[np.float
 
 
 def _print_notes(project: ProjectFolder, root: Path, test: pd.DataFrame) -> None:
-    """Print what could make the scores better, and how many images get a constant."""
+    """Print reasons for optimistic scores, and the number of images that get a constant."""
     if advice := more_epochs_may_help(root, project.n_splits):
         logger.info(advice)
     if n_unread := len(test) - len(readable_test(project, test)):
@@ -337,7 +337,7 @@ def _predict_oof(
 def _whole_snapshots(
     root: Path, manifests: Sequence[Manifest], checkpoint: Checkpoint, hashes: FileHashes
 ) -> list[Chosen]:
-    """Return every fold's snapshot of a checkpoint; none if one is gone or was changed."""
+    """Return every fold's snapshot of a checkpoint; none if one is missing or was changed."""
     n_splits = len(manifests)
     try:
         found = [choose(root, manifests[k], k, n_splits, checkpoint) for k in range(n_splits)]
@@ -412,7 +412,7 @@ def _fold_folders(root: Path, n_splits: int) -> list[Path]:
 def _snapshots(root: Path, n_splits: int) -> list[Path]:
     """Return the snapshots on the lists of an experiment's folds.
 
-    A file that is gone is among them if a process was killed before it took it off its list.
+    A missing file is among them if a process was killed before it updated its list.
     """
     folders = _fold_folders(root, n_splits)
     listed = [folder / name for folder in folders for name in OwnedFiles(folder).of()]

@@ -111,7 +111,7 @@ def _with_checksum(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrite_outputs(path: Path, manifest: Manifest, outputs: Mapping[str, str]) -> None:
-    """Write a manifest anew with the hashes of other outputs, which change no result.
+    """Write a manifest again with the hashes of other outputs, which change no result.
 
     Args:
         path: The manifest.
@@ -124,7 +124,7 @@ def rewrite_outputs(path: Path, manifest: Manifest, outputs: Mapping[str, str]) 
 def verified(
     path: Path, manifest: Manifest, remedy: str = "'foldsmith run' makes it again"
 ) -> Path:
-    """Return the path of an output after making sure that it is what its step wrote.
+    """Return the path of an output after checking that it is unchanged.
 
     Args:
         path: A file in the folder of the manifest.
@@ -132,7 +132,7 @@ def verified(
         remedy: End of an error: the command that writes the file again.
 
     Raises:
-        OutputError: The file is gone, was changed, or was never written by the step.
+        OutputError: The file is missing, was changed, or was never written by the step.
     """
     try:
         changed = hash_file(path) != manifest.outputs.get(path.name)

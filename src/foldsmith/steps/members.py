@@ -1,4 +1,4 @@
-"""The members of an ensemble: what finished experiments predict, read and checked."""
+"""The members of an ensemble: predictions of finished experiments, read and checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def read_members(
 
 
 def goal_of(project: ProjectFolder) -> Goal:
-    """Return what blends of a project are to be good at."""
+    """Return the objective of a project's blends."""
     return Goal.of_project(project)
 
 

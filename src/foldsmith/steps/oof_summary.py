@@ -43,7 +43,7 @@ def logged_last(
     Returns:
         Shape (n_folds + 1,), NaN for all rows pooled.
     """
-    # The log knows no test-time augmentation: what carries over is the difference.
+    # The log has no test-time augmentation, so only the difference is comparable.
     differences = [
         read_log(root, item.fold)[-1]["val/metric"] - item.logged["val/metric"] for item in chosen
     ]
@@ -90,7 +90,7 @@ def with_thresholds(
 
 
 def score_facts(scores: pd.DataFrame) -> dict[str, float | None]:
-    """Return the pooled scores for a manifest; None for what could not be found."""
+    """Return the pooled scores for a manifest; None for unknown ones."""
     pooled = _row(scores, POOLED)
     facts = {
         name: None if pd.isna(pooled[name]) else float(pooled[name])

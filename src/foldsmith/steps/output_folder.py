@@ -46,15 +46,15 @@ SOURCES = Path("sources")
 # Records the inputs of a training started with `-f`, until it replaces the results in the folder.
 TO_REPLACE = "to_replace.json"
 
-# What each training writes while it runs, beside what its extensions write through its manager. The
+# Files of each running training, beside those that extensions write through its manager. The
 # event files have names that only their writer knows.
 _RUNNING = (
     *(MANIFEST, UNFINISHED, TO_REPLACE, LOG_FILE, PROBES_FILE, PROGRESS_FILE, RESUME_FILE),
     LOGGED_RUNS,
 )
 
-# What to do with a folder that exists: refuse it, replace what a training left there, go on
-# with the training that was begun, or (what `foldsmith run` does) whichever is needed.
+# Treatment of an existing folder: refuse it, replace an earlier training, resume it, or (in
+# `foldsmith run`) whichever is needed.
 Start = Literal["new", "force", "resume", "auto"]
 
 
@@ -302,7 +302,7 @@ def outputs_of(folder: Path) -> list[Path]:
 
 
 def owner_of_resume(step: str, inputs: Inputs) -> dict[str, str]:
-    """Return what names a training in its resume snapshot.
+    """Return the identity of a training in its resume snapshot.
 
     A training without a schedule may go on to a later epoch than it was begun for: the number of
     epochs is no part of its name.
@@ -352,7 +352,7 @@ def read_resume(folder: Path, belongs_to: Mapping[str, str]) -> dict[str, Any]:
 
 
 def clean_up(folder: Path, *, keep_resume: bool) -> None:
-    """Remove what only an unfinished training needs, after its manifest was written."""
+    """Remove files that only an unfinished training needs, after the manifest was written."""
     owned = OwnedFiles(folder)
     owned.remove(_left_over(keep_resume))
     owned.forget_missing()
@@ -415,7 +415,7 @@ def is_record(name: str) -> bool:
 
 
 def restore_records(folder: Path, experiment: Experiment, hashes: FileHashes) -> None:
-    """Write the records of a finished training again, if they are gone or were changed.
+    """Write the records of a finished training again, if they are missing or were changed.
 
     Args:
         folder: Output folder of the training, which is locked.

@@ -28,7 +28,7 @@ class InferenceResults:
         test_logits: Shape (n_folds, n_test, n_outputs).
         oof: Predictions in units of the target, shape (n_train,).
         by_fold: Predictions of each fold's model for the test photos, shape (n_folds, n_test).
-        average: What these predict together, shape (n_test,).
+        average: Their joint predictions, shape (n_test,).
         scores: The score table.
     """
 
@@ -77,7 +77,7 @@ def results_of(
 
 
 def for_unreadable(project: ProjectFolder) -> str:
-    """Return what photos are predicted as that cannot be read, for people."""
+    """Return the prediction for unreadable photos, for people."""
     return "the most frequent class" if project.class_names else "the mean of the train targets"
 
 

@@ -58,7 +58,7 @@ from foldsmith.utils.path_list import Paths
 
 logger = logging.getLogger(__name__)
 
-# The list of what preprocess has written, in a folder that is not foldsmith's.
+# The list of preprocess's files, in a folder that is not foldsmith's.
 PREPROCESS_FILES = "preprocess_files.json"
 
 # An intensity range that clips a larger share of the values, or of which they take up a smaller

@@ -95,7 +95,7 @@ def pretrain_experiment(
 
     Args:
         experiment: A pretraining.
-        start: What to do with an existing output folder.
+        start: Treatment of an existing output folder.
         listener: Called after each epoch.
     """
     with process_group.main_first():
@@ -154,7 +154,7 @@ def _build(experiment: Experiment, folder: Path, run: StepRun, runtime: Runtime)
 
 
 def _tuned_model(experiment: Experiment, components: Components, runtime: Runtime) -> nn.Module:
-    """Return the method on its device, and build what trains it and watches it."""
+    """Return the method on its device, after building its optimizer and extensions."""
     require_method(components["model"])
     measured = Measured(experiment.project.measurements)
     loader = components["loader/train"]

@@ -11,7 +11,7 @@ class Status(str, Enum):
         DONE: Finished, from today's inputs.
         TO_DO: Never finished.
         STALE: Finished, but from other inputs than today's.
-        STARTED: Stopped after some epochs, and can go on. Only trainings distinguish it from
+        STARTED: Stopped after some epochs, and can continue. Only trainings distinguish it from
             ``TO_DO``; tables show it as ``TO_DO``, with the epoch at which it continues.
         RUNNING: A process that is alive does it.
     """
@@ -35,7 +35,7 @@ class StepState:
 
     Attributes:
         status: How far it is.
-        why: What is changed, or how far it is.
+        why: Changes, or progress.
         epochs_left: Epochs still to train.
     """
 

@@ -41,7 +41,7 @@ def train(
     force: bool = False,
     resume: bool = False,
 ) -> Path:
-    """Fine-tune one model per fold, each validated on the fold it does not see.
+    """Fine-tune one model per fold, each validated on its own fold.
 
     Writes into ``{output_root}/fold{k}`` the log, plots, and snapshots of the model at the
     best validation metric, at the lowest validation loss and after the last epoch.
@@ -54,7 +54,7 @@ def train(
         config: Experiment file, relative to the project folder.
         overrides: ``PATH=VALUE`` each.
         folds: Folds to train; all, or those of ``globals/val_fold``, if None.
-        force: Allow existing output; the chosen folds are trained anew.
+        force: Allow existing output; the chosen folds are trained again.
         resume: Skip the chosen folds that are finished and continue the others after their
             last finished epoch. The result equals that of an uninterrupted run.
 
@@ -91,7 +91,7 @@ def train_folds(
     Args:
         experiment: A fine-tuning.
         folds: Folds to train; None as in :func:`train`.
-        start: What to do with existing output folders.
+        start: Treatment of existing output folders.
         listener: Called after each epoch.
     """
     project, settings = experiment.project, experiment.globals

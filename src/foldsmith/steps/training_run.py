@@ -125,7 +125,7 @@ class TrainingRun:
 
         Args:
             components: Manager, training loader, optimizer and scheduler among them.
-            step: What happens to one batch.
+            step: The computation on one batch.
 
         Raises:
             TrainingError: The loss is NaN, or the features have collapsed.
@@ -143,7 +143,7 @@ class TrainingRun:
         )
 
     def finish(self, *, keep_resume: bool, **facts: Any) -> None:
-        """Write the manifest, and remove what only an unfinished training needs.
+        """Write the manifest, and remove files that only an unfinished training needs.
 
         Args:
             keep_resume: Keep the snapshot to resume from.

@@ -43,7 +43,7 @@ def check_components(experiment: Experiment, types: Types) -> None:
 
 
 def trial_problems(experiment: Experiment, types: Types) -> list[str]:
-    """Build the components that need no data, and try the loss; return what fails, a line each.
+    """Build the components that need no data, and try the loss; return failures, a line each.
 
     Models of the package are built on torch's device ``meta``, which takes no memory and no
     time; models of a project's own are left to ``doctor``.
@@ -118,7 +118,7 @@ def _is_own(node: Any, experiment: Experiment) -> bool:
 
 
 def _needs_data(tree: Mapping[str, Any], path: Sequence[Key], seen: set[str]) -> bool:
-    """Return whether what stands at a path reads tables or images, references followed."""
+    """Return whether the component at a path reads tables or images, also through references."""
     name = path_text(path)
     if name in seen:
         return False

@@ -1,4 +1,4 @@
-"""Auxiliary targets: what else is known of the labelled photos, for training alone."""
+"""Auxiliary targets: other facts about the labelled photos, used in training only."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

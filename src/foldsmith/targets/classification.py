@@ -26,7 +26,7 @@ _ALMOST = 1e-3
 
 
 def class_labels(values: Sequence[float], names: Sequence[str]) -> tuple[str, ...]:
-    """Return what each class is called: its name if it has one, else all digits of its value."""
+    """Return the name of each class; without names, all digits of its value."""
     return tuple(names) or tuple(number_text(value) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""The metrics: what each needs, its direction, and how it is computed, rounded and averaged.
+"""The metrics: input, direction, computation, rounding and averaging of each.
 
 A metric is one object, :class:`Metric`, in :data:`METRICS`; a project's own one stands in the
 ``TYPES`` of its Python. Everything else asks the object, and compares no names.
@@ -228,7 +228,7 @@ class Metric:
             return predictions, targets
         values = np.asarray(self.class_values or np.unique(targets))
         if not self.takes_probabilities:
-            # The distance of classes in their order is what kappa weighs.
+            # Kappa weighs the distance of classes in their order.
             values = np.sort(values)
             return nearest(predictions, values), nearest(targets, values), len(values)
         if predictions.shape != (len(targets), len(values)):

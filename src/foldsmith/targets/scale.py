@@ -25,10 +25,10 @@ _SHARE_BEYOND = 0.01
 _TWENTIETH = 0.05
 _MIDDLE = 3.29
 
-# Differences below this share of the largest target are what rounding makes of equal targets.
+# Differences below this fraction of the largest target come from the rounding of equal targets.
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
-# Learned numbers are rounded to this many decimals, which is what float32 holds of them: the same
+# Learned numbers are rounded to this many decimals, the precision of float32: the same
 # targets in another unit are then the same numbers, also for a solver that stops at a tolerance.
 _DECIMALS = 7
 
@@ -82,7 +82,7 @@ class TargetScale:
     def fit(cls, targets: Array, form: Form) -> "TargetScale":
         """Return the scale of some training targets, float64, shape (n,), finite, n above 0.
 
-        One outlier moves neither centre nor deviation by much: what lies further out than six
+        One outlier moves neither centre nor deviation by much: values further out than six
         deviations (those of the middle nine tenths) counts as if it lay there.
         """
         lowest, highest, median = (float(f(targets)) for f in (np.min, np.max, np.median))
@@ -104,7 +104,7 @@ class TargetScale:
             first = replace(first, knots=knots)
         values = first._warped(targets)
         low, high = _bounds(values)
-        if low == high:  # nearly all targets are equal: what differs is all there is to learn
+        if low == high:  # nearly all targets are equal: only the differing ones can be learned
             low, high = float(values.min()), float(values.max())
         values = values.clip(low, high)
         centre, deviation = float(values.mean()), float(values.std())

@@ -29,7 +29,7 @@ def probabilities_of(task: Task, logits: npt.NDArray[np.float32]) -> npt.NDArray
 def predictions_of(
     tasks: Sequence[Task], logits: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """Return what each of several models predicts, shape (n_models, n).
+    """Return the predictions of each of several models, shape (n_models, n).
 
     Args:
         tasks: How the logits of each model become predictions: models of different folds may have
@@ -42,7 +42,7 @@ def predictions_of(
 def mean_prediction(
     tasks: Sequence[Task], logits: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """Return what several models predict together, shape (n,).
+    """Return the joint predictions of several models, shape (n,).
 
     The mean of their predictions; of classes without an order the most probable by the mean of
     their probabilities.
@@ -103,7 +103,7 @@ def score_predictions(
     Args:
         task: As for :func:`score_logits`.
         metric: The metric.
-        predictions: What became of the logits, shape (n,).
+        predictions: Predictions from the logits, shape (n,).
         logits: Shape (n, n_outputs).
         labels: Labels of the task, shape (n,).
 

@@ -91,7 +91,7 @@ def run_training(
 
     Args:
         manager: Manager with its extensions; its epoch is where to start.
-        step: What happens to one batch.
+        step: The computation on one batch.
         loader: Training batches.
         optimizer: Optimizer of the step's model.
         scheduler: Per-step schedule, or None.
@@ -154,7 +154,7 @@ def _update(
 
 
 class _EpochTotals:
-    """What one epoch reports: the mean of each scalar, the learning rate and the speed.
+    """Values that an epoch reports: the mean of each scalar, the learning rate, the speed.
 
     The sums stay on the device: reading a loss at each step would stall a GPU.
 
@@ -165,7 +165,7 @@ class _EpochTotals:
     def __init__(self, sizes: list[int]) -> None:
         self._n_images = sum(sizes)
         self._sums: dict[str, torch.Tensor] = {}
-        # Of the batches since the last check.
+        # Losses and rates of the batches since the last check.
         self._losses: list[torch.Tensor] = []
         self._lrs: list[float] = []
         self._lr = 0.0
@@ -183,7 +183,7 @@ class _EpochTotals:
         """Add one batch.
 
         Args:
-            scalars: What the step returned; ``loss`` among them.
+            scalars: Result of the step; contains ``loss``.
             size: Images of the batch.
             lr: Learning rate at the batch.
         """

@@ -85,7 +85,7 @@ class CutMix:
     """CutMix (Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers", 2019).
 
     A box of each image is replaced by the same box of its partner; the box of a batch has a
-    drawn area and place, and what lies outside the image is cut off. Lambda is the
+    drawn area and place, and is cut off at the edges of the image. Lambda is the
     fraction of the pixels that stay.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What happens to one batch: from views to a loss."""
+"""The computation on one batch: from views to a loss."""
 
 from typing import Any, Protocol, cast
 

@@ -122,7 +122,7 @@ class KeptFacts:
         return self._table.find(digests)
 
     def find_one(self, digest: bytes) -> int:
-        """Return what :meth:`find` does, of one photo."""
+        """Return :meth:`find` for one photo."""
         return self._table.find_one(digest)
 
     def add(self, digest: bytes, facts: ImageFacts) -> int:

@@ -113,10 +113,10 @@ class PhotoStore:
         """Hold the store to add photos to it; waits for another process that does.
 
         Args:
-            heads: What to run once per photo: each gives a version to keep.
+            heads: Transforms to run once per photo; each gives a version to keep.
 
         Yields:
-            What takes the photos. They are in the store when the block ends.
+            A writer for the photos. They are in the store when the block ends.
         """
         assert self.folder is not None, "a store that keeps nothing cannot be filled"
         other = holder(self.folder)
@@ -223,7 +223,7 @@ class StoreWriter:
         return held
 
     def has(self, digest: bytes) -> bool:
-        """Return what :meth:`holds` does, of one file."""
+        """Return :meth:`holds` for one file."""
         return all(self._index.has(digest, _named(head), head) for head in self.heads)
 
     def versions(self, digest: str, image: Image) -> list[tuple[bytes, Image]]:
@@ -236,7 +236,7 @@ class StoreWriter:
         ]
 
     def add(self, versions: Sequence[tuple[bytes, Image]]) -> None:
-        """Write what :meth:`versions` returned."""
+        """Write the versions returned by :meth:`versions`."""
         for key, image in versions:
             if self._file is None:
                 self._file = self._start()
@@ -342,7 +342,7 @@ class Photos:
         try:
             image = self._shards.read(shard, offset, height, width)
             sound = self._verified[index] or zlib.crc32(image.data) == checksum
-        except (OSError, ValueError):  # the shard is gone, or shorter than it was
+        except (OSError, ValueError):  # the shard is missing or truncated
             sound = False
         if not sound:
             return self._decoded_anew(index, shard)

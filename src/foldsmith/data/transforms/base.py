@@ -47,7 +47,7 @@ class Transform(ABC):
         return self.apply(image, self.draw(image.shape[0], image.shape[1], rng))
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
-        """Draw what happens to an image of height x width px; None if nothing is random."""
+        """Draw the random numbers for an image of height x width px; None without randomness."""
         return None
 
     @abstractmethod
@@ -154,7 +154,7 @@ class Compose:
         return np.ascontiguousarray(image)
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[Drawn]:
-        """Draw what each transform does to an image of height x width px.
+        """Draw the random numbers of each transform for an image of height x width px.
 
         A call with the same generator would draw the same numbers.
         """
@@ -200,7 +200,7 @@ class OneOf(RandomTransform):
     """One of several transforms, each as likely as the others.
 
     Attributes:
-        transforms: What to choose from.
+        transforms: The transforms to choose from.
     """
 
     transforms: Sequence[Transform]
@@ -211,7 +211,7 @@ class OneOf(RandomTransform):
             raise ValueError("transforms: must name at least one")
 
     def parameters(self, height: int, width: int, rng: np.random.Generator) -> Drawn:
-        """Draw which transform it is, and what that one does."""
+        """Draw the chosen transform and its random numbers."""
         which = int(rng.integers(len(self.transforms)))
         return which, self.transforms[which].draw(height, width, rng)
 

@@ -16,7 +16,7 @@ class Normalize(Transform):
     Attributes:
         mean: Per channel, 0..1.
         std: Per channel, above 0.
-        max_value: What 1 stands for.
+        max_value: Pixel value that becomes 1.
     """
 
     mean: Sequence[float]

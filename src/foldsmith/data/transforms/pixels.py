@@ -1,4 +1,4 @@
-"""A batch of images on a device, and drawing new ones from it: what batched transforms share."""
+"""A batch of images on a device, and sampling from it, for batched transforms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Pixels:
         Args:
             rows: Row of each pixel, int64, shape (n, h, w) or one that broadcasts to it.
             columns: Column of each pixel, likewise.
-            border: What lies outside an image: ``constant`` (0), ``reflect``,
+            border: Values outside an image: ``constant`` (0), ``reflect``,
                 ``reflect_101``, ``replicate`` or ``wrap``.
         """
         heights = self.numbers(self.heights, np.int64)
@@ -138,7 +138,7 @@ def resized_parts(
     return Pixels.of_size(pixels.sample(rows, columns, interpolation))
 
 
-# What Pixels.sample can do.
+# Modes that Pixels.sample supports.
 SAMPLED = ("nearest", "linear")
 
 

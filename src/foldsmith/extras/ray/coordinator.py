@@ -195,7 +195,7 @@ class Coordinator:
                         file.write(f"{event}\n")
 
     def updates(self, name: str | None, first: int | None) -> Update:
-        """Return what has happened.
+        """Return the events since a number.
 
         Args:
             name: Name of the coordinator of the last request; None for the first request.
@@ -252,7 +252,7 @@ class Coordinator:
             (task,), _ = ray.wait(list(running), num_returns=1)
             self._finish(task, running.pop(task))
             if self._broken is not None:
-                # What runs may come to its end; what only waits for its turn need not begin.
+                # Running steps may finish; waiting steps do not start.
                 for task, step in running.items():
                     if step.label not in self._began:
                         ray.cancel(task)
@@ -300,7 +300,7 @@ class Coordinator:
             ]
         )
         if isinstance(outcome, TrainingError):
-            # The other trainings may be well; this one is told of again at the end.
+            # The other trainings may succeed; this error is printed again at the end.
             self._run_state.failed[step.label] = str(outcome)
         elif self._broken is None:
             self._broken = outcome
@@ -312,14 +312,14 @@ def run_step(
     """Do one step: the task of Ray.
 
     Args:
-        coordinator: The actor, which is told how it goes.
+        coordinator: The actor, which receives its events.
         payload: Pickled project and steps, among them the one to do.
         label: Its label.
         options: How steps are done.
         request: Resources of the step.
 
     Returns:
-        Its state afterwards; or what people have to mend, for which Ray need not try again.
+        Its state afterwards, or an error that Ray must not retry.
     """
     if not request.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it as it is then

@@ -102,7 +102,7 @@ def _connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():  # by the caller, in Python
         yield
         return
-    # What Ray itself has to say of its nodes comes without colours.
+    # Ray's own messages about its nodes are printed without colours.
     for switch in ("RAY_USAGE_STATS_ENABLED", "RAY_COLOR_PREFIX"):
         os.environ.setdefault(switch, "0")
     ours = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]

@@ -1,4 +1,4 @@
-"""Bounds of the HTTP service: what clients may send, how long they may take, how many are served.
+"""Limits of the HTTP service: size, duration and number of requests.
 
 A client that sends slowly, or never, holds a connection and nothing else, and that for some
 seconds; bodies are held in memory for so many requests at a time and no more.
@@ -41,7 +41,7 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: c
 
 @dataclass(frozen=True)
 class Limits:
-    """What requests may take at most.
+    """Limits of requests.
 
     Attributes:
         megabytes: Size of a body, in 10^6 bytes.
@@ -111,7 +111,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     too_large = HTTPException(
         413,
         f"the request is larger than {limits.megabytes:g} MB; send fewer or smaller photos",
-        # What else is on its way is not read.
+        # The rest of the request is not read.
         {"Connection": "close"},
     )
     declared = request.headers.get("content-length", "")

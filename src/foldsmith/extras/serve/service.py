@@ -162,7 +162,7 @@ def create_app(predictor: "Predictor", run: str, limits: Limits) -> FastAPI:
     """Return the service.
 
     Args:
-        predictor: What predicts; used by one thread at a time.
+        predictor: The predictor; used by one thread at a time.
         run: Name of the run.
         limits: What a request may send.
     """

@@ -32,7 +32,7 @@ class Guess:
     Attributes:
         column: Name of the column; None for none.
         why: Why, in a few words.
-        others: What else it could be; if there is something, a person should be asked.
+        others: Other possible columns; if there are any, a person should be asked.
         preferred: Where there are others: people call such a column so, and none of the others.
     """
 

@@ -61,7 +61,7 @@ class _IdColumn:
 
     @property
     def strength(self) -> tuple[bool, bool, bool, int, int]:
-        """Return what columns are ordered by, the likeliest last."""
+        """Return the sort key of a column; the likeliest sorts last."""
         return self.files, not self.index, self.in_test, self.called, self.found
 
     def contradicts(self, other: "_IdColumn") -> bool:
@@ -149,7 +149,7 @@ def _refuse_values_as_names(source: Source, photos: PhotoFolder) -> None:
 
 
 def _no_id(source: Source, photos: PhotoFolder) -> str:
-    """Return what to do where no column names photos."""
+    """Return the remedy if no column names photos."""
     table = source.table
     likely = [name for name in table.columns if called_like_id(name)]
     likely.sort(key=lambda name: (-table[name].map(has_suffix).mean(), -called_like_id(name)))

@@ -32,7 +32,7 @@ _CONTINUOUS_CLASSES = 4
 # Whole numbers this far apart at most are all classes where a metric rounds to classes.
 _MOST_STEPS = 1000
 
-# What stands between several labels of one photo.
+# Separators of several labels of one photo.
 _SEPARATORS = re.compile(r"\s*[,;|/]\s*")
 
 
@@ -232,7 +232,7 @@ def _of_numbers(
 
 
 def _text_notes(text: pd.Series) -> tuple[str, ...]:
-    """Return what may be wrong with texts of classes."""
+    """Return warnings about texts of classes."""
     notes = []
     counts = Counter(text.str.strip())
     alike = Counter(" ".join(name.casefold().split()) for name in counts)
@@ -341,7 +341,7 @@ def _why_fewer(targets: pd.Series, groups: pd.Series | None, smallest: int) -> s
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Return what text is sorted by: numbers in it by their value."""
+    """Return the sort key of a text: numbers in it sort by value."""
     return [
         (int("".join(part)), "") if digits else (0, "".join(part).casefold())
         for digits, part in groupby(text, lambda char: char in "0123456789")

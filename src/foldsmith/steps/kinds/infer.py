@@ -1,4 +1,4 @@
-"""The step that predicts the images that each fold has not seen, and the test images."""
+"""The step that predicts the images of each fold out of fold, and the test images."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -7,26 +7,25 @@ from typing import Any
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.backbones import BACKBONE_OF_PROBE, backbone_problem
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, Trial, name_of
+from foldsmith.steps.base import Plan, Planner, Step, Trial, name_of
 from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize
 from foldsmith.steps.fingerprint import pretrain_inputs, without_probe
 from foldsmith.steps.kinds.preprocess import Preprocess
 from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import Inputs, Manifest
 from foldsmith.steps.output_folder import Start, is_record
-from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
 
 class Pretrain(Training):
-    """A pretraining on all images; its backbones are what fine-tunings start from."""
+    """A pretraining on all images; fine-tunings start from its backbones."""
 
     name = "pretrain"
     title = "Pretraining"
     tasks = ("self-supervised",)
     gives_files = True
-    # A longer pretraining goes on from it.
+    # A longer pretraining continues from it.
     keeps_resume = True
 
     def plan(
@@ -68,20 +67,16 @@ class Pretrain(Training):
         missing = [f"{name} is missing" for name in step.wanted if name not in manifest.outputs]
         return "; ".join([*texts, *missing])
 
-    def run(
+    def train(
         self,
         step: Step,
-        plan: Plan,
-        state: StepState,
-        options: Options,
+        experiment: Experiment,
+        start: Start,
         listen: Callable[[EpochReport], None],
     ) -> None:
         from foldsmith.steps.pretrain import pretrain_experiment
 
-        assert step.experiment is not None
-        # A finished one whose files are gone is made anew.
-        start: Start = "force" if state.status == Status.STALE else "auto"
-        pretrain_experiment(step.experiment, start, listen)
+        pretrain_experiment(experiment, start, listen)
 
     def images(self, step: Step, costs: Costs) -> tuple[int, int]:
         return costs.n_train + costs.n_test, 0

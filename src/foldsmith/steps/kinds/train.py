@@ -7,7 +7,7 @@ from typing import Any
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, Trial, name_of
+from foldsmith.steps.base import Plan, Planner, Step, Trial, name_of
 from foldsmith.steps.checkpoint_choice import choose
 from foldsmith.steps.cost import Costs, ModelSize
 from foldsmith.steps.fingerprint import train_inputs
@@ -23,7 +23,7 @@ SNAPSHOTS = 3
 
 
 class Train(Training):
-    """The fine-tuning of one fold, validated on the images that it does not see."""
+    """The fine-tuning of one fold, validated on the images of this fold."""
 
     name = "train"
 
@@ -94,20 +94,16 @@ class Train(Training):
         same = hashes.of(chosen.source) == chosen.sha256
         return "" if same else f"{chosen.source.name} was changed"
 
-    def run(
+    def train(
         self,
         step: Step,
-        plan: Plan,
-        state: StepState,
-        options: Options,
+        experiment: Experiment,
+        start: Start,
         listen: Callable[[EpochReport], None],
     ) -> None:
         from foldsmith.steps.train import train_folds
 
-        assert step.experiment is not None
-        # A finished one whose files are gone is made anew.
-        start: Start = "force" if state.status == Status.STALE else "auto"
-        train_folds(step.experiment, [step.fold or 0], start, listen)
+        train_folds(experiment, [step.fold or 0], start, listen)
 
     def images(self, step: Step, costs: Costs) -> tuple[int, int]:
         assert step.experiment is not None

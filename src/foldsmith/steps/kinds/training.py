@@ -1,17 +1,19 @@
-"""What pretrainings and fine-tunings have in common: epochs, and going on after the last one."""
+"""Common base of pretraining and fine-tuning: epochs, and resuming after the last finished one."""
 
 import json
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from foldsmith.config import Experiment
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Plan, Step, StepKind
+from foldsmith.steps.base import Options, Plan, Step, StepKind
 from foldsmith.steps.manifest import Inputs, Manifest, changed_outputs
-from foldsmith.steps.output_folder import is_record, state_of, tidy
+from foldsmith.steps.output_folder import Start, is_record, state_of, tidy
 from foldsmith.steps.status import Status, StepState
+from foldsmith.training.epoch_report import EpochReport
 from foldsmith.training.files import PROGRESS_FILE
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
@@ -21,7 +23,7 @@ class Training(StepKind):
     """A step that trains for some epochs, and continues after the last finished one.
 
     Attributes:
-        keeps_resume: Whether a finished one keeps the file that it continues from.
+        keeps_resume: Whether a finished step keeps its resume snapshot.
     """
 
     continues = True
@@ -85,14 +87,44 @@ class Training(StepKind):
         changed: dict[str, str],
         hashes: FileHashes,
     ) -> str:
-        """Return why the output of a finished training is of no use to later steps, if so.
+        """Return why later steps cannot use the output of a finished training; empty if they can.
 
         Args:
             step: The step.
             project: The project.
             manifest: Its manifest.
-            changed: Name -> state of the outputs that are gone or were changed.
+            changed: Name -> state of missing or changed outputs.
             hashes: Hashes of files.
+        """
+
+    def run(
+        self,
+        step: Step,
+        plan: Plan,
+        state: StepState,
+        options: Options,
+        listen: Callable[[EpochReport], None],
+    ) -> None:
+        assert step.experiment is not None
+        # A finished training whose files are missing starts again.
+        start: Start = "force" if state.status == Status.STALE else "auto"
+        self.train(step, step.experiment, start, listen)
+
+    @abstractmethod
+    def train(
+        self,
+        step: Step,
+        experiment: Experiment,
+        start: Start,
+        listen: Callable[[EpochReport], None],
+    ) -> None:
+        """Train the model of a step.
+
+        Args:
+            step: The step.
+            experiment: Its experiment.
+            start: Whether to start again or to continue.
+            listen: Called after each epoch.
         """
 
     def tidy(self, step: Step, project: ProjectFolder) -> None:
@@ -103,7 +135,7 @@ class Training(StepKind):
 
 
 def resume_bytes(experiment: Experiment, weights: int) -> int:
-    """Return the size of the file that a training continues from.
+    """Return the size of a training's resume snapshot.
 
     Args:
         experiment: A pretraining or fine-tuning.

@@ -1,4 +1,4 @@
-"""What a training shows: a progress bar on a terminal, and a table row per epoch."""
+"""Output of a training: a progress bar on a terminal, and a table row per epoch."""
 
 import logging
 from typing import Any

@@ -1,6 +1,6 @@
 """Send the log of each epoch to other tools.
 
-A logger that fails, for want of a network say, is told of once and left alone; the training goes
+If a logger fails, for example without a network, one warning is printed; the training goes
 on.
 """
 

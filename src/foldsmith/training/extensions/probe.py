@@ -1,4 +1,4 @@
-"""A pretraining that watches what its features are worth."""
+"""Probes of the features during a pretraining."""
 
 import math
 from pathlib import Path

@@ -80,7 +80,7 @@ class WeightsSnapshot(extension.Extension):
             OwnedFiles(folder).remove(list(self._files(folder).values())[: -self.keep])
 
     def remove_after(self, folder: Path, epoch: int) -> None:
-        """Remove the files of epochs that a restored training has not seen."""
+        """Remove the files of epochs after the restored one."""
         later = [name for number, name in self._files(folder).items() if number > epoch]
         OwnedFiles(folder).remove(later)
 
@@ -108,7 +108,7 @@ class ResumeSnapshot(extension.Extension):
     """Writes everything a training needs to continue, over the file before.
 
     Args:
-        belongs_to: What names the training, in the file under :data:`BELONGS_TO`.
+        belongs_to: Identity of the training, stored under :data:`BELONGS_TO`.
 
     That is the manager's state: model, optimizer, the state objects (scheduler, gradient
     scaler), log and best values so far, the number of finished epochs. Random generators need
@@ -125,7 +125,7 @@ class ResumeSnapshot(extension.Extension):
         self.belongs_to = dict(belongs_to)
 
     def __call__(self, manager: Any) -> None:
-        """Write the file, then remove what newer files have replaced."""
+        """Write the file, then remove the files that it replaces."""
         _save(manager, RESUME_FILE, manager.state_dict() | {BELONGS_TO: self.belongs_to})
         for _, entry in manager.extensions:
             if isinstance(entry.extension, WeightsSnapshot):
