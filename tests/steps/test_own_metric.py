@@ -154,13 +154,21 @@ def oof_of(folder, name: str, label: str) -> pd.DataFrame:
     return pd.read_csv(folder / f"output/{name}/oof_prediction_by_{label}.csv")
 
 
-def test_epochs_are_chosen_by_it(judged):
-    scores = pd.read_csv(judged / "output/100/score_by_best_metric.csv").set_index("fold")
+def test_epochs_are_chosen_by_it(judged, tmp_path):
+    folder = shutil.copytree(judged, tmp_path / "project")
+    # So fast that the metric changes from epoch to epoch.
+    fast = {"optimizer/lr": 0.01, "scheduler/max_lr": 0.01, "globals/output_root": "output/110"}
+    write_experiment(folder, "110", EXPERIMENTS["100"] | fast)
+    for command in (("train", "-cfg", "exp_config/110.yml"), ("infer", "-e", "output/110")):
+        result = foldsmith(folder, *command)
+        assert result.returncode == 0, result.stderr
+    scores = pd.read_csv(folder / "output/110/score_by_best_metric.csv").set_index("fold")
     for fold in ("0", "1"):
-        folder = judged / f"output/100/fold{fold}"
-        values = [entry["val/metric"] for entry in entries_of(folder)]
+        trained = folder / f"output/110/fold{fold}"
+        values = [entry["val/metric"] for entry in entries_of(trained)]
+        assert max(values) > min(values)  # otherwise every choice would pass
         assert scores.loc[fold, "epoch"] == 1 + int(np.argmax(values))
-        facts = read_manifest(folder / MANIFEST).facts
+        facts = read_manifest(trained / MANIFEST).facts
         assert (facts["metric"], facts["greater_is_better"]) == ("MacroF1", True)
 
 
