@@ -1,0 +1,87 @@
+"""Features of an image that describe its shapes: histograms of gradients."""
+
+import math
+
+import torch
+from torch import nn
+
+# A cell is so many pixels wide, and a block so many cells (Dalal and Triggs 2005).
+_CELL = 8
+_BLOCK = 2
+# Directions between 0 and 180 degrees.
+_BINS = 9
+# No value of a normalised block is larger: one strong edge must not hide all others.
+_CLIP = 0.2
+# Added to the norm of a block: blocks of a single colour remain zero.
+_LEAST = 1e-2
+
+
+def gradient_histograms(images: torch.Tensor, cells: int = 8) -> torch.Tensor:
+    """Return histograms of oriented gradients, HOG (Dalal and Triggs, CVPR 2005).
+
+    Images are resized so that a cell is 8 px wide. The gradient of a pixel is that of the channel
+    where it is the largest. It votes for the two nearest of nine unsigned directions and for the
+    four nearest cells. Blocks of 2 x 2 cells overlap; each is normalised to length 1, clipped at
+    0.2 and normalised again.
+
+    Args:
+        images: RGB or grey in 0..1, shape (n, channels, H, W).
+        cells: Cells along each side, at least 2.
+
+    Returns:
+        float32, shape (n, (cells - 1)^2 * 36): rows of blocks from the top, in each from the left;
+        in a block the cells in the same order, in a cell the directions.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        squares = _resized(images.float(), cells * _CELL)
+        return _blocks(_cells(*_gradient(squares))).flatten(1)
+
+
+def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Return images as squares of ``side`` px; those that are larger are smoothed."""
+    if tuple(images.shape[2:]) == (side, side):
+        return images
+    return nn.functional.interpolate(
+        images, (side, side), mode="bilinear", align_corners=False, antialias=True
+    )
+
+
+def _gradient(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradient of the channel where it is the largest: across and down, (n, 1, H, W)."""
+    padded = nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+    down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+    strongest = (across**2 + down**2).argmax(dim=1, keepdim=True)
+    return across.gather(1, strongest), down.gather(1, strongest)
+
+
+def _cells(across: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """Return the histogram of each cell, (n, 9, cells, cells) of gradients (n, 1, H, W)."""
+    strength = torch.sqrt(across**2 + down**2)
+    # The centre of a bin is at half of its width, so that mirroring exchanges whole bins.
+    place = torch.atan2(down, across) * (_BINS / math.pi) - 0.5
+    lower = place.floor()
+    upper_share = place - lower
+    first = lower.long() % _BINS
+    n, _, height, width = strength.shape
+    votes = strength.new_zeros(n, _BINS, height, width)
+    votes.scatter_(1, first, strength * (1 - upper_share))
+    votes.scatter_(1, (first + 1) % _BINS, strength * upper_share)
+    # Shares of a pixel by its distance from the centre of a cell: a triangle of two cells' width.
+    offsets = torch.arange(2 * _CELL, device=votes.device, dtype=votes.dtype) - _CELL + 0.5
+    triangle = 1 - offsets.abs() / _CELL
+    kernel = (triangle[:, None] * triangle).expand(_BINS, 1, -1, -1)
+    return nn.functional.conv2d(votes, kernel, stride=_CELL, padding=_CELL // 2, groups=_BINS)
+
+
+def _blocks(cells: torch.Tensor) -> torch.Tensor:
+    """Return the normalised blocks, (n, blocks, 36) of the histograms (n, 9, cells, cells)."""
+    # (n, 9, rows, columns, 2, 2) -> (n, rows, columns, 2, 2, 9)
+    blocks = cells.unfold(2, _BLOCK, 1).unfold(3, _BLOCK, 1).permute(0, 2, 3, 4, 5, 1)
+    blocks = blocks.flatten(3).flatten(1, 2)
+    clipped = _unit(blocks).clamp(max=_CLIP)
+    return _unit(clipped)
+
+
+def _unit(blocks: torch.Tensor) -> torch.Tensor:
+    return blocks / torch.sqrt((blocks**2).sum(dim=2, keepdim=True) + _LEAST**2)
