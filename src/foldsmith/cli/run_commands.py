@@ -102,9 +102,14 @@ def run(
         run_engine.stop(opened, config, address)
         return
     how = (skip_bad, keep_snapshots, engine, address)
-    run_engine.run(opened, config, values, names, until, *how)
-    if not no_report and until is None:
-        _report_of_run(opened, config, values)
+    reported = not no_report and until is None
+
+    def report_so_far() -> None:
+        if reported:
+            _report_of_run(opened, config, values)
+
+    run_engine.run(opened, config, values, names, until, *how, on_blend=report_so_far)
+    report_so_far()
 
 
 def _report_of_run(project: Any, config: Path, overrides: Sequence[str]) -> None:

@@ -174,6 +174,8 @@ class EnsembleSettings(BaseModel):
             ``simplex``, ``nnls`` (at least 0), ``ridge`` (shrunk towards the plain mean),
             ``greedy`` (selection with replacement), ``stack`` (boosted trees), ``optuna`` (whose
             cross-fitted searches take a tenth of ``n_trials`` each).
+        anytime: Blend the finished members anew whenever one of them ends, so that a submission
+            exists early in a run; such a blend names the members that it waits for.
         calibrate: Calibration of the blends, cross-fitted like them: ``none``, ``isotonic`` (a
             rising
             function of the prediction) or ``thresholds`` (for a metric of classes: the
@@ -197,6 +199,7 @@ class EnsembleSettings(BaseModel):
         "greedy",
         "stack",
     ]
+    anytime: bool = False
     calibrate: Calibration = "none"
     n_trials: int = Field(default=1000, ge=1)
     weight_step: float = Field(default=0.001, gt=0, le=1)

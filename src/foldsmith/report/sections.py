@@ -41,6 +41,8 @@ from foldsmith.steps.checkpoint_choice import (
     read_inference,
 )
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
+from foldsmith.steps.members import so_far
+from foldsmith.steps.output_folder import read_resolved
 from foldsmith.steps.status import Status, StepState
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.formatting import counted
@@ -98,8 +100,15 @@ def reason_of(plan: Plan) -> str:
     for step in reversed(plan.steps):
         manifest = read_manifest(step.kind.manifest(step)) if step.kind.gathers else None
         if manifest is not None:
-            return str(manifest.facts["reason"])
+            partly, reason = _partly(manifest), str(manifest.facts["reason"])
+            return f"{partly[0].upper()}{partly[1:]}. {reason}" if partly else reason
     return ""
+
+
+def _partly(manifest: Manifest) -> str:
+    """Return which members a blend has that waits for others; empty if it has all."""
+    members, waiting = manifest.facts["members"], manifest.facts["waiting"]
+    return so_far(members, waiting) if waiting else ""
 
 
 def _out_of_date(step: Step, state: StepState) -> Section:
@@ -173,7 +182,11 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
     if manifest is None:
         section.parts.append(not_done("This ensemble"))
         return section
-    settings = EnsembleSettings.model_validate(step.experiment.tree["ensemble"])
+    # A blend of the finished members lies in the same folder.
+    experiment = read_resolved(project, step.folder)
+    settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
+    if partly := _partly(manifest):
+        section.parts.append(Text(f"Not finished: {partly}."))
     section.parts.append(Text(str(manifest.facts["reason"])))
     section.parts.append(_members(project, manifest))
     scores = blend_scores(step.folder)

@@ -2,7 +2,7 @@
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -38,6 +38,7 @@ def run(
     keep_snapshots: bool = False,
     engine: Engine = "local",
     address: str | None = None,
+    on_blend: Callable[[], None] | None = None,
 ) -> None:
     """Run every step that an experiment needs and that is not done, in order.
 
@@ -58,6 +59,8 @@ def run(
         address: Address of a Ray cluster, or ``auto`` for the one of this machine; None starts
             Ray here and stops it at the end. On a cluster the run belongs to the cluster: if
             this call is interrupted it goes on, and the same call attaches to it.
+        on_blend: Called when the members that are finished so far were blended
+            (``ensemble/anytime``), here or with one process per GPU.
 
     Raises:
         ConfigError: An experiment is wrong, a step that is left out is not done, or a step asks
@@ -70,7 +73,8 @@ def run(
         raise ConfigError("an address is one of Ray: it needs the engine ray (--engine ray)")
     plan = plan_of(project, config, overrides)
     check_tables(project, plan.meta_files)
-    run_state = RunState(plan, select(plan, only, until), Options(skip_bad, keep_snapshots))
+    options = Options(skip_bad, keep_snapshots)
+    run_state = RunState(plan, select(plan, only, until), options, on_blend)
     _check_components(run_state)
     on_ray = _ray_engine() if engine == "ray" else None
     if on_ray is not None and run_state.to_do():
@@ -141,6 +145,7 @@ def _do(step: Step, run_state: RunState, bar: Bar, view: RunView) -> None:
     if before is None:
         return
     refuse_running(step, before)
+    run_state.blend_so_far()
     head = run_state.head(step)
     left = run_state.seconds_left()
     rest = f" (whole run: about {duration(left)} left)" if left else ""

@@ -194,6 +194,8 @@ class _Run:
         self._running: dict[_Worker, Step] = {}
         self._free = workers
         self._share = max(1, cores_here() // len(workers))
+        # Whether a step has ended since the finished members were blended.
+        self._news = True
         # The error that ends the run early; running steps may finish.
         self._broken: Exception | None = None
 
@@ -211,6 +213,9 @@ class _Run:
                     self._begin(step)
             if not self._running:
                 break
+            if self._news:  # while the workers go on
+                self._news = False
+                self._run_state.blend_so_far()
             try:
                 self._take(*self._answers.get(timeout=_PAUSE_S))
             except queue.Empty:
@@ -258,6 +263,7 @@ class _Run:
         if answer is None:
             answer = Outcome(None, _death_of(step, worker.end()))
         self._free.append(worker)
+        self._news = True
         if answer.state is not None:
             self._run_state.states[step.label] = answer.state
         if answer.error is not None:

@@ -226,8 +226,22 @@ class _Builder(Planner):
         return self._made()
 
     def _made(self) -> Plan:
-        steps = sorted(self.steps.values(), key=lambda step: step.kind.gathers)
+        untrained = self._untrained()
+        steps = sorted(
+            self.steps.values(), key=lambda step: (step.kind.gathers, step.label not in untrained)
+        )
         return Plan(self.project, tuple(steps), self.types)
+
+    def _untrained(self) -> set[str]:
+        """Return the labels of the steps without a training in or before them.
+
+        They run first: they take seconds, and a blend of them is a first result.
+        """
+        found: set[str] = set()
+        for step in self.steps.values():  # each after the steps that it needs
+            if not step.epochs and found.issuperset(step.needs):
+                found.add(step.label)
+        return found
 
     def add(self, step: Step) -> str:
         self.steps.setdefault(step.label, step)

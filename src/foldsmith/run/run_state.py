@@ -1,8 +1,9 @@
 """The state of a run with any engine: states of the steps, failures, remaining steps."""
 
 import logging
+from collections.abc import Callable
 
-from foldsmith.errors import ConfigError, TrainingError
+from foldsmith.errors import ConfigError, FoldsmithError, TrainingError
 from foldsmith.project.tables import bad_ids
 from foldsmith.run.state import speeds_of, state_of_step, states_of
 from foldsmith.run.table import summary
@@ -23,6 +24,7 @@ class RunState:
         plan: The whole plan.
         chosen: The steps that are to be run.
         options: How steps are done.
+        on_blend: Called when a blend of the members that are finished so far was made.
 
     Attributes:
         states: Label -> state of each step of the whole plan.
@@ -30,10 +32,17 @@ class RunState:
         failed: Label -> error of each step that failed, or depends on a failed one.
     """
 
-    def __init__(self, plan: Plan, chosen: Plan, options: Options) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        chosen: Plan,
+        options: Options,
+        on_blend: Callable[[], None] | None = None,
+    ) -> None:
         self.plan = plan
         self.chosen = chosen
         self.options = options
+        self._on_blend = on_blend
         self.states = states_of(plan, FileHashes(plan.project.hash_store))
         self.speeds = speeds_of(plan)
         self.failed: dict[str, str] = {}
@@ -96,6 +105,23 @@ class RunState:
         hashes.save()
         self.states[step.label] = state
         return state
+
+    def blend_so_far(self) -> None:
+        """Do the steps that can use what is finished before everything that they need is done.
+
+        A problem is logged: the step will run again, when its time has come.
+        """
+        changed = False
+        for step in self.chosen.steps:
+            unfinished = [label for label in step.needs if not self.states[label].is_done]
+            if not unfinished:
+                continue
+            try:
+                changed |= step.kind.run_so_far(step, self.plan, unfinished)
+            except FoldsmithError as error:
+                logger.warning(f"{step.label}: no result so far: {error}")
+        if changed and self._on_blend is not None:
+            self._on_blend()
 
     def epoch(self, step: Step, report: EpochReport) -> None:
         """Take down that an epoch of a step has ended."""

@@ -66,10 +66,7 @@ def state_of_step(
         return _running(step, process, progress)
     before = [label for label in step.needs if label in set(unfinished)]
     if before:
-        more = f" and {len(before) - 1} more" if len(before) > 1 else ""
-        if manifest is None:
-            return StepState(Status.TO_DO, "", step.epochs)
-        return StepState(Status.STALE, f"follows {before[0]}{more}", step.epochs)
+        return kind.state_before(step, plan, manifest, before, hashes, weights_may_be_gone)
     if manifest is None and not kind.continues:
         return StepState(Status.TO_DO)
     try:

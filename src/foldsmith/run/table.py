@@ -1,5 +1,6 @@
 """The table of a plan: states of the steps, reasons, times."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -70,7 +71,37 @@ def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
         f"{name:<{widths[0]}}  {status:<{widths[1]}}  {left:>{widths[2]}}  {why}".rstrip()
         for name, status, left, why in rows
     ]
-    return "\n".join([*lines, summary(plan, states, speeds)])
+    return "\n".join([*lines, *next_members(plan, states, speeds), summary(plan, states, speeds)])
+
+
+def next_members(plan: Plan, states: Mapping[str, StepState], speeds: Speeds) -> Iterator[str]:
+    """Yield for each blend that is not complete which member is next, and what it costs.
+
+    Args:
+        plan: The plan.
+        states: Label -> state of each step.
+        speeds: Measured speeds.
+    """
+    steps = {step.label: step for step in plan.steps}
+    for blend in plan.steps:
+        if not blend.kind.gathers:
+            continue
+        missing = [step for step in plan.steps if step.label in blend.needs]
+        missing = [step for step in missing if not states[step.label].is_done]
+        if not missing:
+            continue
+        labels, waiting = dict[str, None](), [missing[0].label]
+        while waiting:  # the steps before it, too
+            label = waiting.pop()
+            if label in steps and not states[label].is_done:
+                labels[label] = None
+                waiting += steps[label].needs
+        left = [speeds.left(steps[label], states[label]) for label in labels]
+        known = [seconds for seconds in left if seconds is not None]
+        cost = f"about {duration(sum(known))}" if known else "its time is not known yet"
+        if known and len(known) < len(left):
+            cost += f" and {counted(len(left) - len(known), 'step')} of unknown time"
+        yield f"the next member of {blend.name} is {missing[0].name}: {cost}"
 
 
 def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:

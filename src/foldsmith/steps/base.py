@@ -325,7 +325,47 @@ class StepKind(ABC):
         changed += changed_outputs(self.manifest(step).parent, manifest, hashes).values()
         return StepState(Status.STALE, "; ".join(changed)) if changed else StepState(Status.DONE)
 
+    def state_before(
+        self,
+        step: Step,
+        plan: Plan,
+        manifest: Manifest | None,
+        unfinished: Sequence[str],
+        hashes: FileHashes,
+        weights_may_be_gone: bool = False,
+    ) -> StepState:
+        """Return the state of a step that needs steps which are not done.
+
+        Args:
+            step: The step.
+            plan: Its plan.
+            manifest: Its manifest; None if it is not finished.
+            unfinished: Labels of the steps that it needs and that are not done, at least one.
+            hashes: Hashes of files.
+            weights_may_be_gone: As for :meth:`inputs`.
+        """
+        if manifest is None:
+            return StepState(Status.TO_DO, "", step.epochs)
+        more = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
+        return StepState(Status.STALE, f"follows {unfinished[0]}{more}", step.epochs)
+
     # --- work
+
+    def run_so_far(self, step: Step, plan: Plan, unfinished: Sequence[str]) -> bool:
+        """Do a step with the results that there are, before all steps that it needs are done.
+
+        Args:
+            step: The step.
+            plan: Its plan.
+            unfinished: Labels of the steps that it needs and that are not done, at least one.
+
+        Returns:
+            Whether there is a new result.
+
+        Raises:
+            FoldsmithError: The step failed.
+        """
+        return False
 
     @abstractmethod
     def run(

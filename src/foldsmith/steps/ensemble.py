@@ -35,7 +35,14 @@ from foldsmith.project.tables import (
 )
 from foldsmith.steps.fingerprint import ensemble_inputs
 from foldsmith.steps.manifest import MANIFEST
-from foldsmith.steps.members import Member, goal_of, member_hashes, read_members, rows_of
+from foldsmith.steps.members import (
+    Member,
+    goal_of,
+    member_hashes,
+    read_members,
+    rows_of,
+    so_far,
+)
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, refuse_existing, save_sources, shown
 from foldsmith.steps.predictions import for_unreadable
 from foldsmith.steps.step_run import StepRun, held
@@ -91,8 +98,17 @@ def ensemble(
     return ensemble_experiment(Experiment.load(project, Path(config), overrides), force)
 
 
-def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
-    """Blend the members that an experiment lists; as :func:`ensemble`."""
+def ensemble_experiment(
+    experiment: Experiment, force: bool, waiting: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Blend the members that an experiment lists; as :func:`ensemble`.
+
+    Args:
+        experiment: The ensemble.
+        force: As for :func:`ensemble`.
+        waiting: Names of members that are not finished yet and not listed: the blend is one of
+            those that are finished, and its manifest names both.
+    """
     run = StepRun.of(experiment.project)
     folder = _checked_folder(experiment, run, force)
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
@@ -110,6 +126,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
             inputs,
             outputs,
             members=[member.name for member in data.members],
+            waiting=list(waiting),
             seed=experiment.globals.seed,
             submit=blends.chosen,
             reason=blends.reason,
@@ -119,7 +136,7 @@ def ensemble_experiment(experiment: Experiment, force: bool) -> pd.DataFrame:
         )
     _print_members(data.members, data.rows, data.targets, data.goal)
     _print_blends(blends.compared, data.goal.metric, data.groups, settings)
-    _print_end(folder, settings, data, blends)
+    _print_end(folder, settings, data, blends, waiting)
     return tables[ENSEMBLE_SCORES]
 
 
@@ -423,7 +440,13 @@ def _print_blends(
         logger.info(f"(each fold's epoch was chosen by its own validation {settings.checkpoint})")
 
 
-def _print_end(folder: Path, settings: EnsembleSettings, data: _Data, blends: _Blends) -> None:
+def _print_end(
+    folder: Path,
+    settings: EnsembleSettings,
+    data: _Data,
+    blends: _Blends,
+    waiting: Sequence[str],
+) -> None:
     optimised = zip(data.members, blends.weights[OPTIMISED], strict=True)
     listed = ", ".join(f"{member.name} {weight:.3f}" for member, weight in optimised)
     logger.info(f"optimised weights ({settings.method}): {listed}")
@@ -434,8 +457,11 @@ def _print_end(folder: Path, settings: EnsembleSettings, data: _Data, blends: _B
     logger.info(blends.reason)
     if not len(data.test):
         logger.info("(the test table has no rows: the submissions are empty)")
+    if waiting:
+        logger.info(so_far([member.name for member in data.members], waiting))
     more = f", {PROBABILITIES}" if data.goal.metric.takes_probabilities else ""
+    partly = ", so far" if waiting else ""
     logger.info(
-        f"wrote {shown(folder)}/submission.csv ({blends.chosen}){more}, submission_*.csv, "
+        f"wrote {shown(folder)}/submission.csv ({blends.chosen}{partly}){more}, submission_*.csv, "
         f"weights.csv, {ENSEMBLE_SCORES}, {CROSS_FITTED}"
     )

@@ -325,7 +325,7 @@ def ensemble_inputs(
         files[IMG_INFO] = hashes.of(project.data_dir / IMG_INFO)
     group = group_column_of(project, table)
     searches = "optuna" in (settings.method, *settings.methods)
-    ignored = set() if searches else {"n_trials", "weight_step"}
+    ignored = {"anytime"} | (set() if searches else {"n_trials", "weight_step"})
     return {
         "config": flatten(settings.model_dump(mode="json", exclude=ignored))
         | {"globals/seed": experiment.globals.seed}

@@ -94,6 +94,20 @@ def read_members(
     return members
 
 
+def so_far(members: Sequence[str], waiting: Sequence[str]) -> str:
+    """Return how complete a blend is that was made before all its members were finished.
+
+    Args:
+        members: Names of its members.
+        waiting: Names of those that it waits for, at least one.
+    """
+    all_of_them = len(members) + len(waiting)
+    return (
+        f"so far a blend of {len(members)} of {all_of_them} members ({', '.join(members)}); "
+        f"waits for {', '.join(waiting)}"
+    )
+
+
 def goal_of(project: ProjectFolder) -> Goal:
     """Return the objective of a project's blends."""
     return Goal.of_project(project)

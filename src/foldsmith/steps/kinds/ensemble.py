@@ -1,15 +1,15 @@
 """The step that blends the predictions of several experiments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from foldsmith.config import Checkpoint, EnsembleSettings, Experiment
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind, name_of
 from foldsmith.steps.cost import Costs
 from foldsmith.steps.fingerprint import ensemble_inputs
-from foldsmith.steps.manifest import Inputs
-from foldsmith.steps.members import member_hashes
-from foldsmith.steps.status import StepState
+from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
+from foldsmith.steps.members import member_hashes, so_far
+from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
@@ -53,9 +53,57 @@ class Ensemble(StepKind):
         self, step: Step, plan: Plan, hashes: FileHashes, weights_may_be_gone: bool = False
     ) -> Inputs:
         assert step.experiment is not None
-        return ensemble_inputs(
-            step.experiment, member_hashes(plan.project, step.experiment), hashes
-        )
+        return _inputs_of(step.experiment, hashes)
+
+    def state(
+        self,
+        step: Step,
+        plan: Plan,
+        inputs: Inputs,
+        manifest: Manifest | None,
+        hashes: FileHashes,
+        weights_may_be_gone: bool = False,
+    ) -> StepState:
+        if manifest is not None and manifest.facts["waiting"]:
+            return StepState(Status.TO_DO, _so_far(manifest))
+        return super().state(step, plan, inputs, manifest, hashes, weights_may_be_gone)
+
+    def state_before(
+        self,
+        step: Step,
+        plan: Plan,
+        manifest: Manifest | None,
+        unfinished: Sequence[str],
+        hashes: FileHashes,
+        weights_may_be_gone: bool = False,
+    ) -> StepState:
+        partial = _of_finished(step, plan, unfinished)
+        if (
+            partial is not None
+            and manifest is not None
+            and not differences(manifest.inputs, _inputs_of(partial, hashes))
+        ):
+            return StepState(Status.TO_DO, _so_far(manifest))
+        return super().state_before(step, plan, manifest, unfinished, hashes, weights_may_be_gone)
+
+    def run_so_far(self, step: Step, plan: Plan, unfinished: Sequence[str]) -> bool:
+        """Blend the finished members, if ``ensemble/anytime`` is set and these are others."""
+        assert step.experiment is not None
+        if not _settings(step.experiment).anytime:
+            return False
+        partial = _of_finished(step, plan, unfinished)
+        if partial is None:
+            return False
+        manifest, hashes = read_manifest(self.manifest(step)), FileHashes(plan.project.hash_store)
+        if manifest is not None and not differences(manifest.inputs, _inputs_of(partial, hashes)):
+            return False
+        from foldsmith.steps.ensemble import ensemble_experiment
+
+        finished = set(_settings(partial).experiments)
+        members = _settings(step.experiment).experiments
+        waiting = [Path(folder).name for folder in members if folder not in finished]
+        ensemble_experiment(partial, force=True, waiting=waiting)
+        return True
 
     def run(
         self,
@@ -76,6 +124,33 @@ class Ensemble(StepKind):
 
 def _settings(experiment: Experiment) -> EnsembleSettings:
     return EnsembleSettings.model_validate(experiment.tree["ensemble"])
+
+
+def _inputs_of(experiment: Experiment, hashes: FileHashes) -> Inputs:
+    return ensemble_inputs(experiment, member_hashes(experiment.project, experiment), hashes)
+
+
+def _of_finished(step: Step, plan: Plan, unfinished: Sequence[str]) -> Experiment | None:
+    """Return an ensemble of those members of an ensemble that are finished; None without any.
+
+    Args:
+        step: The step of the ensemble.
+        plan: Its plan.
+        unfinished: Labels of the steps that it needs and that are not done.
+    """
+    assert step.experiment is not None
+    missing = {other.folder.resolve() for other in plan.steps if other.label in unfinished}
+    finished = [
+        folder
+        for folder in _settings(step.experiment).experiments
+        if plan.project.path(folder).resolve() not in missing
+    ]
+    return step.experiment.with_values({"ensemble/experiments": finished}) if finished else None
+
+
+def _so_far(manifest: Manifest) -> str:
+    """Return which members a blend has, of one that waits for others."""
+    return so_far(manifest.facts["members"], manifest.facts["waiting"])
 
 
 def _member_problem(
