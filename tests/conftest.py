@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "survival"))
 # The longest modules run first, so that one process is not left with them at the end.
 _LONGEST = (
     *("run/test_ray_engine", "survival/", "test_gpu_check", "steps/test_end_to_end"),
-    *("docs/test_documents", "training/test_several_processes", "run/test_cards"),
+    *("docs/test_documents", "training/test_several_processes", "run/test_side_by_side"),
     *("test_notebook", "steps/test_fine_tuning", "steps/test_target_units"),
 )
 

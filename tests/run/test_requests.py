@@ -32,6 +32,8 @@ def test_what_is_chosen_where_nobody_says(small_project):
     values = {"globals/device": "cpu", "loader/train/num_workers": 0}
     found = requests(small_project, [LAPTOP, CARDS], **values)
     assert found["train 100 fold 1"] == Request(1, 0)
+    found = requests(small_project, [LAPTOP, CARDS], **values, **{"globals/threads": 2})
+    assert found["train 100 fold 1"] == Request(2, 0)
 
 
 @pytest.mark.parametrize(

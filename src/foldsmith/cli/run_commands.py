@@ -53,7 +53,10 @@ def run(
     ] = False,
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option("--engine", help="Steps here, as many at once as there are GPUs; or by Ray."),
+        typer.Option(
+            "--engine",
+            help="Steps here, side by side on several GPUs or by globals/threads; or by Ray.",
+        ),
     ] = "local",
     address: Annotated[
         str | None,

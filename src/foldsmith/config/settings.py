@@ -111,6 +111,9 @@ class Globals(BaseModel):
             directions and both at once (``flips``).
         loggers: Where trainings can be watched, beside their log: any of ``tensorboard``,
             ``mlflow`` and ``wandb``; null is TensorBoard if it is installed.
+        threads: Threads of torch in its steps on a CPU; null is torch's own choice, one per core.
+            Another number changes the last digits of results. Where it is set, ``foldsmith run``
+            does steps that do not need each other side by side, as many as the cores suffice for.
         resources: Resources of its steps, as in ``{cpus: 4, gpus: 0.5, memory_gib: 8}``; they
             replace those that the project sets for their kind.
         photo_store: Keep decoded photos on disk, in the project's ``.foldsmith/photos``;
@@ -150,6 +153,7 @@ class Globals(BaseModel):
     augment_on: Literal["auto", "cpu", "gpu"] = "auto"
     tta: TestTimeAugmentation = "none"
     loggers: list[LoggerName] | None = None
+    threads: int | None = Field(default=None, ge=1)
     resources: Resources = Resources()
     photo_store: bool = True
 

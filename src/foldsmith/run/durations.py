@@ -15,6 +15,7 @@ from foldsmith.errors import ConfigError, FoldsmithError
 from foldsmith.models.devices import kind_of_device
 from foldsmith.models.measured_choices import pass_seconds
 from foldsmith.models.runtime import create_runtime
+from foldsmith.models.threads import threads_of
 from foldsmith.run.node import Node, this_node
 from foldsmith.run.resources import Request, requests_of
 from foldsmith.steps.base import Plan, Step
@@ -157,6 +158,7 @@ class Durations:
             request: Its resources.
         """
         cpus, on_gpu = request.cpus, bool(request.gpus)
+        threads = _threads_of(step) or self.node.cpus
         base = self._base(step, on_gpu)
         seconds = serial = base.seconds
         source = base.source
@@ -171,8 +173,8 @@ class Durations:
         if base.cores is not None and not on_gpu:
             # Torch uses as many threads as it has cores; no gain beyond the measured number is
             # assumed.
-            seconds *= (slower := max(1.0, base.cores / cpus))
-            serial *= max(1.0, base.cores / self.node.cpus)
+            seconds *= (slower := max(1.0, base.cores / min(cpus, threads)))
+            serial *= max(1.0, base.cores / min(self.node.cpus, threads))
             source += f" x{slower:.3g}" if slower > 1 else ""
         if not step.epochs:
             return StepDuration(seconds, serial, None, source)
@@ -244,7 +246,8 @@ class Durations:
         size = self.costs.model(experiment) if experiment else None
         if experiment is None or size is None:
             return None
-        if size.key not in self._rates:
+        key = f"{size.key} {experiment.globals.threads}"
+        if key not in self._rates:
             runtime = create_runtime(experiment.globals)
             side = experiment.tree["dataset"]["img_size"]
             model = build_model(experiment, self.plan.types, "cpu")
@@ -253,10 +256,11 @@ class Durations:
             shape = (n_images, 3, side, side)
             images = torch.zeros(shape, device=runtime.device)
             passes = TRAINING_PASS * n_images
-            each = pass_seconds(backbone, images, runtime) / (passes * size.forward[side])
-            cores = cores_here() if runtime.device.type == "cpu" else None
-            self._rates[size.key] = _Base(each, "timed", runtime.device.type, cores)
-        return self._rates[size.key]
+            with threads_of(experiment.globals):
+                each = pass_seconds(backbone, images, runtime) / (passes * size.forward[side])
+            device, cores = runtime.device.type, experiment.globals.threads or cores_here()
+            self._rates[key] = _Base(each, "timed", device, cores if device == "cpu" else None)
+        return self._rates[key]
 
     def _read(self, steps: Sequence[Step]) -> None:
         """Collect the recorded times of steps."""
@@ -346,6 +350,10 @@ def _left_behind(step: Step, costs: Costs) -> tuple[float, str, float | None, bo
     # The manifest of an unfinished training has no number of cores yet.
     cores = float(facts.get("cores", cores_here())) if device == "cpu" else None
     return float(seconds), device, cores, same
+
+
+def _threads_of(step: Step) -> int | None:
+    return step.experiment.globals.threads if step.experiment is not None else None
 
 
 def _as_run(step: Step) -> Step | None:

@@ -10,11 +10,12 @@ from typing import Literal
 from foldsmith.data.table_checks import check_tables
 from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.project import ProjectFolder
-from foldsmith.run.execute import refuse_running
-from foldsmith.run.gpu_engine import cards_for, cards_here, run_on_cards
+from foldsmith.run.execute import refuse_running, run_step
 from foldsmith.run.live import RunView, run_view
+from foldsmith.run.parallel_engine import run_side_by_side
 from foldsmith.run.plan import plan_of, select
 from foldsmith.run.run_state import RunState
+from foldsmith.run.slots import slots_for
 from foldsmith.run.table import duration
 from foldsmith.steps.base import Options, Step
 from foldsmith.steps.trial_build import trial_problems
@@ -24,7 +25,7 @@ from foldsmith.utils.progress_bars import Bar, progress_bar
 
 logger = logging.getLogger(__name__)
 
-# The engine of a run: this machine (one step after another, or one on each GPU), or Ray.
+# The engine of a run: this machine (steps one after another, or side by side in slots), or Ray.
 Engine = Literal["local", "ray"]
 
 
@@ -54,13 +55,14 @@ def run(
         until: Last kind of step; all if None.
         skip_bad: Leave out photos that cannot be read.
         keep_snapshots: Keep the snapshots of trainings after their inference.
-        engine: ``local``, this machine: one step after the other or, if it has several GPUs,
-            one on each; or ``ray``, which does several steps at once, on a cluster too.
+        engine: ``local``, this machine: one step after the other; if it has several GPUs, one on
+            each; without GPUs, as many at once as its cores suffice for, if experiments set
+            ``globals/threads``. Or ``ray``: several steps at once, on a cluster too.
         address: Address of a Ray cluster, or ``auto`` for the one of this machine; None starts
             Ray here and stops it at the end. On a cluster the run belongs to the cluster: if
             this call is interrupted it goes on, and the same call attaches to it.
         on_blend: Called when the members that are finished so far were blended
-            (``ensemble/anytime``), here or with one process per GPU.
+            (``ensemble/anytime``), here or side by side.
 
     Raises:
         ConfigError: An experiment is wrong, a step that is left out is not done, or a step asks
@@ -82,10 +84,10 @@ def run(
         on_ray.run_on_ray(run_state, project.path(config), asked, address)
     else:
         run_state.open()
-        cards = cards_for(run_state.to_do(), cards_here())
+        slots = slots_for(run_state.to_do())
         with run_view(run_state.chosen, run_state.states, run_state.speeds) as view:
-            if len(cards) > 1:
-                run_on_cards(run_state, view, cards)
+            if slots is not None:
+                run_side_by_side(run_state, view, slots)
             else:
                 _run_here(run_state, view)
     run_state.close()
@@ -164,7 +166,7 @@ def _do(step: Step, run_state: RunState, bar: Bar, view: RunView) -> None:
 
     view.begin(step)
     try:
-        step.kind.run(step, run_state.plan, before, run_state.options, listen)
+        run_step(step, run_state.plan, before, run_state.options, listen)
     except TrainingError as error:
         # The other trainings may succeed; this error is printed again at the end.
         logger.error(str(error))

@@ -1,8 +1,10 @@
 """Doing one step, whichever process does it."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from foldsmith.errors import OutputError
+from foldsmith.models.threads import threads_of
 from foldsmith.run.state import state_of_step
 from foldsmith.steps.base import Options, Plan, Step
 from foldsmith.steps.status import Status, StepState
@@ -31,8 +33,34 @@ def execute_alone(
         step.kind.tidy(step, plan.project)
         return state
     refuse_running(step, state)
-    step.kind.run(step, plan, state, options, listen)
+    run_step(step, plan, state, options, listen)
     return state_of_step(step, plan, FileHashes(plan.project.hash_store), ())
+
+
+def run_step(
+    step: Step,
+    plan: Plan,
+    state: StepState,
+    options: Options,
+    listen: Callable[[EpochReport], None],
+) -> None:
+    """Run a step that is not done with the threads of its experiment, if it computes.
+
+    Args:
+        step: The step.
+        plan: Its plan.
+        state: Its state.
+        options: How it is done.
+        listen: Called after each epoch.
+
+    Raises:
+        FoldsmithError: The step failed.
+    """
+    with ExitStack() as stack:
+        if step.experiment is not None and step.kind.computes:
+            # Of a project's own kind too; the package's own set them for their commands as well.
+            stack.enter_context(threads_of(step.experiment.globals))
+        step.kind.run(step, plan, state, options, listen)
 
 
 def refuse_running(step: Step, state: StepState) -> None:

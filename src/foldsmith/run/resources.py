@@ -37,10 +37,10 @@ def requests_of(
 ) -> dict[str, Request]:
     """Return the resources of steps, by label; defaults depend on the nodes.
 
-    That is a CPU for the step and one for each of its loader's processes, as far as a node has
-    them, one GPU for what a model computes if there are any and its device is not the CPU, and
-    no memory. With a GPU it is no more than the share of the node's CPUs that belongs to that GPU,
-    so that no GPU waits for CPUs.
+    That is a CPU for the step, or one for each of its threads (``globals/threads``), and one for
+    each of its loader's processes, as far as a node has them, one GPU for what a model computes if
+    there are any and its device is not the CPU, and no memory. With a GPU it is no more than the
+    share of the node's CPUs that belongs to that GPU, so that no GPU waits for CPUs.
 
     Raises:
         ConfigError: One line per step that asks for what no node has, for more than one GPU, or
@@ -78,7 +78,8 @@ def _request_of(step: Step, project: ProjectFolder, nodes: Sequence[Node]) -> Re
     cpus = asked.cpus
     if cpus is None:
         there = max(node.cpus * (gpus / node.gpus if gpus else 1.0) for node in able)
-        cpus = min(1.0 + _workers(step, gpus, there), max(1.0, there))
+        threads = 1 if gpus or step.experiment is None else step.experiment.globals.threads or 1
+        cpus = min(float(threads) + _workers(step, gpus, there), max(1.0, there))
     return Request(cpus, gpus, asked.memory_gib)
 
 

@@ -19,6 +19,7 @@ from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.fitted_heads import FittedHead
 from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
     FOLD_COLUMN,
@@ -63,6 +64,7 @@ _LEAST = 1e-12
 Array = npt.NDArray[np.float32]
 
 
+@with_threads
 def fit_experiment(experiment: Experiment, start: Start) -> Path:
     """Predict from the features of a frozen backbone, with one head per fold.
 

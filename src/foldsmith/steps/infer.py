@@ -20,6 +20,7 @@ from foldsmith.inference.oof import FoldLogits, oof_predictions, score_table
 from foldsmith.inference.predict import predict_in_turn, predict_logits
 from foldsmith.models.runtime import Runtime, create_runtime
 from foldsmith.models.snapshots import load_weights
+from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, read_folds, read_test, readable_test
 from foldsmith.steps.checkpoint_choice import LABELS, Chosen, choose, inference_manifest
@@ -96,6 +97,7 @@ def infer(
     return infer_experiment(experiment, root, checkpoint, keep_snapshots)
 
 
+@with_threads
 def infer_experiment(
     experiment: Experiment,
     root: Path,

@@ -16,6 +16,7 @@ from foldsmith.distributed.collectives import synchronised
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.measured_choices import Measured, tune
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
+from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.ssl.method import depends_on_progress, require_method
 from foldsmith.steps.fingerprint import pretrain_inputs
@@ -88,6 +89,7 @@ def pretrain(
         return pretrain_experiment(experiment, start)
 
 
+@with_threads
 def pretrain_experiment(
     experiment: Experiment, start: Start, listener: Listener | None = None
 ) -> Path:

@@ -11,6 +11,7 @@ from foldsmith.config.settings import FINE_TUNINGS, HEAD_DECIDES
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.runtime import create_runtime
+from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.features import fit_experiment
 from foldsmith.steps.fingerprint import train_inputs
@@ -80,6 +81,7 @@ def train(
         return fit_experiment(experiment, start)
 
 
+@with_threads
 def train_folds(
     experiment: Experiment,
     folds: Sequence[int] | None,

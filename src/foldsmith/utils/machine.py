@@ -7,6 +7,9 @@ from pathlib import Path
 # Limit of the CPU time of a container, in microseconds: quota and period.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
+# Limit of the memory of a container, in bytes.
+_MEMORY = Path("/sys/fs/cgroup/memory.max")
+
 # Cores that this process was given of the machine's; None if it has all of them.
 _share: int | None = None
 
@@ -28,9 +31,10 @@ def use_cores(n: int) -> None:
 
 
 def memory_here() -> int | None:
-    """Return the bytes of memory; None where the system does not tell."""
+    """Return the bytes of memory, at most the limit of the container; None if unknown."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return min(machine, _memory_limit() or machine)
     return None
 
 
@@ -38,6 +42,13 @@ def _allowed() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _memory_limit() -> int | None:
+    try:
+        return int(_MEMORY.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # another system, or "max"
+        return None
 
 
 @cache

@@ -1,7 +1,8 @@
-"""Running the steps of a plan on all GPUs of this machine: a process for each GPU.
+"""Running the steps of a plan side by side on this machine: a process for each slot.
 
-Steps that do not need each other run side by side, each on a GPU of its own. This takes no package
-and no option; Ray does the same on several machines, and several steps on one GPU.
+Steps that do not need each other run at the same time, each on a GPU of its own, or on its share of
+the cores (:mod:`foldsmith.run.slots`). This takes no package and no option; Ray does the same on
+several machines, and several steps on one GPU.
 """
 
 import contextlib
@@ -13,19 +14,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-
-import torch
 
 import foldsmith
 from foldsmith.errors import OutputError, TrainingError
 from foldsmith.run.events import Event, show
 from foldsmith.run.execute import refuse_running
-from foldsmith.run.gpu_worker import Order, Outcome
 from foldsmith.run.live import RunView
-from foldsmith.run.resources import computes
 from foldsmith.run.run_state import RunState
+from foldsmith.run.slots import Slot, Slots
+from foldsmith.run.step_worker import Order, Outcome
 from foldsmith.steps.base import Step
 from foldsmith.utils.machine import cores_here
 
@@ -38,73 +37,37 @@ _PAUSE_S = 0.25
 _ENDING_S = 30.0
 
 
-def cards_here() -> list[str]:
-    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names each."""
-    if not torch.cuda.is_available():
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [] if visible is None else [name.strip() for name in visible.split(",")]
-    n = torch.cuda.device_count()
-    return names[:n] if len(names) >= n else [str(k) for k in range(n)]
-
-
-def cards_for(steps: Sequence[Step], cards: Sequence[str]) -> list[str]:
-    """Return the GPUs on which steps are to run side by side; fewer than two if they are not.
-
-    Args:
-        steps: The steps to do.
-        cards: The GPUs that there are.
-    """
-    on_gpu = [step for step in steps if computes(step)]
-    named = [s for s in on_gpu if s.experiment and ":" in s.experiment.globals.device]
-    if named:
-        return []  # the GPUs are assigned already
-    return list(cards[: _most_at_once(on_gpu, steps)])
-
-
-def _most_at_once(on_gpu: Sequence[Step], steps: Sequence[Step]) -> int:
-    """Return how many steps may run at once if each begins as soon as it can."""
-    left, most = {step.label: step for step in steps}, 0
-    names = {step.label for step in on_gpu}
-    while left:
-        ready = [s for s in left.values() if not any(label in left for label in s.needs)]
-        most = max(most, sum(step.label in names for step in ready))
-        for step in ready:
-            del left[step.label]
-    return most
-
-
-def run_on_cards(run_state: RunState, view: RunView, cards: Sequence[str]) -> None:
-    """Do the steps of a run, as many at once as there are GPUs.
+def run_side_by_side(run_state: RunState, view: RunView, slots: Slots) -> None:
+    """Do the steps of a run, as many at once as there are slots and room in them.
 
     Args:
         run_state: The run; it contains failed steps afterwards.
         view: Where it is shown.
-        cards: The GPUs, as :func:`cards_here`.
+        slots: The slots, as :func:`~foldsmith.run.slots.slots_for` returns them.
 
     Raises:
         FoldsmithError: A step cannot be done, for another reason than its own training; what ran
             beside it has come to its end.
     """
-    logger.info(f"{len(cards)} GPUs: steps that do not need each other run side by side")
+    logger.info(f"{slots}: steps that do not need each other run side by side")
     answers: queue.Queue[tuple[_Worker, Event | Outcome | None]] = queue.Queue()
     with contextlib.ExitStack() as stack:
-        free = [stack.enter_context(_worker(card, answers)) for card in reversed(cards)]
-        _Run(run_state, view, free, answers).go()
+        free = [stack.enter_context(_worker(slot, answers)) for slot in reversed(slots.slots)]
+        _Run(run_state, view, slots, free, answers).go()
 
 
 class _Worker:
-    """The process of one GPU; it is started when there is something to do.
+    """The process of one slot; it is started when there is something to do.
 
     Args:
-        card: The GPU.
+        slot: The slot.
         answers: Queue of the process's messages; None when it has ended.
     """
 
     def __init__(
-        self, card: str, answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]"
+        self, slot: Slot, answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]"
     ) -> None:
-        self.card = card
+        self.slot = slot
         self._answers = answers
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -118,12 +81,12 @@ class _Worker:
             self._process.stdin.flush()
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        code = "from foldsmith.run.gpu_worker import main; main()"
+        code = "from foldsmith.run.step_worker import main; main()"
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": self.card},
+            env=os.environ | self.slot.environment,
             # Python imports from there first: nothing of a project is to come before.
             cwd=Path(foldsmith.__file__).parents[1],
         )
@@ -162,9 +125,9 @@ class _Worker:
 
 @contextlib.contextmanager
 def _worker(
-    card: str, answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]"
+    slot: Slot, answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]"
 ) -> Iterator[_Worker]:
-    worker = _Worker(card, answers)
+    worker = _Worker(slot, answers)
     try:
         yield worker
     finally:
@@ -177,7 +140,8 @@ class _Run:
     Args:
         run_state: The run.
         view: Where it is shown.
-        workers: One for each GPU.
+        slots: The slots.
+        workers: One for each slot.
         answers: Queue of their messages.
     """
 
@@ -185,6 +149,7 @@ class _Run:
         self,
         run_state: RunState,
         view: RunView,
+        slots: Slots,
         workers: list[_Worker],
         answers: "queue.Queue[tuple[_Worker, Event | Outcome | None]]",
     ) -> None:
@@ -192,8 +157,7 @@ class _Run:
         self._steps = {step.label: step for step in run_state.chosen.steps}
         self._waiting = list(run_state.chosen.steps)
         self._running: dict[_Worker, Step] = {}
-        self._free = workers
-        self._share = max(1, cores_here() // len(workers))
+        self._slots, self._free = slots, workers
         # Whether a step has ended since the finished members were blended.
         self._news = True
         # The error that ends the run early; running steps may finish.
@@ -203,12 +167,12 @@ class _Run:
         """Do all steps.
 
         Raises:
-            FoldsmithError: As :func:`run_on_cards`.
+            FoldsmithError: As :func:`run_side_by_side`.
         """
         while True:
             for step in list(self._waiting):
                 ahead = {other.label for other in [*self._waiting, *self._running.values()]}
-                if self._broken is None and self._free and not ahead & set(step.needs):
+                if self._broken is None and self._has_room(step) and not ahead & set(step.needs):
                     self._waiting.remove(step)
                     self._begin(step)
             if not self._running:
@@ -223,6 +187,9 @@ class _Run:
         if self._broken is not None:
             raise self._broken
 
+    def _has_room(self, step: Step) -> bool:
+        return bool(self._free) and self._slots.has_room(step, self._running.values())
+
     def _begin(self, step: Step) -> None:
         run_state = self._run_state
         before = run_state.to_run(step)
@@ -235,14 +202,14 @@ class _Run:
             return
         worker = self._free.pop()
         self._running[worker] = step
-        where = f" (GPU {worker.card})" if computes(step) else ""
+        share, name = self._slots.share(step), worker.slot.name
+        where = f" ({name})" if share and name else ""
         logger.info(f"{run_state.head(step)}: {before.why or before.status}{where}")
         self._view.begin(step)
         whole = step.kind.context(step, run_state.plan)
-        threads = self._share if computes(step) else cores_here()
-        cores = cores_here() if self._is_alone(step) else threads
+        cores = cores_here() if self._is_alone(step) else share or cores_here()
         project, level = run_state.plan.project, logger.getEffectiveLevel()
-        how = (step.label, run_state.options, cores, threads, level)
+        how = (step.label, run_state.options, cores, self._slots.threads(step), level)
         worker.order(Order(project, whole, *how))
 
     def _is_alone(self, step: Step) -> bool:
@@ -250,7 +217,9 @@ class _Run:
         ahead = {other.label for other in [*self._waiting, *self._running.values()]}
         ready = [other for other in self._waiting if not ahead & set(other.needs)]
         return not any(
-            computes(other) for other in [*ready, *self._running.values()] if other is not step
+            self._slots.share(other)
+            for other in [*ready, *self._running.values()]
+            if other is not step
         )
 
     def _take(self, worker: _Worker, answer: Event | Outcome | None) -> None:

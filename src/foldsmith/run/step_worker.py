@@ -1,8 +1,8 @@
-"""The process that does steps on one GPU of this machine, one after the other.
+"""The process that does steps in one slot of this machine, one after the other.
 
-It is started by :mod:`foldsmith.run.gpu_engine`. Orders come as pickles on its standard input; what
-happens goes back as pickles by the standard output that it was started with. It ends when the
-orders do, that is, with the process that gives them.
+It is started by :mod:`foldsmith.run.parallel_engine`. Orders come as pickles on its standard input;
+events go back as pickles by the standard output that it was started with. It ends when the orders
+do, that is, with the process that gives them.
 """
 
 import logging
@@ -41,7 +41,7 @@ class Order:
         options: How it is done.
         cores: CPU cores for it.
         threads: Threads of torch, independent of other running steps: another number may change
-            the last digits of results on the CPU.
+            the last digits of results on the CPU. None leaves torch's own choice.
         log_level: Lowest level of the messages to send.
     """
 
@@ -50,7 +50,7 @@ class Order:
     label: str
     options: Options
     cores: int
-    threads: int
+    threads: int | None
     log_level: int
 
 
@@ -99,7 +99,8 @@ def main() -> None:
 
 def _outcome(order: Order, tell: Callable[[list[Event]], None]) -> Outcome:
     use_cores(order.cores)
-    torch.set_num_threads(order.threads)
+    if order.threads is not None:
+        torch.set_num_threads(order.threads)
     # The holder that a lock names.
     sys.argv = ["foldsmith", f"(run: {order.label})"]
 
