@@ -149,3 +149,27 @@ def test_every_mixer_serves_both_tasks(mixer, loss, task):
 def test_what_a_mixer_refuses(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         MixupOrCutMix(**wrong)
+
+
+@pytest.mark.parametrize("mixing", [Mixup, CutMix, MixupOrCutMix])
+def test_a_share_of_the_batches_is_mixed(mixing):
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mixed = [mixing(p=0.25).mix(images, np.random.default_rng(k)) for k in range(400)]
+    whole = [one for one in mixed if one.lam == 1.0 and torch.equal(one.images, images)]
+    assert 0.68 < len(whole) / 400 < 0.82
+    assert all(one.partner.tolist() == [0, 1, 2, 3] for one in whole)
+
+
+def test_all_batches_are_mixed_without_a_share():
+    """The generator is not asked, so that trainings of before have the same numbers."""
+    rng, same = np.random.default_rng(0), np.random.default_rng(0)
+    mixed = Mixup().mix(torch.rand(4, 3, 2, 2), rng)
+    assert (mixed.lam, mixed.partner.tolist()) == (
+        (drawn := Mixup().draw(4, same))[0],
+        drawn[1].tolist(),
+    )
+
+
+def test_the_share_is_a_probability():
+    with pytest.raises(ConfigError, match="p: 2 must be in 0 to 1"):
+        CutMix(p=2)

@@ -1,4 +1,4 @@
-"""Backbones: timm models without their classifier."""
+"""Backbones: models of timm, and those registered with it, without their classifier."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ def create_backbone(
     """Create a timm model that returns pooled features, with random weights.
 
     Args:
-        model_name: Any name of ``timm.list_models()``.
+        model_name: Any name of ``timm.list_models()``, or of
+            :mod:`~foldsmith.models.wide_resnet`.
         drop_path_rate: Stochastic depth (Huang et al. 2016), 0..1.
         img_size: Input side, for models that need it (vision transformers).
         options: Further arguments of the timm model.
@@ -37,6 +38,8 @@ def create_backbone(
     """
     # Here, not above: with torchvision it takes a second, which commands without a model save.
     import timm
+
+    import foldsmith.models.wide_resnet  # noqa: F401  (registers its models)
 
     if not timm.is_model(model_name):
         hint = did_you_mean(model_name, timm.list_models())

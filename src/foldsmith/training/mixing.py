@@ -48,14 +48,17 @@ class Mixup:
         start_epoch: First epoch (counted from 0) that mixes.
         end_epoch: First epoch that no longer mixes; null for none, negative counted from
             the end: -5 leaves the last five epochs unmixed.
+        p: Probability that a batch is mixed, in 0..1.
     """
 
     alpha: float = 1.0
     start_epoch: int = 0
     end_epoch: int | None = None
+    p: float = 1.0
 
     def __post_init__(self) -> None:
         _check_positive("alpha", self.alpha)
+        _check_probability("p", self.p)
 
     def active(self, epoch: int, max_epoch: int) -> bool:
         """Return whether this epoch (counted from 0) mixes."""
@@ -75,6 +78,8 @@ class Mixup:
 
     def mix(self, images: torch.Tensor, rng: np.random.Generator) -> MixedBatch:
         """Return weighted means of the images and their partners."""
+        if _spared(self.p, rng):
+            return _unmixed(images)
         lam, partner = self.draw(len(images), rng)
         partner = to_device(partner.numpy(), images.device)
         return MixedBatch(images.lerp(images[partner], 1 - lam), partner, lam)
@@ -92,14 +97,17 @@ class CutMix:
         alpha: Parameter of the Beta distribution of the kept area, above 0.
         start_epoch: As for :class:`Mixup`.
         end_epoch: As for :class:`Mixup`.
+        p: As for :class:`Mixup`.
     """
 
     alpha: float = 1.0
     start_epoch: int = 0
     end_epoch: int | None = None
+    p: float = 1.0
 
     def __post_init__(self) -> None:
         _check_positive("alpha", self.alpha)
+        _check_probability("p", self.p)
 
     def active(self, epoch: int, max_epoch: int) -> bool:
         """Return whether this epoch (counted from 0) mixes."""
@@ -107,6 +115,8 @@ class CutMix:
 
     def mix(self, images: torch.Tensor, rng: np.random.Generator) -> MixedBatch:
         """Return copies of the images with a box of their partners."""
+        if _spared(self.p, rng):
+            return _unmixed(images)
         lam, partner = _draw(self.alpha, len(images), rng)
         partner = to_device(partner.numpy(), images.device)
         height, width = images.shape[-2:]
@@ -131,6 +141,7 @@ class MixupOrCutMix:
         switch_prob: Probability that CutMix mixes a batch, in 0..1.
         start_epoch: As for :class:`Mixup`.
         end_epoch: As for :class:`Mixup`.
+        p: As for :class:`Mixup`.
     """
 
     mixup_alpha: float = 1.0
@@ -138,12 +149,13 @@ class MixupOrCutMix:
     switch_prob: float = 0.5
     start_epoch: int = 0
     end_epoch: int | None = None
+    p: float = 1.0
 
     def __post_init__(self) -> None:
         _check_positive("mixup_alpha", self.mixup_alpha)
         _check_positive("cutmix_alpha", self.cutmix_alpha)
-        if not 0 <= self.switch_prob <= 1:
-            raise ConfigError(f"switch_prob: {self.switch_prob} must be in 0 to 1")
+        _check_probability("switch_prob", self.switch_prob)
+        _check_probability("p", self.p)
 
     def active(self, epoch: int, max_epoch: int) -> bool:
         """Return whether this epoch (counted from 0) mixes."""
@@ -151,10 +163,22 @@ class MixupOrCutMix:
 
     def mix(self, images: torch.Tensor, rng: np.random.Generator) -> MixedBatch:
         """Return the images mixed by one of the two."""
+        if _spared(self.p, rng):
+            return _unmixed(images)
         chosen: BatchMixing = Mixup(self.mixup_alpha)
         if rng.random() < self.switch_prob:
             chosen = CutMix(self.cutmix_alpha)
         return chosen.mix(images, rng)
+
+
+def _spared(p: float, rng: np.random.Generator) -> bool:
+    """Draw whether a batch stays as it is."""
+    return p < 1 and bool(rng.random() >= p)
+
+
+def _unmixed(images: torch.Tensor) -> MixedBatch:
+    """Return a batch of which each image is its own partner."""
+    return MixedBatch(images, torch.arange(len(images), device=images.device), 1.0)
 
 
 def _draw(alpha: float, n: int, rng: np.random.Generator) -> tuple[float, torch.Tensor]:
@@ -165,6 +189,11 @@ def _draw(alpha: float, n: int, rng: np.random.Generator) -> tuple[float, torch.
 def _within(start: int, end: int | None, epoch: int, max_epoch: int) -> bool:
     end = max_epoch if end is None else end
     return start <= epoch < (end + max_epoch if end < 0 else end)
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name}: {value} must be in 0 to 1")
 
 
 def _check_positive(name: str, value: float) -> None:
