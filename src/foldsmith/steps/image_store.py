@@ -30,15 +30,17 @@ def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:
             continue
         # With lists in place of names.
         written = experiment.written_out()
-        parts = written.build(types_of(experiment.project))
+        types = types_of(experiment.project)
+        parts = written.build(types)
         for name, dataset in written.tree["dataset"].items():
             if not isinstance(dataset, dict) or not isinstance(dataset.get("transforms"), list):
                 continue
             first = []
-            for k in range(len(dataset["transforms"])):
-                transform = parts[f"dataset/{name}/transforms/{k}"]
-                if not transform.stored:
+            for k, description in enumerate(dataset["transforms"]):
+                # Asked of the class: Normalize cannot be built before the images are measured.
+                named = description.get("type") if isinstance(description, dict) else None
+                if named and not getattr(types[named], "stored", False):
                     break
-                first.append(transform)
+                first.append(parts[f"dataset/{name}/transforms/{k}"])
             heads.setdefault(repr(first), Compose(first))
     return list(heads.values())
