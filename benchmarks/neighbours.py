@@ -2,7 +2,8 @@
 
 Threads of one operation wait for each other. How they wait (spinning, or giving the core away)
 may decide what happens when another process needs a core too. Torch's own default, which foldsmith
-leaves as it is, is compared with two other policies, in turn, in processes of their own.
+leaves as it is, is compared with two other policies and with one thread (``globals/threads: 1``),
+in turn, in processes of their own.
 """
 
 import argparse
@@ -17,6 +18,7 @@ _POLICIES = {
     "torch's default": {},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
 }
 _BATCH, _SIDE = 64, 64
 

@@ -1,6 +1,9 @@
 """The threads of a step are those of its experiment, and the next step has its own again."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,10 +11,14 @@ from small_project import EXPERIMENTS, write_experiment
 from threadpoolctl import threadpool_info
 
 from foldsmith.config import Globals
+from foldsmith.models import threads
 from foldsmith.models.threads import threads_of
 from foldsmith.project import ProjectFolder
 from foldsmith.run import slots
 from foldsmith.run.engine import run
+from foldsmith.steps.preprocess import preprocess
+from foldsmith.steps.train import train
+from foldsmith.utils import machine
 
 
 def libraries():
@@ -66,3 +73,70 @@ def test_every_step_that_computes_has_the_threads_of_its_experiment(
     cores = {name: json.loads(file.read_text())["facts"]["cores"] for name, file in made.items()}
     assert cores.pop("900") == 2 and set(cores.values()) == {1}
     assert torch.get_num_threads() == 2
+
+
+STAT = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 {} 0 0 {} 0 0 0 0 0 0\ncpu1 0 0 {} 0 {} 0 0 0 0 0\nintr 5\n"
+
+
+def test_idle_cores_are_those_of_this_process(tmp_path, monkeypatch):
+    file = tmp_path / "stat"
+    monkeypatch.setattr(machine, "_STAT", file)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    file.write_text(STAT.format(100, 200, 300, 400))
+
+    def sleep(seconds):
+        assert seconds == 0.2
+        file.write_text(STAT.format(115, 205, 310, 410))
+
+    monkeypatch.setattr(machine.time, "sleep", sleep)
+    assert machine.idle_cores(0.2) == 0.25 + 0.5
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {1})
+    file.write_text(STAT.format(100, 200, 300, 400))
+    assert machine.idle_cores(0.2) == 0.5
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {1, 7})
+    assert machine.idle_cores(0.2) is None
+    file.write_text("nothing")
+    monkeypatch.setattr(machine.time, "sleep", lambda _: None)
+    assert machine.idle_cores(0.2) is None
+    file.unlink()
+    assert machine.idle_cores(0.2) is None
+
+
+def test_a_training_beside_busy_processes_names_the_remedy_once(
+    small_project, two_threads, monkeypatch, caplog
+):
+    monkeypatch.setattr(threads, "_advised", False)
+    short = {"globals/max_epoch": 1, "model/pretrained": None, "globals/device": "cpu"}
+    write_experiment(small_project, "200", EXPERIMENTS["200"] | short)
+    project = ProjectFolder.open(small_project)
+    preprocess(project)
+
+    def advice(*overrides, folds=None):
+        caplog.clear()
+        train(project, "exp_config/200.yml", overrides, folds, force=True)
+        return [text for text in caplog.messages if "globals/threads: 1" in text]
+
+    loop = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(loop) for _ in range(len(os.sched_getaffinity(0)) + 1)]
+    try:
+        assert advice("globals/threads=1", folds=[0]) == []
+        (line,) = advice()  # two folds
+        assert "cores busy, and the 2 threads of this training wait for each other" in line
+        assert advice(folds=[0]) == []
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("idle", [None, 1.7, 4.0])
+def test_a_training_on_idle_cores_gives_no_advice(two_threads, monkeypatch, caplog, idle):
+    monkeypatch.setattr(threads, "_advised", False)
+    monkeypatch.setattr(threads, "idle_cores", lambda seconds: idle)
+    threads.advise_if_busy(Globals(task="regression", device="cpu"))
+    assert not caplog.messages
+    monkeypatch.setattr(threads, "idle_cores", lambda seconds: 1.4)
+    threads.advise_if_busy(Globals(task="regression", device="cuda"))
+    assert not caplog.messages
+    threads.advise_if_busy(Globals(task="regression", device="cpu"))
+    assert len(caplog.messages) == 1

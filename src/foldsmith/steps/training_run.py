@@ -9,6 +9,7 @@ from typing import Any
 from foldsmith.config import Components, Experiment
 from foldsmith.distributed import process_group
 from foldsmith.models.runtime import Runtime
+from foldsmith.models.threads import advise_if_busy
 from foldsmith.steps.manifest import MANIFEST, Inputs
 from foldsmith.steps.output_folder import (
     clean_up,
@@ -130,6 +131,8 @@ class TrainingRun:
         Raises:
             TrainingError: The loss is NaN, or the features have collapsed.
         """
+        if process_group.is_main():
+            advise_if_busy(self._settings)
         run_training(
             components["manager"],
             step,
