@@ -1,9 +1,11 @@
-"""Features of an image that describe its shapes: histograms of gradients."""
+"""Features of an image that describe its shapes: histograms of gradients and small pixels."""
 
 import math
 
 import torch
 from torch import nn
+
+from foldsmith.errors import ConfigError
 
 # A cell is so many pixels wide, and a block so many cells (Dalal and Triggs 2005).
 _CELL = 8
@@ -14,6 +16,45 @@ _BINS = 9
 _CLIP = 0.2
 # Added to the norm of a block: blocks of a single colour remain zero.
 _LEAST = 1e-2
+
+
+class ShapeDescriptors(nn.Module):
+    """Histograms of oriented gradients and small pixels, in the place of a backbone.
+
+    Statistics of colour and texture (:class:`~foldsmith.models.descriptors.PhotoDescriptors`)
+    hardly depend on positions. These describe shapes and their places. They are a member of their
+    own: heads on both together predict worse than the mean of separate heads. A mirror image has
+    other descriptors, because some shapes are defined by their direction.
+
+    Expects RGB in 0..1: in an experiment, ``dataset/ch_mean_norm: [0, 0, 0]`` and
+    ``ch_std_norm: [1, 1, 1]``.
+
+    Args:
+        cells: Cells of the histograms along each side, at least 2: :func:`gradient_histograms`.
+        pixels: Side of the small image whose pixels are descriptors, at least 1.
+
+    Raises:
+        ConfigError: An argument is too small.
+    """
+
+    def __init__(self, cells: int = 6, pixels: int = 8) -> None:
+        super().__init__()
+        if cells < 2 or pixels < 1:
+            raise ConfigError("ShapeDescriptors: cells must be at least 2, and pixels at least 1")
+        self.cells, self.pixels = cells, pixels
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the descriptors.
+
+        Args:
+            images: RGB in 0..1, shape (n, 3, H, W).
+
+        Returns:
+            float32, shape (n, (cells - 1)^2 * 36 + pixels^2 * 3).
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            small = _resized(images.float(), self.pixels).flatten(1)
+            return torch.cat([gradient_histograms(images, self.cells), small], dim=1)
 
 
 def gradient_histograms(images: torch.Tensor, cells: int = 8) -> torch.Tensor:
@@ -41,9 +82,20 @@ def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
     """Return images as squares of ``side`` px; those that are larger are smoothed."""
     if tuple(images.shape[2:]) == (side, side):
         return images
-    return nn.functional.interpolate(
-        images, (side, side), mode="bilinear", align_corners=False, antialias=True
-    )
+    down, across = (_resizing(old, side).to(images.device) for old in images.shape[2:])
+    return down @ images @ across.T
+
+
+def _resizing(old: int, new: int) -> torch.Tensor:
+    """Return the matrix that resizes ``old`` pixels to ``new``: triangles around their places.
+
+    The same as ``interpolate(mode="bilinear", antialias=True)``, which not all devices have.
+    """
+    step = old / new
+    places = (torch.arange(new, dtype=torch.float64) + 0.5) * step - 0.5
+    distances = (torch.arange(old, dtype=torch.float64) - places[:, None]).abs()
+    shares = (1 - distances / max(step, 1.0)).clamp(min=0)
+    return (shares / shares.sum(dim=1, keepdim=True)).float()
 
 
 def _gradient(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

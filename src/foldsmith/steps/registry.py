@@ -36,7 +36,10 @@ BACKBONES: Places = {
     "PretrainedBackbone": "foldsmith.models.backbone:pretrained_backbone",
 }
 
-DESCRIPTORS: Places = _of("foldsmith.models.descriptors", "PhotoDescriptors")
+DESCRIPTORS: Places = {
+    **_of("foldsmith.models.descriptors", "PhotoDescriptors"),
+    **_of("foldsmith.models.shape_descriptors", "ShapeDescriptors"),
+}
 
 FEATURE_HEADS: Places = _of(
     "foldsmith.models.feature_heads",
