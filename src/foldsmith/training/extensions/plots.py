@@ -7,8 +7,11 @@ from pytorch_pfn_extras.training import extension
 
 from foldsmith.targets.metrics import Metric
 
-# Minimum seconds between two drawings of a figure. Drawing takes about a tenth of a second.
-_PAUSE_S = 10.0
+# Seconds of pause after a drawing for each second that it took, so that a figure costs a training
+# at most a hundredth of its time.
+_PAUSE = 100.0
+# Seconds before the first one: a short training draws at its end alone.
+_FIRST_S = 10.0
 
 
 class LearningCurve(extension.Extension):
@@ -42,15 +45,18 @@ class LearningCurve(extension.Extension):
         self.max_epoch = max_epoch
         self.mark_best = mark_best
         self.greater_is_better = metric is not None and metric.greater_is_better
-        self._drawn = time.monotonic()
+        self._next = time.monotonic() + _FIRST_S
 
     def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
         """Draw, if it is time; called by the manager at the end of an epoch."""
         every = max(1, self.max_epoch // 10)
-        too_soon = manager.epoch % every or time.monotonic() - self._drawn < _PAUSE_S
-        if too_soon and manager.epoch != self.max_epoch:
+        begun = time.monotonic()
+        if (manager.epoch % every or begun < self._next) and manager.epoch != self.max_epoch:
             return
-        self._drawn = time.monotonic()
+        self._draw(manager)
+        self._next = time.monotonic() + _PAUSE * (time.monotonic() - begun)
+
+    def _draw(self, manager: extension.ExtensionsManagerProtocol) -> None:
         # Here, not above: commands that draw nothing need not wait for matplotlib.
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
