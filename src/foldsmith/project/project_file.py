@@ -416,6 +416,11 @@ class ProjectFolder:
         return self.path(".foldsmith") / "measurements.json"
 
     @property
+    def baselines(self) -> Path:
+        """File with the scores of simple baselines; it may be deleted."""
+        return self.path(".foldsmith") / "baselines.json"
+
+    @property
     def photo_store(self) -> Path:
         """Where decoded photos are kept; it may be deleted while nothing runs."""
         return self.path(".foldsmith") / "photos"

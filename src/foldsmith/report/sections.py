@@ -36,6 +36,7 @@ from foldsmith.report.results import blend_scores
 from foldsmith.report.step_section import step_section
 from foldsmith.run.state import results_of
 from foldsmith.steps.base import Plan, Step
+from foldsmith.steps.baselines import scores_of
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
     read_inference,
@@ -188,6 +189,8 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
     if partly := _partly(manifest):
         section.parts.append(Text(f"Not finished: {partly}."))
     section.parts.append(Text(str(manifest.facts["reason"])))
+    if to_beat := scores_of(manifest):
+        section.parts += [Text(f"{line}.") for line in (to_beat.sentence, to_beat.warning) if line]
     section.parts.append(_members(project, manifest))
     scores = blend_scores(step.folder)
     honest = scores.dropna(subset=["cross_fitted"])
@@ -223,15 +226,19 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
 
 
 def _members(project: ProjectFolder, manifest: Manifest) -> Part:
-    """Return the out-of-fold scores of an ensemble's members and of the constant."""
-    facts = manifest.facts
+    """Return the out-of-fold scores of an ensemble's members, the constant and simple baselines."""
+    facts, to_beat = manifest.facts, scores_of(manifest)
     worse = set(facts["worse_than_constant"])
+    names, scores = ["constant (the same prediction for every photo)"], [facts["constant"]]
+    if to_beat is not None:
+        names.append(to_beat.title)
+        scores.append(to_beat.baseline_score)
     say = ["none: worse than the constant" if name in worse else "" for name in facts["members"]]
     rows = pd.DataFrame(
         {
-            "member": ["constant (the same prediction for every photo)", *facts["members"]],
-            project.settings.metric: [facts["constant"], *facts["member_scores"]],
-            "say": ["", *say],
+            "member": [*names, *facts["members"]],
+            project.settings.metric: [*scores, *facts["member_scores"]],
+            "say": [*("" for _ in names), *say],
         }
     )
     return table("Out-of-fold score of each member", rows)

@@ -20,7 +20,7 @@ from foldsmith.blending.methods import (
 )
 from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.output_path import check_output
-from foldsmith.errors import ConfigError
+from foldsmith.errors import ConfigError, DataError, one_line
 from foldsmith.models.fitted_arrays import Arrays, prefixed, write_arrays
 from foldsmith.project import ProjectFolder
 from foldsmith.project.submission import submission_table
@@ -33,6 +33,7 @@ from foldsmith.project.tables import (
     readable_test,
     targets_of,
 )
+from foldsmith.steps.baselines import ScoresToBeat, scores_to_beat, simple_baselines
 from foldsmith.steps.fingerprint import ensemble_inputs
 from foldsmith.steps.manifest import MANIFEST
 from foldsmith.steps.members import (
@@ -117,6 +118,7 @@ def ensemble_experiment(
     if not force:
         refuse_existing(folder, resumable=False)
     blends = _blend(experiment, settings, data)
+    to_beat = _to_beat(run, data, blends)
     tables = _tables_of(data, blends)
     with held(folder):
         outputs = _write(experiment, run, folder, data, blends, tables)
@@ -133,10 +135,16 @@ def ensemble_experiment(
             member_scores=[data.goal.metric(one, data.targets) for one in data.rows.predictions],
             constant=data.goal.constant_score(data.targets),
             worse_than_constant=data.useless,
+            to_beat=None if to_beat is None else to_beat.facts(),
         )
     _print_members(data.members, data.rows, data.targets, data.goal)
     _print_blends(blends.compared, data.goal.metric, data.groups, settings)
     _print_end(folder, settings, data, blends, waiting)
+    if to_beat is not None:
+        logger.info(to_beat.sentence)
+        # What is not finished yet may still win.
+        if to_beat.warning and not waiting:
+            logger.warning(to_beat.warning)
     return tables[ENSEMBLE_SCORES]
 
 
@@ -263,6 +271,17 @@ def _blend(experiment: Experiment, settings: EnsembleSettings, data: _Data) -> _
     chosen, reason = recommend(compared, BASELINE, goal.metric)
     reason += _about_useless(data.useless, len(data.members), goal, data.targets)
     return _Blends(compared, chosen, reason)
+
+
+def _to_beat(run: StepRun, data: _Data, blends: _Blends) -> ScoresToBeat | None:
+    """Compare the recommended blend with simple baselines; None if an image is gone."""
+    try:
+        baselines = simple_baselines(data.project, data.table, run.hashes)
+    except DataError as error:
+        logger.warning(f"no simple baselines to compare with: {one_line(error)}")
+        return None
+    predicted = blends.cross_fitted[blends.chosen]
+    return scores_to_beat(data.goal, baselines, predicted, data.targets)
 
 
 def _tables_of(data: _Data, blends: _Blends) -> dict[str, pd.DataFrame]:

@@ -173,7 +173,7 @@ def pretrain_inputs(
             **{key: value for key, value in files.items() if key not in inputs["files"]},
             **_target_values(project),
             "metric": project.metric.for_points().name,
-            **_metric_files(project, hashes, project.metric.for_points()),
+            **metric_files(project, hashes, project.metric.for_points()),
             "fold assignment": hash_folds(project, table),
             "targets": hash_columns(table, [project.settings.target_column]),
             "probed backbones": sorted(snapshot_epochs(experiment.globals)),
@@ -207,7 +207,7 @@ def train_inputs(
         "project.yml": _target_values(project),
         "fold": fold,
         "files": _files(experiment, types, hashes, _INFERENCE_ONLY)
-        | _metric_files(project, hashes, project.metric),
+        | metric_files(project, hashes, project.metric),
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
         "auxiliary": _hash_auxiliary(experiment, table, hashes),
@@ -264,7 +264,7 @@ def new_photo_inputs(
         "config": _config(experiment, without),
         "project.yml": _target_values(project),
         "files": _files(experiment, types, hashes, without)
-        | _metric_files(project, hashes, project.metric),
+        | metric_files(project, hashes, project.metric),
         **_intensity(project),
     }
 
@@ -320,7 +320,7 @@ def ensemble_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
-    files = _sample(project, hashes) | _metric_files(project, hashes, project.metric)
+    files = _sample(project, hashes) | metric_files(project, hashes, project.metric)
     if "stack" in settings.methods:
         files[IMG_INFO] = hashes.of(project.data_dir / IMG_INFO)
     group = group_column_of(project, table)
@@ -474,7 +474,7 @@ def _files(
     return of_python | {name: hashes.of(path) for name, path in sorted(found.items())}
 
 
-def _metric_files(project: ProjectFolder, hashes: FileHashes, metric: Metric) -> dict[str, str]:
+def metric_files(project: ProjectFolder, hashes: FileHashes, metric: Metric) -> dict[str, str]:
     """Return the hashes of the files that a metric of the project's own is made from.
 
     Results depend on it although no experiment names it.
