@@ -98,7 +98,7 @@ def test_what_is_assumed_is_said(data, said):
 def test_the_run_names_classes_and_is_right(finished):
     scores = pd.read_csv(finished / RUN / "ensemble_scores.csv").set_index("name")
     assert scores.loc["avg-all", "accuracy"] > 0.8  # by chance 0.36
-    members = ["400_descriptors", "401_frozen", "403_shapes", "410_classes"]
+    members = ["400_descriptors", "401_frozen", "402_patches", "403_shapes", "410_classes"]
     weights = pd.read_csv(finished / RUN / "weights.csv")
     assert weights["experiment"].tolist() == members
     for member in members:
@@ -141,7 +141,7 @@ def test_the_probe_counts_hits(finished):
 
 def test_nothing_is_left_to_do(finished, cli):
     said = cli(finished, "status", "-cfg", "exp_config/901.yml", *TINY).stdout
-    assert "12 of 12 steps done" in said
+    assert "13 of 13 steps done" in said
 
 
 def test_new_photos_get_names(finished, data, tmp_path, cli):
@@ -156,7 +156,7 @@ def test_new_photos_get_names(finished, data, tmp_path, cli):
     # By how much the members disagree on the class that is predicted.
     members = [
         predict(finished / "output" / name, photos)
-        for name in ("400_descriptors", "401_frozen", "403_shapes", "410_classes")
+        for name in ("400_descriptors", "401_frozen", "402_patches", "403_shapes", "410_classes")
     ]
     of_class = [
         [
@@ -166,7 +166,7 @@ def test_new_photos_get_names(finished, data, tmp_path, cli):
         for member in members
     ]
     np.testing.assert_allclose(table["spread"], np.std(of_class, axis=0), atol=1e-6)
-    for name, member in zip(("401_frozen", "410_classes"), members[1::2], strict=True):
+    for name, member in zip(("401_frozen", "410_classes"), members[1::3], strict=True):
         file = finished / "output" / name / "submission_by_last.csv"
         submission = pd.read_csv(file, keep_default_na=False).set_index("photo_id")
         wanted = submission["class"].drop("broken.png")

@@ -245,12 +245,12 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 OPTIONAL: dict[str, tuple[str, ...]] = {
     "self-supervised": ("progressive", "probe"),
     FINE_TUNING: ("dataset/mixup",),
-    "frozen-features": (),
+    "frozen-features": ("loader/learn",),
     "ensemble": (),
 }
 
 # Typed sections that may be left empty.
-NULLABLE = ("scheduler", "dataset/mixup", "progressive", "probe")
+NULLABLE = ("scheduler", "dataset/mixup", "progressive", "probe", "loader/learn")
 
 
 def sections_of(task: str, own_kind: Any = None) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -42,6 +42,7 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
     "PretrainedBackbone": _FOLDER,
     "ModelEma": {**_MODEL, "decay": "@/globals/ema_decay"},
     "LogisticHead": {"class_values": "@/project.class_values"},
+    "KernelHead": {"class_values": "@/project.class_values"},
     # Data
     "ChannelStatistics": _PROJECT,
     "LabelledPhotos": {

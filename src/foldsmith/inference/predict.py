@@ -1,6 +1,6 @@
 """Running models over a loader."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,23 @@ def _of_all(logits: torch.Tensor, loader: PhotoLoader) -> torch.Tensor:
     ordered = torch.empty_like(rows)
     ordered[torch.from_numpy(np.concatenate(places)).to(rows.device)] = rows
     return ordered.transpose(0, 1)
+
+
+def image_batches(
+    loader: PhotoLoader, runtime: Runtime, label: str | None = None
+) -> Iterator[torch.Tensor]:
+    """Yield the images of a loader on the device, normalised, each batch of shape (n, 3, H, W).
+
+    Args:
+        loader: Batches in the order of the dataset.
+        runtime: Device and precision.
+        label: Text of a progress bar; no bar if None.
+    """
+    loader.serve(runtime.device)
+    watched = loader if label is None else progress_bar(loader, label=label, unit="batch")
+    with worker_errors():
+        for batch in watched:
+            yield runtime.transfer(batch, loader.on_device).views[0]
 
 
 @torch.no_grad()

@@ -32,10 +32,18 @@ def standardiser() -> "Pipeline":
     return make_pipeline(StandardScaler(), bound)
 
 
-def _standardised(features: Features, mean: Targets, scale: Targets) -> Targets:
+def standardised(features: Features, mean: Targets, scale: Targets) -> Targets:
     """Return features as :func:`standardiser` leaves them."""
     found: Targets = np.clip((features.astype(np.float64) - mean) / scale, -_FARTHEST, _FARTHEST)
     return found
+
+
+def gaussians(inputs: Features, centres: Features, gamma: float) -> Targets:
+    """Return exp(-gamma d^2) of the distances between float32 rows, shape (n, n_centres)."""
+    squares = (inputs**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
+    distances = np.maximum(squares - 2 * (inputs @ centres.T), 0)
+    values: Targets = np.exp(-gamma * distances.astype(np.float64))
+    return values
 
 
 class FittedHead(Protocol):
@@ -70,7 +78,7 @@ class FittedLine(ArrayFields):
 
     def predict(self, features: Features) -> Targets:
         """Return the function's values."""
-        values: Targets = _standardised(features, self.mean, self.scale) @ self.weights + self.bias
+        values: Targets = standardised(features, self.mean, self.scale) @ self.weights + self.bias
         return values
 
 
@@ -94,7 +102,7 @@ class FittedSoftmax(ArrayFields):
         """Return the probabilities, shape (n, n_classes)."""
         from scipy.special import softmax
 
-        logits = _standardised(features, self.mean, self.scale) @ self.weights.T + self.bias
+        logits = standardised(features, self.mean, self.scale) @ self.weights.T + self.bias
         probabilities: Targets = softmax(logits, axis=1)
         return probabilities
 
@@ -125,9 +133,41 @@ class FittedKernel(ArrayFields):
 
         if not len(self.centres):
             return np.full(len(features), float(self.bias))
-        inputs = _standardised(features, self.mean, self.scale)
+        inputs = standardised(features, self.mean, self.scale)
         values: Targets = rbf_kernel(inputs, self.centres, self.gamma) @ self.weights + self.bias
         return values
+
+
+@dataclass(frozen=True)
+class FittedKernelClasses(ArrayFields):
+    """Probabilities of classes: the softmax of sums of Gaussians around images of the training.
+
+    Attributes:
+        mean: Mean of each feature, shape (n_features,).
+        scale: Deviation of each feature, shape (n_features,).
+        centres: Standardised features of those images, float32, shape (n_centres, n_features).
+        weights: float32, shape (n_centres, n_classes).
+        gamma: exp(-gamma d^2) is the Gaussian at the distance d.
+        bias: Shape (n_classes,); minus infinity for a class that was not there to learn from.
+        sharpness: Factor of the sums.
+    """
+
+    mean: Targets
+    scale: Targets
+    centres: Features
+    weights: Features
+    gamma: Any
+    bias: Targets
+    sharpness: Any
+
+    def predict(self, features: Features) -> Targets:
+        """Return the probabilities, shape (n, n_classes)."""
+        from scipy.special import softmax
+
+        inputs = standardised(features, self.mean, self.scale).astype(np.float32)
+        scores = gaussians(inputs, self.centres, float(self.gamma)) @ self.weights + self.bias
+        probabilities: Targets = softmax(self.sharpness * scores, axis=1)
+        return probabilities
 
 
 @dataclass(frozen=True)
@@ -157,13 +197,13 @@ class FittedNetwork(ArrayFields):
     @torch.inference_mode()
     def predict(self, features: Features) -> Targets:
         """Return the network's outputs, in units of the target."""
-        inputs = _standardised(features, self.mean, self.scale).astype(np.float32)
+        inputs = standardised(features, self.mean, self.scale).astype(np.float32)
         linear = nn.functional.linear
         layers = (self.hidden, self.hidden_bias, self.output, self.output_bias)
         hidden, hidden_bias, output, output_bias = (torch.from_numpy(layer) for layer in layers)
         active = linear(torch.from_numpy(inputs), hidden, hidden_bias).relu()
-        standardised: Features = linear(active, output, output_bias)[:, 0].numpy()
-        values: Targets = standardised.astype(np.float64) * self.target_scale + self.target_mean
+        outputs: Features = linear(active, output, output_bias)[:, 0].numpy()
+        values: Targets = outputs.astype(np.float64) * self.target_scale + self.target_mean
         return values
 
 

@@ -18,6 +18,7 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.inference.predict import predict_in_turn
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.fitted_arrays import read_arrays
+from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, read_learned
 from foldsmith.models.runtime import create_runtime, random_state_kept, seed_everything
 from foldsmith.models.snapshots import load_weights
 from foldsmith.project import ProjectFolder
@@ -239,7 +240,12 @@ def _read_frozen(
         path = root / head_file(fold)
         _check_file(path, manifest.outputs.get(path.name), hashes, remedy)
         heads.append(HeadOfFold.restore(head, read_arrays(path)))
-    return [parts["model"]], heads
+    model: nn.Module = parts["model"]
+    if isinstance(model, LearnsFromImages):
+        path = root / LEARNED
+        _check_file(path, manifest.outputs.get(path.name), hashes, remedy)
+        read_learned(model, path)
+    return [model], heads
 
 
 def kept_snapshots(

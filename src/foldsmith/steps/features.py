@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
+from torch import nn
 
-from foldsmith.config import Experiment
+from foldsmith.config import Context, Experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError
 from foldsmith.inference.oof import FoldLogits, in_table_order, score_table
-from foldsmith.inference.predict import predict_logits
+from foldsmith.inference.predict import image_batches, predict_logits
 from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.fitted_heads import FittedHead
-from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, write_learned
+from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
@@ -154,7 +157,7 @@ def _reserve(root: Path, manifest: Path, n_splits: int) -> OwnedFiles:
     root.mkdir(parents=True, exist_ok=True)
     owned = OwnedFiles(root)
     owned.record([manifest.name, *map(head_file, range(n_splits))], "fit")
-    owned.record([TRAIN_FEATURES, TEST_FEATURES, FEATURES_MANIFEST], "features")
+    owned.record([TRAIN_FEATURES, TEST_FEATURES, LEARNED, FEATURES_MANIFEST], "features")
     return owned
 
 
@@ -247,8 +250,9 @@ def _write(
         write_arrays(path, fold.head.arrays())
     label = LABELS[UNCHOSEN]
     predictions = write_results(root, label, project, table, test, task, results, "fit")
-    others = [root / name for name in (TRAIN_FEATURES, TEST_FEATURES, RESOLVED_CONFIG)]
-    return [*predictions, *heads, *others]
+    names = (TRAIN_FEATURES, TEST_FEATURES, RESOLVED_CONFIG)
+    learned = [path for path in (root / LEARNED,) if path.exists()]
+    return [*predictions, *heads, *(root / name for name in names), *learned]
 
 
 def head_of(
@@ -293,22 +297,29 @@ def _features(experiment: Experiment, run: StepRun, root: Path, anew: bool) -> t
         or differences(kept.inputs, inputs)
         or changed_outputs(root, kept, run.hashes)
     ):
-        computed = _compute_features(experiment, run)
+        model, *computed = _compute_features(experiment, run)
         manifest.unlink(missing_ok=True)
         for path, array in zip(files, computed, strict=True):
             write_npy(path, array)
+        (root / LEARNED).unlink(missing_ok=True)
+        if isinstance(model, LearnsFromImages):
+            write_learned(model, root / LEARNED)
+            files.append(root / LEARNED)
         run.finish(manifest, f"features {shown(root)}", inputs, files)
-    train, test = (np.load(path, allow_pickle=False) for path in files)
+    train, test = (np.load(path, allow_pickle=False) for path in files[:2])
     return train, test
 
 
-def _compute_features(experiment: Experiment, run: StepRun) -> tuple[Array, Array]:
+def _compute_features(experiment: Experiment, run: StepRun) -> tuple[nn.Module, Array, Array]:
+    """Return the model, after it has learned if it does so, and the features of all images."""
     project, tta = run.project, experiment.globals.tta
     runtime = create_runtime(experiment.globals)
     # Random weights are a backbone too, and should be the same ones every time.
     seed_everything(experiment.globals.seed)
     context = run.context(experiment.globals, runtime)
     backbone = runtime.place(experiment.build(run.types, context)["model"])
+    if isinstance(backbone, LearnsFromImages):
+        _learn(backbone, experiment, run, context, runtime)
     by_fold = []
     for fold in range(project.n_splits):
         of_fold = experiment.with_values({"globals/val_fold": fold})
@@ -318,9 +329,37 @@ def _compute_features(experiment: Experiment, run: StepRun) -> tuple[Array, Arra
         by_fold.append((loader.dataset.rows, features))
     train = in_table_order(by_fold, sum(len(rows) for rows, _ in by_fold))
     if not len(readable_test(project, read_test(project))):
-        return train, np.empty((0, train.shape[1]), np.float32)
+        return backbone, train, np.empty((0, train.shape[1]), np.float32)
     test = predict_logits([backbone], components["loader/test"], runtime, "test", tta)[0]
-    return train, test
+    return backbone, train, test
+
+
+def check_learning(experiment: Experiment, model: object) -> None:
+    """Check that an experiment whose model learns from images has a loader of them.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    if isinstance(model, LearnsFromImages) and not experiment.tree["loader"].get("learn"):
+        raise ConfigError(
+            f"{experiment.file}: loader/learn is missing: {type(model).__name__} learns from "
+            "images; take it and dataset/learn from foldsmith:recommended_patches.yml"
+        )
+
+
+def _learn(
+    model: LearnsFromImages,
+    experiment: Experiment,
+    run: StepRun,
+    context: Context,
+    runtime: Runtime,
+) -> None:
+    """Let a model learn from the images of ``loader/learn``, which are all of the project."""
+    check_learning(experiment, model)
+    loader = experiment.build(run.types, context)["loader/learn"]
+    with torch.no_grad():
+        batches = image_batches(loader, runtime, "learn from images")
+        model.learn(batches, len(loader.dataset), experiment.globals.seed)
 
 
 def head_file(fold: int) -> str:

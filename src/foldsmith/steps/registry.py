@@ -39,12 +39,16 @@ BACKBONES: Places = {
 DESCRIPTORS: Places = {
     **_of("foldsmith.models.descriptors", "PhotoDescriptors"),
     **_of("foldsmith.models.shape_descriptors", "ShapeDescriptors"),
+    **_of("foldsmith.models.patch_dictionary", "PatchDictionary"),
 }
 
-FEATURE_HEADS: Places = _of(
-    "foldsmith.models.feature_heads",
-    *("LogisticHead", "RidgeHead", "SVRHead", "TreesHead", "MLPHead", "MeanHead"),
-)
+FEATURE_HEADS: Places = {
+    **_of(
+        "foldsmith.models.feature_heads",
+        *("LogisticHead", "RidgeHead", "SVRHead", "TreesHead", "MLPHead", "MeanHead"),
+    ),
+    **_of("foldsmith.models.kernel_head", "KernelHead"),
+}
 
 LOSSES: Places = _of(
     "foldsmith.targets.losses",

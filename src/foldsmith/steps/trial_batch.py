@@ -13,7 +13,7 @@ from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.project.tables import read_test, read_train
 from foldsmith.steps.base import Trial
 from foldsmith.steps.cost import ModelSize, weight_bytes
-from foldsmith.steps.features import head_of
+from foldsmith.steps.features import check_learning, head_of
 from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.fold_training import check_outputs
 from foldsmith.targets.scale import form_of
@@ -89,6 +89,7 @@ def try_features(experiment: Experiment, types: Types) -> Trial:
     experiment = experiment.with_values({"globals/val_fold": 0})
     parts = experiment.build(types, _context(experiment, runtime))
     backbone = runtime.place(parts["model"]).eval()
+    check_learning(experiment, backbone)
     head, loader = head_of(experiment, types)[0], parts["loader/val"]
     started = time.perf_counter()
     keys = [(0, index) for index in range(min(_FEW_IMAGES, len(loader.dataset)))]
