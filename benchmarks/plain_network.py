@@ -49,7 +49,8 @@ class Job:
         hidden: Images to predict, uint8.
         mirror: none, left-right or all.
         seed: Seed of everything.
-        end: Time at which it must have ended.
+        end: Time at which all folds must have ended, as `time.time()`.
+        rounds: Rounds of folds that are left, this one included; it takes its part of the time.
     """
 
     images: npt.NDArray[np.uint8]
@@ -60,6 +61,7 @@ class Job:
     mirror: str
     seed: int
     end: float
+    rounds: int
 
 
 class Residual(nn.Module):
@@ -154,6 +156,8 @@ def rate(progress: float, highest: float) -> float:
 
 def train(job: Job) -> tuple[Floats, Floats, float]:
     """Train one fold; return predictions of its rows and of the hidden ones, and its epochs."""
+    started = time.time()
+    end = started + (job.end - started) / job.rounds
     torch.set_num_threads(1)
     torch.manual_seed(job.seed)
     random = np.random.default_rng(job.seed)
@@ -186,10 +190,12 @@ def train(job: Job) -> tuple[Floats, Floats, float]:
     predicted(model, outside[:128], side, job.mirror)
     per_image = (time.time() - began) / min(128, len(outside))
     began = time.time()
-    last = job.end - 1.2 * per_image * (len(outside) + len(hidden))
+    last = end - 1.2 * per_image * (len(outside) + len(hidden))
     n_seen, batch = 0, min(25 if classes else 32, len(x))
     if last <= began:
-        raise SystemExit("--seconds is too short: predictions alone take longer")
+        raise SystemExit(
+            f"--seconds is too short: predictions take {end - last:.1f} s of {end - began:.1f}"
+        )
     while time.time() < last:
         for rows in torch.randperm(len(x))[: len(x) // batch * batch].view(-1, batch):
             progress = (time.time() - began) / (last - began)
@@ -259,11 +265,12 @@ def main() -> None:
     ]
     rounds = -(-n_folds // workers)
     end = started + options.seconds - _RESERVE_S
-    now = time.time()
-    ends = [now + (end - now) * (k // workers + 1) / rounds for k in range(n_folds)]
     jobs = [
-        Job(images, targets, inside, outside, hidden, options.mirror, options.seed * 100 + k, end)
-        for k, ((inside, outside), end) in enumerate(zip(splits, ends, strict=True))
+        Job(
+            *(images, targets, inside, outside, hidden, options.mirror, options.seed * 100 + k),
+            *(end, rounds - k // workers),
+        )
+        for k, (inside, outside) in enumerate(splits)
     ]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
