@@ -37,6 +37,7 @@ def anytime(small_project):
         descriptors = {
             "import": "foldsmith:photo_descriptors.yml",
             "globals/output_root": f"output/{name}",
+            "globals/threads": None,  # one after the other, so that each gives a blend
             "dataset/img_size": 32,
             "head": {"type": head},
         }

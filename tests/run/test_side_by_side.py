@@ -329,3 +329,31 @@ def test_a_step_that_all_others_wait_for_gets_all_cores(small_project, monkeypat
             run._free.append(next(iter(run._running)))
             run._running.clear()
     assert given == {"preprocess": (4, 4), "pretrain 000": (4, 2), "train 100 fold 0": (2, 2)}
+
+
+@pytest.mark.parametrize(("budget", "n"), [("small", 4), ("medium", 1)])
+def test_the_recommended_recipes_run_side_by_side_at_a_small_budget(
+    small_project, monkeypatch, budget, n
+):
+    monkeypatch.setattr(slots, "cores_here", lambda: 4)
+    monkeypatch.setattr(slots, "memory_here", lambda: None)
+    (small_project / "project.yml").write_text(yaml.safe_dump(PROJECT | {"budget": budget}))
+    members = {
+        "300": {"import": "foldsmith:recommended_pretraining.yml"},
+        "400": {"import": "foldsmith:photo_descriptors.yml"},
+        "401": {
+            "import": "foldsmith:recommended_frozen.yml",
+            "model/pretrained": "output/pretraining/backbone_epoch_10.pth",
+        },
+        "410": {"import": "foldsmith:from_scratch_regression.yml"},
+        "420": {"import": "foldsmith:recommended_distribution.yml"},
+    }
+    for name, content in members.items():
+        write_experiment(small_project, name, content)
+    outputs = ["photo_descriptors", "frozen", "regression", "distribution"]
+    blend = {"ensemble/experiments": [f"output/{name}" for name in outputs]}
+    write_experiment(small_project, "900", EXPERIMENTS["900"] | blend)
+    snapshots = ("300:globals/snapshot_interval=10", "*:globals/device=cpu")
+    plan = plan_of(ProjectFolder.open(small_project), "exp_config/900.yml", snapshots)
+    assert sum(step.kind.computes for step in plan.steps) == 9
+    assert processes_for(plan.steps) == n

@@ -1,4 +1,4 @@
-"""Events of steps in other processes: Ray's, or one for each GPU of this machine."""
+"""Events of steps in other processes: Ray's, or those of this machine's slots."""
 
 import contextlib
 import logging
