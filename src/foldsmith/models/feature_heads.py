@@ -110,6 +110,54 @@ def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
 
 
 @dataclass(frozen=True)
+class _KernelRows:
+    """Standardised features and their kernel, for several support vector regressions.
+
+    libsvm would compute a kernel for each of them, row by row, which takes most of the time with
+    more than a few hundred features.
+    """
+
+    mean: Targets
+    scale: Targets
+    rows: Targets
+    gamma: float
+    kernel: Targets
+
+    @classmethod
+    def of(cls, features: Features) -> "_KernelRows":
+        """Standardise features, and compute their kernel."""
+        from sklearn.metrics.pairwise import rbf_kernel
+
+        inputs = features.astype(np.float64)
+        scaler = standardiser().fit(inputs)
+        rows = scaler.transform(inputs)
+        # As documented by scikit-learn for gamma="scale".
+        gamma = 1.0 / (rows.shape[1] * (float(rows.var()) or 1.0))
+        return cls(scaler[0].mean_, scaler[0].scale_, rows, gamma, rbf_kernel(rows, gamma=gamma))
+
+    def fit(self, targets: Targets, penalty: float, epsilon: float) -> FittedKernel:
+        """Fit a support vector regression to the standardised targets."""
+        from sklearn.svm import SVR
+
+        mean, scale = float(targets.mean()), float(targets.std())
+        centres, weights, bias = self.rows[:0], targets[:0], mean
+        # A tube that holds all targets has no support vectors, and its middle is the prediction.
+        if scale > 0 and np.ptp(targets) > 2 * epsilon * scale:
+            machine = SVR(kernel="precomputed", C=penalty, epsilon=epsilon)
+            machine.fit(self.kernel, (targets - mean) / scale)
+            centres, weights = self.rows[machine.support_], machine.dual_coef_[0] * scale
+            bias = float(machine.intercept_[0]) * scale + mean
+        return FittedKernel(
+            mean=self.mean,
+            scale=self.scale,
+            centres=centres,
+            weights=weights,
+            gamma=self.gamma,
+            bias=bias,
+        )
+
+
+@dataclass(frozen=True)
 class SVRHead:
     """Support vector regression with an RBF kernel on standardised features.
 
@@ -130,47 +178,24 @@ class SVRHead:
         from sklearn.model_selection import GroupKFold
 
         n_groups, choices = len(np.unique(groups)), sorted(product(self.C, self.epsilon))
+        whole = _KernelRows.of(features)
         if n_groups < 2 or len(choices) < 2:
             # Nothing can be held out to choose by.
             middle = sorted(self.C)[len(self.C) // 2], sorted(self.epsilon)[len(self.epsilon) // 2]
-            return self._fit(features, targets, *middle)
-        splits = list(GroupKFold(min(3, n_groups)).split(features, targets, groups))
+            return whole.fit(targets, *middle)
+        splits = [
+            (_KernelRows.of(features[seen]), targets[seen], features[held], targets[held])
+            for seen, held in GroupKFold(min(3, n_groups)).split(features, targets, groups)
+        ]
 
         def error(choice: tuple[float, float]) -> float:
             off = [
-                self._fit(features[seen], targets[seen], *choice).predict(features[held])
-                - targets[held]
-                for seen, held in splits
+                rows.fit(wanted, *choice).predict(others) - missed
+                for rows, wanted, others, missed in splits
             ]
             return float(np.mean([np.square(each).mean() for each in off]))
 
-        return self._fit(features, targets, *min(choices, key=error))
-
-    def _fit(
-        self, features: Features, targets: Targets, penalty: float, epsilon: float
-    ) -> FittedKernel:
-        from sklearn.svm import SVR
-
-        inputs = features.astype(np.float64)
-        scaler = standardiser().fit(inputs)
-        mean, scale = float(targets.mean()), float(targets.std())
-        standardised = scaler.transform(inputs)
-        # As documented by scikit-learn for gamma="scale".
-        variance = float(standardised.var()) or 1.0
-        centres, weights, bias = standardised[:0], targets[:0], mean
-        # A tube that holds all targets has no support vectors, and its middle is the prediction.
-        if scale > 0 and np.ptp(targets) > 2 * epsilon * scale:
-            machine = SVR(C=penalty, epsilon=epsilon).fit(standardised, (targets - mean) / scale)
-            centres, weights = machine.support_vectors_, machine.dual_coef_[0] * scale
-            bias = float(machine.intercept_[0]) * scale + mean
-        return FittedKernel(
-            mean=scaler[0].mean_,
-            scale=scaler[0].scale_,
-            centres=centres,
-            weights=weights,
-            gamma=1.0 / (features.shape[1] * variance),
-            bias=bias,
-        )
+        return whole.fit(targets, *min(choices, key=error))
 
     def restore(self, arrays: Arrays) -> FittedKernel:
         """Return the sum of Gaussians."""
