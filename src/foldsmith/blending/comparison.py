@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from foldsmith.blending.averaging import FittedMeanOfBlends
 from foldsmith.blending.base import Blend, FittedBlend, Goal, Rows
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.targets.metrics import Metric
 
 Array = npt.NDArray[np.float64]
+
+# The mean of the blends that cannot be told from the best one.
+MEAN_OF_BEST = "mean-of-best"
 
 # Share of a normal distribution that lies more than one standard error below its mean.
 _BELOW_ONE_ERROR = 0.16
@@ -26,7 +30,7 @@ class Candidate:
         blend: Fitted on all rows, for the submission.
         honest: Blend that is cross-fitted for the score: the same, or a cheaper one. None: no
             score.
-        complexity: Among candidates within noise, the lowest complexity is submitted: see
+        complexity: Candidates that are within noise of the best and more complex are left out: see
             :data:`~foldsmith.blending.methods.COMPLEXITY`.
     """
 
@@ -72,6 +76,7 @@ class ComparedBlend:
             (n,), or (n, n_classes) for probabilities.
         resampled: Their metric in resamples of the groups, the same ones for all candidates.
         complexity: As of the candidate.
+        parts: Names of the blends that it is the mean of; empty for others.
     """
 
     name: str
@@ -81,6 +86,7 @@ class ComparedBlend:
     cross_fitted: Array | None
     resampled: Array | None
     complexity: int
+    parts: tuple[str, ...] = ()
 
 
 def honest_scores(
@@ -140,7 +146,9 @@ def compare(
     groups: npt.NDArray[np.int64],
     seed: int,
 ) -> list[ComparedBlend]:
-    """Fit, cross-fit and score ways to blend.
+    """Fit, cross-fit and score ways to blend, and the mean of those within noise of the best.
+
+    That mean, :data:`MEAN_OF_BEST`, comes last; there is none if no other blend is within noise.
 
     Args:
         candidates: The ways.
@@ -159,7 +167,7 @@ def compare(
     }
     drawn = bootstrap(metric, held_out, targets, groups, seed)
     honest = _honest(metric, held_out, baseline, targets, drawn)
-    return [
+    compared = [
         ComparedBlend(
             *(c.name, blend, metric(blend.predict(rows), targets)),
             honest=honest.get(c.name),
@@ -169,16 +177,62 @@ def compare(
         )
         for c, blend in zip(candidates, fitted.values(), strict=True)
     ]
+    best = within_noise(compared, metric)
+    if len(best) < 2:
+        return compared
+    # Of the same seed are the same draws.
+    mean = _mean_of([held_out[c.name] for c in best])
+    drawn_mean = bootstrap(metric, {MEAN_OF_BEST: mean}, targets, groups, seed)
+    predictions = {baseline: held_out[baseline], MEAN_OF_BEST: mean}
+    drawn_mean[baseline] = drawn[baseline]
+    together = FittedMeanOfBlends(tuple(c.fitted for c in best))
+    return [
+        *compared,
+        ComparedBlend(
+            *(MEAN_OF_BEST, together, metric(together.predict(rows), targets)),
+            honest=_honest(metric, predictions, baseline, targets, drawn_mean)[MEAN_OF_BEST],
+            cross_fitted=mean,
+            resampled=drawn_mean[MEAN_OF_BEST],
+            complexity=max(c.complexity for c in best),
+            parts=tuple(c.name for c in best),
+        ),
+    ]
+
+
+def within_noise(compared: Sequence[ComparedBlend], metric: Metric) -> list[ComparedBlend]:
+    """Return the best blend out of fold, and the simpler ones that it may not be better than.
+
+    Noise is one standard error of the difference: the middle 68 % of its paired resamples by
+    group hold 0 (as in the rule of Breiman et al., "Classification and Regression Trees", 1984,
+    section 3.4.3). Blends that are more complex than the best are left out.
+
+    Args:
+        compared: Results of all blends; those without an honest score are left out.
+        metric: Metric of the scores.
+
+    Returns:
+        The best one first, then the others in their order, each of the same predictions once;
+        empty without honest scores.
+    """
+    judged = [c for c in compared if c.honest is not None]
+    if not judged:
+        return []
+    top = max(judged, key=_gain)
+    # Of the same predictions, up to rounding, those of the simplest.
+    found = [min((c for c in judged if _same(c, top)), key=lambda c: c.complexity)]
+    for c in judged:
+        alike = any(_same(c, other) for other in found)
+        if not alike and c.complexity <= found[0].complexity and not _beats(found[0], c, metric):
+            found.append(c)
+    return found
 
 
 def recommend(compared: Sequence[ComparedBlend], baseline: str, metric: Metric) -> tuple[str, str]:
     """Return the name of the blend to submit, and a sentence with the reason.
 
-    It is the simplest one that no other is better than by more than noise, so that it is itself
-    within noise of the best. Noise is one standard error of the difference: the middle 68 % of
-    its paired resamples by group hold 0 (the rule of Breiman et al., "Classification and
-    Regression Trees", 1984, section 3.4.3). Wider intervals keep simple blends that are worse:
-    on simulated members (``tests/blending/test_regret.py``) those of 95 % cost twice as much.
+    It is :data:`MEAN_OF_BEST` if there is one, else the best blend out of fold. Choosing one of
+    several blends that noise alone tells apart costs more than their mean, whose squared error is
+    never above the mean of theirs: ``benchmarks/selection.py`` measures it on simulated members.
 
     Args:
         compared: Results of all blends, including the baseline.
@@ -188,33 +242,42 @@ def recommend(compared: Sequence[ComparedBlend], baseline: str, metric: Metric) 
     judged = {c.name: c for c in compared if c.honest is not None}
     if len(judged) < 2:
         return baseline, f"submit {baseline}, the plain mean: nothing else has an honest score"
-    unbeaten = [
-        c for c in judged.values() if not any(_beats(d, c, metric) for d in judged.values())
-    ]
-    best = max(judged.values(), key=_gain)
-    chosen = min(unbeaten, key=lambda c: (c.complexity, -_gain(c)))
-    others = [c for c in judged.values() if c.name != baseline]
-    next_best = best if best.name != baseline else max(others, key=_gain)
-    name, beside = chosen.name, [chosen, best]
-    if chosen.name == baseline:
-        name, beside = f"{baseline}, the plain mean", [next_best]
-        why = f"the gain of {next_best.name} may be noise"
-        if _gain(next_best) <= 0:
-            why = "nothing else is better out of fold"
-    elif chosen is best:
-        why = "the best out of fold"
-        if best.honest is not None and best.honest.beats_baseline:
-            why += ", better than the plain mean by more than noise"
+    mean = judged.pop(MEAN_OF_BEST, None)
+    best = within_noise(list(judged.values()), metric)[0]
+    if mean is None:
+        chosen, beside = best, [best]
+        why = "the best out of fold, better than every simpler blend by more than noise"
+        if best.name == baseline:
+            why = "the plain mean, the best out of fold and the simplest"
     else:
-        why = f"the simplest within noise of {best.name}, the best out of fold"
-    beside = list({c.name: c for c in beside}.values())
+        chosen, beside = mean, [mean, best]
+        others = ", ".join(name for name in mean.parts if name != best.name)
+        why = (
+            f"the mean of {best.name}, the best out of fold, and the blends within noise of it "
+            f"that are no more complex: {others}"
+        )
     single = judged.get("best")
     if single is not None and single not in beside:
         beside.append(single)
     gains = "; ".join(
-        f"{'the best single member' if c is single else c.name} {_gain_text(c)}" for c in beside
+        f"{'the best single member' if c is single else c.name} {_gain_text(c)}"
+        for c in beside
+        if c.name != baseline
     )
-    return chosen.name, f"submit {name}: {why} ({metric.name}, gain over {baseline}: {gains})"
+    gains = f"({metric.name}, gain over {baseline}: {gains})" if gains else f"({metric.name})"
+    return chosen.name, f"submit {chosen.name}: {why} {gains}"
+
+
+def _mean_of(predictions: Sequence[Array]) -> Array:
+    mean: Array = np.mean(predictions, axis=0)
+    return mean
+
+
+def _same(one: ComparedBlend, other: ComparedBlend) -> bool:
+    """Return whether two blends predict the same."""
+    if one.cross_fitted is None or other.cross_fitted is None:
+        return one is other
+    return np.allclose(one.cross_fitted, other.cross_fitted, rtol=1e-9, atol=1e-12)
 
 
 def _gain(compared: ComparedBlend) -> float:

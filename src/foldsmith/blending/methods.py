@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from foldsmith.blending.averaging import FittedMeanOfBlends
 from foldsmith.blending.base import (
     Blend,
     FittedBlend,
@@ -32,10 +33,10 @@ from foldsmith.models.fitted_arrays import Arrays, part
 
 Array = npt.NDArray[np.float64]
 
-# How much a blend has to be fitted; of blends that are alike the simpler one is submitted. A plain
-# mean takes nothing from the targets (but which members are worse than the constant), a single
-# member one choice. Weights that sum to 1 are fewer and safer than free ones; a calibration adds
-# a curve, a stack grows trees.
+# How much a blend has to be fitted; of blends that are alike the simpler ones are preferred. A
+# plain mean takes nothing from the targets (but which members are worse than the constant), a
+# single member one choice. Weights that sum to 1 are fewer and safer than free ones; a calibration
+# adds a curve, a stack grows trees.
 COMPLEXITY: dict[BlendMethod, int] = {
     "mean": 0,
     "best": 2,
@@ -128,6 +129,9 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
         arrays: Result of its ``arrays``.
         goal: Objective of the blend.
     """
+    if "n_blends" in arrays:
+        parts = (part(arrays, str(k)) for k in range(int(arrays["n_blends"])))
+        return FittedMeanOfBlends(tuple(restore_blend(one, goal) for one in parts))
     if "constant" in arrays:
         return FittedConstant(arrays["constant"])
     if "members" in arrays:

@@ -13,7 +13,13 @@ import pandas as pd
 from foldsmith.blending.base import Constant, FittedWeights, Goal, Rows
 from foldsmith.blending.bootstrap import resampled_units
 from foldsmith.blending.candidates import BASELINE, OPTIMISED, candidates_of
-from foldsmith.blending.comparison import Candidate, ComparedBlend, compare, recommend
+from foldsmith.blending.comparison import (
+    MEAN_OF_BEST,
+    Candidate,
+    ComparedBlend,
+    compare,
+    recommend,
+)
 from foldsmith.blending.methods import (
     COMPLEXITY_OF_CONSTANT,
     with_fewer_trials,
@@ -71,8 +77,9 @@ def ensemble(
     """Blend experiments in several ways, and say which one to submit.
 
     Writes the submissions ``avg_cls``, ``avg_reg`` (averages of one task's members),
-    ``avg_all``, ``weight_optimization_all`` and one of each further method, ``submission.csv``
-    (the recommended one; where class probabilities are judged, these are in
+    ``avg_all``, ``weight_optimization_all``, one of each further method and ``mean_of_best`` (of
+    the blends within noise of the best, if there are several), ``submission.csv`` (the
+    recommended one; where class probabilities are judged, these are in
     ``probabilities.csv``), ``weights.csv``, ``ensemble_scores.csv`` and ``blends.safetensors``
     (the fitted blends, for new photos). Beside its score on the
     rows that it was fitted on, each blend gets a cross-fitted one: see
@@ -260,7 +267,8 @@ def _blend(experiment: Experiment, settings: EnsembleSettings, data: _Data) -> _
     if not data.useful.any():
         constant = Constant(goal)
         candidates.append(Candidate(constant.name, constant, constant, COMPLEXITY_OF_CONSTANT))
-    for name in {candidate.name for candidate in candidates} & set(data.columns):
+    names = {MEAN_OF_BEST, *(candidate.name for candidate in candidates)}
+    for name in names & set(data.columns):
         raise ConfigError(
             f"{data.project.source_files[0]}: the column {name} is called like a blend; rename it "
             "in the tables"
