@@ -44,6 +44,22 @@ def trusted(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
+def given_speeds(monkeypatch):
+    """Let ``new`` plan with given speeds in this process.
+
+    A measurement trains a few batches, which takes seconds each time.
+    """
+    from foldsmith.new.timing import planned
+    from foldsmith.new.timing.rule import MachineSpeeds, Speed, levels_of
+
+    def given(project, facts, fine_tuning, untrained, time_s):
+        levels = {level.name: Speed(400.0, 200.0) for level in levels_of(facts, time_s)}
+        return MachineSpeeds(levels, 0.01, 0.02, 1.0, 5.0, 0.5, 5.0)
+
+    monkeypatch.setattr(planned, "measured_speeds", given)
+
+
+@pytest.fixture(autouse=True)
 def lines_shown_as_by_the_command():
     """Show foldsmith's log lines on stdout and stderr, as the command line does.
 

@@ -17,18 +17,12 @@ from nbclient.exceptions import DeadKernelError
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
-PRETRAINED = "output/300_simsiam/manifest.json"
+FIRST = "output/400_descriptors/manifest_by_last.json"
 
 TINY = {
-    "300:model/backbone/model_name": "test_resnet",
-    "300:globals/max_epoch": 2,
-    "300:loader/train/batch_size": 12,
-    "401:model/base_name": "test_resnet",
-    "410:model/base_name": "test_resnet",
-    "420:model/base_name": "test_resnet",
     "410:globals/max_epoch": 1,
     "420:globals/max_epoch": 1,
-    "[34]*:dataset/img_size": 32,
+    "4*:dataset/img_size": 32,
     "ensemble/methods": ["mean", "box"],
 }
 
@@ -69,7 +63,7 @@ def colab_of(drive, here):
     replaced = {
         "/content/drive/MyDrive/foldsmith": str(drive),
         "/content/work": str(here),
-        '"budget": "medium"': '"budget": "small"',
+        '"time": "1h"': '"time": "15m"',
         "VALUES = {": f"VALUES = {TINY!r} | {{",
     }
     return client_of(read("colab", replaced))
@@ -77,7 +71,7 @@ def colab_of(drive, here):
 
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory, small_photos):
-    """A Drive as a session on Colab leaves it that is lost after the pretraining."""
+    """A Drive as a session on Colab leaves it that is lost after the first member."""
     drive, here = (
         tmp_path_factory.mktemp("lost") / "drive",
         tmp_path_factory.mktemp("lost") / "work",
@@ -93,7 +87,7 @@ def lost(tmp_path_factory, small_photos):
 
     def kill():
         until = time.monotonic() + 200
-        while not (drive / PRETRAINED).exists() and time.monotonic() < until:
+        while not (drive / FIRST).exists() and time.monotonic() < until:
             time.sleep(0.02)
         client.km.provisioner.process.kill()
 
@@ -102,7 +96,7 @@ def lost(tmp_path_factory, small_photos):
     with pytest.raises(DeadKernelError):
         client.execute()
     killer.join()
-    assert (drive / PRETRAINED).exists() and not (drive / "submission.csv").exists()
+    assert (drive / FIRST).exists() and not (drive / "submission.csv").exists()
     return drive
 
 
@@ -117,10 +111,10 @@ def test_they_are_short_and_say_that_they_were_not_run_there(name):
 def test_colab_goes_on_after_the_session_was_lost(lost, tmp_path):
     # The machine is another one: nothing but the Drive is left.
     drive = shutil.copytree(lost, tmp_path / "drive")
-    pretrained = (drive / PRETRAINED).read_bytes()
+    first = (drive / FIRST).read_bytes()
     text = "".join(printed(colab_of(drive, tmp_path / "work").execute()))
-    assert "everything is done" in text and "pretrain 300" not in text
-    assert (drive / PRETRAINED).read_bytes() == pretrained
+    assert "everything is done" in text and "] fit 400:" not in text
+    assert (drive / FIRST).read_bytes() == first
     submitted, to_predict = (pd.read_csv(drive / f"{name}.csv") for name in ("submission", "test"))
     assert list(submitted["object_id"]) == list(to_predict["object_id"])
     assert (drive / "901.html").is_file()
@@ -132,7 +126,7 @@ def test_kaggle_goes_on_from_the_output_of_an_earlier_version(lost, tmp_path):
     kept.mkdir()
     shutil.copytree(lost, data)
     shutil.unpack_archive(data / "images.zip", data / "images")
-    pretrained = (data / PRETRAINED).read_bytes()
+    first = (data / FIRST).read_bytes()
     for path in data.rglob("*"):  # a data set cannot be written to
         path.chmod(0o555 if path.is_dir() else 0o444)
     replaced = {
@@ -140,14 +134,14 @@ def test_kaggle_goes_on_from_the_output_of_an_earlier_version(lost, tmp_path):
         "/kaggle/input/THIS-NOTEBOOK/output": str(data / "output"),
         "/kaggle/working": str(kept),
         "/kaggle/tmp": str(here),
-        '"budget": "medium"': '"budget": "small"',
+        '"time": "1h"': '"time": "15m"',
         'VALUES = ""': f"VALUES = {shlex.join(f'{k}={v}' for k, v in TINY.items())!r}",
     }
     text = printed(client_of(read("kaggle", replaced)).execute())
-    assert "everything is done" in "".join(text) and "pretrain 300: " not in "".join(text)
+    assert "everything is done" in "".join(text) and "] fit 400:" not in "".join(text)
     assert "to hand in" in text[-1]
-    assert (kept / PRETRAINED).read_bytes() == pretrained
-    assert (kept / PRETRAINED).stat().st_mode & (kept / "output").stat().st_mode & 0o200
+    assert (kept / FIRST).read_bytes() == first
+    assert (kept / FIRST).stat().st_mode & (kept / "output").stat().st_mode & 0o200
     assert (kept / "submission.csv").is_file() and (kept / "901.html").is_file()
 
 

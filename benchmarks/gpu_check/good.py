@@ -2,7 +2,7 @@
 
 Both train the same backbone at the same size on the same folds, each with as many epochs as its
 share of the time allows, in the proportions of its own files. The recommended recipe is that of
-``budget: medium``; the published one is the bundled project's, adapted by overrides alone.
+``time: medium``; the published one is the bundled project's, adapted by overrides alone.
 
 Photos: ``--images DIR`` with train.csv (image_id, tomato_id, freshness), test.csv and images/, of
 which every fourth is taken as in ``benchmarks/ablation.py``; generated ones if left out.
@@ -115,12 +115,12 @@ def project_of(folder: Path, images: Path | None, small: bool) -> Project:
         generate_photos(data, n_train, n_test, long_side=side)
         text = (ATMACUP / "project.yml").read_text(encoding="utf-8")
         text = text.replace("data_dir: input/atmaCup-11", "data_dir: input")
-        text = text.replace("budget: large", "budget: medium")
+        text = text.replace("time: large", "time: medium")
     else:
         missing = set(COLUMNS) - set(pd.read_csv(images / "train.csv", nrows=1).columns)
         if missing:
             sys.exit(f"error: {images / 'train.csv'}: has no column {', '.join(sorted(missing))}")
-        text = make_fgrade(data, images) + "budget: medium\n"
+        text = make_fgrade(data, images) + "time: medium\n"
     if small:
         text = text.replace("n_splits: 5", "n_splits: 2").replace("n_splits: 4", "n_splits: 2")
     (folder / "project.yml").write_text(text, encoding="utf-8")
@@ -133,7 +133,7 @@ def project_of(folder: Path, images: Path | None, small: bool) -> Project:
 
 
 def recommended(small: bool) -> Recipe:
-    """Return the recommended recipe of ``budget: medium``."""
+    """Return the recommended recipe of ``time: medium``."""
     folders = ["401_resnet18d_frozen", "410_resnet18d_regression"]
     members = {"410": 40}
     shared: dict[str, object] = {"[34]*:dataset/img_size": 128}

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from foldsmith.extras.estimate.result import Estimate
-    from foldsmith.project.budget import Budget
     from foldsmith.report import Results
     from foldsmith.run.engine import Engine
 
@@ -56,7 +55,7 @@ class Project(ProjectFolder):
         target_column: str | None = None,
         group_column: str | None = None,
         metric: str | None = None,
-        budget: "Budget | None" = None,
+        time: str | None = None,
         classes: bool | None = None,
         skip_missing: bool = False,
         quiet: bool = False,
@@ -73,7 +72,7 @@ class Project(ProjectFolder):
             target_column: Column to predict.
             group_column: Column whose equal values stay in one fold; ``none`` for no groups.
             metric: Name of the metric that judges predictions; None to be chosen.
-            budget: How much time it may take: small, medium or large.
+            time: How long a run may take, as in ``15m`` or ``1h``; None to be chosen.
             classes: Whether targets are classes without an order, numbers too (False: steps of a
                 scale); None to be found.
             skip_missing: Leave out rows without a photo or target.
@@ -94,7 +93,7 @@ class Project(ProjectFolder):
             target_column=target_column,
             group_column=group_column,
             metric=metric,
-            budget=budget,
+            time=time,
             classes=classes,
             skip_missing=skip_missing,
         )
@@ -111,6 +110,7 @@ class Project(ProjectFolder):
         until: str | None = None,
         skip_bad: bool = False,
         keep_snapshots: bool = False,
+        time: str | None = None,
         engine: "Engine" = "local",
         address: str | None = None,
         quiet: bool = False,
@@ -127,6 +127,8 @@ class Project(ProjectFolder):
             until: Last kind of step: preprocess, pretrain, train, features or infer; all if None.
             skip_bad: Leave out photos that cannot be read.
             keep_snapshots: Keep the snapshots of the trainings.
+            time: Plan sizes and epochs of the recommended recipe anew, to end within this time,
+                as in ``1h``; None leaves the values in ``exp_config`` as they are.
             engine: ``local``: on this machine, one step after the other or one on each of several
                 GPUs; ``ray``: many at once.
             address: Address of a Ray cluster, or ``auto``; None starts Ray on this machine and
@@ -148,6 +150,10 @@ class Project(ProjectFolder):
         file, texts = self.experiment_file(experiment), override_texts(overrides)
         how = (skip_bad, keep_snapshots, engine, address)
         with lines_shown(quiet):
+            if time is not None:
+                from foldsmith.new.timing.planned import plan_for
+
+                self.settings = plan_for(self, file, time).settings
             run_engine.run(self, file, texts, list(only), until, *how)
         return self.results(experiment, overrides)
 

@@ -3,7 +3,7 @@ import pytest
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.budget import within_budget
+from foldsmith.project.budget import seconds_of, within_budget
 
 
 def test_every_choice_is_made_wherever_it_stands():
@@ -29,17 +29,28 @@ def test_the_project_chooses_and_an_experiment_may_say_otherwise(project_dir):
     file.write_text(recipe)
     text = (project_dir / "project.yml").read_text()
 
-    def epochs(budget, *overrides):
+    def epochs(time, *overrides):
         (project_dir / "project.yml").write_text(
-            "".join(line for line in text.splitlines(True) if "budget" not in line)
-            + f"budget: {budget}\n"
+            "".join(line for line in text.splitlines(True) if not line.startswith("time:"))
+            + f"time: {time}\n"
         )
         project = ProjectFolder.open(project_dir)
         return Experiment.load(project, file, overrides).globals.max_epoch
 
     assert epochs("small") < epochs("medium") < epochs("large")
+    assert epochs("30m") == epochs("small") and epochs("8h") == epochs("large")
+    assert epochs("31m") == epochs("3h") == epochs("medium")
     assert epochs("large", "globals/max_epoch=3") == 3
     file.write_text(recipe + "globals/max_epoch: 4\n")
     assert epochs("large") == 4
-    with pytest.raises(ConfigError, match="budget"):
-        epochs("huge")
+    for wrong in ("huge", "900", "0m", "15 m"):
+        with pytest.raises(ConfigError, match="time: .*no time; write it as in 90s, 15m"):
+            epochs(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("15m", 900), ("1h30m", 5400), ("0.5h", 1800), ("medium", 3600)],
+)
+def test_times_are_read(text, seconds):
+    assert seconds_of(text) == seconds

@@ -117,7 +117,7 @@ def make_small(file: Path) -> None:
             small["head"] = {"type": "RidgeHead"}
     if task == "self-supervised":
         small |= {"globals/snapshot_interval": 1, "model/backbone/model_name": "resnet10t"}
-    elif "base_name" in tree.get("model", {}):
+    elif not tree.get("model", {}).get("base_name", "wrn").startswith("wrn"):
         small["model/base_name"] = "resnet10t"
     content = yaml.safe_load(file.read_text())
     for path, value in small.items():

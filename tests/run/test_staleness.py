@@ -227,7 +227,7 @@ EVERYTHING = {"preprocess", "pretrain 000"} | EVERY_FOLD_ON
 # when those have been made anew.
 PROJECT_KEYS = {
     "name": ("another", set()),
-    "budget": ("large", set()),
+    "time": ("8h", set()),
     "resources": ({"train": {"cpus": 2}}, set()),
     "python": (["own.py"], set()),
     "auxiliary": ({"size": {"column": "target", "kind": "regression"}}, set()),
@@ -334,7 +334,7 @@ def test_what_a_training_refers_to_is_read_by_it(folder):
         ("last", "target_range", [0, 4], False),
         ("best_probe", "metric", "MAE", True),
         ("best_probe", "metric", "LogLoss", False),  # the probe goes by the RMSE all the same
-        ("best_probe", "budget", "large", False),
+        ("best_probe", "time", "8h", False),
     ],
 )
 def test_the_metric_reaches_a_pretraining_whose_pick_depends_on_it(

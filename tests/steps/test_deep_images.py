@@ -27,7 +27,7 @@ def deep(tmp_path, cli):
         rows.append(f"{k},{k % 2}")
     Image.fromarray(np.full((16, 16), 77, np.uint8)).save(tmp_path / "im/16.png")
     (tmp_path / "t.csv").write_text("\n".join(["id,target", *rows, "16,1"]) + "\n")
-    options = ["--images", "im", "--train", "t.csv", "--budget", "small"]
+    options = ["--images", "im", "--train", "t.csv", "--time", "small"]
     said = cli(tmp_path, "new", "p", *options).stdout
     assert "range    [1000, 1011] becomes 0 to 255" in said
     return tmp_path / "p"

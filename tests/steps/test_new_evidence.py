@@ -49,7 +49,7 @@ def made(tmp_path, images):
             images=arguments.pop("images", images),
             train=tmp_path / "train.csv",
             test=None if test is None else tmp_path / "test.csv",
-            budget="small",
+            time="small",
             **arguments,
         )
         new_project_of(tmp_path / "p", data, ask, yes)
@@ -288,7 +288,7 @@ def test_more_than_20_number_classes_stay_what_they_are(tmp_path, metric):
     write(tmp_path / "im", *(f"{k}.png" for k in range(60)))
     table = pd.DataFrame({"id": range(60), "target": [k % 30 for k in range(60)]})
     table.to_csv(tmp_path / "t.csv", index=False)
-    data = Data(tmp_path / "im", tmp_path / "t.csv", metric=metric, budget="small")
+    data = Data(tmp_path / "im", tmp_path / "t.csv", metric=metric, time="small")
     new_project_of(tmp_path / "p", data, yes=True)
     project = ProjectFolder.open(tmp_path / "p")
     assert project.n_classes == 30
@@ -376,7 +376,7 @@ def tree(tmp_path, monkeypatch):
     def make(*folders, test_images=None, n=6, **arguments):
         for folder in folders:
             write(tmp_path / "im" / folder, *(f"{k}.png" for k in range(n)))
-        data = Data(tmp_path / "im", test_images=test_images, budget="small", **arguments)
+        data = Data(tmp_path / "im", test_images=test_images, time="small", **arguments)
         new_project_of(tmp_path / "p", data, yes=True)
         project = ProjectFolder.open(tmp_path / "p")
         return project.settings, read_train(project)
@@ -477,7 +477,7 @@ def test_flags_of_the_command(tmp_path, images, cli):
     pd.DataFrame({"id": COUNT, "target": NUMBERS, "u": KINDS}).to_csv(
         tmp_path / "t.csv", index=False
     )
-    flags = ["--images", str(images), "--train", "t.csv", "--budget", "small"]
+    flags = ["--images", str(images), "--train", "t.csv", "--time", "small"]
     said = cli(tmp_path, "new", "a", *flags, "--target", "target", "--target", "u", code=2).stderr
     assert "--target is given 2 times (target, u); a project has one" in said
     cli(tmp_path, "new", "b", *flags, "--classes", "--skip-missing", "--target", "target")

@@ -29,12 +29,8 @@ from foldsmith.steps.preprocess import preprocess
 COLOURS = {"NA": (60, 60, 200), "dog": (60, 200, 60), "cat 2": (200, 60, 60)}
 RUN = "output/901_ensemble"
 TINY = [
-    "300:globals/max_epoch=1",
-    "300:loader/train/batch_size=8",
     "4*0:dataset/img_size=32",
     "410:globals/max_epoch=2",
-    "401:dataset/img_size=32",
-    "300:dataset/img_size=32",
 ]
 
 
@@ -60,7 +56,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def said(data):
     """What 'new' says."""
-    flags = ["--images", "tree", "--test-images", "more", "--yes", "--budget", "small"]
+    flags = ["--images", "tree", "--test-images", "more", "--yes", "--time", "small"]
     result = foldsmith(data, "new", "mine", *flags)
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -98,7 +94,7 @@ def test_what_is_assumed_is_said(data, said):
 def test_the_run_names_classes_and_is_right(finished):
     scores = pd.read_csv(finished / RUN / "ensemble_scores.csv").set_index("name")
     assert scores.loc["avg-all", "accuracy"] > 0.8  # by chance 0.36
-    members = ["400_descriptors", "401_frozen", "402_patches", "403_shapes", "410_classes"]
+    members = ["400_descriptors", "402_patches", "403_shapes", "410_classes"]
     weights = pd.read_csv(finished / RUN / "weights.csv")
     assert weights["experiment"].tolist() == members
     for member in members:
@@ -132,7 +128,13 @@ def test_probabilities_are_there_too(finished):
     np.testing.assert_allclose(table.loc["broken.png"], [8 / 25, 9 / 25, 8 / 25])
 
 
-def test_the_probe_counts_hits(finished):
+def test_the_probe_counts_hits(finished, cli):
+    file = finished / "exp_config/300.yml"
+    file.write_text(
+        "import: foldsmith:recommended_pretraining.yml\nglobals/output_path: output/300_simsiam\n"
+    )
+    tiny = ["globals/max_epoch=1", "loader/train/batch_size=8", "dataset/img_size=32"]
+    cli(finished, "run", "-cfg", "exp_config/300.yml", "--no-report", *tiny)
     probes = pd.read_csv(finished / "output/300_simsiam/probes.csv")
     # Of 25 photos; the colours are easy, and Accuracy is a share of them.
     assert probes["ridge"].iloc[-1] > 0.8
@@ -141,7 +143,7 @@ def test_the_probe_counts_hits(finished):
 
 def test_nothing_is_left_to_do(finished, cli):
     said = cli(finished, "status", "-cfg", "exp_config/901.yml", *TINY).stdout
-    assert "13 of 13 steps done" in said
+    assert "11 of 11 steps done" in said
 
 
 def test_new_photos_get_names(finished, data, tmp_path, cli):
@@ -156,7 +158,7 @@ def test_new_photos_get_names(finished, data, tmp_path, cli):
     # By how much the members disagree on the class that is predicted.
     members = [
         predict(finished / "output" / name, photos)
-        for name in ("400_descriptors", "401_frozen", "402_patches", "403_shapes", "410_classes")
+        for name in ("400_descriptors", "402_patches", "403_shapes", "410_classes")
     ]
     of_class = [
         [
@@ -166,7 +168,7 @@ def test_new_photos_get_names(finished, data, tmp_path, cli):
         for member in members
     ]
     np.testing.assert_allclose(table["spread"], np.std(of_class, axis=0), atol=1e-6)
-    for name, member in zip(("401_frozen", "410_classes"), members[1::3], strict=True):
+    for name, member in zip(("403_shapes", "410_classes"), members[2:], strict=True):
         file = finished / "output" / name / "submission_by_last.csv"
         submission = pd.read_csv(file, keep_default_na=False).set_index("photo_id")
         wanted = submission["class"].drop("broken.png")
@@ -241,7 +243,6 @@ def test_the_report_shows_classes(finished):
     page = html.unescape((finished / "reports/901.html").read_text())
     assert "Worst predictions, out of fold" in page
     assert re.search(r": cat 2 \(probability 0\.\d\d\), predicted ", page)
-    assert "target cat 2" in page and "target dog" in page
 
 
 def test_no_number_of_a_class_matters(finished, tmp_path):
@@ -293,7 +294,7 @@ def test_two_classes_by_auc_with_groups(tmp_path, numbered, cli):
 
 @pytest.mark.parametrize("metric", ["LogLoss", "AUC"])
 def test_numbers_may_number_classes(tmp_path, numbered, metric, capsys):
-    data = Data(**described(tmp_path, label=[3, 7] * 8), metric=metric, budget="small")
+    data = Data(**described(tmp_path, label=[3, 7] * 8), metric=metric, time="small")
     new_project_of(tmp_path / "mine", data)
     project = ProjectFolder.open(tmp_path / "mine")
     assert (project.class_values, project.class_names) == ([3, 7], ())

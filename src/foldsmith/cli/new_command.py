@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -101,12 +101,13 @@ def new(
             autocompletion=metric_names,
         ),
     ] = None,
-    budget: Annotated[
-        Literal["small", "medium", "large"] | None,
+    time: Annotated[
+        str | None,
         typer.Option(
-            "--budget",
-            help="small: a laptop's CPU, minutes; medium: a GPU, an hour; large: a GPU over night.",
-            show_default="by the device",
+            "--time",
+            metavar="TIME",
+            help="How long a run may take: 15m, 1h30m, or small (15m), medium (1h), large (8h).",
+            show_default="15m, or 1h with a GPU",
         ),
     ] = None,
     classes: Annotated[
@@ -132,15 +133,18 @@ def new(
 
     foldsmith new my-project --images photos --train train.csv --test test.csv
     foldsmith new my-project --images photos --train train.csv --group patient --metric MAE --yes
+    foldsmith new my-project --images photos --train train.csv --time 1h
     foldsmith new my-project --images classes    # one folder per class, no table
     foldsmith new my-project                     # a project.yml to fill in
 
     Options that are missing are found in the data and printed. If several columns are possible,
-    you are asked.
+    you are asked. A few batches are trained to measure this machine; image size, backbone and
+    epochs are chosen so that a run ends within --time.
 
     Writes DIR/project.yml, the recommended experiments DIR/exp_config/*.yml, the tables with the
-    photos' paths in DIR/input, a link to the photos, and a README; with --skip-missing, also
-    the rows that were left out, in DIR/input/skipped.csv. Nothing that exists is replaced.
+    photos' paths in DIR/input, a link to the photos, DIR/time_plan.json and a README; with
+    --skip-missing, also the rows that were left out, in DIR/input/skipped.csv. Nothing that exists
+    is replaced.
     """
     from foldsmith.new.new import Data, new_project, new_project_of
 
@@ -158,7 +162,7 @@ def new(
         named = [flag for flag, value in flags.items() if value is not None]
         if named:
             raise typer.BadParameter(f"{named[0]} needs --images, the folder of the photos")
-        new_project(folder, budget or "small")
+        new_project(folder, time)
         return
     data = Data(
         images=images,
@@ -169,7 +173,7 @@ def new(
         target_column=_one_column("--target", target),
         group_column=_one_column("--group", group),
         metric=metric,
-        budget=budget,
+        time=time,
         classes=classes,
         skip_missing=skip_missing,
     )

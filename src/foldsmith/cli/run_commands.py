@@ -51,6 +51,15 @@ def run(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Write no report at the end.")
     ] = False,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            "--time",
+            metavar="TIME",
+            help="Plan sizes and epochs of the recommended recipe anew, to end within 15m, 1h, ...",
+            show_default="the values in exp_config, as they are",
+        ),
+    ] = None,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(
@@ -79,12 +88,17 @@ def run(
     foldsmith run -cfg exp_config/900.yml
     foldsmith run -cfg exp_config/900.yml --only 100,200 --until train
     foldsmith run -cfg exp_config/900.yml '1*:globals/max_epoch=2'
+    foldsmith run -cfg exp_config/901.yml --time 1h                      # see below
     foldsmith run -cfg exp_config/900.yml --engine ray                   # many at once, here
     foldsmith run -cfg exp_config/900.yml --engine ray --address auto    # on a cluster
 
     Continues after an interruption: finished steps stay, a training continues after its last
     finished epoch, and stale steps are repeated. On a cluster
     Ctrl-C leaves the run going; the same command attaches to it again, with --stop it ends it.
+
+    --time measures this machine, and writes values that fit into the experiments of foldsmith new,
+    time_plan.json and project.yml; experiments that you have changed are refused. With the time
+    that is planned already it changes and measures nothing.
 
     Writes into the output folders that the experiments name, and reports/NAME.html at the end.
     """
@@ -93,7 +107,13 @@ def run(
         raise typer.BadParameter("--stop needs --address: a run without it ends with its command")
     if address is not None and engine != "ray":
         raise typer.BadParameter("--address needs --engine ray")
+    if time is not None and (dry_run or stop):
+        raise typer.BadParameter("--time writes a plan; leave out --dry-run and --stop")
     opened, values = open_project(project, trust_python), overrides or ()
+    if time is not None:
+        from foldsmith.new.timing.planned import plan_for
+
+        opened = plan_for(opened, config, time)
     if dry_run and not stop:
         from foldsmith.run.dry_run import dry_run as planned
 

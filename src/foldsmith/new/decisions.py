@@ -9,7 +9,7 @@ from foldsmith.data.folds import ClassSizes
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Guess, Source, called_like_class
 from foldsmith.new.survey.targets import Target, is_text, may_be_ids
-from foldsmith.project.budget import Budget
+from foldsmith.project.budget import WORDS, seconds_of
 from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
 from foldsmith.utils.formatting import brief
 
@@ -177,20 +177,34 @@ def choose_metric(named: Metric | None, target: Target, ordered: bool, column: s
     return metric
 
 
-def choose_budget(named: Budget | None, n_photos: int) -> Budget:
-    """Return the budget, and print why."""
+def choose_time(named: str | None, n_photos: int) -> str:
+    """Return how long a run may take, and print why.
+
+    Args:
+        named: The time that was named.
+        n_photos: Number of images.
+
+    Raises:
+        DataError: The named time is none.
+    """
     if named is not None:
-        logger.info(f"budget   {named}, as named")
-        return named
+        try:
+            seconds_of(named)
+        except ValueError as error:
+            raise DataError(f"--time: {error}") from None
+        time = WORDS.get(named, named)
+        logger.info(f"time     {time}, as named")
+        return time
     from foldsmith.models.devices import kind_of_device
 
-    budget: Budget = "small"
+    word = "small"
     why = "no GPU"
     if kind_of_device("auto") != "cpu":
-        budget = "large" if n_photos >= _LARGE else "medium"
+        word = "large" if n_photos >= _LARGE else "medium"
         why = f"{n_photos:,} photos and a GPU"
-    logger.info(f"budget   {budget}: {why}")
-    return budget
+    time = WORDS[word]
+    logger.info(f"time     {time}: {why} (for another: --time)")
+    return time
 
 
 def say_folds(settings_text: str, why: str, target: Target, n_splits: int, classes: bool) -> None:

@@ -14,7 +14,7 @@ from foldsmith.config.imports import RECIPES
 from foldsmith.data.intensity import IntensityRange, range_text
 from foldsmith.errors import UNSUPPORTED, OutputError
 from foldsmith.new.survey.targets import Target
-from foldsmith.project.budget import Budget
+from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.project_file import (
     PROJECT_FILE,
     FoldSettings,
@@ -89,7 +89,7 @@ class Found:
         ordered: They are a scale; if not, classes without an order.
         folds: How to split.
         metric: The metric that judges the predictions.
-        budget: How much time it may take.
+        time: How much time it may take, as in ``15m``.
         intensity: Scale of images with more than 8 bits per channel, if there are any.
     """
 
@@ -106,8 +106,13 @@ class Found:
     ordered: bool
     folds: FoldSettings
     metric: Metric
-    budget: Budget
+    time: str
     intensity: IntensityRange | None
+
+    @property
+    def budget(self) -> Budget:
+        """Which of three values the time takes."""
+        return budget_of(seconds_of(self.time))
 
     @property
     def unordered(self) -> bool:
@@ -138,7 +143,7 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
         "method": found.folds.method,
         "n_splits": found.folds.n_splits,
         "metric": found.metric.name,
-        "budget": found.budget,
+        "time": found.time,
         "batch": _batch(found.budget, len(found.train) + len(found.test)),
     }
 
@@ -305,6 +310,27 @@ def filled_in(names: Mapping[Path, Path], values: Mapping[str, Any]) -> dict[Pat
         name: Template(template.read_text(encoding="utf-8")).substitute(values)
         for name, template in names.items()
     }
+
+
+def recipe_texts(of_classes: bool, budget: Budget, n_photos: int) -> dict[str, str]:
+    """Return path -> text of the recommended experiments, without planned values.
+
+    Args:
+        of_classes: They predict probabilities of classes.
+        budget: Which of three values they take.
+        n_photos: Labelled images and images to predict.
+    """
+    names = templates(of_classes)
+    del names[Path(PROJECT_FILE)]
+    texts = filled_in(names, {"batch": _batch(budget, n_photos)})
+    return {name.as_posix(): text for name, text in texts.items()}
+
+
+def recipe_texts_to_fill_in() -> dict[str, str]:
+    """Return path -> text of the experiments beside a project file to fill in."""
+    names = templates(of_classes=False)
+    del names[Path(PROJECT_FILE)]
+    return {name.as_posix(): text for name, text in filled_in(names, TO_FILL_IN).items()}
 
 
 def write_all(folder: Path, contents: Contents, others: Iterable[Path] = ()) -> None:

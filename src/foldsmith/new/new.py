@@ -1,6 +1,7 @@
 """A new project: the recommended recipe, and a project file to fill in or made from the data."""
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,12 @@ import pandas as pd
 from foldsmith.data.folds import own_folds
 from foldsmith.data.intensity import IntensityRange, range_text
 from foldsmith.data.intensity_proposal import first_range
-from foldsmith.errors import DataError
+from foldsmith.errors import DataError, FoldsmithError
 from foldsmith.new.decisions import (
     Ask,
     Decisions,
-    choose_budget,
     choose_metric,
+    choose_time,
     say_folds,
     skip_rows,
 )
@@ -30,6 +31,7 @@ from foldsmith.new.files import (
     own_name,
     project_values,
     readme_values,
+    recipe_texts,
     refuse_finished,
     templates,
     write_all,
@@ -46,13 +48,16 @@ from foldsmith.new.survey.guesses import (
 )
 from foldsmith.new.survey.photos import PhotoFolder, ids_of
 from foldsmith.new.survey.targets import Target, choose_folds, examine_target, missing_targets
-from foldsmith.project.budget import Budget
+from foldsmith.new.timing.planned import measured, planned, read_plan
+from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
+from foldsmith.project.planned_time import TIME_PLAN
 from foldsmith.project.project_file import PROJECT_FILE, FoldSettings
 from foldsmith.project.tables import FOLD_COLUMN, numbers
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.metrics import metric_named
 from foldsmith.utils.formatting import brief, counted
+from foldsmith.utils.log_output import lines_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +81,7 @@ class Data:
         target_column: Name of the target column; None to be found.
         group_column: Name of the group column; ``none`` for no groups, None to be found.
         metric: Name of the metric; None to be chosen.
-        budget: How much time it may take; None to be chosen.
+        time: How long a run may take, as in ``15m``; None to be chosen.
         classes: Whether targets are classes without an order (False: steps of a scale); None to
             be found.
         skip_missing: Leave out rows without a photo or target.
@@ -90,17 +95,17 @@ class Data:
     target_column: str | None = None
     group_column: str | None = None
     metric: str | None = None
-    budget: Budget | None = None
+    time: str | None = None
     classes: bool | None = None
     skip_missing: bool = False
 
 
-def new_project(folder: Path, budget: Budget) -> Path:
+def new_project(folder: Path, time: str | None = None) -> Path:
     """Write a project file to fill in and the experiments of the recommended recipe.
 
     Args:
         folder: The project folder; made if it is not there.
-        budget: How much time it may take.
+        time: How long a run may take, as in ``15m``; None for 15 minutes.
 
     Returns:
         The project file.
@@ -109,11 +114,12 @@ def new_project(folder: Path, budget: Budget) -> Path:
         OutputError: One of the files is there already; nothing is written then.
     """
     refuse_finished(folder)
-    values = TO_FILL_IN | {"name": own_name(folder), "budget": budget}
+    time = choose_time(time or "small", 0)
+    values = TO_FILL_IN | {"name": own_name(folder), "time": time}
     write_all(folder, filled_in(templates(of_classes=False), values))
     logger.info(
         f"next: set the lines of {shown(folder / PROJECT_FILE)} that describe your data; then, "
-        f"in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
+        f"in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml --time {time}"
     )
     return folder / PROJECT_FILE
 
@@ -127,8 +133,10 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     :func:`~foldsmith.new.survey.guesses.guess_id`, ``guess_target`` and ``guess_group``, the rest
     by ``examine_target``, ``choose_folds`` and
     :meth:`~foldsmith.new.decisions.Decisions.has_order`. The default metric is RMSE for a scale and
-    Accuracy for classes; the budget small without a GPU, else medium, and large from
-    20,000 photos on. Each choice is printed, and the first row with its photo and target.
+    Accuracy for classes; the time 15 minutes without a GPU, else an hour, and 8 hours from
+    20,000 photos on. Sizes, backbones and epochs that fit the time are chosen by
+    :func:`~foldsmith.new.timing.rule.choose`. Each choice is printed, and the first row with its
+    photo and target.
 
     Classes without an order, and targets with a metric that needs probabilities (LogLoss, AUC), get
     experiments that predict the probabilities of classes.
@@ -151,13 +159,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     """
     refuse_finished(folder)
     found = _find(data, Decisions(ask, yes))
-    names = {Path(README): TEMPLATE / README, **templates(found.of_classes)}
-    contents: dict[Path, Content] = {
-        **{_INPUT / name: LinkToPhotos(to, folder) for name, to in found.links.items()},
-        **{_INPUT / "train.csv": found.train, _INPUT / "test.csv": found.test},
-        **({_INPUT / _SKIPPED: found.skipped} if len(found.skipped) else {}),
-        **filled_in(names, project_values(folder, found) | readme_values(folder, found)),
-    }
+    contents = _planned(folder, found, _contents(folder, found))
     # One project is not to be mixed with another of fewer files.
     may_be = [*templates(of_classes=False), *templates(of_classes=True)]
     may_be += [_INPUT / name for name in (_SKIPPED, _PHOTOS, _TEST_PHOTOS)]
@@ -166,6 +168,43 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
         f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
     )
     return folder / PROJECT_FILE
+
+
+def _contents(folder: Path, found: Found) -> dict[Path, Content]:
+    """Return the content of each file of a project in a folder, without planned values."""
+    names = {Path(README): TEMPLATE / README, **templates(found.of_classes)}
+    return {
+        **{_INPUT / name: LinkToPhotos(to, folder) for name, to in found.links.items()},
+        **{_INPUT / "train.csv": found.train, _INPUT / "test.csv": found.test},
+        **({_INPUT / _SKIPPED: found.skipped} if len(found.skipped) else {}),
+        **filled_in(names, project_values(folder, found) | readme_values(folder, found)),
+    }
+
+
+def _planned(folder: Path, found: Found, contents: dict[Path, Content]) -> dict[Path, Content]:
+    """Return the contents with the values that fit the time, and the record of the plan first.
+
+    The same project is written into a temporary folder, where its own experiments are timed. The
+    plan of a command that was killed while it wrote is taken as it is.
+    """
+    texts = recipe_texts(found.of_classes, found.budget, len(found.train) + len(found.test))
+    plan = read_plan(folder)
+    if plan is None or plan.time != found.time:
+        try:
+            with tempfile.TemporaryDirectory(prefix="foldsmith-") as trial, lines_hidden():
+                write_all(Path(trial), _contents(Path(trial), found))
+                timed = measured(ProjectFolder.open(trial), found.time, texts)
+        except FoldsmithError as error:
+            logger.info(f"note: sizes and epochs are not planned: {error}")
+            logger.info(f"      (when that is mended: foldsmith run --time {found.time})")
+            return contents
+        plan = planned(timed, found.time, texts)
+    experiments = {Path(name) for name in texts}
+    return {
+        Path(TIME_PLAN): plan.text,
+        **{path: content for path, content in contents.items() if path not in experiments},
+        **{Path(name): text for name, text in plan.texts.items()},
+    }
 
 
 def _find(data: Data, decide: Decisions) -> Found:
@@ -195,7 +234,7 @@ def _find(data: Data, decide: Decisions) -> Found:
         check_group(train, group_column)
     metric = choose_metric(named, target, ordered, target_column)
     folds = _choose_folds(train, target, group_column, ordered)
-    budget = choose_budget(data.budget, sum(len(folder.names) for folder in folders.all))
+    time = choose_time(data.time, sum(len(folder.names) for folder in folders.all))
     tables = _new_tables(data, rows, folders, target, ordered)
     _say_unused(folders.photos, tables)
     return Found(
@@ -212,7 +251,7 @@ def _find(data: Data, decide: Decisions) -> Found:
         ordered=ordered,
         folds=folds,
         metric=metric,
-        budget=budget,
+        time=time,
         intensity=_intensity(folders),
     )
 

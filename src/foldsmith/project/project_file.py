@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from foldsmith.errors import ConfigError
-from foldsmith.project.budget import Budget
+from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.own_files import OwnFile, own_file
 from foldsmith.project.own_python import load_types, read_sources, require_accepted
 from foldsmith.project.resources import Resources
@@ -137,8 +137,11 @@ class ProjectSettings(BaseModel):
             the package's metrics (``foldsmith new --help`` lists them), or of the project's own
             (``python``). The default for classes without an order is ``Accuracy``.
         folds: How to split.
-        budget: Which of three values experiments take, where they are written as
-            ``{small: 20, medium: 100, large: 300}``.
+        time: How long a run of the recommended experiments may take, as in ``90s``, ``15m``,
+            ``1h30m``; ``small``, ``medium`` and ``large`` are 15 minutes, 1 hour and 8 hours. Up
+            to 30 minutes experiments take the first of values that are written as
+            ``{small: 20, medium: 100, large: 300}``, up to 3 hours the second. ``foldsmith new``
+            and ``foldsmith run --time`` plan sizes and epochs for it.
         resources: Resources that each kind of step requests, as in
             ``{train: {cpus: 4, gpus: 0.5, memory_gib: 8}}``; experiments may say more in
             ``globals/resources``.
@@ -168,7 +171,7 @@ class ProjectSettings(BaseModel):
     auxiliary: dict[str, AuxiliarySettings] = {}
     metric: str = default_metric(unordered=False).name
     folds: FoldSettings = FoldSettings()
-    budget: Budget = "small"
+    time: str = "small"
     resources: dict[str, Resources] = {}
     python: tuple[str, ...] = ()
     intensity_range: tuple[float, float] | None = None
@@ -181,6 +184,19 @@ class ProjectSettings(BaseModel):
             return content
         implied = {"target_range": (0, len(names) - 1), "n_classes": len(names)}
         return {**implied, "metric": default_metric(unordered=True).name, **content}
+
+    @property
+    def budget(self) -> Budget:
+        """Which of three values experiments take."""
+        return budget_of(seconds_of(self.time))
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _a_time(cls, value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} is no time; write it as in 90s, 15m or 1h")
+        seconds_of(value)
+        return value
 
     @field_validator("metric", mode="before")
     @classmethod

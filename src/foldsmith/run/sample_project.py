@@ -21,16 +21,20 @@ _TRAIN, _TEST = 60, 4
 
 
 @contextlib.contextmanager
-def sampled(project: ProjectFolder) -> Iterator[ProjectFolder]:
+def sampled(project: ProjectFolder, n_train: int = _TRAIN) -> Iterator[ProjectFolder]:
     """Yield the project with a few of its rows, preprocessed in a temporary folder.
 
     The data folder of the project is not written to.
+
+    Args:
+        project: The project.
+        n_train: Labelled images, at least; folds may need more.
 
     Raises:
         DataError: One line per problem of the tables; or the few rows cannot fill the folds.
     """
     settings = project.settings
-    n_train = max(_TRAIN, 4 * project.n_splits)
+    n_train = max(n_train, 4 * project.n_splits)
     with tempfile.TemporaryDirectory(prefix="foldsmith-") as folder:
         data = Path(folder)
         for name, table, most in (

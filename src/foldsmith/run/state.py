@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foldsmith.errors import FoldsmithError, one_line
+from foldsmith.project.planned_time import planned_seconds
 from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.manifest import UNFINISHED, read_manifest
 from foldsmith.steps.status import Status, StepState
@@ -104,10 +105,13 @@ def _states(plan: Plan, hashes: FileHashes, weights_may_be_gone: bool) -> dict[s
 def speeds_of(plan: Plan) -> Speeds:
     """Return the measured speeds, from manifests and running trainings.
 
-    A step that was measured with another model or image size was not measured.
+    A step that was measured with another model or image size was not measured; the plan of the
+    project's time may have an estimate of it.
     """
-    speeds = Speeds()
+    speeds, planned = Speeds(), planned_seconds(plan.project.folder)
     for step in plan.steps:
+        if step.series in planned:
+            speeds.estimated[step.label] = planned[step.series]
         manifest = read_manifest(step.kind.manifest(step))
         begun = manifest or (
             read_manifest(step.folder / UNFINISHED) if step.kind.continues else None

@@ -120,7 +120,7 @@ def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
             if unknown
             else ""
         )
-        line += " (~: estimated from a few passes of each model)" if speeds.estimated else ""
+        line += " (~: estimated)" if speeds.estimated else ""
     else:
         line += "; the time is estimated once an epoch was measured"
     return line

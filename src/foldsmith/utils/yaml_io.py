@@ -148,7 +148,7 @@ def inline_yaml(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def scalar_yaml(value: str | float | None) -> str:
+def scalar_yaml(value: object) -> str:
     """Return a value as YAML on one line, letters beyond ASCII as they are."""
     text: str = yaml.dump(
         [value],

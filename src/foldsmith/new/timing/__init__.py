@@ -1,0 +1,1 @@
+"""The time of a project: sizes, backbones and epochs that fit it, from the data and the machine."""

@@ -1,0 +1,242 @@
+"""Facts of a project's data, and speeds of this machine: a few batches of each candidate."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from foldsmith.config import Context, Experiment
+from foldsmith.data.images import image_values
+from foldsmith.errors import DataError
+from foldsmith.models.devices import kind_of_device
+from foldsmith.models.runtime import create_runtime, seed_everything
+from foldsmith.models.threads import threads_of
+from foldsmith.new.timing.rule import Facts, Level, MachineSpeeds, Speed, levels_of
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.run.sample_project import sampled
+from foldsmith.run.slots import processes_with
+from foldsmith.steps.features import fit_experiment
+from foldsmith.steps.fold_components import build_fold, read_labels
+from foldsmith.steps.image_store import open_store
+from foldsmith.steps.registry import types_of
+from foldsmith.targets.scale import form_of
+from foldsmith.targets.tasks import create_task
+from foldsmith.training.batch_size import train_one_batch
+from foldsmith.training.steps import FineTuneStep
+from foldsmith.utils.hashing import FileHashes
+from foldsmith.utils.log_output import lines_hidden
+
+# Images whose sides are read.
+_SAMPLE = 40
+
+# Variables that keep numpy's own threads away.
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+# A candidate is timed for about so long, in at least so many batches; the median counts.
+_TIMED_S, _LEAST_BATCHES = 0.6, 3
+
+# Rows of the larger of two samples: parts of a fit take as long however many images there are.
+_MORE_ROWS = 180
+
+# Guesses, in seconds: start and end of a training, an epoch beside its images (log, curves,
+# snapshots), a blend with its report.
+_START_S, _EPOCH_S, _MEMBER_S = 6.0, 0.8, 8.0
+
+
+def facts_of(project: ProjectFolder, fine_tunings: tuple[str, ...], untrained: int) -> Facts:
+    """Return the facts of a project that the choice depends on.
+
+    Args:
+        project: The project; it need not be preprocessed.
+        fine_tunings: The experiments that may be fine-tuned, the most useful first.
+        untrained: Number of the members without a training.
+
+    Raises:
+        DataError: A table is wrong, or no image can be read.
+    """
+    train, test = read_train(project), read_test(project)
+    on_gpu = kind_of_device("auto") != "cpu"
+    paths = photo_paths(project, train)
+    sides = []
+    for path in paths[:: -(-len(paths) // _SAMPLE)]:
+        try:
+            sides.append(float(np.prod(image_values(path).shape[:2])) ** 0.5)
+        except DataError:
+            continue  # preprocess will say so
+    if not sides:
+        raise DataError(f"{project.data_dir}: none of the first images can be read")
+    return Facts(
+        n_train=len(train),
+        n_test=len(test),
+        side=round(float(np.median(sides))),
+        n_splits=project.n_splits,
+        fine_tunings=fine_tunings,
+        untrained=untrained,
+        on_gpu=on_gpu,
+        processes=1 if on_gpu else processes_with(1),
+    )
+
+
+def measured_speeds(
+    project: ProjectFolder,
+    facts: Facts,
+    fine_tuning: str,
+    untrained: Sequence[str],
+    time_s: float,
+) -> MachineSpeeds:
+    """Return the speeds of this machine for the images of a project.
+
+    A few images are preprocessed in a temporary folder; of each candidate a model is trained on
+    some batches of them, with the recipe's transforms, loss and optimizer. The members without a
+    training are fitted to them.
+
+    Args:
+        project: The project.
+        facts: Its facts.
+        fine_tuning: Its experiment file that is timed.
+        untrained: Its experiment files without a training.
+        time_s: Seconds of the run: candidates for longer ones are left out.
+
+    Raises:
+        FoldsmithError: A table, an image or the experiment is wrong.
+    """
+    started = time.perf_counter()
+    with sampled(project) as sample:
+        n_sample = len(read_train(sample)) + len(read_test(sample))
+        preprocess_s = (time.perf_counter() - started) / max(1, n_sample)
+        experiment = Experiment.load(project, project.path(fine_tuning)).within(sample)
+        levels = {}
+        with _neighbours(facts.processes - 1):
+            for level in levels_of(facts, time_s):
+                mixed, full = (
+                    _images_per_s(experiment, level, amp, facts) for amp in (True, False)
+                )
+                levels[level.name] = Speed(mixed=mixed, full=full)
+        _fitted_s(project, sample, untrained[:1])  # loads libraries
+        fitted_s = _fitted_s(project, sample, untrained)
+    with sampled(project, _MORE_ROWS) as larger:
+        n_larger = len(read_train(larger)) + len(read_test(larger))
+        larger_s = _fitted_s(project, larger, untrained) if n_larger > n_sample else fitted_s
+    each_s, fixed_s = _line(n_sample, fitted_s, n_larger, larger_s)
+    return MachineSpeeds(levels, preprocess_s, each_s, fixed_s, _START_S, _EPOCH_S, _MEMBER_S)
+
+
+def _line(
+    n: int, seconds: Sequence[float], n_larger: int, larger: Sequence[float]
+) -> tuple[float, float]:
+    """Return the seconds per image and the other seconds of several works.
+
+    Args:
+        n: Images of a sample.
+        seconds: Seconds of each work on it.
+        n_larger: Images of a larger sample, or as many.
+        larger: Seconds on that.
+    """
+    each_s = fixed_s = 0.0
+    for one, other in zip(seconds, larger, strict=True):
+        slope = max(0.0, (other - one) / (n_larger - n)) if n_larger > n else one / max(1, n)
+        each_s += slope
+        fixed_s += max(0.0, one - slope * n)
+    return each_s, fixed_s
+
+
+def _fitted_s(project: ProjectFolder, sample: ProjectFolder, files: Sequence[str]) -> list[float]:
+    """Return the seconds in which members without a training are fitted to a sample, each."""
+    seconds = []
+    for file in files:
+        with tempfile.TemporaryDirectory(prefix="foldsmith-") as output, lines_hidden():
+            experiment = Experiment.load(project, project.path(file)).within(sample)
+            experiment = experiment.with_values({"globals/output_root": output})
+            started = time.perf_counter()
+            fit_experiment(experiment, "force")
+            seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def values_of(level: Level, mixed: bool, facts: Facts) -> dict[str, Any]:
+    """Return the values of a fine-tuning at a level, by their paths."""
+    values: dict[str, Any] = {
+        "model/base_name": level.backbone,
+        "dataset/img_size": level.side,
+        "model/backbone_options": {"options": dict(level.options)} if level.options else {},
+        "globals/enable_amp": mixed,
+    }
+    if facts.processes > 1:
+        # Of one core each, folds run side by side.
+        values["globals/threads"] = 1
+    return values
+
+
+@contextmanager
+def _neighbours(n: int) -> Iterator[None]:
+    """Keep cores busy, as trainings that run beside this process do."""
+    code = "import numpy as np\na = np.ones((256, 256), np.float32)\nwhile True: a @ a"
+    environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
+    busy = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def _images_per_s(experiment: Experiment, level: Level, mixed: bool, facts: Facts) -> float:
+    """Return how many images per second a training takes, loading included."""
+    values = {
+        **values_of(level, mixed, facts),
+        "globals/val_fold": 0,
+        "model/pretrained": None,
+    }
+    experiment = experiment.with_values(values)
+    with threads_of(experiment.globals):
+        return _timed(experiment)
+
+
+def _timed(experiment: Experiment) -> float:
+    """Return the images per second of some batches of a fine-tuning."""
+    types, settings, project = types_of(experiment.project), experiment.globals, experiment.project
+    runtime = create_runtime(settings)
+    seed_everything(settings.seed)
+    task = create_task(settings, project)
+    _, labels = read_labels(experiment, task)
+    form = form_of(settings.target_scale, labels)[0] if task.learns_numbers else None
+    store = open_store(project, settings, FileHashes(project.hash_store))
+    fold = build_fold(
+        experiment, types, Context(images=store, runtime=runtime, task=task), task, form
+    )
+    parts, task = fold.components, fold.task
+    model = runtime.place(parts["model"])
+    step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
+    loader, optimizer = parts["loader/train"], parts["optimizer"]
+    n_images = loader.sampler.batch_size
+    keys = [(0, index % len(loader.dataset)) for index in range(n_images)]
+    train_one_batch(step, loader, optimizer, runtime, n_images)  # decodes, allocates
+    loading_s = _median_s(lambda: loader.dataset.__getitems__(keys), _TIMED_S / 4)
+
+    def trained() -> None:
+        train_one_batch(step, loader, optimizer, runtime, n_images)
+        runtime.wait()
+
+    both_s = _median_s(trained, _TIMED_S)
+    # Loader processes work beside the device.
+    beside = loader.num_workers
+    batch_s = max(both_s - loading_s, loading_s / beside) if beside else both_s
+    return float(n_images / batch_s)
+
+
+def _median_s(work: Callable[[], object], for_s: float) -> float:
+    """Return the median of the seconds that some work takes, repeated for some time."""
+    seconds: list[float] = []
+    while len(seconds) < _LEAST_BATCHES or sum(seconds) < for_s:
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))

@@ -1,0 +1,344 @@
+"""The planned values in the experiment files of a project, and the record of them.
+
+``time_plan.json`` holds the text of each planned file: a file that a person has changed since is
+not planned again, and a plan whose writing was interrupted is completed.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from foldsmith.errors import ConfigError
+from foldsmith.new.files import recipe_texts, recipe_texts_to_fill_in
+from foldsmith.new.timing.measure import facts_of, measured_speeds, values_of
+from foldsmith.new.timing.rule import Choice, Facts, MachineSpeeds, choose
+from foldsmith.project import ProjectFolder
+from foldsmith.project.budget import Budget, budget_of, seconds_of
+from foldsmith.project.planned_time import TIME_PLAN
+from foldsmith.project.project_file import PROJECT_FILE
+from foldsmith.project.tables import read_test, read_train
+from foldsmith.run.table import duration
+from foldsmith.utils.atomic import write_text
+from foldsmith.utils.yaml_io import scalar_yaml
+
+logger = logging.getLogger(__name__)
+
+# Experiments of the recommended recipe: the pretraining, the heads on its features, the
+# fine-tunings, the most useful first, and the blend.
+_PRETRAINING, _FROZEN = "300", "401"
+_FINE_TUNINGS = ("410", "420")
+_BLEND = "901"
+
+_TIME_LINE = re.compile(r"^time:.*$", re.MULTILINE)
+
+# Path of an experiment file, relative to the project, as in exp_config/410.yml -> its text.
+Texts = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TimePlan:
+    """A plan, as ``time_plan.json`` records it.
+
+    Attributes:
+        time: The time as it was named.
+        facts: What it was made from.
+        seconds: Name of a step's series, as in ``train 410`` -> estimated seconds of one such step.
+        texts: Text of each experiment file.
+        before: Texts before the plan, of files that may not have been written yet; None for a
+            file that was not there.
+    """
+
+    time: str
+    facts: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    texts: Texts
+    before: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The content of the file."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What a plan is made from.
+
+    Attributes:
+        facts: Facts about the data.
+        speeds: MachineSpeeds of this machine.
+        untrained: Names of the members without a training.
+    """
+
+    facts: Facts
+    speeds: MachineSpeeds
+    untrained: tuple[str, ...]
+
+
+def measured(project: ProjectFolder, time: str, texts: Texts) -> Measurements:
+    """Measure a project's data and this machine.
+
+    Args:
+        project: A project with the experiments ``texts``; it need not be preprocessed.
+        time: The time.
+        texts: The experiments of the recommended recipe.
+
+    Raises:
+        FoldsmithError: A table, an image or an experiment is wrong.
+    """
+    names = {Path(name).stem: name for name in texts}
+    fine_tunings = tuple(name for name in _FINE_TUNINGS if name in names)
+    trained = {*fine_tunings, _PRETRAINING, _FROZEN}
+    untrained = [name for name in names if name.startswith("4") and name not in trained]
+    facts = facts_of(project, fine_tunings, len(untrained))
+    fitted = [names[name] for name in untrained]
+    speeds = measured_speeds(project, facts, names[fine_tunings[0]], fitted, seconds_of(time))
+    return Measurements(facts, speeds, tuple(untrained))
+
+
+def planned(found: Measurements, time: str, texts: Texts) -> TimePlan:
+    """Choose the values that fit a time, and print them with the reasons.
+
+    Args:
+        found: The measurements.
+        time: The time.
+        texts: The experiments of the recommended recipe without planned values.
+    """
+    facts, speeds = found.facts, found.speeds
+    choice = choose(seconds_of(time), facts, speeds)
+    for line in _lines(time, choice):
+        logger.info(line)
+    return TimePlan(
+        time=time,
+        facts=_plain(asdict(facts)),
+        seconds=_seconds(choice, facts, found.untrained, speeds),
+        texts=with_values(texts, time, choice, facts),
+    )
+
+
+def with_values(texts: Texts, time: str, choice: Choice, facts: Facts) -> dict[str, str]:
+    """Return the experiments of a choice, with its values.
+
+    Args:
+        texts: All experiments of the recommended recipe.
+        time: The time.
+        choice: The choice.
+        facts: The data.
+    """
+    absent = {name for name in _FINE_TUNINGS if name not in choice.fine_tunings}
+    if not choice.pretraining:
+        absent |= {_PRETRAINING, _FROZEN}
+    unused = "|".join(sorted(absent))
+    line = re.compile(rf"^.*(?:\{{from: (?:{unused})\b|\boutput/(?:{unused})_).*\n", re.MULTILINE)
+    found = {}
+    for path, text in texts.items():
+        name = Path(path).stem
+        if name in absent:
+            continue
+        kept = line.sub("", text) if absent else text
+        values = _values_for(name, choice, facts)
+        if values:
+            dumped = "".join(f"{key}: {scalar_yaml(value)}\n" for key, value in values.items())
+            kept = f"{kept.rstrip()}\n\n{_comment(name, time, choice, facts)}\n{dumped}"
+        found[path] = kept
+    return found
+
+
+def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFolder:
+    """Plan a project for a time, unless it is planned for it already; return it opened anew.
+
+    Args:
+        project: The project.
+        config: The experiment that will be run: one of the recommended recipe.
+        time: The time.
+
+    Raises:
+        ConfigError: The time is none, the experiment is another, or one of the recipe was changed
+            since it was planned.
+        FoldsmithError: A table, an image or an experiment is wrong.
+    """
+    try:
+        seconds = seconds_of(time)
+    except ValueError as error:
+        raise ConfigError(f"--time: {error}") from None
+    texts = _recipe_of(project, budget_of(seconds))
+    names = {project.path(name).resolve() for name in texts}
+    if project.path(config).resolve() not in names:
+        raise ConfigError(
+            f"--time plans the experiments of the recommended recipe ({', '.join(texts)}), and "
+            f"{config} is none of them; run it without --time"
+        )
+    record = read_plan(project.folder)
+    if record is None or seconds_of(record.time) != seconds:
+        written = (
+            [record.texts, record.before]
+            if record
+            else [_recipe_of(project, project.settings.budget), recipe_texts_to_fill_in()]
+        )
+        _refuse_changed(project, written)
+        logger.info(f"a new plan for {time}: measuring this machine")
+        planned_before = written[0].keys()
+        record = planned(measured(project, time, texts), time, texts)
+        changing = sorted(planned_before | record.texts.keys())
+        record = replace(record, before={name: _text(project.path(name)) for name in changing})
+        write_plan(project.folder, record)
+    _write(project.folder, record)
+    return ProjectFolder.open(project.folder, trust=True, remembered=False)
+
+
+def _recipe_of(project: ProjectFolder, budget: Budget) -> Texts:
+    """Return the recommended experiments for a project, without planned values."""
+    of_classes = bool(project.class_names) or project.metric.needs_probabilities
+    n_photos = len(read_train(project)) + len(read_test(project))
+    return recipe_texts(of_classes, budget, n_photos)
+
+
+def read_plan(folder: Path) -> TimePlan | None:
+    """Return the plan of a project; None if it has none.
+
+    Raises:
+        ConfigError: The record cannot be read.
+    """
+    path = folder / TIME_PLAN
+    try:
+        return TimePlan(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error}); remove it, and the planned values from exp_config"
+        ) from None
+
+
+def write_plan(folder: Path, plan: TimePlan) -> None:
+    """Write the record of a plan."""
+    write_text(folder / TIME_PLAN, plan.text)
+
+
+def _write(folder: Path, plan: TimePlan) -> None:
+    """Write the files of a plan which are still as they were before it."""
+    for name, before in plan.before.items():
+        path, text = folder / name, plan.texts.get(name)
+        if _text(path) != before or text == before:
+            continue
+        if text is None:
+            path.unlink()
+            logger.info(f"removed {path}: not in this plan")
+        else:
+            write_text(path, text)
+            logger.info(f"wrote {path}")
+    file = folder / PROJECT_FILE
+    content = file.read_text(encoding="utf-8")
+    line = f"time: {plan.time}"
+    changed = _TIME_LINE.sub(line, content)
+    if not _TIME_LINE.search(content):
+        changed = f"{content.rstrip()}\n{line}\n"
+    if changed != content:
+        write_text(file, changed)
+        logger.info(f"wrote {file}: {line}")
+    if plan.before:
+        write_plan(folder, replace(plan, before={}))
+
+
+def _refuse_changed(project: ProjectFolder, written: Sequence[Mapping[str, str | None]]) -> None:
+    """Make sure that the experiments are as foldsmith wrote them.
+
+    Args:
+        project: The project.
+        written: Path -> the text that foldsmith last wrote; then other texts that it may have
+            written.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    for name in written[0]:
+        path = project.path(name)
+        if _text(path) not in [texts[name] for texts in written if name in texts]:
+            raise ConfigError(
+                f"{path}: was changed since it was planned, and --time would overwrite it; undo "
+                "the change, or run without --time and set globals/max_epoch and the other values "
+                "yourself"
+            )
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _values_for(name: str, choice: Choice, facts: Facts) -> dict[str, Any]:
+    """Return the planned values of an experiment."""
+    level, values = choice.level, values_of(choice.level, choice.mixed, facts)
+    if name in choice.fine_tunings:
+        return {"globals/max_epoch": choice.epochs, **values}
+    if name == _FROZEN and choice.pretraining:
+        return values
+    if name == _PRETRAINING and choice.pretraining:
+        found = {
+            "globals/max_epoch": choice.pretraining,
+            "globals/enable_amp": choice.mixed,
+            "model/backbone/model_name": level.backbone,
+            "dataset/img_size": level.side,
+        }
+        if level.options:
+            found["model/backbone/options"] = dict(level.options)
+        return found
+    return {}
+
+
+def _comment(name: str, time: str, choice: Choice, facts: Facts) -> str:
+    """Return the comment above the planned values of an experiment: its cost."""
+    head = f"# Planned for {time} ('foldsmith run --time' plans anew)"
+    if name in choice.fine_tunings:
+        each = f"{choice.epochs} epochs of {facts.n_fold:,} images at {choice.fold_epoch_s:.2g} s"
+        beside = f", {facts.processes} side by side" if facts.processes > 1 else ""
+        return f"{head}:\n# {each}; {facts.n_splits} folds of {choice.fold_s:.0f} s{beside}."
+    if name == _PRETRAINING:
+        return f"{head}:\n# about {duration(choice.pretraining_s)}."
+    return f"{head}."
+
+
+def _lines(time: str, choice: Choice) -> Iterator[str]:
+    """Yield the choices with their reasons, for people."""
+    for what, why in choice.why.items():
+        head, _, value = what.partition(" ")
+        yield f"{head:<8} {value}: {why}" if len(head) < 9 else f"{head} {value}: {why}"
+    trained_s = choice.total_s - choice.first_s - choice.rest_s - choice.pretraining_s
+    shares = [
+        ("statistics and untrained members", choice.first_s),
+        ("pretraining", choice.pretraining_s),
+        ("fine-tunings", trained_s),
+        ("blends and reports", choice.rest_s),
+    ]
+    listed = ", ".join(f"{what} {duration(s)}" for what, s in shares if s >= 0.5)
+    yield f"total    about {duration(choice.total_s)}: {listed}"
+    if choice.total_s > seconds_of(time):
+        yield f"note: even that takes longer than {time}"
+
+
+def _seconds(
+    choice: Choice, facts: Facts, members: Sequence[str], speeds: MachineSpeeds
+) -> dict[str, float]:
+    """Return the estimated seconds of steps, by the names of their series."""
+    n_all = facts.n_train + facts.n_test
+    found = {"preprocess": speeds.start_s + n_all * speeds.preprocess_s}
+    for name in members:
+        whole_s = n_all * speeds.untrained_s + speeds.untrained_fixed_s
+        found[f"fit {name}"] = whole_s / len(members)
+    for name in choice.fine_tunings:
+        # Steps side by side: their seconds add up to those of the run.
+        found[f"train {name}"] = choice.fold_s / facts.processes
+        found[f"infer {name} by last"] = choice.infer_s
+    if choice.pretraining:
+        found[f"pretrain {_PRETRAINING}"] = choice.pretraining_s
+        found[f"fit {_FROZEN}"] = choice.infer_s
+    found[f"ensemble {_BLEND}"] = speeds.member_s
+    return {name: round(seconds, 1) for name, seconds in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,344 @@
+"""The rule that turns a time, facts about the data and measured speeds into a choice of values.
+
+:func:`choose` is a pure function. Its numbers are the constants below, so that they can be changed
+after new measurements.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Epochs of a fold: no fine-tuning has more, and a larger image size needs at least ENOUGH.
+MOST_EPOCHS, ENOUGH_EPOCHS = 300, 60
+
+# A second fine-tuning needs this many epochs for each, or as many as show LEAST_IMAGES to a fold;
+# below FEWEST_EPOCHS there is no fine-tuning at all.
+LEAST_EPOCHS, LEAST_IMAGES, FEWEST_EPOCHS = 20, 20_000, 3
+
+# bf16 or fp16 must be this much faster than float32 to be taken.
+MIXED_GAIN = 1.1
+
+# A pretraining gets this share of the time where it is worth it: on a GPU, from this time on, if
+# it sees every image this often.
+PRETRAINING_SHARE, PRETRAINING_FROM_S, PRETRAINING_EPOCHS = 0.3, 3600.0, (100, 300)
+
+# Larger networks and images are for runs of at least this many seconds.
+_LARGER_FROM_S = 3600.0
+
+# Views of an image in each epoch of a pretraining.
+_VIEWS = 2
+
+# Part of the time that is planned: the machine may be slower than it was while it was measured.
+_PLANNED = 0.93
+
+# Forward passes through a model: a training pass, and an image that is predicted with its mirrors
+# (two in one of the fine-tunings, four in the other).
+_TRAINING_PASS, _MIRRORED = 3.0, 3
+
+# Images up to this side keep their size; on a GPU, those from the other one on get others.
+SMALL_SIDE, LARGE_SIDE = 40, 128
+
+
+@dataclass(frozen=True)
+class Level:
+    """A backbone at an image size.
+
+    Attributes:
+        backbone: Name of the timm model.
+        side: Side of its images in pixels.
+        options: Arguments of the timm model.
+        from_s: It is for runs of at least this many seconds.
+    """
+
+    backbone: str
+    side: int
+    options: tuple[tuple[str, Any], ...] = ()
+    from_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        return f"{self.backbone} at {self.side} px"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts about the data and the run.
+
+    Attributes:
+        n_train: Labelled images.
+        n_test: Images to predict.
+        side: Typical side of the images in pixels.
+        n_splits: Folds.
+        fine_tunings: Names of the experiments that are fine-tuned, the most useful first.
+        untrained: Number of the members without a training.
+        on_gpu: Whether trainings run on a GPU.
+        processes: Trainings that run side by side.
+    """
+
+    n_train: int
+    n_test: int
+    side: int
+    n_splits: int
+    fine_tunings: tuple[str, ...]
+    untrained: int
+    on_gpu: bool
+    processes: int = 1
+
+    @property
+    def n_fold(self) -> int:
+        """Images that the model of a fold is trained on."""
+        return max(1, round(self.n_train * (self.n_splits - 1) / self.n_splits))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The measured speed of a level.
+
+    Attributes:
+        mixed: Images per second of a training in mixed precision, loading included.
+        full: The same in float32.
+    """
+
+    mixed: float
+    full: float
+
+    @property
+    def takes_mixed(self) -> bool:
+        """Whether mixed precision is enough faster to be taken."""
+        return self.mixed >= MIXED_GAIN * self.full
+
+    @property
+    def taken(self) -> float:
+        """Images per second in the precision that is taken."""
+        return self.mixed if self.takes_mixed else self.full
+
+
+@dataclass(frozen=True)
+class MachineSpeeds:
+    """Measurements speeds of this machine.
+
+    Attributes:
+        levels: Name of each level -> its speed.
+        preprocess_s: Seconds of ``preprocess`` per image.
+        untrained_s: Seconds per image of all members without a training.
+        untrained_fixed_s: Their seconds that do not depend on the number of images.
+        start_s: Seconds in which a training starts and ends.
+        epoch_s: Seconds of an epoch beside its images.
+        member_s: Seconds of a blend with its report.
+    """
+
+    levels: Mapping[str, Speed]
+    preprocess_s: float
+    untrained_s: float
+    untrained_fixed_s: float
+    start_s: float
+    epoch_s: float
+    member_s: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values of a run.
+
+    Attributes:
+        level: Backbone and image size.
+        mixed: Mixed precision (``globals/enable_amp``).
+        fine_tunings: The experiments that are fine-tuned.
+        epochs: Epochs of each fold of each of them.
+        pretraining: Epochs of the pretraining; 0 for none.
+        fold_epoch_s: Estimated seconds of one epoch of one fold.
+        fold_s: Estimated seconds of the training of one fold.
+        infer_s: Estimated seconds of the inference of one fine-tuning.
+        pretraining_s: Estimated seconds of the pretraining.
+        first_s: Estimated seconds of ``preprocess`` and the members without a training.
+        rest_s: Estimated seconds of the start, the blends and reports.
+        total_s: Estimated seconds of the whole run.
+        why: What was chosen, for people -> the reason.
+    """
+
+    level: Level
+    mixed: bool
+    fine_tunings: tuple[str, ...]
+    epochs: int
+    pretraining: int
+    fold_epoch_s: float
+    fold_s: float
+    infer_s: float
+    pretraining_s: float
+    first_s: float
+    rest_s: float
+    total_s: float
+    why: Mapping[str, str]
+
+
+def levels_of(facts: Facts, time_s: float) -> tuple[Level, ...]:
+    """Return the backbones and image sizes that fit the images and the time, from fast to slow."""
+    return tuple(level for level in _all_levels(facts) if level.from_s <= time_s)
+
+
+def _all_levels(facts: Facts) -> list[Level]:
+    """Return the backbones and image sizes that fit the images, from fast to slow."""
+    if facts.side <= SMALL_SIDE:
+        return [_wide(2, 32, 1), _wide(4, 32, 1, _LARGER_FROM_S)]
+    found = [_wide(2, 64, 2)]
+    if facts.side >= 80:
+        found += [_wide(2, 96, 2, _LARGER_FROM_S), _wide(4, 96, 2, _LARGER_FROM_S)]
+    if facts.on_gpu and facts.side >= LARGE_SIDE:
+        found.append(Level("resnet18d", 128))
+    if facts.on_gpu and facts.side >= 200:
+        found.append(Level("resnet34d", 224, from_s=_LARGER_FROM_S))
+    return found
+
+
+def _wide(width: int, side: int, stem_stride: int, from_s: float = 0.0) -> Level:
+    """Return the level of a wide residual network, whose map fits small images."""
+    return Level(f"wrn_16_{width}", side, (("stem_stride", stem_stride),), from_s)
+
+
+def choose(time_s: float, facts: Facts, speeds: MachineSpeeds) -> Choice:
+    """Return the values whose run fits a time.
+
+    More time never gives a smaller image size or fewer members and, with the same size, members
+    and pretraining or none, never fewer epochs. A larger size or a second member begins only where
+    enough epochs are left for it.
+
+    Args:
+        time_s: Seconds that the whole run may take.
+        facts: The data.
+        speeds: The machine; it has the speed of every level of :func:`levels_of`.
+    """
+    levels = levels_of(facts, time_s)
+    n_fine = len(facts.fine_tunings)
+    enough = max(LEAST_EPOCHS, min(ENOUGH_EPOCHS, ENOUGH_EPOCHS * 1_000 // facts.n_fold))
+    fits = [_fitting(time_s, level, n_fine, facts, speeds) for level in levels]
+    rank = max((k for k, fit in enumerate(fits) if fit.epochs >= enough), default=0)
+    members = n_fine
+    # A set of many images needs fewer epochs for as many steps.
+    least = max(FEWEST_EPOCHS, min(LEAST_EPOCHS, LEAST_IMAGES // facts.n_fold))
+    if fits[rank].epochs < least:
+        members = 1
+    fit = _fitting(time_s, levels[rank], members, facts, speeds)
+    if fit.epochs < FEWEST_EPOCHS:
+        members = 0
+        fit = _fitting(time_s, levels[rank], members, facts, speeds)
+    if facts.on_gpu and time_s >= PRETRAINING_FROM_S and members == n_fine:
+        with_pretraining = _fitting(time_s, levels[rank], members, facts, speeds, True)
+        if with_pretraining.pretraining and with_pretraining.epochs >= enough:
+            fit = with_pretraining
+    return _made(time_s, levels[rank], members, fit, facts, speeds)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Epochs of a level that fit a time, and the seconds of everything.
+
+    Attributes:
+        epochs: Epochs of each fold, 0 for none.
+        pretraining: Epochs of the pretraining.
+    """
+
+    epochs: int
+    pretraining: int
+    fold_epoch_s: float
+    fold_s: float
+    infer_s: float
+    pretraining_s: float
+    first_s: float
+    rest_s: float
+    total_s: float
+
+
+def _fitting(
+    time_s: float,
+    level: Level,
+    members: int,
+    facts: Facts,
+    speeds: MachineSpeeds,
+    pretrained: bool = False,
+) -> _Fit:
+    """Return the most epochs of some fine-tunings at a level that fit a time."""
+    per_s = speeds.levels[level.name].taken
+    n_all = facts.n_train + facts.n_test
+    held_out = facts.n_train - facts.n_fold
+    fold_epoch_s = (facts.n_fold + held_out / _TRAINING_PASS) / per_s + speeds.epoch_s
+    predicted = _MIRRORED * (2 * facts.n_train + facts.n_splits * facts.n_test)
+    infer_s = speeds.start_s + predicted / (_TRAINING_PASS * per_s)
+    first_s = (
+        speeds.start_s
+        + n_all * (speeds.preprocess_s + speeds.untrained_s)
+        + speeds.untrained_fixed_s
+    )
+    # A blend and a report after each member.
+    rest_s = speeds.start_s + (facts.untrained + members) * speeds.member_s
+    # Folds that run side by side take as long as one.
+    waves = -(-members * facts.n_splits // facts.processes)
+    fixed_s = first_s + rest_s + members * infer_s
+    left_s = _PLANNED * time_s - fixed_s
+    pretraining, pretraining_s = 0, 0.0
+    if pretrained:
+        pretraining, pretraining_s = _pretraining(left_s, per_s, facts, speeds)
+    left_s -= pretraining_s
+    epochs = 0
+    if waves:
+        each_s = left_s / waves - speeds.start_s
+        epochs = max(0, min(MOST_EPOCHS, int(each_s / fold_epoch_s)))
+    fold_s = speeds.start_s + epochs * fold_epoch_s if epochs else 0.0
+    total_s = fixed_s + pretraining_s + waves * fold_s
+    return _Fit(
+        *(epochs, pretraining, fold_epoch_s, fold_s, infer_s),
+        *(pretraining_s, first_s, rest_s, total_s),
+    )
+
+
+def _pretraining(
+    left_s: float, per_s: float, facts: Facts, speeds: MachineSpeeds
+) -> tuple[int, float]:
+    """Return epochs and seconds of a pretraining; 0 and 0 where its share is too short."""
+    least, most = PRETRAINING_EPOCHS
+    epoch_s = _VIEWS * (facts.n_train + facts.n_test) / per_s + speeds.epoch_s
+    epochs = min(most, int(PRETRAINING_SHARE * left_s / epoch_s))
+    return (epochs, speeds.start_s + epochs * epoch_s) if epochs >= least else (0, 0.0)
+
+
+def _made(
+    time_s: float, level: Level, members: int, fit: _Fit, facts: Facts, speeds: MachineSpeeds
+) -> Choice:
+    """Return a choice with its reasons."""
+    speed = speeds.levels[level.name]
+    epochs = fit.epochs if members else 0
+    names = facts.fine_tunings[:members] if epochs else ()
+    why = {
+        f"network {level.name}": f"images of about {facts.side} px, "
+        f"{'a GPU' if facts.on_gpu else 'no GPU'}",
+        f"numbers {'in mixed precision' if speed.takes_mixed else 'in float32'}": (
+            f"{speed.mixed:,.0f} images/s in mixed precision, {speed.full:,.0f} in float32"
+        ),
+    }
+    if not names:
+        why["networks none"] = (
+            f"{FEWEST_EPOCHS} epochs of {facts.n_fold:,} images in {facts.n_splits} folds do not "
+            "fit the time: members without a training only"
+        )
+    else:
+        capped = ", the most that is planned" if epochs == MOST_EPOCHS else ""
+        which = " and ".join(names)
+        why[f"epochs {epochs} of {which}"] = (
+            f"{facts.n_fold:,} images of a fold at {speed.taken:,.0f} images/s, "
+            f"{facts.n_splits} folds{capped}"
+        )
+        if len(names) < len(facts.fine_tunings):
+            why[f"members without {' and '.join(facts.fine_tunings[members:])}"] = (
+                "two fine-tunings would have too few epochs"
+            )
+    if fit.pretraining and names:
+        why[f"pretraining {fit.pretraining} epochs"] = "a GPU, and time to see each image so often"
+    else:
+        why["pretraining none"] = (
+            "too little time" if facts.on_gpu else "without a GPU the time goes to the fine-tunings"
+        )
+    return Choice(
+        *(level, speed.takes_mixed, names, epochs, fit.pretraining if names else 0),
+        *(fit.fold_epoch_s, fit.fold_s, fit.infer_s, fit.pretraining_s, fit.first_s),
+        *(fit.rest_s, fit.total_s, why),
+    )

@@ -1,0 +1,144 @@
+"""The rule that turns a time, facts and speeds into sizes and epochs: laws, whatever they are."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foldsmith.new.timing.rule import (
+    FEWEST_EPOCHS,
+    LEAST_EPOCHS,
+    MOST_EPOCHS,
+    Facts,
+    MachineSpeeds,
+    Speed,
+    choose,
+    levels_of,
+)
+
+FACTS = Facts(
+    n_train=1297,
+    n_test=300,
+    side=200,
+    n_splits=5,
+    fine_tunings=("410", "420"),
+    untrained=3,
+    on_gpu=False,
+    processes=2,
+)
+
+
+def speeds_for(facts, fastest=400.0, mixed=2.0, **others):
+    """MachineSpeeds that fall with the work of a level."""
+    levels = levels_of(facts, 1e6)
+    found = {}
+    for level in levels:
+        width = {"wrn_16_2": 1, "wrn_16_4": 3.5}.get(level.backbone, 8)
+        full = fastest * (levels[0].side / level.side) ** 2 / width
+        found[level.name] = Speed(full * mixed, full)
+    given_s = {
+        "preprocess_s": 0.01,
+        "untrained_s": 0.03,
+        "untrained_fixed_s": 4.0,
+        "start_s": 5.0,
+        "epoch_s": 0.5,
+        "member_s": 6.0,
+    }
+    return MachineSpeeds(found, **(given_s | others))
+
+
+def times():
+    return st.floats(min_value=30, max_value=100_000)
+
+
+facts_of_any = st.builds(
+    Facts,
+    n_train=st.integers(20, 50_000),
+    n_test=st.integers(0, 50_000),
+    side=st.integers(16, 4000),
+    n_splits=st.integers(2, 10),
+    fine_tunings=st.sampled_from([("410",), ("410", "420")]),
+    untrained=st.integers(1, 4),
+    on_gpu=st.booleans(),
+    processes=st.integers(1, 16),
+)
+
+
+def rank(choice, facts):
+    return [level.name for level in levels_of(facts, 1e6)].index(choice.level.name)
+
+
+@given(facts_of_any, times(), st.floats(1, 20_000), st.floats(0.3, 3))
+def test_the_estimate_is_within_the_time_or_there_is_no_fine_tuning(facts, time, fast, mixed):
+    choice = choose(time, facts, speeds_for(facts, fast, mixed))
+    assert choice.total_s <= time or not choice.fine_tunings
+    assert choice.epochs <= MOST_EPOCHS
+    assert choice.epochs >= FEWEST_EPOCHS if choice.fine_tunings else choice.epochs == 0
+    assert choice.mixed == (mixed >= 1.1)
+
+
+@given(facts_of_any, times(), times(), st.floats(1, 20_000))
+def test_more_time_never_gives_less(facts, one, other, fast):
+    speeds = speeds_for(facts, fast)
+    less, more = (choose(time, facts, speeds) for time in sorted((one, other)))
+    assert rank(less, facts) <= rank(more, facts)
+    assert less.level.side <= more.level.side
+    assert len(less.fine_tunings) <= len(more.fine_tunings)
+
+    def alike(choice):
+        return choice.level, choice.fine_tunings, bool(choice.pretraining)
+
+    if alike(less) == alike(more):
+        assert less.epochs <= more.epochs
+    elif rank(less, facts) < rank(more, facts):
+        # A larger size begins only where enough epochs are left.
+        assert more.epochs >= LEAST_EPOCHS
+
+
+@given(times(), st.floats(10, 5000), st.floats(1.0, 3.0))
+def test_a_faster_machine_never_gives_fewer_epochs_at_one_size(time, fast, factor):
+    slow = choose(time, FACTS, speeds_for(FACTS, fast))
+    quick = choose(time, FACTS, speeds_for(FACTS, fast * factor))
+    assert rank(slow, FACTS) <= rank(quick, FACTS)
+    if (slow.level, slow.fine_tunings) == (quick.level, quick.fine_tunings):
+        assert slow.epochs <= quick.epochs
+
+
+def test_the_time_is_used():
+    """Unless all epochs that are planned at most are reached, little of it is left."""
+    for minutes in (15, 60):
+        choice = choose(60 * minutes, FACTS, speeds_for(FACTS, 300))
+        assert 0.8 * 60 * minutes < choice.total_s <= 60 * minutes
+
+
+def test_a_short_run_has_one_fine_tuning_or_none():
+    speeds = speeds_for(FACTS, 100)
+    assert choose(3600, FACTS, speeds).fine_tunings == ("410", "420")
+    short = choose(500, FACTS, speeds)
+    assert short.fine_tunings == ("410",)
+    assert any("420" in what for what in short.why)
+    assert choose(60, FACTS, speeds).fine_tunings == ()
+
+
+def test_folds_that_run_side_by_side_get_more_epochs():
+    alone = choose(900, replace(FACTS, processes=1), speeds_for(FACTS))
+    beside = choose(900, replace(FACTS, processes=2), speeds_for(FACTS))
+    assert 1.8 * alone.epochs <= beside.epochs <= 2.3 * alone.epochs
+
+
+def test_sizes_follow_the_images_and_the_time():
+    small = replace(FACTS, side=32)
+    assert choose(900, small, speeds_for(small)).level.side == 32
+    assert dict(choose(900, small, speeds_for(small)).level.options) == {"stem_stride": 1}
+    assert choose(900, FACTS, speeds_for(FACTS)).level.side == 64
+    assert choose(8 * 3600, FACTS, speeds_for(FACTS)).level.side == 96
+    card = replace(FACTS, on_gpu=True, processes=1)
+    assert choose(8 * 3600, card, speeds_for(card, 9000)).level.backbone == "resnet34d"
+
+
+def test_a_pretraining_needs_a_gpu_and_time():
+    card = replace(FACTS, on_gpu=True, processes=1)
+    fast = speeds_for(card, 20_000)
+    assert choose(3600, card, fast).pretraining >= 100
+    assert not choose(900, card, fast).pretraining
+    assert not choose(8 * 3600, FACTS, speeds_for(FACTS, 20_000)).pretraining

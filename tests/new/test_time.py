@@ -1,0 +1,240 @@
+"""The time of a project: planned by ``new``, planned anew by ``run --time``, and kept."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from foldsmith.config import Experiment
+from foldsmith.errors import ConfigError
+from foldsmith.new.new import Data, new_project, new_project_of
+from foldsmith.new.timing import planned
+from foldsmith.new.timing.measure import facts_of, measured_speeds
+from foldsmith.new.timing.rule import MachineSpeeds, Speed, choose, levels_of
+from foldsmith.project import ProjectFolder
+from foldsmith.run.plan import plan_of
+from foldsmith.run.status import status
+from foldsmith.steps.registry import types_of
+
+
+def make_data(folder, n=24, side=36):
+    """Images whose brightness is the target, and their tables."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for k in range(n + 6):
+        image = rng.integers(10 * (k % 12), 10 * (k % 12) + 60, (side, side, 3), np.uint8)
+        cv2.imwrite(str(folder / f"images/{k:03}.png"), image)
+    ids = [f"{k:03}" for k in range(n + 6)]
+    values = [k % 12 + 0.5 for k in range(n)]
+    pd.DataFrame({"id": ids[:n], "grade": values}).to_csv(folder / "train.csv", index=False)
+    pd.DataFrame({"id": ids[n:]}).to_csv(folder / "test.csv", index=False)
+    return Data(folder / "images", folder / "train.csv", folder / "test.csv", time="10m")
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_data(tmp_path)
+
+
+@pytest.fixture
+def mine(tmp_path, data):
+    new_project_of(tmp_path / "mine", data)
+    return ProjectFolder.open(tmp_path / "mine")
+
+
+def texts_of(folder):
+    files = [*folder.glob("exp_config/*.yml"), folder / "project.yml"]
+    return {str(file.relative_to(folder)): file.read_text() for file in sorted(files)}
+
+
+def epochs_of(project, name="410"):
+    return Experiment.load(project, project.path(f"exp_config/{name}.yml")).globals.max_epoch
+
+
+def no_measuring(*_):
+    raise AssertionError("measured again")
+
+
+def test_new_measures_and_writes_plain_values_with_their_reasons(tmp_path, data, cli):
+    flags = ["--images", "images", "--train", "train.csv", "--test", "test.csv", "--time", "30m"]
+    said = cli(tmp_path, "new", "mine", *flags, "--yes").stdout
+    folder = tmp_path / "mine"
+    for line in (
+        "time     30m, as named",
+        "network  wrn_16_2 at 32 px",
+        "epochs   ",
+        "total    about",
+    ):
+        assert line in said
+    assert "time: 30m\n" in (folder / "project.yml").read_text()
+    # Without a GPU the time goes to the fine-tunings.
+    names = sorted(file.stem for file in (folder / "exp_config").iterdir())
+    assert "410" in names and "420" in names and "300" not in names and "401" not in names
+    assert "401" not in (folder / "exp_config/901.yml").read_text()
+    project = ProjectFolder.open(folder)
+    tree = Experiment.load(project, folder / "exp_config/410.yml").tree
+    assert tree["model"]["base_name"] == "wrn_16_2" and tree["dataset"]["img_size"] == 32
+    assert tree["model"]["backbone_options"] == {"options": {"stem_stride": 1}}
+    text = (folder / "exp_config/410.yml").read_text()
+    assert f"# {epochs_of(project)} epochs of " in text and "Planned for 30m" in text
+    plan = plan_of(project, "exp_config/901.yml")
+    assert {step.name for step in plan.steps} >= {"400", "410", "420", "901"}
+
+    # The time that is planned already changes and measures nothing.
+    before = texts_of(folder)
+    run = ["run", "-cfg", "exp_config/901.yml", "--until", "preprocess", "--no-report"]
+    assert "measuring" not in cli(folder, *run, "--time", "30m").stdout
+    assert texts_of(folder) == before
+
+    # What a person has changed is not overwritten.
+    file = folder / "exp_config/901.yml"
+    file.write_text(file.read_text() + "globals/seed: 3\n")
+    before = texts_of(folder)
+    error = cli(folder, *run, "--time", "5m", code=2).stderr
+    assert "901.yml: was changed since it was planned" in error and "Traceback" not in error
+    assert texts_of(folder) == before
+
+
+def test_a_killed_plan_goes_on_with_the_same_values(mine, monkeypatch):
+    folder, real, written = mine.folder, planned.write_text, []
+
+    def killed(path, text):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(path, text)
+
+    before = epochs_of(mine)
+    monkeypatch.setattr(planned, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        planned.plan_for(mine, "exp_config/901.yml", "4m")
+    assert len(written) == 2  # the record, and one file
+    monkeypatch.setattr(planned, "write_text", real)
+    monkeypatch.setattr(planned, "measured_speeds", no_measuring)
+    again = planned.plan_for(ProjectFolder.open(folder), "exp_config/901.yml", "4m")
+    assert again.settings.time == "4m"
+    assert epochs_of(again) == epochs_of(again, "420") < before
+    assert {**texts_of(folder)}.items() >= planned.read_plan(folder).texts.items()
+    assert planned.read_plan(folder).before == {}
+    texts = texts_of(folder)
+    planned.plan_for(again, "exp_config/901.yml", "240s")
+    assert texts_of(folder) == texts
+
+
+def test_a_new_that_was_killed_goes_on_with_the_same_values(tmp_path, data, monkeypatch):
+    new_project_of(tmp_path / "mine", data)
+    texts = texts_of(tmp_path / "mine")
+    (tmp_path / "mine/project.yml").unlink()
+    (tmp_path / "mine/exp_config/420.yml").unlink()
+    real = planned.measured_speeds
+
+    def slower(*arguments):
+        return replace(real(*arguments), start_s=20.0)
+
+    monkeypatch.setattr(planned, "measured_speeds", slower)
+    new_project_of(tmp_path / "mine", data)
+    assert texts_of(tmp_path / "mine") == texts
+
+
+def test_another_time_adds_and_removes_experiments(mine):
+    names = {file.stem for file in mine.path("exp_config").iterdir()}
+    assert {"410", "420"} <= names
+    short = planned.plan_for(mine, "exp_config/901.yml", "30s")
+    left = {file.stem for file in mine.path("exp_config").iterdir()}
+    assert not left & {"410", "420"}
+    assert [s for s in plan_of(short, "exp_config/901.yml").steps if s.epochs] == []
+    planned.plan_for(short, "exp_config/901.yml", "10m")
+    assert {file.stem for file in mine.path("exp_config").iterdir()} == names
+
+
+def test_a_project_that_was_filled_in_is_planned_by_run(tmp_path, small_photos):
+    new_project(tmp_path / "mine", "15m")
+    text = (tmp_path / "mine/project.yml").read_text()
+    for old, new in (
+        ("photos/{photo_id}.jpg", "photos/{object_id}.jpg"),
+        ("id_column: photo_id", "id_column: object_id"),
+        ("group_column: group", "group_column: art_series_id"),
+        ("n_splits: 5", "n_splits: 2"),
+        ("StratifiedGroupKFold", "GroupKFold"),
+    ):
+        text = text.replace(old, new, 1)
+    (tmp_path / "mine/project.yml").write_text(text)
+    (tmp_path / "mine/input").symlink_to(small_photos, target_is_directory=True)
+    project = ProjectFolder.open(tmp_path / "mine")
+    planned.plan_for(project, "exp_config/901.yml", "15m")
+    assert not project.path("exp_config/300.yml").exists()
+    assert "Planned for 15m" in project.path("exp_config/420.yml").read_text()
+    assert project.path("project.yml").read_text().count("\ntime:") == 1
+
+
+def test_what_cannot_be_planned_is_one_clear_line(mine):
+    with pytest.raises(ConfigError, match="--time: 'soon' is no time; write it as in 90s"):
+        planned.plan_for(mine, "exp_config/901.yml", "soon")
+    other = mine.path("exp_config/555.yml")
+    other.write_text("import: foldsmith:ensemble.yml\n")
+    with pytest.raises(ConfigError, match=r"exp_config/555\.yml is none of them"):
+        planned.plan_for(mine, "exp_config/555.yml", "5m")
+    (mine.folder / "time_plan.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"time_plan\.json: cannot be read"):
+        planned.plan_for(mine, "exp_config/901.yml", "5m")
+
+
+def test_status_estimates_the_next_member_before_anything_was_measured(mine):
+    table = status(mine, "exp_config/901.yml")
+    seconds = json.loads((mine.folder / "time_plan.json").read_text())["seconds"]
+    assert {"preprocess", "fit 400", "train 410", "infer 410 by last"} <= seconds.keys()
+    assert "the next member of 901 is 400: about" in table
+    assert "never timed" not in table and "(~: estimated)" in table
+    # The parts are those of the whole, which fits the time.
+    line = next(line for line in table.splitlines() if "train 410" in line)
+    assert "~" in line and "?" not in line
+
+
+def test_classes_have_one_fine_tuning(tmp_path):
+    data = make_data(tmp_path)
+    table = pd.read_csv(tmp_path / "train.csv", dtype={"id": str})
+    table["grade"] = ["cat", "dog"] * 12
+    table.to_csv(tmp_path / "train.csv", index=False)
+    new_project_of(tmp_path / "mine", data)
+    names = {file.stem for file in (tmp_path / "mine/exp_config").iterdir()}
+    assert "410" in names and "420" not in names
+    project = ProjectFolder.open(tmp_path / "mine")
+    plan_of(project, "exp_config/901.yml")
+    assert epochs_of(project) > 20
+
+
+def test_a_pretraining_is_written_where_it_is_planned(mine):
+    texts = planned._recipe_of(mine, "medium")
+    facts = facts_of(mine, ("410", "420"), 2)
+    facts = replace(facts, on_gpu=True, processes=1, side=300)
+    levels = {level.name: Speed(9000.0, 5000.0) for level in levels_of(facts, 1e6)}
+    choice = choose(3600, facts, MachineSpeeds(levels, 0.01, 0.01, 1.0, 1.0, 0.1, 1.0))
+    assert choice.pretraining
+    for name, text in planned.with_values(texts, "1h", choice, facts).items():
+        mine.path(name).write_text(text)
+    project = ProjectFolder.open(mine.folder)
+    steps = plan_of(project, "exp_config/901.yml").steps
+    assert {step.label for step in steps} >= {"pretrain 300", "fit 401"}
+    frozen = Experiment.load(project, project.path("exp_config/401.yml"))
+    frozen.check(types_of(project), ["output/300_simsiam/backbone_epoch_300.pth"])
+    pretraining = Experiment.load(project, project.path("exp_config/300.yml"))
+    assert pretraining.globals.max_epoch == choice.pretraining
+    pretraining.check(types_of(project))
+    made = pretraining.tree["model"]["backbone"]["model_name"]
+    assert frozen.tree["model"]["base_name"] == made == choice.level.backbone
+
+
+def test_speeds_are_measured_on_the_projects_own_images(mine):
+    facts = facts_of(mine, ("410", "420"), 1)
+    assert (facts.n_train, facts.n_test, facts.side, facts.n_splits) == (24, 6, 36, mine.n_splits)
+    files = ["exp_config/400.yml"]
+    before = sorted(mine.folder.rglob("*"))
+    speeds = measured_speeds(mine, facts, "exp_config/410.yml", files, 900)
+    assert all(speed.mixed > 0 and speed.full > 0 for speed in speeds.levels.values())
+    assert list(speeds.levels) == [level.name for level in levels_of(facts, 900)]
+    assert speeds.preprocess_s > 0 and speeds.untrained_s > 0
+    left = {path for path in mine.folder.rglob("*")} - set(before)
+    assert all(".foldsmith" in str(path) for path in left)
