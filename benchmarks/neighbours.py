@@ -109,7 +109,7 @@ def run_folds(rounds: int, epochs: int, photos: int) -> None:
         folder = generated_project(Path(temporary), photos).folder
         settings = folder / "project.yml"
         # The small network at 64 px.
-        text = settings.read_text(encoding="utf-8").replace("budget: large", "budget: small")
+        text = settings.read_text(encoding="utf-8").replace("time: large", "time: small")
         settings.write_text(text, encoding="utf-8")
         project = ProjectFolder.open(folder)
         with contextlib.redirect_stdout(io.StringIO()):

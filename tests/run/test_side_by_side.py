@@ -337,7 +337,7 @@ def test_the_recommended_recipes_run_side_by_side_at_a_small_budget(
 ):
     monkeypatch.setattr(slots, "cores_here", lambda: 4)
     monkeypatch.setattr(slots, "memory_here", lambda: None)
-    (small_project / "project.yml").write_text(yaml.safe_dump(PROJECT | {"budget": budget}))
+    (small_project / "project.yml").write_text(yaml.safe_dump(PROJECT | {"time": budget}))
     members = {
         "300": {"import": "foldsmith:recommended_pretraining.yml"},
         "400": {"import": "foldsmith:photo_descriptors.yml"},
