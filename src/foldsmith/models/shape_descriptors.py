@@ -23,8 +23,8 @@ class ShapeDescriptors(nn.Module):
 
     Statistics of colour and texture (:class:`~foldsmith.models.descriptors.PhotoDescriptors`)
     hardly depend on positions. These describe shapes and their places. They are a member of their
-    own: heads on both together predict worse than the mean of separate heads. A mirror image has
-    other descriptors, because some shapes are defined by their direction.
+    own, so that a blend can leave either out. A mirror image has other descriptors, because some
+    shapes are defined by their direction.
 
     Expects RGB in 0..1: in an experiment, ``dataset/ch_mean_norm: [0, 0, 0]`` and
     ``ch_std_norm: [1, 1, 1]``.
