@@ -141,7 +141,7 @@ class ProjectSettings(BaseModel):
             ``1h30m``; ``small``, ``medium`` and ``large`` are 15 minutes, 1 hour and 8 hours. Up
             to 30 minutes experiments take the first of values that are written as
             ``{small: 20, medium: 100, large: 300}``, up to 3 hours the second. ``foldsmith new``
-            and ``foldsmith run --time`` plan sizes and epochs for it.
+            and ``foldsmith run --time 15m`` plan sizes and epochs for it.
         resources: Resources that each kind of step requests, as in
             ``{train: {cpus: 4, gpus: 0.5, memory_gib: 8}}``; experiments may say more in
             ``globals/resources``.
