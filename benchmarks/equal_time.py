@@ -91,9 +91,20 @@ def main() -> None:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Return what was measured."""
+    """Return what was measured and has predictions, the last line of each measurement."""
     file = folder / "results.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    lines = file.read_text().splitlines() if file.is_file() else []
+    found = {}
+    for result in map(json.loads, lines):
+        key = tuple(result[name] for name in ("set", "contender", "seconds", "seed"))
+        if (work_of(folder / result["set"], result) / "predictions.csv").is_file():
+            found[key] = result
+    return list(found.values())
+
+
+def work_of(folder: Path, result: Result) -> Path:
+    """Return the folder of one measurement, in the folder of its set."""
+    return folder / f"{result['contender']}_{result['seconds']}_{result['seed']}"
 
 
 def measure(folder: Path, data: HiddenSet, contender: str, seconds: int, seed: int) -> None:
@@ -103,7 +114,7 @@ def measure(folder: Path, data: HiddenSet, contender: str, seconds: int, seed: i
         return
     if contender == "published" and data.classes:
         return
-    work = folder / data.name / f"{contender}_{seconds}_{seed}"
+    work = work_of(folder / data.name, key)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     print(f"== {data.name}, {contender}, {seconds} s, seed {seed}", flush=True)
@@ -362,8 +373,7 @@ def _line(folder: Path, data: HiddenSet, results: Sequence[Result]) -> str:
     errors: dict[str, list[Array]] = {}
     walls: dict[str, list[float]] = {}
     for result in results:
-        work = folder / f"{result['contender']}_{result['seconds']}_{result['seed']}"
-        predictions = pd.read_csv(work / "predictions.csv", dtype={ID: str})
+        predictions = pd.read_csv(work_of(folder, result) / "predictions.csv", dtype={ID: str})
         columns = {name: name for name in ("constant", "baseline", "blend", "plain", "published")}
         for kind in ("untrained", "network"):
             if best := best_of(data, result, kind):
