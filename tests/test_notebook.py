@@ -71,8 +71,10 @@ def test_it_leads_from_photos_to_predictions(quickstart, tmp_path, monkeypatch):
     assert shown("project.report(", "text/plain") == "'901.html'"
     text = "".join(o.text for found in outputs(notebook, "stream", name="stdout") for o in found)
     assert "everything is done: 11 steps" in text and "\x1b" not in text and "\r" not in text
-    # No warning, and of all the progress bars at most one output per cell, empty at the end.
-    assert not any(outputs(notebook, "stream", name="stderr"))
+    # No warning but that so small a run loses to a simple baseline, and of all the progress bars
+    # at most one output per cell, empty at the end.
+    warned = [o.text for found in outputs(notebook, "stream", name="stderr") for o in found]
+    assert all("simple baseline" in line for line in "".join(warned).splitlines()), warned
     bars = [
         [o for o in found if "image/png" not in o.data]
         for found in outputs(notebook, "display_data")
