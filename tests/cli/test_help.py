@@ -65,7 +65,7 @@ def test_examples_are_not_wrapped(cli, tmp_path, monkeypatch):
         (["train"], "[default: (all)]"),
         (["export"], "[default: (last)]"),
         (["predict"], "[default: (the recommended one)]"),
-        (["new"], "[default: (by the device)]"),
+        (["new"], "[default: (15m, or 1h with a GPU)]"),
     ],
 )
 def test_defaults_are_shown(cli, tmp_path, command, default):

@@ -113,8 +113,9 @@ def test_faults_of_a_fresh_project_are_found(fresh):
 
 def test_a_dry_run_of_a_fresh_project_estimates_every_step(fresh):
     table = dry_run(ProjectFolder.open(fresh), "exp_config/900.yml").splitlines()
-    *rows, summary = table
+    *rows, member, summary = table
     assert len(rows) == 7 and all("to do" in row and "~" in row and "?" not in row for row in rows)
+    assert member.startswith("the next member of 900 is 100: about")
     assert "left (~: estimated)" in summary
 
 
