@@ -45,9 +45,9 @@ _TIMED_S, _LEAST_BATCHES = 0.6, 3
 # Rows of the larger of two samples: parts of a fit take as long however many images there are.
 _MORE_ROWS = 180
 
-# Guesses, in seconds: start and end of a training, an epoch beside its images (log, curves,
+# Seconds on an idle core: start and end of a training, an epoch beside its images (log, curves,
 # snapshots), a blend with its report.
-_START_S, _EPOCH_S, _MEMBER_S = 6.0, 0.8, 8.0
+_START_S, _EPOCH_S, _MEMBER_S = 3.0, 0.15, 4.0
 
 
 def facts_of(project: ProjectFolder, fine_tunings: tuple[str, ...], untrained: int) -> Facts:

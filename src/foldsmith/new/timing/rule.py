@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Epochs of a fold: no fine-tuning has more, and a larger image size needs at least ENOUGH.
-MOST_EPOCHS, ENOUGH_EPOCHS = 300, 60
+MOST_EPOCHS, ENOUGH_EPOCHS = 500, 60
 
 # A second fine-tuning needs this many epochs for each, or as many as show LEAST_IMAGES to a fold;
 # below FEWEST_EPOCHS there is no fine-tuning at all.
@@ -31,9 +31,9 @@ _VIEWS = 2
 # Part of the time that is planned: the machine may be slower than it was while it was measured.
 _PLANNED = 0.93
 
-# Forward passes through a model: a training pass, and an image that is predicted with its mirrors
-# (two in one of the fine-tunings, four in the other).
-_TRAINING_PASS, _MIRRORED = 3.0, 3
+# Forward passes through a model: a training pass, and an image that is predicted with its mirrors (two
+# to four of them, in larger batches, which are faster).
+_TRAINING_PASS, _MIRRORED = 3.0, 2
 
 # Images up to this side keep their size; on a GPU, those from the other one on get others.
 SMALL_SIDE, LARGE_SIDE = 40, 128
