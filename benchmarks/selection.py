@@ -273,7 +273,7 @@ class Compared:
 
 
 RULES: dict[str, Callable[[Compared], str]] = {
-    "the mean of the best and what is within noise (foldsmith)": Compared.recommended,
+    "the mean of the best and those within noise (foldsmith)": Compared.recommended,
     "the simplest within noise of the best": Compared.simplest,
     "the best out of fold": Compared.best,
     "always the best member": lambda _: "best",

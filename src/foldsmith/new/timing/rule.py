@@ -31,8 +31,8 @@ _VIEWS = 2
 # Part of the time that is planned: the machine may be slower than it was while it was measured.
 _PLANNED = 0.93
 
-# Forward passes through a model: a training pass, and an image that is predicted with its mirrors (two
-# to four of them, in larger batches, which are faster).
+# Forward passes through a model: a training pass, and an image that is predicted with its mirrors
+# (two to four of them, in larger batches, which are faster).
 _TRAINING_PASS, _MIRRORED = 3.0, 2
 
 # Images up to this side keep their size; on a GPU, those from the other one on get others.
