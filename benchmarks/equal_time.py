@@ -17,7 +17,7 @@ Contenders: `foldsmith`; `plain`, benchmarks/plain_network.py (WRN-16-2 from ran
 `published`, the bundled project's SimSiam, classification and regression in their published
 proportions of epochs at 48 px, of sets with numbers. Errors are the RMSE, or the share of wrong
 classes; changes of them are paired, hidden rows resampled by group. The best member of a kind and
-the best simple baseline are those that are best out of fold, not on the hidden rows.
+the best simple baseline are chosen out of fold, not on the hidden rows.
 """
 
 import argparse
@@ -59,7 +59,7 @@ _SHORT, _LONG = 1 / 6, 1 / 3
 
 
 def main() -> None:
-    """Measure what is not measured yet, print the tables, write them."""
+    """Measure all that is missing, then print and write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument(

@@ -64,7 +64,7 @@ class HiddenSet:
         images = folder / "images"
         images.mkdir(parents=True)
         rows = self.table(folder / "source", source)
-        # Other names, in another order: those of the source may name the class.
+        # New names in a new order: names of the source may contain the class.
         rows = rows.sample(frac=1, random_state=0).reset_index(drop=True)
         rows[ID] = [f"{self.name}{k:05}" for k in range(len(rows))]
         for name, path in zip(rows[ID], rows[_PATH], strict=True):
@@ -96,7 +96,7 @@ def tomatoes(folder: Path, source: Path | None) -> pd.DataFrame:
     """Return every fourth photo of FGrade: five tomatoes are labelled, three hidden."""
     root = _needed(source, "fgrade")
     order = ["tomato_id", "freshness", "image_id"]
-    # Frames of a tomato are nearly alike: a fourth of them tells as much.
+    # Frames of a tomato are nearly alike: every fourth is enough.
     table = pd.read_csv(root / "train.csv").sort_values(order).iloc[::4].reset_index(drop=True)
     files = _files(root / "images", table["image_id"] + ".jpg", "")
     hidden = _hidden_groups(table["tomato_id"], 5)

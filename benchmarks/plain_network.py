@@ -1,6 +1,6 @@
 """A plain network on labelled images within a time limit: `plain_network.py SET --seconds T`.
 
-What one writes who knows the literature on small data and wants one network: a wide residual
+A single network by the literature on small data: a wide residual
 network (Zagoruyko and Komodakis 2016), crops, mirrors, CutMix for classes, one cycle of SGD or
 AdamW, the mean of a few folds' models. No pretraining, no choice by scores. It uses nothing of
 foldsmith. One thread per fold, as many folds at a time as there are cores; the learning rate

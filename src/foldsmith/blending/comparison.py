@@ -180,7 +180,7 @@ def compare(
     best = within_noise(compared, metric)
     if len(best) < 2:
         return compared
-    # Of the same seed are the same draws.
+    # Equal seeds give equal draws.
     mean = _mean_of([held_out[c.name] for c in best])
     drawn_mean = bootstrap(metric, {MEAN_OF_BEST: mean}, targets, groups, seed)
     predictions = {baseline: held_out[baseline], MEAN_OF_BEST: mean}
@@ -218,7 +218,7 @@ def within_noise(compared: Sequence[ComparedBlend], metric: Metric) -> list[Comp
     if not judged:
         return []
     top = max(judged, key=_gain)
-    # Of the same predictions, up to rounding, those of the simplest.
+    # Among equal predictions (up to rounding) the simplest blend is kept.
     found = [min((c for c in judged if _same(c, top)), key=lambda c: c.complexity)]
     for c in judged:
         alike = any(_same(c, other) for other in found)

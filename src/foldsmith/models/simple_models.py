@@ -11,10 +11,10 @@ from foldsmith.models.feature_heads import LogisticHead, RidgeHead, SVRHead, Tre
 from foldsmith.models.fitted_heads import Features, Targets, standardiser
 from foldsmith.targets.class_values import nearest
 
-# One strength each: they are to cost seconds, and the scores are those of a first attempt.
+# Each model has one fixed strength: a baseline costs seconds, as a first attempt does.
 _RIDGE_OF_CLASSES, _PENALTY = 0.01, 1.0
 _TREES: dict[str, Any] = {"n_trees": 100, "max_features": 0.05}
-# Of more classes the trees alone: the others take minutes.
+# With more classes only the trees are fitted: the others take minutes.
 _FEW_CLASSES = 50
 
 

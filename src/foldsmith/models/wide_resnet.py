@@ -143,7 +143,7 @@ class WideResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-# timm needs one for every name. There are no weights.
+# timm needs a configuration for every name. There are no weights to download.
 _CONFIG = {
     "url": "",
     "num_classes": 1000,

@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +35,15 @@ from foldsmith.new.files import (
     templates,
     write_all,
 )
+from foldsmith.new.new_tables import (
+    PHOTOS,
+    TEST_PHOTOS,
+    Folders,
+    NewTables,
+    ReadRows,
+    below,
+    new_tables,
+)
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.folders import class_folders
 from foldsmith.new.survey.guesses import (
@@ -46,14 +54,14 @@ from foldsmith.new.survey.guesses import (
     locate,
     other_photo_columns,
 )
-from foldsmith.new.survey.photos import PhotoFolder, ids_of
+from foldsmith.new.survey.photos import PhotoFolder
 from foldsmith.new.survey.targets import Target, choose_folds, examine_target, missing_targets
 from foldsmith.new.timing.planned import measured, planned, read_plan
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
 from foldsmith.project.planned_time import TIME_PLAN
 from foldsmith.project.project_file import PROJECT_FILE, FoldSettings
-from foldsmith.project.tables import FOLD_COLUMN, numbers
+from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.metrics import metric_named
 from foldsmith.utils.formatting import brief, counted
@@ -62,8 +70,6 @@ from foldsmith.utils.log_output import lines_hidden
 logger = logging.getLogger(__name__)
 
 _INPUT = Path("input")
-# The links to the photos in it.
-_PHOTOS, _TEST_PHOTOS = "photos", "test_photos"
 # Rows that were left out, with the reason.
 _SKIPPED = "skipped.csv"
 
@@ -162,7 +168,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     contents = _planned(folder, found, _contents(folder, found))
     # One project is not to be mixed with another of fewer files.
     may_be = [*templates(of_classes=False), *templates(of_classes=True)]
-    may_be += [_INPUT / name for name in (_SKIPPED, _PHOTOS, _TEST_PHOTOS)]
+    may_be += [_INPUT / name for name in (_SKIPPED, PHOTOS, TEST_PHOTOS)]
     write_all(folder, contents, others=[name for name in may_be if name not in contents])
     logger.info(
         f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
@@ -235,7 +241,7 @@ def _find(data: Data, decide: Decisions) -> Found:
     metric = choose_metric(named, target, ordered, target_column)
     folds = _choose_folds(train, target, group_column, ordered)
     time = choose_time(data.time, sum(len(folder.names) for folder in folders.all))
-    tables = _new_tables(data, rows, folders, target, ordered)
+    tables = new_tables((data.train, data.test), rows, folders, target, ordered)
     _say_unused(folders.photos, tables)
     return Found(
         train=tables.train,
@@ -256,79 +262,18 @@ def _find(data: Data, decide: Decisions) -> Found:
     )
 
 
-@dataclass(frozen=True)
-class _Folders:
-    """The folders of images.
-
-    Attributes:
-        photos: The labelled images, and those to predict if they lie there too.
-        others: The images to predict, if they lie elsewhere.
-    """
-
-    photos: PhotoFolder
-    others: PhotoFolder | None
-
-    @property
-    def all(self) -> list[PhotoFolder]:
-        """Both folders, or the only one."""
-        return [self.photos] if self.others is None else [self.photos, self.others]
-
-    @property
-    def links(self) -> dict[str, Path]:
-        """Name of each link in the project -> its folder."""
-        return dict(zip((_PHOTOS, _TEST_PHOTOS), (one.folder for one in self.all), strict=False))
-
-
-@dataclass(frozen=True)
-class _ReadRows:
-    """The rows of the tables that are used.
-
-    Attributes:
-        train: The train table.
-        test: The test table, if there is one.
-        id_column: Column of the ids.
-        target_column: Column of the targets.
-        paths: Image of each train row, relative to its folder.
-        skipped: The rows that are left out, with the reason.
-    """
-
-    train: Source
-    test: Source | None
-    id_column: str
-    target_column: str
-    paths: list[str]
-    skipped: list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class _NewTables:
-    """The tables of the new project.
-
-    Attributes:
-        train: The train table, with paths and targets.
-        test: The test table, with paths.
-        path_column: Column of the paths.
-        target_column: Column of the targets.
-    """
-
-    train: pd.DataFrame
-    test: pd.DataFrame
-    path_column: str
-    target_column: str
-
-
-def _open_folders(data: Data) -> _Folders:
+def _open_folders(data: Data) -> Folders:
     """List the images of the folders."""
     others = None
     if data.test_images is not None:
         others = PhotoFolder(data.test_images, "--test-images", without=data.images)
-    folders = _Folders(PhotoFolder(data.images, without=data.test_images), others)
+    folders = Folders(PhotoFolder(data.images, without=data.test_images), others)
     for folder in folders.all:
         _say_photos(folder)
     return folders
 
 
-def _read_rows(data: Data, decide: Decisions, folders: _Folders) -> _ReadRows:
+def _read_rows(data: Data, decide: Decisions, folders: Folders) -> ReadRows:
     """Read the tables, find the columns of ids and targets, and leave out incomplete rows."""
     photos = folders.photos
     train, test = _read(data, photos)
@@ -357,7 +302,7 @@ def _read_rows(data: Data, decide: Decisions, folders: _Folders) -> _ReadRows:
         train = skip_rows(train, gaps, id_column, "no target", skipped)
         paths = [path for path, gap in zip(paths, gaps, strict=True) if not gap]
     _say_skipped(skipped, n_read, train)
-    return _ReadRows(train, test, id_column, target_column, paths, skipped)
+    return ReadRows(train, test, id_column, target_column, paths, skipped)
 
 
 def _choose_folds(
@@ -373,36 +318,16 @@ def _choose_folds(
     return folds
 
 
-def _new_tables(
-    data: Data, rows: _ReadRows, folders: _Folders, target: Target, ordered: bool
-) -> _NewTables:
-    """Return the tables of the project: those that were read, with paths and usable targets."""
-    source, test, target_column = rows.train, rows.test, rows.target_column
-    path_column = _free_name("path", source, test)
-    train = source.table.assign(**{path_column: _below(_PHOTOS, rows.paths)})
-    if not ordered:
-        train[target_column] = target.labels
-    elif target.classes:
-        target_column = _free_name("target", source, test)
-        train[target_column] = target.values.astype(int)
-    elif numbers(train[target_column]).isna().any():
-        train[target_column] = target.values
-    of_test = (path_column, folders.photos, folders.others, source)
-    new_test = _test_table(test, rows.id_column, *of_test)
-    _refuse_overlap(data, rows.id_column, path_column, train, new_test)
-    return _NewTables(train, new_test, path_column, target_column)
-
-
-def _say_unused(photos: PhotoFolder, tables: _NewTables) -> None:
+def _say_unused(photos: PhotoFolder, tables: NewTables) -> None:
     """Print how many images are in no table."""
     used = {*tables.train[tables.path_column], *tables.test[tables.path_column]}
-    unused = len(set(_below(_PHOTOS, photos.names)) - used)
+    unused = len(set(below(PHOTOS, photos.names)) - used)
     if unused:
         are = "photo is" if unused == 1 else "photos are"
         logger.info(f"note: {unused:,} {are} in no table and not used ({shown(photos.folder)})")
 
 
-def _intensity(folders: _Folders) -> IntensityRange | None:
+def _intensity(folders: Folders) -> IntensityRange | None:
     """Return the scale of images with more than 8 bits per channel, and print it."""
     found = first_range([folder.folder / name for folder in folders.all for name in folder.names])
     if found is not None:
@@ -463,50 +388,11 @@ def _read(data: Data, photos: PhotoFolder) -> tuple[Source, Source | None]:
     return train, Source(read_texts(data.test), data.test)
 
 
-def _test_table(
-    test: Source | None,
-    id_column: str,
-    path_column: str,
-    photos: PhotoFolder,
-    others: PhotoFolder | None,
-    train: Source,
-) -> pd.DataFrame:
-    """Return the table of the photos to predict; without rows if there are none."""
-    prefix = _PHOTOS if others is None else _TEST_PHOTOS
-    if test is not None:
-        test.has(id_column, "the ids")
-        paths = locate(test, id_column, others or photos)
-        return test.table.assign(**{path_column: _below(prefix, paths)})
-    if others is None:
-        return pd.DataFrame({id_column: [], path_column: []}, dtype=object)
-    ids = ids_of(others, prefix, train.table[id_column])
-    return pd.DataFrame({id_column: ids, path_column: _below(prefix, others.names)}, dtype=object)
-
-
 def _refuse_same(id_column: str, target_column: str, group_column: str | None) -> None:
     if target_column == id_column or group_column in (id_column, target_column):
         raise DataError(
             f"id {id_column}, target {target_column} and group {group_column} must be different "
             "columns; name them with --id, --target and --group"
-        )
-
-
-def _refuse_overlap(
-    data: Data, id_column: str, path_column: str, train: pd.DataFrame, test: pd.DataFrame
-) -> None:
-    # By its photo too: 7 and 7.jpg are two ids of one.
-    twice = train[train[path_column].duplicated(keep=False)]
-    if len(twice):
-        raise DataError(
-            f"{data.train}: column {id_column}: {', '.join(twice[id_column].head(2))} name the "
-            f"same photo, {twice[path_column].iloc[0]}; keep one row of each photo"
-        )
-    both = test[id_column].isin(train[id_column]) | test[path_column].isin(train[path_column])
-    if both.any():
-        raise DataError(
-            f"{data.test}: column {id_column}: "
-            f"{counted(both.sum(), 'photo is', 'photos are')} in {data.train} too, the "
-            f"first is {test[id_column][both].iloc[0]}; a photo is either labelled or to predict"
         )
 
 
@@ -523,15 +409,3 @@ def _say_photos(found: PhotoFolder) -> None:
 
 def _sides(shortest: int, longest: int) -> str:
     return f"sides of {shortest} to {longest} px" if shortest < longest else f"{longest} px"
-
-
-def _free_name(name: str, train: Source, test: Source | None) -> str:
-    """Return a name that no column has yet."""
-    taken = {*train.table.columns, *([] if test is None else test.table.columns)}
-    while name in taken:
-        name = f"new_{name}"
-    return name
-
-
-def _below(folder: str, paths: Sequence[str]) -> list[str]:
-    return [f"{folder}/{path}" for path in paths]

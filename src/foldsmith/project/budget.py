@@ -31,14 +31,14 @@ def seconds_of(time: str) -> float:
             15 minutes, 1 hour and 8 hours.
 
     Raises:
-        ValueError: It is no such text, or 0.
+        ValueError: The text is not a time, or the time is 0.
     """
     match = _DURATION.fullmatch(WORDS.get(time, time))
     hours, minutes, seconds = (float(each or 0) for each in match.groups()) if match else (0, 0, 0)
     total = 3600.0 * hours + 60.0 * minutes + seconds
     if not total:
         raise ValueError(
-            f"{time!r} is no time; write it as in 90s, 15m, 1h or 1h30m, or as one of "
+            f"{time!r} is not a time; write it as in 90s, 15m, 1h or 1h30m, or as one of "
             f"{', '.join(WORDS)}"
         )
     return total

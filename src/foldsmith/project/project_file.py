@@ -194,7 +194,7 @@ class ProjectSettings(BaseModel):
     @classmethod
     def _a_time(cls, value: object) -> object:
         if not isinstance(value, str):
-            raise ValueError(f"{value!r} is no time; write it as in 90s, 15m or 1h")
+            raise ValueError(f"{value!r} is not a time; write it as in 90s, 15m or 1h")
         seconds_of(value)
         return value
 

@@ -158,7 +158,7 @@ class Durations:
             request: Its resources.
         """
         cpus, on_gpu = request.cpus, bool(request.gpus)
-        threads = _threads_of(step) or self.node.cpus
+        threads = step.threads or self.node.cpus
         base = self._base(step, on_gpu)
         seconds = serial = base.seconds
         source = base.source
@@ -350,10 +350,6 @@ def _left_behind(step: Step, costs: Costs) -> tuple[float, str, float | None, bo
     # The manifest of an unfinished training has no number of cores yet.
     cores = float(facts.get("cores", cores_here())) if device == "cpu" else None
     return float(seconds), device, cores, same
-
-
-def _threads_of(step: Step) -> int | None:
-    return step.experiment.globals.threads if step.experiment is not None else None
 
 
 def _as_run(step: Step) -> Step | None:

@@ -1,7 +1,7 @@
 """Doing one step, whichever process does it."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 from foldsmith.errors import OutputError
 from foldsmith.models.threads import threads_of
@@ -56,10 +56,9 @@ def run_step(
     Raises:
         FoldsmithError: The step failed.
     """
-    with ExitStack() as stack:
-        if step.experiment is not None and step.kind.computes:
-            # Of a project's own kind too; the package's own set them for their commands as well.
-            stack.enter_context(threads_of(step.experiment.globals))
+    experiment = step.experiment if step.kind.computes else None
+    # A project's own kind does not set the threads itself, as the package's commands do.
+    with threads_of(experiment.globals) if experiment else nullcontext():
         step.kind.run(step, plan, state, options, listen)
 
 

@@ -78,7 +78,7 @@ def _request_of(step: Step, project: ProjectFolder, nodes: Sequence[Node]) -> Re
     cpus = asked.cpus
     if cpus is None:
         there = max(node.cpus * (gpus / node.gpus if gpus else 1.0) for node in able)
-        threads = 1 if gpus or step.experiment is None else step.experiment.globals.threads or 1
+        threads = 1 if gpus else step.threads or 1
         cpus = min(float(threads) + _workers(step, gpus, there), max(1.0, there))
     return Request(cpus, gpus, asked.memory_gib)
 

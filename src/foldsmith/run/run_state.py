@@ -107,9 +107,9 @@ class RunState:
         return state
 
     def blend_so_far(self) -> None:
-        """Do the steps that can use what is finished before everything that they need is done.
+        """Run the steps that can use the finished ones before all that they need is done.
 
-        A problem is logged: the step will run again, when its time has come.
+        A problem is logged: the step runs again when all are done.
         """
         changed = False
         for step in self.chosen.steps:

@@ -98,7 +98,7 @@ class CoreShares(Slots):
 
     def share(self, step: Step) -> int:
         """As :meth:`Slots.share`."""
-        return min(cores_here(), _threads_of(step) or cores_here()) if _on_cpu(step) else 0
+        return min(cores_here(), step.threads or cores_here()) if _on_cpu(step) else 0
 
     def threads(self, step: Step) -> int | None:
         """As :meth:`Slots.threads`."""
@@ -163,7 +163,7 @@ def processes_for(steps: Sequence[Step]) -> int:
     if not all(map(_on_cpu, computing)):
         return 1
     cores = cores_here()
-    shares = {step.label: min(cores, _threads_of(step) or cores) for step in computing}
+    shares = {step.label: min(cores, step.threads or cores) for step in computing}
     return max(1, min(_most_at_once(shares, steps, cores), _most_in_memory()))
 
 
@@ -181,10 +181,6 @@ def processes_with(threads: int | None) -> int:
 def _most_in_memory() -> int:
     memory = memory_here()
     return cores_here() if memory is None else max(1, int(memory // PROCESS_BYTES))
-
-
-def _threads_of(step: Step) -> int | None:
-    return step.experiment.globals.threads if step.experiment is not None else None
 
 
 def _on_cpu(step: Step) -> bool:

@@ -75,7 +75,7 @@ def plan_table(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
 
 
 def next_members(plan: Plan, states: Mapping[str, StepState], speeds: Speeds) -> Iterator[str]:
-    """Yield for each blend that is not complete which member is next, and what it costs.
+    """Yield the next member of each incomplete blend, and its cost.
 
     Args:
         plan: The plan.

@@ -86,6 +86,11 @@ class Step:
         return self.kind.epochs(self)
 
     @property
+    def threads(self) -> int | None:
+        """Threads on a CPU (``globals/threads``); None for torch's own choice."""
+        return self.experiment.globals.threads if self.experiment else None
+
+    @property
     def series(self) -> str:
         """Name that the folds of a training share, as in ``train 100``; else the label."""
         return self.label if self.fold is None else f"{self.kind.name} {self.name}"

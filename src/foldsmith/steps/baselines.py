@@ -100,7 +100,7 @@ def simple_baselines(
 
 @dataclass(frozen=True)
 class ScoresToBeat:
-    """Score of a run beside those that it has to beat.
+    """Score of a run beside the scores to beat.
 
     Attributes:
         metric: Name of the metric.

@@ -114,8 +114,8 @@ def ensemble_experiment(
     Args:
         experiment: The ensemble.
         force: As for :func:`ensemble`.
-        waiting: Names of members that are not finished yet and not listed: the blend is one of
-            those that are finished, and its manifest names both.
+        waiting: Names of unfinished members, which ``experiment`` does not list. The manifest
+            names them beside the blended ones.
     """
     run = StepRun.of(experiment.project)
     folder = _checked_folder(experiment, run, force)
@@ -149,7 +149,7 @@ def ensemble_experiment(
     _print_end(folder, settings, data, blends, waiting)
     if to_beat is not None:
         logger.info(to_beat.sentence)
-        # What is not finished yet may still win.
+        # An unfinished member may still win.
         if to_beat.warning and not waiting:
             logger.warning(to_beat.warning)
     return tables[ENSEMBLE_SCORES]

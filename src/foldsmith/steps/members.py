@@ -99,7 +99,7 @@ def so_far(members: Sequence[str], waiting: Sequence[str]) -> str:
 
     Args:
         members: Names of its members.
-        waiting: Names of those that it waits for, at least one.
+        waiting: Names of the unfinished members, at least one.
     """
     all_of_them = len(members) + len(waiting)
     return (

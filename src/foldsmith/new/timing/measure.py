@@ -169,7 +169,7 @@ def values_of(level: Level, mixed: bool, facts: Facts) -> dict[str, Any]:
         "globals/enable_amp": mixed,
     }
     if facts.processes > 1:
-        # Of one core each, folds run side by side.
+        # Folds run side by side, on one core each.
         values["globals/threads"] = 1
     return values
 

@@ -45,7 +45,7 @@ class TimePlan:
 
     Attributes:
         time: The time as it was named.
-        facts: What it was made from.
+        facts: The facts about the data.
         seconds: Name of a step's series, as in ``train 410`` -> estimated seconds of one such step.
         texts: Text of each experiment file.
         before: Texts before the plan, of files that may not have been written yet; None for a
@@ -66,11 +66,11 @@ class TimePlan:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a plan is made from.
+    """The inputs of a plan.
 
     Attributes:
         facts: Facts about the data.
-        speeds: MachineSpeeds of this machine.
+        speeds: Speeds of this machine.
         untrained: Names of the members without a training.
     """
 
@@ -316,7 +316,7 @@ def _lines(time: str, choice: Choice) -> Iterator[str]:
     listed = ", ".join(f"{what} {duration(s)}" for what, s in shares if s >= 0.5)
     yield f"total    about {duration(choice.total_s)}: {listed}"
     if choice.total_s > seconds_of(time):
-        yield f"note: even that takes longer than {time}"
+        yield f"note: even this plan takes longer than {time}"
 
 
 def _seconds(
@@ -329,7 +329,7 @@ def _seconds(
         whole_s = n_all * speeds.untrained_s + speeds.untrained_fixed_s
         found[f"fit {name}"] = whole_s / len(members)
     for name in choice.fine_tunings:
-        # Steps side by side: their seconds add up to those of the run.
+        # Steps run side by side: the run takes the sum of these shares.
         found[f"train {name}"] = choice.fold_s / facts.processes
         found[f"infer {name} by last"] = choice.infer_s
     if choice.pretraining:

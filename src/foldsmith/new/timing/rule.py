@@ -5,14 +5,14 @@ after new measurements.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Epochs of a fold: no fine-tuning has more, and a larger image size needs at least ENOUGH.
 MOST_EPOCHS, ENOUGH_EPOCHS = 500, 60
 
 # A second fine-tuning needs this many epochs for each, or as many as show LEAST_IMAGES to a fold;
-# below FEWEST_EPOCHS there is no fine-tuning at all.
+# below FEWEST_EPOCHS no fine-tuning is planned.
 LEAST_EPOCHS, LEAST_IMAGES, FEWEST_EPOCHS = 20, 20_000, 3
 
 # bf16 or fp16 must be this much faster than float32 to be taken.
@@ -116,7 +116,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class MachineSpeeds:
-    """Measurements speeds of this machine.
+    """Measured speeds of this machine.
 
     Attributes:
         levels: Name of each level -> its speed.
@@ -138,28 +138,21 @@ class MachineSpeeds:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The values of a run.
+class Schedule:
+    """Numbers of epochs that fit a time, and the estimated seconds of all parts of a run.
 
     Attributes:
-        level: Backbone and image size.
-        mixed: Mixed precision (``globals/enable_amp``).
-        fine_tunings: The experiments that are fine-tuned.
-        epochs: Epochs of each fold of each of them.
+        epochs: Epochs of each fold of each fine-tuning; 0 for none.
         pretraining: Epochs of the pretraining; 0 for none.
-        fold_epoch_s: Estimated seconds of one epoch of one fold.
-        fold_s: Estimated seconds of the training of one fold.
-        infer_s: Estimated seconds of the inference of one fine-tuning.
-        pretraining_s: Estimated seconds of the pretraining.
-        first_s: Estimated seconds of ``preprocess`` and the members without a training.
-        rest_s: Estimated seconds of the start, the blends and reports.
-        total_s: Estimated seconds of the whole run.
-        why: What was chosen, for people -> the reason.
+        fold_epoch_s: Seconds of one epoch of one fold.
+        fold_s: Seconds of the training of one fold.
+        infer_s: Seconds of the inference of one fine-tuning.
+        pretraining_s: Seconds of the pretraining.
+        first_s: Seconds of ``preprocess`` and the members without a training.
+        rest_s: Seconds of the start, the blends and reports.
+        total_s: Seconds of the whole run.
     """
 
-    level: Level
-    mixed: bool
-    fine_tunings: tuple[str, ...]
     epochs: int
     pretraining: int
     fold_epoch_s: float
@@ -169,6 +162,22 @@ class Choice:
     first_s: float
     rest_s: float
     total_s: float
+
+
+@dataclass(frozen=True)
+class Choice(Schedule):
+    """The values of a run.
+
+    Attributes:
+        level: Backbone and image size.
+        mixed: Mixed precision (``globals/enable_amp``).
+        fine_tunings: The experiments that are fine-tuned.
+        why: Each choice, for people -> its reason.
+    """
+
+    level: Level
+    mixed: bool
+    fine_tunings: tuple[str, ...]
     why: Mapping[str, str]
 
 
@@ -226,27 +235,7 @@ def choose(time_s: float, facts: Facts, speeds: MachineSpeeds) -> Choice:
         with_pretraining = _fitting(time_s, levels[rank], members, facts, speeds, True)
         if with_pretraining.pretraining and with_pretraining.epochs >= enough:
             fit = with_pretraining
-    return _made(time_s, levels[rank], members, fit, facts, speeds)
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """Epochs of a level that fit a time, and the seconds of everything.
-
-    Attributes:
-        epochs: Epochs of each fold, 0 for none.
-        pretraining: Epochs of the pretraining.
-    """
-
-    epochs: int
-    pretraining: int
-    fold_epoch_s: float
-    fold_s: float
-    infer_s: float
-    pretraining_s: float
-    first_s: float
-    rest_s: float
-    total_s: float
+    return _made(levels[rank], members, fit, facts, speeds)
 
 
 def _fitting(
@@ -256,7 +245,7 @@ def _fitting(
     facts: Facts,
     speeds: MachineSpeeds,
     pretrained: bool = False,
-) -> _Fit:
+) -> Schedule:
     """Return the most epochs of some fine-tunings at a level that fit a time."""
     per_s = speeds.levels[level.name].taken
     n_all = facts.n_train + facts.n_test
@@ -285,7 +274,7 @@ def _fitting(
         epochs = max(0, min(MOST_EPOCHS, int(each_s / fold_epoch_s)))
     fold_s = speeds.start_s + epochs * fold_epoch_s if epochs else 0.0
     total_s = fixed_s + pretraining_s + waves * fold_s
-    return _Fit(
+    return Schedule(
         *(epochs, pretraining, fold_epoch_s, fold_s, infer_s),
         *(pretraining_s, first_s, rest_s, total_s),
     )
@@ -301,13 +290,12 @@ def _pretraining(
     return (epochs, speeds.start_s + epochs * epoch_s) if epochs >= least else (0, 0.0)
 
 
-def _made(
-    time_s: float, level: Level, members: int, fit: _Fit, facts: Facts, speeds: MachineSpeeds
-) -> Choice:
+def _made(level: Level, members: int, fit: Schedule, facts: Facts, speeds: MachineSpeeds) -> Choice:
     """Return a choice with its reasons."""
     speed = speeds.levels[level.name]
-    epochs = fit.epochs if members else 0
-    names = facts.fine_tunings[:members] if epochs else ()
+    names = facts.fine_tunings[:members]
+    if not names:
+        fit = replace(fit, epochs=0, pretraining=0)
     why = {
         f"network {level.name}": f"images of about {facts.side} px, "
         f"{'a GPU' if facts.on_gpu else 'no GPU'}",
@@ -321,9 +309,9 @@ def _made(
             "fit the time: members without a training only"
         )
     else:
-        capped = ", the most that is planned" if epochs == MOST_EPOCHS else ""
+        capped = ", the most that is planned" if fit.epochs == MOST_EPOCHS else ""
         which = " and ".join(names)
-        why[f"epochs {epochs} of {which}"] = (
+        why[f"epochs {fit.epochs} of {which}"] = (
             f"{facts.n_fold:,} images of a fold at {speed.taken:,.0f} images/s, "
             f"{facts.n_splits} folds{capped}"
         )
@@ -331,14 +319,10 @@ def _made(
             why[f"members without {' and '.join(facts.fine_tunings[members:])}"] = (
                 "two fine-tunings would have too few epochs"
             )
-    if fit.pretraining and names:
+    if fit.pretraining:
         why[f"pretraining {fit.pretraining} epochs"] = "a GPU, and time to see each image so often"
     else:
         why["pretraining none"] = (
             "too little time" if facts.on_gpu else "without a GPU the time goes to the fine-tunings"
         )
-    return Choice(
-        *(level, speed.takes_mixed, names, epochs, fit.pretraining if names else 0),
-        *(fit.fold_epoch_s, fit.fold_s, fit.infer_s, fit.pretraining_s, fit.first_s),
-        *(fit.rest_s, fit.total_s, why),
-    )
+    return Choice(**vars(fit), level=level, mixed=speed.takes_mixed, fine_tunings=names, why=why)
