@@ -142,6 +142,22 @@ def test_a_blend_so_far_of_changed_members_is_stale(anytime):
     assert "stale" in line
 
 
+def test_a_blend_so_far_is_to_be_completed_once_all_members_are_done(anytime):
+    def stop():
+        if manifest_of(anytime)["facts"]["waiting"] == ["200"]:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run(anytime, "exp_config/900.yml", on_blend=stop)
+    run(anytime, "exp_config/200.yml")
+    (line,) = [
+        line
+        for line in status(anytime, "exp_config/900.yml").splitlines()
+        if line.startswith("ensemble 900")
+    ]
+    assert "to do" in line and "so far a blend of 2 of 3 members (402, 400)" in line
+
+
 @pytest.fixture
 def untrained(anytime):
     """The same without its fine-tuning."""
