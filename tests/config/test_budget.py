@@ -44,7 +44,7 @@ def test_the_project_chooses_and_an_experiment_may_say_otherwise(project_dir):
     file.write_text(recipe + "globals/max_epoch: 4\n")
     assert epochs("large") == 4
     for wrong in ("huge", "900", "0m", "15 m"):
-        with pytest.raises(ConfigError, match="time: .*no time; write it as in 90s, 15m"):
+        with pytest.raises(ConfigError, match="time: .*not a time; write it as in 90s, 15m"):
             epochs(wrong)
 
 

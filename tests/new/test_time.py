@@ -171,7 +171,7 @@ def test_a_project_that_was_filled_in_is_planned_by_run(tmp_path, small_photos):
 
 
 def test_what_cannot_be_planned_is_one_clear_line(mine):
-    with pytest.raises(ConfigError, match="--time: 'soon' is no time; write it as in 90s"):
+    with pytest.raises(ConfigError, match="--time: 'soon' is not a time; write it as in 90s"):
         planned.plan_for(mine, "exp_config/901.yml", "soon")
     other = mine.path("exp_config/555.yml")
     other.write_text("import: foldsmith:ensemble.yml\n")

@@ -138,7 +138,7 @@ class MachineSpeeds:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class EpochPlan:
     """Numbers of epochs that fit a time, and the estimated seconds of all parts of a run.
 
     Attributes:
@@ -165,7 +165,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Choice(Schedule):
+class Choice(EpochPlan):
     """The values of a run.
 
     Attributes:
@@ -245,7 +245,7 @@ def _fitting(
     facts: Facts,
     speeds: MachineSpeeds,
     pretrained: bool = False,
-) -> Schedule:
+) -> EpochPlan:
     """Return the most epochs of some fine-tunings at a level that fit a time."""
     per_s = speeds.levels[level.name].taken
     n_all = facts.n_train + facts.n_test
@@ -274,7 +274,7 @@ def _fitting(
         epochs = max(0, min(MOST_EPOCHS, int(each_s / fold_epoch_s)))
     fold_s = speeds.start_s + epochs * fold_epoch_s if epochs else 0.0
     total_s = fixed_s + pretraining_s + waves * fold_s
-    return Schedule(
+    return EpochPlan(
         *(epochs, pretraining, fold_epoch_s, fold_s, infer_s),
         *(pretraining_s, first_s, rest_s, total_s),
     )
@@ -290,7 +290,9 @@ def _pretraining(
     return (epochs, speeds.start_s + epochs * epoch_s) if epochs >= least else (0, 0.0)
 
 
-def _made(level: Level, members: int, fit: Schedule, facts: Facts, speeds: MachineSpeeds) -> Choice:
+def _made(
+    level: Level, members: int, fit: EpochPlan, facts: Facts, speeds: MachineSpeeds
+) -> Choice:
     """Return a choice with its reasons."""
     speed = speeds.levels[level.name]
     names = facts.fine_tunings[:members]
