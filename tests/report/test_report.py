@@ -137,7 +137,9 @@ def test_it_says_that_validation_still_improves(copied):
 @pytest.mark.parametrize("upwards", [False, True])
 def test_in_how_many_folds_validation_was_best_near_the_end(bests, n, upwards):
     sign = 1 if upwards else -1
-    logs = [[{"val/metric": -sign * abs(k - best)} for k in range(1, 21)] for best in bests]
+    logs = [
+        [{"epoch": k, "val/metric": -sign * abs(k - best)} for k in range(1, 21)] for best in bests
+    ]
     assert improving_folds(logs, upwards) == n
 
 

@@ -274,7 +274,7 @@ OF_200, INFER = FOLDS | LAST, LAST
             "seed": 7, "max_epoch": 3, "grad_accum": 1, "freeze_backbone": True, "head_epochs": 1,
             "head_init": "ridge", "ema_decay": 0.9, "n_bins": 8, "label_sigma": 0.5,
             "enable_amp": False, "amp_dtype": "bf16", "deterministic": False, "augment_on": "cpu",
-            "threads": 3,
+            "threads": 3, "validations": 1,
         }.items()),
         *((f"globals/{key}", value, set()) for key, value in {
             "device": "cpu", "channels_last": False, "compile": "off", "cudnn_benchmark": False,

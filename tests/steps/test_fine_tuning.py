@@ -11,6 +11,7 @@ import torch
 import yaml
 from small_project import EXPERIMENTS, write_experiment
 
+from foldsmith.api import Project
 from foldsmith.config import Context, Experiment
 from foldsmith.data.cache.image_store import PhotoStore
 from foldsmith.errors import ConfigError, DataError, OutputError
@@ -20,6 +21,7 @@ from foldsmith.models.runtime import create_runtime
 from foldsmith.project import ProjectFolder
 from foldsmith.steps import fold_training
 from foldsmith.steps.infer import infer
+from foldsmith.steps.oof_summary import more_epochs_may_help
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.train import train, train_folds
@@ -68,6 +70,41 @@ def test_a_resumed_average_and_head_start_equal_uninterrupted_ones(small):
     logs = [json.loads((folder / "log.json").read_text()) for folder in (whole, parts)]
     for key in ("train/loss", "val/loss", "val/metric", "lr"):
         assert [e[key] for e in logs[0]] == [e[key] for e in logs[1]], key
+
+
+def test_validation_after_some_epochs_only_is_all_that_is_chosen_from(small):
+    """Curves, choice, resume and advice cope with epochs that were not validated."""
+
+    def stop(report):
+        if report.epoch == 3:
+            raise KilledError
+
+    content = PLAIN | {"globals/snapshot_epochs": "all"}
+    every = run_fold(small, content, "output/every")
+    some = content | {"globals/validations": 2}
+    whole = run_fold(small, some, "output/whole")
+    with pytest.raises(KilledError):
+        run_fold(small, some, "output/200", stop)
+    parts = run_fold(small, some, "output/200")
+    logs = [json.loads((f / "log.json").read_text()) for f in (every, whole, parts)]
+    validated = [[e["epoch"] for e in log if "val/metric" in e] for log in logs]
+    assert validated == [[1, 2, 3, 4], [2, 4], [2, 4]]
+    # Validation changes nothing of the training, and an interruption nothing of either.
+    for key in ("train/loss", "lr"):
+        assert [e[key] for e in logs[0]] == [e[key] for e in logs[1]] == [e[key] for e in logs[2]]
+    assert [logs[0][k]["val/metric"] for k in (1, 3)] == [
+        e["val/metric"] for e in logs[2] if "val/metric" in e
+    ]
+    train(small, FILE, resume=True)
+    names = {path.name for path in whole.glob("snapshot_by_metric_epoch_*.pth")}
+    assert names and names <= {f"snapshot_by_metric_epoch_{k}.pth" for k in (2, 4)}
+    for checkpoint in ("metric", "common"):
+        scores = infer(small, small.path("output/200"), checkpoint, keep_snapshots=True)
+        assert set(scores["epoch"].dropna()) <= {2, 4}
+    more_epochs_may_help(small.path("output/200"), 2)
+    results = Project.open(small.folder).results("exp_config/200.yml")
+    assert results.log["val/metric"].notna().sum() == 4
+    results.plot_learning_curves()
 
 
 def test_the_head_comes_first(small):

@@ -85,6 +85,9 @@ class Globals(BaseModel):
         n_bins: Bins of a label distribution.
         label_sigma: Standard deviation of its soft labels, in bins.
         continuous_target: Learn the distribution of the project's ``continuous`` column.
+        validations: Validations of a fine-tuning, spread evenly over its epochs, the last one after
+            the last epoch; null validates after every epoch. The checkpoints ``metric``, ``loss``
+            and ``common`` choose among the validated epochs.
         snapshot_interval: Epochs between two kept backbones of a pretraining.
         snapshot_epochs: ``all`` keeps every epoch's snapshot of a fine-tuning, until an inference
             deletes them, so that it can take one epoch for all folds (``-cri common``).
@@ -140,6 +143,7 @@ class Globals(BaseModel):
     n_bins: int = Field(default=32, ge=2)
     label_sigma: float = Field(default=0.75, gt=0)
     continuous_target: bool = False
+    validations: int | None = Field(default=None, ge=1)
     snapshot_interval: int = Field(default=50, ge=1)
     snapshot_epochs: Literal["none", "all"] = "none"
     resume_interval: int = Field(default=1, ge=1)

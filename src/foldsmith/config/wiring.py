@@ -84,6 +84,8 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
         "loss": "@/loss",
         "task": "@/task",
         "runtime": "@/runtime",
+        "validations": "@/globals/validations",
+        **_MAX_EPOCH,
     },
     "Probe": {
         "backbone": "@/model.backbone",

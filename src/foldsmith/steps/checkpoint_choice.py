@@ -1,7 +1,7 @@
 """Which epoch of each fold an inference uses, and where its snapshot is."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -148,6 +148,7 @@ def choose(
     """
     folder = root / f"fold{fold}"
     log = read_log(root, fold)
+    validated = validated_entries(log)
     # Losses fall; of the metric the training says so.
     upwards = checkpoint != "loss" and bool(manifest.facts.get("greater_is_better", False))
     best = max if upwards else min
@@ -155,9 +156,9 @@ def choose(
         row = log[-1]
     elif checkpoint == "common":
         means = common_curve(root, n_splits)
-        row = log[best(range(len(means)), key=means.__getitem__)]
+        row = validated[best(range(len(means)), key=means.__getitem__)]
     else:
-        row = best(log, key=lambda entry: entry[f"val/{checkpoint}"])
+        row = best(validated, key=lambda entry: entry[f"val/{checkpoint}"])
     epoch = row["epoch"]
     own = _SNAPSHOTS[checkpoint].format(epoch)
     # A common epoch may be one that was kept for another reason.
@@ -199,7 +200,15 @@ def read_log(root: Path, fold: int) -> list[dict[str, Any]]:
     return log
 
 
+def validated_entries(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries of the epochs that were validated, as ``globals/validations`` has it."""
+    return [entry for entry in log if "val/metric" in entry]
+
+
 def common_curve(root: Path, n_splits: int) -> list[float]:
-    """Return the mean over the folds of the validation metric of each epoch."""
-    logs = [[entry["val/metric"] for entry in read_log(root, fold)] for fold in range(n_splits)]
+    """Return the mean over the folds of the validation metric of each validated epoch."""
+    logs = [
+        [entry["val/metric"] for entry in validated_entries(read_log(root, fold))]
+        for fold in range(n_splits)
+    ]
     return [sum(values) / n_splits for values in zip(*logs, strict=False)]

@@ -66,7 +66,7 @@ TRAINING_ONLY = (
     *("dataset/train", "dataset/mixup", "loader/train", "optimizer", "scheduler", "manager"),
     *("extensions", "globals/max_epoch", "globals/grad_accum", "globals/freeze_backbone"),
     *("globals/seed", "globals/head_epochs", "globals/ema_decay", "globals/auxiliary", "ema"),
-    *("globals/head_init", "model/pretrained"),
+    *("globals/head_init", "globals/validations", "model/pretrained"),
 )
 
 

@@ -1,7 +1,7 @@
 """Further lines of an inference about its out-of-fold predictions."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from foldsmith.blending.base import Goal
 from foldsmith.config import Checkpoint
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import targets_of
-from foldsmith.steps.checkpoint_choice import Chosen, read_log
+from foldsmith.steps.checkpoint_choice import Chosen, read_log, validated_entries
 from foldsmith.steps.manifest import MANIFEST, read_manifest
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.thresholds import cross_fitted_classes
@@ -119,21 +119,21 @@ def print_constant(metric: Metric, constant: float) -> None:
     )
 
 
-def improving_folds(logs: Sequence[Sequence[Mapping[str, Any]]], greater_is_better: bool) -> int:
+def improving_folds(logs: Sequence[Sequence[dict[str, Any]]], greater_is_better: bool) -> int:
     """Return in how many folds validation was best near the end of the training.
 
     That is in the last tenth of the epochs. By chance that is one fold in ten.
 
     Args:
-        logs: Entries of each fold, one per epoch, with ``val/metric``.
+        logs: Entries of each fold, one per epoch; ``val/metric`` is in those that were validated.
         greater_is_better: Direction of the metric.
     """
     best = max if greater_is_better else min
     found = 0
     for log in logs:
-        values = [entry["val/metric"] for entry in log]
-        last_tenth = max(1, len(values) // 10)
-        found += values.index(best(values)) >= len(values) - last_tenth
+        values = {entry["epoch"]: entry["val/metric"] for entry in validated_entries(log)}
+        last_tenth = max(1, len(log) // 10)
+        found += best(values, key=values.__getitem__) > len(log) - last_tenth
     return found
 
 

@@ -1,8 +1,11 @@
-"""Validation after each epoch."""
+"""Validation after epochs."""
+
+import math
 
 import pytorch_pfn_extras as ppe
 import torch
 from pytorch_pfn_extras.training import extension
+from pytorch_pfn_extras.training.triggers import ManualScheduleTrigger
 from torch import nn
 
 from foldsmith.data.loader import PhotoLoader
@@ -27,9 +30,10 @@ class Evaluator(extension.Extension):
         metric: Metric of the predictions.
         task: How targets are encoded and logits become predictions.
         runtime: Device and precision.
+        max_epoch: Number of epochs.
+        validations: How often it is called, as :func:`validated_epochs`.
     """
 
-    trigger = (1, "epoch")
     priority = extension.PRIORITY_WRITER
     default_name = "evaluator"
     needs_model_state = True
@@ -43,7 +47,10 @@ class Evaluator(extension.Extension):
         metric: Metric,
         task: Task,
         runtime: Runtime,
+        max_epoch: int,
+        validations: int | None = None,
     ) -> None:
+        self.trigger = ManualScheduleTrigger(validated_epochs(max_epoch, validations), "epoch")
         self.loader = loader
         self.model = model
         self.loss = loss
@@ -59,3 +66,15 @@ class Evaluator(extension.Extension):
         loss = float(self.loss(torch.from_numpy(logits), encoded))
         metric = score_logits(self.task, self.metric, logits, dataset.targets)
         ppe.reporting.report({"val/loss": loss, "val/metric": metric})
+
+
+def validated_epochs(max_epoch: int, validations: int | None) -> list[int]:
+    """Return the epochs after which a fine-tuning is validated, counted from 1, ascending.
+
+    Args:
+        max_epoch: Number of epochs.
+        validations: Number of validations, spread evenly, the last one after the last epoch; None
+            for all epochs.
+    """
+    n = min(validations or max_epoch, max_epoch)
+    return [math.ceil(k * max_epoch / n) for k in range(1, n + 1)]

@@ -1,5 +1,6 @@
 """Snapshots of weights and of whole trainings, and the triggers that fire them."""
 
+import operator
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,6 @@ from pytorch_pfn_extras.training.extension import ExtensionEntry
 from pytorch_pfn_extras.training.triggers import (
     BestValueTrigger,
     ManualScheduleTrigger,
-    MaxValueTrigger,
-    MinValueTrigger,
 )
 from torch import nn
 
@@ -40,16 +39,25 @@ def last_epoch(max_epoch: int) -> ManualScheduleTrigger:
     return ManualScheduleTrigger([max_epoch], "epoch")
 
 
+class _BestReported(BestValueTrigger):
+    """The trigger of pytorch-pfn-extras, for values that some epochs lack."""
+
+    def __call__(self, manager: Any) -> bool:
+        """Return whether the epoch has the value, and it is better than all before."""
+        return self._key in manager.observation and super().__call__(manager)
+
+
 def best_value(key: str, metric: Metric | None = None) -> BestValueTrigger:
     """Return a trigger that fires at each epoch whose value is better than all before.
+
+    Epochs without the value are passed over.
 
     Args:
         key: Key of the log, as in ``val/metric``.
         metric: Says which values are better; null for a loss, of which lower ones are.
     """
-    if metric is not None and metric.greater_is_better:
-        return MaxValueTrigger(key)
-    return MinValueTrigger(key)
+    upwards = metric is not None and metric.greater_is_better
+    return _BestReported(key, operator.lt if upwards else operator.gt)
 
 
 class WeightsSnapshot(extension.Extension):
