@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from html import escape
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from foldsmith.new.timing import planned
 from foldsmith.new.timing.measure import facts_of, measured_speeds
 from foldsmith.new.timing.rule import MachineSpeeds, Speed, choose, levels_of
 from foldsmith.project import ProjectFolder
+from foldsmith.report.page import write_report
 from foldsmith.run.plan import plan_of
 from foldsmith.run.status import status
 from foldsmith.steps.registry import types_of
@@ -191,6 +193,22 @@ def test_status_estimates_the_next_member_before_anything_was_measured(mine):
     # The parts are those of the whole, which fits the time.
     line = next(line for line in table.splitlines() if "train 410" in line)
     assert "~" in line and "?" not in line
+
+
+def test_the_report_gives_the_reason_for_no_pretraining(mine):
+    reasons = planned.read_plan(mine.folder).why
+    assert "without a GPU" in reasons["pretraining none"]
+    page = write_report(mine, "exp_config/901.yml").read_text(encoding="utf-8")
+    cost = page.partition('id="cost"')[2].partition("</section>")[0]
+    assert "Choices for a run of 10m" in cost
+    for choice, reason in reasons.items():
+        assert escape(choice) in cost and escape(reason) in cost
+    # An experiment that the plan is not for has no such table.
+    mine.path("exp_config/555.yml").write_text(
+        "import: foldsmith:photo_descriptors.yml\nglobals/output_root: output/555\n"
+    )
+    other = write_report(mine, "exp_config/555.yml").read_text(encoding="utf-8")
+    assert "Choices for a run" not in other
 
 
 def test_classes_have_one_fine_tuning(tmp_path):

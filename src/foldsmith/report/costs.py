@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from foldsmith.report.parts import Section, Text, not_done, table
+from foldsmith.project.planned_time import planned_choices
+from foldsmith.report.parts import Part, Section, Table, Text, not_done, table
 from foldsmith.run.table import duration
 from foldsmith.steps.base import Plan
 from foldsmith.steps.kinds.registry import kinds_of
@@ -60,7 +61,7 @@ def costs(plan: Plan) -> pd.DataFrame:
 
 def cost_of(plan: Plan) -> Section:
     """Return the section with the costs of a plan's steps."""
-    section = Section("Cost", "cost")
+    section = Section("Cost", "cost", _choices(plan))
     frame = costs(plan).drop(columns=["kind", "folder"])
     if frame.empty:
         section.parts.append(not_done("Anything"))
@@ -71,6 +72,16 @@ def cost_of(plan: Plan) -> Section:
         frame = frame.drop(columns=_CUDA)
     section.parts.append(table(f"Steps; {_WHAT}", _whole(frame), digits=1))
     return section
+
+
+def _choices(plan: Plan) -> list[Part]:
+    """Return the choices of the time plan with their reasons, if a step was planned by it."""
+    choices = planned_choices(plan.project.folder)
+    if choices is None or choices.experiments.isdisjoint(step.name for step in plan.steps):
+        return []
+    caption = f"Choices for a run of {choices.time}, from the data and the speed of this machine"
+    rows = list(choices.reasons.items())
+    return [Table(caption, ["choice", "reason"], rows)]
 
 
 def costs_beside(plans: Mapping[str, Plan]) -> Section:

@@ -47,6 +47,7 @@ class TimePlan:
         time: The time as it was named.
         facts: The facts about the data.
         seconds: Name of a step's series, as in ``train 410`` -> estimated seconds of one such step.
+        why: Each choice -> its reason, which the report shows.
         texts: Text of each experiment file.
         before: Texts before the plan, of files that may not have been written yet; None for a
             file that was not there.
@@ -55,6 +56,7 @@ class TimePlan:
     time: str
     facts: Mapping[str, Any]
     seconds: Mapping[str, float]
+    why: Mapping[str, str]
     texts: Texts
     before: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -116,6 +118,7 @@ def planned(found: Measurements, time: str, texts: Texts) -> TimePlan:
         time=time,
         facts=_plain(asdict(facts)),
         seconds=_seconds(choice, facts, found.untrained, speeds),
+        why=choice.why,
         texts=with_values(texts, time, choice, facts),
     )
 
