@@ -120,6 +120,7 @@ METHODS: dict[str, Tree] = {
         "dataset/train/local_transforms/crop/scale": [0.025, 0.1],
     },
     "MoCo v3": {"import": "foldsmith:moco_v3.yml", "model/proj_hidden_dim": WIDTH},
+    "LeJEPA": {"import": "foldsmith:lejepa.yml", "model/proj_hidden_dim": WIDTH},
     "SimSiam, SGD": _SIMSIAM
     | {
         "optimizer": {

@@ -5,7 +5,7 @@ from foldsmith.steps.check import check
 
 PRETRAININGS = [
     *("self_supervised", "simsiam_cosine", "byol", "simclr", "barlow_twins", "vicreg", "moco_v3"),
-    *("dino", "dino_vit"),
+    *("dino", "dino_vit", "lejepa"),
 ]
 
 

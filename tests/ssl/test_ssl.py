@@ -125,7 +125,7 @@ def test_a_teacher_drops_nothing_out():
     move(teacher, student, 0.5)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "DINO"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("DINO", "LeJEPA")])
 def test_a_third_view_is_refused(name):
     with pytest.raises(ConfigError, match="compares 2 views"):
         create(name)((*views(), views()[0]))
@@ -194,6 +194,41 @@ def test_dinos_centre_stays_in_evaluation():
     model = create("DINO").eval()
     model(views())
     assert not model.center.value.any()
+
+
+def test_the_loss_of_lejepa_is_that_of_lightly():
+    lejepa_loss = pytest.importorskip("lightly.loss.lejepa_loss")  # since lightly 1.6
+    model = create("LeJEPA", lambd=0.2, num_slices=40)
+    theirs = lejepa_loss.LeJEPALoss(lambda_param=0.2)
+    theirs.sigreg._generate_unit_vectors = lambda *_: model.directions
+    crops = (*views(), functional.interpolate(views(seed=2)[0], size=16))
+    projections = [model.projection(model.backbone(crop)) for crop in crops]
+    expected = theirs(
+        global_proj=torch.stack(projections[:2]), local_proj=torch.stack(projections[2:])
+    )
+    torch.testing.assert_close(model(crops)["loss"], expected)
+
+
+def test_lejepas_directions_are_a_function_of_the_progress():
+    one, other = create("LeJEPA"), create("LeJEPA", lambd=0.1)
+    first = one.directions.clone()
+    torch.manual_seed(7)
+    for model in (one, other):
+        model.after_update(0.25)
+    assert torch.equal(one.directions, other.directions)
+    assert (one.directions - first).abs().mean() > 0.05
+    torch.testing.assert_close(one.directions.norm(dim=0), torch.ones(256))
+    resumed = create("LeJEPA")
+    resumed.load_state_dict(one.state_dict())
+    assert torch.equal(resumed.directions, one.directions)
+    assert resumed(views())["loss"] == one(views())["loss"]
+
+
+def test_lejepa_needs_two_views_and_a_weight_of_at_most_one():
+    with pytest.raises(ConfigError, match="needs 2 global views"):
+        create("LeJEPA")(views()[:1])
+    with pytest.raises(ConfigError, match=r"model/lambd: 1\.5 must be in 0\.\.1"):
+        create("LeJEPA", lambd=1.5)
 
 
 def test_the_spread_of_features():

@@ -27,6 +27,7 @@ METHODS: Places = {
     **_of("foldsmith.ssl.vicreg", "VICReg"),
     **_of("foldsmith.ssl.moco", "MoCoV3"),
     **_of("foldsmith.ssl.dino", "DINO"),
+    **_of("foldsmith.ssl.lejepa", "LeJEPA"),
 }
 
 MODELS: Places = _of("foldsmith.models.classifier", "ImageModel", "trainable_parameters")
