@@ -50,11 +50,12 @@ def given_speeds(monkeypatch):
     A measurement trains a few batches, which takes seconds each time.
     """
     from foldsmith.new.timing import planned
-    from foldsmith.new.timing.rule import MachineSpeeds, Speed, levels_of
+    from foldsmith.new.timing.rule import Fit, MachineSpeeds, Speed, levels_of
 
     def given(project, facts, fine_tuning, untrained, time_s):
         levels = {level.name: Speed(400.0, 200.0) for level in levels_of(facts, time_s)}
-        return MachineSpeeds(levels, 0.01, 0.02, 1.0, 5.0, 0.5, 5.0)
+        fits = (Fit(0.02 / facts.untrained, 1.0),) * facts.untrained
+        return MachineSpeeds(levels, 0.01, fits, 8.0, 0.2, 5.0, 20.0)
 
     monkeypatch.setattr(planned, "measured_speeds", given)
 

@@ -14,12 +14,17 @@ from foldsmith.errors import ConfigError
 from foldsmith.new.new import Data, new_project, new_project_of
 from foldsmith.new.timing import planned
 from foldsmith.new.timing.measure import facts_of, measured_speeds
-from foldsmith.new.timing.rule import MachineSpeeds, Speed, choose, levels_of
+from foldsmith.new.timing.rule import Fit, MachineSpeeds, Speed, choose, levels_of
 from foldsmith.project import ProjectFolder
 from foldsmith.report.page import write_report
 from foldsmith.run.plan import plan_of
+from foldsmith.run.run_state import RunState
 from foldsmith.run.status import status
+from foldsmith.steps.base import Options
 from foldsmith.steps.registry import types_of
+from foldsmith.training.epoch_report import EpochReport
+
+TUNED = {"410": "exp_config/410.yml", "420": "exp_config/420.yml"}
 
 
 def make_data(folder, n=24, side=36):
@@ -211,6 +216,29 @@ def test_the_report_gives_the_reason_for_no_pretraining(mine):
     assert "Choices for a run" not in other
 
 
+def test_a_run_that_is_faster_than_its_plan_says_so_once(mine, caplog):
+    plan = plan_of(mine, "exp_config/901.yml")
+    first, *_, other = [step for step in plan.steps if step.epochs]
+
+    def lines(*epochs):
+        """Warnings after epochs of so many images per second."""
+        caplog.clear()
+        state = RunState(plan, plan, Options())
+        for k, (step, speed) in enumerate(epochs, 1):
+            state.epoch(step, EpochReport(k, 100, speed, 0.1, 1.0, {}))
+        return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+    # It was planned for 400 images/s. Early epochs are slow while other steps begin.
+    assert lines(*[(first, 450.0)] * 5) == lines(*[(first, 90.0)] * 3, (other, 800.0)) == []
+    [said] = lines((first, 90.0), (first, 800.0), (first, 900.0), (other, 900.0))
+    assert "train 410 fold 0: 800 images/s, but its epochs were planned for 400" in said
+    assert "'foldsmith run' with a --time other than 10m" in said and "\n" not in said
+    # Another image size has another speed.
+    file = mine.path("exp_config/410.yml")
+    file.write_text(file.read_text() + "dataset/img_size: 24\n")
+    assert lines((first, 90.0), (first, 800.0)) == []
+
+
 def test_classes_have_one_fine_tuning(tmp_path):
     data = make_data(tmp_path)
     table = pd.read_csv(tmp_path / "train.csv", dtype={"id": str})
@@ -226,10 +254,11 @@ def test_classes_have_one_fine_tuning(tmp_path):
 
 def test_a_pretraining_is_written_where_it_is_planned(mine):
     texts = planned._recipe_of(mine, "medium")
-    facts = facts_of(mine, ("410", "420"), 2)
+    facts = facts_of(mine, TUNED, ["exp_config/400.yml", "exp_config/403.yml"])
     facts = replace(facts, on_gpu=True, processes=1, side=300)
     levels = {level.name: Speed(9000.0, 5000.0) for level in levels_of(facts, 1e6)}
-    choice = choose(3600, facts, MachineSpeeds(levels, 0.01, 0.01, 1.0, 1.0, 0.1, 1.0))
+    fits = (Fit(0.01, 1.0),) * 2
+    choice = choose(3600, facts, MachineSpeeds(levels, 0.01, fits, 1.0, 0.1, 1.0))
     assert choice.pretraining
     for name, text in planned.with_values(texts, "1h", choice, facts).items():
         mine.path(name).write_text(text)
@@ -246,13 +275,16 @@ def test_a_pretraining_is_written_where_it_is_planned(mine):
 
 
 def test_speeds_are_measured_on_the_projects_own_images(mine):
-    facts = facts_of(mine, ("410", "420"), 1)
-    assert (facts.n_train, facts.n_test, facts.side, facts.n_splits) == (24, 6, 36, mine.n_splits)
     files = ["exp_config/400.yml"]
+    facts = facts_of(mine, TUNED, files)
+    assert (facts.n_train, facts.n_test, facts.side, facts.n_splits) == (24, 6, 36, mine.n_splits)
+    # Two kinds of mirrored images, and members of one thread side by side.
+    assert facts.views == (4, 2) and facts.untrained_processes == facts.processes
     before = sorted(mine.folder.rglob("*"))
     speeds = measured_speeds(mine, facts, "exp_config/410.yml", files, 900)
     assert all(speed.mixed > 0 and speed.full > 0 for speed in speeds.levels.values())
     assert list(speeds.levels) == [level.name for level in levels_of(facts, 900)]
-    assert speeds.preprocess_s > 0 and speeds.untrained_s > 0
+    assert speeds.preprocess_s > 0 and speeds.untrained[0].seconds(30) > 0
+    assert speeds.spent_s > 1
     left = {path for path in mine.folder.rglob("*")} - set(before)
     assert all(".foldsmith" in str(path) for path in left)

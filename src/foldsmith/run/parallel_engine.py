@@ -177,7 +177,8 @@ class _Run:
                     self._begin(step)
             if not self._running:
                 break
-            if self._news:  # while the workers go on
+            # While the workers go on. Answers first: a worker that is free waits for its next step.
+            if self._news and self._answers.empty():
                 self._news = False
                 self._run_state.blend_so_far()
             try:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from foldsmith.errors import ConfigError, FoldsmithError, TrainingError
+from foldsmith.project.planned_time import planned_speeds
 from foldsmith.project.tables import bad_ids
 from foldsmith.run.state import speeds_of, state_of_step, states_of
 from foldsmith.run.table import summary
@@ -15,6 +16,9 @@ from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes
 
 logger = logging.getLogger(__name__)
+
+# A plan is compared with the first epochs of a run, and is too slow if they are this much faster.
+_COMPARED_EPOCHS, _FASTER = 3, 1.3
 
 
 class RunState:
@@ -46,6 +50,9 @@ class RunState:
         self.states = states_of(plan, FileHashes(plan.project.hash_store))
         self.speeds = speeds_of(plan)
         self.failed: dict[str, str] = {}
+        self._planned_speeds = planned_speeds(plan.project.folder)
+        # Epochs of trainings that were compared with them.
+        self._compared = 0
 
     def open(self) -> None:
         """Check that the run can start, and log the steps to run.
@@ -125,8 +132,28 @@ class RunState:
 
     def epoch(self, step: Step, report: EpochReport) -> None:
         """Take down that an epoch of a step has ended."""
+        self._compare(step, report)
         self.speeds.epoch_s[step.name] = report.epoch_s
         self.states[step.label] = StepState(Status.TO_DO, "", report.max_epoch - report.epoch)
+
+    def _compare(self, step: Step, report: EpochReport) -> None:
+        """Warn once if a training is much faster than it was planned.
+
+        The first epoch alone may be slow: other steps begin at the same time.
+        """
+        planned = self._planned_speeds.get(step.series)
+        if planned is None or self._compared == _COMPARED_EPOCHS:
+            return
+        self._compared += 1
+        if report.images_per_s < _FASTER * planned:
+            return
+        self._compared = _COMPARED_EPOCHS
+        logger.warning(
+            f"{step.label}: {report.images_per_s:.0f} images/s, but its epochs were planned for "
+            f"{planned:.0f}: the machine was busy then, and this run ends early. To use the time, "
+            "stop, and plan anew by 'foldsmith run' with a --time other than "
+            f"{self.plan.project.settings.time} (the same keeps its plan)"
+        )
 
     def seconds_left(self) -> float:
         """Return how long the rest takes, as far as it was measured."""

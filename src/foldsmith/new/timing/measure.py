@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from foldsmith.errors import DataError
 from foldsmith.models.devices import kind_of_device
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.models.threads import threads_of
-from foldsmith.new.timing.rule import Facts, Level, MachineSpeeds, Speed, levels_of
+from foldsmith.new.timing.rule import Facts, Fit, Level, MachineSpeeds, Speed, levels_of
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.run.sample_project import sampled
@@ -25,6 +25,7 @@ from foldsmith.run.slots import processes_with
 from foldsmith.steps.features import fit_experiment
 from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.image_store import open_store
+from foldsmith.steps.kinds.predictions import PASSES
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.scale import form_of
 from foldsmith.targets.tasks import create_task
@@ -45,20 +46,31 @@ _TIMED_S, _LEAST_BATCHES = 0.6, 3
 # Rows of the larger of two samples: parts of a fit take as long however many images there are.
 _MORE_ROWS = 180
 
-# Seconds on an idle core: start and end of a training, an epoch beside its images (log, curves,
-# snapshots), a blend with its report.
-_START_S, _EPOCH_S, _MEMBER_S = 3.0, 0.15, 4.0
+# Seconds on an idle core: until the first step of a run begins (two processes import torch), an
+# epoch beside its images (log, snapshot), a blend with its report.
+_START_S, _EPOCH_S, _MEMBER_S = 8.0, 0.05, 4.0
+
+# A training is slower than the median of a few batches by so much: loaders that start, batches
+# that are not full, the manager's work after each.
+_SUSTAINED = 0.92
+
+# Seconds of the command before it measures.
+_BEFORE_S = 3.0
 
 
-def facts_of(project: ProjectFolder, fine_tunings: tuple[str, ...], untrained: int) -> Facts:
+def facts_of(
+    project: ProjectFolder, fine_tunings: Mapping[str, str], untrained: Sequence[str]
+) -> Facts:
     """Return the facts of a project that the choice depends on.
 
     Args:
         project: The project; it need not be preprocessed.
-        fine_tunings: The experiments that may be fine-tuned, the most useful first.
-        untrained: Number of the members without a training.
+        fine_tunings: Names of the experiments that may be fine-tuned, the most useful first, with
+            their files.
+        untrained: Files of the members without a training.
 
     Raises:
+        ConfigError: An experiment is wrong.
         DataError: A table is wrong, or no image can be read.
     """
     train, test = read_train(project), read_test(project)
@@ -72,15 +84,20 @@ def facts_of(project: ProjectFolder, fine_tunings: tuple[str, ...], untrained: i
             continue  # preprocess will say so
     if not sides:
         raise DataError(f"{project.data_dir}: none of the first images can be read")
+    tuned = [Experiment.load(project, project.path(file)) for file in fine_tunings.values()]
+    fitted = [Experiment.load(project, project.path(file)) for file in untrained]
+    beside = [processes_with(experiment.globals.threads) for experiment in fitted]
     return Facts(
         n_train=len(train),
         n_test=len(test),
         side=round(float(np.median(sides))),
         n_splits=project.n_splits,
-        fine_tunings=fine_tunings,
-        untrained=untrained,
+        fine_tunings=tuple(fine_tunings),
+        untrained=len(fitted),
         on_gpu=on_gpu,
+        views=tuple(PASSES[experiment.globals.tta] for experiment in tuned),
         processes=1 if on_gpu else processes_with(1),
+        untrained_processes=1 if on_gpu else min(beside, default=1),
     )
 
 
@@ -124,27 +141,24 @@ def measured_speeds(
     with sampled(project, _MORE_ROWS) as larger:
         n_larger = len(read_train(larger)) + len(read_test(larger))
         larger_s = _fitted_s(project, larger, untrained) if n_larger > n_sample else fitted_s
-    each_s, fixed_s = _line(n_sample, fitted_s, n_larger, larger_s)
-    return MachineSpeeds(levels, preprocess_s, each_s, fixed_s, _START_S, _EPOCH_S, _MEMBER_S)
+    fits = tuple(
+        _line(n_sample, one, n_larger, other) for one, other in zip(fitted_s, larger_s, strict=True)
+    )
+    spent_s = _BEFORE_S + time.perf_counter() - started
+    return MachineSpeeds(levels, preprocess_s, fits, _START_S, _EPOCH_S, _MEMBER_S, spent_s)
 
 
-def _line(
-    n: int, seconds: Sequence[float], n_larger: int, larger: Sequence[float]
-) -> tuple[float, float]:
-    """Return the seconds per image and the other seconds of several works.
+def _line(n: int, one_s: float, n_larger: int, other_s: float) -> Fit:
+    """Return the line through two times of a member without a training.
 
     Args:
         n: Images of a sample.
-        seconds: Seconds of each work on it.
+        one_s: Seconds on it.
         n_larger: Images of a larger sample, or as many.
-        larger: Seconds on that.
+        other_s: Seconds on that.
     """
-    each_s = fixed_s = 0.0
-    for one, other in zip(seconds, larger, strict=True):
-        slope = max(0.0, (other - one) / (n_larger - n)) if n_larger > n else one / max(1, n)
-        each_s += slope
-        fixed_s += max(0.0, one - slope * n)
-    return each_s, fixed_s
+    slope = max(0.0, (other_s - one_s) / (n_larger - n)) if n_larger > n else one_s / max(1, n)
+    return Fit(slope, max(0.0, one_s - slope * n))
 
 
 def _fitted_s(project: ProjectFolder, sample: ProjectFolder, files: Sequence[str]) -> list[float]:
@@ -229,7 +243,7 @@ def _timed(experiment: Experiment) -> float:
     # Loader processes work beside the device.
     beside = loader.num_workers
     batch_s = max(both_s - loading_s, loading_s / beside) if beside else both_s
-    return float(n_images / batch_s)
+    return float(_SUSTAINED * n_images / batch_s)
 
 
 def _median_s(work: Callable[[], object], for_s: float) -> float:

@@ -7,6 +7,7 @@ not planned again, and a plan whose writing was interrupted is completed.
 import json
 import logging
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,7 @@ class TimePlan:
         facts: The facts about the data.
         seconds: Name of a step's series, as in ``train 410`` -> estimated seconds of one such step.
         why: Each choice -> its reason, which the report shows.
+        images_per_s: The same of a training -> measured images per second.
         texts: Text of each experiment file.
         before: Texts before the plan, of files that may not have been written yet; None for a
             file that was not there.
@@ -58,6 +60,7 @@ class TimePlan:
     seconds: Mapping[str, float]
     why: Mapping[str, str]
     texts: Texts
+    images_per_s: Mapping[str, float] = field(default_factory=dict)
     before: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
@@ -85,20 +88,25 @@ def measured(project: ProjectFolder, time: str, texts: Texts) -> Measurements:
     """Measure a project's data and this machine.
 
     Args:
-        project: A project with the experiments ``texts``; it need not be preprocessed.
+        project: The project; it need not be preprocessed, nor have experiments.
         time: The time.
         texts: The experiments of the recommended recipe.
 
     Raises:
         FoldsmithError: A table, an image or an experiment is wrong.
     """
-    names = {Path(name).stem: name for name in texts}
-    fine_tunings = tuple(name for name in _FINE_TUNINGS if name in names)
-    trained = {*fine_tunings, _PRETRAINING, _FROZEN}
-    untrained = [name for name in names if name.startswith("4") and name not in trained]
-    facts = facts_of(project, fine_tunings, len(untrained))
-    fitted = [names[name] for name in untrained]
-    speeds = measured_speeds(project, facts, names[fine_tunings[0]], fitted, seconds_of(time))
+    with tempfile.TemporaryDirectory(prefix="foldsmith-") as folder:
+        # The project's own files have the values of an earlier plan, or are not there.
+        files = {Path(name).stem: str(Path(folder) / Path(name).name) for name in texts}
+        for file, text in zip(files.values(), texts.values(), strict=True):
+            Path(file).write_text(text, encoding="utf-8")
+        fine_tunings = {name: files[name] for name in _FINE_TUNINGS if name in files}
+        trained = {*fine_tunings, _PRETRAINING, _FROZEN}
+        untrained = [name for name in files if name.startswith("4") and name not in trained]
+        fitted = [files[name] for name in untrained]
+        facts = facts_of(project, fine_tunings, fitted)
+        first = next(iter(fine_tunings.values()))
+        speeds = measured_speeds(project, facts, first, fitted, seconds_of(time))
     return Measurements(facts, speeds, tuple(untrained))
 
 
@@ -112,7 +120,7 @@ def planned(found: Measurements, time: str, texts: Texts) -> TimePlan:
     """
     facts, speeds = found.facts, found.speeds
     choice = choose(seconds_of(time), facts, speeds)
-    for line in _lines(time, choice):
+    for line in _lines(time, choice, speeds):
         logger.info(line)
     return TimePlan(
         time=time,
@@ -120,6 +128,10 @@ def planned(found: Measurements, time: str, texts: Texts) -> TimePlan:
         seconds=_seconds(choice, facts, found.untrained, speeds),
         why=choice.why,
         texts=with_values(texts, time, choice, facts),
+        images_per_s={
+            f"train {name}": round(speeds.levels[choice.level.name].taken, 1)
+            for name in choice.fine_tunings
+        },
     )
 
 
@@ -304,16 +316,17 @@ def _comment(name: str, time: str, choice: Choice, facts: Facts) -> str:
     return f"{head}."
 
 
-def _lines(time: str, choice: Choice) -> Iterator[str]:
+def _lines(time: str, choice: Choice, speeds: MachineSpeeds) -> Iterator[str]:
     """Yield the choices with their reasons, for people."""
     for what, why in choice.why.items():
         head, _, value = what.partition(" ")
         yield f"{head:<8} {value}: {why}" if len(head) < 9 else f"{head} {value}: {why}"
-    trained_s = choice.total_s - choice.first_s - choice.rest_s - choice.pretraining_s
+    others_s = choice.first_s + choice.rest_s + choice.pretraining_s + speeds.spent_s
     shares = [
+        ("this measurement", speeds.spent_s),
         ("statistics and untrained members", choice.first_s),
         ("pretraining", choice.pretraining_s),
-        ("fine-tunings", trained_s),
+        ("fine-tunings", choice.total_s - others_s),
         ("blends and reports", choice.rest_s),
     ]
     listed = ", ".join(f"{what} {duration(s)}" for what, s in shares if s >= 0.5)
@@ -328,16 +341,15 @@ def _seconds(
     """Return the estimated seconds of steps, by the names of their series."""
     n_all = facts.n_train + facts.n_test
     found = {"preprocess": speeds.start_s + n_all * speeds.preprocess_s}
-    for name in members:
-        whole_s = n_all * speeds.untrained_s + speeds.untrained_fixed_s
-        found[f"fit {name}"] = whole_s / len(members)
-    for name in choice.fine_tunings:
-        # Steps run side by side: the run takes the sum of these shares.
+    # Steps run side by side: the run takes the sum of these shares.
+    for name, fit in zip(members, speeds.untrained, strict=True):
+        found[f"fit {name}"] = fit.seconds(n_all) / facts.untrained_processes
+    for name, infer_s in zip(choice.fine_tunings, choice.infer_s, strict=True):
         found[f"train {name}"] = choice.fold_s / facts.processes
-        found[f"infer {name} by last"] = choice.infer_s
+        found[f"infer {name} by last"] = infer_s
     if choice.pretraining:
         found[f"pretrain {_PRETRAINING}"] = choice.pretraining_s
-        found[f"fit {_FROZEN}"] = choice.infer_s
+        found[f"fit {_FROZEN}"] = choice.infer_s[0]
     found[f"ensemble {_BLEND}"] = speeds.member_s
     return {name: round(seconds, 1) for name, seconds in found.items()}
 

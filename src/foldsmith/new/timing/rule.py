@@ -4,7 +4,9 @@
 after new measurements.
 """
 
-from collections.abc import Mapping
+import bisect
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,11 +31,16 @@ _LARGER_FROM_S = 3600.0
 _VIEWS = 2
 
 # Part of the time that is planned: the machine may be slower than it was while it was measured.
-_PLANNED = 0.93
+_PLANNED = 0.97
 
-# Forward passes through a model: a training pass, and an image that is predicted with its mirrors
-# (two to four of them, in larger batches, which are faster).
-_TRAINING_PASS, _MIRRORED = 3.0, 2
+# An image of a training takes as long as so many that are predicted, in larger batches.
+_TRAINING_PASS = 3.5
+
+# Validations of a fold, as the recipes from scratch have them.
+_VALIDATIONS = 10
+
+# Seconds of a step beside its images: the training of a fold begins, draws its curves and ends.
+_FOLD_S, _INFER_S = 1.5, 0.5
 
 # Images up to this side keep their size; on a GPU, those from the other one on get others.
 SMALL_SIDE, LARGE_SIDE = 40, 128
@@ -73,7 +80,9 @@ class Facts:
         fine_tunings: Names of the experiments that are fine-tuned, the most useful first.
         untrained: Number of the members without a training.
         on_gpu: Whether trainings run on a GPU.
+        views: Views of each image that a fine-tuning predicts, by fine-tuning.
         processes: Trainings that run side by side.
+        untrained_processes: Members without a training that are fitted side by side.
     """
 
     n_train: int
@@ -83,7 +92,9 @@ class Facts:
     fine_tunings: tuple[str, ...]
     untrained: int
     on_gpu: bool
+    views: tuple[int, ...]
     processes: int = 1
+    untrained_processes: int = 1
 
     @property
     def n_fold(self) -> int:
@@ -115,26 +126,44 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """The measured time of a member without a training.
+
+    Attributes:
+        image_s: Seconds per image.
+        fixed_s: Seconds that do not depend on the number of images.
+    """
+
+    image_s: float
+    fixed_s: float
+
+    def seconds(self, n_images: int) -> float:
+        """Return the seconds that it takes."""
+        return n_images * self.image_s + self.fixed_s
+
+
+@dataclass(frozen=True)
 class MachineSpeeds:
     """Measured speeds of this machine.
 
     Attributes:
         levels: Name of each level -> its speed.
         preprocess_s: Seconds of ``preprocess`` per image.
-        untrained_s: Seconds per image of all members without a training.
-        untrained_fixed_s: Their seconds that do not depend on the number of images.
-        start_s: Seconds in which a training starts and ends.
+        untrained: Times of the members without a training.
+        start_s: Seconds until the first step of a run begins.
         epoch_s: Seconds of an epoch beside its images.
-        member_s: Seconds of a blend with its report.
+        member_s: Seconds of the first blend, which scores the simple baselines too, and of the
+            last one with the report.
+        spent_s: Seconds of the time that the measurement itself has taken.
     """
 
     levels: Mapping[str, Speed]
     preprocess_s: float
-    untrained_s: float
-    untrained_fixed_s: float
+    untrained: tuple[Fit, ...]
     start_s: float
     epoch_s: float
     member_s: float
+    spent_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,18 +175,18 @@ class EpochPlan:
         pretraining: Epochs of the pretraining; 0 for none.
         fold_epoch_s: Seconds of one epoch of one fold.
         fold_s: Seconds of the training of one fold.
-        infer_s: Seconds of the inference of one fine-tuning.
+        infer_s: Seconds of the inference of each fine-tuning.
         pretraining_s: Seconds of the pretraining.
-        first_s: Seconds of ``preprocess`` and the members without a training.
-        rest_s: Seconds of the start, the blends and reports.
-        total_s: Seconds of the whole run.
+        first_s: Seconds of the start, ``preprocess`` and the members without a training.
+        rest_s: Seconds of the blends and reports.
+        total_s: Seconds of the whole run, and of the measurement before it.
     """
 
     epochs: int
     pretraining: int
     fold_epoch_s: float
     fold_s: float
-    infer_s: float
+    infer_s: tuple[float, ...]
     pretraining_s: float
     first_s: float
     rest_s: float
@@ -248,36 +277,73 @@ def _fitting(
 ) -> EpochPlan:
     """Return the most epochs of some fine-tunings at a level that fit a time."""
     per_s = speeds.levels[level.name].taken
-    n_all = facts.n_train + facts.n_test
-    held_out = facts.n_train - facts.n_fold
-    fold_epoch_s = (facts.n_fold + held_out / _TRAINING_PASS) / per_s + speeds.epoch_s
-    predicted = _MIRRORED * (2 * facts.n_train + facts.n_splits * facts.n_test)
-    infer_s = speeds.start_s + predicted / (_TRAINING_PASS * per_s)
-    first_s = (
-        speeds.start_s
-        + n_all * (speeds.preprocess_s + speeds.untrained_s)
-        + speeds.untrained_fixed_s
+    epoch_s = facts.n_fold / per_s + speeds.epoch_s
+    validation_s = (facts.n_train - facts.n_fold) / (_TRAINING_PASS * per_s)
+    predicted = facts.n_train + facts.n_splits * facts.n_test
+    infer_s = tuple(
+        _INFER_S + views * predicted / (_TRAINING_PASS * per_s) for views in facts.views[:members]
     )
-    # A blend and a report after each member.
-    rest_s = speeds.start_s + (facts.untrained + members) * speeds.member_s
-    # Folds that run side by side take as long as one.
-    waves = -(-members * facts.n_splits // facts.processes)
-    fixed_s = first_s + rest_s + members * infer_s
-    left_s = _PLANNED * time_s - fixed_s
+    n_all = facts.n_train + facts.n_test
+    fits = [fit.seconds(n_all) for fit in speeds.untrained]
+    free = _side_by_side(fits, [0.0] * facts.untrained_processes)
+    if facts.untrained_processes != facts.processes:
+        free = [max(free)] * facts.processes
+    start_s = speeds.start_s + n_all * speeds.preprocess_s
+    # The blends between the first and the last one are shorter, and beside other steps.
+    between = max(0, facts.untrained + members - 2) / (2 * facts.processes)
+    rest_s = (2 + between) * speeds.member_s
+    left_s = _PLANNED * time_s - speeds.spent_s - start_s - rest_s
     pretraining, pretraining_s = 0, 0.0
     if pretrained:
-        pretraining, pretraining_s = _pretraining(left_s, per_s, facts, speeds)
-    left_s -= pretraining_s
-    epochs = 0
-    if waves:
-        each_s = left_s / waves - speeds.start_s
-        epochs = max(0, min(MOST_EPOCHS, int(each_s / fold_epoch_s)))
-    fold_s = speeds.start_s + epochs * fold_epoch_s if epochs else 0.0
-    total_s = fixed_s + pretraining_s + waves * fold_s
+        pretraining, pretraining_s = _pretraining(left_s - max(free), per_s, facts, speeds)
+        left_s -= pretraining_s
+
+    def fold_s(epochs: int) -> float:
+        return _FOLD_S + epochs * epoch_s + min(epochs, _VALIDATIONS) * validation_s
+
+    def last_s(epochs: int) -> float:
+        return _end_of_trainings(fold_s(epochs), infer_s, facts, free)
+
+    epochs = bisect.bisect(range(1, MOST_EPOCHS + 1), left_s, key=last_s) if members else 0
+    steps_s = last_s(epochs) if epochs else max(free)
     return EpochPlan(
-        *(epochs, pretraining, fold_epoch_s, fold_s, infer_s),
-        *(pretraining_s, first_s, rest_s, total_s),
+        *(epochs, pretraining, epoch_s, fold_s(epochs) if epochs else 0.0, infer_s),
+        *(pretraining_s, start_s + max(free), rest_s),
+        speeds.spent_s + start_s + pretraining_s + steps_s + rest_s,
     )
+
+
+def _end_of_trainings(
+    fold_s: float, infer_s: Sequence[float], facts: Facts, free: Sequence[float]
+) -> float:
+    """Return when the fine-tunings are trained and inferred.
+
+    Args:
+        fold_s: Seconds of the training of one fold.
+        infer_s: Seconds of the inference of each fine-tuning.
+        facts: The number of folds.
+        free: When each process is free.
+    """
+    folds = [fold_s] * facts.n_splits
+    # When the last fold of a fine-tuning ends, the other processes are at folds of the next one.
+    first = folds[: len(free) - 1]
+    steps = list(folds)
+    for each_s in infer_s[:-1]:
+        steps += [*first, each_s, *folds[len(first) :]]
+    return max(_side_by_side(steps, free)) + infer_s[-1]
+
+
+def _side_by_side(seconds: Iterable[float], free: Sequence[float]) -> list[float]:
+    """Return when each process is free after steps that begin in their order, as soon as one is.
+
+    Args:
+        seconds: Duration of each step.
+        free: When each process is free before.
+    """
+    ends = sorted(free)
+    for each_s in seconds:
+        heapq.heapreplace(ends, ends[0] + each_s)
+    return ends
 
 
 def _pretraining(
