@@ -139,7 +139,7 @@ def new(
 
     Options that are missing are found in the data and printed. If several columns are possible,
     you are asked. A few batches are trained to measure this machine; image size, backbone and
-    epochs are chosen so that a run ends within --time.
+    epochs are chosen so that a run ends within --time, this command included.
 
     Writes DIR/project.yml, the recommended experiments DIR/exp_config/*.yml, the tables with the
     photos' paths in DIR/input, a link to the photos, DIR/time_plan.json and a README; with
