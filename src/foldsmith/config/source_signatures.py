@@ -10,9 +10,10 @@ import functools
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from foldsmith.config.source_statements import SourceStatements
 
 # Modules of the standard library whose names type hints use; they are imported already.
 _IMPORTED = ("typing", "collections.abc", "pathlib", "types")
@@ -65,49 +66,22 @@ def _file(module: str) -> Path:
 
 
 @functools.cache
-def _definitions(module: str) -> dict[str, ast.stmt]:
-    """Return the statement that defines each name of a module at its top level."""
-    found: dict[str, ast.stmt] = {}
-    for statement in _statements(ast.parse(_file(module).read_bytes()).body):
-        for name in _names(statement):
-            found[name] = statement
-    return found
-
-
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for statement in body:
-        yield statement
-        if isinstance(statement, ast.If):  # if TYPE_CHECKING
-            yield from _statements(statement.body)
-
-
-def _names(statement: ast.stmt) -> Iterator[str]:
-    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-        yield statement.name
-    elif isinstance(statement, ast.Import | ast.ImportFrom):
-        for alias in statement.names:
-            # "import a.b" binds a.
-            name = alias.name if isinstance(statement, ast.ImportFrom) else alias.name.split(".")[0]
-            # One entry per "from MODULE import *".
-            yield f"* {statement.lineno}" if name == "*" else alias.asname or name
-    elif isinstance(statement, ast.Assign):
-        yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
-    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-        yield statement.target.id
+def _definitions(module: str) -> SourceStatements:
+    """Return the statements at the top level of a module."""
+    return SourceStatements(_file(module))
 
 
 def _find(module: str, name: str) -> _Found:
     """Return the definition of a name, imports followed."""
     definitions = _definitions(module)
-    if name not in definitions:
-        for key, statement in definitions.items():
-            if key.startswith("* ") and isinstance(statement, ast.ImportFrom):
-                try:
-                    return _find(_absolute(module, statement), name)
-                except _UnknownError:
-                    continue
+    statement = definitions.get(name)
+    if statement is None:
+        for star in definitions.star_imports():
+            try:
+                return _find(_absolute(module, star), name)
+            except _UnknownError:
+                continue
         raise _UnknownError(f"{module}: {name}")
-    statement = definitions[name]
     if isinstance(statement, ast.ImportFrom):
         original = next(a.name for a in statement.names if (a.asname or a.name) == name)
         return _find(_absolute(module, statement), original)
