@@ -1,3 +1,5 @@
+import atexit
+import gc
 import shutil
 import subprocess
 import sys
@@ -29,6 +31,20 @@ def pytest_collection_modifyitems(items):
         )
 
     items.sort(key=rank)
+
+
+_LARGE = ("torch", "timm", "sklearn", "matplotlib", "foldsmith.steps.train")
+
+
+def pytest_runtest_setup():
+    """Keep the garbage collector from looking through the large libraries, once they are there.
+
+    It does so hundreds of times otherwise, half a second each.
+    """
+    if not gc.get_freeze_count() and all(name in sys.modules for name in _LARGE):
+        gc.collect()
+        gc.freeze()
+        atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,17 +15,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
+
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    [
-        *("foldsmith.run.engine", "foldsmith.steps.train", "timm", "torchvision", "lightly.loss"),
-        *("lightly.models.modules.heads", "sklearn.metrics", "sklearn.model_selection"),
-        *("scipy.optimize", "scipy.sparse.csgraph", "optuna", "matplotlib.figure"),
-        *("torch.utils.tensorboard", "torch._dynamo"),
-    ]
-)
+_SERVER.set_forkserver_preload(["preloaded"])
+
+
+def process(target: Callable, *arguments: object) -> multiprocessing.Process:
+    """Return a process of the server, which is started if there is none."""
+    if _SERVER.get_start_method() == "forkserver":
+        with pytest.MonkeyPatch.context() as patch:
+            # The server looks for "preloaded" on its own path.
+            patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+            forkserver.ensure_running()
+    return _SERVER.Process(target=target, args=arguments)
 
 
 class Command:
@@ -48,10 +54,8 @@ class Command:
         self.args = ["foldsmith", *map(str, arguments)]
         self._files = tempfile.TemporaryDirectory()
         self.outputs = [Path(self._files.name) / name for name in ("stdout", "stderr")]
-        self._process = _SERVER.Process(
-            target=_main,
-            args=(folder, self.args, os.environ | (environment or {}), self.outputs, before),
-        )
+        variables = os.environ | (environment or {})
+        self._process = process(_main, folder, self.args, variables, self.outputs, before)
         self._process.start()
         self.pid = self._process.pid
 

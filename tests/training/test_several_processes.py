@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 from small_project import make_project
 from torch import nn
-from warm import _SERVER, Command
+from warm import Command
 
 from foldsmith.data.loader import EpochBatchSampler
 from foldsmith.distributed import process_group
@@ -176,9 +177,7 @@ def _save_gradients(environment: dict[str, str], n: int, file: Path) -> None:
 
 def test_every_method_compares_across_processes(tmp_path):
     n, file = 7, tmp_path / "gradients.pth"
-    processes = [
-        _SERVER.Process(target=_save_gradients, args=(each, n, file)) for each in environment(2)
-    ]
+    processes = [warm.process(_save_gradients, each, n, file) for each in environment(2)]
     for process in processes:
         process.start()
     for process in processes:
