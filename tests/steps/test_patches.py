@@ -1,14 +1,23 @@
-"""A dictionary of patches as a member: learned once, kept, and used for new images."""
+"""A dictionary of patches as a member: learned once, kept, shown, and used for new images."""
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from die_at_write import die_at_write
+from fastapi.testclient import TestClient
+from kill_and_resume import compare
 from small_project import make_project, write_experiment
+from warm import Command
+
+import foldsmith as package
+from foldsmith.extras.serve.limits import Limits
+from foldsmith.extras.serve.service import create_app
 
 PATCHES = {
     "import": "foldsmith:recommended_patches.yml",
@@ -81,6 +90,71 @@ def test_new_images_are_predicted_by_it_and_by_an_export(project_dir, tmp_path, 
     cli(tmp_path, *exported, *images, "-o", str(tmp_path / "export.csv"))
     found = pd.read_csv(tmp_path / "export.csv")["prediction"]
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_the_service_predicts_by_it(finished):
+    predictor = package.load(finished / "output/901")
+    client = TestClient(create_app(predictor, "901", Limits(megabytes=1, megapixels=1)))
+    images = [Path(name) for name in test_images(finished)]
+    files = [("file", (path.name, path.read_bytes())) for path in images]
+    answer = client.post("/predict", files=files).json()["predictions"]
+    found = [entry["prediction"] for entry in answer]
+    np.testing.assert_allclose(found, submitted(finished), atol=1e-4)
+
+
+def test_an_onnx_export_contains_what_was_learned(project_dir, tmp_path, cli):
+    wanted, images = submitted(project_dir), test_images(project_dir)
+    cli(project_dir, "export", "--run", "output/901", str(tmp_path / "export"), "--onnx")
+    # The network alone: neither the project nor the learned file beside it.
+    assert [path.name for path in tmp_path.rglob("*.onnx")] == ["backbone.onnx"]
+    assert not list((tmp_path / "export").rglob("learned.safetensors"))
+    exported = ("predict", "--run", str(tmp_path / "export"))
+    cli(tmp_path, *exported, *images, "-o", str(tmp_path / "onnx.csv"))
+    found = pd.read_csv(tmp_path / "onnx.csv")["prediction"]
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_the_report_shows_it_as_a_member(project_dir, cli):
+    cli(project_dir, "report", "-cfg", "exp_config/901.yml")
+    page = (project_dir / "reports/901.html").read_text(encoding="utf-8")
+    assert "402" in page and "no epoch is chosen" in page
+    results = package.Project.open(project_dir).results("exp_config/402.yml")
+    assert len(results.oof) == 24 and results.oof["prediction"].nunique() > 4
+    # No training, no curves.
+    assert results.log.empty
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("402/learned.safetensors", "before"),
+        ("402/features.json", "before"),
+        ("402/head_fold1.safetensors", "torn"),
+    ],
+)
+def test_killed_features_are_learned_again_and_are_the_same(
+    finished, project_dir, cli, name, moment
+):
+    shutil.rmtree(project_dir / "output")
+    killed = Command(project_dir, *RUN, before=(die_at_write, name, moment)).finish()
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    cli(project_dir, *RUN)
+    assert compare(finished / "output", project_dir / "output") == []
+
+
+def test_a_dictionary_that_is_newer_than_its_heads_predicts_nothing(project_dir, cli):
+    """A kill between the two leaves them so."""
+    write_experiment(project_dir, "402", PATCHES | {"globals/seed": 5})
+    before = (die_at_write, "402/learned.safetensors", "after")
+    killed = Command(project_dir, *RUN, before=before).finish()
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    images = test_images(project_dir)
+    said = cli(project_dir, "predict", "--run", "output/901", images[0], code=2).stderr
+    assert "learned.safetensors: differs from the file that predicted" in said
+    cli(project_dir, *RUN)
+    cli(project_dir, "predict", "--run", "output/901", *images, "-o", "new.csv")
+    found = pd.read_csv(project_dir / "new.csv")["prediction"]
+    np.testing.assert_allclose(found, submitted(project_dir), atol=1e-4)
 
 
 def test_a_file_that_is_gone_or_damaged_is_named_and_made_again(project_dir, cli):
