@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from foldsmith.utils.machine import cores_here, memory_here
 
 
@@ -28,6 +26,9 @@ class Node:
 
 def this_node() -> Node:
     """Return the cores, GPUs and memory that this process may use."""
+    # Here, not above: status and dry runs import no torch.
+    import torch
+
     n_bytes = memory_here()
     memory = None if n_bytes is None else n_bytes / 2**30
     return Node(cores_here(), torch.cuda.device_count(), memory)

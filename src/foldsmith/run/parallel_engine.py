@@ -23,7 +23,7 @@ from foldsmith.run.events import Event, show
 from foldsmith.run.execute import refuse_running
 from foldsmith.run.live import RunView
 from foldsmith.run.run_state import RunState
-from foldsmith.run.slots import Slot, Slots
+from foldsmith.run.slots import Slot, Slots, next_to_begin
 from foldsmith.run.step_worker import Order, Outcome
 from foldsmith.steps.base import Step
 from foldsmith.utils.machine import cores_here
@@ -170,11 +170,9 @@ class _Run:
             FoldsmithError: As :func:`run_side_by_side`.
         """
         while True:
-            for step in list(self._waiting):
-                ahead = {other.label for other in [*self._waiting, *self._running.values()]}
-                if self._broken is None and self._has_room(step) and not ahead & set(step.needs):
-                    self._waiting.remove(step)
-                    self._begin(step)
+            while self._broken is None and (step := self._next()) is not None:
+                self._waiting.remove(step)
+                self._begin(step)
             if not self._running:
                 break
             # While the workers go on. Answers first: a worker that is free waits for its next step.
@@ -188,8 +186,8 @@ class _Run:
         if self._broken is not None:
             raise self._broken
 
-    def _has_room(self, step: Step) -> bool:
-        return bool(self._free) and self._slots.has_room(step, self._running.values())
+    def _next(self) -> Step | None:
+        return next_to_begin(self._waiting, self._running.values(), self._slots)
 
     def _begin(self, step: Step) -> None:
         run_state = self._run_state

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from foldsmith.data.loader import workers_for
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.project_file import PROJECT_FILE
@@ -92,6 +91,9 @@ def computes(step: Step) -> bool:
 
 def _workers(step: Step, gpus: float, cpus: float) -> int:
     """Return the most loader processes that a step has beside itself."""
+    # Here, not above: status asks only which steps compute, and imports no torch.
+    from foldsmith.data.loader import workers_for
+
     loaders = step.experiment.tree.get("loader", {}) if step.experiment else {}
     numbers = [loader.get("num_workers", "auto") for loader in loaders.values() if loader]
     auto = workers_for("cuda", max(1, int(cpus))) if gpus else 0

@@ -1,13 +1,13 @@
 """Slots of this machine for steps that run side by side: its GPUs, or shares of its cores."""
 
 import os
+import platform
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-import torch
-
-from foldsmith.models.devices import kind_of_device
 from foldsmith.run.resources import computes
 from foldsmith.steps.base import Step
 from foldsmith.utils.machine import cores_here, memory_here
@@ -15,6 +15,9 @@ from foldsmith.utils.machine import cores_here, memory_here
 # Memory of a process that trains a small network: about a third is torch itself. Larger networks,
 # batches and images need more (docs/performance.md).
 PROCESS_BYTES = 1.5 * 2**30
+
+# The folder in which NVIDIA's driver has one for each GPU.
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,39 @@ def slots_for(steps: Sequence[Step]) -> Slots | None:
     return CoreShares(n) if n > 1 else None
 
 
+def next_to_begin(waiting: Sequence[Step], running: Collection[Step], slots: Slots) -> Step | None:
+    """Return the step that begins next; None if all must wait.
+
+    It is the first for which there is a slot and room, and that needs no step which waits or runs.
+
+    Args:
+        waiting: The steps that have not begun, in the order of the plan.
+        running: The steps that run.
+        slots: Where they run.
+    """
+    if len(running) >= len(slots.slots):
+        return None
+    ahead = {step.label for step in (*waiting, *running)}
+    for step in waiting:
+        if not ahead & set(step.needs) and slots.has_room(step, running):
+            return step
+    return None
+
+
 def cards_here() -> list[str]:
-    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names each."""
-    if not torch.cuda.is_available():
-        return []
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names each.
+
+    Commands that only estimate import no torch; they count the GPUs that the driver lists.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [] if visible is None else [name.strip() for name in visible.split(",")]
-    n = torch.cuda.device_count()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    else:
+        n = len(list(_GPUS.glob("*")))
+        if visible is not None:
+            n = min(n, sum(name not in ("", "-1") for name in names))
     return names[:n] if len(names) >= n else [str(k) for k in range(n)]
 
 
@@ -187,7 +216,14 @@ def _on_cpu(step: Step) -> bool:
     """Return whether a step computes on the CPU."""
     if step.experiment is None or not step.kind.computes:
         return False
-    return kind_of_device(step.experiment.globals.device) == "cpu"
+    device = step.experiment.globals.device
+    if device != "auto":
+        return device == "cpu"
+    if "torch" in sys.modules:
+        from foldsmith.models.devices import kind_of_device
+
+        return kind_of_device(device) == "cpu"
+    return not cards_here() and (platform.system(), platform.machine()) != ("Darwin", "arm64")
 
 
 def _most_at_once(shares: dict[str, int], steps: Sequence[Step], room: int) -> int:

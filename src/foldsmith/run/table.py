@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from foldsmith.run.state import Speeds
+from foldsmith.run.time_left import time_left
 from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.status import StepState
 from foldsmith.utils.formatting import counted
@@ -54,10 +55,9 @@ def plan_rows(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> list[
     for _, group in groupby(plan.steps, alike):
         steps = list(group)
         state = states[steps[0].label]
-        left = [speeds.left(step, state) for step in steps]
-        known = [seconds for seconds in left if seconds is not None]
-        shown = "" if state.is_done else duration(sum(known)) if known else "?"
-        if any(speeds.measured(step, state) is None for step in steps) and known:
+        left = time_left(steps, states, speeds)
+        shown = "" if state.is_done else "?" if left is None else duration(left)
+        if any(speeds.measured(step, state) is None for step in steps) and left is not None:
             shown = f"~{shown}"
         rows.append(Row(steps, state.status, shown, state.why))
     return rows
@@ -96,11 +96,12 @@ def next_members(plan: Plan, states: Mapping[str, StepState], speeds: Speeds) ->
             if label in steps and not states[label].is_done:
                 labels[label] = None
                 waiting += steps[label].needs
-        left = [speeds.left(steps[label], states[label]) for label in labels]
-        known = [seconds for seconds in left if seconds is not None]
-        cost = f"about {duration(sum(known))}" if known else "its time is not known yet"
-        if known and len(known) < len(left):
-            cost += f" and {counted(len(left) - len(known), 'step')} of unknown time"
+        ahead = [step for step in plan.steps if step.label in labels]
+        left = time_left(ahead, states, speeds)
+        cost = "its time is not known yet" if left is None else f"about {duration(left)}"
+        unknown = sum(speeds.left(step, states[step.label]) is None for step in ahead)
+        if left is not None and unknown:
+            cost += f" and {counted(unknown, 'step')} of unknown time"
         yield f"the next member of {blend.name} is {missing[0].name}: {cost}"
 
 
@@ -110,11 +111,10 @@ def summary(plan: Plan, states: dict[str, StepState], speeds: Speeds) -> str:
     line = f"{done} of {counted(len(plan.steps), 'step')} done"
     if done == len(plan.steps):
         return line
-    left = [speeds.left(step, states[step.label]) for step in plan.steps]
-    known = [seconds for seconds in left if seconds is not None]
-    if any(known):
-        unknown = len(left) - len(known)
-        line += f", about {duration(sum(known))} left"
+    left = time_left(plan.steps, states, speeds)
+    if left:
+        unknown = sum(speeds.left(step, states[step.label]) is None for step in plan.steps)
+        line += f", about {duration(left)} left"
         line += (
             f" and {counted(unknown, 'step that was', 'steps that were')} never timed"
             if unknown
