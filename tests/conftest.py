@@ -71,7 +71,7 @@ def given_speeds(monkeypatch):
     def given(project, facts, fine_tuning, untrained, time_s):
         levels = {level.name: Speed(400.0, 200.0) for level in levels_of(facts, time_s)}
         fits = (Fit(0.02 / facts.untrained, 1.0),) * facts.untrained
-        return MachineSpeeds(levels, 0.01, fits, 8.0, 0.2, 5.0, 20.0)
+        return MachineSpeeds(levels, 0.01, fits, 8.0, 0.2, 5.0, 1.0, 20.0)
 
     monkeypatch.setattr(planned, "measured_speeds", given)
 

@@ -46,6 +46,7 @@ def speeds_for(facts, fastest=400.0, mixed=2.0, **others):
         "start_s": 5.0,
         "epoch_s": 0.5,
         "member_s": 6.0,
+        "baselines_s": 4.0,
         "spent_s": 20.0,
     }
     return MachineSpeeds(found, **(given_s | others))

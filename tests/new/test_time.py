@@ -19,10 +19,13 @@ from foldsmith.project import ProjectFolder
 from foldsmith.report.page import write_report
 from foldsmith.run.plan import plan_of
 from foldsmith.run.run_state import RunState
+from foldsmith.run.state import speeds_of, states_of
 from foldsmith.run.status import status
+from foldsmith.run.time_left import time_left
 from foldsmith.steps.base import Options
 from foldsmith.steps.registry import types_of
 from foldsmith.training.epoch_report import EpochReport
+from foldsmith.utils.hashing import FileHashes
 
 TUNED = {"410": "exp_config/410.yml", "420": "exp_config/420.yml"}
 
@@ -195,7 +198,13 @@ def test_status_estimates_the_next_member_before_anything_was_measured(mine):
     assert {"preprocess", "fit 400", "train 410", "infer 410 by last"} <= seconds.keys()
     assert "the next member of 901 is 400: about" in table
     assert "never timed" not in table and "(~: estimated)" in table
-    # The parts are those of the whole, which fits the time.
+    # The parts are those of the whole, which fits the time: side by side they take as long.
+    found = planned.measured(mine, "10m", planned._recipe_of(mine, "small"))
+    choice = choose(600, found.facts, found.speeds)
+    plan = plan_of(mine, "exp_config/901.yml")
+    left_s = time_left(plan.steps, states_of(plan, FileHashes(mine.hash_store)), speeds_of(plan))
+    whole_s = choice.total_s - found.speeds.spent_s - choice.rest_s + found.speeds.member_s
+    assert left_s == pytest.approx(whole_s, abs=max(choice.infer_s) + 1)
     line = next(line for line in table.splitlines() if "train 410" in line)
     assert "~" in line and "?" not in line
 

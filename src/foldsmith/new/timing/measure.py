@@ -22,6 +22,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import photo_paths, read_test, read_train
 from foldsmith.run.sample_project import sampled
 from foldsmith.run.slots import processes_with
+from foldsmith.steps.baselines import MOST_ROWS
 from foldsmith.steps.features import fit_experiment
 from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.image_store import open_store
@@ -48,7 +49,10 @@ _MORE_ROWS = 180
 
 # Seconds on an idle core: until the first step of a run begins (two processes import torch), an
 # epoch beside its images (log, snapshot), a blend with its report.
-_START_S, _EPOCH_S, _MEMBER_S = 8.0, 0.05, 4.0
+_START_S, _EPOCH_S, _MEMBER_S = 8.0, 0.05, 3.0
+
+# Seconds of the simple baselines for each labelled image that they are scored on.
+_BASELINE_S = 0.012
 
 # A training is slower than the median of a few batches by so much: loaders that start, batches
 # that are not full, the manager's work after each.
@@ -144,8 +148,11 @@ def measured_speeds(
     fits = tuple(
         _line(n_sample, one, n_larger, other) for one, other in zip(fitted_s, larger_s, strict=True)
     )
+    baselines_s = _BASELINE_S * min(facts.n_train, MOST_ROWS)
     spent_s = _BEFORE_S + time.perf_counter() - started
-    return MachineSpeeds(levels, preprocess_s, fits, _START_S, _EPOCH_S, _MEMBER_S, spent_s)
+    return MachineSpeeds(
+        *(levels, preprocess_s, fits, _START_S, _EPOCH_S, _MEMBER_S, baselines_s, spent_s)
+    )
 
 
 def _line(n: int, one_s: float, n_larger: int, other_s: float) -> Fit:

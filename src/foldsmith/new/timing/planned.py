@@ -341,11 +341,10 @@ def _seconds(
     """Return the estimated seconds of steps, by the names of their series."""
     n_all = facts.n_train + facts.n_test
     found = {"preprocess": speeds.start_s + n_all * speeds.preprocess_s}
-    # Steps run side by side: the run takes the sum of these shares.
     for name, fit in zip(members, speeds.untrained, strict=True):
-        found[f"fit {name}"] = fit.seconds(n_all) / facts.untrained_processes
+        found[f"fit {name}"] = fit.seconds(n_all)
     for name, infer_s in zip(choice.fine_tunings, choice.infer_s, strict=True):
-        found[f"train {name}"] = choice.fold_s / facts.processes
+        found[f"train {name}"] = choice.fold_s
         found[f"infer {name} by last"] = infer_s
     if choice.pretraining:
         found[f"pretrain {_PRETRAINING}"] = choice.pretraining_s

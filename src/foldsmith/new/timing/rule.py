@@ -152,8 +152,8 @@ class MachineSpeeds:
         untrained: Times of the members without a training.
         start_s: Seconds until the first step of a run begins.
         epoch_s: Seconds of an epoch beside its images.
-        member_s: Seconds of the first blend, which scores the simple baselines too, and of the
-            last one with the report.
+        member_s: Seconds of the first blend, and of the last one with the report.
+        baselines_s: Seconds of the simple baselines, which the first blend waits for.
         spent_s: Seconds of the time that the measurement itself has taken.
     """
 
@@ -163,6 +163,7 @@ class MachineSpeeds:
     start_s: float
     epoch_s: float
     member_s: float
+    baselines_s: float = 0.0
     spent_s: float = 0.0
 
 
@@ -178,7 +179,7 @@ class EpochPlan:
         infer_s: Seconds of the inference of each fine-tuning.
         pretraining_s: Seconds of the pretraining.
         first_s: Seconds of the start, ``preprocess`` and the members without a training.
-        rest_s: Seconds of the blends and reports.
+        rest_s: Seconds of the blends, simple baselines and reports.
         total_s: Seconds of the whole run, and of the measurement before it.
     """
 
@@ -291,7 +292,7 @@ def _fitting(
     start_s = speeds.start_s + n_all * speeds.preprocess_s
     # The blends between the first and the last one are shorter, and beside other steps.
     between = max(0, facts.untrained + members - 2) / (2 * facts.processes)
-    rest_s = (2 + between) * speeds.member_s
+    rest_s = (2 + between) * speeds.member_s + speeds.baselines_s
     left_s = _PLANNED * time_s - speeds.spent_s - start_s - rest_s
     pretraining, pretraining_s = 0, 0.0
     if pretrained:
