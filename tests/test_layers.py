@@ -23,7 +23,10 @@ LAYERS = (
 
 # Modules that are below the packages between ``utils`` and their own, whose subject they share: a
 # project is judged by a metric, which is computed from arrays alone.
-LEAVES = {"targets.metrics", "targets.class_values"}
+LEAVES = {
+    *("targets.metrics", "targets.metric", "targets.metric_text", "targets.class_values"),
+    *("targets.scores_of_values", "targets.scores_of_classes"),
+}
 
 # (module, module that it may import nevertheless) -> why.
 EXCEPTIONS = {
@@ -32,6 +35,10 @@ EXCEPTIONS = {
         "project.project_file",
         "targets.metrics",
     ): "project.yml names a metric, of arrays alone",
+    (
+        "project.project_file",
+        "targets.metric_text",
+    ): "project.yml names the options of a metric",
     ("project.tables", "targets.class_values"): "targets are checked against the classes' values",
 }
 

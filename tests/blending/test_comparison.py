@@ -17,7 +17,8 @@ from foldsmith.blending.comparison import (
 from foldsmith.blending.crossfit import cross_fitted
 from foldsmith.blending.methods import COMPLEXITY, average_blend, create_blend, restore_blend
 from foldsmith.config import EnsembleSettings
-from foldsmith.targets.metrics import metric_named, rmse
+from foldsmith.targets.metrics import metric_named
+from foldsmith.targets.scores_of_values import rmse
 
 SETTINGS = EnsembleSettings(experiments=["a"])
 WAYS = ("mean", "best", "box", "simplex", "nnls", "ridge", "greedy")

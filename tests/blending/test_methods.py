@@ -22,7 +22,8 @@ from foldsmith.blending.weights import (
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.errors import ConfigError, TrainingError
-from foldsmith.targets.metrics import METRICS, metric_named, rmse
+from foldsmith.targets.metrics import METRICS, metric_named
+from foldsmith.targets.scores_of_values import rmse
 
 SETTINGS = EnsembleSettings(experiments=["a"], n_trials=5)
 

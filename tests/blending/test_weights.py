@@ -10,7 +10,8 @@ from foldsmith.blending.weights import (
     search_weights,
     simplex_weights,
 )
-from foldsmith.targets.metrics import Metric, rmse
+from foldsmith.targets.metrics import Metric
+from foldsmith.targets.scores_of_values import rmse
 
 RANGE = (0.0, 3.0)
 

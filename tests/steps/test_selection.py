@@ -10,8 +10,8 @@ from foldsmith.steps.manifest import Manifest
 from foldsmith.steps.oof_summary import (
     logged_last,
     score_facts,
+    with_decisions,
     with_selection_gap,
-    with_thresholds,
 )
 from foldsmith.targets.metrics import metric_named
 
@@ -111,6 +111,6 @@ def test_boundaries_have_a_score_of_their_own():
     oof = 1.5 + 0.3 * (targets - 1.5)
     metric = metric_named("QWK", (0.0, 1.0, 2.0, 3.0))
     scores = with_selection_gap(table([0.1, 0.1, metric(oof, targets)]), np.ones(3), metric)
-    scores = with_thresholds(scores, oof, targets, np.arange(200) % 2, metric)
+    scores = with_decisions(scores, oof, targets, np.arange(200) % 2, metric)
     assert scores["fold"].tolist() == [0, 1, "oof", "thresholds"]
-    assert score_facts(scores)["metric_with_thresholds"] > 0.99 > score_facts(scores)["metric"]
+    assert score_facts(scores)["metric_with_decisions"] > 0.99 > score_facts(scores)["metric"]

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from foldsmith.errors import DataError
 from foldsmith.targets.classification import MultiClass, class_labels
 from foldsmith.targets.corn import Corn
-from foldsmith.targets.metrics import mae, rmse
 from foldsmith.targets.regression import Regression
+from foldsmith.targets.scores_of_values import mae, rmse
 
 FOUR = MultiClass((0.0, 1.0, 2.0, 3.0))
 

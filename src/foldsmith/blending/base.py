@@ -17,6 +17,9 @@ from foldsmith.targets.metrics import Metric
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+# Of the targets, tried as the constant: the best one by a pinball loss is a quantile.
+_QUANTILES = np.linspace(0.05, 0.95, 19)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -112,13 +115,18 @@ class Goal:
 
         Returns:
             Frequencies of the classes, shape (n_classes,), where the metric needs probabilities;
-            otherwise the best by the metric of mean, median and most frequent target, shape ().
+            otherwise the best by the metric of mean, median, most frequent target and some
+            quantiles of the targets, shape ().
         """
         if self.metric.takes_probabilities:
             frequencies: Array = self.encoded(targets).mean(axis=0)
             return frequencies
         values, counts = np.unique(targets, return_counts=True)
-        found = np.array([targets.mean(), np.median(targets), values[counts.argmax()]])
+        # The mean has the lowest squared error.
+        least_squares = self.metric.least_squares
+        tried = np.empty(0) if least_squares else _QUANTILES
+        quantiles = np.quantile(targets, tried)
+        found = np.array([targets.mean(), np.median(targets), values[counts.argmax()], *quantiles])
         scores = [self.metric(np.full(len(targets), value), targets) for value in found]
         best: Array = found[self.metric.best(scores)]
         return best

@@ -1,4 +1,4 @@
-"""Calibration of a blend: a rising function of its predictions, or thresholds between classes."""
+"""Calibration of a blend: a rising function of its predictions, thresholds, or priors."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from foldsmith.blending.base import Blend, FittedBlend, Goal, Mask, Rows
 from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, prefixed
+from foldsmith.targets.priors import apply_priors, fit_priors
 from foldsmith.targets.thresholds import apply_thresholds, fit_thresholds
 
 Array = npt.NDArray[np.float64]
@@ -23,12 +24,13 @@ class CalibratedBlend:
 
     Attributes:
         blend: The blend.
-        how: ``isotonic`` (isotonic regression, Barlow et al., 1972) or ``thresholds``.
+        how: ``isotonic`` (isotonic regression, Barlow et al., 1972), ``thresholds`` between
+            classes in an order, or ``priors``, factors of the probabilities of other classes.
         goal: Objective of the blend.
     """
 
     blend: Blend
-    how: Literal["isotonic", "thresholds"]
+    how: Literal["isotonic", "thresholds", "priors"]
     goal: Goal
 
     def __post_init__(self) -> None:
@@ -41,13 +43,15 @@ class CalibratedBlend:
         """Both names."""
         return f"{self.blend.name}+{self.how}"
 
-    def fit(self, rows: Rows, targets: Array) -> "FittedThresholds | FittedCurve":
+    def fit(self, rows: Rows, targets: Array) -> "FittedThresholds | FittedPriors | FittedCurve":
         """Fit the blend, then its calibration."""
         fitted = self.blend.fit(rows, targets)
         blended = fitted.predict(rows)
         if self.how == "thresholds":
             cuts = fit_thresholds(blended, targets, self.goal.metric)
             return FittedThresholds(fitted, cuts, self.goal)
+        if self.how == "priors":
+            return FittedPriors(fitted, fit_priors(blended, targets, self.goal.metric))
         from sklearn.isotonic import IsotonicRegression
 
         origin, unit = self.goal.scale_of(targets)
@@ -96,6 +100,44 @@ class FittedThresholds:
     def arrays(self) -> Arrays:
         """Return the blend's arrays and the boundaries."""
         return prefixed("blend", self.blend.arrays()) | {"thresholds": self.thresholds}
+
+
+@dataclass(frozen=True)
+class FittedPriors:
+    """A fitted blend of probabilities, and a factor of each class.
+
+    Attributes:
+        blend: The blend.
+        factors: Above 0, shape (n_classes,).
+    """
+
+    blend: FittedBlend
+    factors: Array
+
+    @property
+    def with_facts(self) -> bool:
+        """As the blend."""
+        return self.blend.with_facts
+
+    def uses(self, n_members: int) -> Mask:
+        """Return the members that the blend uses."""
+        return self.blend.uses(n_members)
+
+    def among(self, members: Mask) -> "FittedPriors":
+        """Return it for rows of more members."""
+        return replace(self, blend=self.blend.among(members))
+
+    def only(self, used: Mask) -> "FittedPriors":
+        """Return it for rows of the members alone that the blend uses."""
+        return replace(self, blend=self.blend.only(used))
+
+    def predict(self, rows: Rows) -> Array:
+        """Return the probabilities times the factors, shape (n, n_classes), summing to 1."""
+        return apply_priors(self.blend.predict(rows), self.factors)
+
+    def arrays(self) -> Arrays:
+        """Return the blend's arrays and the factors."""
+        return prefixed("blend", self.blend.arrays()) | {"factors": self.factors}
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,14 @@ def candidates_of(
     for method in dict.fromkeys(("best", *settings.methods)):
         if method not in ("mean", settings.method):
             found.append(candidate(method, method))
-    if settings.calibrate != "none":
+    calibrate = settings.calibrate
+    how = goal.metric.calibration if calibrate == "auto" else calibrate
+    if how != "none":
         for method in dict.fromkeys(settings.methods):
             # Trees bend their predictions as they like already, and searches take too long.
             if method not in ("stack", "optuna"):
                 plain = create_blend(method, goal, settings, seed)
-                calibrated = CalibratedBlend(plain, settings.calibrate, goal)
+                calibrated = CalibratedBlend(plain, how, goal)
                 complexity = COMPLEXITY[method] + COMPLEXITY_OF_CALIBRATION
                 found.append(Candidate(calibrated.name, calibrated, calibrated, complexity))
     return found

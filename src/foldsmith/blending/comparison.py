@@ -264,7 +264,7 @@ def recommend(compared: Sequence[ComparedBlend], baseline: str, metric: Metric) 
         for c in beside
         if c.name != baseline
     )
-    gains = f"({metric.name}, gain over {baseline}: {gains})" if gains else f"({metric.name})"
+    gains = f"({metric.title}, gain over {baseline}: {gains})" if gains else f"({metric.title})"
     return chosen.name, f"submit {chosen.name}: {why} {gains}"
 
 

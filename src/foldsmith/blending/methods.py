@@ -16,7 +16,7 @@ from foldsmith.blending.base import (
     ScreenedBlend,
     WeightedBlend,
 )
-from foldsmith.blending.calibration import FittedCurve, FittedThresholds
+from foldsmith.blending.calibration import FittedCurve, FittedPriors, FittedThresholds
 from foldsmith.blending.greedy import greedy_weights
 from foldsmith.blending.stacking import FittedStack, StackedTrees
 from foldsmith.blending.weights import (
@@ -30,8 +30,13 @@ from foldsmith.blending.weights import (
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.models.fitted_arrays import Arrays, part
+from foldsmith.targets.metric import Metric
 
 Array = npt.NDArray[np.float64]
+
+# Blends with the lowest squared error; of the others, those that need a search follow the metric.
+LEAST_SQUARES: tuple[BlendMethod, ...] = ("box", "simplex", "nnls", "ridge")
+FOLLOWING: tuple[BlendMethod, ...] = ("best", "greedy", "optuna")
 
 # How much a blend has to be fitted; of blends that are alike the simpler ones are preferred. A
 # plain mean takes nothing from the targets (but which members are worse than the constant), a
@@ -122,6 +127,25 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
     return ScreenedBlend(WeightedBlend(method, goal, choose), goal)
 
 
+def how_optimised(methods: Iterable[BlendMethod], metric: Metric) -> str:
+    """Return how the weights of blends are chosen for a metric, for people.
+
+    Args:
+        methods: Their names.
+        metric: The metric.
+    """
+    used = list(dict.fromkeys(methods))
+    squares = ", ".join(name for name in LEAST_SQUARES if name in used)
+    search = ", ".join(name for name in FOLLOWING if name in used)
+    error = "squared error" + (" of the probabilities" if metric.takes_probabilities else "")
+    how = "which is best for" if metric.least_squares else "a stand-in for"
+    said = {
+        squares: f"{squares}: the lowest {error}, {how} {metric.title}",
+        search: f"{search}: a search by {metric.title} itself",
+    }
+    return "; ".join(text for names, text in said.items() if names)
+
+
 def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
     """Return the fitted blend that gave these arrays, whatever it is.
 
@@ -142,6 +166,8 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
     if "thresholds" in arrays:
         blend = restore_blend(part(arrays, "blend"), goal)
         return FittedThresholds(blend, arrays["thresholds"], goal)
+    if "factors" in arrays:
+        return FittedPriors(restore_blend(part(arrays, "blend"), goal), arrays["factors"])
     if "before" in arrays:
         blend = restore_blend(part(arrays, "blend"), goal)
         return FittedCurve(blend, arrays["before"], arrays["after"])

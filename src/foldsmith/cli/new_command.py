@@ -30,8 +30,12 @@ class NewCommand(Command):
 
         option: Any = next(option for option in self.params if option.name == "metric")
         of_scales = names_of((m for m in METRICS.values() if m.needs_order), "and")
-        option.metavar = f"<{'|'.join(METRICS)}>"
-        option.help = f"Metric that judges the predictions; {of_scales} are of a scale."
+        option.metavar = "METRIC"
+        of_classes = names_of((m for m in METRICS.values() if not m.needs_order), "and")
+        option.help = (
+            f"Metric that judges the predictions, maybe with options, as in FBeta(beta=2). "
+            f"{of_scales} are of a scale, {of_classes} of classes."
+        )
         option.show_default = (
             f"{default_metric(False).name} for a scale, {default_metric(True).name} for classes"
         )

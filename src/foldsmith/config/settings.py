@@ -44,7 +44,7 @@ Checkpoint = Literal["metric", "loss", "last", "common"]
 BlendMethod = Literal[
     "mean", "best", "box", "simplex", "nnls", "ridge", "greedy", "optuna", "stack"
 ]
-Calibration = Literal["none", "isotonic", "thresholds"]
+Calibration = Literal["auto", "none", "isotonic", "thresholds", "priors"]
 
 
 class Globals(BaseModel):
@@ -185,9 +185,10 @@ class EnsembleSettings(BaseModel):
         anytime: Blend the finished members anew whenever one of them ends, so that a submission
             exists early in a run; such a blend names the members that it waits for.
         calibrate: Calibration of the blends, cross-fitted like them: ``none``, ``isotonic`` (a
-            rising
-            function of the prediction) or ``thresholds`` (for a metric of classes: the
-            boundaries between them).
+            rising function of the prediction), ``thresholds`` (for a metric of classes in an
+            order: the boundaries between them), ``priors`` (for a metric of decisions between
+            classes without an order: factors of their probabilities) or ``auto`` (thresholds or
+            priors where the metric judges decisions other than by Accuracy, else none).
         n_trials: Optuna trials.
         weight_step: Step of Optuna's weights.
     """
@@ -208,7 +209,7 @@ class EnsembleSettings(BaseModel):
         "stack",
     ]
     anytime: bool = False
-    calibrate: Calibration = "none"
+    calibrate: Calibration = "auto"
     n_trials: int = Field(default=1000, ge=1)
     weight_step: float = Field(default=0.001, gt=0, le=1)
 

@@ -26,7 +26,7 @@ from foldsmith.models.fitted_heads import (
 )
 from foldsmith.models.forest import Forest, extra_trees
 from foldsmith.models.runtime import seed_everything
-from foldsmith.targets.metrics import surprise
+from foldsmith.targets.scores_of_classes import surprise
 
 # Of the solver of a logistic regression; features are standardised, and it mostly ends sooner.
 _STEPS = 1000

@@ -11,7 +11,7 @@ from foldsmith.new.survey.columns import Guess, Source, called_like_class
 from foldsmith.new.survey.targets import Target, is_text, may_be_ids
 from foldsmith.project.budget import WORDS, seconds_of
 from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
-from foldsmith.utils.formatting import brief
+from foldsmith.utils.formatting import brief, counted
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Decisions:
         if classes is not None:
             if classes and metric is not None and metric.needs_order:
                 raise DataError(
-                    f"--classes are without an order, and --metric {metric.name} judges a scale; "
+                    f"--classes are without an order, and --metric {metric.title} judges a scale; "
                     "leave out one of them"
                 )
             return not classes
@@ -149,6 +149,7 @@ class Decisions:
 def choose_metric(named: Metric | None, target: Target, ordered: bool, column: str) -> Metric:
     """Return the metric, and print how the target is understood, and how to change that."""
     metric = named or default_metric(unordered=not ordered)
+    _check_judged(metric, target, ordered, column)
     listed = ", ".join(map(brief, target.labels_in_order[:8]))
     listed += ", ..." if len(target.labels_in_order) > 8 else ""
     if not ordered:
@@ -156,7 +157,7 @@ def choose_metric(named: Metric | None, target: Target, ordered: bool, column: s
         logger.info(f"classes  {listed}: no order is assumed")
         # The metrics of ordered classes first.
         ordered_first = sorted(METRICS.values(), key=lambda metric: not metric.of_classes)
-        of_scales = names_of(metric for metric in ordered_first if metric.needs_order)
+        of_scales = names_of([metric for metric in ordered_first if metric.needs_order][:3])
         how = "--scale" if numeric else f"--metric {of_scales}"
         logger.info(f"         (for steps of one scale, in this order: {how})")
     elif target.classes:
@@ -173,8 +174,26 @@ def choose_metric(named: Metric | None, target: Target, ordered: bool, column: s
     for note in target.notes:
         logger.info(f"note: {brief(column)}: {note}")
     why = ", as named" if named else ": numbers, a scale" if ordered else ": classes"
-    logger.info(f"metric   {metric.name}{why}")
+    logger.info(f"metric   {metric.title}{why}")
     return metric
+
+
+def _check_judged(metric: Metric, target: Target, ordered: bool, column: str) -> None:
+    """Make sure that a metric can judge the targets.
+
+    Raises:
+        DataError: It cannot judge some of them.
+        ConfigError: Its options do not fit the number of classes.
+    """
+    metric.for_classes(range(target.n_classes), unordered=not ordered)
+    unjudged = metric.unjudged
+    n = 0 if unjudged is None else int(unjudged.among(target.values).sum())
+    if unjudged is not None and n:
+        raise DataError(
+            f"column {column}: {counted(n, 'target is', 'targets are')} {unjudged.text}, which "
+            f"--metric {metric.name} cannot judge; mend or leave out these rows, or name another "
+            "metric, such as MAE"
+        )
 
 
 def choose_time(named: str | None, n_photos: int) -> str:

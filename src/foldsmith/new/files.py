@@ -2,6 +2,7 @@
 
 import logging
 import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,15 @@ target_range: {range}
 n_classes: {n_classes}
 class_values: {class_values}"""
 
-_METRICS = names_of(metric for metric in METRICS.values() if not metric.needs_probabilities)
-_METRICS_OF_CLASSES = names_of(metric for metric in METRICS.values() if not metric.needs_order)
+
+def _listed(metrics: Iterable[Metric]) -> str:
+    """Return the names of metrics as the lines of a comment."""
+    text = f"{names_of(metrics)}; with options as in FBeta(beta=2)."
+    return textwrap.fill(text, 99, initial_indent="# ", subsequent_indent="# ")
+
+
+_METRICS = _listed(metric for metric in METRICS.values() if not metric.needs_probabilities)
+_METRICS_OF_CLASSES = _listed(metric for metric in METRICS.values() if not metric.needs_order)
 
 # Lines for images with more than 8 bits per channel.
 _INTENSITY = """
@@ -142,7 +150,7 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
         "group_column": scalar_yaml(found.group_column),
         "method": found.folds.method,
         "n_splits": found.folds.n_splits,
-        "metric": found.metric.name,
+        "metric": scalar_yaml(found.metric.title),
         "time": found.time,
         "batch": _batch(found.budget, len(found.train) + len(found.test)),
     }

@@ -22,6 +22,7 @@ from foldsmith.project.own_files import OwnFile, own_file
 from foldsmith.project.own_python import load_types, read_sources, require_accepted
 from foldsmith.project.resources import Resources
 from foldsmith.project.validation import validation_message
+from foldsmith.targets.metric_text import joined_metric, split_metric
 from foldsmith.targets.metrics import METRICS, Metric, component, default_metric, names_of
 from foldsmith.utils.suggest import did_you_mean
 from foldsmith.utils.yaml_io import read_yaml
@@ -135,7 +136,8 @@ class ProjectSettings(BaseModel):
         auxiliary: Auxiliary targets, by name.
         metric: Judges the predictions: epochs, blends, reports and comparisons go by it. One of
             the package's metrics (``foldsmith new --help`` lists them), or of the project's own
-            (``python``). The default for classes without an order is ``Accuracy``.
+            (``python``). Options of a metric are written as ``FBeta(beta=2)`` or as
+            ``{name: FBeta, beta: 2}``. The default for classes without an order is ``Accuracy``.
         folds: How to split.
         time: How long a run of the recommended experiments may take, as in ``90s``, ``15m``,
             ``1h30m``; ``small``, ``medium`` and ``large`` are 15 minutes, 1 hour and 8 hours. Up
@@ -201,6 +203,11 @@ class ProjectSettings(BaseModel):
     @field_validator("metric", mode="before")
     @classmethod
     def _name_of_metric(cls, value: object) -> object:
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            options = {str(key): option for key, option in value.items() if key != "name"}
+            return joined_metric(value["name"], options)
+        if isinstance(value, dict):
+            raise ValueError("needs a name beside its options, as in {name: FBeta, beta: 2}")
         if not isinstance(value, str):
             raise ValueError(f"there is no metric {value}")
         return value
@@ -345,7 +352,11 @@ class ProjectFolder:
         Raises:
             ConfigError: There is none of that name, or it cannot judge the project's classes.
         """
-        name, file = self.settings.metric, self.folder / PROJECT_FILE
+        file = self.folder / PROJECT_FILE
+        try:
+            name, options = split_metric(self.settings.metric)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
         if name not in self.metrics:
             if name in self.types:
                 raise ConfigError(
@@ -361,7 +372,10 @@ class ProjectFolder:
             raise ConfigError(
                 f"{file}: metric: {name} is of an order that class_names do not have; take {known}"
             )
-        return metric.for_classes(self.class_values, unordered)
+        try:
+            return metric.with_options(options).for_classes(self.class_values, unordered)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # In another process its own Python, which was accepted here, is run anew; the settings

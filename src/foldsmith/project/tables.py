@@ -179,8 +179,15 @@ def _value_problems(project: ProjectFolder, path: Path, table: pd.DataFrame) -> 
             f"column {column}: {counted(off.sum(), 'target is', 'targets are')} none of the "
             f"{len(known)} class values "
             f"({listed}), the first is {table[column][off].iloc[0]} ({_lines(path, off)}), but "
-            f"{settings.metric} judges classes; set class_values and n_classes in project.yml, or "
-            "another metric"
+            f"{project.metric.title} judges classes; set class_values and n_classes in "
+            "project.yml, or another metric"
+        )
+    unjudged = project.metric.unjudged
+    if unjudged is not None and (cannot := unjudged.among(targets)).any():
+        yield (
+            f"column {column}: {counted(cannot.sum(), 'target is', 'targets are')} {unjudged.text} "
+            f"({_lines(path, cannot)}), which {project.metric.name} cannot judge; mend or leave "
+            "out these rows, or set another metric in project.yml, such as MAE"
         )
     if settings.group_column is not None:
         empty = gaps(table[settings.group_column])

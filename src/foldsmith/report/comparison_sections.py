@@ -29,7 +29,7 @@ _CURVES = ("train/loss", "val/loss", "val/metric")
 
 def lines_of(comparison: RunComparison) -> list[str]:
     """Return the result as lines: both scores, the difference, the verdict and the notes."""
-    difference = f"{comparison.metric.name}: {comparison.difference}"
+    difference = f"{comparison.metric.title}: {comparison.difference}"
     return [
         *_score_lines(comparison),
         difference,
@@ -39,7 +39,7 @@ def lines_of(comparison: RunComparison) -> list[str]:
 
 
 def _score_lines(comparison: RunComparison) -> list[str]:
-    metric = comparison.metric.name
+    metric = comparison.metric.title
     found = []
     named = zip("AB", comparison.names, strict=True)
     for (letter, name), run, honest in zip(
@@ -47,7 +47,7 @@ def _score_lines(comparison: RunComparison) -> list[str]:
     ):
         (low, high), predictions = honest.interval, run.predictions
         in_sample = ""
-        if predictions.in_sample is not None and metric == run.project.settings.metric:
+        if predictions.in_sample is not None and metric == run.project.metric.title:
             in_sample = f"; in sample {predictions.in_sample:.4f}"
         score = f"{metric} {honest.score:.4f} [{low:.4f}, {high:.4f}]"
         found.append(f"{letter} {name}: {score}, {predictions.description}{in_sample}")
@@ -72,7 +72,7 @@ def _runs(comparison: RunComparison) -> tuple[FinishedRun, FinishedRun]:
 
 
 def _scores(comparison: RunComparison) -> Section:
-    metric = comparison.metric.name
+    metric = comparison.metric.title
     lines = [*_score_lines(comparison), *(f"Note: {note}." for note in comparison.notes)]
     parts: list[Part] = [Text(line) for line in lines]
     caption = (

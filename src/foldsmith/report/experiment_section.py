@@ -39,7 +39,7 @@ from foldsmith.steps.checkpoint_choice import (
 )
 from foldsmith.steps.manifest import Manifest, read_manifest, verified
 from foldsmith.steps.members import task_of
-from foldsmith.steps.oof_summary import POOLED, THRESHOLDS, more_epochs_may_help
+from foldsmith.steps.oof_summary import POOLED, PRIORS, THRESHOLDS, more_epochs_may_help
 from foldsmith.targets.scoring import probabilities_of
 from foldsmith.training.files import entries_of
 from foldsmith.utils.formatting import number_text
@@ -128,7 +128,7 @@ def _fold_figures(
     if logs:
         keys = ["train/loss", "val/loss", "val/metric"]
         parts.append(picture("Learning curves of all folds", figures.curves(logs, keys)))
-    of_folds = scores[~scores["fold"].astype(str).isin([POOLED, THRESHOLDS])]
+    of_folds = scores[~scores["fold"].astype(str).isin([POOLED, PRIORS, THRESHOLDS])]
     spread = of_folds["metric"].std()
     caption = f"Out of fold; standard deviation between the folds {spread:.4f}"
     facts = manifest.facts

@@ -108,7 +108,7 @@ def compare(
     path = runs[0].project.path(REPORTS) / name if output is None else output
     _refuse_others(path)
     title = " and ".join(comparison.names)
-    lead = f"{comparison.verdict}. {comparison.metric.name}: {comparison.difference}."
+    lead = f"{comparison.verdict}. {comparison.metric.title}: {comparison.difference}."
     _write(path, title, lead, sections_of_comparison(comparison))
     return path
 

@@ -240,11 +240,11 @@ class Results:
         self._finished()
         if self._is_ensemble:
             scores = blend_scores(self.folder).dropna(subset=["cross_fitted"])
-            return figures.with_intervals(scores, self._project.settings.metric)
+            return figures.with_intervals(scores, self._project.metric.title)
         scores = self.scores
         metric, _ = self._judged(self._read_members()[0])
         of_folds = scores[scores["kind"] == "fold"].assign(metric=scores["cross_fitted"])
-        return figures.by_fold(of_folds, float(scores["cross_fitted"].iloc[-1]), metric.name)
+        return figures.by_fold(of_folds, float(scores["cross_fitted"].iloc[-1]), metric.title)
 
     @property
     def _is_ensemble(self) -> bool:

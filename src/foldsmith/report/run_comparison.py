@@ -95,9 +95,9 @@ class RunComparison:
             found.append(f"compared on {n} shared images (A predicted {n_a}, B {n_b})")
         if not self.same_folds:
             found.append("the folds of A and B differ; each is scored out of its own folds")
-        own = self.a.project.settings.metric
-        if self.metric.name != own:
-            found.append(f"compared by {self.metric.name}: one run has no probabilities for {own}")
+        own = self.a.project.metric.title
+        if self.metric.title != own:
+            found.append(f"compared by {self.metric.title}: one run has no probabilities for {own}")
         if _own_code(self.a.project, self.metric) != _own_code(self.b.project, self.metric):
             found.append(f"the code of {own} differs between the projects; A's judges both")
         return found
@@ -150,10 +150,10 @@ def _common_metric(a: FinishedRun, b: FinishedRun) -> Metric:
     if not metric.same_judge(other):
         files = [run.project.source_files[0] for run in (a, b)]
         what = "other classes"
-        if metric.name != other.name:
-            what = f"{metric.name} and {other.name}"
+        if metric.title != other.title:
+            what = f"{metric.title} and {other.title}"
         elif (metric.class_values, metric.unordered) == (other.class_values, other.unordered):
-            what = f"{metric.name} is another metric in each"
+            what = f"{metric.title} is another metric in each"
         raise ConfigError(
             f"{files[0]} and {files[1]}: metric: {what}; runs are compared by one metric of the "
             "same classes"

@@ -129,7 +129,6 @@ def _data(project: ProjectFolder) -> Section:
         section.parts.append(not_done("Preprocessing"))
         return section
     folds = read_folds(project, None)
-    settings = project.settings
     sides = ["height", "width"]
     info = read_table(project.data_dir / IMG_INFO, ["data_type", *sides], number_columns=sides)
     counts = info["data_type"].value_counts()
@@ -139,7 +138,7 @@ def _data(project: ProjectFolder) -> Section:
     )
     if group is not None:
         sentence += f", {counted(folds[group].nunique(), 'group')} by {group}"
-    section.parts.append(Text(f"{sentence}; predictions are judged by {settings.metric}."))
+    section.parts.append(Text(f"{sentence}; predictions are judged by {project.metric.title}."))
     by_target = fold_table(project, folds)
     # A class may be called fold.
     first = "fold" if "fold" not in by_target.columns else "number of the fold"
@@ -194,7 +193,7 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
     section.parts.append(_members(project, manifest))
     scores = blend_scores(step.folder)
     honest = scores.dropna(subset=["cross_fitted"])
-    figure = figures.with_intervals(honest, project.settings.metric)
+    figure = figures.with_intervals(honest, project.metric.title)
     section.parts.append(picture("Believe the cross-fitted scores.", figure))
     section.parts.append(table("Blends, and their gain over the plain mean", scores))
     weights = read_table(verified(step.folder / "weights.csv", manifest), ["experiment"])
@@ -237,7 +236,7 @@ def _members(project: ProjectFolder, manifest: Manifest) -> Part:
     rows = pd.DataFrame(
         {
             "member": [*names, *facts["members"]],
-            project.settings.metric: [*scores, *facts["member_scores"]],
+            project.metric.title: [*scores, *facts["member_scores"]],
             "say": [*("" for _ in names), *say],
         }
     )

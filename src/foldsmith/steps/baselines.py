@@ -178,7 +178,7 @@ def scores_to_beat(
     metric, rows, best = goal.metric, baselines.rows, baselines.best
     score, to_beat = metric(predictions[rows], targets[rows]), baselines.scores[best]
     return ScoresToBeat(
-        metric=metric.name,
+        metric=metric.title,
         constant=goal.constant_score(targets[rows]),
         baseline=best,
         baseline_score=to_beat,
@@ -204,7 +204,7 @@ def _question(project: ProjectFolder, table: pd.DataFrame, hashes: FileHashes) -
     metric = project.metric
     return {
         "version": [_VERSION, version("scikit-learn")],
-        "metric": metric.name,
+        "metric": metric.title,
         "files of the metric": metric_files(project, hashes, metric),
         "classes": [*map(float, project.class_values), *project.class_names],
         "range": list(project.target_range),

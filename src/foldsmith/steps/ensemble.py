@@ -22,6 +22,7 @@ from foldsmith.blending.comparison import (
 )
 from foldsmith.blending.methods import (
     COMPLEXITY_OF_CONSTANT,
+    how_optimised,
     with_fewer_trials,
 )
 from foldsmith.config import EnsembleSettings, Experiment
@@ -368,7 +369,7 @@ def _about_useless(useless: Sequence[str], n_members: int, goal: Goal, targets: 
     """Return which members are worse than the constant, as the end of a sentence."""
     if not useless:
         return ""
-    constant = f"the constant ({goal.metric.name} {goal.constant_score(targets):.4f})"
+    constant = f"the constant ({goal.metric.title} {goal.constant_score(targets):.4f})"
     if len(useless) == n_members:
         return f"; no member is better than {constant}: do not expect anything of this submission"
     return f"; worse than {constant}, and so without a say in the blends: {', '.join(useless)}"
@@ -398,7 +399,7 @@ _SCORE_COLUMNS = (
 
 
 def _score_table(compared: Sequence[ComparedBlend], chosen: str, metric: Metric) -> pd.DataFrame:
-    in_sample = metric.name.lower()
+    in_sample = metric.title.lower()
     if in_sample in _SCORE_COLUMNS:
         in_sample = f"{in_sample}_in_sample"
     records = []
@@ -425,7 +426,7 @@ def _print_members(members: list[Member], rows: Rows, targets: Array, goal: Goal
         for member, predicted, use in zip(members, rows.predictions, useful, strict=True)
     ]
     width = max(len(name) for name, _, _ in lines)
-    logger.info(f"OOF {goal.metric.name} (constant: the same prediction for every photo)")
+    logger.info(f"OOF {goal.metric.title} (constant: the same prediction for every photo)")
     for name, value, use in lines:
         logger.info(f"{name:<{width}}  {value:.4f}{'' if use else '  worse than the constant'}")
 
@@ -439,7 +440,7 @@ def _print_blends(
     width = max(len("blend"), *(len(result.name) for result in compared))
     logger.info("")
     logger.info(
-        f"{metric.name} of the blends, and their gain over {BASELINE} (positive is better);"
+        f"{metric.title} of the blends, and their gain over {BASELINE} (positive is better);"
     )
     logger.info(f"in brackets what 95 % of resamples of {resampled_units(groups)} give")
     logger.info(f"{'blend':<{width}}  in sample  cross-fitted                gain")
@@ -458,6 +459,7 @@ def _print_blends(
     logger.info(
         "(in sample: weights chosen on the rows they are scored on; cross-fitted: on other folds)"
     )
+    logger.info(f"({how_optimised((settings.method, 'best', *settings.methods), metric)})")
     if "optuna" in settings.methods:
         trials = with_fewer_trials(settings).n_trials
         logger.info(

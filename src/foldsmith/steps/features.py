@@ -113,7 +113,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
             seed=experiment.globals.seed,
             n_train=len(table),
             n_test=len(test),
-            metric_name=_metric_of(project, task).name,
+            metric_name=_metric_of(project, task).title,
             metric=float(results.scores["metric"].iloc[-1]),
             constant=constant,
         )

@@ -172,7 +172,7 @@ def pretrain_inputs(
             **{key: value for key, value in config.items() if key not in inputs["config"]},
             **{key: value for key, value in files.items() if key not in inputs["files"]},
             **_target_values(project),
-            "metric": project.metric.for_points().name,
+            "metric": project.metric.for_points().title,
             **metric_files(project, hashes, project.metric.for_points()),
             "fold assignment": hash_folds(project, table),
             "targets": hash_columns(table, [project.settings.target_column]),
@@ -410,7 +410,7 @@ def _hash_auxiliary(
 
 def _target_values(project: ProjectFolder) -> dict[str, Any]:
     return {
-        "metric": project.settings.metric,
+        "metric": project.metric.title,
         "target_column": project.settings.target_column,
         "target_range": list(project.target_range),
         "class_values": project.class_values,

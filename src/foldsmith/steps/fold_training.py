@@ -199,7 +199,7 @@ class FoldTraining:
         if process_group.is_main():
             metric: Metric = components["eval/metric"]
             training.finish(
-                keep_resume=False, metric=metric.name, greater_is_better=metric.greater_is_better
+                keep_resume=False, metric=metric.title, greater_is_better=metric.greater_is_better
             )
 
     def _claim_root(self) -> None:

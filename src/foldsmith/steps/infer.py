@@ -16,7 +16,7 @@ from torch import nn
 from foldsmith.config import Checkpoint, Components, Experiment, TestTimeAugmentation
 from foldsmith.config.settings import FINE_TUNINGS, HEAD_DECIDES
 from foldsmith.errors import ConfigError, OutputError
-from foldsmith.inference.oof import FoldLogits, oof_predictions, score_table
+from foldsmith.inference.oof import FoldLogits, collect_oof, oof_predictions, score_table
 from foldsmith.inference.predict import predict_in_turn, predict_logits
 from foldsmith.models.runtime import Runtime, create_runtime
 from foldsmith.models.snapshots import load_weights
@@ -33,8 +33,8 @@ from foldsmith.steps.oof_summary import (
     print_constant,
     print_scores,
     score_facts,
+    with_decisions,
     with_selection_gap,
-    with_thresholds,
 )
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, save_sources, shown
 from foldsmith.steps.predictions import (
@@ -46,6 +46,7 @@ from foldsmith.steps.predictions import (
 from foldsmith.steps.step_run import StepRun, held
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.scale_buffer import task_kept
+from foldsmith.targets.scoring import probabilities_of
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.atomic import copy_file
@@ -83,8 +84,9 @@ def infer(
     Returns:
         The score table: fold, epoch, loss, metric, last_metric (of the last epoch) and
         selection_gap (how much better the chosen epoch scores). The row after the folds is
-        ``oof``; for a metric of classes ``thresholds`` follows, the score with boundaries
-        between the classes that were found on the other folds.
+        ``oof``; for a metric of decisions ``thresholds`` follows, the score with boundaries
+        between the classes that were found on the other folds, or, for classes without an order,
+        ``priors``, with factors of their probabilities that were found so.
 
     Raises:
         OutputError: A fold is missing or unfinished, was trained with another configuration
@@ -160,7 +162,7 @@ def _infer(
         device=str(folds.runtime.device),
         n_train=len(table),
         n_test=len(test),
-        metric_name=folds.metric.name,
+        metric_name=folds.metric.title,
         **score_facts(results.scores),
         constant=constant,
         keep_snapshots=keep_snapshots,
@@ -299,11 +301,12 @@ def _score(
     else:
         of_last = logged_last(root, snapshots.chosen, scores["metric"].to_numpy())
     scores = with_selection_gap(scores, of_last, metric)
-    if metric.rounds:
-        fold_numbers = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+    if metric.takes_probabilities:
+        oof = probabilities_of(task, collect_oof(folds.oof, len(table)))
+    else:
         oof = oof_predictions(folds.oof, len(table))
-        scores = with_thresholds(scores, oof, task.targets(labels), fold_numbers, metric)
-    return scores
+    fold_numbers = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+    return with_decisions(scores, oof, task.targets(labels), fold_numbers, metric)
 
 
 def _predict_test(experiment: Experiment, folds: _Folds) -> npt.NDArray[np.float32]:

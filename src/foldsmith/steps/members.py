@@ -158,7 +158,7 @@ def rows_of(
             if member.oof_probabilities is None:
                 raise OutputError(
                     f"{member.name}: has no class probabilities, which the project's metric "
-                    f"{metric.name} needs; leave it out of ensemble/experiments"
+                    f"{metric.title} needs; leave it out of ensemble/experiments"
                 )
     found = []
     for part, ids in (("train", table), ("test", test)):

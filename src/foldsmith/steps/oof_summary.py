@@ -15,7 +15,8 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import targets_of
 from foldsmith.steps.checkpoint_choice import Chosen, read_log, validated_entries
 from foldsmith.steps.manifest import MANIFEST, read_manifest
-from foldsmith.targets.metrics import Metric
+from foldsmith.targets.metric import Decision, Metric
+from foldsmith.targets.priors import cross_fitted_decisions
 from foldsmith.targets.thresholds import cross_fitted_classes
 from foldsmith.training.files import entries_of
 from foldsmith.utils.formatting import counted
@@ -27,7 +28,8 @@ _FEWEST_EPOCHS = 3
 
 # The rows of a score table after those of the folds.
 POOLED = "oof"
-THRESHOLDS = "thresholds"
+THRESHOLDS: Decision = "thresholds"
+PRIORS: Decision = "priors"
 
 
 def logged_last(
@@ -68,24 +70,28 @@ def with_selection_gap(
     return scores.assign(last_metric=last, selection_gap=gaps)
 
 
-def with_thresholds(
+def with_decisions(
     scores: pd.DataFrame,
     oof: npt.NDArray[np.float64],
     targets: npt.NDArray[np.float64],
     folds: npt.NDArray[np.int64],
     metric: Metric,
 ) -> pd.DataFrame:
-    """Append the score with boundaries between the classes found on the other folds.
+    """Append the score with decisions between classes that were fitted on the other folds.
 
     Args:
         scores: The score table.
-        oof: Out-of-fold predictions, shape (n,).
+        oof: Out-of-fold predictions, as the metric takes them: shape (n,), for boundaries between
+            the classes, or probabilities, shape (n, n_classes), for their priors.
         targets: Shape (n,).
         folds: Fold of each row, shape (n,).
-        metric: One that rounds predictions to classes.
+        metric: The metric. The table stays as it is if it judges no decisions.
     """
-    value = metric(cross_fitted_classes(oof, targets, folds, metric), targets)
-    row = pd.DataFrame({"fold": [THRESHOLDS], "metric": [value]})
+    fit = {THRESHOLDS: cross_fitted_classes, PRIORS: cross_fitted_decisions}.get(metric.decision)
+    if fit is None:
+        return scores
+    value = metric(fit(oof, targets, folds, metric), targets)
+    row = pd.DataFrame({"fold": [metric.decision], "metric": [value]})
     return pd.concat([scores, row], ignore_index=True)
 
 
@@ -96,8 +102,8 @@ def score_facts(scores: pd.DataFrame) -> dict[str, float | None]:
         name: None if pd.isna(pooled[name]) else float(pooled[name])
         for name in ("metric", "last_metric", "selection_gap")
     }
-    if THRESHOLDS in set(scores["fold"]):
-        facts["metric_with_thresholds"] = float(_row(scores, THRESHOLDS)["metric"])
+    for fitted in {THRESHOLDS, PRIORS} & set(scores["fold"]):
+        facts[f"metric_with_{fitted}"] = float(_row(scores, fitted)["metric"])
     return facts
 
 
@@ -115,7 +121,7 @@ def constant_score(metric: Metric, project: ProjectFolder, table: pd.DataFrame) 
 def print_constant(metric: Metric, constant: float) -> None:
     """Print the score to beat."""
     logger.info(
-        f"(the constant, the same prediction for every photo: {metric.name} {constant:.4f})"
+        f"(the constant, the same prediction for every photo: {metric.title} {constant:.4f})"
     )
 
 
@@ -185,7 +191,7 @@ def print_scores(scores: pd.DataFrame, metric: Metric, checkpoint: Checkpoint, e
     if pd.isna(gap):
         gap, of_what = scores["selection_gap"].mean(), "mean over the folds' logs"
     logger.info(
-        f"selection gap: {metric.name} {gap:+.4f} ({of_what}); the chosen epochs score "
+        f"selection gap: {metric.title} {gap:+.4f} ({of_what}); the chosen epochs score "
         "this much better than the last"
     )
 

@@ -66,7 +66,7 @@ def check_metric(task: Task, metric: Metric) -> None:
     """
     if metric.takes_probabilities and not task.gives_probabilities():
         raise ConfigError(
-            f"metric {metric.name}: needs class probabilities, and the task {task.name} gives "
+            f"metric {metric.title}: needs class probabilities, and the task {task.name} gives "
             "none; train as multi-class, or set another eval/metric (as in {type: RMSE})"
         )
 

@@ -166,6 +166,6 @@ def _member_problem(
         return None
     return (
         f"{made}, whose task {task} gives no class probabilities; the project's metric "
-        f"{project.settings.metric} needs them"
+        f"{project.metric.title} needs them"
         f"{' where classes have no order' if project.class_names else ''}"
     )

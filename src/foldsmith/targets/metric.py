@@ -1,0 +1,383 @@
+"""A metric: its input, direction, computation, rounding and averaging.
+
+Everything else asks the object, and compares no names.
+"""
+
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.errors import ConfigError, FoldsmithError, one_line
+from foldsmith.targets import scores_of_classes as of_classes
+from foldsmith.targets import scores_of_values as of_values
+from foldsmith.targets.class_values import nearest
+from foldsmith.targets.metric_text import joined_metric
+from foldsmith.utils.suggest import did_you_mean
+
+Array = npt.NDArray[np.float64]
+Classes = npt.NDArray[np.int64]
+
+Needs = Literal["values", "classes", "probabilities"]
+Decision = Literal["thresholds", "priors", "none"]
+VALUES: Needs = "values"
+CLASSES: Needs = "classes"
+PROBABILITIES: Needs = "probabilities"
+
+# Relative difference from the metric that the mean of its values per row may have, by rounding.
+_ROUNDING = 1e-9
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """Targets that a metric cannot judge.
+
+    Attributes:
+        text: Which, as in ``below 0``.
+        among: From targets, an array or a column, shape (n,), to the mask of those.
+    """
+
+    text: str
+    among: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, called with (predictions, targets).
+
+    Attributes:
+        name: Its name in YAML, without its options.
+        function: Returns a finite number, whichever rows it gets. Its arguments follow from
+            ``needs``, and its keyword arguments are the options: for ``values`` (predictions,
+            targets), float64, shape (n,) each; for ``classes`` (predicted classes, classes, number
+            of classes), int64, shape (n,); for ``probabilities`` (probabilities, classes, number
+            of classes), the first float64, shape (n, n_classes). Classes are positions, 0 to
+            n_classes - 1.
+        greater_is_better: Its direction.
+        needs: ``values``, ``classes`` or ``probabilities``. A prediction becomes a class by
+            rounding to the nearest class value; if the classes have no order, the most probable
+            class is taken.
+        uses_order: Classes without an order cannot be judged by it. Always so for ``values``.
+        row_function: Arguments as for ``function``; returns one value per row, shape (n,). Only for
+            a metric that is a function of their mean. Resampling is faster with it.
+        from_mean: That function of the mean.
+        limits: Its lowest and highest value.
+        options: Name of each option -> its value; a number or a text is replaced by one of its
+            kind, as in ``metric: {name: FBeta, beta: 2}``.
+        problem_of: Returns why options cannot be, from (number of classes, or None where it is
+            not known yet) and the options; None if they can.
+        unjudged: Targets that it cannot judge, if there are any.
+        least_squares: It is best where the squared error is lowest, that of probabilities from 0
+            and 1. Blends with the lowest squared error are then its exact optimum.
+        argmax_is_best: Of a metric of decisions: the most probable class is the best decision, so
+            that blends are not calibrated for it unless ``ensemble/calibrate`` asks for it.
+        class_values: Target value of each class; if empty, the values among the targets.
+        unordered: The classes have no order.
+    """
+
+    name: str
+    function: Callable[..., float]
+    _: KW_ONLY
+    greater_is_better: bool
+    needs: Needs = VALUES
+    uses_order: bool = False
+    row_function: Callable[..., Array] | None = None
+    from_mean: Callable[[Any], Any] = _unchanged
+    limits: tuple[float, float] = (0.0, math.inf)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    problem_of: Callable[..., str | None] | None = None
+    unjudged: Unjudged | None = None
+    least_squares: bool = False
+    argmax_is_best: bool = False
+    class_values: tuple[float, ...] = ()
+    unordered: bool = False
+
+    def __post_init__(self) -> None:
+        known = (VALUES, CLASSES, PROBABILITIES)
+        if self.needs not in known:
+            hint = did_you_mean(str(self.needs), known)
+            raise ConfigError(
+                f"metric {self.name}: needs {self.needs!r}; must be one of {', '.join(known)}{hint}"
+            )
+
+    def __call__(self, predictions: Array, targets: Array) -> float:
+        """Return the metric.
+
+        Args:
+            predictions: Shape (n,), or (n, n_classes) if the metric takes probabilities.
+            targets: Target values, shape (n,).
+
+        Raises:
+            ConfigError: There are not as many probabilities per row as classes, or the function
+                fails or returns no finite number.
+        """
+        arguments = self._arguments(predictions, targets)
+        try:
+            value = float(self.function(*arguments, **self.options))
+        except FoldsmithError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+        # A training that diverges is noticed by its loss.
+        if not math.isfinite(value) and np.isfinite(predictions).all():
+            raise ConfigError(
+                f"metric {self.title}: returned {value} for {len(targets)} rows; its function must "
+                "return a finite number for any rows, also if some classes are missing"
+            )
+        return value
+
+    def rows(self, predictions: Array, targets: Array) -> Array | None:
+        """Return one value per row, shape (n,); None if the metric has none.
+
+        ``from_mean`` of their mean is the metric. Arguments as for the metric itself.
+
+        Raises:
+            ConfigError: It is not, or the function fails.
+        """
+        if self.row_function is None:
+            return None
+        try:
+            values = self.row_function(*self._arguments(predictions, targets), **self.options)
+            found, whole = float(self.from_mean(values.mean())), self(predictions, targets)
+        except FoldsmithError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+        if values.shape != targets.shape or not math.isclose(
+            found, whole, rel_tol=_ROUNDING, abs_tol=_ROUNDING
+        ):
+            raise ConfigError(
+                f"metric {self.title}: row_function and from_mean give {found:g}, function gives "
+                f"{whole:g}; both must be the same metric (row_function: one value per row)"
+            )
+        return values
+
+    @property
+    def title(self) -> str:
+        """Its name and options, for people and for ``metric`` in ``project.yml``."""
+        return joined_metric(self.name, self.options)
+
+    @property
+    def of_classes(self) -> bool:
+        """Every target must be the value of a class."""
+        return self.needs != VALUES
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Only class probabilities can be judged, whether or not the classes have an order."""
+        return self.needs == PROBABILITIES
+
+    @property
+    def takes_probabilities(self) -> bool:
+        """It is called with class probabilities, not with point predictions."""
+        return self.needs_probabilities or (self.needs == CLASSES and self.unordered)
+
+    @property
+    def needs_order(self) -> bool:
+        """It judges a scale; classes without an order cannot be judged by it."""
+        return self.uses_order or not self.of_classes
+
+    @property
+    def rounds(self) -> bool:
+        """Point predictions are rounded to known classes, between which boundaries can move."""
+        return self.of_classes and not self.takes_probabilities and bool(self.class_values)
+
+    def as_judged(self, predictions: Array) -> Array:
+        """Return point predictions as the metric judges them: the nearest classes if it rounds."""
+        if not self.rounds:
+            return predictions
+        values = np.sort(np.asarray(self.class_values))
+        return values[nearest(predictions, values)]
+
+    def best(self, values: Sequence[float]) -> int:
+        """Return the position of the best of some values, the first of equal ones."""
+        choose = np.argmax if self.greater_is_better else np.argmin
+        return int(choose(values))
+
+    def gain(self, value: Any, over: Any) -> Any:
+        """Return by how much a value is better than another; negative if it is worse.
+
+        Both may also be arrays of values, of one shape.
+        """
+        return value - over if self.greater_is_better else over - value
+
+    def with_options(self, given: Mapping[str, Any]) -> "Metric":
+        """Return the metric with other values of some options.
+
+        Raises:
+            ConfigError: It has no such option, or the value is of another kind or cannot be.
+        """
+        for key, value in given.items():
+            if key not in self.options:
+                hint = did_you_mean(key, self.options) if self.options else " (it has none)"
+                raise ConfigError(f"metric {self.name}: there is no option {key}{hint}")
+            if not _same_kind(value, self.options[key]):
+                kind = _KINDS[type(self.options[key])]
+                raise ConfigError(f"metric {self.name}: {key} must be {kind}, not {value!r}")
+        changed = replace(self, options={**self.options, **given})
+        changed._check_options(None)
+        return changed
+
+    def _check_options(self, n_classes: int | None) -> None:
+        problem = self.problem_of and self.problem_of(n_classes, **self.options)
+        if problem:
+            raise ConfigError(f"metric {self.title}: {problem}")
+
+    def for_classes(self, values: Sequence[float], unordered: bool = False) -> "Metric":
+        """Return the metric for known classes: a fold may lack some of them.
+
+        Args:
+            values: Target value of each class.
+            unordered: The classes have no order.
+
+        Raises:
+            ConfigError: They have none, and the metric needs one; or an option does not fit
+                their number.
+        """
+        if unordered and self.needs_order:
+            raise ConfigError(f"metric {self.name}: needs an order, which the classes do not have")
+        if not self.of_classes:
+            return self
+        if values:
+            self._check_options(len(values))
+        return replace(self, class_values=tuple(values), unordered=unordered)
+
+    def for_points(self) -> "Metric":
+        """Return the metric for predictions without probabilities: itself unless it needs them.
+
+        The substitute is the default metric of such targets. Classes without an order are then
+        judged by the class with the largest value, whether or not it is a probability.
+        """
+        if not self.needs_probabilities:
+            return self
+        return default_metric(self.unordered).for_classes(self.class_values, self.unordered)
+
+    def calibration_problem(self, how: str) -> str | None:
+        """Return why blends of a project with this metric cannot be calibrated; None if they can.
+
+        Args:
+            how: ``auto``, ``none``, ``isotonic``, ``thresholds`` or ``priors``, as in
+                ``ensemble/calibrate``.
+        """
+        can_be, needed = {
+            "none": (True, ""),
+            "auto": (True, ""),
+            "isotonic": (not self.takes_probabilities, "a metric of point predictions"),
+            "thresholds": (self.rounds, f"a metric of classes in an order, such as {_EXAMPLES}"),
+            "priors": (
+                self.decides and self.takes_probabilities,
+                "a metric of decisions between classes without an order, such as F1",
+            ),
+        }[how]
+        return None if can_be else f"{how} needs {needed}; the project's is {self.title}"
+
+    @property
+    def decides(self) -> bool:
+        """It judges decisions: one class for each image."""
+        return self.needs == CLASSES
+
+    @property
+    def decision(self) -> Decision:
+        """Thresholds or priors if these may make its decisions better than as they come."""
+        if self.rounds:
+            return "thresholds"
+        better = self.decides and self.takes_probabilities and not self.argmax_is_best
+        return "priors" if better else "none"
+
+    @property
+    def calibration(self) -> Decision:
+        """The calibration of blends that ``ensemble/calibrate: auto`` stands for."""
+        return "none" if self.argmax_is_best else self.decision
+
+    def same_judge(self, other: "Metric") -> bool:
+        """Return whether another metric, maybe of another project, judges the same classes alike.
+
+        By name and attributes: the functions of a project's own metrics are made anew whenever a
+        project is opened.
+        """
+        return _described(self) == _described(other)
+
+    def _arguments(self, predictions: Array, targets: Array) -> tuple[Any, ...]:
+        if not self.of_classes:
+            return predictions, targets
+        values = np.asarray(self.class_values or np.unique(targets))
+        if not self.takes_probabilities:
+            # Kappa weighs the distance of classes in their order.
+            values = np.sort(values)
+            return nearest(predictions, values), nearest(targets, values), len(values)
+        if predictions.shape != (len(targets), len(values)):
+            raise ConfigError(
+                f"metric {self.title}: needs probabilities of shape ({len(targets)}, "
+                f"{len(values)}), one per class; there are {predictions.shape}"
+            )
+        given = predictions if self.needs_probabilities else predictions.argmax(axis=1)
+        return given, nearest(targets, values), len(values)
+
+    def _failed(self, error: Exception) -> ConfigError:
+        """Return the error of a function that failed, with its file and line."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename}, line {place.lineno}"
+        return ConfigError(
+            f"metric {self.title}: {type(error).__name__}: {one_line(error)} ({where})"
+        )
+
+
+def _described(metric: Metric) -> tuple[Any, ...]:
+    return (
+        *(metric.title, metric.greater_is_better, metric.needs, metric.uses_order),
+        *(metric.class_values, metric.unordered),
+    )
+
+
+# Metrics of classes in an order, for an error.
+_EXAMPLES = "QWK, Accuracy or F1"
+
+_KINDS: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a name or a list of numbers",
+}
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    """Return whether a value may take the place of another one."""
+    if isinstance(default, str):
+        return isinstance(value, str | list | tuple)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return number and (isinstance(value, int) or isinstance(default, float))
+
+
+_UP_TO_1 = (0.0, 1.0)
+
+RMSE = Metric(
+    *("RMSE", of_values.rmse),
+    greater_is_better=False,
+    row_function=of_values.squared,
+    from_mean=np.sqrt,
+    least_squares=True,
+)
+ACCURACY = Metric(
+    *("Accuracy", of_classes.accuracy),
+    greater_is_better=True,
+    needs=CLASSES,
+    row_function=of_classes.hits,
+    limits=_UP_TO_1,
+    argmax_is_best=True,
+)
+
+
+def default_metric(unordered: bool) -> Metric:
+    """Return the metric of a project that names none.
+
+    Args:
+        unordered: Its targets are classes without an order.
+    """
+    return ACCURACY if unordered else RMSE

@@ -1,0 +1,141 @@
+"""The computations of the metrics of numbers.
+
+All take (predictions, targets), float64, shape (n,) each. scikit-learn and scipy are imported when
+they are needed: they take half a second, and ``status`` and ``check`` need neither.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def rmse(predictions: Array, targets: Array) -> float:
+    """Return the root mean squared error of two arrays of shape (n,)."""
+    from sklearn.metrics import root_mean_squared_error
+
+    return float(root_mean_squared_error(targets, predictions))
+
+
+def squared(predictions: Array, targets: Array) -> Array:
+    """Return the squared error of each row."""
+    return (predictions - targets) ** 2
+
+
+def mae(predictions: Array, targets: Array) -> float:
+    """Return the mean absolute error of two arrays of shape (n,)."""
+    from sklearn.metrics import mean_absolute_error
+
+    return float(mean_absolute_error(targets, predictions))
+
+
+def absolute(predictions: Array, targets: Array) -> Array:
+    """Return the absolute error of each row."""
+    off: Array = np.abs(predictions - targets)
+    return off
+
+
+def median_absolute(predictions: Array, targets: Array) -> float:
+    """Return the median absolute error."""
+    from sklearn.metrics import median_absolute_error
+
+    return float(median_absolute_error(targets, predictions))
+
+
+def r2(predictions: Array, targets: Array) -> float:
+    """Return the coefficient of determination.
+
+    Returns:
+        At most 1; 0 for the mean target, and for a single row.
+    """
+    if len(targets) < 2:
+        return 0.0
+    from sklearn.metrics import r2_score
+
+    return float(r2_score(targets, predictions))
+
+
+def rmsle(predictions: Array, targets: Array) -> float:
+    """Return the root mean squared error of log(1 + value); negative predictions count as 0."""
+    from sklearn.metrics import root_mean_squared_log_error
+
+    return float(root_mean_squared_log_error(targets, np.maximum(predictions, 0)))
+
+
+def squared_log(predictions: Array, targets: Array) -> Array:
+    """Return the squared difference of log(1 + value) of each row."""
+    off: Array = (np.log1p(np.maximum(predictions, 0)) - np.log1p(targets)) ** 2
+    return off
+
+
+def mape(predictions: Array, targets: Array) -> float:
+    """Return the mean absolute error as a fraction of the target: 0.1 is 10 %."""
+    from sklearn.metrics import mean_absolute_percentage_error
+
+    return float(mean_absolute_percentage_error(targets, predictions))
+
+
+def absolute_fraction(predictions: Array, targets: Array) -> Array:
+    """Return the absolute error of each row as a fraction of its target."""
+    smallest = np.finfo(np.float64).eps  # as scikit-learn
+    off: Array = np.abs(predictions - targets) / np.maximum(np.abs(targets), smallest)
+    return off
+
+
+def smape(predictions: Array, targets: Array) -> float:
+    """Return the mean absolute error as a fraction of the mean of both absolute values.
+
+    Returns:
+        In 0..2, where others give 0 to 200 %. Rows with a target and a prediction of 0 count 0.
+    """
+    return float(symmetric_fraction(predictions, targets).mean())
+
+
+def symmetric_fraction(predictions: Array, targets: Array) -> Array:
+    """Return the absolute error of each row as a fraction of the mean of both absolute values."""
+    both = (np.abs(predictions) + np.abs(targets)) / 2
+    off: Array = np.abs(predictions - targets) / np.where(both > 0, both, 1)
+    return off
+
+
+def pinball(predictions: Array, targets: Array, *, quantile: float) -> float:
+    """Return the pinball loss of predictions of a quantile."""
+    from sklearn.metrics import mean_pinball_loss
+
+    return float(mean_pinball_loss(targets, predictions, alpha=quantile))
+
+
+def pinball_rows(predictions: Array, targets: Array, *, quantile: float) -> Array:
+    """Return the pinball loss of each row."""
+    above = targets - predictions
+    loss: Array = np.maximum(quantile * above, (quantile - 1) * above)
+    return loss
+
+
+def quantile_problem(n_classes: int | None, *, quantile: float) -> str | None:
+    """Return why a quantile is none; None if it is one."""
+    return None if 0 < quantile < 1 else "quantile must be between 0 and 1"
+
+
+def pearson(predictions: Array, targets: Array) -> float:
+    """Return Pearson's correlation.
+
+    Returns:
+        In -1..1; 0 if all predictions or all targets are equal.
+    """
+    if len(targets) < 2 or np.ptp(predictions) == 0 or np.ptp(targets) == 0:
+        return 0.0
+    found = np.corrcoef(predictions, targets)[0, 1]
+    # Numbers so small that their squares are 0 differ, and have no spread.
+    return float(found) if np.isfinite(found) else 0.0
+
+
+def spearman(predictions: Array, targets: Array) -> float:
+    """Return Spearman's correlation, Pearson's of the ranks.
+
+    Returns:
+        In -1..1; 0 if all predictions or all targets are equal.
+    """
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(predictions), rankdata(targets))
