@@ -51,6 +51,7 @@ class Project(ProjectFolder):
         test: Path | str | None = None,
         *,
         test_images: Path | str | None = None,
+        sample: Path | str | None = None,
         id_column: str | None = None,
         target_column: str | None = None,
         group_column: str | None = None,
@@ -68,6 +69,7 @@ class Project(ProjectFolder):
             train: Table of the labelled photos.
             test: Table of the photos to predict, if there are any.
             test_images: Folder of the photos to predict, if it is another.
+            sample: Sample submission; None takes a ``sample_submission.csv`` beside the tables.
             id_column: Column that names the photos; None to find it, as for the next ones.
             target_column: Column to predict.
             group_column: Column whose equal values stay in one fold; ``none`` for no groups.
@@ -89,6 +91,7 @@ class Project(ProjectFolder):
             train=_path(train),
             test=_path(test),
             test_images=_path(test_images),
+            sample=_path(sample),
             id_column=id_column,
             target_column=target_column,
             group_column=group_column,

@@ -121,7 +121,7 @@ def test_a_sample_of_other_ids_is_refused(tmp_path, sample, message):
         (
             ["cat", "dog"],
             {"class_names": ["cat", "dog"], "target_range": [0, 1], "n_classes": 2},
-            "has a column for each class .cat, dog, .*probabilities.csv",
+            "its form .one column per class .* needs class probabilities, which these",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """Every metric judges a whole run: members, blends, decisions, report and comparison."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,9 @@ from foldsmith.blending.comparison import compare, recommend
 from foldsmith.blending.methods import how_optimised, restore_blend
 from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.errors import DataError
+from foldsmith.new.new_tables import NewTables
+from foldsmith.new.sample import SAMPLE, sample_submission
+from foldsmith.new.survey.targets import Target
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import read_folds, read_test, read_train, targets_of
 from foldsmith.steps.members import goal_of, read_members, rows_of
@@ -155,6 +159,92 @@ def test_a_run_goes_by_options_of_a_metric(classes, cli):
     # Another option is another metric.
     judge_by(classes, "classes", "FBeta(beta=2)")
     assert "stale" in cli(classes, "status", "-cfg", ENSEMBLE).stdout
+
+
+IDS = [f"p{k}" for k in range(N, N + 5)]
+SAMPLES = {
+    "ranked classes": ({"id": IDS, "target": ["cat dog"] * 5}, "MAPatK(k=2)"),
+    "one column per class": ({"id": IDS[::-1], **dict.fromkeys(NAMES, [0.25] * 5)}, "LogLoss"),
+    "long": (
+        {"id": [i for i in IDS for _ in NAMES], "kind": NAMES * 5, "p": [0] * 20},
+        "Brier",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", SAMPLES)
+def test_a_run_hands_in_the_form_of_the_sample(classes, tmp_path, form):
+    folder = shutil.copytree(classes, tmp_path / "project", symlinks=True)
+    content, metric = SAMPLES[form]
+    sample = pd.DataFrame(content)
+    sample.to_csv(folder / "input/sample.csv", index=False)
+    of_form = SHARED | {"class_names": NAMES, "metric": metric, "sample_submission": "sample.csv"}
+    (folder / "project.yml").write_text(yaml.safe_dump(of_form))
+    files = {"exp_config/000.yml": "train", "exp_config/100.yml": "train", ENSEMBLE: "ensemble"}
+    for file, command in files.items():
+        result = foldsmith(folder, command, "-cfg", file, "-f")
+        assert result.returncode == 0, result.stdout + result.stderr
+    for file in ("000/submission_by_last.csv", "900/submission.csv"):
+        table = pd.read_csv(folder / "output" / file)
+        assert table.columns.tolist() == sample.columns.tolist()
+        assert table["id"].tolist() == sample["id"].tolist()
+    known = pd.read_csv(folder / "output/900/probabilities.csv").set_index("id")[NAMES]
+    if form == "ranked classes":
+        for row, ranked in table.set_index("id")["target"].items():
+            assert ranked.split() == known.loc[row].sort_values(ascending=False).index[:2].tolist()
+    elif form == "long":
+        found = table.pivot(index="id", columns="kind", values="p").loc[known.index, NAMES]
+        np.testing.assert_allclose(found, known)
+    else:
+        np.testing.assert_allclose(table.set_index("id").loc[known.index, NAMES], known)
+
+
+@pytest.mark.parametrize(
+    ("named", "content", "said"),
+    [
+        (
+            False,
+            SAMPLES["one column per class"][0],
+            "sample   sample_submission.csv, found beside the tables: one column per class (4",
+        ),
+        (True, {"id": ["x"] * 5, "target": 0}, "error: "),
+    ],
+)
+def test_new_recognises_the_sample(tmp_path, images, classes, named, content, said):
+    for name in ("train.csv", "test.csv"):
+        shutil.copy(classes / "input" / name, tmp_path / name)
+    file = tmp_path / ("s.csv" if named else "sample_submission.csv")
+    pd.DataFrame(content).to_csv(file, index=False)
+    command = ("new", "mine", "--images", str(images), "--train", "train.csv", "--yes")
+    command += ("--test", "test.csv", "--metric", "LogLoss")
+    result = foldsmith(tmp_path, *command, *(("--sample", "s.csv") if named else ()))
+    if said == "error: ":
+        assert result.returncode == 2 and "s.csv" in result.stderr
+        assert result.stderr.count("\n") == 1 and not (tmp_path / "mine").exists()
+        return
+    assert result.returncode == 0, result.stderr
+    assert said in result.stdout
+    settings = ProjectFolder.open(tmp_path / "mine").settings
+    assert settings.sample_submission == "sample_submission.csv"
+    assert (tmp_path / "mine/input/sample_submission.csv").is_file()
+
+
+def test_a_file_of_that_name_that_does_not_fit_is_noted(tmp_path, caplog):
+    caplog.set_level("INFO", "foldsmith")
+    pd.DataFrame({"id": IDS, "cat": 0, "dog": 0}).to_csv(tmp_path / SAMPLE, index=False)
+    test = pd.DataFrame({"id": IDS, "path": IDS})
+    tables = NewTables(test, test, "path", "target")
+    target = Target(CLASSES.astype(float), (0.0, 3.0), 4, classes=tuple(NAMES))
+    metric = METRICS["LogLoss"].for_classes(target.values_of_classes, unordered=True)
+    given = ([tmp_path / "train.csv"], tables, "id", target, metric)
+    assert sample_submission(None, *given) is None
+    assert "is not taken for the sample submission: has columns of classes such as" in caplog.text
+    with pytest.raises(DataError, match=r"sample_submission.csv: has columns of .* none of eel"):
+        sample_submission(tmp_path / SAMPLE, *given)
+    one = pd.DataFrame({"id": IDS, "target": 0})
+    one.to_csv(tmp_path / "s.csv", index=False)
+    assert sample_submission(tmp_path / "s.csv", *given).equals(one.astype(str))
+    assert "sample   s.csv, as named: one column, target" in caplog.text
 
 
 @pytest.mark.parametrize(

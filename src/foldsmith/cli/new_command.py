@@ -70,6 +70,15 @@ def new(
             help="Folder of the photos to predict, if it is another one.",
         ),
     ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--sample",
+            metavar="CSV",
+            help="Sample submission, whose form the submissions take.",
+            show_default="a sample_submission.csv beside the tables",
+        ),
+    ] = None,
     id_column: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,6 +166,7 @@ def new(
             "--train": train,
             "--test": test,
             "--test-images": test_images,
+            "--sample": sample,
             "--id": id_column,
             "--target": target,
             "--group": group,
@@ -173,6 +183,7 @@ def new(
         train=train,
         test=test,
         test_images=test_images,
+        sample=sample,
         id_column=_one_column("--id", id_column),
         target_column=_one_column("--target", target),
         group_column=_one_column("--group", group),

@@ -185,7 +185,7 @@ def _check_judged(metric: Metric, target: Target, ordered: bool, column: str) ->
         DataError: It cannot judge some of them.
         ConfigError: Its options do not fit the number of classes.
     """
-    metric.for_classes(range(target.n_classes), unordered=not ordered)
+    metric.for_classes(target.values_of_classes, unordered=not ordered)
     unjudged = metric.unjudged
     n = 0 if unjudged is None else int(unjudged.among(target.values).sum())
     if unjudged is not None and n:

@@ -61,6 +61,12 @@ _INTENSITY = """
 # between linearly. One scale for all images, new ones too, so that brighter ones stay brighter.
 intensity_range: {}"""
 
+# Lines for a sample submission.
+_SAMPLE = """
+
+# Submissions take the form of this table: its columns, its ids and their order.
+sample_submission: sample_submission.csv"""
+
 # Values of the project file that are not set yet.
 TO_FILL_IN = {
     "how_made": "Set these lines.",
@@ -75,6 +81,7 @@ TO_FILL_IN = {
     "method": "StratifiedGroupKFold",
     "n_splits": 5,
     "metric": default_metric(unordered=False).name,
+    "sample": "",
     "batch": "",
 }
 
@@ -86,6 +93,7 @@ class Found:
     Attributes:
         train: The table of the labelled photos to write.
         test: The table of the photos to predict.
+        sample: The sample submission, if there is one.
         skipped: Rows that were left out: table, id, reason.
         links: Name of each link in ``input`` -> folder of photos.
         id_column: Column of the ids.
@@ -103,6 +111,7 @@ class Found:
 
     train: pd.DataFrame
     test: pd.DataFrame
+    sample: pd.DataFrame | None
     skipped: pd.DataFrame
     links: Mapping[str, Path]
     id_column: str
@@ -151,6 +160,7 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
         "method": found.folds.method,
         "n_splits": found.folds.n_splits,
         "metric": scalar_yaml(found.metric.title),
+        "sample": "" if found.sample is None else _SAMPLE,
         "time": found.time,
         "batch": _batch(found.budget, len(found.train) + len(found.test)),
     }

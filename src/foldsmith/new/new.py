@@ -44,6 +44,7 @@ from foldsmith.new.new_tables import (
     below,
     new_tables,
 )
+from foldsmith.new.sample import SAMPLE, sample_submission
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.folders import class_folders
 from foldsmith.new.survey.guesses import (
@@ -83,6 +84,7 @@ class Data:
         train: Table of the labelled photos; None if ``images`` holds one folder per class.
         test: Table of the photos to predict, if there is one.
         test_images: Folder of the photos to predict, if it is another than ``images``.
+        sample: The sample submission; None takes a ``sample_submission.csv`` beside the tables.
         id_column: Name of the id column; None to be found.
         target_column: Name of the target column; None to be found.
         group_column: Name of the group column; ``none`` for no groups, None to be found.
@@ -97,6 +99,7 @@ class Data:
     train: Path | None = None
     test: Path | None = None
     test_images: Path | None = None
+    sample: Path | None = None
     id_column: str | None = None
     target_column: str | None = None
     group_column: str | None = None
@@ -168,7 +171,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     contents = _planned(folder, found, _contents(folder, found))
     # One project is not to be mixed with another of fewer files.
     may_be = [*templates(of_classes=False), *templates(of_classes=True)]
-    may_be += [_INPUT / name for name in (_SKIPPED, PHOTOS, TEST_PHOTOS)]
+    may_be += [_INPUT / name for name in (_SKIPPED, SAMPLE, PHOTOS, TEST_PHOTOS)]
     write_all(folder, contents, others=[name for name in may_be if name not in contents])
     logger.info(
         f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
@@ -183,6 +186,7 @@ def _contents(folder: Path, found: Found) -> dict[Path, Content]:
         **{_INPUT / name: LinkToPhotos(to, folder) for name, to in found.links.items()},
         **{_INPUT / "train.csv": found.train, _INPUT / "test.csv": found.test},
         **({_INPUT / _SKIPPED: found.skipped} if len(found.skipped) else {}),
+        **({} if found.sample is None else {_INPUT / SAMPLE: found.sample}),
         **filled_in(names, project_values(folder, found) | readme_values(folder, found)),
     }
 
@@ -242,10 +246,15 @@ def _find(data: Data, decide: Decisions) -> Found:
     folds = _choose_folds(train, target, group_column, ordered)
     time = choose_time(data.time, sum(len(folder.names) for folder in folders.all))
     tables = new_tables((data.train, data.test), rows, folders, target, ordered)
+    judge = metric.for_classes(target.values_of_classes, unordered=not ordered)
+    sample = sample_submission(
+        data.sample, (data.test, data.train), tables, id_column, target, judge
+    )
     _say_unused(folders.photos, tables)
     return Found(
         train=tables.train,
         test=tables.test,
+        sample=sample,
         skipped=pd.DataFrame(rows.skipped),
         links=folders.links,
         id_column=id_column,

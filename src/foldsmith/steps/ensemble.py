@@ -300,7 +300,8 @@ def _tables_of(data: _Data, blends: _Blends) -> dict[str, pd.DataFrame]:
     for result in blends.compared:
         blended = _blended(result, data)
         prediction = goal.metric.as_judged(goal.points(blended))
-        submission = submission_table(project, data.test, prediction)
+        probabilities = blended if goal.metric.takes_probabilities else None
+        submission = submission_table(project, data.test, prediction, probabilities)
         tables[_submission_file(result.name)] = submission
         if result.name == blends.chosen:
             tables["submission.csv"] = submission

@@ -109,11 +109,15 @@ def write_results(
     tables: dict[str, pd.DataFrame] = {}
     arrays: dict[str, npt.NDArray[np.float32 | np.float64]] = {}
     oof = results.oof
+    probabilities = task.probabilities(results.test_logits)
     for fold, prediction in enumerate(results.by_fold):
+        of_fold = None if probabilities is None else probabilities[fold]
         tables[f"submission_by_{label}_fold{fold}.csv"] = submission_table(
-            project, test, prediction
+            project, test, prediction, of_fold
         )
-    tables[f"submission_by_{label}.csv"] = submission_table(project, test, results.average)
+    of_all = None if probabilities is None else probabilities.mean(axis=0)
+    average = submission_table(project, test, results.average, of_all)
+    tables[f"submission_by_{label}.csv"] = average
     arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
     columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
     tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(

@@ -57,6 +57,13 @@ class Target:
     notes: tuple[str, ...] = ()
 
     @property
+    def values_of_classes(self) -> tuple[float, ...]:
+        """Value of each class, evenly spaced over the range if none are given."""
+        low, high = self.range
+        step = (high - low) / (self.n_classes - 1)
+        return self.class_values or tuple(low + step * k for k in range(self.n_classes))
+
+    @property
     def few(self) -> bool:
         """Whether the values are classes: texts, or at most 20 numbers."""
         return bool(self.classes) or self.n_distinct <= MAX_CLASSES
