@@ -6,6 +6,7 @@ there for whoever reads the Markdown; a test fails while it differs from the cod
 """
 
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -28,7 +29,9 @@ from foldsmith.project.project_file import (
     FoldSettings,
     ProjectSettings,
 )
+from foldsmith.project.submission_forms import FORMS
 from foldsmith.steps import registry
+from foldsmith.targets.metrics import METRICS
 
 PIECE = re.compile(
     r"^<!-- generated: (?P<name>\S+) -->\n.*?^<!-- end of (?P=name) -->$", re.MULTILINE | re.DOTALL
@@ -245,6 +248,45 @@ def _yaml(value: Any) -> str:
     return str(value)
 
 
+def _metrics() -> str:
+    """Return a table of the metrics: what each is, of which targets, and how it is named."""
+    rows = []
+    for metric in METRICS.values():
+        meaning = parse_docstring(metric.function.__doc__ or "").text.splitlines()[0]
+        low, high = ("" if math.isinf(end) else f"{end:g}" for end in metric.limits)
+        targets = "one number" if not metric.of_classes else "classes"
+        if metric.of_classes and not metric.uses_order:
+            targets = "classes in an order or not"
+        elif metric.of_classes:
+            targets = "classes in an order"
+        how = {"values": "numbers", "classes": "decisions", "probabilities": "probabilities"}
+        blends = "exact" if metric.least_squares else "a stand-in"
+        rows.append(
+            [
+                f"`metric: {metric.title}`",
+                meaning.removeprefix("Return the ").removeprefix("Return "),
+                targets,
+                how[metric.needs],
+                ("higher" if metric.greater_is_better else "lower") + f", {low}..{high}",
+                blends,
+            ]
+        )
+    return _table(
+        ["in `project.yml`", "is", "target", "judges", "better", "squared error is"], rows
+    )
+
+
+def _submissions() -> str:
+    """Return the forms of submissions, each with the lines of a sample."""
+    parts = []
+    for form in FORMS:
+        meaning = parse_docstring(form.__doc__ or "").text.splitlines()[0]
+        needs = " Needs class probabilities." if form.needs_probabilities else ""
+        lines = "\n".join(form.example)
+        parts.append(f"{meaning}{needs}\n\n```text\n{lines}\n```")
+    return "\n\n".join(parts)
+
+
 PIECES: dict[str, Callable[[], str]] = {
     "project": lambda: settings_table(ProjectSettings),
     "folds": lambda: settings_table(FoldSettings, "folds/"),
@@ -255,6 +297,8 @@ PIECES: dict[str, Callable[[], str]] = {
     "types": _types,
     "recipes": _recipes,
     "commands": _commands,
+    "metrics": _metrics,
+    "submissions": _submissions,
 }
 
 

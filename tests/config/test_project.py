@@ -31,7 +31,7 @@ def test_defaults_and_derived_values(tmp_path):
     [
         ("target_columm: y", "unknown key target_columm (did you mean target_column?)"),
         ("sample_submission: 3", "sample_submission: Input should be a valid string"),
-        ("metric: rsme", "metric: there is no metric rsme (did you mean RMSE?)"),
+        ("metric: rsme", "metric: there is no metric rsme (did you mean RMSE or"),
         ("metric: [RMSE]", "metric: there is no metric ['RMSE']"),
         ("class_values: [1, 2]", "class_values: 2 values for n_classes: 3"),
     ],

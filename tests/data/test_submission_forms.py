@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.submission import read_submission, submission_form, submission_table
+from foldsmith.project.submission_forms import FORMS
 from foldsmith.project.tables import read_test
 
 IDS = ["007", "a", "b.png", "NA"]
@@ -88,6 +89,16 @@ def test_it_is_recognised_filled_and_read_back(tmp_path_factory, title, seed, or
     other.to_csv(folder / "out.csv", index=False)
     with pytest.raises(DataError, match="is not a submission of today's test table"):
         read_submission(project, folder / "out.csv", test)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_the_example_of_the_documentation_has_the_form(tmp_path, form):
+    head, *lines = [line.split(",") for line in form.example]
+    sample = pd.DataFrame(lines, columns=head)
+    settings = {"class_names": ["cat", "dog"], "target_column": "target"}
+    project, _ = make(tmp_path, sample, **settings)
+    test = pd.DataFrame({"id": ["a", "b"]})
+    assert type(submission_form(project, test)) is form
 
 
 def test_numbers_for_two_names_are_the_probability_of_the_second(tmp_path):

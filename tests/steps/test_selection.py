@@ -113,4 +113,4 @@ def test_boundaries_have_a_score_of_their_own():
     scores = with_selection_gap(table([0.1, 0.1, metric(oof, targets)]), np.ones(3), metric)
     scores = with_decisions(scores, oof, targets, np.arange(200) % 2, metric)
     assert scores["fold"].tolist() == [0, 1, "oof", "thresholds"]
-    assert score_facts(scores)["metric_with_decisions"] > 0.99 > score_facts(scores)["metric"]
+    assert score_facts(scores)["metric_with_thresholds"] > 0.99 > score_facts(scores)["metric"]

@@ -1,6 +1,8 @@
 """Each metric equals scikit-learn's or scipy's, and obeys the laws of its kind."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +241,11 @@ def test_priors_help_rare_classes_and_see_no_row_that_they_judge(name):
     again = cross_fitted_decisions(probabilities, other, folds, metric)
     np.testing.assert_array_equal(again[folds == 1], fitted[folds == 1])
     assert not np.array_equal(again[folds != 1], fitted[folds != 1])
+
+
+def test_every_line_of_the_documentation_names_a_metric():
+    page = Path(__file__).resolve().parents[2] / "docs/metrics.md"
+    found = re.findall(r"^\| `metric: (.*?)` \|", page.read_text(), re.MULTILINE)
+    assert [split_metric(text)[0] for text in found] == list(METRICS)
+    for text in found:
+        assert judge(text).title == text

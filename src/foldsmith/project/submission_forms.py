@@ -97,6 +97,8 @@ class SubmissionForm(ABC):
         id_column: Column of the ids; None if the order of the rows is all there is.
         rows: Row of the test table that each row is about, int64, shape (n_rows,).
         labels: Text of each class.
+        needs_probabilities: Predictions must be class probabilities.
+        example: Lines of such a sample, for the documentation: ids a and b, classes cat and dog.
     """
 
     table: pd.DataFrame
@@ -105,6 +107,7 @@ class SubmissionForm(ABC):
     labels: tuple[str, ...]
 
     needs_probabilities: ClassVar[bool] = True
+    example: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abstractmethod
@@ -163,6 +166,7 @@ class OneColumn(SubmissionForm):
     column: str
 
     needs_probabilities = False
+    example = ("id,target", "a,cat", "b,cat")
 
     @classmethod
     def recognise(cls, sample: Sample) -> "OneColumn | None":
@@ -198,6 +202,7 @@ class SecondClass(OneColumn):
     """One row per id: the probability of the second of two classes, the positive one."""
 
     needs_probabilities = True
+    example = ("id,target", "a,0.5", "b,0.5")
 
     @classmethod
     def recognise(cls, sample: Sample) -> "SecondClass | None":
@@ -236,6 +241,8 @@ class ClassColumns(SubmissionForm):
     """
 
     columns: tuple[str, ...]
+
+    example = ("id,cat,dog", "a,0.5,0.5", "b,0.5,0.5")
 
     @classmethod
     def recognise(cls, sample: Sample) -> "ClassColumns | None":
@@ -310,6 +317,8 @@ class LongForm(SubmissionForm):
     column: str
     classes: Rows
 
+    example = ("id,class,p", "a,cat,0.5", "a,dog,0.5", "b,cat,0.5", "b,dog,0.5")
+
     @classmethod
     def recognise(cls, sample: Sample) -> "LongForm | None":
         """Return the form if each id stands once with each class."""
@@ -378,6 +387,7 @@ class RankedClasses(OneColumn):
     k: int = 0
 
     needs_probabilities = True
+    example = ("id,target", "a,cat dog", "b,cat dog")
 
     @classmethod
     def recognise(cls, sample: Sample) -> "RankedClasses | None":

@@ -338,7 +338,7 @@ def _described(metric: Metric) -> tuple[Any, ...]:
 
 
 # Metrics of classes in an order, for an error.
-_EXAMPLES = "QWK, Accuracy or F1"
+_EXAMPLES = "F1, QWK or Accuracy"
 
 _KINDS: dict[type, str] = {
     int: "a whole number",

@@ -94,7 +94,7 @@ def quadratic_kappa(predicted: Classes, classes: Classes, n_classes: int) -> flo
 
 
 def accuracy(predicted: Classes, classes: Classes, n_classes: int) -> float:
-    """Return the share of predicted classes that are right, arrays of shape (n,)."""
+    """Return the share of predicted classes that are right."""
     return float(hits(predicted, classes, n_classes).mean())
 
 

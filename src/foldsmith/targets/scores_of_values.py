@@ -11,7 +11,7 @@ Array = npt.NDArray[np.float64]
 
 
 def rmse(predictions: Array, targets: Array) -> float:
-    """Return the root mean squared error of two arrays of shape (n,)."""
+    """Return the root mean squared error."""
     from sklearn.metrics import root_mean_squared_error
 
     return float(root_mean_squared_error(targets, predictions))
@@ -23,7 +23,7 @@ def squared(predictions: Array, targets: Array) -> Array:
 
 
 def mae(predictions: Array, targets: Array) -> float:
-    """Return the mean absolute error of two arrays of shape (n,)."""
+    """Return the mean absolute error."""
     from sklearn.metrics import mean_absolute_error
 
     return float(mean_absolute_error(targets, predictions))
