@@ -177,6 +177,9 @@ def test_a_short_run_has_one_fine_tuning_or_none():
     assert short.fine_tunings == ("410",)
     assert any("420" in what for what in short.why)
     assert choose(60, FACTS, speeds).fine_tunings == ()
+    # The reason for no pretraining names the fine-tunings only where there are some.
+    assert "fine-tunings" in short.why["pretraining none"]
+    assert choose(60, FACTS, speeds).why["pretraining none"] == "too little time"
 
 
 def test_folds_that_run_side_by_side_get_more_epochs():

@@ -275,7 +275,7 @@ def test_a_pretraining_is_written_where_it_is_planned(mine):
     steps = plan_of(project, "exp_config/901.yml").steps
     assert {step.label for step in steps} >= {"pretrain 300", "fit 401"}
     frozen = Experiment.load(project, project.path("exp_config/401.yml"))
-    frozen.check(types_of(project), ["output/300_simsiam/backbone_epoch_300.pth"])
+    frozen.check(types_of(project), ["output/300_pretraining/backbone_epoch_300.pth"])
     pretraining = Experiment.load(project, project.path("exp_config/300.yml"))
     assert pretraining.globals.max_epoch == choice.pretraining
     pretraining.check(types_of(project))
