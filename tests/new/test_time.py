@@ -26,6 +26,7 @@ from foldsmith.steps.base import Options
 from foldsmith.steps.registry import types_of
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
+from foldsmith.utils.machine import cores_here
 
 TUNED = {"410": "exp_config/410.yml", "420": "exp_config/420.yml"}
 
@@ -248,6 +249,23 @@ def test_a_run_that_is_faster_than_its_plan_says_so_once(mine, caplog):
     assert lines((first, 90.0), (first, 800.0)) == []
 
 
+def test_a_plan_on_a_busy_machine_says_so(mine, monkeypatch, caplog):
+    real, texts = planned.measured_speeds, planned._recipe_of(mine, "small")
+
+    def lines(busy):
+        caplog.clear()
+        monkeypatch.setattr(
+            planned, "measured_speeds", lambda *given: replace(real(*given), busy_cores=busy)
+        )
+        planned.planned(planned.measured(mine, "10m", texts), "10m", texts)
+        return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+    assert lines(0.0) == lines(0.3) == []
+    [said] = lines(0.9)
+    assert said.startswith(f"other processes keep 0.9 of {cores_here()} cores busy")
+    assert "another --time than 10m" in said
+
+
 def test_classes_have_one_fine_tuning(tmp_path):
     data = make_data(tmp_path)
     table = pd.read_csv(tmp_path / "train.csv", dtype={"id": str})
@@ -294,6 +312,6 @@ def test_speeds_are_measured_on_the_projects_own_images(mine):
     assert all(speed.mixed > 0 and speed.full > 0 for speed in speeds.levels.values())
     assert list(speeds.levels) == [level.name for level in levels_of(facts, 900)]
     assert speeds.preprocess_s > 0 and speeds.untrained[0].seconds(30) > 0
-    assert speeds.spent_s > 1
+    assert speeds.spent_s > 1 and 0 <= speeds.busy_cores <= cores_here()
     left = {path for path in mine.folder.rglob("*")} - set(before)
     assert all(".foldsmith" in str(path) for path in left)

@@ -34,6 +34,7 @@ from foldsmith.training.batch_size import train_one_batch
 from foldsmith.training.steps import FineTuneStep
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.log_output import lines_hidden
+from foldsmith.utils.machine import cores_here, idle_cores
 
 # Images whose sides are read.
 _SAMPLE = 40
@@ -57,6 +58,9 @@ _BASELINE_S = 0.012
 # A training is slower than the median of a few batches by so much: loaders that start, batches
 # that are not full, the manager's work after each.
 _SUSTAINED = 0.92
+
+# Other processes are watched for so long.
+_WATCHED_S = 0.5
 
 # Seconds of the command before it measures.
 _BEFORE_S = 3.0
@@ -129,9 +133,11 @@ def measured_speeds(
         FoldsmithError: A table, an image or the experiment is wrong.
     """
     started = time.perf_counter()
+    idle = None if facts.on_gpu else idle_cores(_WATCHED_S)
+    begun = time.perf_counter()
     with sampled(project) as sample:
         n_sample = len(read_train(sample)) + len(read_test(sample))
-        preprocess_s = (time.perf_counter() - started) / max(1, n_sample)
+        preprocess_s = (time.perf_counter() - begun) / max(1, n_sample)
         experiment = Experiment.load(project, project.path(fine_tuning)).within(sample)
         levels = {}
         with _neighbours(facts.processes - 1):
@@ -148,10 +154,16 @@ def measured_speeds(
     fits = tuple(
         _line(n_sample, one, n_larger, other) for one, other in zip(fitted_s, larger_s, strict=True)
     )
-    baselines_s = _BASELINE_S * min(facts.n_train, MOST_ROWS)
-    spent_s = _BEFORE_S + time.perf_counter() - started
     return MachineSpeeds(
-        *(levels, preprocess_s, fits, _START_S, _EPOCH_S, _MEMBER_S, baselines_s, spent_s)
+        levels=levels,
+        preprocess_s=preprocess_s,
+        untrained=fits,
+        start_s=_START_S,
+        epoch_s=_EPOCH_S,
+        member_s=_MEMBER_S,
+        baselines_s=_BASELINE_S * min(facts.n_train, MOST_ROWS),
+        spent_s=_BEFORE_S + time.perf_counter() - started,
+        busy_cores=0.0 if idle is None else cores_here() - idle,
     )
 
 

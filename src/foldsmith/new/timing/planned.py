@@ -24,6 +24,7 @@ from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.project.tables import read_test, read_train
 from foldsmith.run.table import duration
 from foldsmith.utils.atomic import write_text
+from foldsmith.utils.machine import cores_here
 from foldsmith.utils.yaml_io import scalar_yaml
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ _FINE_TUNINGS = ("410", "420")
 _BLEND = "901"
 
 _TIME_LINE = re.compile(r"^time:.*$", re.MULTILINE)
+
+# Other processes are worth a line if they keep so many cores busy.
+_MANY_BUSY = 0.5
 
 # Path of an experiment file, relative to the project, as in exp_config/410.yml -> its text.
 Texts = Mapping[str, str]
@@ -122,6 +126,12 @@ def planned(found: Measurements, time: str, texts: Texts) -> TimePlan:
     choice = choose(seconds_of(time), facts, speeds)
     for line in _lines(time, choice, speeds):
         logger.info(line)
+    if speeds.busy_cores >= _MANY_BUSY:
+        logger.warning(
+            f"other processes keep {speeds.busy_cores:.1f} of {cores_here()} cores busy: this plan "
+            "is for the speed that they leave. When they have ended, plan anew by 'foldsmith run' "
+            f"with another --time than {time}"
+        )
     return TimePlan(
         time=time,
         facts=_plain(asdict(facts)),

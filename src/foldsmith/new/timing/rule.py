@@ -155,6 +155,7 @@ class MachineSpeeds:
         member_s: Seconds of the first blend, and of the last one with the report.
         baselines_s: Seconds of the simple baselines, which the first blend waits for.
         spent_s: Seconds of the time that the measurement itself has taken.
+        busy_cores: Cores that other processes kept busy, where that slows trainings.
     """
 
     levels: Mapping[str, Speed]
@@ -165,6 +166,7 @@ class MachineSpeeds:
     member_s: float
     baselines_s: float = 0.0
     spent_s: float = 0.0
+    busy_cores: float = 0.0
 
 
 @dataclass(frozen=True)
