@@ -242,6 +242,9 @@ class ImageSet:
             "globals/threads": 1,
             "globals/seed": seed,
             "globals/resume_interval": 1000,
+            # The last epoch counts; others would make the measured epochs dearer than those that
+            # follow from them.
+            "globals/validations": 1,
             "loader/train/num_workers": 0,
             "loader/val/num_workers": 0,
             "model/base_name": BACKBONE["model_name"],
