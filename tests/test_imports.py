@@ -67,3 +67,25 @@ print(type(compiled).__name__, "torch._dynamo" in sys.modules)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert result.stdout.split() == ["OptimizedModule", "True"], result.stderr
+
+
+def test_a_backbone_needs_no_compiler_and_can_be_compiled_all_the_same():
+    code = """
+import sys
+import torch
+from foldsmith.models.backbone import create_backbone
+model = create_backbone("naflexvit_base_patch16_gap", options={"embed_dim": 12, "depth": 1})
+image = torch.ones(1, 3, 32, 32)
+features = model.eval()(image)
+assert "torch._dynamo" not in sys.modules, "imported"
+import torchvision
+boxes = torch.tensor([[0.0, 0.0, 0.0, 8.0, 8.0]])
+assert torchvision.ops.roi_align(image, boxes, 2).shape == (1, 3, 2, 2)
+assert torch._dynamo.utils.counters is not None
+compiled = torch.compile(model, backend="eager")
+print(torch.allclose(compiled(image), features), torch.compiler.disable.__module__)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout.split() == ["True", "torch.compiler"], result.stderr

@@ -7,6 +7,7 @@ from torch import nn
 
 from foldsmith.errors import ConfigError, one_line
 from foldsmith.models.snapshots import load_backbone
+from foldsmith.models.timm_import import import_timm
 from foldsmith.utils.suggest import did_you_mean
 
 # Arguments of timm by which it would read weights itself, or fetch them.
@@ -37,8 +38,7 @@ def create_backbone(
         ConfigError: timm has no such model, or the model refuses an argument.
     """
     # Here, not above: with torchvision it takes a second, which commands without a model save.
-    import timm
-
+    timm = import_timm()
     import foldsmith.models.wide_resnet  # noqa: F401  (registers its models)
 
     if not timm.is_model(model_name):
