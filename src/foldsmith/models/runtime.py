@@ -187,7 +187,9 @@ def create_runtime(settings: Globals) -> Runtime:
         # it is set for every training: a deterministic one computes the same whether another
         # training came before it in this process or not.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(settings.deterministic)
+    if torch.are_deterministic_algorithms_enabled() != settings.deterministic:
+        # Only if it changes: the call imports torch's compiler, which takes seconds.
+        torch.use_deterministic_algorithms(settings.deterministic)
     torch.backends.cudnn.benchmark = settings.cudnn_benchmark and not settings.deterministic
     # Photos are small: OpenCV's own threads cost more than they bring.
     cv2.setNumThreads(1)
