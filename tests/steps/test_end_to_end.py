@@ -253,7 +253,13 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(project):
         pretrain(project, "exp_config/000.yml", changed, resume=True)
 
 
-def test_oof_does_not_depend_on_the_workers(project):
+def test_oof_does_not_depend_on_the_workers(project_dir):
+    file = project_dir / "project.yml"
+    settings = file.read_text()
+    assert settings.count("n_splits: 5") == 1
+    file.write_text(settings.replace("n_splits: 5", "n_splits: 2"))
+    project = ProjectFolder.open(project_dir)
+    preprocess(project)
     arrays = []
     for workers in (0, 2):
         root = train(
