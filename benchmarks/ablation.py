@@ -258,7 +258,7 @@ def recipe_rows(scale: Scale) -> list[Row]:
 
     def descriptors(row: Row) -> None:
         row.members["descriptors"] = {
-            "import": "foldsmith:photo_descriptors.yml",
+            "import": "foldsmith:image_descriptors.yml",
             "dataset/img_size": 2 * scale.size,
         }
 

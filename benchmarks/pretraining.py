@@ -192,7 +192,7 @@ class ImageSet:
         """Score the head on descriptors, and on features of random weights."""
         if not self._done("features", DESCRIPTORS, seed):
             head = {"head": {"type": "LogisticHead" if self.data.classes else "RidgeHead"}}
-            tree = {"import": "foldsmith:photo_descriptors.yml", **head}
+            tree = {"import": "foldsmith:image_descriptors.yml", **head}
             self._keep("features", DESCRIPTORS, seed, self._frozen(tree, "descriptors", seed))
         if not self._done("features", UNTRAINED, seed):
             found = self._frozen(self._features_of(None), "untrained", seed)

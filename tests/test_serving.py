@@ -46,7 +46,7 @@ def finished(tmp_path_factory, small_photos):
     folder = make_project(tmp_path_factory.mktemp("served") / "project", small_photos)
     write_experiment(folder, "100", EXPERIMENTS["100"] | QUICK)
     frozen = {
-        "import": "foldsmith:photo_descriptors.yml",
+        "import": "foldsmith:image_descriptors.yml",
         "globals/output_root": "output/200",
         "head": {"type": "RidgeHead"},
     }

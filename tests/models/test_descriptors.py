@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from foldsmith.models.descriptors import PhotoDescriptors, _gradients, _hues, _lab, _patterns
+from foldsmith.models.descriptors import ImageDescriptors, _gradients, _hues, _lab, _patterns
 
 SIDE = 48
 
@@ -21,20 +21,20 @@ def photos():
 
 
 def test_numbers_for_every_photo_even_of_one_colour(photos):
-    descriptors = PhotoDescriptors()(photos)
+    descriptors = ImageDescriptors()(photos)
     assert descriptors.shape == (4, 235)
     assert descriptors.dtype == torch.float32
     for value in (0.0, 0.5, 1.0):
-        assert torch.isfinite(PhotoDescriptors()(torch.full((1, 3, SIDE, SIDE), value))).all()
+        assert torch.isfinite(ImageDescriptors()(torch.full((1, 3, SIDE, SIDE), value))).all()
     # A photo's descriptors are its own, and no two are alike.
-    torch.testing.assert_close(PhotoDescriptors()(photos[1:2])[0], descriptors[1])
+    torch.testing.assert_close(ImageDescriptors()(photos[1:2])[0], descriptors[1])
     assert (descriptors[0] - descriptors[1]).abs().max() > 1e-3
 
 
 def test_mirror_images_have_the_same(photos):
-    descriptors = PhotoDescriptors()(photos)
+    descriptors = ImageDescriptors()(photos)
     for dims in ((3,), (2,)):
-        mirrored = PhotoDescriptors()(photos.flip(dims))
+        mirrored = ImageDescriptors()(photos.flip(dims))
         same, layout = (mirrored - descriptors).abs().split([187, 48], dim=1)
         assert same.max() < 1e-3
         # Which side is left does not matter to the layout, what is above does.
@@ -44,7 +44,7 @@ def test_mirror_images_have_the_same(photos):
 def test_the_layout_says_where(photos):
     red = torch.zeros(1, 3, SIDE, SIDE)
     red[:, 0, :12, -12:] = 1
-    layout = PhotoDescriptors()(red)[0, -48:].reshape(3, 4, 4)
+    layout = ImageDescriptors()(red)[0, -48:].reshape(3, 4, 4)
     expected = torch.zeros(4, 4)
     expected[0, [0, 3]] = 0.5324 / 2  # L* of sRGB red, on either side
     torch.testing.assert_close(layout[0], expected, atol=2e-3, rtol=0)
@@ -52,14 +52,14 @@ def test_the_layout_says_where(photos):
 
 def test_mixed_precision_changes_nothing(photos):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = PhotoDescriptors()(photos)
-    torch.testing.assert_close(mixed, PhotoDescriptors()(photos), atol=0, rtol=0)
+        mixed = ImageDescriptors()(photos)
+    torch.testing.assert_close(mixed, ImageDescriptors()(photos), atol=0, rtol=0)
 
 
 def test_small_and_large_photos_are_described(photos):
     for side in (8, 300):
         resized = torch.nn.functional.interpolate(photos, (side, side))
-        assert torch.isfinite(PhotoDescriptors()(resized)).all()
+        assert torch.isfinite(ImageDescriptors()(resized)).all()
 
 
 def test_lab_is_that_of_opencv(photos):

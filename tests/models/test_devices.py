@@ -181,7 +181,7 @@ def test_colours_are_pooled_on_the_cpu_where_the_device_cannot(monkeypatch, caps
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: self)
     assert torch.equal(descriptors._layout(there), expected)
     assert calls == [OnDevice, torch.Tensor]
-    assert "mean colours of PhotoDescriptors are computed on the CPU" in capsys.readouterr().err
+    assert "mean colours of ImageDescriptors are computed on the CPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "1"), ("0", "0")])

@@ -220,7 +220,7 @@ def test_the_report_gives_the_reason_for_no_pretraining(mine):
         assert escape(choice) in cost and escape(reason) in cost
     # An experiment that the plan is not for has no such table.
     mine.path("exp_config/555.yml").write_text(
-        "import: foldsmith:photo_descriptors.yml\nglobals/output_root: output/555\n"
+        "import: foldsmith:image_descriptors.yml\nglobals/output_root: output/555\n"
     )
     other = write_report(mine, "exp_config/555.yml").read_text(encoding="utf-8")
     assert "Choices for a run" not in other

@@ -35,7 +35,7 @@ def anytime(small_project):
     write_experiment(small_project, "200", trained)
     for name, head in (("400", "RidgeHead"), ("402", "SVRHead")):
         descriptors = {
-            "import": "foldsmith:photo_descriptors.yml",
+            "import": "foldsmith:image_descriptors.yml",
             "globals/output_root": f"output/{name}",
             "globals/threads": None,  # one after the other, so that each gives a blend
             "dataset/img_size": 32,

@@ -39,7 +39,7 @@ def test_what_fails_in_an_experiment_is_found_with_all_the_others(folder):
 
 
 def test_frozen_features_are_tried_too(folder, capsys):
-    recipe = {"import": "foldsmith:photo_descriptors.yml", "dataset/img_size": 32}
+    recipe = {"import": "foldsmith:image_descriptors.yml", "dataset/img_size": 32}
     write_experiment(folder, "300", recipe | {"globals/output_root": "output/300"})
     project = ProjectFolder.open(folder)
     assert doctor(project, "exp_config/300.yml") == []

@@ -340,7 +340,7 @@ def test_the_recommended_recipes_run_side_by_side_at_a_small_budget(
     (small_project / "project.yml").write_text(yaml.safe_dump(PROJECT | {"time": budget}))
     members = {
         "300": {"import": "foldsmith:recommended_pretraining.yml"},
-        "400": {"import": "foldsmith:photo_descriptors.yml"},
+        "400": {"import": "foldsmith:image_descriptors.yml"},
         "401": {
             "import": "foldsmith:recommended_frozen.yml",
             "model/pretrained": "output/pretraining/backbone_epoch_10.pth",
@@ -350,7 +350,7 @@ def test_the_recommended_recipes_run_side_by_side_at_a_small_budget(
     }
     for name, content in members.items():
         write_experiment(small_project, name, content)
-    outputs = ["photo_descriptors", "frozen", "regression", "distribution"]
+    outputs = ["image_descriptors", "frozen", "regression", "distribution"]
     blend = {"ensemble/experiments": [f"output/{name}" for name in outputs]}
     write_experiment(small_project, "900", EXPERIMENTS["900"] | blend)
     snapshots = ("300:globals/snapshot_interval=10", "*:globals/device=cpu")

@@ -64,7 +64,7 @@ def finished(folder, images, form):
     pd.DataFrame({"id": ids[N:]}).to_csv(folder / "input/test.csv", index=False)
     judge_by(folder, form, "F1" if form == "scale" else BY)
     for k, head in enumerate(HEADS[form]):
-        content = {"import": "foldsmith:photo_descriptors.yml", "head": head}
+        content = {"import": "foldsmith:image_descriptors.yml", "head": head}
         write_experiment(folder, f"{k}00", content | {"globals/output_root": f"output/{k}00"})
     content = {
         "import": "foldsmith:ensemble.yml",

@@ -31,7 +31,7 @@ PROJECT = {
     "folds": {"method": "KFold", "n_splits": 4, "seed": 0},
 }
 MEMBER = {
-    "import": "foldsmith:photo_descriptors.yml",
+    "import": "foldsmith:image_descriptors.yml",
     "globals/output_root": "output/100",
     "dataset/img_size": 24,
     "head": {"type": "RidgeHead"},

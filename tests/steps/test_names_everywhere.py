@@ -28,7 +28,7 @@ TREES = {"type": "TreesHead", "class_values": "@/project.class_values", "n_trees
 
 
 def members(head):
-    return {"import": "foldsmith:photo_descriptors_classes.yml", "dataset/img_size": 16} | head
+    return {"import": "foldsmith:image_descriptors_classes.yml", "dataset/img_size": 16} | head
 
 
 @pytest.fixture(scope="module")

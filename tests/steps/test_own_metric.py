@@ -93,7 +93,7 @@ PROJECT = {
     "python": ["own_metric.py", "own_heads.py"],
 }
 SMALL = {"model/base_name": "resnet10t", "dataset/img_size": 32, "loader/train/batch_size": 8}
-HEAD = {"import": "foldsmith:photo_descriptors.yml", "globals/target_scale": "none"}
+HEAD = {"import": "foldsmith:image_descriptors.yml", "globals/target_scale": "none"}
 EXPERIMENTS = {
     "100": {
         "import": "foldsmith:multi_class.yml",

@@ -192,7 +192,7 @@ def test_another_model_leaves_no_dictionary_behind(project_dir, cli):
 
 def test_an_experiment_without_images_to_learn_from_is_refused(project_dir, cli):
     descriptors = {
-        "import": "foldsmith:photo_descriptors.yml",
+        "import": "foldsmith:image_descriptors.yml",
         "globals/output_root": "output/500",
         "model": {"type": "PatchDictionary", "n_centres": 12},
         "dataset/img_size": 24,

@@ -33,7 +33,7 @@ TRANSFORMS = [
     {"type": "Normalize", "mean": "@/dataset/ch_mean_norm", "std": "@/dataset/ch_std_norm"},
 ]
 DESCRIPTORS = {
-    "import": "foldsmith:photo_descriptors.yml",
+    "import": "foldsmith:image_descriptors.yml",
     "globals/output_root": "output/310",
     "dataset/img_size": 32,
     "head": {

@@ -51,7 +51,7 @@ class Watch(TorchDispatchMode):
 
 
 def test_descriptors_and_inference_are_in_single_precision(small_project):
-    content = {"import": "foldsmith:photo_descriptors.yml", "globals/output_root": "output/500"}
+    content = {"import": "foldsmith:image_descriptors.yml", "globals/output_root": "output/500"}
     write_experiment(small_project, "500", content)
     project = ProjectFolder.open(small_project)
     preprocess(project)

@@ -137,7 +137,7 @@ def test_a_fold_of_equal_targets_predicts_them_in_every_member(tmp_path, small_p
     table["date"] = np.arange(len(table)) % 5
     table.to_csv(project.folder / "folds.csv", index=False)
     own = {"globals/meta_file": "folds.csv"}
-    for name, content in (MEMBERS | {"400": {"import": "foldsmith:photo_descriptors.yml"}}).items():
+    for name, content in (MEMBERS | {"400": {"import": "foldsmith:image_descriptors.yml"}}).items():
         experiment = content | {"globals/output_root": f"output/{name}", "dataset/img_size": 32}
         experiment |= own
         if name != "400":

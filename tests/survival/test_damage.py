@@ -21,7 +21,7 @@ from foldsmith.utils.hashing import FileHashes
 RUN = ["run", "--no-report", "-cfg", "exp_config/900.yml"]
 QUICK = {"globals/max_epoch": 1, "loader/train/num_workers": 0}
 FROZEN = {
-    "import": "foldsmith:photo_descriptors.yml",
+    "import": "foldsmith:image_descriptors.yml",
     "globals/output_root": "output/310",
     "dataset/img_size": 32,
     "head": {"type": "RidgeHead"},

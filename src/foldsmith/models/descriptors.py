@@ -25,7 +25,7 @@ _LAYOUT = 4
 _SMALLEST = 6
 
 
-class PhotoDescriptors(nn.Module):
+class ImageDescriptors(nn.Module):
     """Statistics of colour and texture, in the place of a backbone.
 
     With a few hundred labelled photos, plain statistics are hard to beat by a network, so
@@ -135,7 +135,7 @@ def _layout(lab: torch.Tensor) -> torch.Tensor:
         # Apple's GPU needs sides that the fields divide.
         if lab.device.type == "cpu":
             raise
-        tell_once("the mean colours of PhotoDescriptors are computed on the CPU")
+        tell_once("the mean colours of ImageDescriptors are computed on the CPU")
         fields = nn.functional.adaptive_avg_pool2d(lab.cpu(), _LAYOUT).to(lab.device)
     return (fields + fields.flip(3)) / 2
 

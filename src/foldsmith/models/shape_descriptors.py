@@ -21,7 +21,7 @@ _LEAST = 1e-2
 class ShapeDescriptors(nn.Module):
     """Histograms of oriented gradients and small pixels, in the place of a backbone.
 
-    Statistics of colour and texture (:class:`~foldsmith.models.descriptors.PhotoDescriptors`)
+    Statistics of colour and texture (:class:`~foldsmith.models.descriptors.ImageDescriptors`)
     hardly depend on positions. These describe shapes and their places. They are a member of their
     own, so that a blend can leave either out. A mirror image has other descriptors, because some
     shapes are defined by their direction.

@@ -38,7 +38,7 @@ BACKBONES: Places = {
 }
 
 DESCRIPTORS: Places = {
-    **_of("foldsmith.models.descriptors", "PhotoDescriptors"),
+    **_of("foldsmith.models.descriptors", "ImageDescriptors"),
     **_of("foldsmith.models.shape_descriptors", "ShapeDescriptors"),
     **_of("foldsmith.models.patch_dictionary", "PatchDictionary"),
 }
