@@ -43,6 +43,15 @@ def predict(
             show_default="print a CSV",
         ),
     ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--sample",
+            metavar="CSV",
+            help="Sample submission, whose form the table gets; its ids are the file names.",
+            show_default="path, prediction, spread, probabilities",
+        ),
+    ] = None,
     blend: BlendOption = None,
     checkpoint: CheckpointOption = None,
     skip_bad: Annotated[
@@ -66,6 +75,7 @@ def predict(
 
     table = predict(
         *(finished, photos, output),
+        sample=sample,
         blend=blend,
         checkpoint=checkpoint,
         skip_bad=skip_bad,

@@ -57,7 +57,7 @@ def sample_submission(
                 path=path,
                 table=table,
                 ids=tables.test[id_column].tolist(),
-                test_csv="the test table",
+                source="the test table",
                 id_name=id_column,
                 target=tables.target_column,
                 labels=_labels(target, metric),

@@ -14,6 +14,7 @@ from foldsmith.data.loose_images import find_photos
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.fitted_arrays import part, read_arrays
 from foldsmith.predictor.files import PREDICTOR_FILE, read_predictor
+from foldsmith.predictor.in_form import in_form_of
 from foldsmith.predictor.member_models import read_member
 from foldsmith.predictor.predictor import NamedBlend, Predictor
 from foldsmith.project import ProjectFolder
@@ -121,6 +122,7 @@ def predict(
     photos: Iterable[str | Path],
     output: Path | None = None,
     *,
+    sample: Path | None = None,
     blend: str | None = None,
     checkpoint: Checkpoint | None = None,
     skip_bad: bool = False,
@@ -134,6 +136,7 @@ def predict(
         run: As for :func:`load`.
         photos: Files, folders (with all below them) and patterns such as ``new/*.jpg``.
         output: A .csv, .json or .parquet file, which is replaced; None writes none.
+        sample: Sample submission whose form the table gets; its ids are the photos' file names.
         blend: As for :func:`load`.
         checkpoint: As for :func:`load`.
         skip_bad: No prediction for a photo that cannot be read, instead of an error.
@@ -142,7 +145,7 @@ def predict(
         trust: As for :func:`load`.
 
     Returns:
-        As :meth:`Predictor.predict`.
+        As :meth:`Predictor.predict`, or in the form of the sample.
 
     Raises:
         ConfigError: As :func:`load`, or the file is of another kind.
@@ -159,12 +162,15 @@ def predict(
     table, problems = predictor.predict_all(found, skip_bad)
     for problem in problems.values():
         logger.warning(f"no prediction: {problem}")
+    if sample is not None:
+        opened = predictor.models[0].experiment.project
+        table = in_form_of(sample, opened, table, problems)
     if output is not None:
         _write(output, table)
         unread = f", {len(problems)} of them without a prediction" if problems else ""
         how = f"{predictor.blend} of " if predictor.blend else ""
         logger.info(
-            f"wrote {shown(output)} ({counted(len(table), 'photo')}{unread}; by {how}"
+            f"wrote {shown(output)} ({counted(len(found), 'photo')}{unread}; by {how}"
             f"{', '.join(predictor.members)})"
         )
     return table

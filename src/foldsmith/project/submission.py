@@ -1,5 +1,6 @@
 """Submissions: predictions in the form that the sample submission has."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,28 +33,46 @@ def submission_form(project: ProjectFolder, test: pd.DataFrame) -> SubmissionFor
         DataError: As :func:`~foldsmith.project.submission_forms.form_of`.
     """
     settings = project.settings
-    labels = tuple(project.class_names) or tuple(map(number_text, project.class_values))
     if settings.sample_submission is None:
         texts = test[settings.id_column].to_numpy(dtype=object)
         columns = {settings.id_column: texts, settings.target_column: ""}
         table = pd.DataFrame(columns, dtype=object)
         rows = np.arange(len(test))
-        return OneColumn(table, settings.id_column, rows, labels, settings.target_column)
-    path = project.data_dir / settings.sample_submission
-    return form_of(
-        Sample(
-            path=path,
-            table=read_texts(path),
-            ids=test[settings.id_column].tolist(),
-            test_csv=settings.test_csv,
-            id_name=settings.id_column,
-            target=settings.target_column,
-            labels=labels,
-            named=bool(project.class_names),
-            of_probabilities=project.metric.takes_probabilities,
-            of_decisions=project.metric.decides,
+        return OneColumn(
+            table, settings.id_column, rows, class_texts(project), settings.target_column
         )
+    path = project.data_dir / settings.sample_submission
+    return form_of(sample_of(project, path, test[settings.id_column].tolist()))
+
+
+def sample_of(project: ProjectFolder, path: Path, ids: Sequence[str]) -> Sample:
+    """Return a sample submission of a project.
+
+    Args:
+        project: The project.
+        path: The file.
+        ids: The ids of what is predicted, those of the test table.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    return Sample(
+        path=path,
+        table=read_texts(path),
+        ids=ids,
+        source="the test table",
+        id_name=project.settings.id_column,
+        target=project.settings.target_column,
+        labels=class_texts(project),
+        named=bool(project.class_names),
+        of_probabilities=project.metric.takes_probabilities,
+        of_decisions=project.metric.decides,
     )
+
+
+def class_texts(project: ProjectFolder) -> tuple[str, ...]:
+    """Return the text of each class: its name, or all digits of its value."""
+    return tuple(project.class_names) or tuple(map(number_text, project.class_values))
 
 
 def submission_table(

@@ -30,7 +30,7 @@ class Sample:
         path: The file.
         table: Its content, all values texts.
         ids: Ids of the test table.
-        test_csv: Name of the test table, for messages.
+        source: Where these are from, for messages.
         id_name: Name of the project's id column.
         target: Name of the project's target column.
         labels: Text of each class.
@@ -43,7 +43,7 @@ class Sample:
     path: Path
     table: pd.DataFrame
     ids: Sequence[str]
-    test_csv: str
+    source: str
     id_name: str
     target: str
     labels: Sequence[str]
@@ -64,12 +64,13 @@ class Sample:
             DataError: An id is missing, unknown or doubled, or the number of rows is another.
         """
         if self.id_column is not None:
-            return rows_of_ids(self.path, self.table[self.id_column], self.id_column, self.ids)
+            return rows_of_ids(
+                *(self.path, self.table[self.id_column], self.id_column, self.ids), self.source
+            )
         if len(self.table) == len(self.ids):
             return np.arange(len(self.ids))
         raise DataError(
-            f"{self.path}: {counted(len(self.table), 'row')}, but the test table has "
-            f"{len(self.ids)}"
+            f"{self.path}: {counted(len(self.table), 'row')}, but {self.source} has {len(self.ids)}"
         )
 
     def value_column(self) -> str | None:
@@ -342,7 +343,9 @@ class LongForm(SubmissionForm):
                 f"{len(sample.labels)} classes need {n:,}"
             )
         ids = pd.Series(sample.table[column].unique())
-        row_of = dict(zip(ids, rows_of_ids(sample.path, ids, column, sample.ids), strict=True))
+        row_of = dict(
+            zip(ids, rows_of_ids(sample.path, ids, column, sample.ids, sample.source), strict=True)
+        )
         rows = np.asarray(sample.table[column].map(row_of), dtype=np.int64)
         position = {label: k for k, label in enumerate(sample.labels)}
         value = next(name for name in others if name != of_class[0])
@@ -462,7 +465,7 @@ def form_of(sample: Sample) -> SubmissionForm:
             *(sample.path, sample.table, sample.ids),
             id_name=sample.id_name,
             target=sample.target,
-            test_csv=sample.test_csv,
+            source=sample.source,
         ),
     )
     for form in FORMS:

@@ -20,7 +20,7 @@ def id_column_of(
     *,
     id_name: str,
     target: str,
-    test_csv: str,
+    source: str,
 ) -> str | None:
     """Return the column of a sample submission that holds the ids of the test table.
 
@@ -30,7 +30,7 @@ def id_column_of(
         ids: Ids of the test table.
         id_name: Name of the project's id column.
         target: Name of the project's target column.
-        test_csv: Name of the test table.
+        source: Where the ids are from, as in ``the test table``.
 
     Raises:
         DataError: No column holds them.
@@ -50,7 +50,7 @@ def id_column_of(
     lost = _lost_zeros(sample, others, ids)
     first = [f"{name} {values.iloc[0]!r}" for name, values in sample.items() if len(values)]
     raise DataError(
-        f"{path}: no column has the ids of {test_csv}, which are such as {ids[0]!r} (the "
+        f"{path}: no column has the ids of {source}, which are such as {ids[0]!r} (the "
         f"first row has {', '.join(first) or 'no values'}); {lost}write them "
         f"into a column {id_name}"
     )
@@ -65,7 +65,7 @@ def _lost_zeros(sample: pd.DataFrame, columns: Sequence[str], ids: Sequence[str]
 
 
 def rows_of_ids(
-    path: Path, texts: pd.Series, column: str, ids: Sequence[str]
+    path: Path, texts: pd.Series, column: str, ids: Sequence[str], source: str
 ) -> npt.NDArray[np.int64]:
     """Return the row of the test table that each id of a sample submission names.
 
@@ -84,12 +84,12 @@ def rows_of_ids(
     problems = []
     if len(unknown):
         problems.append(
-            f"{counted(len(unknown), 'id is', 'ids are')} not in the test table, the first is "
+            f"{counted(len(unknown), 'id is', 'ids are')} not in {source}, the first is "
             f"{texts.iloc[unknown[0]]!r} in line {line_numbers(path, unknown[:1].tolist())[0]}"
         )
     if missing:
         problems.append(
-            f"{counted(len(missing), 'id')} of the test table "
+            f"{counted(len(missing), 'id')} of {source} "
             f"{'is' if len(missing) == 1 else 'are'} missing, the first is {ids[missing[0]]!r}"
         )
     twice = np.flatnonzero(found.duplicated() & found.notna())
@@ -101,7 +101,6 @@ def rows_of_ids(
         )
     if problems:
         raise DataError(
-            f"{where}: {'; '.join(problems)}; it must have every id of the test table once, in "
-            "any order"
+            f"{where}: {'; '.join(problems)}; it must have every id of {source} once, in any order"
         )
     return np.asarray(found, dtype=np.int64)
