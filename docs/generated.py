@@ -164,6 +164,8 @@ def _type(name: str, offered: Callable[..., Any]) -> str:
     if hasattr(offered, "from_settings"):  # a task: made from globals, not from arguments
         return f"### {name}\n\n{text}\n\nChosen by `globals/task: {name}`."
     meanings = doc.sections.get("Args", {}) or doc.sections.get("Attributes", {})
+    if own and said:
+        meanings = parse_docstring(said).sections.get("Args", {}) | meanings
     wiring = wiring_of(name, {})
     rows = []
     for key, parameter in inspect.signature(offered).parameters.items():

@@ -137,7 +137,7 @@ def f_beta(
         classes: True classes, shape (n,).
         n_classes: Number of classes.
         beta: Above 0; 2 favours recall, 0.5 precision.
-        average: As for F1.
+        average: Over the classes, as for F1: ``macro``, ``weighted``, ``micro`` or ``binary``.
     """
     counts, weight = _counts(predicted, classes, n_classes), beta**2
     both = weight * counts.true + counts.predicted
@@ -156,7 +156,7 @@ def jaccard(predicted: Classes, classes: Classes, n_classes: int, *, average: st
         predicted: Predicted classes, shape (n,).
         classes: True classes, shape (n,).
         n_classes: Number of classes.
-        average: As for F1.
+        average: Over the classes, as for F1: ``macro``, ``weighted``, ``micro`` or ``binary``.
     """
     counts = _counts(predicted, classes, n_classes)
     either = counts.true + counts.predicted - counts.hits

@@ -99,7 +99,13 @@ def symmetric_fraction(predictions: Array, targets: Array) -> Array:
 
 
 def pinball(predictions: Array, targets: Array, *, quantile: float) -> float:
-    """Return the pinball loss of predictions of a quantile."""
+    """Return the pinball loss of predictions of a quantile.
+
+    Args:
+        predictions: Shape (n,).
+        targets: Shape (n,).
+        quantile: The quantile, between 0 and 1; 0.5 is half of the absolute error.
+    """
     from sklearn.metrics import mean_pinball_loss
 
     return float(mean_pinball_loss(targets, predictions, alpha=quantile))
