@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.shape_descriptors import ShapeDescriptors, _resized, gradient_histograms
+from foldsmith.models.resizing import resized
+from foldsmith.models.shape_descriptors import ShapeDescriptors, gradient_histograms
 
 
 @pytest.fixture
@@ -103,14 +104,14 @@ def test_mixed_precision_changes_nothing(images):
 def test_images_are_resized_as_torch_does(images, side):
     photos = images[:, :, :40]
     wanted = torch.nn.functional.interpolate(photos, (side, side), mode="bilinear", antialias=True)
-    torch.testing.assert_close(_resized(photos, side), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(resized(photos, side, side), wanted, atol=1e-5, rtol=0)
 
 
 def test_descriptors_are_histograms_and_the_pixels_of_a_small_image(images):
     found = ShapeDescriptors(cells=4, pixels=5)(images)
     histograms, pixels = found.split([324, 75], dim=1)
     torch.testing.assert_close(histograms, gradient_histograms(images, 4), atol=0, rtol=0)
-    torch.testing.assert_close(pixels.reshape(4, 3, 5, 5), _resized(images, 5), atol=0, rtol=0)
+    torch.testing.assert_close(pixels.reshape(4, 3, 5, 5), resized(images, 5, 5), atol=0, rtol=0)
     assert ShapeDescriptors()(images).shape == (4, 1092)
 
 

@@ -22,7 +22,7 @@ from foldsmith.steps.check import check
 from foldsmith.steps.members import _photo_facts
 from foldsmith.steps.preprocess import preprocess
 
-EXPERIMENTS = ["300", "400", "401", "402", "403", "410", "420", "901"]
+EXPERIMENTS = ["300", "400", "401", "402", "403", "404", "410", "420", "901"]
 
 # Everything that makes the recommended recipe run in seconds.
 TINY = [
@@ -30,8 +30,9 @@ TINY = [
     "300:loader/train/batch_size=8",
     "4*0:dataset/img_size=32",
     "4[12]0:globals/max_epoch=1",
-    "40[1-3]:dataset/img_size=32",
+    "40[1-4]:dataset/img_size=32",
     "402:model/n_centres=20",
+    "404:model/n_components=4",
     "300:dataset/img_size=32",
 ]
 
@@ -60,7 +61,7 @@ def test_a_new_project_runs_once_its_lines_are_set(tmp_path, small_photos, cli):
     cli(folder, "run", "--no-report", "-cfg", "exp_config/901.yml", *TINY)
     weights = pd.read_csv(folder / "output/901_ensemble/weights.csv").set_index("experiment")
     members = [
-        *("400_descriptors", "401_frozen", "402_patches", "403_shapes"),
+        *("400_descriptors", "401_frozen", "402_patches", "403_shapes", "404_fisher"),
         *("410_regression", "420_distribution"),
     ]
     assert weights.index.tolist() == members

@@ -31,6 +31,8 @@ RUN = "output/901_ensemble"
 TINY = [
     "4*0:dataset/img_size=32",
     "410:globals/max_epoch=2",
+    "404:dataset/img_size=32",
+    "404:model/n_components=4",
 ]
 
 
@@ -94,7 +96,7 @@ def test_what_is_assumed_is_said(data, said):
 def test_the_run_names_classes_and_is_right(finished):
     scores = pd.read_csv(finished / RUN / "ensemble_scores.csv").set_index("name")
     assert scores.loc["avg-all", "accuracy"] > 0.8  # by chance 0.36
-    members = ["400_descriptors", "402_patches", "403_shapes", "410_classes"]
+    members = ["400_descriptors", "402_patches", "403_shapes", "404_fisher", "410_classes"]
     weights = pd.read_csv(finished / RUN / "weights.csv")
     assert weights["experiment"].tolist() == members
     for member in members:
@@ -143,7 +145,7 @@ def test_the_probe_counts_hits(finished, cli):
 
 def test_nothing_is_left_to_do(finished, cli):
     said = cli(finished, "status", "-cfg", "exp_config/901.yml", *TINY).stdout
-    assert "11 of 11 steps done" in said
+    assert "12 of 12 steps done" in said
 
 
 def test_new_photos_get_names(finished, data, tmp_path, cli):
@@ -158,7 +160,7 @@ def test_new_photos_get_names(finished, data, tmp_path, cli):
     # By how much the members disagree on the class that is predicted.
     members = [
         predict(finished / "output" / name, photos)
-        for name in ("400_descriptors", "402_patches", "403_shapes", "410_classes")
+        for name in ("400_descriptors", "402_patches", "403_shapes", "404_fisher", "410_classes")
     ]
     of_class = [
         [
@@ -168,7 +170,7 @@ def test_new_photos_get_names(finished, data, tmp_path, cli):
         for member in members
     ]
     np.testing.assert_allclose(table["spread"], np.std(of_class, axis=0), atol=1e-6)
-    for name, member in zip(("403_shapes", "410_classes"), members[2:], strict=True):
+    for name, member in zip(("403_shapes", "404_fisher", "410_classes"), members[2:], strict=True):
         file = finished / "output" / name / "submission_by_last.csv"
         submission = pd.read_csv(file, keep_default_na=False).set_index("photo_id")
         wanted = submission["class"].drop("broken.png")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from foldsmith.models.fitted_heads import (
     FittedSoftmax,
     FittedTrees,
     Targets,
+    standardised,
     standardiser,
 )
 from foldsmith.models.forest import Forest, extra_trees
@@ -61,11 +62,17 @@ class RidgeHead:
 
     Attributes:
         alphas: Strengths to choose from, by the leave-one-out error within the training folds.
+        scaling: ``each``: every feature is divided by its own deviation; ``common``: all by the
+            root of their mean variance, so that those that hardly vary remain small. The latter
+            suits many features of one kind.
     """
 
     alphas: tuple[float, ...] = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
+    scaling: Literal["each", "common"] = "each"
 
     def __post_init__(self) -> None:
+        if self.scaling not in ("each", "common"):
+            raise ConfigError(f"scaling: {self.scaling!r} must be each or common")
         if not self.alphas or min(self.alphas) <= 0:
             raise ConfigError(f"alphas: {list(self.alphas)} must be numbers above 0")
 
@@ -74,12 +81,14 @@ class RidgeHead:
     ) -> FittedLine:
         """Fit in closed form; nothing is drawn."""
         from sklearn.linear_model import RidgeCV
-        from sklearn.pipeline import make_pipeline
 
-        model = make_pipeline(standardiser(), RidgeCV(alphas=np.asarray(self.alphas, np.float64)))
-        model.fit(features.astype(np.float64), targets)
-        scaler, ridge = model[0][0], model[-1]
-        return FittedLine(scaler.mean_, scaler.scale_, ridge.coef_, float(ridge.intercept_))
+        scaler = standardiser().fit(features.astype(np.float64))[0]
+        scale = scaler.scale_
+        if self.scaling == "common":
+            scale = np.full_like(scale, np.sqrt(scaler.var_.mean()) or 1.0)
+        ridge = RidgeCV(alphas=np.asarray(self.alphas, np.float64))
+        ridge.fit(standardised(features, scaler.mean_, scale), targets)
+        return FittedLine(scaler.mean_, scale, ridge.coef_, float(ridge.intercept_))
 
     def restore(self, arrays: Arrays) -> FittedLine:
         """Return the line."""

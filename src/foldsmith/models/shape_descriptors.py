@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError
+from foldsmith.models.resizing import resized
 
 # A cell is so many pixels wide, and a block so many cells (Dalal and Triggs 2005).
 _CELL = 8
@@ -53,7 +54,7 @@ class ShapeDescriptors(nn.Module):
             float32, shape (n, (cells - 1)^2 * 36 + pixels^2 * 3).
         """
         with torch.autocast(images.device.type, enabled=False):
-            small = _resized(images.float(), self.pixels).flatten(1)
+            small = resized(images.float(), self.pixels, self.pixels).flatten(1)
             return torch.cat([gradient_histograms(images, self.cells), small], dim=1)
 
 
@@ -74,28 +75,8 @@ def gradient_histograms(images: torch.Tensor, cells: int = 8) -> torch.Tensor:
         in a block the cells in the same order, in a cell the directions.
     """
     with torch.autocast(images.device.type, enabled=False):
-        squares = _resized(images.float(), cells * _CELL)
+        squares = resized(images.float(), cells * _CELL, cells * _CELL)
         return _blocks(_cells(*_gradient(squares))).flatten(1)
-
-
-def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Return images as squares of ``side`` px; those that are larger are smoothed."""
-    if tuple(images.shape[2:]) == (side, side):
-        return images
-    down, across = (_resizing(old, side).to(images.device) for old in images.shape[2:])
-    return down @ images @ across.T
-
-
-def _resizing(old: int, new: int) -> torch.Tensor:
-    """Return the matrix that resizes ``old`` pixels to ``new``: triangles around their places.
-
-    The same as ``interpolate(mode="bilinear", antialias=True)``, which not all devices have.
-    """
-    step = old / new
-    places = (torch.arange(new, dtype=torch.float64) + 0.5) * step - 0.5
-    distances = (torch.arange(old, dtype=torch.float64) - places[:, None]).abs()
-    shares = (1 - distances / max(step, 1.0)).clamp(min=0)
-    return (shares / shares.sum(dim=1, keepdim=True)).float()
 
 
 def _gradient(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

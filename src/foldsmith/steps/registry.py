@@ -41,6 +41,7 @@ DESCRIPTORS: Places = {
     **_of("foldsmith.models.descriptors", "ImageDescriptors"),
     **_of("foldsmith.models.shape_descriptors", "ShapeDescriptors"),
     **_of("foldsmith.models.patch_dictionary", "PatchDictionary"),
+    **_of("foldsmith.models.fisher_vectors", "FisherVectors"),
 }
 
 FEATURE_HEADS: Places = {
