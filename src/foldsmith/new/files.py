@@ -36,6 +36,10 @@ TEMPLATE_OF_CLASSES = Path(__file__).parent / "template_classes"
 README = "README.md"
 _PRETRAINING = Path("exp_config/300.yml")
 
+# With more images than this, Fisher vectors have so few Gaussians: 3,200 features, not 12,800, of
+# which 10,000 images take half a gigabyte, and their heads some times as much.
+_MANY_IMAGES, _FEW_GAUSSIANS = 20_000, 16
+
 # Lines of the project file for a target that is a scale.
 _SCALE = """\
 target_range: {range}
@@ -83,6 +87,7 @@ TO_FILL_IN = {
     "metric": default_metric(unordered=False).name,
     "sample": "",
     "batch": "",
+    "gaussians": "",
 }
 
 
@@ -163,6 +168,7 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
         "sample": "" if found.sample is None else _SAMPLE,
         "time": found.time,
         "batch": _batch(found.budget, len(found.train) + len(found.test)),
+        "gaussians": _gaussians(len(found.train) + len(found.test)),
     }
 
 
@@ -186,6 +192,14 @@ def _batch(budget: Budget, n_photos: int) -> str:
     fits = 2 ** (n_photos.bit_length() - 1)
     why = "# The recipe's batch is larger than all photos together."
     return f"\n{why}\nloader/train/batch_size: {fits}"
+
+
+def _gaussians(n_images: int) -> str:
+    """Return the line of the Fisher vectors for fewer features, where many images have them."""
+    if n_images <= _MANY_IMAGES:
+        return ""
+    why = "# More features of so many images would need much memory."
+    return f"\n{why}\nmodel/n_components: {_FEW_GAUSSIANS}"
 
 
 def _about_target(found: Found) -> str:
@@ -340,7 +354,8 @@ def recipe_texts(of_classes: bool, budget: Budget, n_photos: int) -> dict[str, s
     """
     names = templates(of_classes)
     del names[Path(PROJECT_FILE)]
-    texts = filled_in(names, {"batch": _batch(budget, n_photos)})
+    values = {"batch": _batch(budget, n_photos), "gaussians": _gaussians(n_photos)}
+    texts = filled_in(names, values)
     return {name.as_posix(): text for name, text in texts.items()}
 
 
