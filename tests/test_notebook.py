@@ -70,7 +70,7 @@ def test_it_leads_from_photos_to_predictions(quickstart, tmp_path, monkeypatch):
     assert "spread" in shown("predictor.predict(", "text/html")
     assert shown("project.report(", "text/plain") == "'901.html'"
     text = "".join(o.text for found in outputs(notebook, "stream", name="stdout") for o in found)
-    assert "everything is done: 11 steps" in text and "\x1b" not in text and "\r" not in text
+    assert "everything is done: 12 steps" in text and "\x1b" not in text and "\r" not in text
     # No warning but that so small a run loses to a simple baseline, and of all the progress bars
     # at most one output per cell, empty at the end.
     warned = [o.text for found in outputs(notebook, "stream", name="stderr") for o in found]

@@ -34,7 +34,9 @@ def named(tmp_path, small_photos):
 def test_every_stream_takes_every_name(named, encoding):
     new = ("new", "プ", "--images", "写真", "--train", "t.csv", "--target", "目標", "--yes")
     out, err = run(named, encoding, *new)
-    assert "\\u76ee\\u6a19" in out and err == ""
+    assert "\\u76ee\\u6a19" in out
+    # Other tests keep the cores busy, which a plan of the time tells.
+    assert all(line.startswith("warning: other processes keep") for line in err.splitlines())
     # The files are UTF-8 as ever.
     assert "目標" in (named / "プ/project.yml").read_text(encoding="utf-8")
     _, err = run(named / "プ", encoding, "check", "-cfg", "無い.yml", code=2)
