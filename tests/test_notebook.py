@@ -71,10 +71,11 @@ def test_it_leads_from_photos_to_predictions(quickstart, tmp_path, monkeypatch):
     assert shown("project.report(", "text/plain") == "'901.html'"
     text = "".join(o.text for found in outputs(notebook, "stream", name="stdout") for o in found)
     assert "everything is done: 12 steps" in text and "\x1b" not in text and "\r" not in text
-    # No warning but that so small a run loses to a simple baseline, or that other tests keep the
-    # cores busy, and of all the progress bars at most one output per cell, empty at the end.
+    # No warning but that so small a run loses to a simple baseline, or that other tests keep
+    # or kept the cores busy, and of all the progress bars at most one output per cell, empty at the
+    # end.
     warned = [o.text for found in outputs(notebook, "stream", name="stderr") for o in found]
-    expected = ("simple baseline", "other processes keep")
+    expected = ("simple baseline", "other processes keep", "the machine was busy then")
     lines = "".join(warned).splitlines()
     assert all(any(words in line for words in expected) for line in lines), lines
     bars = [
