@@ -190,3 +190,26 @@ def test_probabilities_are_those_of_scikit_learn():
             fitted = head.fit(features[seen], labels, groups[seen], seed=3)
             found = fitted.predict(features[seen])
             np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=str(head))
+
+
+def test_a_ridge_regression_with_one_scale_does_not_enlarge_features_that_hardly_vary():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(60, 3))
+    features = np.concatenate([signal, 1e-3 * rng.normal(size=(60, 80))], axis=1).astype(np.float32)
+    targets, groups = signal.sum(axis=1), np.arange(60)
+    train, held = slice(0, 30), slice(30, 60)
+
+    def predicted(head, factor=1.0):
+        fitted = head.fit(factor * features[train], targets[train], groups[train], 0)
+        return fitted.predict(factor * features[held])
+
+    common, each = RidgeHead(scaling="common"), RidgeHead()
+    errors = [np.abs(predicted(head) - targets[held]).mean() for head in (common, each)]
+    assert errors[0] < 0.05 < 0.5 < errors[1]
+    # The unit of all features changes nothing.
+    np.testing.assert_allclose(predicted(common, 100.0), predicted(common), rtol=1e-3, atol=1e-3)
+
+
+def test_an_unknown_scaling_of_a_ridge_regression_is_refused():
+    with pytest.raises(ConfigError, match="scaling: 'own' must be each or common"):
+        RidgeHead(scaling="own")

@@ -99,7 +99,12 @@ def test_local_descriptors_are_those_of_their_squares(images):
     torch.testing.assert_close(first, wanted, atol=1e-4, rtol=0)
     # The squares of the values are shares of gradients.
     assert (local.shapes**2).sum(dim=2).max() <= 1 + 1e-5
+    # Rows and columns from the top left, of mean 0 and variance about 1.
     assert local.places.mean(dim=(0, 1)).abs().max() < 1e-6
+    assert ((local.places**2).mean(dim=(0, 1)) - 1).abs().max() < 0.05
+    assert local.places[0, 0].max() < 0 < local.places[0, -1].min()
+    down, across = local.places[0, 6]
+    assert down < 0 < across
 
 
 def test_a_direction_counts_for_its_bin():
@@ -114,7 +119,8 @@ def test_the_same_from_the_same_images_and_seed_whatever_the_batches(images, lea
     again, other = taught(images, batch_size=10), taught(images, seed=2)
     for name, value in learned.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
-    assert not torch.equal(other.shapes.centres, learned.shapes.centres)
+    # Other local descriptors are drawn, too.
+    assert not torch.equal(other.shapes.mean, learned.shapes.mean)
     features = learned(images)
     torch.testing.assert_close(features[3:4], learned(images[3:4]), atol=1e-5, rtol=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -243,7 +243,11 @@ def test_a_run_that_is_faster_than_its_plan_says_so_once(mine, caplog):
     [said] = lines((first, 90.0), (first, 800.0), (first, 900.0), (other, 900.0))
     assert "train 410 fold 0: 800 images/s, but its epochs were planned for 400" in said
     assert "'foldsmith run' with a --time other than 10m" in said and "\n" not in said
-    # Another image size has another speed.
+    # Another image size has another speed, by the command line or by the file.
+    plan = plan_of(mine, "exp_config/901.yml", ["410:dataset/img_size=24"])
+    first = next(step for step in plan.steps if step.epochs)
+    assert lines((first, 90.0), (first, 800.0)) == []
+    plan = plan_of(mine, "exp_config/901.yml")
     file = mine.path("exp_config/410.yml")
     file.write_text(file.read_text() + "dataset/img_size: 24\n")
     assert lines((first, 90.0), (first, 800.0)) == []

@@ -17,7 +17,7 @@ from foldsmith.targets.metrics import Metric
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-# Of the targets, tried as the constant: the best one by a pinball loss is a quantile.
+# Quantiles of the targets that are tried as the constant: one is the best by a pinball loss.
 _QUANTILES = np.linspace(0.05, 0.95, 19)
 
 
@@ -122,11 +122,11 @@ class Goal:
             frequencies: Array = self.encoded(targets).mean(axis=0)
             return frequencies
         values, counts = np.unique(targets, return_counts=True)
+        tried = [targets.mean(), np.median(targets), values[counts.argmax()]]
         # The mean has the lowest squared error.
-        least_squares = self.metric.least_squares
-        tried = np.empty(0) if least_squares else _QUANTILES
-        quantiles = np.quantile(targets, tried)
-        found = np.array([targets.mean(), np.median(targets), values[counts.argmax()], *quantiles])
+        if not self.metric.least_squares:
+            tried += [*np.quantile(targets, _QUANTILES)]
+        found = np.array(tried)
         scores = [self.metric(np.full(len(targets), value), targets) for value in found]
         best: Array = found[self.metric.best(scores)]
         return best

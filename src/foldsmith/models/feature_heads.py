@@ -83,12 +83,14 @@ class RidgeHead:
         from sklearn.linear_model import RidgeCV
 
         scaler = standardiser().fit(features.astype(np.float64))[0]
-        scale = scaler.scale_
+        # Deviations of the features as the regression sees them.
+        spread = np.ones_like(scaler.scale_)
         if self.scaling == "common":
-            scale = np.full_like(scale, np.sqrt(scaler.var_.mean()) or 1.0)
+            spread = scaler.scale_ / (np.sqrt(scaler.var_.mean()) or 1.0)
         ridge = RidgeCV(alphas=np.asarray(self.alphas, np.float64))
-        ridge.fit(standardised(features, scaler.mean_, scale), targets)
-        return FittedLine(scaler.mean_, scale, ridge.coef_, float(ridge.intercept_))
+        ridge.fit(standardised(features, scaler.mean_, scaler.scale_) * spread, targets)
+        weights = ridge.coef_ * spread
+        return FittedLine(scaler.mean_, scaler.scale_, weights, float(ridge.intercept_))
 
     def restore(self, arrays: Arrays) -> FittedLine:
         """Return the line."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError, DataError
+from foldsmith.models.cells import cell_sums
 from foldsmith.models.resizing import resized
 
 # A descriptor has 4 x 4 cells of so many pixels, in each 8 directions of gradients (Lowe 2004).
@@ -20,11 +21,11 @@ _STEP = 2**-0.5
 # Strength of gradients that a descriptor needs, for colours in 0..1: noise of flat parts must not
 # count.
 _FLAT = 0.16
-# Variance of a place along a side, so that it counts as much as one axis of a descriptor.
+# A place along a side, times this, has the variance 1, like the principal axes of descriptors.
 _PLACE = math.sqrt(12)
 # Local descriptors to learn from, and images that they come from.
 _SAMPLES, _IMAGES = 30_000, 2_000
-# Of the algorithm for a mixture; 100,000 samples and 15 rounds give no better features.
+# Rounds that fit a mixture; 100,000 samples and 15 rounds give no better features.
 _ROUNDS, _LEAST_VARIANCE = 10, 1e-3
 
 
@@ -264,15 +265,12 @@ def _gradients(images: torch.Tensor) -> torch.Tensor:
     across = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) / 2
     down = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) / 2
     strength = torch.sqrt(across**2 + down**2 + 1e-12)
-    # A gradient counts for the two nearest directions, and for cells by a triangle of two cells.
+    # A gradient counts for the two nearest directions.
     direction = torch.atan2(down, across) * (_BINS / (2 * math.pi))
     bins = torch.arange(_BINS, device=images.device, dtype=images.dtype)[:, None, None]
     away = (direction - bins + _BINS / 2) % _BINS - _BINS / 2
     votes = strength * (1 - away.abs()).clamp(min=0)
-    offsets = torch.arange(2 * _CELL, device=images.device, dtype=images.dtype) - _CELL + 0.5
-    triangle = (1 - offsets.abs() / _CELL) / _CELL
-    kernel = (triangle[:, None] * triangle).expand(_BINS, 1, -1, -1)
-    return nn.functional.conv2d(votes, kernel, stride=_CELL, padding=_CELL // 2, groups=_BINS)
+    return cell_sums(votes, _CELL) / _CELL**2
 
 
 def _neighbours(cells: torch.Tensor) -> torch.Tensor:

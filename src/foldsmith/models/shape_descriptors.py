@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError
+from foldsmith.models.cells import cell_sums
 from foldsmith.models.resizing import resized
 
 # A cell is so many pixels wide, and a block so many cells (Dalal and Triggs 2005).
@@ -100,11 +101,7 @@ def _cells(across: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     votes = strength.new_zeros(n, _BINS, height, width)
     votes.scatter_(1, first, strength * (1 - upper_share))
     votes.scatter_(1, (first + 1) % _BINS, strength * upper_share)
-    # Shares of a pixel by its distance from the centre of a cell: a triangle of two cells' width.
-    offsets = torch.arange(2 * _CELL, device=votes.device, dtype=votes.dtype) - _CELL + 0.5
-    triangle = 1 - offsets.abs() / _CELL
-    kernel = (triangle[:, None] * triangle).expand(_BINS, 1, -1, -1)
-    return nn.functional.conv2d(votes, kernel, stride=_CELL, padding=_CELL // 2, groups=_BINS)
+    return cell_sums(votes, _CELL)
 
 
 def _blocks(cells: torch.Tensor) -> torch.Tensor:

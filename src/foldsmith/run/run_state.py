@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError, FoldsmithError, TrainingError
 from foldsmith.project.planned_time import planned_speeds
 from foldsmith.project.tables import bad_ids
@@ -17,7 +18,8 @@ from foldsmith.utils.hashing import FileHashes
 
 logger = logging.getLogger(__name__)
 
-# A plan is compared with the first epochs of a run, and is too slow if they are this much faster.
+# A time plan is compared with the first epochs of a run; it is too slow if they are this much
+# faster.
 _COMPARED_EPOCHS, _FASTER = 3, 1.3
 
 
@@ -50,7 +52,7 @@ class RunState:
         self.states = states_of(plan, FileHashes(plan.project.hash_store))
         self.speeds = speeds_of(plan)
         self.failed: dict[str, str] = {}
-        self._planned_speeds = planned_speeds(plan.project.folder)
+        self._planned_speeds = _speeds_as_planned(plan)
         # Epochs of trainings that were compared with them.
         self._compared = 0
 
@@ -183,3 +185,16 @@ class RunState:
                 f"{counts['train']} train photos are left out and {counts['test']} test "
                 f"photos get {for_unreadable(self.plan.project)}, since they cannot be read"
             )
+
+
+def _speeds_as_planned(plan: Plan) -> dict[str, float]:
+    """Return series of trainings -> planned images per second, where a run has the planned values.
+
+    Values of the command line may make a training faster than its file does.
+    """
+    found = {}
+    for series, speed in planned_speeds(plan.project.folder).items():
+        used = next((step.experiment for step in plan.steps if step.series == series), None)
+        if used is not None and used.tree == Experiment.load(plan.project, used.file).tree:
+            found[series] = speed
+    return found

@@ -71,7 +71,7 @@ class LeJEPA(Method):
         weights[[0, -1]] /= 2
         for name, constant in (("nodes", nodes), ("window", window), ("weights", weights * window)):
             self.register_buffer(name, constant, persistent=False)
-        # Of this step: in the state, for a resume.
+        # The directions of this step are in the state, so that a resumed run has the same.
         self.register_buffer("directions", torch.empty(out_dim, num_slices))
         self._draw(0.0)
 
@@ -118,7 +118,7 @@ class LeJEPA(Method):
 
     def _draw(self, progress: float) -> None:
         """Draw directions as a function of the progress: every process draws the same."""
-        # Of numpy: torch's generator would use no more than 32 bits of the seed.
+        # Drawn by numpy: torch's generator would use no more than 32 bits of the seed.
         drawn = np.random.default_rng(round(progress * 2**53)).standard_normal(
             self.directions.shape, np.float32
         )

@@ -77,8 +77,8 @@ class Metric:
         unjudged: Targets that it cannot judge, if there are any.
         least_squares: It is best where the squared error is lowest, that of probabilities from 0
             and 1. Blends with the lowest squared error are then its exact optimum.
-        argmax_is_best: Of a metric of decisions: the most probable class is the best decision, so
-            that blends are not calibrated for it unless ``ensemble/calibrate`` asks for it.
+        argmax_is_best: The most probable class is the best decision by this metric, so that
+            blends are not calibrated for it unless ``ensemble/calibrate`` asks for it.
         class_values: Target value of each class; if empty, the values among the targets.
         unordered: The classes have no order.
     """
@@ -355,7 +355,8 @@ def _same_kind(value: Any, default: Any) -> bool:
     return number and (isinstance(value, int) or isinstance(default, float))
 
 
-_UP_TO_1 = (0.0, 1.0)
+# Limits of a share.
+UP_TO_1 = (0.0, 1.0)
 
 RMSE = Metric(
     *("RMSE", of_values.rmse),
@@ -369,7 +370,7 @@ ACCURACY = Metric(
     greater_is_better=True,
     needs=CLASSES,
     row_function=of_classes.hits,
-    limits=_UP_TO_1,
+    limits=UP_TO_1,
     argmax_is_best=True,
 )
 

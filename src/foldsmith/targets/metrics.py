@@ -20,6 +20,7 @@ from foldsmith.targets.metric import (
     CLASSES,
     PROBABILITIES,
     RMSE,
+    UP_TO_1,
     Metric,
     Unjudged,
     default_metric,
@@ -44,8 +45,6 @@ __all__ = [
     "project_metric",
 ]
 
-_UP_TO_1 = (0.0, 1.0)
-
 MAE = Metric("MAE", of_values.mae, greater_is_better=False, row_function=of_values.absolute)
 QWK = Metric(
     *("QWK", of_classes.quadratic_kappa),
@@ -61,7 +60,7 @@ LOG_LOSS = Metric(
     row_function=of_classes.surprise,
 )
 AUC = Metric(
-    *("AUC", of_classes.macro_auc), greater_is_better=True, needs=PROBABILITIES, limits=_UP_TO_1
+    *("AUC", of_classes.macro_auc), greater_is_better=True, needs=PROBABILITIES, limits=UP_TO_1
 )
 
 _MORE = (
@@ -101,13 +100,13 @@ _MORE = (
         *("BalancedAccuracy", of_classes.balanced_accuracy),
         greater_is_better=True,
         needs=CLASSES,
-        limits=_UP_TO_1,
+        limits=UP_TO_1,
     ),
     Metric(
         *("F1", of_classes.f1),
         greater_is_better=True,
         needs=CLASSES,
-        limits=_UP_TO_1,
+        limits=UP_TO_1,
         options={"average": "macro"},
         problem_of=of_classes.average_problem,
     ),
@@ -115,7 +114,7 @@ _MORE = (
         *("FBeta", of_classes.f_beta),
         greater_is_better=True,
         needs=CLASSES,
-        limits=_UP_TO_1,
+        limits=UP_TO_1,
         options={"beta": 2.0, "average": "macro"},
         problem_of=of_classes.f_beta_problem,
     ),
@@ -126,7 +125,7 @@ _MORE = (
         *("Jaccard", of_classes.jaccard),
         greater_is_better=True,
         needs=CLASSES,
-        limits=_UP_TO_1,
+        limits=UP_TO_1,
         options={"average": "macro"},
         problem_of=of_classes.average_problem,
     ),
@@ -149,14 +148,14 @@ _MORE = (
         *("AveragePrecision", of_classes.average_precision),
         greater_is_better=True,
         needs=PROBABILITIES,
-        limits=_UP_TO_1,
+        limits=UP_TO_1,
     ),
     Metric(
         *("TopKAccuracy", of_classes.top_k),
         greater_is_better=True,
         needs=PROBABILITIES,
         row_function=of_classes.top_k_rows,
-        limits=_UP_TO_1,
+        limits=UP_TO_1,
         options={"k": 2},
         problem_of=of_classes.top_k_problem,
     ),
@@ -165,7 +164,7 @@ _MORE = (
         greater_is_better=True,
         needs=PROBABILITIES,
         row_function=of_classes.precision_at_k_rows,
-        limits=_UP_TO_1,
+        limits=UP_TO_1,
         options={"k": 3},
         problem_of=of_classes.rank_problem,
     ),

@@ -104,6 +104,7 @@ def facts_of(
         untrained=len(fitted),
         on_gpu=on_gpu,
         views=tuple(PASSES[experiment.globals.tta] for experiment in tuned),
+        validations=tuned[0].globals.validations,
         processes=1 if on_gpu else processes_with(1),
         untrained_processes=1 if on_gpu else min(beside, default=1),
     )

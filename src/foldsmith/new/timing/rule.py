@@ -36,9 +36,6 @@ _PLANNED = 0.97
 # An image of a training takes as long as so many that are predicted, in larger batches.
 _TRAINING_PASS = 3.5
 
-# Validations of a fold, as the recipes from scratch have them.
-_VALIDATIONS = 10
-
 # Seconds of a step beside its images: the training of a fold begins, draws its curves and ends.
 _FOLD_S, _INFER_S = 1.5, 0.5
 
@@ -81,6 +78,7 @@ class Facts:
         untrained: Number of the members without a training.
         on_gpu: Whether trainings run on a GPU.
         views: Views of each image that a fine-tuning predicts, by fine-tuning.
+        validations: Validations of a fold (``globals/validations``); None for one each epoch.
         processes: Trainings that run side by side.
         untrained_processes: Members without a training that are fitted side by side.
     """
@@ -93,6 +91,7 @@ class Facts:
     untrained: int
     on_gpu: bool
     views: tuple[int, ...]
+    validations: int | None = None
     processes: int = 1
     untrained_processes: int = 1
 
@@ -302,7 +301,7 @@ def _fitting(
         left_s -= pretraining_s
 
     def fold_s(epochs: int) -> float:
-        return _FOLD_S + epochs * epoch_s + min(epochs, _VALIDATIONS) * validation_s
+        return _FOLD_S + epochs * epoch_s + min(epochs, facts.validations or epochs) * validation_s
 
     def last_s(epochs: int) -> float:
         return _end_of_trainings(fold_s(epochs), infer_s, facts, free)
