@@ -1,4 +1,4 @@
-# make demo   the whole job on generated photos, in a few minutes
+# make demo   the whole job on generated images, in a few minutes
 # make test   what CI runs: lint, types, tests
 # make docs   the documentation site in build/site; a broken link fails
 # make reference   write the tables of the reference pages anew, from the code
@@ -6,7 +6,7 @@
 # make bench  speed beside what else one would use; bench-gpu on a CUDA device
 # make gpu-check   right, fast, good on a CUDA device, in under nine minutes; docs/gpu.md
 # make survive   the slow tests; kills a small project 20 times, and commands at many file operations;
-#                fuzzes tables, YAML and photos
+#                fuzzes tables, YAML and images
 # make lowest   a part of the tests with the oldest Python and packages that are permitted
 VENV ?= .venv
 PYTHON ?= python3
@@ -74,16 +74,16 @@ lowest: $(LOWEST)/.installed
 
 bench: $(STAMP)
 	$(INSTALL) -e ".[dev,bench]"
-	@echo "preprocessing, training, shares, chain, scaling (up to 50,000 photos; the script itself goes to 100,000)"
+	@echo "preprocessing, training, shares, chain, scaling (up to 50,000 images; the script itself goes to 100,000)"
 	@started=$$(date +%s) && \
 	$(BIN)/python benchmarks/preprocessing.py && \
 	$(BIN)/python benchmarks/training.py && \
 	$(BIN)/python benchmarks/shares.py && \
 	$(BIN)/python benchmarks/chain.py && \
-	$(BIN)/python benchmarks/scaling.py --photos 1000 10000 50000 && \
+	$(BIN)/python benchmarks/scaling.py --images 1000 10000 50000 && \
 	echo "make bench took $$(( $$(date +%s) - started )) s"
 
-# Needs a CUDA device; the same scripts choose larger batches and photos there.
+# Needs a CUDA device; the same scripts choose larger batches and images there.
 bench-gpu: $(STAMP)
 	$(INSTALL) -e ".[dev,bench]"
 	$(BIN)/python benchmarks/training.py --rounds 5

@@ -14,7 +14,7 @@ of the published regression alone, which is where what did not help can be seen;
 it what else is known of artworks. `--write` puts what was measured into a document, between its
 marks.
 
-Image sets: `artwork`, 800 generated photos; `fgrade`, every fourth photo of FGrade; `digits`,
+Image sets: `artwork`, 800 generated images; `fgrade`, every fourth image of FGrade; `digits`,
 900 handwritten digits (of scikit-learn) whose closed loops are to be counted, a set that no
 choice of the recipe was made on.
 
@@ -63,7 +63,7 @@ class Scale:
 
     Attributes:
         backbone: timm model.
-        size: Side of the photos, px.
+        size: Side of the images, px.
         longer: Factor of all numbers of epochs.
     """
 
@@ -213,7 +213,7 @@ def oof_of(project: ProjectFolder, row: Row, folders: list[str]) -> tuple[Array,
 def compare(project: ProjectFolder, oof: dict[str, list[Array]]) -> pd.DataFrame:
     """Return RMSE, and change against the first row with its interval by group, of each row.
 
-    The squared errors of a photo are averaged over the seeds before groups are resampled.
+    The squared errors of an image are averaged over the seeds before groups are resampled.
     """
     table = read_folds(project, None)
     targets = targets_of(project, table).astype(np.float64)
@@ -262,7 +262,7 @@ def recipe_rows(scale: Scale) -> list[Row]:
             "dataset/img_size": 2 * scale.size,
         }
 
-    add("+ heads on photo descriptors", descriptors)
+    add("+ heads on image descriptors", descriptors)
 
     def distribution(row: Row) -> None:
         del row.members["classification"]
@@ -389,7 +389,7 @@ def measure(data: str, arguments: argparse.Namespace) -> None:
         "table": arguments.table,
         "scale": vars(scale),
         "seeds": arguments.seeds,
-        "photos": len(next(iter(oof.values()))[0]),
+        "images": len(next(iter(oof.values()))[0]),
         "groups": int(groups_of(project, read_folds(project, None)).max()) + 1,
         "rows": json.loads(table.to_json(orient="records")),
         "members": {
@@ -419,7 +419,7 @@ def markdown(result: dict[str, Any]) -> str:
     # Single changes are not meant to take the same time.
     timed = result["table"] == "recipe"
     lines = [
-        f"{result['photos']} photos in {result['groups']} groups, seeds "
+        f"{result['images']} images in {result['groups']} groups, seeds "
         f"{', '.join(map(str, result['seeds']))}; {result['scale']['size']} px, "
         f"{result['scale']['backbone']}",
         "",

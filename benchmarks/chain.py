@@ -1,7 +1,7 @@
-"""The whole job, from photos to a blend: seconds and memory of foldsmith and of a plain script.
+"""The whole job, from images to a blend: seconds and memory of foldsmith and of a plain script.
 
 Both run as processes of their own, in turn, imports included: preprocessing, two epochs of
-SimSiam on all photos, five folds of classification and of regression for two epochs, inference,
+SimSiam on all images, five folds of classification and of regression for two epochs, inference,
 and blend weights. The plain one is `benchmarks/plain_chain.py`; it takes 1,000 Optuna trials,
 foldsmith the exact weights of the same search space, its default.
 """
@@ -49,7 +49,7 @@ def measured(command: list[str], folder: Path) -> tuple[float, float]:
 def main() -> None:
     """Measure in turn, print the table, write JSON and a plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=int, default=300)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
     python = sys.executable
@@ -69,7 +69,7 @@ def main() -> None:
         for number in range(arguments.rounds):
             for name, command in (("foldsmith", ours), ("plain", plain)):
                 base = Path(folder) / f"{name}{number}"
-                project = generated_project(base, arguments.photos, 100)
+                project = generated_project(base, arguments.images, 100)
                 rounds[name].append(measured(command, project.folder))
                 shutil.rmtree(base)
     seconds = {n: statistics.median(s for s, _ in values) for n, values in rounds.items()}

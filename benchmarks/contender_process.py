@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# Kind of training, side of the photos in px, batch size; and the backbone, if it is another one.
+# Kind of training, side of the images in px, batch size; and the backbone, if it is another one.
 Case = tuple[str, int, int] | tuple[str, int, int, str]
 
 

@@ -1,6 +1,6 @@
 """The ways to train that `benchmarks/training.py` measures, one class each.
 
-All of them train the same timm backbone on the same photos with the same batch and the same
+All of them train the same timm backbone on the same images with the same batch and the same
 kinds of augmentation. Each has the settings that its own documentation recommends, and is
 given the number of loader processes that is fastest for it here.
 """
@@ -29,7 +29,7 @@ from foldsmith.data.datasets import Batch
 from foldsmith.models.measured_choices import Measured, tune
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test, read_train, targets_of
+from foldsmith.project.tables import image_paths, read_test, read_train, targets_of
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.tasks import create_task
@@ -156,7 +156,7 @@ class FoldsmithOnCPU(Foldsmith):
 
 
 class FoldsmithOnGPU(Foldsmith):
-    """The loop whose card augments, the photos resident there if they fit."""
+    """The loop whose card augments, the images resident there if they fit."""
 
     augment_on = "gpu"
 
@@ -186,8 +186,8 @@ class SimSiamHeads(nn.Module):
         )
 
 
-class _Photos(Dataset[tuple[list[torch.Tensor], int]]):
-    """Decode, convert, augment: every photo, every epoch."""
+class _Images(Dataset[tuple[list[torch.Tensor], int]]):
+    """Decode, convert, augment: every image, every epoch."""
 
     def __init__(self, paths: list[Path], targets: np.ndarray, transform: Any, views: int) -> None:
         self.paths, self.targets, self.transform, self.views = paths, targets, transform, views
@@ -239,7 +239,7 @@ class Plain:
         outputs: int,
         backbone: dict[str, torch.Tensor],
     ) -> None:
-        """Begin a fine-tuning on some photos, from a backbone's weights."""
+        """Begin a fine-tuning on some images, from a backbone's weights."""
         self._load(paths, targets)
         self.model = timm.create_model(self.backbone, num_classes=outputs)
         self.model.load_state_dict(backbone, strict=False)
@@ -248,7 +248,7 @@ class Plain:
 
     def _load(self, paths: list[Path], targets: np.ndarray) -> None:
         self.loader = DataLoader(
-            _Photos(paths, targets, self.transform, 2 if self.kind == "SimSiam" else 1),
+            _Images(paths, targets, self.transform, 2 if self.kind == "SimSiam" else 1),
             self.batch,
             shuffle=True,
             drop_last=True,
@@ -259,8 +259,8 @@ class Plain:
         self.n_images = len(self.loader) * self.batch
 
     def plain_loader(self, paths: list[Path], size: int) -> DataLoader[Any]:
-        """Return photos for prediction, in their order."""
-        data = _Photos(paths, np.zeros(len(paths)), resized_transform(size, MEAN, STD), 1)
+        """Return images for prediction, in their order."""
+        data = _Images(paths, np.zeros(len(paths)), resized_transform(size, MEAN, STD), 1)
         return DataLoader(data, 64, num_workers=self.workers)
 
     def epoch(self) -> float:
@@ -337,16 +337,16 @@ class Timm:
 
 
 def labelled(project: ProjectFolder, kind: str) -> tuple[list[Path], np.ndarray]:
-    """Return the photos and targets of a training: all photos for SimSiam, else the labelled."""
+    """Return the images and targets of a training: all images for SimSiam, else the labelled."""
     if kind == "SimSiam":
-        paths = photo_paths(project, read_train(project)) + photo_paths(project, read_test(project))
+        paths = image_paths(project, read_train(project)) + image_paths(project, read_test(project))
         return paths, np.zeros(len(paths), np.float32)
     table = read_train(project)
-    return photo_paths(project, table), targets_of(project, table)
+    return image_paths(project, table), targets_of(project, table)
 
 
 def image_folder(project: ProjectFolder, kind: str) -> Path:
-    """Return the photos as one folder per class, as torchvision and timm want them."""
+    """Return the images as one folder per class, as torchvision and timm want them."""
     root = project.folder / f"image_folder_{kind}"
     if not root.exists():
         for path, target in zip(*labelled(project, kind), strict=True):

@@ -42,7 +42,7 @@ import foldsmith
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.models.simple_features import SIMPLE_FEATURES, small_copy
 from foldsmith.models.simple_models import models_of_classes, models_of_numbers
-from foldsmith.project.tables import groups_of, photo_paths, read_folds, read_test, targets_of
+from foldsmith.project.tables import groups_of, image_paths, read_folds, read_test, targets_of
 from foldsmith.steps.manifest import MANIFEST, read_manifest
 from foldsmith.steps.output_folder import RESOLVED_CONFIG
 from foldsmith.targets.metrics import RMSE
@@ -237,7 +237,7 @@ def simple(folder: Path, data: HiddenSet, name: str) -> npt.NDArray[Any]:
     table, test = read_folds(project, None), read_test(project)
 
     def features(rows: pd.DataFrame) -> npt.NDArray[np.float32]:
-        images = [foldsmith_image(path) for path in photo_paths(project, rows)]
+        images = [foldsmith_image(path) for path in image_paths(project, rows)]
         return SIMPLE_FEATURES[kind](np.stack(images))
 
     models = models_of_classes(project.class_values) if data.classes else models_of_numbers()
@@ -251,10 +251,10 @@ def simple(folder: Path, data: HiddenSet, name: str) -> npt.NDArray[Any]:
 
 def foldsmith_image(path: Path) -> npt.NDArray[np.uint8]:
     """Return an image as the simple baselines see it."""
-    from foldsmith.data.images import read_photo
+    from foldsmith.data.images import read_image
     from foldsmith.data.transforms import Compose
 
-    return small_copy(read_photo(path, Compose([])))
+    return small_copy(read_image(path, Compose([])))
 
 
 def run_plain(

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from generated import generate_photos
+from generated import generate_images
 from sklearn.datasets import load_digits
 
 Mirror = Literal["none", "left-right", "all"]
@@ -56,7 +56,7 @@ class HiddenSet:
 
         Args:
             folder: Where to.
-            source: Folder of the photos, for sets that are not generated.
+            source: Folder of the images, for sets that are not generated.
         """
         if (folder / "hidden.csv").is_file():
             return
@@ -78,13 +78,13 @@ class HiddenSet:
 
 def rooms(folder: Path, source: Path | None) -> pd.DataFrame:
     """Return four rooms of each house: 60 houses are labelled, the target is the room."""
-    photos = pd.read_csv(_needed(source, "houses") / "photos.csv")
-    hidden = _hidden_groups(photos["house_id"], 60)
-    return _rows(photos["room"], photos["house_id"], _files(source, photos["file"]), hidden)
+    images = pd.read_csv(_needed(source, "houses") / "photos.csv")
+    hidden = _hidden_groups(images["house_id"], 60)
+    return _rows(images["room"], images["house_id"], _files(source, images["file"]), hidden)
 
 
 def prices(folder: Path, source: Path | None) -> pd.DataFrame:
-    """Return the frontal photos; the target is the logarithm of the price, half are labelled."""
+    """Return the frontal images; the target is the logarithm of the price, half are labelled."""
     root = _needed(source, "houses")
     table = pd.read_csv(root / "train.csv")
     files = _files(source, table["house_id"] + "_frontal.jpg")
@@ -93,7 +93,7 @@ def prices(folder: Path, source: Path | None) -> pd.DataFrame:
 
 
 def tomatoes(folder: Path, source: Path | None) -> pd.DataFrame:
-    """Return every fourth photo of FGrade: five tomatoes are labelled, three hidden."""
+    """Return every fourth image of FGrade: five tomatoes are labelled, three hidden."""
     root = _needed(source, "fgrade")
     order = ["tomato_id", "freshness", "image_id"]
     # Frames of a tomato are nearly alike: every fourth is enough.
@@ -123,8 +123,8 @@ def digits(folder: Path, source: Path | None) -> pd.DataFrame:
 
 
 def artworks(folder: Path, source: Path | None) -> pd.DataFrame:
-    """Return 1,200 generated photos, about 800 labelled, a series never divided."""
-    generate_photos(folder, 1200, 0, long_side=64)
+    """Return 1,200 generated images, about 800 labelled, a series never divided."""
+    generate_images(folder, 1200, 0, long_side=64)
     table = pd.read_csv(folder / "train.csv")
     files = _files(folder / "photos", table["object_id"] + ".jpg", "")
     series = table["art_series_id"]

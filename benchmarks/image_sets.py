@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import yaml
-from generated import ATMACUP, generate_photos
+from generated import ATMACUP, generate_images
 from sklearn.datasets import load_digits
 
 from foldsmith.project import ProjectFolder
@@ -24,14 +24,14 @@ def set_up(folder: Path, data: str, fgrade: Path | None) -> ProjectFolder:
 
 
 def make_artwork(folder: Path) -> str:
-    """Write 800 labelled generated photos and 400 more; return the project file."""
-    generate_photos(folder, 800, 400, long_side=64)
+    """Write 800 labelled generated images and 400 more; return the project file."""
+    generate_images(folder, 800, 400, long_side=64)
     text = (ATMACUP / "project.yml").read_text(encoding="utf-8")
     return text.replace("data_dir: input/atmaCup-11", "data_dir: input")
 
 
 def make_fgrade(folder: Path, fgrade: Path | None) -> str:
-    """Write tables of every fourth photo of FGrade; return the project file."""
+    """Write tables of every fourth image of FGrade; return the project file."""
     if fgrade is None:
         sys.exit("--data fgrade needs --fgrade DIR (train.csv, test.csv, images/)")
     # Frames of a tomato are nearly alike: a fourth of them tells as much.

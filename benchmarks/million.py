@@ -1,7 +1,7 @@
 """A million thumbnails against ten thousand: what grows with their number, and what does not.
 
-Generates photos of 32 px in folders of 10,000, makes a project of them and times each step in a
-process of its own: building the photo store (killed on the way once, and begun again), taking
+Generates images of 32 px in folders of 10,000, makes a project of them and times each step in a
+process of its own: building the image store (killed on the way once, and begun again), taking
 batches with loader processes, in the order of null and with a window, a tiny training, status and
 report. Memory is anonymous memory, which no file backs, and the resident set, at their highest.
 """
@@ -59,7 +59,7 @@ dataset/train/n_views: 1
 
 
 def make(folder: Path, n: int) -> None:
-    """Write a project with n photos, all of them labelled but a hundred."""
+    """Write a project with n images, all of them labelled but a hundred."""
     folders = range(-(-n // PER_FOLDER))
     with ProcessPoolExecutor() as pool:
         list(pool.map(_make_folder, [folder] * len(folders), folders, [n] * len(folders)))
@@ -87,8 +87,8 @@ def _make_folder(project: Path, number: int, n: int) -> None:
     rng = np.random.default_rng(number)
     for k in range(number * PER_FOLDER, min(n, (number + 1) * PER_FOLDER)):
         small = rng.integers(0, 256, (8, 8, 3), np.uint8)
-        photo = cv2.resize(small, (32, 32), interpolation=cv2.INTER_LINEAR)
-        cv2.imwrite(str(folder / f"{k:07d}.jpg"), photo, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        image = cv2.resize(small, (32, 32), interpolation=cv2.INTER_LINEAR)
+        cv2.imwrite(str(folder / f"{k:07d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
 def memory_mib(pid: int | str = "self") -> dict[str, float]:
@@ -125,7 +125,7 @@ def watched(process: str, facts: dict[str, float]) -> Iterator[None]:
 
 
 def build(folder: Path) -> dict[str, float]:
-    """Preprocess, which builds the photo store; count the photos that are decoded."""
+    """Preprocess, which builds the image store; count the images that are decoded."""
     from foldsmith.config import Experiment
     from foldsmith.data import statistics
     from foldsmith.project import ProjectFolder
@@ -149,7 +149,7 @@ def build(folder: Path) -> dict[str, float]:
 
 
 def stored(folder: Path) -> int:
-    """Return the number of photos in shards that are whole."""
+    """Return the number of images in shards that are whole."""
     found = 0
     for index in (folder / ".foldsmith").rglob("shard_*.npz"):
         with np.load(index) as arrays:
@@ -158,7 +158,7 @@ def stored(folder: Path) -> int:
 
 
 def load(folder: Path) -> dict[str, float]:
-    """Open the store, take batches, train; return photos/s and memory."""
+    """Open the store, take batches, train; return images/s and memory."""
     from foldsmith.config import Context, Experiment
     from foldsmith.models.runtime import create_runtime, seed_everything
     from foldsmith.project import ProjectFolder
@@ -193,9 +193,9 @@ def load(folder: Path) -> dict[str, float]:
     with watched("main process", facts):
         started = time.perf_counter()
         loader = parts_of("plain.yml")[0]["loader/train"]
-        facts["open the photos, s"] = time.perf_counter() - started
+        facts["open the images, s"] = time.perf_counter() - started
         count = min(len(loader) - 21, 2000)
-        facts["loader, photos/s"] = take(loader, count)
+        facts["loader, images/s"] = take(loader, count)
         processes = [memory_mib(pid) for pid in workers()]
         for name in ("anonymous", "resident"):
             facts[f"loader process: {name} memory, MiB"] = max(p[name] for p in processes)
@@ -203,7 +203,7 @@ def load(folder: Path) -> dict[str, float]:
         del loader
         with contextlib.suppress(Exception):  # code from before there were windows
             values = {"loader/train/window": 5000}
-            facts["loader, window of 5,000, photos/s"] = take(
+            facts["loader, window of 5,000, images/s"] = take(
                 parts_of("plain.yml", **values)[0]["loader/train"], count
             )
         values = {"loader/train/batch_size": 16}
@@ -218,7 +218,7 @@ def load(folder: Path) -> dict[str, float]:
             optimizer.zero_grad(set_to_none=True)
             if index == 9:
                 started, first = time.perf_counter(), 10
-        facts["training, photos/s"] = (index + 1 - first) * 16 / (time.perf_counter() - started)
+        facts["training, images/s"] = (index + 1 - first) * 16 / (time.perf_counter() - started)
     return facts
 
 
@@ -256,12 +256,12 @@ def result_of(process: "subprocess.Popen[str]") -> dict[str, float]:
 
 
 def measure(folder: Path, n: int) -> dict[str, float]:
-    """Run all steps on n photos."""
-    say(f"{n} photos: generating")
+    """Run all steps on n images."""
+    say(f"{n} images: generating")
     if not (folder / "project.yml").exists():
         make(folder, n)
     shutil.rmtree(folder / ".foldsmith", ignore_errors=True)
-    facts: dict[str, float] = {"photos": n}
+    facts: dict[str, float] = {"images": n}
     # Killed when part of the store is there.
     say("building, to be killed")
     started = time.perf_counter()
@@ -273,18 +273,18 @@ def measure(folder: Path, n: int) -> dict[str, float]:
     process.wait()
     kept = stored(folder)
     facts["killed after, s"] = time.perf_counter() - started
-    facts["photos kept of the killed build"] = kept
+    facts["images kept of the killed build"] = kept
     say("building, resumed")
     again = result_of(in_a_process("build", folder))
     facts["resumed build, s"] = again["seconds"]
-    facts["photos decoded by the resumed build"] = again["decoded"]
-    facts["photos in the store"] = stored(folder)
+    facts["images decoded by the resumed build"] = again["decoded"]
+    facts["images in the store"] = stored(folder)
     if again["decoded"] < n / 2:
         # Next to nothing was left to do: a small store is one shard.
         say("building, whole")
         shutil.rmtree(folder / ".foldsmith")
         again = result_of(in_a_process("build", folder))
-    facts["preprocess and store, photos/s"] = again["decoded"] / again["seconds"]
+    facts["preprocess and store, images/s"] = again["decoded"] / again["seconds"]
     facts |= {name: value for name, value in again.items() if "memory" in name}
     size = sum(file.stat().st_size for file in (folder / ".foldsmith").rglob("shard_*.bin"))
     facts["store, MiB"] = size / 2**20
@@ -302,18 +302,18 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Measure each number of photos; print a table with ratios and write JSON."""
+    """Measure each number of images; print a table with ratios and write JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=int, nargs="+", default=[10_000, 1_000_000])
+    parser.add_argument("--images", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--folder", type=Path, default=Path("build/million"))
-    parser.add_argument("--keep", action="store_true", help="leave the photos for another run")
+    parser.add_argument("--keep", action="store_true", help="leave the images for another run")
     parser.add_argument("--step", choices=("build", "load"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
         print(json.dumps({"build": build, "load": load}[arguments.step](arguments.folder)))
         return
     results = []
-    for n in arguments.photos:
+    for n in arguments.images:
         folder = arguments.folder / str(n)
         try:
             results.append(measure(folder, n))
@@ -322,7 +322,7 @@ def main() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
         for key, value in results[-1].items():
             say(f"  {key}: {value:.6g}")
-    table = pd.DataFrame(results).set_index("photos").T
+    table = pd.DataFrame(results).set_index("images").T
     table["ratio"] = table.iloc[:, -1] / table.iloc[:, 0]
     print(table.to_string(float_format=lambda value: f"{value:,.4g}"))
     report.write("million", results)

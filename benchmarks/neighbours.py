@@ -97,7 +97,7 @@ def folds_s(folder: Path, threads: str, epochs: int) -> float:
     return time.perf_counter() - started
 
 
-def run_folds(rounds: int, epochs: int, photos: int) -> None:
+def run_folds(rounds: int, epochs: int, images: int) -> None:
     """Measure whole runs of the folds of a training, and print a table."""
     from generated import generated_project
 
@@ -106,7 +106,7 @@ def run_folds(rounds: int, epochs: int, photos: int) -> None:
 
     found: dict[str, list[tuple[float, float]]] = {"null": [], "1": []}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = generated_project(Path(temporary), photos).folder
+        folder = generated_project(Path(temporary), images).folder
         settings = folder / "project.yml"
         # The small network at 64 px.
         text = settings.read_text(encoding="utf-8").replace("time: large", "time: small")
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--epochs", type=int, default=6, help="of each fold")
-    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--train", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
@@ -155,7 +155,7 @@ def main() -> None:
         alone, *others = (statistics.median(values) for values in zip(*rounds, strict=True))
         shares = (f"{value:.1f} ({value / alone:.2f})" for value in others)
         print(f"| {name} | {alone:.1f} | {' | '.join(shares)} |")
-    run_folds(arguments.rounds, arguments.epochs, arguments.photos)
+    run_folds(arguments.rounds, arguments.epochs, arguments.images)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from preprocessing import statistics_of
 from sklearn.model_selection import StratifiedKFold
 
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test, read_train, targets_of
+from foldsmith.project.tables import image_paths, read_test, read_train, targets_of
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     project = ProjectFolder.open(options.project)
     train, test = read_train(project), read_test(project)
     targets = targets_of(project, train)
-    paths, test_paths = photo_paths(project, train), photo_paths(project, test)
+    paths, test_paths = image_paths(project, train), image_paths(project, test)
     facts = joblib.Parallel(n_jobs=4)(
         joblib.delayed(statistics_of)(str(path)) for path in [*paths, *test_paths]
     )
@@ -82,7 +82,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def predict(training: Plain, paths: list[Path], size: int) -> np.ndarray:
-    """Return the predictions of a model, photo files read anew."""
+    """Return the predictions of a model, image files read anew."""
     training.model.eval()
     found = []
     for images, _ in training.plain_loader(paths, size):

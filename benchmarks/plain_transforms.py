@@ -46,7 +46,7 @@ def plain_transform(kind: str, size: int, mean: list[float], std: list[float]) -
 
 
 def resized_transform(size: int, mean: list[float], std: list[float]) -> Transform:
-    """Return what prepares photos for a prediction."""
+    """Return what prepares images for a prediction."""
     if LIBRARY == "torchvision":
         steps = [transforms.Resize((size, size)), transforms.ToTensor()]
         return _From(transforms.Compose([*steps, transforms.Normalize(mean, std)]))

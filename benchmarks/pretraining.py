@@ -3,7 +3,7 @@
 Every method of foldsmith pretrains the network of the default (WRN-16-2) on all images of a set,
 labelled or not, for as many CPU seconds as every other. A head on its frozen features is then
 fitted to the labelled rows and scored on rows of other groups, beside the same head on the features
-of random weights and on the photo descriptors. Networks that are fine-tuned from the pretrained
+of random weights and on the image descriptors. Networks that are fine-tuned from the pretrained
 weights stand beside one from random weights that has the seconds of both: pretraining and
 fine-tuning.
 
@@ -177,7 +177,7 @@ class ImageSet:
     Args:
         folder: Folder of all measurements.
         data: The set.
-        source: Folder of its photos, if it is not generated.
+        source: Folder of its images, if it is not generated.
         seconds: CPU seconds of a pretraining.
     """
 

@@ -18,7 +18,7 @@ Result = dict[str, Any]
 Array = npt.NDArray[np.float64]
 
 # Names in the tables of features that no pretraining made, and of a network without one.
-UNTRAINED, DESCRIPTORS, RANDOM = "random weights", "photo descriptors", "from random weights"
+UNTRAINED, DESCRIPTORS, RANDOM = "random weights", "image descriptors", "from random weights"
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -34,7 +34,7 @@ COMMANDS = {
 def main() -> None:
     """Measure, print the table, write JSON and a plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=int, default=8192 if CUDA else 256)
+    parser.add_argument("--images", type=int, default=8192 if CUDA else 256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=512 if CUDA else 64)
     parser.add_argument("--size", type=int, default=224 if CUDA else 64)
@@ -43,7 +43,7 @@ def main() -> None:
     results = []
     groups: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        project = generated_project(Path(folder), arguments.photos)
+        project = generated_project(Path(folder), arguments.images)
         with contextlib.redirect_stdout(io.StringIO()):
             experiments = [Experiment.load(project, command[2]) for command in COMMANDS.values()]
             preprocess(project, False, experiments)

@@ -1,8 +1,8 @@
-"""What changes with the number of photos: images per second and memory at each.
+"""What changes with the number of images: images per second and memory at each.
 
-For each number a process of its own preprocesses so many generated photos of 48 px, then takes
+For each number a process of its own preprocesses so many generated images of 48 px, then takes
 batches for SimSiam at 32 px from them in a new order, and trains on some of them. Memory is
-what the process itself holds; the photo store is mapped, and its pages belong to the system.
+what the process itself holds; the image store is mapped, and its pages belong to the system.
 """
 
 import argparse
@@ -42,13 +42,13 @@ loader/train/batch_size: 64
 
 
 def make(folder: Path, n: int) -> None:
-    """Write a project with n photos; most of them are to be predicted."""
-    photos = folder / "input" / "photos"
-    photos.mkdir(parents=True)
+    """Write a project with n images; most of them are to be predicted."""
+    images = folder / "input" / "photos"
+    images.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for k in range(n):
         small = rng.integers(0, 256, (6, 6, 3), np.uint8)
-        cv2.imwrite(str(photos / f"{k}.jpg"), cv2.resize(small, (40, 48), interpolation=2))
+        cv2.imwrite(str(images / f"{k}.jpg"), cv2.resize(small, (40, 48), interpolation=2))
     ids = [str(k) for k in range(n)]
     train = n // 5
     targets = rng.integers(0, 4, train)
@@ -65,7 +65,7 @@ def memory_mib() -> float:
 
 
 def measure(folder: Path, n: int) -> dict[str, float]:
-    """Preprocess, load and train; return photos/s and memory."""
+    """Preprocess, load and train; return images/s and memory."""
     import torch
 
     from foldsmith.config import Context, Experiment
@@ -114,20 +114,20 @@ def measure(folder: Path, n: int) -> dict[str, float]:
         loaded = batches(count, False)
     trained = batches(min(len(loader), 30), True)
     return {
-        "photos": n,
-        "preprocess_photos_per_s": preprocessed,
+        "images": n,
+        "preprocess_images_per_s": preprocessed,
         "open_s": opened,
-        "loader_photos_per_s": loaded,
-        "training_photos_per_s": trained,
+        "loader_images_per_s": loaded,
+        "training_images_per_s": trained,
         "memory_after_preprocess_mib": after_preprocess,
         "memory_mib": memory_mib(),
     }
 
 
 def main() -> None:
-    """Measure each number of photos, print the table, write JSON and a plot."""
+    """Measure each number of images, print the table, write JSON and a plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -135,7 +135,7 @@ def main() -> None:
             print(json.dumps(measure(Path(folder), arguments.one)))
         return
     results = []
-    for n in arguments.photos:
+    for n in arguments.images:
         command = [sys.executable, __file__, "--one", str(n)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         results.append(json.loads(done.stdout.splitlines()[-1]))
@@ -143,15 +143,15 @@ def main() -> None:
         print(row, flush=True)
     report.write("scaling", results)
     groups = {
-        what: {f"{row['photos']:,} photos": row[key] for row in results}
+        what: {f"{row['images']:,} images": row[key] for row in results}
         for what, key in (
-            ("preprocess, photos/s", "preprocess_photos_per_s"),
-            ("loader, photos/s", "loader_photos_per_s"),
-            ("training, photos/s", "training_photos_per_s"),
+            ("preprocess, images/s", "preprocess_images_per_s"),
+            ("loader, images/s", "loader_images_per_s"),
+            ("training, images/s", "training_images_per_s"),
             ("memory, MiB", "memory_mib"),
         )
     }
-    report.bars("scaling", "From 1,000 to 100,000 photos", groups, "")
+    report.bars("scaling", "From 1,000 to 100,000 images", groups, "")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from foldsmith.config import Experiment
 from foldsmith.steps.preprocess import preprocess
 
-PARTS = ("photos and augmentation", "to the device", "forward", "backward", "optimizer")
+PARTS = ("images and augmentation", "to the device", "forward", "backward", "optimizer")
 
 
 def seconds_of(contender: Foldsmith) -> dict[str, float]:
@@ -39,7 +39,7 @@ def seconds_of(contender: Foldsmith) -> dict[str, float]:
         spent[part] += time.perf_counter() - started
 
     for index in range(len(contender.loader)):
-        with clock("photos and augmentation"):
+        with clock("images and augmentation"):
             raw = next(batches)
         with clock("to the device"):
             batch = runtime.transfer(raw, contender.loader.on_device)
@@ -80,7 +80,7 @@ def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
 def main() -> None:
     """Measure, print the table, write JSON and the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=int, default=4096 if CUDA else 256)
+    parser.add_argument("--images", type=int, default=4096 if CUDA else 256)
     parser.add_argument("--batch", type=int, default=256 if CUDA else 64)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224] if CUDA else [64, 128])
     parser.add_argument("--workers", type=int, default=8 if CUDA else 0)
@@ -88,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        project = generated_project(Path(folder), arguments.photos)
+        project = generated_project(Path(folder), arguments.images)
         with contextlib.redirect_stdout(io.StringIO()):
             preprocess(project, False, [Experiment.load(project, CONFIGS[k]) for k in CONFIGS])
         for kind in CONFIGS:

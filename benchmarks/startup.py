@@ -16,7 +16,7 @@ from pathlib import Path
 
 import report
 import yaml
-from generated import generate_photos
+from generated import generate_images
 
 PROJECT = {
     "name": "startup",
@@ -67,7 +67,7 @@ LARGE = ("cv2", "pandas", "pytorch_pfn_extras", "scipy", "sklearn", "timm", "tor
 def finished_project(folder: Path) -> Path:
     """Write a project of two trainings and an ensemble, and run it."""
     project = folder / "project"
-    generate_photos(project / "input", n_train=24, n_test=8, long_side=48)
+    generate_images(project / "input", n_train=24, n_test=8, long_side=48)
     (project / "exp_config").mkdir()
     (project / "project.yml").write_text(yaml.safe_dump(PROJECT, sort_keys=False))
     for name, content in EXPERIMENTS.items():

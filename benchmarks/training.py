@@ -27,7 +27,7 @@ from foldsmith.utils.machine import cores_here
 def main() -> None:
     """Measure, print the table, write JSON and a plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--photos", type=int, default=4096 if CUDA else 192)
+    parser.add_argument("--images", type=int, default=4096 if CUDA else 192)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch", type=int, default=256 if CUDA else 64)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224] if CUDA else [64, 128])
@@ -36,7 +36,7 @@ def main() -> None:
 
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        project = generated_project(Path(folder), arguments.photos)
+        project = generated_project(Path(folder), arguments.images)
         with contextlib.redirect_stdout(io.StringIO()):
             preprocess(project, False, [Experiment.load(project, CONFIGS[k]) for k in CONFIGS])
         print(
@@ -62,7 +62,7 @@ def compare(running: dict[str, Process], case: Case, rounds: int) -> list[dict[s
 
     Args:
         running: Name -> process of each contender.
-        case: Kind of training, side of the photos in px, batch size.
+        case: Kind of training, side of the images in px, batch size.
         rounds: How often each is measured.
     """
     kind, size, batch = case[:3]

@@ -16,7 +16,7 @@ def main() -> None:
     resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     text = nbformat.writes(without_traces(notebook))
-    # The photos lie in a temporary folder, whose name is another one each time.
+    # The images lie in a temporary folder, whose name is another one each time.
     text = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "WORK", text)
     NOTEBOOK.write_text(text + "\n", encoding="utf-8")
     print(f"wrote {NOTEBOOK.name}")

@@ -94,7 +94,7 @@ def lines_shown_as_by_the_command():
 
 @pytest.fixture(scope="session")
 def generated_data(tmp_path_factory) -> Path:
-    """Generated photos and tables in the layout of atmaCup #11, made once."""
+    """Generated images and tables in the layout of atmaCup #11, made once."""
     folder = tmp_path_factory.mktemp("generated")
     make = load_script(ATMACUP / "make_demo_data.py").make_demo_data
     make(folder, n_train=60, n_test=20, seed=3, long_side=64)
@@ -142,8 +142,8 @@ def settled(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def small_photos(tmp_path_factory) -> Path:
-    """Tables and photos for a small project, made once."""
+def small_images(tmp_path_factory) -> Path:
+    """Tables and images for a small project, made once."""
     make = load_script(ATMACUP / "make_demo_data.py").make_demo_data
     folder = tmp_path_factory.mktemp("small") / "photos"
     make(folder, n_train=24, n_test=8, seed=3, long_side=48)
@@ -151,16 +151,16 @@ def small_photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small_project(tmp_path, small_photos) -> Path:
-    """A project that runs from photos to submissions in seconds, nothing done yet."""
+def small_project(tmp_path, small_images) -> Path:
+    """A project that runs from images to submissions in seconds, nothing done yet."""
     from small_project import make_project
 
-    return make_project(tmp_path / "project", small_photos)
+    return make_project(tmp_path / "project", small_images)
 
 
 @pytest.fixture
-def write_photos(tmp_path):
-    """Write n random PNG photos of one size; returns their paths."""
+def write_images(tmp_path):
+    """Write n random PNG images of one size; returns their paths."""
     import cv2
     import numpy as np
 

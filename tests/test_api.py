@@ -30,8 +30,8 @@ OVERRIDES = {"ensemble/methods": ["mean", "simplex", "stack"], "[12]*:globals/ma
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, small_photos):
-    folder = make_project(tmp_path_factory.mktemp("api") / "project", small_photos)
+def project(tmp_path_factory, small_images):
+    folder = make_project(tmp_path_factory.mktemp("api") / "project", small_images)
     write_experiment(folder, "300", FROZEN)
     members = {"ensemble/experiments": ["output/100", "output/200", "output/300"]}
     write_experiment(folder, "900", EXPERIMENTS["900"] | members)
@@ -86,7 +86,7 @@ def test_errors_are_exceptions_of_one_line(project, tmp_path):
         project.run("100", {"globals/max_epoch=1": 1})
     with pytest.raises(ConfigError, match=r"project.yml: no such file"):
         foldsmith.Project.open(tmp_path)
-    with pytest.raises(DataError, match="no photos"):
+    with pytest.raises(DataError, match="no images"):
         foldsmith.Project.new(tmp_path / "new", tmp_path)
 
 
@@ -146,7 +146,7 @@ def test_out_of_fold_predictions(blend, member):
     assert rmse == pytest.approx(submitted["cross_fitted"].iloc[0])
 
 
-def test_predictions_of_the_test_photos(project, blend, member):
+def test_predictions_of_the_test_images(project, blend, member):
     for results, file in ((blend, "submission.csv"), (member, "submission_by_best_metric.csv")):
         predictions = results.predictions
         written = pd.read_csv(results.folder / file)["target"]
@@ -173,8 +173,8 @@ def test_a_pretraining_has_a_log_and_no_predictions(project, blend):
         _ = pretraining.scores
 
 
-def test_what_was_not_run_is_said(tmp_path, small_photos):
-    project = foldsmith.Project.open(make_project(tmp_path / "project", small_photos))
+def test_what_was_not_run_is_said(tmp_path, small_images):
+    project = foldsmith.Project.open(make_project(tmp_path / "project", small_images))
     results = project.results("100")
     assert results.log.empty
     for ask in (

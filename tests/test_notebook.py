@@ -48,7 +48,7 @@ def test_it_is_kept_with_its_outputs(quickstart):
     assert tempfile.gettempdir() not in text and str(Path.home()) not in text
 
 
-def test_it_leads_from_photos_to_predictions(quickstart, tmp_path, monkeypatch):
+def test_it_leads_from_images_to_predictions(quickstart, tmp_path, monkeypatch):
     notebook = execute(quickstart, tmp_path, monkeypatch)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
 

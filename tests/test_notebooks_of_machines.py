@@ -70,19 +70,19 @@ def colab_of(drive, here):
 
 
 @pytest.fixture(scope="module")
-def lost(tmp_path_factory, small_photos):
+def lost(tmp_path_factory, small_images):
     """A Drive as a session on Colab leaves it that is lost after the first member."""
     drive, here = (
         tmp_path_factory.mktemp("lost") / "drive",
         tmp_path_factory.mktemp("lost") / "work",
     )
     drive.mkdir()
-    train = pd.read_csv(small_photos / "train.csv")
+    train = pd.read_csv(small_images / "train.csv")
     groups = {name: k % 2 for k, name in enumerate(train["art_series_id"].unique())}
     train["fold"] = train["art_series_id"].map(groups)
     train.to_csv(drive / "train.csv", index=False)
-    shutil.copy(small_photos / "test.csv", drive)
-    shutil.make_archive(str(drive / "images"), "zip", small_photos / "photos")
+    shutil.copy(small_images / "test.csv", drive)
+    shutil.make_archive(str(drive / "images"), "zip", small_images / "photos")
     client = colab_of(drive, here)
 
     def kill():

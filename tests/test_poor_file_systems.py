@@ -115,8 +115,8 @@ def test_a_folder_without_locks_is_locked_on_this_machine(poor, capsys):
     assert len(told) == 1 and "this file system has no locks; run one command at a time" in told[0]
 
 
-def test_a_project_needs_a_disk_with_links(poor, small_photos):
-    data = Data(images=small_photos / "photos", train=small_photos / "train.csv")
+def test_a_project_needs_a_disk_with_links(poor, small_images):
+    data = Data(images=small_images / "photos", train=small_images / "train.csv")
     with pytest.raises(OutputError) as error:
         new_project_of(poor / "project", data, yes=True)
     assert "input/photos: this file system has no links" in str(error.value)

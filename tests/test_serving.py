@@ -29,7 +29,7 @@ import foldsmith as package
 from foldsmith.extras.serve.limits import Limits
 from foldsmith.extras.serve.service import create_app
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test
+from foldsmith.project.tables import image_paths, read_test
 
 QUICK = {
     "globals/max_epoch": 1,
@@ -41,9 +41,9 @@ RUN = "output/900"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_photos):
+def finished(tmp_path_factory, small_images):
     """A project after its ensemble; no test changes it."""
-    folder = make_project(tmp_path_factory.mktemp("served") / "project", small_photos)
+    folder = make_project(tmp_path_factory.mktemp("served") / "project", small_images)
     write_experiment(folder, "100", EXPERIMENTS["100"] | QUICK)
     frozen = {
         "import": "foldsmith:image_descriptors.yml",
@@ -57,16 +57,16 @@ def finished(tmp_path_factory, small_photos):
 
 
 @pytest.fixture(scope="module")
-def photos(finished):
+def images(finished):
     project = ProjectFolder.open(finished)
-    return photo_paths(project, read_test(project))
+    return image_paths(project, read_test(project))
 
 
 @pytest.fixture(scope="module")
-def predicted(finished, photos, tmp_path_factory):
-    """What 'foldsmith predict' says of the photos."""
+def predicted(finished, images, tmp_path_factory):
+    """What 'foldsmith predict' says of the images."""
     out = tmp_path_factory.mktemp("predicted") / "out.csv"
-    result = foldsmith(finished, "predict", "--run", RUN, *map(str, photos), "-o", str(out))
+    result = foldsmith(finished, "predict", "--run", RUN, *map(str, images), "-o", str(out))
     assert result.returncode == 0, result.stderr
     return pd.read_csv(out)
 
@@ -107,12 +107,12 @@ def equal(answer, table):
         np.testing.assert_allclose(found, table[name], rtol=0, atol=1e-6)
 
 
-def test_a_real_server_predicts_as_the_command_does(server, photos, predicted):
+def test_a_real_server_predicts_as_the_command_does(server, images, predicted):
     assert predicted["prediction"].nunique() > 4
-    answer = httpx.post(f"{server}/predict", files=files(*photos)).json()
+    answer = httpx.post(f"{server}/predict", files=files(*images)).json()
     equal(answer["predictions"], predicted)
     one = urllib.request.Request(
-        f"{server}/predict", photos[1].read_bytes(), {"Content-Type": "image/jpeg"}
+        f"{server}/predict", images[1].read_bytes(), {"Content-Type": "image/jpeg"}
     )
     with urllib.request.urlopen(one) as reply:
         (entry,) = json.load(reply)["predictions"]
@@ -121,11 +121,11 @@ def test_a_real_server_predicts_as_the_command_does(server, photos, predicted):
     health = httpx.get(f"{server}/health").json()
     assert health == {"ready": True, "run": "900", "version": package.__version__}
 
-    bad = httpx.post(f"{server}/predict", files=[("file", ("notes.txt", b"no photo"))])
+    bad = httpx.post(f"{server}/predict", files=[("file", ("notes.txt", b"no image"))])
     assert bad.status_code == 415
-    assert bad.json() == {"detail": "notes.txt: is not a photo that can be read"}
+    assert bad.json() == {"detail": "notes.txt: is not an image that can be read"}
     # What was refused does no harm.
-    again = httpx.post(f"{server}/predict", files=files(*photos)).json()
+    again = httpx.post(f"{server}/predict", files=files(*images)).json()
     equal(again["predictions"], predicted)
 
 
@@ -138,7 +138,7 @@ def test_a_real_server_refuses_before_it_reads(server):
         reply = line.makefile("rb").read().decode()
     assert reply.startswith("HTTP/1.1 413 ")
     assert reply.endswith(
-        '{"detail":"the request is larger than 0.2 MB; send fewer or smaller photos"}'
+        '{"detail":"the request is larger than 0.2 MB; send fewer or smaller images"}'
     )
     with socket.create_connection((host, int(port)), timeout=20) as line:
         # Without a length it is counted: the end never comes, the answer does.
@@ -172,7 +172,7 @@ def memory_of(command):
     return int(status.partition("VmRSS:")[2].split()[0]) / 1e3
 
 
-def test_slow_heads_and_bodies_end_in_time(strict, photos):
+def test_slow_heads_and_bodies_end_in_time(strict, images):
     _, url, connect = strict
     begun = time.monotonic()
     lines = [connect() for _ in range(60)]
@@ -188,10 +188,10 @@ def test_slow_heads_and_bodies_end_in_time(strict, photos):
     for number, answer in enumerate(answers):
         allowed = ("408",) if number % 4 < 3 else ("408", "503")
         assert answer.startswith(tuple(f"HTTP/1.1 {code} " for code in allowed)), answer
-    assert httpx.post(f"{url}/predict", files=files(photos[0])).status_code == 200
+    assert httpx.post(f"{url}/predict", files=files(images[0])).status_code == 200
 
 
-def test_so_many_requests_at_a_time_and_no_more(strict, photos):
+def test_so_many_requests_at_a_time_and_no_more(strict, images):
     command, url, connect = strict
     before = memory_of(command)
     lines = [connect() for _ in range(12)]
@@ -216,12 +216,12 @@ def test_so_many_requests_at_a_time_and_no_more(strict, photos):
                 refused += 1
                 assert "retry-after: 2" in answer.lower() and "no more may be" in answer
     assert refused >= 5
-    assert httpx.post(f"{url}/predict", files=files(photos[0])).status_code == 200
+    assert httpx.post(f"{url}/predict", files=files(images[0])).status_code == 200
 
 
-def test_clients_that_go_away_leave_no_trace(strict, photos):
+def test_clients_that_go_away_leave_no_trace(strict, images):
     command, url, connect = strict
-    body = photos[0].read_bytes()
+    body = images[0].read_bytes()
     whole = HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
     for sent in (b"", HEAD, whole[: len(whole) // 2], whole, b"nonsense\r\n\r\n"):
         with connect() as line:
@@ -229,7 +229,7 @@ def test_clients_that_go_away_leave_no_trace(strict, photos):
             # With a reset, not an end.
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     time.sleep(0.5)
-    assert httpx.post(f"{url}/predict", files=files(photos[0])).status_code == 200
+    assert httpx.post(f"{url}/predict", files=files(images[0])).status_code == 200
     assert command.read()[1] == ""
 
 
@@ -335,7 +335,7 @@ def test_a_small_file_may_not_hold_a_large_picture(client):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
-def test_photos_that_are_cut_short_are_named(client, suffix):
+def test_images_that_are_cut_short_are_named(client, suffix):
     rng = np.random.default_rng(0)
     data = cv2.imencode(suffix, rng.integers(0, 255, (60, 60, 3), np.uint8))[1].tobytes()
     reply = client.post("/predict", files=[("file", ("good", data))])
@@ -350,8 +350,8 @@ def test_photos_that_are_cut_short_are_named(client, suffix):
 @pytest.mark.parametrize(
     ("request_", "status", "detail"),
     [
-        ({"files": [("photo", ("1.jpg", b"x"))]}, 400, "the form has no photo"),
-        ({"data": {"file": "1.jpg"}, "files": [("x", ("x", b"x"))]}, 400, "the form has no photo"),
+        ({"files": [("image", ("1.jpg", b"x"))]}, 400, "the form has no image"),
+        ({"data": {"file": "1.jpg"}, "files": [("x", ("x", b"x"))]}, 400, "the form has no image"),
         ({"files": [("file", ("1.jpg", b""))]}, 415, "1.jpg: is empty"),
         ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "the content type is"),
         ({"content": b"x"}, 415, "the content type is missing; send a form"),
@@ -393,7 +393,7 @@ def test_the_page_of_help_needs_no_network(client):
     assert set(kinds) == {"multipart/form-data", "image/*"}
 
 
-def test_many_at_once_get_their_own_answers(predictor, photos, predicted):
+def test_many_at_once_get_their_own_answers(predictor, images, predicted):
     """Requests take turns at the models, and health waits for none of them."""
     inside, most, go_on = 0, 0, threading.Event()
     real = predictor.predict
@@ -416,7 +416,7 @@ def test_many_at_once_get_their_own_answers(predictor, photos, predicted):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://x", timeout=60) as web:
             asked = [
-                asyncio.create_task(web.post("/predict", files=files(photo))) for photo in photos
+                asyncio.create_task(web.post("/predict", files=files(image))) for image in images
             ]
             until = time.monotonic() + 20
             while not inside and time.monotonic() < until:

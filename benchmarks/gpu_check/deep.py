@@ -23,7 +23,7 @@ _MEMORY = 0.4
 class Deep(Foldsmith):
     """foldsmith's own loop, measured through and through."""
 
-    # Predictions are measured on all photos.
+    # Predictions are measured on all images.
     more = (
         "dataset/val/part=train",
         "loader/val/batch_size=@/loader/train/batch_size",
@@ -79,10 +79,10 @@ class Deep(Foldsmith):
         return self.waited
 
     def augments_on(self) -> str:
-        """Return where the training photos are augmented."""
+        """Return where the training images are augmented."""
         if not self.loader.dataset.drawing:
             return "cpu"
-        return "gpu, photos resident" if self.loader.on_device.resident else "gpu"
+        return "gpu, images resident" if self.loader.on_device.resident else "gpu"
 
     def layout(self) -> str:
         """Return the memory format and precision that were chosen."""
@@ -90,7 +90,7 @@ class Deep(Foldsmith):
         return f"{layout}, {str(self.runtime.dtype).removeprefix('torch.')}"
 
     def inference(self) -> float:
-        """Return photos/s of a prediction: all photos through the model."""
+        """Return images/s of a prediction: all images through the model."""
         loader = self.parts["loader/val"]
         predict_logits([self.model], loader, self.runtime)  # warm up
         wait()
@@ -181,7 +181,7 @@ def _where(profiler: Any, seconds: float, n_steps: int) -> dict[str, Any]:
 
 
 def _repeated(batch: Batch, n: int) -> Batch:
-    """Return a batch of n photos, those of another again and again."""
+    """Return a batch of n images, those of another again and again."""
     times = -(-n // len(batch.rows))
 
     def longer(tensor: torch.Tensor) -> torch.Tensor:

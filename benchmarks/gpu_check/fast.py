@@ -46,7 +46,7 @@ class Scale:
     """How large everything is.
 
     Attributes:
-        photos: Photos of an epoch.
+        images: Images of an epoch.
         cases: What is trained, the most important first.
         first_batch: Where the search for the batch begins.
         largest_batch: Where it ends.
@@ -54,7 +54,7 @@ class Scale:
         rounds: How often each contender is measured.
     """
 
-    photos: int
+    images: int
     cases: tuple[Kind, ...]
     first_batch: int
     largest_batch: int
@@ -138,10 +138,10 @@ def main() -> None:
     figures = Figures(arguments.out)
     scale = SMALL if arguments.rehearse else CARD
     with tempfile.TemporaryDirectory() as folder:
-        project = many_photos(Path(folder), scale.photos)
+        project = many_images(Path(folder), scale.images)
         with contextlib.redirect_stdout(io.StringIO()):
             preprocess(project, False, [Experiment.load(project, CONFIGS[k]) for k in CONFIGS])
-        figures.add(what="photos", photos=scale.photos, left_s=round(clock.left()))
+        figures.add(what="images", images=scale.images, left_s=round(clock.left()))
         names = (OURS, PLAIN, *((ON_CPU, ON_GPU) if CUDA else (ON_CPU,)))
         running: dict[str, Any] = {
             name: Local(name, project.folder)
@@ -219,8 +219,8 @@ def compare(
     ours, plain = running[OURS], running[PLAIN]
     ours.begin((kind, size, scale.first_batch, backbone), workers)
     found = ours.ask("batches", scale.largest_batch, 10.0)
-    # An epoch has several batches; BatchNorm cannot train on a single photo.
-    batch = batches[case] = max(2, min(enough(found), scale.photos // 6))
+    # An epoch has several batches; BatchNorm cannot train on a single image.
+    batch = batches[case] = max(2, min(enough(found), scale.images // 6))
     figures.add(what="batch", case=title(case), found=found, batch=batch)
     ours.begin((kind, size, batch, backbone), workers)
     plain.begin((kind, size, batch, backbone), workers)
@@ -280,12 +280,12 @@ def augmentation(
 def prediction(
     ours: Any, case: Kind, workers: int, batches: dict[Kind, int], figures: Figures
 ) -> None:
-    """Measure photos/s of a prediction."""
+    """Measure images/s of a prediction."""
     kind, backbone, size = case
     ours.begin((kind, size, batches[case], backbone), workers)
     speed = ours.ask("inference")
-    figures.add(what="prediction", case=title(case), photos_per_s=speed)
-    figures.line(f"prediction, {backbone} {size} px: {speed:.0f} photos/s")
+    figures.add(what="prediction", case=title(case), images_per_s=speed)
+    figures.line(f"prediction, {backbone} {size} px: {speed:.0f} images/s")
 
 
 def profile(
@@ -317,15 +317,15 @@ def profile(
         )
 
 
-def many_photos(folder: Path, n: int) -> ProjectFolder:
-    """Return the bundled project with n labelled photos, made fast: shifted ones of a few works."""
+def many_images(folder: Path, n: int) -> ProjectFolder:
+    """Return the bundled project with n labelled images, made fast: shifted ones of a few works."""
     few = generated_project(folder, min(n, 60), 12)
     data = few.folder / "input" / "atmaCup-11"
     train = pd.read_csv(data / "train.csv")
     images = {name: cv2.imread(str(data / "photos" / f"{name}.jpg")) for name in train["object_id"]}
     rng = np.random.default_rng(0)
     rows = train.iloc[np.arange(n) % len(train)].copy()
-    rows["object_id"] = [f"photo{k:06}" for k in range(n)]
+    rows["object_id"] = [f"image{k:06}" for k in range(n)]
     rows["art_series_id"] = [f"series{k:06}" for k in range(n)]
     shifts = rng.integers(0, 200, (n, 2))
     noise = rng.normal(0, 6, (300, 300, 3)).astype(np.float32)
@@ -335,7 +335,7 @@ def many_photos(folder: Path, n: int) -> ProjectFolder:
         grain = noise[: image.shape[0], : image.shape[1]]
         shifted = image + np.roll(grain, int(shifts[k, 0]), axis=1)
         cv2.imwrite(
-            str(data / "photos" / f"photo{k:06}.jpg"),
+            str(data / "photos" / f"image{k:06}.jpg"),
             shifted.clip(0, 255).astype(np.uint8),
             [cv2.IMWRITE_JPEG_QUALITY, 88],
         )

@@ -4,7 +4,7 @@ Both train the same backbone at the same size on the same folds, each with as ma
 share of the time allows, in the proportions of its own files. The recommended recipe is that of
 ``time: medium``; the published one is the bundled project's, adapted by overrides alone.
 
-Photos: ``--images DIR`` with train.csv (image_id, tomato_id, freshness), test.csv and images/, of
+Images: ``--images DIR`` with train.csv (image_id, tomato_id, freshness), test.csv and images/, of
 which every fourth is taken as in ``benchmarks/ablation.py``; generated ones if left out.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 from figures import Figures
-from generated import ATMACUP, generate_photos
+from generated import ATMACUP, generate_images
 from image_sets import make_fgrade
 
 from foldsmith import Project
@@ -112,7 +112,7 @@ def project_of(folder: Path, images: Path | None, small: bool) -> Project:
     data.mkdir(parents=True)
     if images is None:
         n_train, n_test, side = (24, 6, 40) if small else (900, 300, 160)
-        generate_photos(data, n_train, n_test, long_side=side)
+        generate_images(data, n_train, n_test, long_side=side)
         text = (ATMACUP / "project.yml").read_text(encoding="utf-8")
         text = text.replace("data_dir: input/atmaCup-11", "data_dir: input")
         text = text.replace("time: large", "time: medium")
@@ -152,7 +152,7 @@ def published(small: bool) -> Recipe:
     shared: dict[str, object] = {
         "[012]*:dataset/img_size": 128,
         "000:dataset/max_side": 256,
-        # A batch of 512 would make few steps of so few photos.
+        # A batch of 512 would make few steps of so few images.
         "000:loader/train/batch_size": 128,
         # The published mixup spans epochs 15 to -5 of 150.
         "100:dataset/mixup/start_epoch": 1,

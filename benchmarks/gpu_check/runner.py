@@ -1,7 +1,7 @@
 """The check on a GPU: is foldsmith right there, is it fast, is it good. In under nine minutes.
 
     python benchmarks/gpu_check                     on a machine with a CUDA device
-    python benchmarks/gpu_check --images DIR        with photos (train.csv, images/) for `good`
+    python benchmarks/gpu_check --images DIR        with images (train.csv, images/) for `good`
     python benchmarks/gpu_check --wheels DIR        packages that the machine lacks, from wheels
     python benchmarks/gpu_check --rehearse          the same, small, on the CPU, in a minute
 
@@ -98,13 +98,13 @@ def parse() -> argparse.Namespace:
 def parts_of(arguments: argparse.Namespace) -> list[Part]:
     """Return the parts that are to run, with their commands."""
     more = ["--rehearse"] if arguments.rehearse else []
-    photos = [] if arguments.images is None else ["--images", str(arguments.images.resolve())]
+    images = [] if arguments.images is None else ["--images", str(arguments.images.resolve())]
     return [
         Part(
             name,
             [
                 *(sys.executable, str(HERE / f"{name}.py"), *more),
-                *(photos if name == "good" else []),
+                *(images if name == "good" else []),
             ],
             LIMITS[name],
         )

@@ -1,8 +1,8 @@
-"""The whole job on generated photos: `make demo`.
+"""The whole job on generated images: `make demo`.
 
-Copies this project to build/demo, generates artwork-like photos in the competition's layout,
+Copies this project to build/demo, generates artwork-like images in the competition's layout,
 and runs everything with shrunken versions of the published experiments 000, 100, 200 and 900
-(demo_config): smaller photos, fewer epochs, everything else as published.
+(demo_config): smaller images, fewer epochs, everything else as published.
 """
 
 import argparse
@@ -24,8 +24,8 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("build/demo"))
-    parser.add_argument("--train", type=int, default=400, help="labelled photos to generate")
-    parser.add_argument("--test", type=int, default=200, help="photos to predict to generate")
+    parser.add_argument("--train", type=int, default=400, help="labelled images to generate")
+    parser.add_argument("--test", type=int, default=200, help="images to predict to generate")
     arguments = parser.parse_args()
     project = arguments.output.resolve()
     data = project / "input" / "atmaCup-11"

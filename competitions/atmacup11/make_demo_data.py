@@ -2,7 +2,7 @@
 
 The pictures are procedural and seeded. Their style drifts with the date - palette, contrast,
 brush, hatching, composition - and each cue is noisy, so that the century can be learned from
-a photo, but not perfectly. The label is in a picture only through that style.
+an image, but not perfectly. The label is in a picture only through that style.
 """
 
 import argparse
@@ -64,21 +64,21 @@ class Work:
 def make_demo_data(
     output: Path, n_train: int = 400, n_test: int = 200, seed: int = 1086, long_side: int = 224
 ) -> None:
-    """Write photos and tables; the same arguments give the same bytes.
+    """Write images and tables; the same arguments give the same bytes.
 
     Args:
         output: Folder to write to.
-        n_train: Labelled photos, at least 40.
-        n_test: Photos to predict.
+        n_train: Labelled images, at least 40.
+        n_test: Images to predict.
         seed: Seed of everything.
-        long_side: Longer side of every photo in px.
+        long_side: Longer side of every image in px.
     """
     marker = output / MARKER
     if (output / "train.csv").exists() and not marker.exists():
         raise SystemExit(f"{output}: holds a train.csv that was not generated; name another folder")
     (output / "photos").mkdir(parents=True, exist_ok=True)
     marker.write_text(
-        "These photos and tables are generated, not the competition's data.\n"
+        "These images and tables are generated, not the competition's data.\n"
         f"train {n_train}, test {n_test}, seed {seed}, long side {long_side}\n"
     )
     rng = np.random.default_rng([seed, 0])
@@ -87,9 +87,9 @@ def make_demo_data(
     ids, series_ids = hex_ids(len(works), rng), hex_ids(len(works), rng)
 
     for k, work in enumerate(works):
-        photo = paint(work, long_side, np.random.default_rng([seed, 1, k]))
+        image = paint(work, long_side, np.random.default_rng([seed, 1, k]))
         path = output / "photos" / f"{ids[k]}.jpg"
-        cv2.imwrite(str(path), photo[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(str(path), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
 
     train = sorted(order[:n_train], key=lambda k: ids[k])
     test = sorted(order[n_train:], key=lambda k: ids[k])
@@ -110,7 +110,7 @@ def make_demo_data(
         rows = describe([(ids[k], works[k]) for k in train], words, rng)
         rows.to_csv(output / f"{name}.csv", index=False)
     counts = table["target"].value_counts().sort_index().to_dict()
-    print(f"generated {n_train} labelled photos (by century {counts}) and {n_test} more")
+    print(f"generated {n_train} labelled images (by century {counts}) and {n_test} more")
 
 
 def hex_ids(n: int, rng: np.random.Generator) -> list[str]:
@@ -330,7 +330,7 @@ def engrave(picture: Picture, age: float, rng: np.random.Generator) -> Picture:
 
 
 def photograph(picture: Picture, age: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Age the surface and take the photo: craquelure, vignette, cast, exposure, grain."""
+    """Age the surface and take the image: craquelure, vignette, cast, exposure, grain."""
     height, width = picture.shape[:2]
     cracks = np.abs(noise_field(height, width, 45, rng)) < 0.035
     picture = picture - (22 * (1 - age) * cracks)[..., None]

@@ -1,6 +1,6 @@
-"""foldsmith: from a folder of photos and a CSV to a prediction, without pretrained weights.
+"""foldsmith: from a folder of images and a CSV to a prediction, without pretrained weights.
 
-:class:`Project` runs experiments and returns their results; :func:`load` predicts new photos. The
+:class:`Project` runs experiments and returns their results; :func:`load` predicts new images. The
 five stages are plain functions in :mod:`foldsmith.steps`; the ``foldsmith`` command
 (:mod:`foldsmith.cli.main`) calls the same functions.
 """
@@ -51,7 +51,7 @@ def load(
     project: Path | str | None = None,
     trust: bool = False,
 ) -> "Predictor":
-    """Return a predictor of new photos: the models and the blend of a finished run.
+    """Return a predictor of new images: the models and the blend of a finished run.
 
     Args:
         run: Output folder of an ensemble, or of one experiment whose folds' models are averaged;
@@ -69,7 +69,7 @@ def load(
 
     Raises:
         FoldsmithError: There is no finished run, a file that it needs is missing, or something
-            is not as it was when the run predicted the test photos.
+            is not as it was when the run predicted the test images.
     """
     # Here, not above: as Project.
     from foldsmith.predictor.predict import load as load_run

@@ -61,27 +61,27 @@ class Project(ProjectFolder):
         skip_missing: bool = False,
         quiet: bool = False,
     ) -> "Project":
-        """Begin a project from photos and tables, as ``foldsmith new --yes`` does.
+        """Begin a project from images and tables, as ``foldsmith new --yes`` does.
 
         Args:
             folder: The project's folder.
-            images: Folder of the photos; without ``train`` one folder in it per class.
-            train: Table of the labelled photos.
-            test: Table of the photos to predict, if there are any.
-            test_images: Folder of the photos to predict, if it is another.
+            images: Folder of the images; without ``train`` one folder in it per class.
+            train: Table of the labelled images.
+            test: Table of the images to predict, if there are any.
+            test_images: Folder of the images to predict, if it is another.
             sample: Sample submission; None takes a ``sample_submission.csv`` beside the tables.
-            id_column: Column that names the photos; None to find it, as for the next ones.
+            id_column: Column that names the images; None to find it, as for the next ones.
             target_column: Column to predict.
             group_column: Column whose equal values stay in one fold; ``none`` for no groups.
             metric: Name of the metric that judges predictions; None to be chosen.
             time: How long a run may take, as in ``15m`` or ``1h``; None to be chosen.
             classes: Whether targets are classes without an order, numbers too (False: steps of a
                 scale); None to be found.
-            skip_missing: Leave out rows without a photo or target.
+            skip_missing: Leave out rows without an image or target.
             quiet: Show warnings only.
 
         Raises:
-            DataError: A table or photo is wrong.
+            DataError: A table or image is wrong.
             OutputError: The folder holds a project already.
         """
         from foldsmith.new import new
@@ -128,7 +128,7 @@ class Project(ProjectFolder):
             overrides: Values to run it with.
             only: Names of the experiments to run, as in ``100``; all if empty.
             until: Last kind of step: preprocess, pretrain, train, features or infer; all if None.
-            skip_bad: Leave out photos that cannot be read.
+            skip_bad: Leave out images that cannot be read.
             keep_snapshots: Keep the snapshots of the trainings.
             time: Plan sizes and epochs of the recommended recipe anew, to end within this time,
                 as in ``1h``; None leaves the values in ``exp_config`` as they are.
@@ -144,7 +144,7 @@ class Project(ProjectFolder):
 
         Raises:
             ConfigError: An experiment is wrong, or a step that is left out is not done.
-            DataError: A table or photo is wrong.
+            DataError: A table or image is wrong.
             OutputError: Another process is at a step.
             TrainingError: Trainings have failed; steps that do not depend on them have run.
         """

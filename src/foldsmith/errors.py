@@ -28,7 +28,7 @@ class ConfigError(FoldsmithError):
 
 
 class DataError(FoldsmithError):
-    """A table or a photo is missing, unreadable or inconsistent."""
+    """A table or an image is missing, unreadable or inconsistent."""
 
 
 class OutputError(FoldsmithError):

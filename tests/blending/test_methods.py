@@ -109,7 +109,7 @@ def test_trees_use_what_no_weights_can():
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 4, 1500).astype(float)
     wide = rng.integers(0, 2, 1500)
-    # One member is right for wide photos, the other for high ones.
+    # One member is right for wide images, the other for high ones.
     guess = rng.uniform(0, 3, 1500)
     predictions = np.stack([np.where(wide, targets, guess), np.where(wide, guess, targets)])
     data = Rows(predictions, wide[:, None].astype(float))

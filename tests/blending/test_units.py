@@ -86,7 +86,7 @@ FEATURES = (AGES[:, None] * [0.1, 0, -0.02] + RNG.normal(size=(120, 3))).astype(
 
 
 def of_fold(head, labels, a=1.0, b=0.0):
-    """Fit as a fold of frozen features does; predictions of the photos that were held out."""
+    """Fit as a fold of frozen features does; predictions of the images that were held out."""
     task = Regression(moved(RANGE, a, b)).fitted(labels[:80], "linear")
     fitted = head.fit(FEATURES[:80], task.scale.forward(labels[:80]), np.arange(80) // 2, seed=1)
     kept = HeadOfFold(fitted, task.scale)
@@ -123,7 +123,7 @@ def test_every_task_of_numbers_predicts_equal_targets_as_they_are(form, value):
 
 
 def test_a_support_vector_regression_chooses_though_an_inner_split_has_equal_targets():
-    # Without the photos of the last group all targets are equal.
+    # Without the images of the last group all targets are equal.
     targets = np.r_[np.zeros(90), np.linspace(1, 2, 30)]
     groups = np.repeat(np.arange(4), 30)
     fitted = SVRHead().fit(FEATURES, targets, groups, seed=0)

@@ -21,11 +21,11 @@ def run(folder, encoding, *arguments, code=0):
 
 
 @pytest.fixture
-def named(tmp_path, small_photos):
-    """Photos and a table whose target has a Japanese name."""
+def named(tmp_path, small_images):
+    """Images and a table whose target has a Japanese name."""
     folder = tmp_path / "データ"
-    shutil.copytree(small_photos / "photos", folder / "写真")
-    table = pd.read_csv(small_photos / "train.csv")[["object_id", "target"]]
+    shutil.copytree(small_images / "photos", folder / "写真")
+    table = pd.read_csv(small_images / "train.csv")[["object_id", "target"]]
     table.rename(columns={"target": "目標"}).to_csv(folder / "t.csv", index=False)
     return folder
 

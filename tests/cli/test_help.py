@@ -54,7 +54,7 @@ def test_the_overview_shows_commands_examples_and_exit_codes(cli, tmp_path):
 def test_examples_are_not_wrapped(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     text = help_of(cli, tmp_path, "new")
-    assert "foldsmith new my-project --images photos --train train.csv --test test.csv\n" in text
+    assert "foldsmith new my-project --images images --train train.csv --test test.csv\n" in text
     assert help_of(cli, tmp_path, "new") == text
 
 

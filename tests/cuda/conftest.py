@@ -76,11 +76,11 @@ def runtime_of(device):
 
 
 @pytest.fixture(scope="session")
-def preprocessed(tmp_path_factory, small_photos) -> Path:
+def preprocessed(tmp_path_factory, small_images) -> Path:
     """A small project after its preprocessing; no test changes it."""
     from foldsmith.steps.preprocess import preprocess
 
-    folder = make_project(tmp_path_factory.mktemp("preprocessed") / "project", small_photos)
+    folder = make_project(tmp_path_factory.mktemp("preprocessed") / "project", small_images)
     preprocess(ProjectFolder.open(folder))
     return folder
 
@@ -106,7 +106,7 @@ def on_card_only(device):
 
 @pytest.fixture
 def limited(monkeypatch):
-    """Limit the device's memory to what fits fewer photos than a batch.
+    """Limit the device's memory to what fits fewer images than a batch.
 
     Returns a context manager: on a card, a share of the memory of the process; on the CPU, whose
     memory cannot be limited so, a network that refuses larger batches.

@@ -7,9 +7,9 @@ import pytest
 from torch import nn
 
 from foldsmith.config import Globals
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset
+from foldsmith.data.loader import ImageLoader
 from foldsmith.data.transforms import HorizontalFlip, Normalize, RandomResizedCrop
 from foldsmith.models import measured_choices as speed
 from foldsmith.models.backbone import create_backbone
@@ -30,11 +30,11 @@ SHAPE = (8, 3, 64, 64)
 
 
 @pytest.fixture
-def loader(write_photos, tmp_path):
-    store = PhotoStore(tmp_path / "store", FileHashes(tmp_path / "h" / "h.json"))
+def loader(write_images, tmp_path):
+    store = ImageStore(tmp_path / "store", FileHashes(tmp_path / "h" / "h.json"))
     steps = [RandomResizedCrop(64, 64), HorizontalFlip(), Normalize([0.5] * 3, [0.2] * 3)]
-    data = PhotoDataset(store, write_photos(16, 70, 80), np.arange(16), None, steps, seed=0)
-    return PhotoLoader(data, 8, shuffle=True)
+    data = ImageDataset(store, write_images(16, 70, 80), np.arange(16), None, steps, seed=0)
+    return ImageLoader(data, 8, shuffle=True)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_training_takes_the_answers_and_keeps_them(backbone, loader, device, t
         second = create_runtime(settings)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Measured, "get", _only_known)
-            again = PhotoLoader(loader.dataset, 8, shuffle=True)
+            again = ImageLoader(loader.dataset, 8, shuffle=True)
             loader.dataset.drawing, loader.dataset.with_images = False, True
             tune(create_backbone(backbone), again, settings, second, measured)
             assert (second.channels_last, again.dataset.drawing) == chosen

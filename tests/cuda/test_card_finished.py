@@ -11,7 +11,7 @@ import foldsmith
 from foldsmith.inference.saliency import grad_cam
 from foldsmith.models.classifier import ImageModel
 from foldsmith.predictor.export import export
-from foldsmith.project.tables import photo_paths, read_test
+from foldsmith.project.tables import image_paths, read_test
 from foldsmith.report.heat_maps import look_at
 from foldsmith.steps.infer import infer
 from foldsmith.targets.classification import MultiClass
@@ -23,9 +23,9 @@ OFF = 5e-3
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_photos, device):
+def finished(tmp_path_factory, small_images, device):
     """A project after its ensemble, trained on the device."""
-    folder = make_project(tmp_path_factory.mktemp("finished") / "project", small_photos)
+    folder = make_project(tmp_path_factory.mktemp("finished") / "project", small_images)
     quick = {
         "globals/device": device,
         "globals/max_epoch": 1,
@@ -49,8 +49,8 @@ def finished(tmp_path_factory, small_photos, device):
 
 
 @pytest.fixture(scope="module")
-def photos(finished):
-    return photo_paths(finished, read_test(finished))
+def images(finished):
+    return image_paths(finished, read_test(finished))
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +71,13 @@ def test_trainings_log_their_memory(finished, device):
             assert (log["cuda_mib"] > 0).all()
 
 
-def test_predictions_are_those_of_the_run_and_of_the_cpu(finished, predictor, photos):
-    ours = predictions(predictor.predict(photos))
+def test_predictions_are_those_of_the_run_and_of_the_cpu(finished, predictor, images):
+    ours = predictions(predictor.predict(images))
     np.testing.assert_allclose(ours, finished.results("900").predictions["prediction"], atol=OFF)
     on_cpu = foldsmith.load(finished.folder / "output/900", device="cpu")
-    np.testing.assert_allclose(ours, predictions(on_cpu.predict(photos)), atol=OFF)
+    np.testing.assert_allclose(ours, predictions(on_cpu.predict(images)), atol=OFF)
     # One by one as in a batch.
-    single = [predictions(predictor.predict(path))[0] for path in photos[:3]]
+    single = [predictions(predictor.predict(path))[0] for path in images[:3]]
     np.testing.assert_allclose(single, ours[:3], atol=OFF)
 
 
@@ -93,15 +93,15 @@ def test_inference_on_the_cpu_says_what_the_card_has_said(finished, tmp_path):
 
 
 @pytest.mark.parametrize("onnx", [False, True])
-def test_an_export_predicts_the_same(finished, photos, device, tmp_path, onnx, request):
+def test_an_export_predicts_the_same(finished, images, device, tmp_path, onnx, request):
     if onnx:
         request.getfixturevalue("on_card_only")
         for name in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(name)
     root = finished.folder / ("output/200" if onnx else "output/900")
     folder = export(root, tmp_path / "exported", onnx=onnx)
-    ours = predictions(foldsmith.load(folder, device=device).predict(photos))
-    theirs = predictions(foldsmith.load(root, device=device).predict(photos))
+    ours = predictions(foldsmith.load(folder, device=device).predict(images))
+    theirs = predictions(foldsmith.load(root, device=device).predict(images))
     np.testing.assert_allclose(ours, theirs, atol=OFF)
 
 
@@ -124,7 +124,7 @@ def test_a_report_finds_where_models_look(finished):
     assert all(np.isfinite(each.heat).all() for each in looked)
 
 
-def test_the_service_answers_what_predict_says(predictor, photos):
+def test_the_service_answers_what_predict_says(predictor, images):
     for name in ("fastapi", "httpx", "python_multipart"):
         pytest.importorskip(name)
     from fastapi.testclient import TestClient
@@ -133,9 +133,9 @@ def test_the_service_answers_what_predict_says(predictor, photos):
     from foldsmith.extras.serve.service import create_app
 
     client = TestClient(create_app(predictor, "900", Limits()))
-    sent = [("file", (path.name, path.read_bytes())) for path in photos]
+    sent = [("file", (path.name, path.read_bytes())) for path in images]
     answers = [client.post("/predict", files=sent) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     for answer in answers:
         found = [entry["prediction"] for entry in answer.json()["predictions"]]
-        np.testing.assert_allclose(found, predictions(predictor.predict(photos)), atol=OFF)
+        np.testing.assert_allclose(found, predictions(predictor.predict(images)), atol=OFF)

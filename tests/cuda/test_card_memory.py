@@ -15,13 +15,13 @@ from foldsmith.steps.train import train
 
 pytestmark = pytest.mark.cuda
 
-# On a card the network has to fill memory: large photos, shown several times in an epoch.
+# On a card the network has to fill memory: large images, shown several times in an epoch.
 LARGE = {"cuda": (256, 256), "cpu": (12, 32)}
 
 
 @pytest.fixture
-def asking(ready, device, small_photos):
-    """A fine-tuning in one batch of as many photos as there are; returns (project, batch)."""
+def asking(ready, device, small_images):
+    """A fine-tuning in one batch of as many images as there are; returns (project, batch)."""
     batch, side = LARGE[device]
     table = ready.folder / "input" / "train.csv"
     lines = table.read_text().splitlines()
@@ -47,7 +47,7 @@ def asking(ready, device, small_photos):
 
 
 def _repeat(folder, lines, wanted):
-    """Write a table of as many photos, each file under several names, and its folds anew."""
+    """Write a table of as many images, each file under several names, and its folds anew."""
     from foldsmith.project import ProjectFolder
     from foldsmith.steps.preprocess import preprocess
 
@@ -84,7 +84,7 @@ def test_the_advice_and_the_proposal_fit(
         record_property("cuda_mib", entry["cuda_mib"])
     with limited(needed, 0.7, batch):
         # The training says what to try ...
-        said = f"out of memory with batches of {batch} photos"
+        said = f"out of memory with batches of {batch} images"
         with pytest.raises(FoldsmithError, match=said) as e:
             fold(project, "globals/output_root=output/short")
         advice = re.search(r"loader/train/batch_size=\d+ globals/grad_accum=\d+", str(e.value))

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from transform_cases import CASES, SIZES, assert_alike, both, photo
+from transform_cases import CASES, SIZES, assert_alike, both, image
 
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset
+from foldsmith.data.loader import ImageLoader
 from foldsmith.data.transforms import ColorJitter, HorizontalFlip, Normalize, RandomResizedCrop
 from foldsmith.utils.hashing import FileHashes
 
@@ -24,7 +24,7 @@ def test_a_batch_on_the_card_is_what_each_image_becomes(step, tolerance, device)
 
 
 def test_a_batch_is_the_same_on_the_card_and_on_the_cpu(device):
-    images = [photo(*size, seed) for seed, size in enumerate(SIZES)]
+    images = [image(*size, seed) for seed, size in enumerate(SIZES)]
     for step, _ in CASES:
         for ours, theirs in zip(
             both(step, images, 1, device)[1], both(step, images, 1)[1], strict=True
@@ -35,11 +35,11 @@ def test_a_batch_is_the_same_on_the_card_and_on_the_cpu(device):
 
 
 @pytest.fixture
-def loader_of(write_photos, tmp_path):
-    paths = write_photos(12, 40, 52)
+def loader_of(write_images, tmp_path):
+    paths = write_images(12, 40, 52)
 
     def make(workers=0):
-        store = PhotoStore(tmp_path / "store", FileHashes(tmp_path / "h" / "h.json"))
+        store = ImageStore(tmp_path / "store", FileHashes(tmp_path / "h" / "h.json"))
         steps = [
             RandomResizedCrop(32, 32),
             ColorJitter(0.3, 0.3, 0, 0, p=0.8),
@@ -47,8 +47,8 @@ def loader_of(write_photos, tmp_path):
             Normalize([0.5] * 3, [0.2] * 3),
         ]
         targets = np.arange(12.0)
-        data = PhotoDataset(store, paths, np.arange(12), targets, steps, seed=0, n_views=2)
-        return PhotoLoader(data, 5, num_workers=workers, shuffle=True)
+        data = ImageDataset(store, paths, np.arange(12), targets, steps, seed=0, n_views=2)
+        return ImageLoader(data, 5, num_workers=workers, shuffle=True)
 
     return make
 
@@ -66,7 +66,7 @@ def views_of(loader, runtime, epochs=2):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_resident_photos_give_what_streamed_ones_give(loader_of, runtime_of, workers):
+def test_resident_images_give_what_streamed_ones_give(loader_of, runtime_of, workers):
     runtime = runtime_of()
     on_cpu = views_of(loader_of(workers), runtime)
     resident, streamed = loader_of(workers), loader_of(workers)

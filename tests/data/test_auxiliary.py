@@ -51,14 +51,14 @@ def test_words_are_those_that_the_training_folds_have_often_enough(opened):
     in_training = materials[materials["object_id"].isin(table["object_id"][seen])]
     counts = in_training.drop_duplicates()["name"].value_counts()
     assert found["materials"].labels == tuple(sorted(counts.index[counts >= 3]))
-    for row, photo in enumerate(table["object_id"]):
-        names = set(materials["name"][materials["object_id"] == photo])
+    for row, image in enumerate(table["object_id"]):
+        names = set(materials["name"][materials["object_id"] == image])
         values = found["materials"].values[row]
         expected = [float(label in names) for label in found["materials"].labels]
         assert values.tolist() == expected if names else np.isnan(values).all()
 
 
-def test_a_photo_without_rows_is_unknown_not_empty(opened):
+def test_a_image_without_rows_is_unknown_not_empty(opened):
     path = opened.data_dir / "materials.csv"
     materials = pd.read_csv(path, dtype={"object_id": str})
     gone = read_folds(opened, None)["object_id"].iloc[5]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from transform_cases import CASES, SIZES, assert_alike, both, photo
+from transform_cases import CASES, SIZES, assert_alike, both, noise_image
 
 from foldsmith.data import transforms as t
 from foldsmith.steps.registry import TRANSFORMS
@@ -20,7 +20,7 @@ def test_every_transform_with_a_version_for_batches_is_compared():
     assert compared == {name for name in TRANSFORMS if name not in ("Normalize", *NOT_BATCHED)}
 
 
-# Stored once per photo (before any batch), but for Normalize, which ends the transforms.
+# Stored once per image (before any batch), but for Normalize, which ends the transforms.
 NOT_BATCHED = ("LongestMaxSize", "SmallestMaxSize", "CenterCrop")
 
 
@@ -53,7 +53,7 @@ def test_a_whole_pipeline_draws_the_same_numbers():
             t.GaussianBlur(),
         ]
     )
-    images = [photo(*size, seed) for seed, size in enumerate(SIZES)]
+    images = [noise_image(*size, seed) for seed, size in enumerate(SIZES)]
     single, batch, _ = both(steps, images, 3)
     off = np.abs(np.stack(single).astype(int) - np.stack(batch).astype(int))
     assert off.mean() < 1.0
@@ -64,7 +64,7 @@ def test_a_whole_pipeline_draws_the_same_numbers():
 
 @pytest.mark.parametrize("threshold", [0, 256])
 def test_the_ends_of_solarize(threshold):
-    images = [photo(*size, seed) for seed, size in enumerate(SIZES)]
+    images = [noise_image(*size, seed) for seed, size in enumerate(SIZES)]
     single, batch, _ = both(t.Solarize(threshold, p=1), images)
     for image, expected, found in zip(images, single, batch, strict=True):
         np.testing.assert_array_equal(found, expected)

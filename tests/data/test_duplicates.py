@@ -49,7 +49,7 @@ def test_all_near_pairs_are_found(values, flips, distance):
         for j in range(i + 1, len(values))
         if (values[i] ^ values[j]).bit_count() <= distance
     ]
-    # As of few photos, by one band of bits at a time, and as of very many, by three.
+    # As of few images, by one band of bits at a time, and as of very many, by three.
     for cost_of_sorting in (20, 0):
         with mock.patch.object(duplicates, "_SORTED", cost_of_sorting):
             found = near_pairs(hashes, distance)
@@ -57,12 +57,12 @@ def test_all_near_pairs_are_found(values, flips, distance):
 
 
 @pytest.fixture(scope="module")
-def photos(generated_data):
+def images(generated_data):
     return [decode(path) for path in sorted((generated_data / "photos").glob("*.jpg"))[:40]]
 
 
 def pairs_of(images):
-    """Return the pairs of photos in one group."""
+    """Return the pairs of images in one group."""
     small = [miniature(image) for image in images]
     hashes = np.array([perceptual_hash(image) for image in small], np.uint64)
     found = near_duplicates(hashes, np.stack([thumbnail(image) for image in small]).__getitem__)
@@ -71,7 +71,7 @@ def pairs_of(images):
 
 
 def groups_by_all_pairs(hashes, copies):
-    """Return the groups as all pairs of photos give them."""
+    """Return the groups as all pairs of images give them."""
     links = []
     for i, j in combinations(range(len(hashes)), 2):
         apart = copies[i].astype(np.float64) - copies[j]
@@ -91,24 +91,24 @@ def groups_by_all_pairs(hashes, copies):
         max_size=40,
     )
 )
-def test_groups_are_those_of_all_pairs(photos):
+def test_groups_are_those_of_all_pairs(images):
     # Hashes in three places with some bits flipped, thumbnails along a line: chains and clusters.
-    hashes = np.array([(base * (2**64 - 1) // 3) ^ flips for base, flips, _ in photos], np.uint64)
+    hashes = np.array([(base * (2**64 - 1) // 3) ^ flips for base, flips, _ in images], np.uint64)
     pattern = np.indices((16, 16)).sum(axis=0)[..., None] % 2 * np.ones(3)
-    copies = np.stack([(pattern * 3 * step).astype(np.uint8) for _, _, step in photos])
+    copies = np.stack([(pattern * 3 * step).astype(np.uint8) for _, _, step in images])
     for compared in (1024, 3):
         with mock.patch.object(duplicates, "_COMPARED", compared):
             links = near_duplicates(hashes, copies.__getitem__)
-        found = merged_groups(None, links, len(photos))
+        found = merged_groups(None, links, len(images))
         expected = groups_by_all_pairs(hashes, copies)
         assert len(set(zip(found, expected, strict=True))) == len(set(found)) == len(set(expected))
-        assert len(links) == len(photos) - len(set(found))
+        assert len(links) == len(images) - len(set(found))
 
 
 @pytest.mark.parametrize("noise", [0, 3])
-def test_thousands_of_equal_or_nearly_equal_photos_take_little(photos, noise):
+def test_thousands_of_equal_or_nearly_equal_images_take_little(images, noise):
     rng = np.random.default_rng(0)
-    first = photos[0].astype(np.int64)
+    first = images[0].astype(np.int64)
     small = [
         miniature((first + rng.normal(0, noise, first.shape)).clip(0, 255).astype(np.uint8))
         for _ in range(1500)
@@ -129,7 +129,7 @@ def test_thousands_of_equal_or_nearly_equal_photos_take_little(photos, noise):
     assert sum(read) < 20 * len(small)
 
 
-def test_copies_of_a_photo_are_near(photos):
+def test_copies_of_a_image_are_near(images):
     def recompressed(image):
         return cv2.imdecode(cv2.imencode(".png", image // 8 * 8)[1], cv2.IMREAD_COLOR)
 
@@ -139,20 +139,20 @@ def test_copies_of_a_photo_are_near(photos):
         lambda image: np.clip(image * 0.95 + 5, 0, 255).astype(np.uint8),
         recompressed,
     ):
-        found = pairs_of([*photos, *map(change, photos)])
-        near = sum((k, k + len(photos)) in found for k in range(len(photos)))
-        assert near >= 0.9 * len(photos)
+        found = pairs_of([*images, *map(change, images)])
+        near = sum((k, k + len(images)) in found for k in range(len(images)))
+        assert near >= 0.9 * len(images)
 
 
-def test_other_photos_are_not(photos):
-    assert len(pairs_of(photos)) <= 1
-    # Flat photos of two colours have the same hash.
+def test_other_images_are_not(images):
+    assert len(pairs_of(images)) <= 1
+    # Flat images of two colours have the same hash.
     flat = [np.full((32, 32, 3), colour, np.uint8) for colour in ((250, 0, 0), (0, 0, 250))]
     assert perceptual_hash(flat[0]) == perceptual_hash(flat[1])
 
 
 @given(st.integers(2, 30), st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29))))
-def test_linked_photos_share_a_group(n, links):
+def test_linked_images_share_a_group(n, links):
     links = [(a, b) for a, b in links if a < n and b < n]
     pairs = pd.DataFrame(links, columns=["first", "second"], dtype=np.int64)
     groups = pd.Series([f"g{k // 3}" for k in range(n)])
@@ -186,7 +186,7 @@ def test_near_duplicates_share_a_fold_with_every_method(method):
 def test_too_few_groups_are_left(tmp_path):
     pairs = pd.DataFrame({"first": np.arange(9), "second": np.arange(1, 10)})
     merged = merged_groups(None, pairs, 10)
-    with pytest.raises(DataError, match="1 group is left when near-identical photos share one"):
+    with pytest.raises(DataError, match="1 group is left when near-identical images share one"):
         assign_folds(FoldSettings(method="KFold", n_splits=2), pd.Series([0, 1] * 5), None, merged)
 
 
@@ -204,7 +204,7 @@ def test_preprocess_lists_leaks_and_can_mend_them(project_dir, capsys):
     preprocess(opened)
     warned = capsys.readouterr().err
     assert "in different folds, which makes scores too good: 1 group of them" in warned
-    assert "near-identical photos are in train and test: 1 group of them" in warned
+    assert "near-identical images are in train and test: 1 group of them" in warned
     listed = pd.read_csv(data / "near_duplicates.csv", dtype=str)
     assert list(listed.columns) == ["group", "object_id", "in"]
     assert set(listed["group"]) == {"1"}

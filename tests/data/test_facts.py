@@ -11,10 +11,10 @@ from foldsmith.data import statistics
 from foldsmith.data.cache import image_facts as facts_module
 from foldsmith.data.cache import image_store as store_module
 from foldsmith.data.cache.image_facts import ImageFacts, KeptFacts
-from foldsmith.data.cache.image_store import PhotoStore, StoreWriter
+from foldsmith.data.cache.image_store import ImageStore, StoreWriter
 from foldsmith.data.images import decode
 from foldsmith.data.near_duplicates import miniature, thumbnail
-from foldsmith.data.statistics import photo_facts
+from foldsmith.data.statistics import measured_images
 from foldsmith.data.transforms import Compose, LongestMaxSize
 from foldsmith.utils.hashing import FileHashes
 
@@ -23,21 +23,21 @@ HEAD = Compose([LongestMaxSize(20)])
 
 @pytest.fixture
 def paths(tmp_path):
-    """Photos; the last is none."""
+    """Images; the last is none."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     found = [tmp_path / "photos" / f"{k}.jpg" for k in range(40)]
     for k, path in enumerate(found):
         cv2.imwrite(str(path), rng.integers(0, 255, (14 + k % 9, 25 - k % 5, 3), np.uint8))
-    found[-1].write_bytes(b"no photo")
+    found[-1].write_bytes(b"no image")
     return found
 
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch, settled):
-    monkeypatch.setattr(facts_module, "_PHOTOS", 8)
+    monkeypatch.setattr(facts_module, "_IMAGES", 8)
     monkeypatch.setattr(store_module, "_SHARD_BYTES", 6000)
-    # One photo after another: what is done when a process is killed is known.
+    # One image after another: what is done when a process is killed is known.
     monkeypatch.setattr("foldsmith.data.parallel._CHUNK", 1)
     monkeypatch.setattr("foldsmith.data.parallel._AHEAD", 1)
 
@@ -70,8 +70,8 @@ def read(monkeypatch):
 
 def run(folder, paths):
     hashes = FileHashes(folder / "state/hashes")
-    with PhotoStore(folder / "state/store", hashes).writer([HEAD]) as writer:
-        found = photo_facts(paths, hashes, writer, KeptFacts(folder / "state/facts"))
+    with ImageStore(folder / "state/store", hashes).writer([HEAD]) as writer:
+        found = measured_images(paths, hashes, writer, KeptFacts(folder / "state/facts"))
     hashes.save()
     return found
 
@@ -85,7 +85,7 @@ def assert_same(one, other):
 
 
 def plain(paths, folder):
-    return photo_facts(paths, FileHashes(folder / "none/none"))
+    return measured_images(paths, FileHashes(folder / "none/none"))
 
 
 def test_what_is_known_is_not_read_again(tmp_path, paths, decoded, read):
@@ -103,7 +103,7 @@ def test_what_is_known_is_not_read_again(tmp_path, paths, decoded, read):
     assert decoded == read == [paths[-1]]
 
 
-def test_a_changed_photo_is_measured_anew(tmp_path, paths, decoded):
+def test_a_changed_image_is_measured_anew(tmp_path, paths, decoded):
     run(tmp_path, paths)
     cv2.imwrite(str(paths[3]), np.full((15, 15, 3), 200, np.uint8))
     # The same content under another name is known.
@@ -114,7 +114,7 @@ def test_a_changed_photo_is_measured_anew(tmp_path, paths, decoded):
     assert_same(found, plain(paths, tmp_path))
 
 
-def test_a_photo_that_is_replaced_by_one_of_the_same_size_and_time_is_measured(tmp_path, paths):
+def test_a_image_that_is_replaced_by_one_of_the_same_size_and_time_is_measured(tmp_path, paths):
     def bitmap(path, value):
         cv2.imwrite(str(tmp_path / "new.bmp"), np.full((15, 15, 3), value, np.uint8))
         os.utime(tmp_path / "new.bmp", ns=(0, 10**18))
@@ -127,8 +127,8 @@ def test_a_photo_that_is_replaced_by_one_of_the_same_size_and_time_is_measured(t
     found = run(tmp_path, paths)
     assert found.table["r_mean"][3] == 40
     assert_same(found, plain(paths, tmp_path))
-    # And the other way round: the photo store has both, each under its own hash.
-    store = PhotoStore(tmp_path / "state/store", FileHashes(tmp_path / "state/hashes"))
+    # And the other way round: the image store has both, each under its own hash.
+    store = ImageStore(tmp_path / "state/store", FileHashes(tmp_path / "state/hashes"))
     assert (store.load(paths[3:4], HEAD, "decode")[0] == 40).all()
     bitmap(paths[3], 200)
     assert (store.load(paths[3:4], HEAD, "decode")[0] == 200).all()
@@ -148,7 +148,7 @@ def test_what_is_damaged_is_found_out_again(tmp_path, paths, decoded, what):
     assert decoded == [paths[-1]]
 
 
-@pytest.mark.parametrize("damage", ["a bit", "zeros", "of another photo"])
+@pytest.mark.parametrize("damage", ["a bit", "zeros", "of another image"])
 def test_damaged_rows_of_facts_are_never_used(tmp_path, paths, decoded, damage, capsys):
     run(tmp_path, paths)
     expected = plain(paths, tmp_path)
@@ -186,7 +186,7 @@ def test_files_of_facts_are_put_together(tmp_path, paths, decoded, monkeypatch):
 
 
 def test_many_files_of_facts_take_time_in_proportion(tmp_path, monkeypatch):
-    monkeypatch.setattr(facts_module, "_PHOTOS", 1)
+    monkeypatch.setattr(facts_module, "_IMAGES", 1)
     joined = []
     original = np.concatenate
     monkeypatch.setattr(
@@ -226,6 +226,6 @@ def test_a_process_that_is_killed_has_lost_little(tmp_path, paths, decoded):
     assert 15 <= kept < 30
     assert_same(run(tmp_path, paths), plain(paths, tmp_path))
     again = decoded[: -len(paths)]
-    # What a whole shard and a whole file have is not decoded again; a file has 8 photos.
+    # What a whole shard and a whole file have is not decoded again; a file has 8 images.
     assert len(paths) - 24 <= len(again) <= len(paths) - min(kept, 24)
     assert len(list((tmp_path / "state").rglob("*.part-*"))) == 0

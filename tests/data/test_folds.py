@@ -12,7 +12,7 @@ METHODS = ["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
 
 
 def spread(targets, folds):
-    """Return by how many photos of a class two folds differ at most."""
+    """Return by how many images of a class two folds differ at most."""
     counts = pd.crosstab(folds, targets)
     return (counts.max() - counts.min()).max()
 
@@ -40,7 +40,7 @@ def test_many_values_with_enough_rows_are_strata_without_being_called_classes():
 
 
 def test_classes_of_groups_with_fewer_members_than_folds_are_spread():
-    # 40 classes of three photos, each photo a group of its own: three folds have one of them.
+    # 40 classes of three images, each image a group of its own: three folds have one of them.
     targets = pd.Series(np.arange(120) % 40)
     groups = pd.Series(np.arange(120)).astype(str)
     folds = assign_folds(FoldSettings(), targets, groups, classes=True)
@@ -86,15 +86,15 @@ def test_classes_are_counted_and_small_ones_named():
     sizes = ClassSizes.of(["b", "a", "b", "b"], ["b", "a", "never"])
     assert sizes.summary() == "3 classes: b 3, a 1, never 0"
     assert sizes.warning(1) is not None and ClassSizes.of(["a", "a"]).warning(2) is None
-    assert sizes.warning(3).startswith("2 classes have fewer photos than the 3 folds")
-    assert "never 0, a 1; a class with a single photo" in sizes.warning(3)
+    assert sizes.warning(3).startswith("2 classes have fewer images than the 3 folds")
+    assert "never 0, a 1; a class with a single image" in sizes.warning(3)
     many = ClassSizes.of([f"class\n{k}" for k in range(30) for _ in range(k + 1)])
     assert many.summary() == (
-        "30 classes of 1 to 30 photos (fewest: class 0 1, class 1 2, class 2 3; most: class 29 "
+        "30 classes of 1 to 30 images (fewest: class 0 1, class 1 2, class 2 3; most: class 29 "
         "30, class 28 29, class 27 28)"
     )
     assert many.warning(40).endswith(
-        "class 8 9, class 9 10, and 20 more; a class with a single photo is judged by models "
+        "class 8 9, class 9 10, and 20 more; a class with a single image is judged by models "
         "that have never seen it"
     )
 
@@ -165,7 +165,7 @@ def test_a_continuous_target_is_stratified_by_its_deciles():
         ("GroupKFold", [0, 1, 0, 1], ["a"] * 4, "1 group cannot fill 2 folds"),
         ("GroupKFold", [0, 1, 0, 1], ["a", "b", None, "c"], "needs a group in every row"),
         ("GroupKFold", [0, 1, 0, 1], ["a", "b", " ", "c"], "needs a group in every row"),
-        ("KFold", [0], None, "1 labelled photo cannot fill 2 folds"),
+        ("KFold", [0], None, "1 labelled image cannot fill 2 folds"),
     ],
 )
 def test_what_cannot_be_split_is_said(method, targets, groups, message):

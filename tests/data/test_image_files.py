@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from foldsmith.data.images import decode
-from foldsmith.data.loose_images import find_photos
+from foldsmith.data.loose_images import find_images
 from foldsmith.errors import DataError
 from foldsmith.project.image_files import IMAGE_SUFFIXES, LeftOut, walk_images
 
@@ -54,8 +54,8 @@ def test_links_to_folders_are_followed_once(tmp_path):
 
 def test_predict_names_what_it_leaves_out(tmp_path, capsys):
     touch(tmp_path, "a.jfif", "b.heic", "c.heic")
-    assert [path.name for path in find_photos([tmp_path])] == ["a.jfif"]
-    assert f"warning: {tmp_path}: not taken for photos: 2 .heic" in capsys.readouterr().err
+    assert [path.name for path in find_images([tmp_path])] == ["a.jfif"]
+    assert f"warning: {tmp_path}: not taken for images: 2 .heic" in capsys.readouterr().err
     touch(tmp_path / "none", "b.heic")
-    with pytest.raises(DataError, match=r"holds no photos \(jpg, .*; it holds 1 \.heic"):
-        find_photos([tmp_path / "none"])
+    with pytest.raises(DataError, match=r"holds no images \(jpg, .*; it holds 1 \.heic"):
+        find_images([tmp_path / "none"])

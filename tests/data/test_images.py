@@ -39,7 +39,7 @@ def test_exif_orientation_is_applied(tmp_path):
     assert decode(tmp_path / "a.jpg").shape == (20, 10, 3)
 
 
-def test_an_unreadable_photo_is_named(tmp_path):
-    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff but no photo")
-    with pytest.raises(DataError, match=r"bad\.jpg: not a readable photo"):
+def test_an_unreadable_image_is_named(tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff but no image")
+    with pytest.raises(DataError, match=r"bad\.jpg: not a readable image"):
         decode(tmp_path / "bad.jpg")

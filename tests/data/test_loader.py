@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from foldsmith.data import loader as loader_module
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset
+from foldsmith.data.loader import EpochBatchSampler, ImageLoader
 from foldsmith.data.transforms import HorizontalFlip, Normalize, RandomResizedCrop, Resize
 from foldsmith.errors import ConfigError, DataError, FoldsmithError
 from foldsmith.utils.hashing import FileHashes
@@ -25,19 +25,19 @@ TRANSFORMS = [
 
 
 @pytest.fixture
-def paths(write_photos):
-    return write_photos(10, 12, 16)
+def paths(write_images):
+    return write_images(10, 12, 16)
 
 
 def store_of(paths):
     folder = None if paths is None else paths[0].parent / "store"
-    return PhotoStore(folder, FileHashes((folder or Path("no such folder")) / "hashes.json"))
+    return ImageStore(folder, FileHashes((folder or Path("no such folder")) / "hashes.json"))
 
 
 def dataset(paths, n_views=1, transforms=TRANSFORMS, seed=5):
     targets = np.arange(len(paths), dtype=np.float32)
     rows = np.arange(len(paths)) + 100
-    return PhotoDataset(store_of(paths), paths, rows, targets, transforms, seed, n_views)
+    return ImageDataset(store_of(paths), paths, rows, targets, transforms, seed, n_views)
 
 
 def epoch_of(loader, epoch):
@@ -55,13 +55,13 @@ def same(first, second):
 
 
 def test_batches_do_not_depend_on_the_workers(paths):
-    plain = PhotoLoader(dataset(paths, 2), 4, num_workers=0, shuffle=True, seed=1)
-    workers = PhotoLoader(dataset(paths, 2), 4, num_workers=2, shuffle=True, seed=1)
+    plain = ImageLoader(dataset(paths, 2), 4, num_workers=0, shuffle=True, seed=1)
+    workers = ImageLoader(dataset(paths, 2), 4, num_workers=2, shuffle=True, seed=1)
     for epoch in (0, 3, 1):
         assert same(epoch_of(plain, epoch), epoch_of(workers, epoch))
 
 
-def test_epochs_views_photos_and_seeds_differ(paths):
+def test_epochs_views_images_and_seeds_differ(paths):
     data = dataset(paths, 2)
     reference = data.view(0, 0, 0)
     assert not np.array_equal(reference, data.view(1, 0, 0))
@@ -74,13 +74,13 @@ def test_loading_leaves_the_global_generators_alone(paths):
     torch.manual_seed(0)
     np.random.seed(0)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    epoch_of(PhotoLoader(dataset(paths), 4, shuffle=True), 0)
+    epoch_of(ImageLoader(dataset(paths), 4, shuffle=True), 0)
     assert torch.equal(before[0], torch.get_rng_state())
     np.testing.assert_array_equal(before[1], np.random.get_state()[1])
 
 
 def test_a_batch_is_channels_last_and_carries_rows(paths):
-    batch = epoch_of(PhotoLoader(dataset(paths), 4), 0)[0]
+    batch = epoch_of(ImageLoader(dataset(paths), 4), 0)[0]
     assert batch.views[0].shape == (4, 3, 8, 8)
     assert batch.views[0].is_contiguous(memory_format=torch.channels_last)
     # Normalising is left to the device.
@@ -89,7 +89,7 @@ def test_a_batch_is_channels_last_and_carries_rows(paths):
     assert batch.targets.tolist() == [0, 1, 2, 3]
 
 
-def test_every_photo_is_seen_once_per_epoch_in_a_new_order():
+def test_every_image_is_seen_once_per_epoch_in_a_new_order():
     sampler = EpochBatchSampler(10, 4, shuffle=True, drop_last=False, seed=0)
     orders = []
     for epoch in range(3):
@@ -105,7 +105,7 @@ def test_every_photo_is_seen_once_per_epoch_in_a_new_order():
 @pytest.mark.parametrize(
     ("n", "sizes"), [(9, [4, 5]), (8, [4, 4]), (1, [1]), (5, [5]), (3, [3]), (11, [4, 4, 3])]
 )
-def test_a_single_photo_left_over_joins_the_batch_before(n, sizes):
+def test_a_single_image_left_over_joins_the_batch_before(n, sizes):
     sampler = EpochBatchSampler(n, 4, shuffle=True, drop_last=False, seed=0)
     batches = list(sampler)
     assert [len(batch) for batch in batches] == sampler.sizes() == sizes
@@ -117,34 +117,34 @@ def test_drop_last_leaves_the_incomplete_batch_out():
     assert [len(batch) for batch in sampler] == sampler.sizes() == [4, 4]
 
 
-def test_fewer_photos_than_a_batch_is_said(paths):
-    with pytest.raises(ConfigError, match="10 photos do not fill one batch of 16"):
-        PhotoLoader(dataset(paths), 16, drop_last=True)
+def test_fewer_images_than_a_batch_is_said(paths):
+    with pytest.raises(ConfigError, match="10 images do not fill one batch of 16"):
+        ImageLoader(dataset(paths), 16, drop_last=True)
 
 
-def test_photos_of_different_sizes_are_named(tmp_path):
+def test_images_of_different_sizes_are_named(tmp_path):
     for k, width in enumerate((8, 9)):
         cv2.imwrite(str(tmp_path / f"{k}.png"), np.zeros((8, width, 3), np.uint8))
     ragged = dataset(
         [tmp_path / "0.png", tmp_path / "1.png"], transforms=[Normalize([0] * 3, [1] * 3)]
     )
     with pytest.raises(DataError, match="end them with a crop, pad or resize"):
-        list(PhotoLoader(ragged, 2))
+        list(ImageLoader(ragged, 2))
     whole = dataset(
         [tmp_path / "0.png", tmp_path / "1.png"],
         transforms=[Resize(4, 4), Normalize([0] * 3, [1] * 3)],
     )
-    assert len(list(PhotoLoader(whole, 2))) == 1
+    assert len(list(ImageLoader(whole, 2))) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_photo_that_goes_missing_is_one_line(paths, workers):
-    # No room to keep photos: they are decoded when they are asked for.
-    data = PhotoDataset(store_of(None), paths, np.arange(10), None, TRANSFORMS, seed=0)
+def test_a_image_that_goes_missing_is_one_line(paths, workers):
+    # No room to keep images: they are decoded when they are asked for.
+    data = ImageDataset(store_of(None), paths, np.arange(10), None, TRANSFORMS, seed=0)
     paths[3].unlink()
     with pytest.raises(DataError) as error:
-        list(PhotoLoader(data, 2, num_workers=workers))
-    assert str(error.value) == f"{paths[3]}: no such photo"
+        list(ImageLoader(data, 2, num_workers=workers))
+    assert str(error.value) == f"{paths[3]}: no such image"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_worker_that_dies_while_it_hands_over_a_batch(paths, said, monkeypatch
     """What a killed worker leaves behind depends on the moment; these come from its socket."""
     monkeypatch.setattr(signal, "SIGCHLD", signal.SIGUSR2)  # not that of the tests themselves
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    loader = PhotoLoader(dataset(paths), 2, num_workers=1)
+    loader = ImageLoader(dataset(paths), 2, num_workers=1)
 
     def broken():
         yield from ()
@@ -173,19 +173,19 @@ def test_a_full_shared_memory_is_called_so(tmp_path, paths, size):
     script = tmp_path / "load.py"
     script.write_text(
         "import sys; from pathlib import Path; import numpy as np\n"
-        "from foldsmith.data.datasets import PhotoDataset\n"
-        "from foldsmith.data.loader import PhotoLoader, worker_errors\n"
-        "from foldsmith.data.cache.image_store import PhotoStore\n"
+        "from foldsmith.data.datasets import ImageDataset\n"
+        "from foldsmith.data.loader import ImageLoader, worker_errors\n"
+        "from foldsmith.data.cache.image_store import ImageStore\n"
         "from foldsmith.data.transforms import Normalize, Resize\n"
         "from foldsmith.errors import FoldsmithError\n"
         "from foldsmith.utils.hashing import FileHashes\n"
-        "store = PhotoStore(None, FileHashes(Path('none/none')))\n"
+        "store = ImageStore(None, FileHashes(Path('none/none')))\n"
         "paths = list(map(Path, sys.argv[1:]))\n"
         "steps = [Resize(200, 200), Normalize([0] * 3, [1] * 3)]\n"
-        "data = PhotoDataset(store, paths, np.arange(len(paths)), None, steps, 0)\n"
+        "data = ImageDataset(store, paths, np.arange(len(paths)), None, steps, 0)\n"
         "try:\n"
         "    with worker_errors():\n"
-        "        list(PhotoLoader(data, 4, num_workers=2))\n"
+        "        list(ImageLoader(data, 4, num_workers=2))\n"
         "except FoldsmithError as error:\n"
         "    print(error)\n"
     )

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
-from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.on_device import ResidentPhotos
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import Batch, DrawnBatch, ImageDataset
+from foldsmith.data.loader import ImageLoader
+from foldsmith.data.on_device import ResidentImages
 from foldsmith.data.transforms import (
     ColorJitter,
     HorizontalFlip,
@@ -47,10 +47,10 @@ def paths(tmp_path):
 
 def dataset(paths, stored=True, **options):
     folder = paths[0].parent / "store" if stored else None
-    store = PhotoStore(folder, FileHashes((folder or Path("no such folder")) / "hashes.json"))
+    store = ImageStore(folder, FileHashes((folder or Path("no such folder")) / "hashes.json"))
     options = {"transforms": TRANSFORMS, "seed": 5, "n_views": 2} | options
     targets = np.arange(len(paths), dtype=np.float32)
-    return PhotoDataset(store, paths, np.arange(len(paths)) + 100, targets, **options)
+    return ImageDataset(store, paths, np.arange(len(paths)) + 100, targets, **options)
 
 
 def epoch_of(loader, epoch):
@@ -61,8 +61,8 @@ def epoch_of(loader, epoch):
 @pytest.mark.parametrize("room", [float("inf"), 0.0], ids=["resident", "sent"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_device_makes_the_views_that_the_loader_would(paths, room, workers):
-    made = PhotoLoader(dataset(paths, n_local=3, local_transforms=LOCAL), 4, shuffle=True, seed=1)
-    drawn = PhotoLoader(
+    made = ImageLoader(dataset(paths, n_local=3, local_transforms=LOCAL), 4, shuffle=True, seed=1)
+    drawn = ImageLoader(
         dataset(paths, n_local=3, local_transforms=LOCAL), 4, workers, shuffle=True, seed=1
     )
     drawn.on_device.augment_here(CPU, room)
@@ -81,39 +81,39 @@ def test_the_device_makes_the_views_that_the_loader_would(paths, room, workers):
 
 
 def test_epochs_differ_on_the_device(paths):
-    loader = PhotoLoader(dataset(paths), 9)
+    loader = ImageLoader(dataset(paths), 9)
     loader.on_device.augment_here(CPU, float("inf"))
     ((_, first),), ((_, second),) = epoch_of(loader, 0), epoch_of(loader, 1)
     assert (first[0] - second[0]).abs().mean() > 0.1
     assert (first[0] - first[1]).abs().mean() > 0.1
 
 
-def test_photos_that_are_not_stored_are_sent(paths):
-    loader = PhotoLoader(dataset(paths, stored=False), 4)
+def test_images_that_are_not_stored_are_sent(paths):
+    loader = ImageLoader(dataset(paths, stored=False), 4)
     loader.on_device.augment_here(CPU, float("inf"))
     assert not loader.on_device.resident
-    made = epoch_of(PhotoLoader(dataset(paths, stored=False), 4), 0)
+    made = epoch_of(ImageLoader(dataset(paths, stored=False), 4), 0)
     for (_, expected), (_, found) in zip(made, epoch_of(loader, 0), strict=True):
         assert (expected[0] - found[0]).abs().mean() < 0.02
 
 
-def test_resident_photos_are_the_stored_ones(paths, monkeypatch):
-    monkeypatch.setattr("foldsmith.data.on_device._CHUNK", 5_000)  # two photos or so
+def test_resident_images_are_the_stored_ones(paths, monkeypatch):
+    monkeypatch.setattr("foldsmith.data.on_device._CHUNK", 5_000)  # two images or so
     # The last one is the smallest: beside it in the memory there is nothing.
-    photos = dataset(paths[::-1]).photos
-    resident = ResidentPhotos(photos, photos.sizes, CPU)
+    images = dataset(paths[::-1]).images
+    resident = ResidentImages(images, images.sizes, CPU)
     chosen = np.array([7, 0, 8, 3, 7])
     pixels = resident.take(chosen)
     for values, height, width, index in zip(
         pixels.values.numpy(), pixels.heights, pixels.widths, chosen, strict=True
     ):
-        np.testing.assert_array_equal(values[:height, :width], photos[index])
+        np.testing.assert_array_equal(values[:height, :width], images[index])
 
 
 def test_views_of_different_sizes_are_said(paths):
-    loader = PhotoLoader(dataset(paths, transforms=[RandomCrop(25, 25), NORMALIZE]), 9)
+    loader = ImageLoader(dataset(paths, transforms=[RandomCrop(25, 25), NORMALIZE]), 9)
     loader.on_device.augment_here(CPU, float("inf"))
-    with pytest.raises(DataError, match="photos of different sizes"):
+    with pytest.raises(DataError, match="images of different sizes"):
         epoch_of(loader, 0)
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldsmith.data.epoch_order import epoch_order
-from foldsmith.data.loader import EpochBatchSampler, PhotoLoader
+from foldsmith.data.loader import EpochBatchSampler, ImageLoader
 from foldsmith.errors import ConfigError
 
 SIZES = st.integers(1, 2000)
@@ -12,7 +12,7 @@ SMALL = st.integers(0, 2**31)
 
 
 @given(SIZES, SMALL, SMALL, st.none() | st.integers(1, 3000))
-def test_every_photo_comes_once_and_the_arguments_alone_decide(n, seed, epoch, window):
+def test_every_image_comes_once_and_the_arguments_alone_decide(n, seed, epoch, window):
     order = epoch_order(n, seed, epoch, window)
     assert sorted(order.tolist()) == list(range(n))
     np.testing.assert_array_equal(order, epoch_order(n, seed, epoch, window))
@@ -22,7 +22,7 @@ def test_every_photo_comes_once_and_the_arguments_alone_decide(n, seed, epoch, w
 def test_without_a_window_it_is_what_it_always_was(n, seed, epoch, more):
     before = np.random.default_rng([seed, epoch]).permutation(n)
     np.testing.assert_array_equal(epoch_order(n, seed, epoch), before)
-    # A window that holds all photos is none.
+    # A window that holds all images is none.
     np.testing.assert_array_equal(epoch_order(n, seed, epoch, n + more), before)
 
 
@@ -42,7 +42,7 @@ def test_epochs_and_seeds_differ_and_neighbours_part():
     n, window = 4000, 400
     orders = [epoch_order(n, seed, epoch, window) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     for k, order in enumerate(orders):
-        # Of a global permutation 1 photo is where it was.
+        # Of a global permutation 1 image is where it was.
         assert all((order == other).mean() < 0.02 for other in orders[k + 1 :])
     together = np.zeros(n - 1)
     epochs = 60
@@ -57,7 +57,7 @@ def test_epochs_and_seeds_differ_and_neighbours_part():
     assert together[window // 16 - 1 :: window // 16].mean() > 0.6 * together.mean()
 
 
-def test_photos_from_everywhere_meet_in_a_batch():
+def test_images_from_everywhere_meet_in_a_batch():
     n, window, batch = 16_000, 1600, 64
     met = [set(), set()]
     for epoch in range(40):
@@ -78,4 +78,4 @@ def test_the_sampler_takes_it():
 @pytest.mark.parametrize(("window", "shuffle"), [(3, True), (100, False)])
 def test_a_window_that_means_nothing_is_an_error(window, shuffle):
     with pytest.raises(ConfigError, match=f"window: {window} needs shuffle: true and at least"):
-        PhotoLoader([None] * 10, 4, shuffle=shuffle, window=window)
+        ImageLoader([None] * 10, 4, shuffle=shuffle, window=window)

@@ -25,9 +25,9 @@ def test_an_error_ends_the_work():
         with lock:
             begun.append(k)
         if k == 20:
-            raise ValueError("photo 20")
+            raise ValueError("image 20")
         return k
 
-    with pytest.raises(ValueError, match="photo 20"):
+    with pytest.raises(ValueError, match="image 20"):
         list(on_all_cores(fail, range(100_000), ""))
     assert len(begun) < 5_000

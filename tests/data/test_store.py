@@ -13,7 +13,7 @@ import pytest
 
 from foldsmith.data.cache import image_store as store_module
 from foldsmith.data.cache import shards
-from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.data.images import decode
 from foldsmith.data.transforms import CenterCrop, Compose, LongestMaxSize
 from foldsmith.errors import DataError, OutputError
@@ -24,7 +24,7 @@ SMALL = Compose([LongestMaxSize(20)])
 
 @pytest.fixture
 def paths(tmp_path, settled):
-    """Photos of 12 to 41 px."""
+    """Images of 12 to 41 px."""
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     found = []
@@ -35,17 +35,17 @@ def paths(tmp_path, settled):
 
 
 def open_store(folder):
-    return PhotoStore(folder / "store", FileHashes(folder / "hidden" / "hashes.json"))
+    return ImageStore(folder / "store", FileHashes(folder / "hidden" / "hashes.json"))
 
 
 def expected(path, head):
     return head(decode(path), np.random.default_rng(0))
 
 
-def assert_holds(photos, paths, head):
-    assert len(photos) == len(paths)
+def assert_holds(images, paths, head):
+    assert len(images) == len(paths)
     for k, path in enumerate(paths):
-        np.testing.assert_array_equal(photos[k], expected(path, head))
+        np.testing.assert_array_equal(images[k], expected(path, head))
 
 
 def sizes(folder):
@@ -53,15 +53,15 @@ def sizes(folder):
 
 
 @pytest.mark.parametrize("head", [SMALL, Compose([]), Compose([CenterCrop(9, 9)])])
-def test_stored_photos_are_those_that_are_decoded(tmp_path, paths, head):
+def test_stored_images_are_those_that_are_decoded(tmp_path, paths, head):
     assert_holds(open_store(tmp_path).load(paths, head, "decode"), paths, head)
     # Those of another process, in another order.
     assert_holds(open_store(tmp_path).load(paths[::-2], head, "decode"), paths[::-2], head)
-    none = PhotoStore(None, FileHashes(tmp_path / "hidden" / "hashes.json"))
+    none = ImageStore(None, FileHashes(tmp_path / "hidden" / "hashes.json"))
     assert_holds(none.load(paths, head, "decode"), paths, head)
 
 
-def test_a_photo_is_decoded_once(tmp_path, paths, monkeypatch):
+def test_a_image_is_decoded_once(tmp_path, paths, monkeypatch):
     decoded = []
     original = store_module.decode_bytes
     monkeypatch.setattr(
@@ -70,15 +70,15 @@ def test_a_photo_is_decoded_once(tmp_path, paths, monkeypatch):
         lambda data, path, *args: decoded.append(path) or original(data, path, *args),
     )
     for chosen in (paths[:20], paths[10:], paths):
-        photos = open_store(tmp_path).load(chosen, SMALL, "decode")
-        assert_holds(photos, chosen, SMALL)
+        images = open_store(tmp_path).load(chosen, SMALL, "decode")
+        assert_holds(images, chosen, SMALL)
     assert sorted(decoded) == sorted(paths)
 
 
-def test_a_photo_that_two_experiments_leave_as_it_is_lies_there_once(tmp_path, paths):
+def test_a_image_that_two_experiments_leave_as_it_is_lies_there_once(tmp_path, paths):
     store = open_store(tmp_path)
     with store.writer([Compose([LongestMaxSize(41)]), Compose([LongestMaxSize(30)])]) as writer:
-        writer.photos(paths, "decode")
+        writer.images(paths, "decode")
     arrays = [decode(path) for path in paths]
     shrunk = [expected(path, Compose([LongestMaxSize(30)])) for path in paths]
     assert sizes(tmp_path) == [
@@ -92,15 +92,15 @@ def test_a_photo_that_two_experiments_leave_as_it_is_lies_there_once(tmp_path, p
     assert len(sizes(tmp_path)) == 1
 
 
-def test_a_changed_photo_is_decoded_anew(tmp_path, paths):
+def test_a_changed_image_is_decoded_anew(tmp_path, paths):
     open_store(tmp_path).load(paths, SMALL, "decode")
     cv2.imwrite(str(paths[3]), np.full((15, 15, 3), 200, np.uint8))
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
-    assert photos[3].shape == (15, 15, 3)
-    assert_holds(photos, paths, SMALL)
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
+    assert images[3].shape == (15, 15, 3)
+    assert_holds(images, paths, SMALL)
 
 
-def test_a_photo_of_the_same_content_is_found_under_another_name(tmp_path, paths):
+def test_a_image_of_the_same_content_is_found_under_another_name(tmp_path, paths):
     open_store(tmp_path).load(paths, SMALL, "decode")
     before = sizes(tmp_path)
     renamed = paths[0].rename(paths[0].with_name("other.jpg"))
@@ -173,13 +173,13 @@ DAMAGE = ["a byte", "a page of zeros", "the pixels of others", "another's index 
 
 
 @pytest.mark.parametrize("damaged", DAMAGE, indirect=True)
-def test_damaged_photos_are_never_used(tmp_path, paths, damaged, capsys):
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
-    assert_holds(photos, paths, SMALL)
-    assert_holds(photos, paths, SMALL)
+def test_damaged_images_are_never_used(tmp_path, paths, damaged, capsys):
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
+    assert_holds(images, paths, SMALL)
+    assert_holds(images, paths, SMALL)
     lines = capsys.readouterr().err.splitlines()
-    told = [line for line in lines if "is damaged, at the photo" in line]
-    # A shard that was replaced as a whole is sound, and its photos are decoded anew.
+    told = [line for line in lines if "is damaged, at the image" in line]
+    # A shard that was replaced as a whole is sound, and its images are decoded anew.
     assert len(told) == (0 if damaged[0].with_suffix(".npz").exists() else 1)
     # The next command rebuilds the shard, and finds nothing to say.
     assert_holds(open_store(tmp_path).load(paths, SMALL, "decode"), paths, SMALL)
@@ -188,28 +188,28 @@ def test_damaged_photos_are_never_used(tmp_path, paths, damaged, capsys):
     assert kept >= len(paths)
 
 
-def test_processes_that_share_memory_verify_a_photo_once(tmp_path, paths):
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+def test_processes_that_share_memory_verify_a_image_once(tmp_path, paths):
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
 
     def read():
-        assert_holds(photos, paths, SMALL)
+        assert_holds(images, paths, SMALL)
 
     process = multiprocessing.get_context("fork").Process(target=read)
     process.start()
     process.join(60)
     assert process.exitcode == 0
-    assert bytes(photos._verified) == b"\1" * len(paths)
+    assert bytes(images._verified) == b"\1" * len(paths)
 
 
-def test_a_photo_that_was_changed_meanwhile_does_not_stand_in_for_a_damaged_one(tmp_path, paths):
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+def test_a_image_that_was_changed_meanwhile_does_not_stand_in_for_a_damaged_one(tmp_path, paths):
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
     (pixels,) = tmp_path.rglob("shard_*.bin")
     pixels.write_bytes(bytes(pixels.stat().st_size))
     paths[3].write_bytes(paths[4].read_bytes())
     with pytest.raises(DataError, match=r"3\.jpg: was changed while it was in use"):
-        photos[3]
-    pixels.unlink()  # mapped or not, a photo whose shard is gone is decoded
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(photos))[4], expected(paths[4], SMALL))
+        images[3]
+    pixels.unlink()  # mapped or not, an image whose shard is gone is decoded
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(images))[4], expected(paths[4], SMALL))
 
 
 def test_another_range_has_a_store_of_its_own_and_the_old_one_goes(tmp_path):
@@ -217,7 +217,7 @@ def test_another_range_has_a_store_of_its_own_and_the_old_one_goes(tmp_path):
     cv2.imwrite(str(path), np.full((8, 8), 1000, np.uint16))
     for intensity, value in (((0, 2000), 128), ((0, 4000), 64), ((0, 4000), 64)):
         hashes = FileHashes(tmp_path / "hidden" / "hashes.json")
-        store = PhotoStore(tmp_path / "store", hashes, intensity)
+        store = ImageStore(tmp_path / "store", hashes, intensity)
         assert (store.load([path], SMALL, "decode")[0] == value).all()
         assert [folder for folder in store.folder.parent.iterdir() if folder.is_dir()] == [
             store.folder
@@ -226,45 +226,45 @@ def test_another_range_has_a_store_of_its_own_and_the_old_one_goes(tmp_path):
 
 def test_many_shards(tmp_path, paths, monkeypatch):
     monkeypatch.setattr(store_module, "_SHARD_BYTES", 2000)
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
     assert len(sizes(tmp_path)) > 5
-    assert_holds(photos, paths, SMALL)
+    assert_holds(images, paths, SMALL)
     assert_holds(open_store(tmp_path).load(paths, SMALL, "decode"), paths, SMALL)
 
 
 def test_few_shards_are_mapped_at_a_time_and_none_before_it_is_read(tmp_path, paths, monkeypatch):
     monkeypatch.setattr(store_module, "_SHARD_BYTES", 2000)
     monkeypatch.setattr(shards, "_MAPPED", 3)
-    # Pages are let go of after every other photo, while views of them are held.
+    # Pages are let go of after every other image, while views of them are held.
     monkeypatch.setattr(shards, "_HELD", 1500)
     monkeypatch.setattr(shards, "_AROUND", 0)
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
-    maps = photos._shards._maps
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
+    maps = images._shards._maps
     assert len(maps) == 0
-    held = [photos[k] for k in range(len(paths))]
+    held = [images[k] for k in range(len(paths))]
     assert len(maps) == 3
     for image, path in zip(held, paths, strict=True):
         np.testing.assert_array_equal(image, expected(path, SMALL))
-    assert_holds(photos, paths, SMALL)
+    assert_holds(images, paths, SMALL)
 
 
 def test_neighbours_of_the_table_are_neighbours_in_the_store(tmp_path, paths, monkeypatch):
     monkeypatch.setattr(store_module, "_SHARD_BYTES", 2000)
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
-    places = [tuple(row) for row in photos._stored.where[:, :2].tolist()]
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
+    places = [tuple(row) for row in images._stored.where[:, :2].tolist()]
     assert places == sorted(places)
 
 
 def test_a_process_that_shares_no_memory_maps_the_files(tmp_path, paths):
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
-    packed = pickle.dumps(photos)
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
+    packed = pickle.dumps(images)
     assert len(packed) < sum(sizes(tmp_path)) / 2
     assert_holds(pickle.loads(packed), paths, SMALL)
 
 
 def _load(folder, paths, results):
-    photos = open_store(folder).load(paths, SMALL, "decode")
-    results.put([photos[k].tobytes() for k in range(len(photos))])
+    images = open_store(folder).load(paths, SMALL, "decode")
+    results.put([images[k].tobytes() for k in range(len(images))])
 
 
 def test_two_processes_build_one_store(tmp_path, paths):
@@ -310,8 +310,8 @@ def test_a_build_that_is_killed_goes_on_with_the_next(tmp_path, paths):
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = sizes(tmp_path)
-    photos = open_store(tmp_path).load(paths, SMALL, "decode")
-    assert_holds(photos, paths, SMALL)
+    images = open_store(tmp_path).load(paths, SMALL, "decode")
+    assert_holds(images, paths, SMALL)
     # What was whole has been kept, what was not is gone.
     after = sizes(tmp_path)
     assert sum(after) == sum(expected(path, SMALL).nbytes for path in paths)
@@ -321,7 +321,7 @@ def test_a_build_that_is_killed_goes_on_with_the_next(tmp_path, paths):
 
 def test_the_size_is_said_before(tmp_path, paths, capsys):
     open_store(tmp_path).load(paths, SMALL, "decode")
-    assert capsys.readouterr().out == "photo store: 30 photos, about 0 MiB\n"
+    assert capsys.readouterr().out == "image store: 30 images, about 0 MiB\n"
     open_store(tmp_path).load(paths, SMALL, "decode")
     assert capsys.readouterr().out == ""
 
@@ -329,17 +329,17 @@ def test_the_size_is_said_before(tmp_path, paths, capsys):
 def test_too_little_room_is_said_before_anything_is_written(tmp_path, paths, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OutputError, match="30 decoded photos take about .*photo_store=false"):
+    with pytest.raises(OutputError, match="30 decoded images take about .*image_store=false"):
         open_store(tmp_path).load(paths, SMALL, "decode")
     assert sizes(tmp_path) == []
 
 
-def test_an_unreadable_photo_is_named(tmp_path, paths):
-    paths[4].write_bytes(b"\xff\xd8\xff but no photo")
-    with pytest.raises(DataError, match=r"4\.jpg: not a readable photo"):
+def test_an_unreadable_image_is_named(tmp_path, paths):
+    paths[4].write_bytes(b"\xff\xd8\xff but no image")
+    with pytest.raises(DataError, match=r"4\.jpg: not a readable image"):
         open_store(tmp_path).load(paths, SMALL, "decode")
     paths[4].unlink()
-    with pytest.raises(DataError, match=r"4\.jpg: no such photo"):
+    with pytest.raises(DataError, match=r"4\.jpg: no such image"):
         open_store(tmp_path).load(paths, SMALL, "decode")
     rest = paths[:4] + paths[5:]
     assert_holds(open_store(tmp_path).load(rest, SMALL, "decode"), rest, SMALL)

@@ -1,4 +1,4 @@
-"""What is found in photos and tables that nothing is known of."""
+"""What is found in images and tables that nothing is known of."""
 
 import cv2
 import numpy as np
@@ -9,21 +9,21 @@ from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.folders import class_folders
 from foldsmith.new.survey.guesses import guess_group, guess_id, guess_target, locate
-from foldsmith.new.survey.photos import PhotoFolder, ids_of
+from foldsmith.new.survey.images import ImageFolder, ids_of
 from foldsmith.new.survey.targets import choose_folds, examine_target
 from foldsmith.project.csv_files import read_texts
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """Make a folder of (empty) photos with these names."""
+def images(tmp_path):
+    """Make a folder of (empty) images with these names."""
 
     def make(*names, folder="data/photos"):
         for name in names:
             path = tmp_path / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        return PhotoFolder(tmp_path / folder)
+        return ImageFolder(tmp_path / folder)
 
     return make
 
@@ -33,14 +33,14 @@ def source(**columns):
     return Source(table.astype(object), "train.csv")
 
 
-def test_photos_of_all_kinds_and_depths_are_found(photos):
+def test_images_of_all_kinds_and_depths_are_found(images):
     names = ["a.jpg", "b.JPEG", "c/d.Png", "c/e/f.webp", "g.tif", "h.TIFF", "i.bmp"]
-    folder = photos(*names, "notes.txt", ".hidden.jpg", ".cache/x.jpg", "__MACOSX/._a.jpg")
+    folder = images(*names, "notes.txt", ".hidden.jpg", ".cache/x.jpg", "__MACOSX/._a.jpg")
     assert folder.names == sorted(names)
 
 
 @pytest.mark.parametrize(
-    ("text", "photo"),
+    ("text", "image"),
     [
         ("cats/1.jpg", "cats/1.jpg"),
         ("cats/1", "cats/1.jpg"),
@@ -57,58 +57,58 @@ def test_photos_of_all_kinds_and_depths_are_found(photos):
         ("old/2", "dogs/old/2.jpg"),
     ],
 )
-def test_an_id_may_be_a_path_a_name_or_a_stem(photos, text, photo):
-    folder = photos("cats/1.jpg", "2.PNG", "dogs/3.v2.tif", "dogs/old/2.jpg")
+def test_an_id_may_be_a_path_a_name_or_a_stem(images, text, image):
+    folder = images("cats/1.jpg", "2.PNG", "dogs/3.v2.tif", "dogs/old/2.jpg")
     # The whole path goes first: 2 stands at the top.
-    assert folder.find(text) == [photo.replace("dogs/2.PNG", "2.PNG")]
+    assert folder.find(text) == [image.replace("dogs/2.PNG", "2.PNG")]
 
 
-def test_an_absolute_path_is_found_and_another_folders_is_not(photos):
-    folder = photos("1.jpg")
+def test_an_absolute_path_is_found_and_another_folders_is_not(images):
+    folder = images("1.jpg")
     assert folder.find(str(folder.folder / "1.jpg")) == ["1.jpg"]
     assert folder.find("elsewhere/1.jpg") == []
     assert folder.find("cats/1.jpg") == []
     assert folder.find("") == []
 
 
-def test_the_id_column_is_the_one_that_names_most_photos(photos):
-    folder = photos(*(f"{k}.jpg" for k in range(6)))
+def test_the_id_column_is_the_one_that_names_most_images(images):
+    folder = images(*(f"{k}.jpg" for k in range(6)))
     table = source(age=[1, 2, 3, 3, 2, 1], Bild=[f"{k}.jpg" for k in range(6)], n=[7] * 6)
     assert guess_id(table, folder).column == "Bild"
-    with pytest.raises(DataError, match=r"no column names photos of .*0\.jpg, 1\.jpg, 2\.jpg, "):
+    with pytest.raises(DataError, match=r"no column names images of .*0\.jpg, 1\.jpg, 2\.jpg, "):
         guess_id(source(name=["x", "y"]), folder)
 
 
-def test_what_is_wrong_with_ids_is_said_at_once(photos):
-    folder = photos("a/1.jpg", "b/1.jpg", "2.jpg", "3.jpg")
-    table = source(photo=["2", "2", "", "4", "5", "1", "3"])
+def test_what_is_wrong_with_ids_is_said_at_once(images):
+    folder = images("a/1.jpg", "b/1.jpg", "2.jpg", "3.jpg")
+    table = source(image=["2", "2", "", "4", "5", "1", "3"])
     with pytest.raises(DataError) as error:
-        locate(table, "photo", folder)
+        locate(table, "image", folder)
     lines = str(error.value).splitlines()
-    assert all(line.startswith("train.csv: column photo: 1") for line in [lines[0], lines[3]])
+    assert all(line.startswith("train.csv: column image: 1") for line in [lines[0], lines[3]])
     assert "1 row has no id" in lines[0]
     assert "1 id stands more than once: 2;" in lines[1]
-    assert "2 of 7 rows name photos that are not in" in lines[2] and "4, 5;" in lines[2]
+    assert "2 of 7 rows name images that are not in" in lines[2] and "4, 5;" in lines[2]
     assert "as 1 does: a/1.jpg, b/1.jpg;" in lines[3] and "--test-images" in lines[3]
 
 
-def test_folders_are_classes(photos):
-    table = class_folders(photos("cat/1.jpg", "cat/more/2.png", "dog/1.jpg"))
+def test_folders_are_classes(images):
+    table = class_folders(images("cat/1.jpg", "cat/more/2.png", "dog/1.jpg"))
     assert table["class"].tolist() == ["cat", "cat", "dog"]
-    assert table["photo_id"].tolist() == ["cat/1.jpg", "cat/more/2.png", "dog/1.jpg"]
+    assert table["image_id"].tolist() == ["cat/1.jpg", "cat/more/2.png", "dog/1.jpg"]
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1.jpg", "2.jpg"], "photos such as 1.jpg lie in no folder"),
+        (["1.jpg", "2.jpg"], "images such as 1.jpg lie in no folder"),
         (["cat/1.jpg"], "there is only one"),
         (["Train/cat/1.jpg", "test/2.jpg"], "Train, test, which are no classes"),
     ],
 )
-def test_folders_that_are_no_classes_are_refused(photos, names, message):
+def test_folders_that_are_no_classes_are_refused(images, names, message):
     with pytest.raises(DataError, match=message):
-        class_folders(photos(*names))
+        class_folders(images(*names))
 
 
 SIX = {"id": [1, 2, 3, 4, 5, 6]}
@@ -223,7 +223,7 @@ def test_targets_that_are_none_are_refused(values, message):
     [
         ([0, 1] * 10, None, "StratifiedKFold", 5),
         ([0, 1] * 3, None, "StratifiedKFold", 3),
-        # Fewer folds would not help a class of one photo.
+        # Fewer folds would not help a class of one image.
         ([0, 1] * 10 + [2], None, "StratifiedKFold", 5),
         ([0, 1], None, "KFold", 2),
         ([0, 1] * 10, [k // 2 for k in range(20)], "StratifiedGroupKFold", 5),
@@ -239,19 +239,19 @@ def test_folds_are_as_many_as_the_data_bears(targets, groups, method, n_splits):
     assert (folds.method, folds.n_splits) == (method, n_splits)
 
 
-def test_ids_of_unnamed_photos_are_like_the_others(photos):
-    folder = photos("a/1.jpg", "b/2.jpg", folder="test")
+def test_ids_of_unnamed_images_are_like_the_others(images):
+    folder = images("a/1.jpg", "b/2.jpg", folder="test")
     assert ids_of(folder, "test", ["7", "8"]) == ["1", "2"]
     assert ids_of(folder, "test", ["7.png"]) == ["1.jpg", "2.jpg"]
     assert ids_of(folder, "test", ["1"]) == ["a/1", "b/2"]
     assert ids_of(folder, "test", ["1.jpg", "a/1.jpg"]) == ["test/a/1.jpg", "test/b/2.jpg"]
 
 
-def test_sides_are_those_of_photos_that_can_be_read(tmp_path):
+def test_sides_are_those_of_images_that_can_be_read(tmp_path):
     for name, shape in {"a.png": (30, 50, 3), "b.bmp": (20, 40, 3)}.items():
         cv2.imwrite(str(tmp_path / name), np.zeros(shape, np.uint8))
     (tmp_path / "c.jpg").touch()
-    assert PhotoFolder(tmp_path).sides() == (20, 50)
+    assert ImageFolder(tmp_path).sides() == (20, 50)
 
 
 def test_a_table_is_read_as_it_stands(tmp_path):
@@ -302,12 +302,12 @@ def test_texts_with_commas_are_texts():
     assert set(target.classes) == {"1,5", "Elm", "Oak, old"}
 
 
-def test_zeros_that_a_spreadsheet_has_lost_are_said(photos):
-    folder = photos("007.jpg", "010.jpg", "100.jpg")
+def test_zeros_that_a_spreadsheet_has_lost_are_said(images):
+    folder = images("007.jpg", "010.jpg", "100.jpg")
     table = source(id=[7, 10, 100])
     with pytest.raises(DataError, match="the table has lost the zeros of 007, as a spreadsheet"):
         locate(table, "id", folder)
     with pytest.raises(DataError, match="the table has lost the zeros of 010, as a spreadsheet"):
         guess_id(source(id=[10, 7]), folder)
-    with pytest.raises(DataError, match="8; add the photos"):
+    with pytest.raises(DataError, match="8; add the images"):
         locate(source(id=["007", 8]), "id", folder)

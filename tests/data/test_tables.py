@@ -13,7 +13,7 @@ from foldsmith.project.submission import submission_table
 from foldsmith.project.tables import (
     groups_of,
     hash_columns,
-    photo_paths,
+    image_paths,
     read_folds,
     read_table,
     read_test,
@@ -85,9 +85,9 @@ def test_fold_tables_of_another_number_are_refused(project):
 def test_the_path_template_takes_columns(opened):
     table = read_train(opened).iloc[:2]
     expected = [opened.data_dir / "photos" / f"{key}.jpg" for key in table["object_id"]]
-    assert list(photo_paths(opened, table)) == expected
+    assert list(image_paths(opened, table)) == expected
     with pytest.raises(DataError, match="image_path"):
-        photo_paths(opened, table.drop(columns="object_id"))
+        image_paths(opened, table.drop(columns="object_id"))
 
 
 def test_submissions_take_the_sample_s_form(opened):
@@ -136,10 +136,10 @@ def test_groups_and_folders_are_text(opened):
     assert groups_of(opened, table).max() + 1 == len(LIKE_OTHERS)
     in_folders = opened.settings.model_copy(update={"image_path": "{art_series_id}/a.png"})
     below = ProjectFolder(opened.folder, in_folders)
-    assert photo_paths(below, table)[3] == opened.data_dir / "01/a.png"
+    assert image_paths(below, table)[3] == opened.data_dir / "01/a.png"
     padded = opened.settings.model_copy(update={"image_path": "{art_series_id:05d}.png"})
     with pytest.raises(DataError, match=r"is filled up with zeros by \{column:0>5\}"):
-        photo_paths(ProjectFolder(opened.folder, padded), table)
+        image_paths(ProjectFolder(opened.folder, padded), table)
 
 
 def test_an_empty_cell_is_a_gap_and_na_is_a_name(opened):
@@ -200,15 +200,15 @@ def test_what_is_no_table_is_said(opened, content, message):
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "a\\..\\..\\x"])
-def test_ids_stay_in_the_photo_folder(opened, name):
+def test_ids_stay_in_the_image_folder(opened, name):
     rewrite(opened, "test.csv", lambda t: t.assign(object_id=[name, *t["object_id"][1:]]))
-    with pytest.raises(DataError, match="leads out of the photo folder photos"):
+    with pytest.raises(DataError, match="leads out of the image folder images"):
         read_test(opened)
 
 
 def test_ids_may_name_folders_below(opened):
     rewrite(opened, "test.csv", lambda t: t.assign(object_id="a/b/" + t["object_id"]))
-    assert photo_paths(opened, read_test(opened))[0].parent == opened.data_dir / "photos/a/b"
+    assert image_paths(opened, read_test(opened))[0].parent == opened.data_dir / "photos/a/b"
 
 
 def test_all_problems_of_a_table_are_listed(opened):

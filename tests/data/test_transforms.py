@@ -14,7 +14,7 @@ from foldsmith.steps.registry import TRANSFORMS
 RNG = np.random.default_rng(0)
 
 
-def photo(height=48, width=64, seed=0):
+def noise_image(height=48, width=64, seed=0):
     """A smooth picture with noise, so that resampling has something to keep."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 255, (6, 8, 3), np.uint8)
@@ -63,7 +63,7 @@ IDS = [type(step).__name__ for step in EVERY]
 
 @pytest.mark.parametrize("step", EVERY, ids=IDS)
 def test_the_input_stays_and_the_generator_decides(step):
-    image = photo()
+    image = noise_image()
     image.flags.writeable = False  # as a shared store would be
     before = image.copy()
     first = step(image, np.random.default_rng(7))
@@ -92,7 +92,7 @@ def test_what_is_not_stored_varies(step):
         *(t.HorizontalFlip, t.VerticalFlip, t.Transpose, t.ToGray, t.Solarize, t.Normalize),
         t.PadIfNeeded,
     )
-    outcomes = {step(photo(), np.random.default_rng(seed)).tobytes() for seed in range(8)}
+    outcomes = {step(noise_image(), np.random.default_rng(seed)).tobytes() for seed in range(8)}
     assert (len(outcomes) == 1) == isinstance(step, always)
 
 
@@ -101,13 +101,13 @@ def test_what_is_not_stored_varies(step):
 
 @pytest.mark.parametrize("size", [(24, 32), (96, 128), (50, 61)])
 def test_linear_resize(size):
-    ours = t.Resize(*size)(photo(), RNG)
-    theirs = array(tv.resize(tensor(photo()), list(size), antialias=False))
+    ours = t.Resize(*size)(noise_image(), RNG)
+    theirs = array(tv.resize(tensor(noise_image()), list(size), antialias=False))
     assert difference(ours, theirs).max() <= 1
 
 
 def test_area_shrinking_keeps_the_mean_and_the_aspect():
-    image = photo(96, 128)
+    image = noise_image(96, 128)
     small = t.LongestMaxSize(32)(image, RNG)
     assert small.shape == (24, 32, 3)
     theirs = image.reshape(24, 4, 32, 4, 3).mean(axis=(1, 3))
@@ -119,14 +119,14 @@ def test_area_shrinking_keeps_the_mean_and_the_aspect():
     ("border", "mode"), [("constant", "constant"), ("reflect", "reflect"), ("replicate", "edge")]
 )
 def test_padding(border, mode):
-    ours = t.PadIfNeeded(61, 80, border=border)(photo(), RNG)
-    theirs = array(tv.pad(tensor(photo()), [8, 6, 8, 7], padding_mode=mode))
+    ours = t.PadIfNeeded(61, 80, border=border)(noise_image(), RNG)
+    theirs = array(tv.pad(tensor(noise_image()), [8, 6, 8, 7], padding_mode=mode))
     np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("shape", [(35, 224), (224, 35), (1, 1), (161, 224)])
-def test_wrapping_repeats_the_photo(shape):
-    image = photo(*shape)
+def test_wrapping_repeats_the_image(shape):
+    image = noise_image(*shape)
     padded = t.PadIfNeeded(224, 224, border="wrap")(image, RNG)
     assert padded.shape == (224, 224, 3)
     top, left = (224 - shape[0]) // 2, (224 - shape[1]) // 2
@@ -135,7 +135,7 @@ def test_wrapping_repeats_the_photo(shape):
 
 
 def test_flips_and_centre_crop():
-    image = photo(47, 63)
+    image = noise_image(47, 63)
     np.testing.assert_array_equal(t.HorizontalFlip(p=1)(image, RNG), image[:, ::-1])
     np.testing.assert_array_equal(t.VerticalFlip(p=1)(image, RNG), image[::-1])
     np.testing.assert_array_equal(t.Transpose(p=1)(image, RNG), image.transpose(1, 0, 2))
@@ -146,54 +146,54 @@ def test_flips_and_centre_crop():
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4])
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_colour_factors(name, factor):
-    ours = getattr(colour, f"adjust_{name}")(photo(), factor)
-    theirs = array(getattr(tv, f"adjust_{name}")(tensor(photo()), factor))
+    ours = getattr(colour, f"adjust_{name}")(noise_image(), factor)
+    theirs = array(getattr(tv, f"adjust_{name}")(tensor(noise_image()), factor))
     assert difference(ours, theirs).max() <= 2  # rounding of the grey value and of the blend
 
 
 @pytest.mark.parametrize("shift", [-0.5, -0.1, 0.0, 0.07, 0.4])
 def test_hue(shift):
-    ours = colour.adjust_hue(photo(), shift)
-    theirs = array(tv.adjust_hue(tensor(photo()), shift))
+    ours = colour.adjust_hue(noise_image(), shift)
+    theirs = array(tv.adjust_hue(tensor(noise_image()), shift))
     # 8-bit HSV: two values of 255 in the mean, more in single pixels of low saturation.
     assert difference(ours, theirs).mean() < 2
     assert np.quantile(difference(ours, theirs), 0.99) <= 8
 
 
 def test_grey():
-    ours = t.ToGray(p=1)(photo(), RNG)
-    theirs = array(tv.rgb_to_grayscale(tensor(photo()), 3))
+    ours = t.ToGray(p=1)(noise_image(), RNG)
+    theirs = array(tv.rgb_to_grayscale(tensor(noise_image()), 3))
     assert difference(ours, theirs).max() <= 1
 
 
 @pytest.mark.parametrize(("size", "sigma"), [(5, 0.8), (9, 1.7)])
 def test_blur(size, sigma):
-    ours = t.GaussianBlur((sigma, sigma), size, p=1)(photo(), RNG)
-    theirs = array(tv.gaussian_blur(tensor(photo()), [size, size], [sigma, sigma]))
+    ours = t.GaussianBlur((sigma, sigma), size, p=1)(noise_image(), RNG)
+    theirs = array(tv.gaussian_blur(tensor(noise_image()), [size, size], [sigma, sigma]))
     assert difference(ours, theirs).max() <= 1
 
 
 def test_the_derived_kernel_is_large_enough():
-    narrow = t.GaussianBlur((2, 2), p=1)(photo(), RNG)
-    wide = t.GaussianBlur((2, 2), 31, p=1)(photo(), RNG)
+    narrow = t.GaussianBlur((2, 2), p=1)(noise_image(), RNG)
+    wide = t.GaussianBlur((2, 2), 31, p=1)(noise_image(), RNG)
     assert difference(narrow, wide).max() <= 1
 
 
 def test_solarize():
-    theirs = array(tv.solarize(tensor(photo()), 100))
-    np.testing.assert_array_equal(t.Solarize(100, p=1)(photo(), RNG), theirs)
+    theirs = array(tv.solarize(tensor(noise_image()), 100))
+    np.testing.assert_array_equal(t.Solarize(100, p=1)(noise_image(), RNG), theirs)
 
 
 def test_normalize():
     mean, std = [0.7757, 0.7424, 0.6690], [0.1146, 0.1135, 0.1139]
-    ours = t.Normalize(mean, std)(photo(), RNG)
-    theirs = array(tv.normalize(tensor(photo()).float() / 255, mean, std))
+    ours = t.Normalize(mean, std)(noise_image(), RNG)
+    theirs = array(tv.normalize(tensor(noise_image()).float() / 255, mean, std))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_rotation_turns_counter_clockwise_about_the_centre():
     step = t.ShiftScaleRotate(0, 0, 90, border="constant", p=1)
-    image = photo(33, 33)
+    image = noise_image(33, 33)
     np.testing.assert_array_equal(step.apply(image, (1.0, 0.0, 0.0, 0.0)), np.rot90(image))
 
 
@@ -225,7 +225,7 @@ def test_crops_of_very_long_images_fall_back_to_the_centre():
 @pytest.mark.parametrize("kind", [t.HorizontalFlip, t.ToGray])
 @pytest.mark.parametrize("p", [0.0, 0.2, 1.0])
 def test_probabilities(kind, p):
-    image, rng = photo(8, 8), np.random.default_rng(0)
+    image, rng = noise_image(8, 8), np.random.default_rng(0)
     applied = np.mean([kind(p=p)(image, rng) is not image for _ in range(3000)])
     assert applied == pytest.approx(p, abs=0.03)
 
@@ -251,10 +251,10 @@ def test_jitter_applies_what_it_draws():
     )
     for seed in range(6):
         order, amounts = step.parameters(48, 64, np.random.default_rng(seed))
-        expected = photo()
+        expected = noise_image()
         for k in order:
             expected = changes[k](expected, amounts[k])
-        np.testing.assert_array_equal(step.apply(photo(), (order, amounts)), expected)
+        np.testing.assert_array_equal(step.apply(noise_image(), (order, amounts)), expected)
 
 
 def test_shifts_stay_within_their_limit():
@@ -304,8 +304,8 @@ def test_the_stored_head_is_split_off():
     steps = [t.LongestMaxSize(9), t.PadIfNeeded(9, 9), t.HorizontalFlip(), t.Resize(4, 4)]
     head, rest = t.Compose(steps).split()
     assert (head.transforms, rest.transforms) == (steps[:1], steps[1:])
-    whole = t.Compose(steps)(photo(), np.random.default_rng(1))
-    parts = rest(head(photo(), RNG), np.random.default_rng(1))
+    whole = t.Compose(steps)(noise_image(), np.random.default_rng(1))
+    parts = rest(head(noise_image(), RNG), np.random.default_rng(1))
     np.testing.assert_array_equal(whole, parts)
     assert whole.flags.c_contiguous
 
@@ -341,7 +341,7 @@ def test_wrong_arguments_are_said(make, message):
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (9, 9), (40, 8), (24, 24)])
 @pytest.mark.parametrize("step", [s for s in EVERY if s.stored], ids=lambda s: type(s).__name__)
 def test_what_is_said_to_keep_a_size_keeps_it(step, size):
-    image = np.ascontiguousarray(np.resize(photo(), (*size, 3)))
+    image = np.ascontiguousarray(np.resize(noise_image(), (*size, 3)))
     if step.keeps(*size):
         np.testing.assert_array_equal(step(image, RNG), image)
     keeping = [s for s in (t.LongestMaxSize(32), t.Resize(24, 32), t.SmallestMaxSize(24))]

@@ -47,7 +47,7 @@ CASES = [
 ]
 
 
-def photo(height, width, seed):
+def noise_image(height, width, seed):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / rng.uniform(3, 9) + y / rng.uniform(3, 9) + k) for k in range(3)]
@@ -82,7 +82,7 @@ def both(step, images, seed=0, device="cpu"):
 def assert_alike(step, tolerance, seeds, device="cpu"):
     """Compare a batch on a device with each image alone on the CPU."""
     mean, most = tolerance
-    images = [photo(*size, seed) for seed, size in enumerate(SIZES)]
+    images = [noise_image(*size, seed) for seed, size in enumerate(SIZES)]
     changed = 0
     for seed in range(seeds):
         single, batch, drawn = both(step, images, seed, device)

@@ -6,7 +6,7 @@ happens in one small project (``workspace``), whose layout is that of the exampl
 
 Commands run word for word, but for the report of a run (:data:`WITH_REPORT`). What makes them fast
 is the files: every experiment file that the project begins with, that a page shows or that
-``foldsmith new`` writes is made small (:func:`make_small`): one epoch, small photos, the smallest
+``foldsmith new`` writes is made small (:func:`make_small`): one epoch, small images, the smallest
 backbone, two folds.
 """
 
@@ -30,12 +30,12 @@ from foldsmith.project import ProjectFolder
 
 # What cannot run here, with the reason. A command that no page has any more must go from here.
 NOT_RUN = {
-    "make demo": "minutes; CI runs the same stages on smaller photos",
+    "make demo": "minutes; CI runs the same stages on smaller images",
     "make test": "would run itself",
     "make gpu-check": "minutes on a card; see test_gpu_check.py",
-    "make gpu-check IMAGES=path/to/photos WHEELS=path/to/wheels OUT=results": "the same",
+    "make gpu-check IMAGES=path/to/images WHEELS=path/to/wheels OUT=results": "the same",
     "python benchmarks/gpu_check": "the same",
-    "python benchmarks/gpu_check --images path/to/photos --wheels path/to/wheels --out results": (
+    "python benchmarks/gpu_check --images path/to/images --wheels path/to/wheels --out results": (
         "the same"
     ),
     "python benchmarks/gpu_check --rehearse": "the same",
@@ -126,10 +126,10 @@ def make_small(file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, small_photos) -> Path:
+def workspace(tmp_path_factory, small_images) -> Path:
     """A project of experiments 000, 100, 200 and 900, and beside it the data of the examples."""
     folder = tmp_path_factory.mktemp("docs") / "work"
-    small_project.make_project(folder, small_photos)
+    small_project.make_project(folder, small_images)
     for name, output in NAMES.items():
         content = dict(small_project.EXPERIMENTS[name])
         key = "globals/output_root" if "globals/output_root" in content else "globals/output_path"
@@ -157,19 +157,19 @@ def workspace(tmp_path_factory, small_photos) -> Path:
         # Two experiments may not share an output folder.
         file.write_text(file.read_text().replace("output/", "output/demo/"))
 
-    photos, train = folder / "input/photos", pd.read_csv(folder / "input/train.csv")
+    images, train = folder / "input/photos", pd.read_csv(folder / "input/train.csv")
     train[["object_id", "target", "art_series_id"]].to_csv(folder / "train.csv", index=False)
     shutil.copy(folder / "input/test.csv", folder / "test.csv")
-    for name in ("images", "photos"):
-        shutil.copytree(photos, folder / name)
+    for name in ("images", "images"):
+        shutil.copytree(images, folder / name)
     copies = {"a": train["object_id"], "b": pd.read_csv(folder / "test.csv")["object_id"]}
     copies |= {f"tree/{k}": train["object_id"][train["target"] == k] for k in (1, 2)}
-    copies |= {"new_photos": train["object_id"][:2], "more": train["object_id"][2:4]}
+    copies |= {"new_images": train["object_id"][:2], "more": train["object_id"][2:4]}
     for name, ids in copies.items():
         (folder / name).mkdir(parents=True)
-        for number, photo in enumerate(ids, 1):
-            new = f"{number}.jpg" if name in ("new_photos", "more") else f"{photo}.jpg"
-            shutil.copy(photos / f"{photo}.jpg", folder / name / new)
+        for number, image in enumerate(ids, 1):
+            new = f"{number}.jpg" if name in ("new_images", "more") else f"{image}.jpg"
+            shutil.copy(images / f"{image}.jpg", folder / name / new)
     return folder
 
 

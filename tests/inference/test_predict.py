@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from foldsmith.config import Globals
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset
+from foldsmith.data.loader import ImageLoader
 from foldsmith.data.transforms import Normalize
 from foldsmith.inference.predict import models_that_fit, predict_logits
 from foldsmith.models.runtime import create_runtime
@@ -16,15 +16,15 @@ from foldsmith.utils.hashing import FileHashes
 
 
 @pytest.fixture
-def loader(write_photos):
-    paths = write_photos(7, 6, 6)
-    store = PhotoStore(None, FileHashes(Path("no such folder") / "hashes.json"))
+def loader(write_images):
+    paths = write_images(7, 6, 6)
+    store = ImageStore(None, FileHashes(Path("no such folder") / "hashes.json"))
     transforms = [Normalize([0.5] * 3, [0.25] * 3)]
-    return PhotoLoader(PhotoDataset(store, paths, np.arange(7), None, transforms, seed=0), 3)
+    return ImageLoader(ImageDataset(store, paths, np.arange(7), None, transforms, seed=0), 3)
 
 
 class Model(nn.Module):
-    """Sees where things are: its logits change when the photo is flipped."""
+    """Sees where things are: its logits change when the image is flipped."""
 
     def __init__(self, seed):
         super().__init__()

@@ -17,14 +17,14 @@ def draw(seed, n=40, dim=6):
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=10, deadline=None)
 def test_a_fold_says_nothing_about_itself(probe, seed):
-    # Whatever stands in a fold, its photos are predicted from the other folds alone.
+    # Whatever stands in a fold, its images are predicted from the other folds alone.
     rng, features, targets, folds = draw(seed)
     before = probe(features, targets, folds)
     for fold in range(4):
         inside = folds == fold
         other_targets = np.where(inside, rng.normal(size=len(targets)) * 100, targets)
         np.testing.assert_array_equal(probe(features, other_targets, folds)[inside], before[inside])
-        # One photo's prediction does not depend on its neighbours in the fold either.
+        # One image's prediction does not depend on its neighbours in the fold either.
         first = np.flatnonzero(inside)[0]
         others = inside & (np.arange(len(folds)) != first)
         moved = np.where(others[:, None], rng.normal(size=features.shape) * 100, features)
@@ -32,7 +32,7 @@ def test_a_fold_says_nothing_about_itself(probe, seed):
 
 
 def test_a_leak_would_be_seen():
-    # Pairs of equal photos in one fold, targets of their own: only a leak could predict them.
+    # Pairs of equal images in one fold, targets of their own: only a leak could predict them.
     rng = np.random.default_rng(0)
     features = np.repeat(rng.normal(size=(50, 8)), 2, axis=0)
     targets = np.repeat(rng.normal(size=50), 2)
@@ -52,7 +52,7 @@ def test_neighbours_are_near_by_angle():
     targets = np.array([0.0, 0, 1, 1, 2, 2])
     folds = np.array([0, 1, 0, 1, 0, 1])
     np.testing.assert_array_equal(knn_oof(features, targets, folds, 1), targets)
-    # More neighbours than there are photos: all of the other folds.
+    # More neighbours than there are images: all of the other folds.
     assert knn_oof(features, targets, folds, 99) == pytest.approx([1.0] * 6)
 
 

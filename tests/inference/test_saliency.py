@@ -78,7 +78,7 @@ def test_it_lights_up_where_the_object_is_and_follows_it(backbone, task):
     # By chance about one in four; attention has mixed the tokens by then.
     enough = 0.65 if backbone is CNN else 0.5
     assert near.mean() > enough
-    # The same photo, moved by three cells: so does the map.
+    # The same image, moved by three cells: so does the map.
     moved = torch.roll(images, (24, 24), dims=(2, 3))
     there = (centres + 24) % SIDE
     whole = ((there >= HALF) & (there <= SIDE - HALF)).all(axis=1)

@@ -1,4 +1,4 @@
-"""What the descriptors say of photos of which it is known."""
+"""What the descriptors say of images of which it is known."""
 
 import cv2
 import numpy as np
@@ -11,37 +11,37 @@ SIDE = 48
 
 
 @pytest.fixture
-def photos():
+def images():
     """Smooth coloured noise, float32, shape (4, 3, 48, 48)."""
     rng = np.random.default_rng(0)
     noise = rng.uniform(0, 255, (4, SIDE, SIDE, 3)).astype(np.float32)
-    smooth = np.stack([cv2.GaussianBlur(photo, (0, 0), 2) for photo in noise])
+    smooth = np.stack([cv2.GaussianBlur(image, (0, 0), 2) for image in noise])
     smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
     return torch.from_numpy(smooth).permute(0, 3, 1, 2).contiguous()
 
 
-def test_numbers_for_every_photo_even_of_one_colour(photos):
-    descriptors = ImageDescriptors()(photos)
+def test_numbers_for_every_image_even_of_one_colour(images):
+    descriptors = ImageDescriptors()(images)
     assert descriptors.shape == (4, 235)
     assert descriptors.dtype == torch.float32
     for value in (0.0, 0.5, 1.0):
         assert torch.isfinite(ImageDescriptors()(torch.full((1, 3, SIDE, SIDE), value))).all()
-    # A photo's descriptors are its own, and no two are alike.
-    torch.testing.assert_close(ImageDescriptors()(photos[1:2])[0], descriptors[1])
+    # An image's descriptors are its own, and no two are alike.
+    torch.testing.assert_close(ImageDescriptors()(images[1:2])[0], descriptors[1])
     assert (descriptors[0] - descriptors[1]).abs().max() > 1e-3
 
 
-def test_mirror_images_have_the_same(photos):
-    descriptors = ImageDescriptors()(photos)
+def test_mirror_images_have_the_same(images):
+    descriptors = ImageDescriptors()(images)
     for dims in ((3,), (2,)):
-        mirrored = ImageDescriptors()(photos.flip(dims))
+        mirrored = ImageDescriptors()(images.flip(dims))
         same, layout = (mirrored - descriptors).abs().split([187, 48], dim=1)
         assert same.max() < 1e-3
         # Which side is left does not matter to the layout, what is above does.
         assert (layout.max() < 1e-3) == (dims == (3,))
 
 
-def test_the_layout_says_where(photos):
+def test_the_layout_says_where(images):
     red = torch.zeros(1, 3, SIDE, SIDE)
     red[:, 0, :12, -12:] = 1
     layout = ImageDescriptors()(red)[0, -48:].reshape(3, 4, 4)
@@ -50,30 +50,30 @@ def test_the_layout_says_where(photos):
     torch.testing.assert_close(layout[0], expected, atol=2e-3, rtol=0)
 
 
-def test_mixed_precision_changes_nothing(photos):
+def test_mixed_precision_changes_nothing(images):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = ImageDescriptors()(photos)
-    torch.testing.assert_close(mixed, ImageDescriptors()(photos), atol=0, rtol=0)
+        mixed = ImageDescriptors()(images)
+    torch.testing.assert_close(mixed, ImageDescriptors()(images), atol=0, rtol=0)
 
 
-def test_small_and_large_photos_are_described(photos):
+def test_small_and_large_images_are_described(images):
     for side in (8, 300):
-        resized = torch.nn.functional.interpolate(photos, (side, side))
+        resized = torch.nn.functional.interpolate(images, (side, side))
         assert torch.isfinite(ImageDescriptors()(resized)).all()
 
 
-def test_lab_is_that_of_opencv(photos):
-    for photo, found in zip(photos, _lab(photos), strict=True):
-        wanted = cv2.cvtColor(photo.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2LAB)
+def test_lab_is_that_of_opencv(images):
+    for image, found in zip(images, _lab(images), strict=True):
+        wanted = cv2.cvtColor(image.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2LAB)
         # OpenCV computes L*a*b* with tables: to a third of a unit.
         np.testing.assert_allclose(found.permute(1, 2, 0).numpy() * 100, wanted, atol=0.35, rtol=0)
 
 
-def test_hues_are_those_of_opencv(photos):
-    pixels = photos[0].permute(1, 2, 0).numpy()
+def test_hues_are_those_of_opencv(images):
+    pixels = images[0].permute(1, 2, 0).numpy()
     hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV).reshape(-1, 3)
     wanted = np.histogram(hsv[:, 0], 12, (0, 360), weights=hsv[:, 1])[0] / len(hsv)
-    np.testing.assert_allclose(_hues(photos.flatten(2))[0].numpy(), wanted, atol=2e-3)
+    np.testing.assert_allclose(_hues(images.flatten(2))[0].numpy(), wanted, atol=2e-3)
     red = torch.tensor([1.0, 0.0, 0.0])[None, :, None].expand(1, 3, 10)
     assert _hues(red)[0].tolist() == [1.0] + [0.0] * 11
 
@@ -92,8 +92,8 @@ def test_the_gradient_of_a_ramp():
     assert _gradients(diagonal)[0, 9].item() == pytest.approx(1, abs=0.1)
 
 
-def test_patterns_are_shares_that_a_quarter_turn_leaves(photos):
-    grey = photos.mean(dim=1, keepdim=True)
+def test_patterns_are_shares_that_a_quarter_turn_leaves(images):
+    grey = images.mean(dim=1, keepdim=True)
     patterns = _patterns(grey)
     torch.testing.assert_close((patterns**2).sum(dim=1), torch.ones(4))
     torch.testing.assert_close(_patterns(grey.rot90(1, (2, 3))), patterns)

@@ -31,7 +31,7 @@ CLASS_HEADS = [
 ]
 
 
-def photos(n=240, seed=0):
+def images(n=240, seed=0):
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, 12)).astype(np.float32) * 5 + 3
     targets = features[:, 0] * 0.1 - features[:, 1] * 0.05 + rng.normal(scale=0.1, size=n)
@@ -40,7 +40,7 @@ def photos(n=240, seed=0):
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
 def test_a_head_learns_what_is_there_and_the_same_every_time(head):
-    features, targets, groups = photos()
+    features, targets, groups = images()
     fitted = head.fit(features[:160], targets[:160], groups[:160], seed=3)
     prediction = fitted.predict(features[160:])
     assert prediction.shape == (80,)
@@ -60,7 +60,7 @@ def test_ridge_chooses_by_leaving_one_out():
 
 
 def test_a_mean_of_heads_is_their_mean():
-    features, targets, groups = photos()
+    features, targets, groups = images()
     heads = (RidgeHead(), TreesHead(n_trees=20))
     single = [head.fit(features, targets, groups, seed=3).predict(features) for head in heads]
     mean = MeanHead(heads).fit(features, targets, groups, seed=3).predict(features)
@@ -75,8 +75,8 @@ def test_strengths_must_be_positive():
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
-def test_a_feature_that_hardly_varied_cannot_carry_a_photo_away(head):
-    features, targets, groups = photos()
+def test_a_feature_that_hardly_varied_cannot_carry_a_image_away(head):
+    features, targets, groups = images()
     quiet = np.random.default_rng(2).normal(scale=1e-3, size=(240, 1)).astype(np.float32)
     features = np.hstack([features, quiet])
     fitted = head.fit(features[:160], targets[:160], groups[:160], seed=3)
@@ -85,7 +85,7 @@ def test_a_feature_that_hardly_varied_cannot_carry_a_photo_away(head):
 
 
 def test_a_ridge_layer_is_linear_in_the_features_as_they_are():
-    features, targets, _ = photos()
+    features, targets, _ = images()
     weights, bias = ridge_layer(features[:160], targets[:160])
     assert weights.shape == (12,)
     error = np.sqrt(np.mean((features[160:] @ weights + bias - targets[160:]) ** 2))
@@ -94,7 +94,7 @@ def test_a_ridge_layer_is_linear_in_the_features_as_they_are():
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
 def test_the_unit_of_the_target_does_not_matter(head):
-    features, targets, groups = photos()
+    features, targets, groups = images()
     predictions = [
         head.fit(features[:160], targets[:160] * unit, groups[:160], seed=3).predict(features[160:])
         / unit
@@ -104,7 +104,7 @@ def test_the_unit_of_the_target_does_not_matter(head):
 
 
 def test_all_features_may_be_asked_for_by_a_whole_number():
-    features, targets, groups = photos()
+    features, targets, groups = images()
     whole, share = (
         TreesHead(n_trees=5, max_features=value).fit(features, targets, groups, 3).predict(features)
         for value in (1, 1.0)
@@ -116,7 +116,7 @@ def test_all_features_may_be_asked_for_by_a_whole_number():
 
 @pytest.mark.parametrize("head", [*HEADS, *CLASS_HEADS], ids=lambda head: type(head).__name__)
 def test_a_head_is_restored_from_a_file_to_the_last_bit(head, tmp_path):
-    features, targets, groups = photos()
+    features, targets, groups = images()
     fitted = head.fit(features[:160], targets[:160], groups[:160], seed=3)
     assert np.std(fitted.predict(features[160:])) > 0
     write_arrays(tmp_path / "head.safetensors", fitted.arrays())
@@ -125,7 +125,7 @@ def test_a_head_is_restored_from_a_file_to_the_last_bit(head, tmp_path):
 
 
 def test_heads_say_what_scikit_learn_says():
-    features, targets, groups = photos()
+    features, targets, groups = images()
     seen, unseen, wanted = features[:160], features[160:], targets[:160]
     inputs = [rows.astype(np.float64) for rows in (seen, unseen)]
     scaler = StandardScaler().fit(inputs[0])
@@ -148,7 +148,7 @@ def test_heads_say_what_scikit_learn_says():
 
 @pytest.mark.parametrize("head", CLASS_HEADS, ids=lambda head: type(head).__name__)
 def test_a_head_of_classes_gives_their_probabilities(head):
-    features, targets, groups = photos()
+    features, targets, groups = images()
     values = np.array(VALUES)
     # In no order: the middle of the range is the last class.
     classes = np.digitize(targets, np.quantile(targets, [0.33, 0.66]))
@@ -175,7 +175,7 @@ def test_numbers_and_probabilities_have_no_mean():
 
 
 def test_probabilities_are_those_of_scikit_learn():
-    features, targets, groups = photos()
+    features, targets, groups = images()
     wanted = np.digitize(targets, np.quantile(targets, [0.33, 0.66])).astype(float)
     for values in ((0.0, 1.0, 2.0), (0.0, 1.0)):
         seen = wanted < len(values)

@@ -4,7 +4,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from foldsmith.models.forest import extra_trees
 
 
-def test_a_photo_on_a_threshold_goes_where_scikit_learn_sends_it():
+def test_a_image_on_a_threshold_goes_where_scikit_learn_sends_it():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 1)).astype(np.float32)
     model = ExtraTreesRegressor(20, random_state=0).fit(features, rng.normal(size=200))

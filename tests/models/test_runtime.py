@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from foldsmith.config import Globals
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset
+from foldsmith.data.loader import ImageLoader
 from foldsmith.data.transforms import Normalize
 from foldsmith.errors import ConfigError, FoldsmithError
 from foldsmith.models import devices
@@ -79,14 +79,14 @@ def test_seeding_repeats_and_separates():
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_batch_is_normalised_on_its_device(channels_last, write_photos):
+def test_a_batch_is_normalised_on_its_device(channels_last, write_images):
     rng = np.random.default_rng(0)
     normalize = Normalize([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
-    paths = write_photos(5, 6, 7)
-    store = PhotoStore(None, FileHashes(Path("no such folder") / "hashes.json"))
-    data = PhotoDataset(store, paths, np.arange(5), None, [normalize], seed=0)
-    images = np.stack([data.photos[k] for k in range(5)])
-    loader = PhotoLoader(data, 5)
+    paths = write_images(5, 6, 7)
+    store = ImageStore(None, FileHashes(Path("no such folder") / "hashes.json"))
+    data = ImageDataset(store, paths, np.arange(5), None, [normalize], seed=0)
+    images = np.stack([data.images[k] for k in range(5)])
+    loader = ImageLoader(data, 5)
     (batch,) = loader
     assert batch.views[0].dtype == torch.uint8
     created = create_runtime(settings(channels_last=channels_last))
@@ -94,11 +94,11 @@ def test_a_batch_is_normalised_on_its_device(channels_last, write_photos):
         moved = created.transfer(batch, loader.on_device).views[0]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         assert moved.is_contiguous(memory_format=layout)
-        # To the last bit what the transform does to one photo.
+        # To the last bit what the transform does to one image.
         for image, found in zip(images, moved, strict=True):
             expected = normalize(image, rng)
             np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
-    plain = PhotoLoader(PhotoDataset(store, paths, np.arange(5), None, [], seed=0), 5)
+    plain = ImageLoader(ImageDataset(store, paths, np.arange(5), None, [], seed=0), 5)
     assert torch.equal(created.transfer(batch, plain.on_device).views[0], batch.views[0])
 
 
@@ -122,11 +122,11 @@ def test_every_way_to_say_out_of_memory_is_understood(said):
         raise RuntimeError("sizes of tensors must match")
 
 
-def test_only_batches_for_a_card_are_page_locked(write_photos, tmp_path):
-    store = PhotoStore(None, FileHashes(tmp_path / "h" / "h.json"))
-    data = PhotoDataset(store, write_photos(2, 8, 8), np.arange(2), None, [], seed=0)
+def test_only_batches_for_a_card_are_page_locked(write_images, tmp_path):
+    store = ImageStore(None, FileHashes(tmp_path / "h" / "h.json"))
+    data = ImageDataset(store, write_images(2, 8, 8), np.arange(2), None, [], seed=0)
     for wanted in (True, False):
-        loader = PhotoLoader(data, 2, pin_memory=wanted)
+        loader = ImageLoader(data, 2, pin_memory=wanted)
         loader.serve(torch.device("cpu"))
         assert not loader._loader.pin_memory
         loader.serve(torch.device("cuda"))

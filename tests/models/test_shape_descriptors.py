@@ -102,9 +102,9 @@ def test_mixed_precision_changes_nothing(images):
 
 @pytest.mark.parametrize("side", [8, 48, 80])
 def test_images_are_resized_as_torch_does(images, side):
-    photos = images[:, :, :40]
-    wanted = torch.nn.functional.interpolate(photos, (side, side), mode="bilinear", antialias=True)
-    torch.testing.assert_close(resized(photos, side, side), wanted, atol=1e-5, rtol=0)
+    cropped = images[:, :, :40]
+    wanted = torch.nn.functional.interpolate(cropped, (side, side), mode="bilinear", antialias=True)
+    torch.testing.assert_close(resized(cropped, side, side), wanted, atol=1e-5, rtol=0)
 
 
 def test_descriptors_are_histograms_and_the_pixels_of_a_small_image(images):

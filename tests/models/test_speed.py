@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from foldsmith.config import Globals
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset
+from foldsmith.data.loader import ImageLoader
 from foldsmith.data.transforms import HorizontalFlip, RandomResizedCrop
 from foldsmith.errors import ConfigError
 from foldsmith.models import measured_choices as speed
@@ -90,11 +90,11 @@ def test_a_short_training_is_not_compiled(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def loader(write_photos, tmp_path):
-    store = PhotoStore(tmp_path / "store", FileHashes(tmp_path / "h" / "h.json"))
+def loader(write_images, tmp_path):
+    store = ImageStore(tmp_path / "store", FileHashes(tmp_path / "h" / "h.json"))
     steps = [RandomResizedCrop(32, 32), HorizontalFlip()]
-    data = PhotoDataset(store, write_photos(6, 40, 48), np.arange(6), None, steps, seed=0)
-    return PhotoLoader(data, 4, shuffle=True)
+    data = ImageDataset(store, write_images(6, 40, 48), np.arange(6), None, steps, seed=0)
+    return ImageLoader(data, 4, shuffle=True)
 
 
 def test_where_to_augment_is_measured_without_a_trace(loader):
@@ -136,7 +136,7 @@ def test_few_cores_leave_augmentation_to_the_card(monkeypatch, loader, cores, be
     assert min(found, key=found.get) == best
 
 
-def test_photos_that_the_card_will_hold_are_not_loaded_to_measure(loader, monkeypatch):
+def test_images_that_the_card_will_hold_are_not_loaded_to_measure(loader, monkeypatch):
     sent = []
     take = type(loader.dataset).__getitems__
 

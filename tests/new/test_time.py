@@ -161,19 +161,19 @@ def test_another_time_adds_and_removes_experiments(mine):
     assert {file.stem for file in mine.path("exp_config").iterdir()} == names
 
 
-def test_a_project_that_was_filled_in_is_planned_by_run(tmp_path, small_photos):
+def test_a_project_that_was_filled_in_is_planned_by_run(tmp_path, small_images):
     new_project(tmp_path / "mine", "15m")
     text = (tmp_path / "mine/project.yml").read_text()
     for old, new in (
-        ("photos/{photo_id}.jpg", "photos/{object_id}.jpg"),
-        ("id_column: photo_id", "id_column: object_id"),
+        ("images/{image_id}.jpg", "photos/{object_id}.jpg"),
+        ("id_column: image_id", "id_column: object_id"),
         ("group_column: group", "group_column: art_series_id"),
         ("n_splits: 5", "n_splits: 2"),
         ("StratifiedGroupKFold", "GroupKFold"),
     ):
         text = text.replace(old, new, 1)
     (tmp_path / "mine/project.yml").write_text(text)
-    (tmp_path / "mine/input").symlink_to(small_photos, target_is_directory=True)
+    (tmp_path / "mine/input").symlink_to(small_images, target_is_directory=True)
     project = ProjectFolder.open(tmp_path / "mine")
     planned.plan_for(project, "exp_config/901.yml", "15m")
     assert not project.path("exp_config/300.yml").exists()

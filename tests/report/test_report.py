@@ -39,8 +39,8 @@ CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, small_photos):
-    folder = make_project(tmp_path_factory.mktemp("report") / "project", small_photos)
+def project(tmp_path_factory, small_images):
+    folder = make_project(tmp_path_factory.mktemp("report") / "project", small_images)
     text = (folder / "project.yml").read_text()
     (folder / "project.yml").write_text(text.replace("name: small", 'name: "<b>small"'))
     write_experiment(folder, "300", FROZEN)
@@ -93,7 +93,7 @@ def test_it_has_every_part(page):
         *("Ensemble 900", "Cost", "Configuration"),
     ]
     for words in (
-        *("24 labelled photos, 8 to predict", "Photos of each fold", "Loss; spread of the"),
+        *("24 labelled images, 8 to predict", "Images of each fold", "Loss; spread of the"),
         *("Learning curves of all folds", "confusion", "by art_series_id", "Worst predictions"),
         *("Best predictions", "by the features of 300", "its nearest by cosine"),
         *("submit ", "Weight of each member", "err alike", "of work in", "host MiB"),
@@ -101,17 +101,17 @@ def test_it_has_every_part(page):
         assert words in page, words
     # Sizes; curves of a pretraining and its map; two for each experiment and curves of two; two.
     assert page.count("data:image/svg+xml;base64,") >= 12
-    # Twelve worst and twelve best of each experiment, and neighbours, as photos.
+    # Twelve worst and twelve best of each experiment, and neighbours, as images.
     assert page.count("data:image/jpeg;base64,") >= 3 * 24
     assert not re.search(r"did not|is not done yet", page)
 
 
 def test_the_constant_stands_beside_the_scores(page):
     for name in ("experiment-100", "experiment-200", "experiment-300"):
-        assert "The constant, the same prediction for every photo: RMSE 0." in section(page, name)
+        assert "The constant, the same prediction for every image: RMSE 0." in section(page, name)
     text = section(page, "ensemble-900")
     assert "Out-of-fold score of each member" in text and "constant (the same" in text
-    # Nothing is grouped in these photos, each of which is a group of its own.
+    # Nothing is grouped in these images, each of which is a group of its own.
     assert "by group" not in text
 
 
@@ -187,7 +187,7 @@ def test_the_worst_are_worse_than_the_best(page):
     assert errors[0][0] > errors[1][0]
 
 
-def test_of_very_many_photos_some_are_drawn():
+def test_of_very_many_images_some_are_drawn():
     assert figures.sampled(0).tolist() == []
     assert figures.sampled(1000).tolist() == list(range(1000))
     chosen = figures.sampled(1_000_000)
@@ -204,8 +204,8 @@ def test_nothing_is_fetched_and_nothing_is_markup_that_should_be_text(page):
     assert "&lt;b&gt;small" in page and "<b>small" not in page
 
 
-def test_what_is_not_done_is_said(tmp_path, small_photos, cli):
-    folder = make_project(tmp_path / "project", small_photos)
+def test_what_is_not_done_is_said(tmp_path, small_images, cli):
+    folder = make_project(tmp_path / "project", small_images)
     cli(folder, "report", "-cfg", "exp_config/900.yml", "-o", "mine.html")
     text = (folder / "mine.html").read_text(encoding="utf-8")
     assert text.count("is not done yet") == 6
@@ -220,8 +220,8 @@ def test_what_is_out_of_date_is_not_shown_as_if_it_were_not(project):
     assert "Learning curves" in section(text, "experiment-200")
 
 
-def test_a_run_ends_with_a_report_unless_told_not_to(tmp_path, small_photos, cli):
-    folder = make_project(tmp_path / "project", small_photos)
+def test_a_run_ends_with_a_report_unless_told_not_to(tmp_path, small_images, cli):
+    folder = make_project(tmp_path / "project", small_images)
     write_experiment(folder, "000", EXPERIMENTS["000"] | {"globals/max_epoch": 1})
     first = cli(folder, "run", "--no-report", "-cfg", "exp_config/000.yml")
     assert "reports" not in first.stdout and not (folder / "reports").exists()
@@ -240,27 +240,27 @@ def test_what_models_looked_at_is_shown(page):
     of = re.compile(r">(\w+): true")
     first = of.findall(text.partition("Worst predictions")[2])[:4]
     assert of.findall(worst) == first
-    # A photo of 32 px leaves ResNet with one cell, and two a side in the stage before.
+    # An image of 32 px leaves ResNet with one cell, and two a side in the stage before.
     assert "have 2 x 2 cells, too few to show a place" in section(page, "experiment-100")
     assert "Grad-CAM" not in section(page, "experiment-100")
     # Frozen features are no model that could be looked into.
     assert "eat map" not in section(page, "experiment-300")
 
 
-def test_photos_that_are_chosen_are_looked_at(project, cli):
+def test_images_that_are_chosen_are_looked_at(project, cli):
     ids = pd.read_csv(project.fold_table, dtype=str)["object_id"]
     options = ["--look-at", f"{ids[3]},{ids[7]}", "-o", "looked.html"]
     cli(project.folder, "report", "-cfg", "exp_config/900.yml", *options)
     text = section((project.folder / "looked.html").read_text("utf-8"), "experiment-200")
-    chosen = text.partition(">Chosen photos;")[2].partition(">Worst; on the right")[0]
+    chosen = text.partition(">Chosen images;")[2].partition(">Worst; on the right")[0]
     assert re.findall(r">(\w+): true", chosen) == [ids[3], ids[7]]
     assert chosen.count("data:image/jpeg") == 2
     options = ["--look-at", f"{ids[3]},no-such-id"]
     wrong = cli(project.folder, "report", "-cfg", "exp_config/900.yml", *options, code=2)
-    assert "--look-at no-such-id: no labelled photo has such an id" in wrong.stderr
+    assert "--look-at no-such-id: no labelled image has such an id" in wrong.stderr
 
 
-def test_the_model_that_looks_has_not_seen_the_photo(project):
+def test_the_model_that_looks_has_not_seen_the_image(project):
     root = project.path("output/200")
     folds = pd.read_csv(project.fold_table)["fold"]
     rows = [int(np.flatnonzero(folds == fold)[1]) for fold in (1, 0)]
@@ -342,7 +342,7 @@ def test_whether_a_difference_is_more_than_noise(project):
     assert "that may be noise" in against(said.points + noise).verdict
 
 
-def test_runs_are_compared_on_the_photos_that_both_have(project):
+def test_runs_are_compared_on_the_images_that_both_have(project):
     a, b = (read_finished(f"output/{name}", project.folder) for name in (900, 200))
     said = b.predictions
     # In another order, and without some.
@@ -370,8 +370,8 @@ def test_runs_of_two_folders_and_what_is_out_of_date(project, copied, cli):
     a, b = project.path("output/900"), copied.path("output/901")
     done = cli(project.folder, "compare", a, b, "-o", "mine.html")
     assert (project.folder / "mine.html").is_file() and "note:" not in done.stdout
-    photo = next(copied.data_dir.glob("photos/*.jpg"))
-    photo.write_bytes(photo.read_bytes() + b" ")
+    image = next(copied.data_dir.glob("photos/*.jpg"))
+    image.write_bytes(image.read_bytes() + b" ")
     done = cli(project.folder, "compare", a, b, "-o", "mine.html")
     assert re.search(r"note: B is out of date: .*", done.stdout)
     assert "A is out of date" not in done.stdout
@@ -413,7 +413,7 @@ def compared(project):
 
 def test_the_page_of_two_runs_has_every_part(compared):
     assert re.findall(r"<h2>(.*?)</h2>", compared) == [
-        *("Scores", "Predictions", "Photos", "Learning curves", "Cost", "Configuration"),
+        *("Scores", "Predictions", "Images", "Learning curves", "Cost", "Configuration"),
     ]
     for words in (
         *("gain of B over A", "Correlation of the predictions", "A is closer to the truth for"),
@@ -421,9 +421,9 @@ def test_the_page_of_two_runs_has_every_part(compared):
         *("RMSE of each fold; B is better in", "both 200", "A 300", "The only one"),
     ):
         assert words in compared, words
-    photos = section(compared, "photos")
+    images = section(compared, "images")
     of = re.compile(r"true ([\d.]+), A ([\d.-]+), B ([\d.-]+)<")
-    galleries = [of.findall(text) for text in re.split("wins most", photos)]
+    galleries = [of.findall(text) for text in re.split("wins most", images)]
     differ, a_wins, b_wins = (np.array(found, float) for found in galleries)
     apart = np.abs(differ[:, 1] - differ[:, 2])
     assert (np.diff(apart) <= 0.011).all()  # rounded to two places

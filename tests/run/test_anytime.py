@@ -116,8 +116,8 @@ def test_a_stopped_run_leaves_the_best_so_far_and_goes_on_to_the_same_end(anytim
     assert "the next member of 900 is 400: its time is not known yet" in table
     page = write_report(anytime, "exp_config/900.yml").read_text()
     assert "Not finished: so far a blend of 1 of 3 members" in page
-    photos = sorted((anytime.data_dir / "photos").iterdir())[:3]
-    assert len(load(anytime.path("output/900")).predict(photos)) == 3
+    images = sorted((anytime.data_dir / "photos").iterdir())[:3]
+    assert len(load(anytime.path("output/900")).predict(images)) == 3
     # The same blend is not made twice: the next one is that of the next member.
     made = []
     run(anytime, "exp_config/900.yml", on_blend=lambda: made.append(manifest_of(anytime)))

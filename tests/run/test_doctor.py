@@ -20,7 +20,7 @@ def folder(tmp_path, generated_data):
 def test_a_sound_project_has_no_problems(folder, capsys):
     assert doctor(ProjectFolder.open(folder)) == []
     text = capsys.readouterr().out
-    for name in ("python", "torch", "GPU", "cores", "60 labelled photos, 20 to predict"):
+    for name in ("python", "torch", "GPU", "cores", "60 labelled images, 20 to predict"):
         assert name in text
     for name in ("000", "100", "200"):
         assert f"  {name}: " in text and "M parameters" in text
@@ -66,7 +66,7 @@ def test_a_group_in_two_folds_is_a_leak(folder):
 
 
 @given(st.integers(1, 512), st.integers(1, 8), st.integers(1, 600))
-def test_a_proposal_fits_and_keeps_the_photos_of_a_step(batch_size, grad_accum, fits):
+def test_a_proposal_fits_and_keeps_the_images_of_a_step(batch_size, grad_accum, fits):
     batch, accum = propose_batch(batch_size, grad_accum, fits)
     assert batch <= fits or (batch, accum) == (batch_size, grad_accum)
     assert batch * accum == batch_size * grad_accum

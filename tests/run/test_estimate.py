@@ -69,9 +69,9 @@ def leave_manifests(folder, names=("000", "100", "200"), device="cuda", cores=1)
 
 
 @pytest.fixture(scope="module")
-def preprocessed(tmp_path_factory, small_photos):
+def preprocessed(tmp_path_factory, small_images):
     folder = tmp_path_factory.mktemp("estimated") / "project"
-    small_project.make_project(folder, small_photos)
+    small_project.make_project(folder, small_images)
     preprocess(Project.open(folder))
     return folder
 
@@ -164,7 +164,7 @@ def test_one_experiment_is_drawn_from_another(fresh):
     assert found["train 100 fold 0"] == "measured"
     assert found["train 200 fold 1"] == found["infer 200"] == "from 100"
     assert found["ensemble 900"] == "guess"
-    # The same backbone and photos: as long, for each epoch.
+    # The same backbone and images: as long, for each epoch.
     assert seconds(result)["train 200 fold 1"] == pytest.approx(2 / 3 * 3 * 4)
     assert seconds(result)["infer 200"] == pytest.approx(2)
     larger = Project.open(fresh).estimate(
@@ -336,7 +336,7 @@ def test_disk(timed):
     project = Project.open(timed)
     result = project.estimate("900", gpus=1, cpus=4, from_scratch=True)
     disk = result.disk
-    assert disk.used == 0  # preprocessing was told of no experiments, and keeps no photos
+    assert disk.used == 0  # preprocessing was told of no experiments, and keeps no images
     # Kept at the end: two backbones and what the pretraining goes on from, three models per fold.
     backbone = weight_bytes(create_backbone("resnet10t"))
     pretraining = plan_of(project, "exp_config/000.yml").steps[-1].experiment
@@ -354,7 +354,7 @@ def test_disk_is_what_a_training_really_takes(cli, fresh):
     assert said["used"] == 0
     cli(fresh, "run", "-cfg", "exp_config/000.yml", "--no-report", *small)
     done = json.loads(cli(fresh, *plan, *small).stdout)
-    store = sum(path.stat().st_size for path in (fresh / ".foldsmith/photos").rglob("*.bin"))
+    store = sum(path.stat().st_size for path in (fresh / ".foldsmith/images").rglob("*.bin"))
     assert said["images"] == done["disk_bytes"]["images"] == store > 0
     assert done["steps"] == [] and done["wall_s"] == 0
     assert said["end"] == pytest.approx(done["disk_bytes"]["used"], rel=0.02)
@@ -367,7 +367,7 @@ def test_disk_is_what_a_training_really_takes(cli, fresh):
     assert row["source"].startswith("measured") and row["epoch_s"] >= epoch_s
 
 
-def test_photos_by_the_million_are_no_objects(fresh):
+def test_images_by_the_million_are_no_objects(fresh):
     tables = fresh / "input"
     n = 20_000
     pd.DataFrame({"object_id": range(n)}).to_csv(tables / "test.csv", index=False)
@@ -419,7 +419,7 @@ def test_frame_and_json_agree(timed):
     assert plain["steps"][0]["fold"] is None and plain["steps"][0]["epoch_s"] is None
 
 
-def test_work_is_photos_times_views_times_operations(preprocessed):
+def test_work_is_images_times_views_times_operations(preprocessed):
     project = Project.open(preprocessed)
 
     def operations(label, *overrides):
@@ -434,5 +434,5 @@ def test_work_is_photos_times_views_times_operations(preprocessed):
     assert operations("pretrain 000", "000:model/type=BYOL") == (24 + 8) * 2 * (learned + 1)
     assert operations("train 100 fold 0") == 12 * learned + 12
     assert operations("train 100 fold 0", "100:globals/freeze_backbone=true") == 12 + 12
-    # By the chosen and the last epoch; the other photos by both folds; with mirror images.
+    # By the chosen and the last epoch; the other images by both folds; with mirror images.
     assert operations("infer 100", "100:globals/tta=hflip") == 2 * (2 * 24 + 2 * 8)

@@ -94,8 +94,8 @@ RUN = ["run", "-cfg", "exp_config/700.yml"]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, small_photos):
-    folder = make_project(tmp_path_factory.mktemp("tally") / "project", small_photos)
+def project(tmp_path_factory, small_images):
+    folder = make_project(tmp_path_factory.mktemp("tally") / "project", small_images)
     (folder / "tally.py").write_text(TALLY)
     settings = yaml.safe_load((folder / "project.yml").read_text())
     settings |= {"python": ["tally.py"], "resources": {"tally": {"cpus": 1}}}

@@ -119,9 +119,9 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory, small_photos):
+def prepared(tmp_path_factory, small_images):
     """A project that is preprocessed, with losses of its own."""
-    folder = make_project(tmp_path_factory.mktemp("ray") / "project", small_photos)
+    folder = make_project(tmp_path_factory.mktemp("ray") / "project", small_images)
     (folder / "own.py").write_text(OWN)
     settings = PROJECT | {"python": ["own.py"], "resources": {"train": {"cpus": 1}}}
     (folder / "project.yml").write_text(yaml.safe_dump(settings))

@@ -106,8 +106,8 @@ MACHINES = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory, small_photos):
-    folder = make_project(tmp_path_factory.mktemp("side") / "project", small_photos)
+def prepared(tmp_path_factory, small_images):
+    folder = make_project(tmp_path_factory.mktemp("side") / "project", small_images)
     (folder / "own.py").write_text(OWN)
     (folder / "project.yml").write_text(yaml.safe_dump(PROJECT | {"python": ["own.py"]}))
     write_experiment(folder, "200", EXPERIMENTS["200"] | OWN_LOSS)

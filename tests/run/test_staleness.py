@@ -71,7 +71,7 @@ def test_comments_touches_and_speed_make_nothing_stale(folder):
         path.write_text("# a comment\n" + path.read_text() + "\n# another\n")
     free = [
         "1*:loader/train/num_workers=0",
-        "[012]*:globals/photo_store=false",
+        "[012]*:globals/image_store=false",
         "*:globals/device=cpu",
         "*:globals/loggers=[]",
         "000:globals/snapshot_interval=1",
@@ -108,15 +108,15 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(folder, override, 
     assert key in " ".join(states(folder, override).values())
 
 
-def test_a_changed_photo_reaches_everything_that_reads_it(folder):
-    test_photo = pd.read_csv(folder / "input/test.csv")["object_id"][0]
-    path = folder / f"input/photos/{test_photo}.jpg"
+def test_a_changed_image_reaches_everything_that_reads_it(folder):
+    test_image = pd.read_csv(folder / "input/test.csv")["object_id"][0]
+    path = folder / f"input/photos/{test_image}.jpg"
     path.write_bytes(path.read_bytes() + b"\0")
-    assert "photos changed" in states(folder)["preprocess"]
+    assert "images changed" in states(folder)["preprocess"]
     run(ProjectFolder.open(folder), TARGET, until="preprocess")
-    # Folds are trained on train photos: only the new backbone can make them stale.
+    # Folds are trained on train images: only the new backbone can make them stale.
     found = states(folder)
-    assert "photos changed" in found["pretrain 000"]
+    assert "images changed" in found["pretrain 000"]
     assert found["train 100 fold 0"] == "stale: follows pretrain 000"
 
 
@@ -235,7 +235,7 @@ PROJECT_KEYS = {
         {"column": "target", "range": [0, 3], "thresholds": [0.5, 1.5, 2.5]},
         set(),
     ),
-    # Folds choose their epochs by it, and it judges all predictions; no photo's features.
+    # Folds choose their epochs by it, and it judges all predictions; no image's features.
     "metric": ("MAE", EVERY_FOLD_ON),
     "target_range": ([0, 4], EVERY_FOLD_ON),
     "class_values": ([0, 1, 1.5, 3], EVERY_FOLD_ON),
@@ -278,7 +278,7 @@ OF_200, INFER = FOLDS | LAST, LAST
         }.items()),
         *((f"globals/{key}", value, set()) for key, value in {
             "device": "cpu", "channels_last": False, "compile": "off", "cudnn_benchmark": False,
-            "photo_store": False, "loggers": "[]", "resources": "{cpus: 2}", "val_fold": 1,
+            "image_store": False, "loggers": "[]", "resources": "{cpus: 2}", "val_fold": 1,
             "snapshot_interval": 2, "snapshot_epochs": "all", "resume_interval": 2,
             "stop_on_collapse": True, "meta_file": "train_gkf-2fold.csv",
         }.items()),
@@ -304,7 +304,7 @@ def test_a_key_of_an_experiment_reaches_what_depends_on_it(finished, key, value,
 
 
 def test_what_a_training_refers_to_is_read_by_it(folder):
-    """Sections of the test photos are not read by trainings, but where others refer to them."""
+    """Sections of the test images are not read by trainings, but where others refer to them."""
     steps = EXPERIMENTS["200"] | {
         "dataset/test/transforms": [
             {"type": "LongestMaxSize", "max_size": 32},

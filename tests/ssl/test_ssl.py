@@ -32,10 +32,10 @@ def create(name, **options):
 
 
 def views(n=8, seed=1):
-    """Two slightly different views of n photos."""
+    """Two slightly different views of n images."""
     rng = torch.Generator().manual_seed(seed)
-    photos = torch.randn(n, 3, 1, 1, generator=rng) + torch.randn(n, 3, 32, 32, generator=rng)
-    return tuple(photos + 0.3 * torch.randn(n, 3, 32, 32, generator=rng) for _ in range(2))
+    images = torch.randn(n, 3, 1, 1, generator=rng) + torch.randn(n, 3, 32, 32, generator=rng)
+    return tuple(images + 0.3 * torch.randn(n, 3, 32, 32, generator=rng) for _ in range(2))
 
 
 @pytest.mark.parametrize("name", METHODS)

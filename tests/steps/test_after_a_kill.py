@@ -60,8 +60,8 @@ def test_a_finished_training_is_tidied(tmp_path, there):
     assert owned.of() == ["log.json"] and not (folder / RESUME_FILE).exists()
 
 
-def test_a_root_with_nothing_but_a_begun_fold_is_the_experiments(tmp_path, small_photos):
-    project = ProjectFolder.open(make_project(tmp_path / "project", small_photos))
+def test_a_root_with_nothing_but_a_begun_fold_is_the_experiments(tmp_path, small_images):
+    project = ProjectFolder.open(make_project(tmp_path / "project", small_images))
     experiment = Experiment.load(project, Path("exp_config/200.yml"))
     root = project.path(EXPERIMENTS["200"]["globals/output_root"])
     (root / "fold0").mkdir(parents=True)

@@ -188,9 +188,9 @@ def test_a_run_hands_in_the_form_of_the_sample(classes, tmp_path, form):
         table = pd.read_csv(folder / "output" / file)
         assert table.columns.tolist() == sample.columns.tolist()
         assert table["id"].tolist() == sample["id"].tolist()
-    # New photos get the same form: here the test photos once more.
-    photos = [f"input/images/{name}.png" for name in IDS]
-    command = ("predict", "--run", "output/900", *photos, "-o", "new.csv")
+    # New images get the same form: here the test images once more.
+    paths = [f"input/images/{name}.png" for name in IDS]
+    command = ("predict", "--run", "output/900", *paths, "-o", "new.csv")
     result = foldsmith(folder, *command, "--sample", "input/sample.csv")
     assert result.returncode == 0, result.stderr
     pd.testing.assert_frame_equal(pd.read_csv(folder / "new.csv"), table, atol=1e-6)

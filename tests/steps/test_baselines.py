@@ -129,8 +129,8 @@ def test_they_are_kept_by_content(bright, tmp_path, monkeypatch, settled):
         assert computed(project, table).scores == first.scores
         with pytest.raises(AssertionError):
             computed(project, table.assign(fold=table["fold"].to_numpy()[::-1]))
-        photo = cv2.imread(str(folder / "photos/p0.png"))
-        cv2.imwrite(str(folder / "photos/p0.png"), 255 - photo)
+        image = cv2.imread(str(folder / "photos/p0.png"))
+        cv2.imwrite(str(folder / "photos/p0.png"), 255 - image)
         with pytest.raises(AssertionError):
             computed(project, table)
     assert computed(project, table).scores != first.scores

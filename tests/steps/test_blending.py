@@ -83,7 +83,7 @@ def test_an_ensemble_by_kappa_of_common_epochs(small_project):
     file = submit.replace("wopt", "weight_optimization").replace("-", "_").replace("+", "_")
     recommended = (output / f"submission_{file}.csv").read_text()
     assert (output / "submission.csv").read_text() == recommended
-    assert f"submit {submit}" in result.stdout and " photos give" in result.stdout
+    assert f"submit {submit}" in result.stdout and " images give" in result.stdout
     # Kappa judges classes, so that is what is submitted.
     for submission in output.glob("submission*.csv"):
         assert set(pd.read_csv(submission)["target"]) <= {0, 1, 2, 3}, submission

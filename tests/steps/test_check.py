@@ -15,7 +15,7 @@ def test_check_prints_the_resolved_experiment(cli, project_dir):
     assert not (project_dir / "output").exists()
 
 
-def test_the_sheet_shows_photos_beside_their_augmentations(project_dir):
+def test_the_sheet_shows_images_beside_their_augmentations(project_dir):
     project = ProjectFolder.open(project_dir)
     sheet = show_augmentations(
         project,

@@ -1,4 +1,4 @@
-"""The real command line on generated photos, all five stages."""
+"""The real command line on generated images, all five stages."""
 
 import json
 import shutil

@@ -35,7 +35,7 @@ def error_of(result):
         (["pretrain", "-cfg", "exp_config/000.yml", "globals/device=cuda:9"], "globals/device"),
         (
             ["pretrain", "-cfg", "exp_config/000.yml", "loader/train/num_workers=0"],
-            "80 photos do not fill one batch of 512",
+            "80 images do not fill one batch of 512",
         ),
         (
             ["train", "-cfg", "exp_config/100.yml", "model/pretrained=null", "-v", "5"],
@@ -54,14 +54,14 @@ def test_debug_shows_the_traceback(cli, project_dir):
     assert "is it the output folder of a training?" in result.stderr.splitlines()[-1]
 
 
-def test_bad_photos_are_listed_before_anything_is_written(cli, project_dir):
+def test_bad_images_are_listed_before_anything_is_written(cli, project_dir):
     data = project_dir / "input/atmaCup-11"
     ids = pd.read_csv(data / "train.csv")["object_id"]
     (data / "photos" / f"{ids[0]}.jpg").write_bytes(b"")
     (data / "photos" / f"{ids[1]}.jpg").unlink()
     stderr = cli(project_dir, "preprocess", code=2).stderr
-    assert f"{ids[0]}.jpg: not a readable photo" in stderr
-    assert f"{ids[1]}.jpg: no such photo" in stderr
+    assert f"{ids[0]}.jpg: not a readable image" in stderr
+    assert f"{ids[1]}.jpg: no such image" in stderr
     assert not (data / "img_info.csv").exists()
 
 

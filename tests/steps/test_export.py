@@ -28,8 +28,8 @@ VIT = {
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory, small_photos):
-    folder = make_project(tmp_path_factory.mktemp("pretrained") / "project", small_photos)
+def pretrained(tmp_path_factory, small_images):
+    folder = make_project(tmp_path_factory.mktemp("pretrained") / "project", small_images)
     quick = EXPERIMENTS["000"] | {"globals/max_epoch": 2, "globals/snapshot_interval": 1}
     write_experiment(folder, "000", quick)
     vit = quick | VIT | {"globals/max_epoch": 1}
@@ -51,7 +51,7 @@ def test_timm_loads_it(pretrained, tmp_path, cli):
     model = timm.create_model("resnet10t", num_classes=0, checkpoint_path=file)
     for key, value in model.state_dict().items():
         assert torch.equal(value, weights[key]), key
-    # The folder says all: with another head too, and how photos are normalised.
+    # The folder says all: with another head too, and how images are normalised.
     named = timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=4)
     assert torch.equal(named.state_dict()["conv1.0.weight"], weights["conv1.0.weight"])
     assert named.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)

@@ -13,7 +13,7 @@ from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.api import Project
 from foldsmith.config import Context, Experiment
-from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.inference.predict import predict_logits
 from foldsmith.models.feature_heads import ridge_layer
@@ -281,7 +281,7 @@ def test_a_head_that_begins_as_a_ridge_regression(small):
     experiment = Experiment.load(small, small.path(FILE))
     built = experiment.with_values({"globals/val_fold": 0, "dataset/val/part": "train"})
     runtime = create_runtime(experiment.globals)
-    store = PhotoStore(None, FileHashes(small.hash_store))
+    store = ImageStore(None, FileHashes(small.hash_store))
     context = Context(images=store, runtime=runtime, task=create_task(experiment.globals, small))
     parts = built.build(types_of(small), context)
     model = parts["model"]
@@ -336,8 +336,8 @@ def test_what_changes_while_a_training_is_prepared_ends_it(small, monkeypatch, m
         if module == "train":
             change_targets(small.fold_table)
         else:
-            photo = next((small.folder / "input/photos").glob("*.jpg"))
-            photo.write_bytes(photo.read_bytes() + b"\0")
+            image = next((small.folder / "input/photos").glob("*.jpg"))
+            image.write_bytes(image.read_bytes() + b"\0")
         return tune(*arguments)
 
     monkeypatch.setattr(building, "tune", edit_and_tune)

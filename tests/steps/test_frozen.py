@@ -62,9 +62,9 @@ def test_one_set_of_results_stands_for_every_checkpoint(small, cli, checkpoint):
     write_experiment(folder, "900", ENSEMBLE | {"ensemble/checkpoint": checkpoint})
     run(small, "exp_config/900.yml")
     assert "3 of 3 steps done" in dry_run(small, "exp_config/900.yml")
-    photo = str(next((folder / "input").rglob("*.jpg")))
-    cli(folder, "predict", "--run", "output/300", "-cri", checkpoint, photo)
-    cli(folder, "predict", "--run", "output/900", photo)
+    image = str(next((folder / "input").rglob("*.jpg")))
+    cli(folder, "predict", "--run", "output/300", "-cri", checkpoint, image)
+    cli(folder, "predict", "--run", "output/900", image)
     cli(folder, "compare", "output/300", "output/900", "-cri", checkpoint)
     cli(folder, "report", "-cfg", "exp_config/900.yml")
 
@@ -75,11 +75,11 @@ def test_the_remedy_for_predictions_that_are_gone_is_one_that_makes_them(small, 
     root = train(small, "exp_config/300.yml")
     for manifest in root.glob("manifest_by_*"):
         manifest.unlink()
-    photo = str(next((folder / "input").rglob("*.jpg")))
+    image = str(next((folder / "input").rglob("*.jpg")))
     for command in (
         ["ensemble", "-cfg", "exp_config/900.yml"],
         ["compare", "output/300", "output/300"],
-        ["predict", "--run", "output/300", photo],
+        ["predict", "--run", "output/300", image],
     ):
         said = cli(folder, *command, code=2).stderr
         assert "infer" not in said, said

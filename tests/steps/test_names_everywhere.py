@@ -33,7 +33,7 @@ def members(head):
 
 @pytest.fixture(scope="module")
 def tables():
-    """Labelled photos, and photos to predict: every combination of id and folder is a photo."""
+    """Labelled images, and images to predict: every combination of id and folder is an image."""
     rows = [
         {
             "name": f"{folder}_{name}",
@@ -149,21 +149,21 @@ def test_the_report_and_a_comparison_read_them(finished, cli):
     assert "gain of B over A" in said
 
 
-def test_new_photos_get_names_from_a_run_an_export_and_a_server(finished, tables, tmp_path, cli):
+def test_new_images_get_names_from_a_run_an_export_and_a_server(finished, tables, tmp_path, cli):
     test = tables[1]
-    photos = [
+    images = [
         finished / "input" / row["folder"] / f"{row['name']}.png" for _, row in test.iterrows()
     ]
     wanted = read(finished / RUN / "submission.csv")["kind"].tolist()
-    cli(finished, "predict", "--run", RUN, *map(str, photos), "-o", str(tmp_path / "new.csv"))
+    cli(finished, "predict", "--run", RUN, *map(str, images), "-o", str(tmp_path / "new.csv"))
     table = read(tmp_path / "new.csv")
     assert table["prediction"].tolist() == wanted
     assert table.columns.tolist()[3:] == [f"probability_{name}" for name in CLASSES]
     cli(finished, "export", "--run", RUN, str(tmp_path / "export"))
     predictor = package.load(tmp_path / "export")
-    assert predictor.predict(photos)["prediction"].tolist() == wanted
+    assert predictor.predict(images)["prediction"].tolist() == wanted
     with TestClient(create_app(predictor, "901", Limits())) as client:
-        files = [("file", (photo.name, photo.read_bytes(), "image/png")) for photo in photos]
+        files = [("file", (image.name, image.read_bytes(), "image/png")) for image in images]
         answer = client.post("/predict", files=files)
     assert answer.status_code == 200, answer.text
     said = [row["prediction"] for row in answer.json()["predictions"]]

@@ -16,10 +16,10 @@ from foldsmith.errors import DataError, OutputError
 from foldsmith.new.files import TEMPLATE
 from foldsmith.new.new import Data, new_project, new_project_of
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.project.tables import image_paths, read_test, read_train
 from foldsmith.run.dry_run import dry_run
 from foldsmith.steps.check import check
-from foldsmith.steps.members import _photo_facts
+from foldsmith.steps.members import _image_facts
 from foldsmith.steps.preprocess import preprocess
 
 EXPERIMENTS = ["300", "400", "401", "402", "403", "404", "410", "420", "901"]
@@ -37,12 +37,12 @@ TINY = [
 ]
 
 
-def fill_in(folder, photos):
-    """Set the lines of the project file, as a person would, for the demo's photos."""
+def fill_in(folder, images):
+    """Set the lines of the project file, as a person would, for the demo's images."""
     text = (folder / "project.yml").read_text()
     for old, new in (
-        ("photos/{photo_id}.jpg", "photos/{object_id}.jpg"),
-        ("id_column: photo_id", "id_column: object_id"),
+        ("images/{image_id}.jpg", "photos/{object_id}.jpg"),
+        ("id_column: image_id", "id_column: object_id"),
         ("group_column: group", "group_column: art_series_id"),
         ("n_splits: 5", "n_splits: 2"),
         ("StratifiedGroupKFold", "GroupKFold"),
@@ -50,14 +50,14 @@ def fill_in(folder, photos):
         assert old in text
         text = text.replace(old, new, 1)
     (folder / "project.yml").write_text(text)
-    shutil.copytree(photos, folder / "input")
+    shutil.copytree(images, folder / "input")
 
 
-def test_a_new_project_runs_once_its_lines_are_set(tmp_path, small_photos, cli):
+def test_a_new_project_runs_once_its_lines_are_set(tmp_path, small_images, cli):
     cli(tmp_path, "new", "mine")
     folder = tmp_path / "mine"
     assert sorted(file.stem for file in (folder / "exp_config").iterdir()) == EXPERIMENTS
-    fill_in(folder, small_photos)
+    fill_in(folder, small_images)
     cli(folder, "run", "--no-report", "-cfg", "exp_config/901.yml", *TINY)
     weights = pd.read_csv(folder / "output/901_ensemble/weights.csv").set_index("experiment")
     members = [
@@ -74,9 +74,9 @@ def test_a_new_project_runs_once_its_lines_are_set(tmp_path, small_photos, cli):
 @pytest.mark.parametrize(
     "word", ["small", *(pytest.param(b, marks=pytest.mark.slow) for b in ("medium", "large"))]
 )
-def test_it_passes_the_check_at_every_time(tmp_path, small_photos, word):
+def test_it_passes_the_check_at_every_time(tmp_path, small_images, word):
     new_project(tmp_path / "mine", word)
-    fill_in(tmp_path / "mine", small_photos)
+    fill_in(tmp_path / "mine", small_images)
     project = ProjectFolder.open(tmp_path / "mine")
     assert (project.settings.name, project.settings.budget) == ("mine", word)
     planned = dry_run(project, "exp_config/901.yml")
@@ -112,8 +112,8 @@ def test_the_bundled_project_uses_the_same_recipes(project_dir):
     assert imports(TEMPLATE / "exp_config") <= imports(project_dir / "exp_config")
 
 
-def make_photos(folder, *names):
-    """Write photos in which a class can be seen: each folder has a colour of its own."""
+def make_images(folder, *names):
+    """Write images in which a class can be seen: each folder has a colour of its own."""
     rng = np.random.default_rng(0)
     folders = sorted({name.rpartition("/")[0] for name in names})
     for name in names:
@@ -124,11 +124,11 @@ def make_photos(folder, *names):
 
 
 def opened(folder):
-    """Open a new project whose tables have nothing wrong and whose photos are there."""
+    """Open a new project whose tables have nothing wrong and whose images are there."""
     project = ProjectFolder.open(folder)
     assert table_problems(project) == []
     tables = read_train(project), read_test(project)
-    assert all(path.is_file() for table in tables for path in photo_paths(project, table))
+    assert all(path.is_file() for table in tables for path in image_paths(project, table))
     return project, *tables
 
 
@@ -138,10 +138,10 @@ def table_of(n, **columns):
 
 @pytest.fixture
 def numbered(tmp_path):
-    """Photos 000 to 023 in nested folders, of all kinds."""
+    """Images 000 to 023 in nested folders, of all kinds."""
     kinds = ["jpg", "JPG", "jpeg", "png", "webp", "tif", "bmp", "PNG"]
     names = [f"{'ab'[k % 2]}/{k % 3}/{k:03}.{kinds[k % 8]}" for k in range(24)]
-    make_photos(tmp_path / "photos", *names)
+    make_images(tmp_path / "photos", *names)
     return tmp_path / "photos"
 
 
@@ -151,10 +151,10 @@ def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli
     )
     train.to_csv(tmp_path / "labels.csv", index=False)
     table_of(24)[16:].to_csv(tmp_path / "others.csv", index=False)
-    flags = ["--images", "photos", "--train", "labels.csv", "--test", "others.csv"]
+    flags = ["--images", "images", "--train", "labels.csv", "--test", "others.csv"]
     # Nothing is unclear, so nothing is asked.
     said = cli(tmp_path, "new", "my: project", *flags).stdout
-    assert "id       Bild Nr.: names 16 photos" in said
+    assert "id       Bild Nr.: names 16 images" in said
     assert "target   Größe: cm #1: numbers, 16 values" in said
     assert "group    patient: 8 values" in said
     project, new_train, new_test = opened(tmp_path / "my: project")
@@ -165,18 +165,18 @@ def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli
     assert settings.target_range == pytest.approx((0, 5))
     assert new_train["Bild Nr."].tolist() == train["Bild Nr."].tolist()
     assert len(new_test) == 8
-    # The photos stay where they are.
-    assert (project.data_dir / "photos").readlink() == numbered
+    # The images stay where they are.
+    assert (project.data_dir / "images").readlink() == numbered
     planned = cli(tmp_path / "my: project", "run", "-cfg", "exp_config/901.yml", "--dry-run")
     assert planned.stdout.count("to do") >= 6
     readme = (tmp_path / "my: project/README.md").read_text()
-    assert "16 labelled photos; target Größe: cm #1" in readme and "$" not in readme
+    assert "16 labelled images; target Größe: cm #1" in readme and "$" not in readme
 
 
 @pytest.mark.slow
-def test_an_image_folder_without_test_photos_runs_to_the_end(tmp_path, cli):
+def test_an_image_folder_without_test_images_runs_to_the_end(tmp_path, cli):
     names = [f"{kind}/{k}.png" for kind in ("bad", "good", "very good") for k in range(8)]
-    make_photos(tmp_path / "tree", *names)
+    make_images(tmp_path / "tree", *names)
     flags = ["--images", "tree", "--time", "small", "--metric", "QWK"]
     said = cli(tmp_path, "new", "mine", *flags).stdout
     assert "classes  bad, good, very good: taken for steps of one scale, in this order" in said
@@ -200,14 +200,14 @@ def test_an_image_folder_without_test_photos_runs_to_the_end(tmp_path, cli):
     assert "to do" not in cli(folder, "status").stdout
 
 
-def test_test_photos_may_lie_in_a_folder_of_their_own(tmp_path):
-    make_photos(tmp_path / "train", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
-    make_photos(tmp_path / "test", "0.jpg", "1.jpg")
+def test_test_images_may_lie_in_a_folder_of_their_own(tmp_path):
+    make_images(tmp_path / "train", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+    make_images(tmp_path / "test", "0.jpg", "1.jpg")
     data = Data(images=tmp_path / "train", test_images=tmp_path / "test")
     new_project_of(tmp_path / "mine", data)
     project, _, test = opened(tmp_path / "mine")
-    assert test["photo_id"].tolist() == ["0.jpg", "1.jpg"]
-    assert test["path"].tolist() == ["test_photos/0.jpg", "test_photos/1.jpg"]
+    assert test["image_id"].tolist() == ["0.jpg", "1.jpg"]
+    assert test["path"].tolist() == ["test_images/0.jpg", "test_images/1.jpg"]
     assert project.settings.metric == "Accuracy"
 
 
@@ -245,12 +245,12 @@ def test_what_is_named_is_taken(tmp_path, numbered):
     assert settings.folds.method == "StratifiedKFold"
 
 
-def test_ids_of_digits_are_found_again_in_the_facts_of_the_photos(tmp_path, numbered):
+def test_ids_of_digits_are_found_again_in_the_facts_of_the_images(tmp_path, numbered):
     table_of(16, label=[0, 1] * 8).to_csv(tmp_path / "train.csv", index=False)
     new_project_of(tmp_path / "mine", Data(images=numbered, train=tmp_path / "train.csv"))
     project, train, _ = opened(tmp_path / "mine")
     preprocess(project)
-    assert np.isfinite(_photo_facts(project, train, "train")).all()
+    assert np.isfinite(_image_facts(project, train, "train")).all()
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_what_is_unclear_is_asked(tmp_path, unclear):
 
 
 def test_or_guessed_or_an_error(tmp_path, unclear, cli, capsys):
-    flags = ["--images", "photos", "--train", "train.csv"]
+    flags = ["--images", "images", "--train", "train.csv"]
     said = cli(tmp_path, "new", "mine", *flags, code=2).stderr
     assert "train.csv: which column is the target? It may be weight, length; " in said
     # Neither is called as people call targets, so that --yes would not take one either.
@@ -321,15 +321,15 @@ def test_an_answer_must_be_possible(monkeypatch, capsys):
         (lambda t: t.iloc[:0], "a line of column names but no rows"),
         (
             lambda t: pd.concat([t, table_of(24, label=1, group=1)[20:]]),
-            "1 photo is in .*train.csv",
+            "1 image is in .*train.csv",
         ),
         (
             lambda t: t.replace({"Bild Nr.": {"003": "004.webp"}}),
-            "004.webp, 004 name the same photo",
+            "004.webp, 004 name the same image",
         ),
         (
             lambda t: pd.concat([t, t[:1].assign(**{"Bild Nr.": "023.PNG"})]),
-            "1 photo is in .*train.csv too, the first is 023",
+            "1 image is in .*train.csv too, the first is 023",
         ),
     ],
 )
@@ -350,8 +350,8 @@ def test_wrong_data_is_said_before_anything_is_written(tmp_path, numbered, chang
     [
         (["--train", "train.csv"], "--train needs --images"),
         (["--images", "nowhere"], "--images: nowhere: no such folder"),
-        (["--images", "photos", "--test", "a.csv"], "--test needs --train"),
-        (["--images", "photos", "--train", "a.csv"], "a.csv: no such file"),
+        (["--images", "images", "--test", "a.csv"], "--test needs --train"),
+        (["--images", "images", "--train", "a.csv"], "a.csv: no such file"),
     ],
 )
 def test_flags_that_do_not_fit(tmp_path, numbered, cli, flags, message):
@@ -360,7 +360,7 @@ def test_flags_that_do_not_fit(tmp_path, numbered, cli, flags, message):
 
 
 def test_tables_that_are_there_are_not_overwritten(tmp_path):
-    make_photos(tmp_path / "tree", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+    make_images(tmp_path / "tree", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
     (tmp_path / "mine/input").mkdir(parents=True)
     (tmp_path / "mine/input/train.csv").write_text("my own")
     with pytest.raises(OutputError, match=r"train\.csv: exists already"):
@@ -368,16 +368,16 @@ def test_tables_that_are_there_are_not_overwritten(tmp_path):
     assert not (tmp_path / "mine/project.yml").exists()
 
 
-def test_a_project_that_holds_its_photos_may_move(tmp_path):
-    make_photos(tmp_path / "here/raw", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+def test_a_project_that_holds_its_images_may_move(tmp_path):
+    make_images(tmp_path / "here/raw", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
     new_project_of(tmp_path / "here", Data(images=tmp_path / "here/raw"))
     (tmp_path / "here").rename(tmp_path / "there")
     opened(tmp_path / "there")
 
 
 @pytest.mark.parametrize(("large", "time"), [(13, "1h"), (12, "8h")])
-def test_the_time_follows_device_and_photos(tmp_path, monkeypatch, large, time):
-    make_photos(tmp_path / "tree", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
+def test_the_time_follows_device_and_images(tmp_path, monkeypatch, large, time):
+    make_images(tmp_path / "tree", *(f"{kind}/{k}.jpg" for kind in "ab" for k in range(6)))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("foldsmith.new.decisions._LARGE", large)
     new_project_of(tmp_path / "mine", Data(images=tmp_path / "tree"))
@@ -387,7 +387,7 @@ def test_the_time_follows_device_and_photos(tmp_path, monkeypatch, large, time):
 def test_a_spreadsheet_of_another_country_is_read_as_it_is_meant(tmp_path, numbered, cli):
     lines = ["Bild Nr.;Länge;Art", *(f"{k:03};{k // 2},5;x{k % 3}" for k in range(16))]
     (tmp_path / "train.csv").write_text("\n".join(lines))
-    flags = ["--images", "photos", "--train", "train.csv", "--target", "Länge", "--yes"]
+    flags = ["--images", "images", "--train", "train.csv", "--target", "Länge", "--yes"]
     said = cli(tmp_path, "new", "mine", *flags).stdout
     assert "note: Länge: the decimal commas are written as points" in said
     project, train, _ = opened(tmp_path / "mine")
@@ -403,7 +403,7 @@ def test_a_spreadsheet_of_another_country_is_read_as_it_is_meant(tmp_path, numbe
 def test_zeros_of_ids_stay_to_the_end(tmp_path, numbered, cli):
     table_of(16, label=[0, 1] * 8).to_csv(tmp_path / "train.csv", index=False)
     table_of(24)[16:].to_csv(tmp_path / "test.csv", index=False)
-    flags = ["--images", "photos", "--train", "train.csv", "--test", "test.csv"]
+    flags = ["--images", "images", "--train", "train.csv", "--test", "test.csv"]
     cli(tmp_path, "new", "mine", *flags)
     folder = tmp_path / "mine"
     config = folder / "exp_config/901.yml"
@@ -418,6 +418,6 @@ def test_zeros_of_ids_stay_to_the_end(tmp_path, numbered, cli):
     ]
     oof = (folder / "output/400_descriptors/oof_prediction_by_last.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in oof[1:4]] == ["000", "001", "002"]
-    # The photos are behind a link, which is followed.
+    # The images are behind a link, which is followed.
     predicted = cli(folder, "predict", "--run", "output/901_ensemble", "input").stdout
-    assert "input/photos/" in predicted and len(predicted.splitlines()) == 1 + 24
+    assert "input/images/" in predicted and len(predicted.splitlines()) == 1 + 24

@@ -11,7 +11,7 @@ import yaml
 from foldsmith.errors import DataError
 from foldsmith.new.new import Data, new_project_of
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_train
+from foldsmith.project.tables import image_paths, read_train
 
 N = 20
 
@@ -26,7 +26,7 @@ def write(folder, *names):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Photos 0.png to 23.png."""
+    """Images 0.png to 23.png."""
     folder = tmp_path_factory.mktemp("new") / "im"
     write(folder, *(f"{k}.png" for k in range(24)))
     return folder
@@ -68,29 +68,29 @@ COUNT = list(range(N))
 @pytest.mark.parametrize(
     ("columns", "id_column"),
     [
-        # The index that pandas writes names photos too, and comes first.
+        # The index that pandas writes names images too, and comes first.
         ({"": COUNT, "image": FILES, "label": KINDS}, "image"),
         ({"": COUNT, "x": FILES, "label": KINDS}, "x"),
         ({"": COUNT, "id": MIXED, "label": KINDS}, "id"),
         ({"": COUNT, "code": MIXED, "label": KINDS}, "code"),
         ({"index": COUNT, "file": FILES, "label": KINDS}, "file"),
         ({"Unnamed: 0": COUNT, "Unnamed: 0.1": COUNT, "image": FILES, "label": KINDS}, "image"),
-        # File names before numbers that happen to name photos.
+        # File names before numbers that happen to name images.
         ({"id": COUNT, "image": FILES, "label": KINDS}, "image"),
         ({"age": MIXED[::-1], "filename": FILES, "label": KINDS}, "filename"),
         # Numbers in the order of the rows are ids where nothing else is.
         ({"id": COUNT, "label": KINDS}, "id"),
         ({"": COUNT, "label": KINDS}, "Unnamed: 0"),
-        # Both name the same photos: the one that is called like an id.
+        # Both name the same images: the one that is called like an id.
         ({"file": FILES, "id": MIXED, "label": KINDS}, "id"),
         ({"x": FILES, "id": MIXED, "label": KINDS}, "id"),
-        # A target that names photos, 0.png and 1.png, is no id.
+        # A target that names images, 0.png and 1.png, is no id.
         ({"target": [0, 1] * 10, "image": FILES}, "image"),
         # Paths of another machine.
         ({"image": [f"/kaggle/input/x/{name}" for name in FILES], "y": [0, 1] * 10}, "image"),
         ({"image": [f"C:\\x\\{name}" for name in FILES], "label": KINDS}, "image"),
         ({"image": [f"https://x.org/{name}" for name in FILES], "label": KINDS}, "image"),
-        # Called so, though another column names photos as well.
+        # Called so, though another column names images as well.
         ({"width": MIXED[::-1], "image_id": MIXED, "label": KINDS}, "image_id"),
     ],
 )
@@ -99,7 +99,7 @@ def test_the_id_is_the_column_that_is_meant(made, columns, id_column, capsys):
     assert settings.id_column == id_column
     own = next(c for c in columns if c == id_column or (c == "" and "Unnamed" in id_column))
     wanted = [str(v).replace("\\", "/").split("/")[-1].removesuffix(".png") for v in columns[own]]
-    assert train["path"].tolist() == [f"photos/{name}.png" for name in wanted]
+    assert train["path"].tolist() == [f"images/{name}.png" for name in wanted]
     target = train[settings.target_column].iloc[0]
     assert f"example  {wanted[0]}.png -> {target}\n" in capsys.readouterr().out
 
@@ -107,7 +107,7 @@ def test_the_id_is_the_column_that_is_meant(made, columns, id_column, capsys):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        # Two columns of photos, neither or both called like an id.
+        # Two columns of images, neither or both called like an id.
         (
             {"a": FILES, "b": FILES[::-1]},
             "which column is the id.*; name it with --id$",
@@ -116,10 +116,10 @@ def test_the_id_is_the_column_that_is_meant(made, columns, id_column, capsys):
         ({"width": MIXED[::-1], "code": MIXED}, "which column is the id"),
         (
             {"image": [f"x/{name}" for name in FILES]},
-            "no column names photos .*first row has image",
+            "no column names images .*first row has image",
         ),
         # No line of column names.
-        ({"21.png": FILES, "cat": KINDS}, "the first line names a photo, 21.png; put a line of"),
+        ({"21.png": FILES, "cat": KINDS}, "the first line names an image, 21.png; put a line of"),
     ],
 )
 def test_an_id_that_is_not_clear_is_refused(made, columns, message):
@@ -132,9 +132,9 @@ def test_blanks_do_not_separate_columns(made):
         made({"id target": [f"{k} 1" for k in COUNT]})
 
 
-def test_a_second_column_of_photos_is_said(made, capsys):
+def test_a_second_column_of_images_is_said(made, capsys):
     made({"a": FILES, "b": FILES[::-1], "label": KINDS}, id_column="a")
-    assert "note: column b names photos too, which are not used" in capsys.readouterr().out
+    assert "note: column b names images too, which are not used" in capsys.readouterr().out
 
 
 # --- the target
@@ -157,7 +157,7 @@ OTHERS = [k // 7 for k in range(N)]
         ({"label": KINDS, "width": NUMBERS, "age": NUMBERS}, None, "label"),
         ({"score": NUMBERS, "target": KINDS}, None, "target"),
         ({"class": KINDS, "class_id": [0, 1] * 10}, None, "class"),
-        # Only the labelled photos have it.
+        # Only the labelled images have it.
         ({"width": NUMBERS, "breed": KINDS}, {"width": [1, 2, 3, 4]}, "breed"),
     ],
 )
@@ -296,7 +296,7 @@ def test_more_than_20_number_classes_stay_what_they_are(tmp_path, metric):
     assert project.class_names == (tuple(map(str, range(30))) if metric == "Accuracy" else ())
 
 
-def test_several_labels_of_one_photo_are_said(made, tmp_path, capsys):
+def test_several_labels_of_one_image_are_said(made, tmp_path, capsys):
     for values in (["A", "A, B", "B", "A"], ["a", "a b", "b", "b"], ["x|y", "x", "y", "y"]):
         made({"id": COUNT, "label": values * 5})
         said = capsys.readouterr().out
@@ -315,8 +315,8 @@ def test_names_that_differ_in_case_alone_are_said(made, capsys):
 def test_why_there_are_fewer_folds_is_said(made, capsys):
     made({"id": COUNT, "label": ["a"] * 17 + ["b"] * 3})
     said = capsys.readouterr().out
-    assert "photos   2 classes: a: 17, b: 3\n" in said
-    assert "folds    3 by StratifiedKFold: the smallest class has 3 photos\n" in said
+    assert "images   2 classes: a: 17, b: 3\n" in said
+    assert "folds    3 by StratifiedKFold: the smallest class has 3 images\n" in said
 
 
 def test_folds_of_ones_own_are_no_target_and_count(made, capsys):
@@ -333,26 +333,26 @@ def test_a_column_fold_without_folds_is_refused(made):
 # --- rows that are left out
 
 
-def test_rows_without_photo_or_target_are_left_out_counted_and_listed(made, tmp_path, capsys):
+def test_rows_without_image_or_target_are_left_out_counted_and_listed(made, tmp_path, capsys):
     columns = {
         "id": [*range(17), 77, 78, ""],
         "target": [*NUMBERS[:15], "", "NA", 1, 2, 3],
     }
-    for message in ("2 of 20 rows name photos that are not", "--skip-missing"):
+    for message in ("2 of 20 rows name images that are not", "--skip-missing"):
         with pytest.raises(DataError, match=message):
             made(columns)
     _, train = made(columns, {"id": [20, 21, 99]}, skip_missing=True)
     assert train["id"].tolist() == [str(k) for k in range(15)]
-    assert [path.is_file() for path in photo_paths(ProjectFolder.open(tmp_path / "p"), train)] == [
+    assert [path.is_file() for path in image_paths(ProjectFolder.open(tmp_path / "p"), train)] == [
         True
     ] * 15
     said = capsys.readouterr().out
-    assert "skipped  3 rows of train.csv: no photo (77, 78, )" in said
+    assert "skipped  3 rows of train.csv: no image (77, 78, )" in said
     assert "skipped  2 rows of train.csv: no target (15, 16)" in said
-    assert "skipped  1 row of test.csv: no photo (99)" in said
+    assert "skipped  1 row of test.csv: no image (99)" in said
     listed = pd.read_csv(tmp_path / "p/input/skipped.csv", dtype=str, keep_default_na=False)
     assert listed["id"].tolist() == ["77", "78", "", "99", "15", "16"]
-    assert set(listed["reason"]) == {"no photo", "no target"}
+    assert set(listed["reason"]) == {"no image", "no target"}
 
 
 def test_nothing_is_listed_where_nothing_is_left_out(made, tmp_path):
@@ -361,7 +361,7 @@ def test_nothing_is_listed_where_nothing_is_left_out(made, tmp_path):
 
 
 def test_no_row_that_is_left_is_an_error(made):
-    with pytest.raises(DataError, match="none of 20 rows has a photo and a target"):
+    with pytest.raises(DataError, match="none of 20 rows has an image and a target"):
         made({"id": COUNT, "label": [""] * N}, skip_missing=True, target_column="label")
 
 
@@ -446,7 +446,7 @@ def test_no_class_vanishes_by_its_suffix(tree, tmp_path, capsys):
     (tmp_path / "im/bird").mkdir(parents=True)
     for k in range(3):
         (tmp_path / f"im/bird/{k}.heic").touch()
-    with pytest.raises(DataError, match=r"folder bird holds no photos but 3 \.heic; convert them"):
+    with pytest.raises(DataError, match=r"folder bird holds no images but 3 \.heic; convert them"):
         tree("cat", "dog")
     for path in (tmp_path / "im/bird").iterdir():
         path.unlink()
@@ -458,7 +458,7 @@ def test_no_class_vanishes_by_its_suffix(tree, tmp_path, capsys):
     assert settings.class_names == ("cat", "dog") and len(train) == 12
     said = capsys.readouterr().out
     assert "note: folder bird is empty and no class" in said
-    assert "not taken for photos: 1 .txt, 1 hidden image" in said
+    assert "not taken for images: 1 .txt, 1 hidden image" in said
 
 
 def test_all_suffixes_and_links_are_taken(tree, tmp_path):

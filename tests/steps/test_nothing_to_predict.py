@@ -9,7 +9,7 @@ def test_all_stages_bear_an_empty_test_table(small_project, cli):
     test.write_text(test.read_text().splitlines()[0] + "\n")
     short = ["1*:globals/max_epoch=1", "2*:globals/max_epoch=1"]
     said = cli(small_project, "run", "-cfg", "exp_config/900.yml", *short).stdout
-    assert "24 labelled photos, 0 to predict" in said
+    assert "24 labelled images, 0 to predict" in said
     assert "(the test table has no rows: the submissions are empty)" in said
     output = small_project / "output"
     # Two folds, four classes.

@@ -36,10 +36,10 @@ RUN = ("run", "--no-report", "-cfg", "exp_config/901.yml")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_photos):
+def finished(tmp_path_factory, small_images):
     from warm import foldsmith
 
-    folder = make_project(tmp_path_factory.mktemp("patches") / "project", small_photos)
+    folder = make_project(tmp_path_factory.mktemp("patches") / "project", small_images)
     write_experiment(folder, "402", PATCHES)
     write_experiment(folder, "901", ENSEMBLE)
     result = foldsmith(folder, *RUN)

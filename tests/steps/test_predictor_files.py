@@ -16,7 +16,7 @@ from foldsmith.models.fitted_arrays import read_arrays
 from foldsmith.predictor import files as predictor_files
 from foldsmith.predictor.export import export
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test
+from foldsmith.project.tables import image_paths, read_test
 from foldsmith.utils.hashing import hash_file, hash_value
 
 QUICK = {"globals/max_epoch": 1, "loader/train/num_workers": 0, "model/pretrained": None}
@@ -69,8 +69,8 @@ RUN = "output/900"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_photos):
-    folder = make_project(tmp_path_factory.mktemp("finished") / "project", small_photos)
+def finished(tmp_path_factory, small_images):
+    folder = make_project(tmp_path_factory.mktemp("finished") / "project", small_images)
     (folder / "own").mkdir()
     (folder / "own/transforms.py").write_text(OWN)
     with (folder / "project.yml").open("a") as file:
@@ -83,11 +83,11 @@ def finished(tmp_path_factory, small_photos):
 
 
 @pytest.fixture(scope="module")
-def photos(finished, tmp_path_factory):
-    """The test photos, away from the project."""
-    folder = tmp_path_factory.mktemp("photos")
+def images(finished, tmp_path_factory):
+    """The test images, away from the project."""
+    folder = tmp_path_factory.mktemp("images")
     project = ProjectFolder.open(finished)
-    return [shutil.copy(path, folder) for path in photo_paths(project, read_test(project))]
+    return [shutil.copy(path, folder) for path in image_paths(project, read_test(project))]
 
 
 def submitted(folder, file):
@@ -107,7 +107,7 @@ def gone(finished):
         hidden.rename(finished)
 
 
-def test_an_export_with_python_asks_each_time(finished, photos, tmp_path, cli, monkeypatch):
+def test_an_export_with_python_asks_each_time(finished, images, tmp_path, cli, monkeypatch):
     monkeypatch.delenv("FOLDSMITH_TRUST_PYTHON")
     # The project's is remembered; that of an export, which is made to be passed on, is not.
     cli(finished, "status", "--trust-python")
@@ -122,7 +122,7 @@ def test_an_export_with_python_asks_each_time(finished, photos, tmp_path, cli, m
     content["files"]["python/0/transforms.py"] = hash_file(kept / "python/0/transforms.py")
     rest = {key: value for key, value in content.items() if key != "sha256"}
     (kept / "predictor.json").write_text(json.dumps(rest | {"sha256": hash_value(rest)}))
-    arguments = ("predict", "--run", str(kept), photos[0])
+    arguments = ("predict", "--run", str(kept), images[0])
     for command in (arguments, ("serve", "--run", str(kept), "--port", "0")):
         (line,) = cli(tmp_path, *command, code=2).stderr.splitlines()
         assert line.startswith(f"foldsmith: error: {kept}/project.yml: python: ")
@@ -131,13 +131,13 @@ def test_an_export_with_python_asks_each_time(finished, photos, tmp_path, cli, m
         package.load(kept)
     assert not mark.exists()
     said = cli(tmp_path, *arguments, "--trust-python").stdout
-    assert mark.exists() and str(photos[0]) in said
+    assert mark.exists() and str(images[0]) in said
     cli(tmp_path, *arguments, code=2)
-    assert len(package.load(kept, trust=True).predict(photos)) == len(photos)
+    assert len(package.load(kept, trust=True).predict(images)) == len(images)
 
 
 @pytest.mark.parametrize("blend", ["avg-all", "stack", "simplex+isotonic", None])
-def test_it_predicts_without_the_project(finished, photos, gone, tmp_path, cli, blend):
+def test_it_predicts_without_the_project(finished, images, gone, tmp_path, cli, blend):
     chosen = ["--blend", blend] if blend else []
     printed = cli(finished, "export", "--run", RUN, str(tmp_path / "kept"), *chosen).stdout
     assert "images of the project are within" in printed
@@ -152,20 +152,20 @@ def test_it_predicts_without_the_project(finished, photos, gone, tmp_path, cli, 
     assert predictor.blend == name
     # Members that have no say in the blend stay behind.
     assert set(predictor.members) <= set(of_members) and len(predictor.members) > 1
-    table = predictor.predict(photos)
+    table = predictor.predict(images)
     np.testing.assert_allclose(table["prediction"], wanted, rtol=0, atol=1e-6)
     assert table["prediction"].nunique() > 2 or name == "constant"
     members = [of_members[k] for k in predictor.members]
     np.testing.assert_allclose(table["spread"], np.std(members, axis=0), rtol=0, atol=1e-6)
-    cli(tmp_path, "predict", "--run", "moved", *photos[:2], "-o", "out.csv")
+    cli(tmp_path, "predict", "--run", "moved", *images[:2], "-o", "out.csv")
     assert pd.read_csv(tmp_path / "out.csv")["prediction"].tolist() == pytest.approx(wanted[:2])
     kinds = {path.suffix for path in moved.rglob("*") if path.is_file()}
     assert kinds == {".json", ".yml", ".safetensors", ".md", ".py"}
 
 
-def test_a_single_experiment_too(finished, photos, tmp_path):
+def test_a_single_experiment_too(finished, images, tmp_path):
     folder = export(finished / "output/200", tmp_path / "one", checkpoint="last")
-    table = package.load(folder).predict(photos)
+    table = package.load(folder).predict(images)
     wanted = submitted(finished, "output/200/submission_by_last.csv")
     np.testing.assert_allclose(table["prediction"], wanted, rtol=0, atol=1e-6)
 
@@ -173,7 +173,7 @@ def test_a_single_experiment_too(finished, photos, tmp_path):
 @pytest.mark.parametrize(
     ("name", "networks"), [("200", ["fold0.onnx", "fold1.onnx"]), ("300", ["backbone.onnx"])]
 )
-def test_onnx_predicts_the_same(finished, photos, gone, tmp_path, cli, name, networks):
+def test_onnx_predicts_the_same(finished, images, gone, tmp_path, cli, name, networks):
     run, kept = f"output/{name}", tmp_path / "kept"
     chosen = ["-cri", "last", "--onnx"]
     printed = cli(finished, "export", "--run", run, str(kept), *chosen).stdout
@@ -181,7 +181,7 @@ def test_onnx_predicts_the_same(finished, photos, gone, tmp_path, cli, name, net
     assert "in float32; the run's own rounding changes them by" in printed
     wanted = submitted(finished, f"{run}/submission_by_last.csv")
     exact = predictor_files._in_float32(package.load(finished / run, checkpoint="last"))
-    in_float32 = exact.predict(photos)
+    in_float32 = exact.predict(images)
     gone()
     member = kept / "members" / name
     assert sorted(path.name for path in member.glob("*.onnx")) == networks
@@ -191,20 +191,20 @@ def test_onnx_predicts_the_same(finished, photos, gone, tmp_path, cli, name, net
         assert arrays.keys() == {"fold0.target_scale", "fold1.target_scale"}
     else:
         assert not any(key.startswith("backbone.") for key in arrays)
-    table = package.load(kept).predict(photos)
+    table = package.load(kept).predict(images)
     np.testing.assert_allclose(table["prediction"], in_float32["prediction"], rtol=0, atol=1e-4)
     # The run had bfloat16 where ONNX Runtime has float32.
     assert np.abs(table["prediction"] - wanted).max() < 0.2 * np.std(wanted)
 
 
-def test_an_earlier_export_is_replaced_when_asked(finished, photos, tmp_path):
+def test_an_earlier_export_is_replaced_when_asked(finished, images, tmp_path):
     export(finished / RUN, tmp_path, blend="avg-all")
     with pytest.raises(OutputError, match="holds an export already; add -f"):
         export(finished / "output/200", tmp_path)
     export(finished / "output/200", tmp_path, checkpoint="last", force=True)
     assert [path.name for path in (tmp_path / "members").iterdir()] == ["200"]
     assert not (tmp_path / "blend.safetensors").exists()
-    assert package.load(tmp_path).predict(photos[:1])["prediction"].notna().all()
+    assert package.load(tmp_path).predict(images[:1])["prediction"].notna().all()
 
 
 def test_what_is_no_export_is_not_replaced(finished, tmp_path, monkeypatch, cli):

@@ -7,7 +7,7 @@ import pytest
 
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import groups_of, photo_paths, read_folds, read_train
+from foldsmith.project.tables import groups_of, image_paths, read_folds, read_train
 from foldsmith.steps.fingerprint import preprocess_inputs
 from foldsmith.steps.manifest import PREPROCESS_MANIFEST, differences, read_manifest
 from foldsmith.steps.preprocess import preprocess
@@ -20,7 +20,7 @@ SKF, TWO = {"method": "StratifiedKFold"}, {"n_splits": 2}
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """Photos without anything alike."""
+    """Images without anything alike."""
     folder, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
     for k in range(N):
         cv2.imwrite(str(folder / f"{k}.png"), rng.integers(0, 255, (16, 16, 3), np.uint8))
@@ -29,7 +29,7 @@ def noise(tmp_path_factory):
 
 @pytest.fixture
 def make(tmp_path, noise):
-    """Make a project of a train table; its photo is the row's number."""
+    """Make a project of a train table; its image is the row's number."""
 
     def make(columns, **settings):
         folder = tmp_path / "project"
@@ -73,7 +73,7 @@ def test_a_column_of_folds_is_used_and_printed(make, capsys, first):
     assert "\nfolds: column fold of train.csv, 5 folds" in said
     assert ("(its fold 1 is fold 0 here, and so on)" in said) == bool(first)
     assert read_folds(project, None)["fold"].tolist() == folds.tolist()
-    assert table["photos"].tolist() == [12] * 5
+    assert table["images"].tolist() == [12] * 5
     # Its content is an input.
     folds[:2] = folds[:2][::-1] if folds[0] != folds[1] else [(folds[0] + 1) % 5, folds[1]]
     before = read_manifest(project.data_dir / PREPROCESS_MANIFEST)
@@ -112,7 +112,7 @@ def test_folds_of_one_s_own_may_not_tear_groups_apart(make):
     preprocess(make(columns, **grouped, **named(labels())))
 
 
-def test_near_identical_photos_in_two_folds_of_one_s_own(make, tmp_path, noise):
+def test_near_identical_images_in_two_folds_of_one_s_own(make, tmp_path, noise):
     project = make(
         {"label": labels(), "fold": np.arange(N) % 5},
         folds={"method": "KFold", "n_splits": 5, "merge_near_duplicates": True},
@@ -123,7 +123,7 @@ def test_near_identical_photos_in_two_folds_of_one_s_own(make, tmp_path, noise):
     link.mkdir()
     for k in range(N):
         (link / f"{k}.png").symlink_to(noise / f"{k if k != 8 else 1}.png")
-    with pytest.raises(DataError, match="near-identical photos .* but ids 1 and 8 are in folds 1 "):
+    with pytest.raises(DataError, match="near-identical images .* but ids 1 and 8 are in folds 1 "):
         preprocess(project)
 
 
@@ -150,29 +150,29 @@ def test_ids_are_not_called_like_what_is_measured(make):
 def test_more_than_20_classes_of_text(make, capsys):
     names = labels(30)
     table = preprocess(make({"label": names}, **named(names), folds=SKF | TWO))
-    # Two photos of each of the 30 classes: every fold has one.
-    assert table.to_dict("list") == {"classes": [30, 30], "photos": [30, 30]}
+    # Two images of each of the 30 classes: every fold has one.
+    assert table.to_dict("list") == {"classes": [30, 30], "images": [30, 30]}
     said = capsys.readouterr().out
-    assert "30 classes of 2 to 2 photos (fewest: k0 2, " in said
+    assert "30 classes of 2 to 2 images (fewest: k0 2, " in said
 
 
-def test_classes_with_fewer_photos_than_folds_are_said(make, capsys):
+def test_classes_with_fewer_images_than_folds_are_said(make, capsys):
     names = ["rare", "odd", "odd", *labels()[3:]]
     project = make({"label": names}, class_names=["k0", "k1", "odd", "rare", "never"])
     preprocess(project)
     captured = capsys.readouterr()
     assert "\n5 classes: k0 28, k1 29, odd 2, rare 1, never 0\n" in captured.out
     assert captured.err.startswith(
-        "warning: 3 classes have fewer photos than the 5 folds, so that some folds have none of "
-        "them: never 0, rare 1, odd 2; a class with a single photo"
+        "warning: 3 classes have fewer images than the 5 folds, so that some folds have none of "
+        "them: never 0, rare 1, odd 2; a class with a single image"
     )
     assert (project.data_dir / PREPROCESS_MANIFEST).is_file()
 
 
 STRANGE = [
-    "photos",
+    "images",
     "groups",
-    "all photos",
+    "all images",
     "fold",
     "id",
     "label",
@@ -190,7 +190,7 @@ def test_classes_may_be_called_like_anything(make, capsys, group):
     table = preprocess(make({"label": names, "site": range(N)}, **settings))
     lines = capsys.readouterr().out.split("5 folds")[0].splitlines()
     assert table.columns.is_unique
-    assert table["all all photos"].tolist() == [12] * 5
+    assert table["all all images"].tolist() == [12] * 5
     counts = table[STRANGE]
     assert counts.sum().tolist() == [6] * 10 and (counts.max() - counts.min()).max() <= 1
     printed = next(line for line in lines if line.startswith("label"))
@@ -202,7 +202,7 @@ def test_classes_may_be_called_like_anything(make, capsys, group):
 def test_a_continuous_target_stays_in_bins_and_has_quartiles(make, capsys):
     values = np.random.default_rng(0).uniform(0, 3, N)
     table = preprocess(make({"label": values}))
-    assert len(table.columns) == 5 and table["photos"].tolist() == [12] * 5
+    assert len(table.columns) == 5 and table["images"].tolist() == [12] * 5
     assert "classes" not in capsys.readouterr().out
     # Without a metric of classes, the classes of a project need not fit.
     assert read_train(ProjectFolder.open(make({"label": values}).folder)) is not None
@@ -265,7 +265,7 @@ def test_groups_classes_and_folders_stay_text(make, capsys):
         assert table[column].tolist() == expected
     assert (table.groupby("site")["fold"].nunique() == 1).all()
     assert len(set(groups_of(project, table))) == 12
-    assert photo_paths(project, table)[7].name == "7.png"
+    assert image_paths(project, table)[7].name == "7.png"
     said = capsys.readouterr().err
     assert "column site: 5 rows have the group NA, which is taken for a name" in said
 

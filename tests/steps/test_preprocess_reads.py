@@ -19,7 +19,7 @@ from foldsmith.utils.hashing import FileHashes
 
 
 class Meanwhile(bars.Screen):
-    """Does something when the photos have been read, and nothing else is done yet."""
+    """Does something when the images have been read, and nothing else is done yet."""
 
     def __init__(self, action):
         super().__init__()
@@ -64,15 +64,15 @@ def test_a_table_that_is_changed_meanwhile(small_project, name):
     assert manifest.read_bytes() == made and state(small_project) == "stale"
 
 
-def test_a_photo_that_is_changed_after_it_was_read(small_project):
+def test_a_image_that_is_changed_after_it_was_read(small_project):
     ids = pd.read_csv(small_project / "input/train.csv")["object_id"]
-    photo = small_project / f"input/photos/{ids[0]}.jpg"
+    image = small_project / f"input/photos/{ids[0]}.jpg"
 
     def bitmap(value):
         new = str(small_project / "new.bmp")
         cv2.imwrite(new, np.full((15, 15, 3), value, np.uint8))
         os.utime(new, ns=(0, 10**18))
-        os.replace(new, photo)
+        os.replace(new, image)
 
     def mean():
         info = pd.read_csv(small_project / "input/img_info.csv")

@@ -35,9 +35,9 @@ MEMBERS = {
 }
 
 
-def project_of(folder, photos, change):
+def project_of(folder, images, change):
     """A project whose targets, range, classes and auxiliary numbers are changed."""
-    make_project(folder, photos)
+    make_project(folder, images)
     path = folder / "input" / "train.csv"
     table = pd.read_csv(path)
     # Numbers, not classes.
@@ -81,10 +81,10 @@ def run_all(project):
     return tables
 
 
-def test_years_are_ages_that_are_shifted_through_every_step(tmp_path, small_photos):
+def test_years_are_ages_that_are_shifted_through_every_step(tmp_path, small_images):
     """Tolerance: a hundred-thousandth of the target's range."""
-    ages = project_of(tmp_path / "ages", small_photos, lambda y: y)
-    times = project_of(tmp_path / "times", small_photos, lambda y: 1.6e9 + 512 * y)
+    ages = project_of(tmp_path / "ages", small_images, lambda y: y)
+    times = project_of(tmp_path / "times", small_images, lambda y: 1.6e9 + 512 * y)
     one, two = run_all(ages), run_all(times)
     assert one.keys() == two.keys() and len(one) > 12
     for name, values in one.items():
@@ -95,18 +95,18 @@ def test_years_are_ages_that_are_shifted_through_every_step(tmp_path, small_phot
             np.testing.assert_allclose(
                 two[name], expected, rtol=0, atol=1e-5 * 4 * 512, err_msg=name
             )
-    # A snapshot is enough to predict in units: so do new photos and exports.
+    # A snapshot is enough to predict in units: so do new images and exports.
     test = pd.read_csv(times.folder / "input" / "test.csv")["object_id"]
-    photos = [times.folder / f"input/photos/{name}.jpg" for name in test]
+    images = [times.folder / f"input/photos/{name}.jpg" for name in test]
     for root, kept in (("output/200", "200/submission_by_last.csv"), ("output/901", None)):
         predictor = foldsmith.load(times.folder / root)
         kept = kept or "901/submission.csv"
-        found = predictor.predict(photos)["prediction"].to_numpy()
+        found = predictor.predict(images)["prediction"].to_numpy()
         np.testing.assert_allclose(found, two[kept], rtol=0, atol=1e-3 * 512, err_msg=root)
 
 
-def test_a_training_that_has_not_moved_predicts_the_mean_of_its_fold(tmp_path, small_photos):
-    project = project_of(tmp_path / "p", small_photos, lambda y: 1950 + 10 * y)
+def test_a_training_that_has_not_moved_predicts_the_mean_of_its_fold(tmp_path, small_images):
+    project = project_of(tmp_path / "p", small_images, lambda y: 1950 + 10 * y)
     preprocess(project)
     still = {
         "optimizer": {
@@ -128,8 +128,8 @@ def test_a_training_that_has_not_moved_predicts_the_mean_of_its_fold(tmp_path, s
     assert state["target_scale"].dtype == torch.int64
 
 
-def test_a_fold_of_equal_targets_predicts_them_in_every_member(tmp_path, small_photos, capsys):
-    project = project_of(tmp_path / "p", small_photos, lambda y: y)
+def test_a_fold_of_equal_targets_predicts_them_in_every_member(tmp_path, small_images, capsys):
+    project = project_of(tmp_path / "p", small_images, lambda y: y)
     # One fold alone has other targets.
     preprocess(project)
     table = pd.read_csv(project.fold_table)
@@ -154,7 +154,7 @@ def test_a_fold_of_equal_targets_predicts_them_in_every_member(tmp_path, small_p
 def test_an_ssl_batch_of_one_is_refused_before_anything_is_made(small_project):
     project = ProjectFolder.open(small_project)
     preprocess(project)
-    with pytest.raises(ConfigError, match="batch_size is 1: a batch is a single photo"):
+    with pytest.raises(ConfigError, match="batch_size is 1: a batch is a single image"):
         pretrain(project, "exp_config/000.yml", ["loader/train/batch_size=1"])
     assert not (small_project / "output" / "000").exists()
 

@@ -1,4 +1,4 @@
-"""Classes without an order: from folders of photos to names of classes."""
+"""Classes without an order: from folders of images to names of classes."""
 
 import html
 import re
@@ -20,7 +20,7 @@ from foldsmith.new.new import Data, new_project_of
 from foldsmith.predictor.export import export
 from foldsmith.predictor.predict import predict
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test
+from foldsmith.project.tables import image_paths, read_test
 from foldsmith.run.doctor import doctor
 from foldsmith.run.dry_run import dry_run
 from foldsmith.steps.preprocess import preprocess
@@ -36,7 +36,7 @@ TINY = [
 ]
 
 
-def write_photo(path, name, rng):
+def write_image(path, name, rng):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.array(COLOURS[name]) + rng.integers(-50, 50, (40, 48, 3))
     cv2.imwrite(str(path), pixels.clip(0, 255).astype(np.uint8))
@@ -44,14 +44,14 @@ def write_photo(path, name, rng):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Labelled photos in a folder per class, and photos to predict, one of them broken."""
+    """Labelled images in a folder per class, and images to predict, one of them broken."""
     folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
     for name in COLOURS:
         for k in range(9 if name == "dog" else 8):
-            write_photo(folder / "tree" / name / f"{k}.png", name, rng)
+            write_image(folder / "tree" / name / f"{k}.png", name, rng)
         for k in range(2):
-            write_photo(folder / "more" / f"{name}{k}.png", name, rng)
-    (folder / "more/broken.png").write_text("no photo")
+            write_image(folder / "more" / f"{name}{k}.png", name, rng)
+    (folder / "more/broken.png").write_text("no image")
     return folder
 
 
@@ -71,12 +71,12 @@ def finished(data, said):
     result = foldsmith(folder, "run", "-cfg", "exp_config/901.yml", "--skip-bad", *TINY)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "warning: the report" not in result.stderr
-    assert "1 test photos cannot be read; they get the most frequent class" in result.stdout
+    assert "1 test images cannot be read; they get the most frequent class" in result.stdout
     return folder
 
 
 def of_name(names):
-    """The class that a photo to predict has, by its name."""
+    """The class that an image to predict has, by its name."""
     return [re.sub(r"\d\.png$", "", name) for name in names]
 
 
@@ -89,7 +89,7 @@ def test_what_is_assumed_is_said(data, said):
     assert settings.class_names == ("cat 2", "dog", "NA")
     assert (settings.target_column, settings.metric, settings.n_classes) == ("class", "Accuracy", 3)
     table = pd.read_csv(data / "mine/input/train.csv", keep_default_na=False)
-    assert table.columns.tolist() == ["photo_id", "class", "path"]
+    assert table.columns.tolist() == ["image_id", "class", "path"]
     assert "3 classes;" in (data / "mine/README.md").read_text()
 
 
@@ -113,16 +113,16 @@ def test_the_run_names_classes_and_is_right(finished):
         submission = pd.read_csv(folder / "submission_by_last.csv", keep_default_na=False)
         assert set(submission["class"]) <= set(COLOURS)
     submission = pd.read_csv(finished / RUN / "submission.csv", keep_default_na=False)
-    assert submission.columns.tolist() == ["photo_id", "class"]
-    good = submission[submission["photo_id"] != "broken.png"]
-    assert good["class"].tolist() == of_name(good["photo_id"])
-    # Of what nobody could read, the class that most photos have.
-    broken = submission[submission["photo_id"] == "broken.png"]
+    assert submission.columns.tolist() == ["image_id", "class"]
+    good = submission[submission["image_id"] != "broken.png"]
+    assert good["class"].tolist() == of_name(good["image_id"])
+    # Of what nobody could read, the class that most images have.
+    broken = submission[submission["image_id"] == "broken.png"]
     assert broken["class"].tolist() == ["dog"]
 
 
 def test_probabilities_are_there_too(finished):
-    table = pd.read_csv(finished / RUN / "probabilities.csv").set_index("photo_id")
+    table = pd.read_csv(finished / RUN / "probabilities.csv").set_index("image_id")
     assert table.columns.tolist() == ["cat 2", "dog", "NA"]
     np.testing.assert_allclose(table.sum(axis=1), 1)
     submission = pd.read_csv(finished / RUN / "submission.csv", keep_default_na=False)
@@ -138,7 +138,7 @@ def test_the_probe_counts_hits(finished, cli):
     tiny = ["globals/max_epoch=1", "loader/train/batch_size=8", "dataset/img_size=32"]
     cli(finished, "run", "-cfg", "exp_config/300.yml", "--no-report", *tiny)
     probes = pd.read_csv(finished / "output/300_simsiam/probes.csv")
-    # Of 25 photos; the colours are easy, and Accuracy is a share of them.
+    # Of 25 images; the colours are easy, and Accuracy is a share of them.
     assert probes["ridge"].iloc[-1] > 0.8
     assert (probes["ridge"] * 25).to_numpy() == pytest.approx((probes["ridge"] * 25).round())
 
@@ -148,18 +148,18 @@ def test_nothing_is_left_to_do(finished, cli):
     assert "12 of 12 steps done" in said
 
 
-def test_new_photos_get_names(finished, data, tmp_path, cli):
-    photos = [p for p in photo_paths(*opened(finished)) if p.name != "broken.png"]
-    cli(finished, "predict", "--run", RUN, *map(str, photos), "-o", str(tmp_path / "out.json"))
+def test_new_images_get_names(finished, data, tmp_path, cli):
+    images = [p for p in image_paths(*opened(finished)) if p.name != "broken.png"]
+    cli(finished, "predict", "--run", RUN, *map(str, images), "-o", str(tmp_path / "out.json"))
     table = pd.read_json(tmp_path / "out.json")
-    assert table["prediction"].tolist() == of_name([photo.name for photo in photos])
-    probabilities = pd.read_csv(finished / RUN / "probabilities.csv").set_index("photo_id")
+    assert table["prediction"].tolist() == of_name([image.name for image in images])
+    probabilities = pd.read_csv(finished / RUN / "probabilities.csv").set_index("image_id")
     wanted = probabilities.drop("broken.png")
     found = table[[f"probability_{name}" for name in wanted]]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
     # By how much the members disagree on the class that is predicted.
     members = [
-        predict(finished / "output" / name, photos)
+        predict(finished / "output" / name, images)
         for name in ("400_descriptors", "402_patches", "403_shapes", "404_fisher", "410_classes")
     ]
     of_class = [
@@ -172,16 +172,16 @@ def test_new_photos_get_names(finished, data, tmp_path, cli):
     np.testing.assert_allclose(table["spread"], np.std(of_class, axis=0), atol=1e-6)
     for name, member in zip(("403_shapes", "404_fisher", "410_classes"), members[2:], strict=True):
         file = finished / "output" / name / "submission_by_last.csv"
-        submission = pd.read_csv(file, keep_default_na=False).set_index("photo_id")
+        submission = pd.read_csv(file, keep_default_na=False).set_index("image_id")
         wanted = submission["class"].drop("broken.png")
         assert member["prediction"].tolist() == wanted.tolist()
 
 
 def test_a_blend_that_is_fitted_again_gives_names_too(finished):
-    photos = [p for p in photo_paths(*opened(finished)) if p.name != "broken.png"]
-    table = package.load(finished / RUN, blend="stack").predict(photos)
+    images = [p for p in image_paths(*opened(finished)) if p.name != "broken.png"]
+    table = package.load(finished / RUN, blend="stack").predict(images)
     submission = pd.read_csv(finished / RUN / "submission_stack.csv", keep_default_na=False)
-    wanted = submission[submission["photo_id"] != "broken.png"]["class"]
+    wanted = submission[submission["image_id"] != "broken.png"]["class"]
     assert table["prediction"].tolist() == wanted.tolist()
     assert table.filter(like="probability_").sum(axis=1).to_numpy() == pytest.approx(1)
 
@@ -191,7 +191,7 @@ def opened(folder):
     return project, read_test(project)
 
 
-def test_a_photo_without_prediction_has_no_name(finished, data):
+def test_a_image_without_prediction_has_no_name(finished, data):
     table = predict(finished / RUN, [data / "more"], skip_bad=True)
     assert table["prediction"].isna().tolist() == [p.endswith("broken.png") for p in table["path"]]
     assert table.notna().sum(axis=1).min() == 1
@@ -199,8 +199,8 @@ def test_a_photo_without_prediction_has_no_name(finished, data):
 
 def test_the_service_answers_names_and_probabilities(finished, data):
     client = TestClient(create_app(package.load(finished / RUN), "901", Limits()))
-    photo = ("dog0.png", (data / "more/dog0.png").read_bytes())
-    (entry,) = client.post("/predict", files=[("file", photo)]).json()["predictions"]
+    image = ("dog0.png", (data / "more/dog0.png").read_bytes())
+    (entry,) = client.post("/predict", files=[("file", image)]).json()["predictions"]
     assert (entry["id"], entry["prediction"]) == ("dog0.png", "dog")
     assert set(entry["probabilities"]) == set(COLOURS)
     assert sum(entry["probabilities"].values()) == pytest.approx(1)
@@ -208,8 +208,8 @@ def test_the_service_answers_names_and_probabilities(finished, data):
 
 def test_an_export_gives_names_and_probabilities(finished, data, tmp_path):
     exported = export(finished / RUN, tmp_path / "kept")
-    photos = [data / "more" / f"{name}0.png" for name in COLOURS]
-    tables = [package.load(folder).predict(photos) for folder in (finished / RUN, exported)]
+    images = [data / "more" / f"{name}0.png" for name in COLOURS]
+    tables = [package.load(folder).predict(images) for folder in (finished / RUN, exported)]
     assert tables[1]["prediction"].tolist() == list(COLOURS)
     pd.testing.assert_frame_equal(*tables, atol=1e-6)
 
@@ -266,10 +266,10 @@ def test_no_number_of_a_class_matters(finished, tmp_path):
 
 @pytest.fixture
 def numbered(tmp_path):
-    """Photos 000.png to 015.png, of two colours."""
+    """Images 000.png to 015.png, of two colours."""
     rng = np.random.default_rng(0)
     for k in range(16):
-        write_photo(tmp_path / "photos" / f"{k:03}.png", ("dog", "NA")[k % 2], rng)
+        write_image(tmp_path / "photos" / f"{k:03}.png", ("dog", "NA")[k % 2], rng)
     return tmp_path / "photos"
 
 
@@ -281,7 +281,7 @@ def described(folder, **columns):
 
 def test_two_classes_by_auc_with_groups(tmp_path, numbered, cli):
     described(tmp_path, sick=["yes", "no"] * 8, patient=[f"p{k // 2}" for k in range(16)])
-    flags = ["--images", "photos", "--train", "train.csv", "--metric", "AUC", "--yes"]
+    flags = ["--images", "images", "--train", "train.csv", "--metric", "AUC", "--yes"]
     cli(tmp_path, "new", "mine", *flags)
     folder = tmp_path / "mine"
     file = folder / "exp_config/901.yml"
@@ -311,7 +311,7 @@ def test_but_many_numbers_are_none(tmp_path, numbered):
     assert new_project_of(tmp_path / "mine", Data(**data, metric="LogLoss"))
     rng = np.random.default_rng(0)
     for k in range(16, 24):
-        write_photo(numbered / f"{k:03}.png", "NA", rng)
+        write_image(numbered / f"{k:03}.png", "NA", rng)
     table = pd.DataFrame({"id": [f"{k:03}" for k in range(24)], "label": np.arange(24) / 7})
     table.to_csv(tmp_path / "train.csv", index=False)
     with pytest.raises(DataError, match="column label: --metric LogLoss judges classes, but these"):

@@ -284,8 +284,8 @@ def test_a_task_a_loss_a_model_an_augmentation_and_a_head_work_from_training_to_
     names = set(pd.read_csv(own.path("output/900/ensemble_scores.csv"))["name"])
     assert {"avg-exc", "avg-reg", "avg-all"} <= names
     # New images get the class probabilities of the task.
-    photos = sorted((own.folder / "input/photos").iterdir())[:2]
-    predicted = foldsmith.load(own.path("output/500"), trust=True).predict(photos)
+    images = sorted((own.folder / "input/photos").iterdir())[:2]
+    predicted = foldsmith.load(own.path("output/500"), trust=True).predict(images)
     columns = [f"probability_grade {value}" for value in range(4)]
     np.testing.assert_allclose(predicted[columns].sum(axis=1), 1)
     values = predicted[columns] @ np.arange(4.0)

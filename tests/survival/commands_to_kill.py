@@ -99,12 +99,12 @@ class Chain:
 
     Args:
         folder: Where to work.
-        photos: Generated tables and photos.
+        images: Generated tables and images.
     """
 
-    def __init__(self, folder: Path, photos: Path) -> None:
+    def __init__(self, folder: Path, images: Path) -> None:
         self.folder = folder
-        self._begin(photos)
+        self._begin(images)
         self.operations: dict[str, list[str]] = {}
         before = folder / "0"
         for number, (name, killed) in enumerate(COMMANDS.items(), 1):
@@ -114,13 +114,13 @@ class Chain:
             assert result.returncode == 0, (name, result.stdout, result.stderr)
             before = after
 
-    def _begin(self, photos: Path) -> None:
-        project = make_project(self.folder / "0", photos)
+    def _begin(self, images: Path) -> None:
+        project = make_project(self.folder / "0", images)
         for name in EXPERIMENTS:
             (project / f"exp_config/{name}.yml").unlink()
         for name, content in _EXPERIMENTS.items():
             write_experiment(project, name, content)
-        # For `new`, which takes no folder of the photos' as its project.
+        # For `new`, which takes no folder of the images' as its project.
         shutil.copy(project / "input/train.csv", project / "input/labelled.csv")
         for name in _OF_THE_USER:
             (project / name).parent.mkdir(exist_ok=True)

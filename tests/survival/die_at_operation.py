@@ -17,7 +17,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 def die_at_operation(at: int, log: str) -> None:
     """Let this process die before one of its operations that change files below this folder.
 
-    Operations of other processes, as of those that load photos, do not count.
+    Operations of other processes, as of those that load images, do not count.
 
     Args:
         at: Number of the operation, from 1; 0 for none.

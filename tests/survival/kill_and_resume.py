@@ -123,19 +123,19 @@ def killed_run(project: Path, rng: np.random.Generator, seconds: float, writes: 
     return None
 
 
-def survive(folder: Path, photos: Path, kills: int, seed: int) -> Counter:
+def survive(folder: Path, images: Path, kills: int, seed: int) -> Counter:
     """Kill and resume; raise AssertionError at the first difference.
 
     Args:
         folder: Where to work.
-        photos: Generated tables and photos.
+        images: Generated tables and images.
         kills: Number of kills.
         seed: Seed of the moments.
 
     Returns:
         Number of kills by kind, of finished runs, of compared files.
     """
-    clean = make_project(folder / "clean", photos)
+    clean = make_project(folder / "clean", images)
     started = time.perf_counter()
     result = foldsmith(clean, *RUN)
     seconds = time.perf_counter() - started
@@ -147,7 +147,7 @@ def survive(folder: Path, photos: Path, kills: int, seed: int) -> Counter:
     project = None
     while counts["kills"] < kills or project is not None:
         if project is None:
-            project = make_project(folder / f"killed{counts['compared runs']}", photos)
+            project = make_project(folder / f"killed{counts['compared runs']}", images)
         where = None
         if counts["kills"] < kills:
             where = killed_run(project, rng, seconds, writes)
@@ -170,7 +170,7 @@ def survive(folder: Path, photos: Path, kills: int, seed: int) -> Counter:
 
 
 def main() -> None:
-    """Generate photos, kill, resume, compare."""
+    """Generate images, kill, resume, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -179,9 +179,9 @@ def main() -> None:
     from make_demo_data import make_demo_data
 
     with tempfile.TemporaryDirectory() as name:
-        photos = Path(name) / "photos"
-        make_demo_data(photos, n_train=24, n_test=8, seed=3, long_side=48)
-        counts = survive(Path(name), photos, arguments.kills, arguments.seed)
+        images = Path(name) / "photos"
+        make_demo_data(images, n_train=24, n_test=8, seed=3, long_side=48)
+        counts = survive(Path(name), images, arguments.kills, arguments.seed)
     print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
 
 

@@ -1,4 +1,4 @@
-"""A project so small that a whole run takes seconds: real photos, real models, the real CLI."""
+"""A project so small that a whole run takes seconds: real images, real models, the real CLI."""
 
 import shutil
 import subprocess
@@ -68,9 +68,9 @@ EXPERIMENTS = {
 }
 
 
-def make_project(folder: Path, photos: Path) -> Path:
-    """Write the project into ``folder`` with a copy of generated tables and photos."""
-    shutil.copytree(photos, folder / "input")
+def make_project(folder: Path, images: Path) -> Path:
+    """Write the project into ``folder`` with a copy of generated tables and images."""
+    shutil.copytree(images, folder / "input")
     (folder / "project.yml").write_text(yaml.safe_dump(PROJECT, sort_keys=False))
     (folder / "exp_config").mkdir()
     for name, content in EXPERIMENTS.items():

@@ -1,4 +1,4 @@
-"""Bad tables and photos: all found at once, before any work, one line each."""
+"""Bad tables and images: all found at once, before any work, one line each."""
 
 import io
 
@@ -42,7 +42,7 @@ def test_every_problem_of_the_tables_is_found_at_once(small_project):
             "train.csv: column target: 1 target is missing or no number",
             "train.csv: column target: 1 target is outside target_range 0..3",
             "train.csv: column art_series_id: 1 row has no group, line 4",
-            "train.csv: column object_id: '../../secret' leads out of the photo folder",
+            "train.csv: column object_id: '../../secret' leads out of the image folder",
             f"test.csv: column object_id: '{first_test}' stands more than once",
         ):
             assert any(text in line for line in lines), (text, lines)
@@ -61,7 +61,7 @@ def test_tables_that_do_not_fit_each_other(small_project):
     lines = errors_of(foldsmith(small_project, "preprocess"))
     assert len(lines) == 3, lines
     assert any("sample.csv: 2 rows, but the test table has 8" in line for line in lines)
-    assert any("24 labelled photos cannot fill 30 folds" in line for line in lines)
+    assert any("24 labelled images cannot fill 30 folds" in line for line in lines)
     assert any("8 ids are in train.csv too" in line for line in lines)
     pd.DataFrame({"wrong": [0] * 8}).to_csv(data / "sample.csv", index=False)
     lines = errors_of(foldsmith(small_project, "preprocess"))
@@ -89,8 +89,8 @@ def decoded(path, data):
     return decode(path)
 
 
-def test_photos_of_every_kind_are_decoded_right(tmp_path, picture):
-    path = tmp_path / "photo.jpg"
+def test_images_of_every_kind_are_decoded_right(tmp_path, picture):
+    path = tmp_path / "image.jpg"
     image = Image.fromarray(picture)
     # CMYK: as Pillow converts it, but for rounding.
     cmyk = jpeg(image.convert("CMYK"))
@@ -113,8 +113,8 @@ def test_photos_of_every_kind_are_decoded_right(tmp_path, picture):
     assert decoded(path, png(long)).shape == long.shape
 
 
-def test_odd_photos_go_through_the_whole_job_and_bad_ones_are_left_out(small_project, picture):
-    photos = small_project / "input/photos"
+def test_odd_images_go_through_the_whole_job_and_bad_ones_are_left_out(small_project, picture):
+    images = small_project / "input/photos"
     train = pd.read_csv(small_project / "input/train.csv")["object_id"]
     test = pd.read_csv(small_project / "input/test.csv")["object_id"]
     image = Image.fromarray(picture)
@@ -126,7 +126,7 @@ def test_odd_photos_go_through_the_whole_job_and_bad_ones_are_left_out(small_pro
         png(np.tile(picture[:2, :2], (10_000, 3, 1))),
     ]
     for name, data in zip(train, good, strict=False):
-        (photos / f"{name}.jpg").write_bytes(data)
+        (images / f"{name}.jpg").write_bytes(data)
     whole = jpeg(image)
     bad = {
         train[10]: (b"", "an empty file"),
@@ -135,26 +135,26 @@ def test_odd_photos_go_through_the_whole_job_and_bad_ones_are_left_out(small_pro
         test[2]: (whole[:-40], "truncated"),
     }
     for name, (data, _) in bad.items():
-        (photos / f"{name}.jpg").write_bytes(data)
-    (photos / f"{test[3]}.jpg").unlink()
+        (images / f"{name}.jpg").write_bytes(data)
+    (images / f"{test[3]}.jpg").unlink()
     for command in (RUN, ["doctor"]):
         lines = errors_of(foldsmith(small_project, *command))
-        assert any(f"{test[3]}.jpg: no such photo" in line for line in lines)
+        assert any(f"{test[3]}.jpg: no such image" in line for line in lines)
         for name, (_, reason) in bad.items():
             assert any(f"{name}.jpg" in line and reason in line for line in lines), lines
         assert any("write them into it: intensity_range: [" in line for line in lines), lines
     with (small_project / "project.yml").open("a") as file:
         file.write("intensity_range: [0, 65280]\n")
     assert (
-        "2 train and 3 test photos cannot be read"
+        "2 train and 3 test images cannot be read"
         in errors_of(foldsmith(small_project, "preprocess"))[-1]
     )
     assert not (small_project / "output").exists()
 
     result = foldsmith(small_project, *RUN, "--skip-bad")
     assert result.returncode == 0, result.stderr
-    assert "warning: 2 train photos cannot be read and are left out" in result.stderr
-    assert "3 test photos cannot be read; they get the mean of the train targets" in result.stderr
+    assert "warning: 2 train images cannot be read and are left out" in result.stderr
+    assert "3 test images cannot be read; they get the mean of the train targets" in result.stderr
     table = pd.read_csv(small_project / "input/train_gkf-2fold.csv")
     assert len(table) == 22 and not set(table["object_id"]) & set(bad)
     mean = table["target"].mean()
@@ -166,10 +166,10 @@ def test_odd_photos_go_through_the_whole_job_and_bad_ones_are_left_out(small_pro
     # The next run needs no flag, and says so.
     again = foldsmith(small_project, *RUN)
     assert again.returncode == 0
-    assert "2 train photos are left out and 3 test photos get the mean" in again.stderr
-    # A mended photo makes everything stale that reads photos.
-    (photos / f"{train[10]}.jpg").write_bytes(whole)
-    assert "photos changed" in foldsmith(small_project, *RUN, "--dry-run").stdout
+    assert "2 train images are left out and 3 test images get the mean" in again.stderr
+    # A mended image makes everything stale that reads images.
+    (images / f"{train[10]}.jpg").write_bytes(whole)
+    assert "images changed" in foldsmith(small_project, *RUN, "--dry-run").stdout
 
 
 def test_a_fold_table_that_is_named_but_not_there(small_project):

@@ -136,8 +136,8 @@ DAMAGES = [delete, empty, truncate, flip, swap, replace_by_folder]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_photos):
-    folder = make_project(tmp_path_factory.mktemp("damage") / "project", small_photos)
+def finished(tmp_path_factory, small_images):
+    folder = make_project(tmp_path_factory.mktemp("damage") / "project", small_images)
     for name in ("000", "100", "200"):
         backbone = {} if name == "000" else {"model/pretrained": "output/000/backbone_epoch_1.pth"}
         write_experiment(folder, name, EXPERIMENTS[name] | QUICK | backbone)

@@ -31,9 +31,9 @@ def error_of(result) -> str:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory, small_photos):
+def clean(tmp_path_factory, small_images):
     """A project after an uninterrupted run."""
-    folder = make_project(tmp_path_factory.mktemp("clean") / "project", small_photos)
+    folder = make_project(tmp_path_factory.mktemp("clean") / "project", small_images)
     result = foldsmith(folder, *RUN)
     assert result.returncode == 0, result.stderr
     return folder
@@ -91,18 +91,18 @@ def test_output_that_cannot_be_written(small_project):
     assert "code 2" in result.stdout
 
 
-def test_a_photo_that_goes_while_it_is_needed(small_project, clean):
-    # Nothing is kept in memory: each epoch reads the photos.
-    values = {"globals/photo_store": False, "model/pretrained": None}
+def test_a_image_that_goes_while_it_is_needed(small_project, clean):
+    # Nothing is kept in memory: each epoch reads the images.
+    values = {"globals/image_store": False, "model/pretrained": None}
     longer(small_project, "200", **values)
-    photo = sorted((small_project / "input/photos").glob("*.jpg"))[0]
+    image = sorted((small_project / "input/photos").glob("*.jpg"))[0]
     process = Command(small_project, "run", "--no-report", "-cfg", "exp_config/200.yml")
     wait_for(small_project / "output/200/fold0/resume.pth", process)
     away = small_project / "away.jpg"
-    shutil.move(photo, away)
+    shutil.move(image, away)
     line = error_of(process.finish())
-    assert f"{photo.name}: no such photo" in line
-    shutil.move(away, photo)
+    assert f"{image.name}: no such image" in line
+    shutil.move(away, image)
     table = foldsmith(small_project, "status", "-cfg", "exp_config/200.yml").stdout
     assert "continues at epoch" in table
 
@@ -214,7 +214,7 @@ def test_out_of_memory_names_a_batch_to_try(small_project, loss):
     (small_project / "project.yml").write_text(text + "python: [own.py]\n")
     result = foldsmith(small_project, *RUN_200, f"200:loss={{type: {loss}}}")
     line = error_of(result)
-    assert "out of memory with batches of 4 photos" in line
+    assert "out of memory with batches of 4 images" in line
     assert "loader/train/batch_size=2 globals/grad_accum=4" in line
     assert foldsmith(small_project, *RUN_200).returncode == 0
 

@@ -1,4 +1,4 @@
-"""Damaged CSVs, YAML and photos: an answer or an error for people, never another exception."""
+"""Damaged CSVs, YAML and images: an answer or an error for people, never another exception."""
 
 import os
 
@@ -47,8 +47,8 @@ def edited(draw, original, tokens):
 
 
 @pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory, small_photos):
-    return make_project(tmp_path_factory.mktemp("fuzz") / "project", small_photos)
+def fuzzed(tmp_path_factory, small_images):
+    return make_project(tmp_path_factory.mktemp("fuzz") / "project", small_images)
 
 
 @settings(max_examples=300 * MANY, **FUZZ)
@@ -108,13 +108,13 @@ def test_overrides(fuzzed, override):
 
 
 @pytest.fixture(scope="module")
-def jpeg(small_photos):
-    return sorted((small_photos / "photos").glob("*.jpg"))[0].read_bytes()
+def jpeg(small_images):
+    return sorted((small_images / "photos").glob("*.jpg"))[0].read_bytes()
 
 
 @settings(max_examples=500 * MANY, **FUZZ)
 @given(data=st.data())
-def test_photo_bytes(fuzzed, jpeg, data):
+def test_image_bytes(fuzzed, jpeg, data):
     content = bytearray(jpeg)
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(content) - 1))
@@ -124,14 +124,14 @@ def test_photo_bytes(fuzzed, jpeg, data):
     try:
         image = decode(path)
     except DataError as error:
-        assert "fuzzed.jpg: not a readable photo" in str(error)
+        assert "fuzzed.jpg: not a readable image" in str(error)
     else:
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
 @settings(max_examples=200 * MANY, **FUZZ)
 @given(data=st.data())
-def test_photos_that_were_cut_short(fuzzed, jpeg, data):
+def test_images_that_were_cut_short(fuzzed, jpeg, data):
     suffix = data.draw(st.sampled_from([".jpg", ".png", ".webp", ".tif", ".bmp"]))
     whole = jpeg
     if suffix != ".jpg":
@@ -142,5 +142,5 @@ def test_photos_that_were_cut_short(fuzzed, jpeg, data):
     assume(kept < 0.95 * len(whole))
     path = fuzzed / f"short{suffix}"
     path.write_bytes(whole[:kept])
-    with pytest.raises(DataError, match="not a readable photo"):
+    with pytest.raises(DataError, match="not a readable image"):
         decode(path)

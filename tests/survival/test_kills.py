@@ -10,17 +10,17 @@ from warm import Command, foldsmith
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_as_one_that_was_never_killed(tmp_path, small_photos):
-    counts = survive(tmp_path, small_photos, kills=3, seed=1)
+def test_a_killed_run_ends_as_one_that_was_never_killed(tmp_path, small_images):
+    counts = survive(tmp_path, small_images, kills=3, seed=1)
     assert counts["kills"] == 3
     assert counts["compared runs"] >= 1
     assert counts["compared files"] >= 100
 
 
-def test_a_run_that_was_killed_just_after_a_step_was_done(tmp_path, small_photos):
-    clean = make_project(tmp_path / "clean", small_photos)
+def test_a_run_that_was_killed_just_after_a_step_was_done(tmp_path, small_images):
+    clean = make_project(tmp_path / "clean", small_images)
     assert foldsmith(clean, *RUN).returncode == 0
-    project = make_project(tmp_path / "killed", small_photos)
+    project = make_project(tmp_path / "killed", small_images)
     for name in (
         "preprocess_manifest.json",
         "000/manifest.json",
@@ -35,8 +35,8 @@ def test_a_run_that_was_killed_just_after_a_step_was_done(tmp_path, small_photos
     assert compare(clean, project) == []
 
 
-def test_the_comparison_sees_a_changed_bit(tmp_path, small_photos):
-    folders = [make_project(tmp_path / name, small_photos) for name in ("a", "b")]
+def test_the_comparison_sees_a_changed_bit(tmp_path, small_images):
+    folders = [make_project(tmp_path / name, small_images) for name in ("a", "b")]
     assert compare(*folders) == []
     path = folders[1] / "input/train.csv"
     path.write_bytes(path.read_bytes() + b" ")

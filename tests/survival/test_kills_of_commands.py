@@ -8,8 +8,8 @@ KILLS = 3
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory, small_photos):
-    return Chain(tmp_path_factory.mktemp("chain") / "of commands", small_photos)
+def chain(tmp_path_factory, small_images):
+    return Chain(tmp_path_factory.mktemp("chain") / "of commands", small_images)
 
 
 @pytest.mark.parametrize("name", ["new", "train -f", "infer", "export -f"])

@@ -42,9 +42,9 @@ TYPES = {"FailsAtOnce": FailsAtOnce, "FailsLater": FailsLater}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, small_photos):
+def made(tmp_path_factory, small_images):
     """A project with finished trainings of every kind, made once."""
-    folder = make_project(tmp_path_factory.mktemp("made") / "project", small_photos)
+    folder = make_project(tmp_path_factory.mktemp("made") / "project", small_images)
     write_experiment(folder, "000", EXPERIMENTS["000"] | QUICK)
     write_experiment(folder, "200", FINE_TUNING)
     (folder / "exp_config/100.yml").unlink()

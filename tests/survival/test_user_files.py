@@ -37,8 +37,8 @@ EXPERIMENTS_HERE = {
 }
 
 
-def project_in(folder: Path, photos: Path) -> ProjectFolder:
-    made = make_project(folder, photos)
+def project_in(folder: Path, images: Path) -> ProjectFolder:
+    made = make_project(folder, images)
     for name, content in EXPERIMENTS_HERE.items():
         write_experiment(made, name, content)
     (made / "exp_config/100.yml").unlink()
@@ -46,18 +46,18 @@ def project_in(folder: Path, photos: Path) -> ProjectFolder:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_photos):
+def finished(tmp_path_factory, small_images):
     """A project in which every kind of step has been run."""
-    project = project_in(tmp_path_factory.mktemp("finished") / "project", small_photos)
+    project = project_in(tmp_path_factory.mktemp("finished") / "project", small_images)
     run(project, "exp_config/000.yml")
     run(project, "exp_config/900.yml", keep_snapshots=True)
     return project
 
 
 @pytest.fixture
-def project(tmp_path, small_photos):
+def project(tmp_path, small_images):
     """A project in which nothing has been done."""
-    return project_in(tmp_path / "project", small_photos)
+    return project_in(tmp_path / "project", small_images)
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -121,7 +121,7 @@ OUTPUTS = {
     "output/../.": "is, or contains, the project folder",
     "exp_config": "is, or contains, exp_config",
     "exp_config/100": "is inside exp_config",
-    ".foldsmith/photos": "is inside .foldsmith",
+    ".foldsmith/images": "is inside .foldsmith",
     "mine": r"holds files that are not foldsmith's \(notes.txt\)",
     "linked": "is inside the data folder",
     "notes.md": "is no folder",

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from foldsmith.config import Globals
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset
+from foldsmith.data.loader import ImageLoader
 from foldsmith.data.transforms import Normalize
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
@@ -19,7 +19,7 @@ from foldsmith.utils.hashing import FileHashes
 
 
 class Short(nn.Module):
-    """A stand-in for a network on a device that holds so many photos and no more."""
+    """A stand-in for a network on a device that holds so many images and no more."""
 
     def __init__(self, most):
         super().__init__()
@@ -33,11 +33,11 @@ class Short(nn.Module):
 
 
 @pytest.fixture
-def data(write_photos, tmp_path):
-    store = PhotoStore(None, FileHashes(tmp_path / "h" / "h.json"))
+def data(write_images, tmp_path):
+    store = ImageStore(None, FileHashes(tmp_path / "h" / "h.json"))
     targets = np.arange(64, dtype=np.float32)
-    paths = write_photos(2, 4, 4) * 32
-    return PhotoDataset(store, paths, np.arange(64), targets, [Normalize([0.5] * 3, [0.2] * 3)], 0)
+    paths = write_images(2, 4, 4) * 32
+    return ImageDataset(store, paths, np.arange(64), targets, [Normalize([0.5] * 3, [0.2] * 3)], 0)
 
 
 def fitting(data, most, batch_size, grad_accum):
@@ -45,7 +45,7 @@ def fitting(data, most, batch_size, grad_accum):
     step = FineTuneStep(model, nn.MSELoss(), Regression((0, 64)), None, 1, 0)
     runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
     optimizer = torch.optim.AdamW(model.parameters())
-    return fitting_batch(step, PhotoLoader(data, batch_size), optimizer, runtime, grad_accum)
+    return fitting_batch(step, ImageLoader(data, batch_size), optimizer, runtime, grad_accum)
 
 
 @pytest.mark.parametrize(
@@ -65,5 +65,5 @@ def test_the_largest_batch_that_divides_a_step_is_found(data, most, batch_size, 
 
 
 def test_a_device_that_holds_no_batch_is_called_too_small(data):
-    with pytest.raises(FoldsmithError, match="out of memory with a batch of 2 photos; take a sm"):
+    with pytest.raises(FoldsmithError, match="out of memory with a batch of 2 images; take a sm"):
         fitting(data, 1, 24, 1)

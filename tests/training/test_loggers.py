@@ -28,8 +28,8 @@ FOLD = "output/200/fold0"
 
 
 @pytest.fixture(scope="module")
-def preprocessed(tmp_path_factory, small_photos):
-    folder = make_project(tmp_path_factory.mktemp("loggers") / "project", small_photos)
+def preprocessed(tmp_path_factory, small_images):
+    folder = make_project(tmp_path_factory.mktemp("loggers") / "project", small_images)
     values = {"model/pretrained": None, "globals/max_epoch": 3}
     write_experiment(folder, "200", EXPERIMENTS["200"] | values)
     preprocess(foldsmith.Project.open(folder))

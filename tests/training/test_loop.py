@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from foldsmith.config import Globals
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset, View
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset, View
+from foldsmith.data.loader import ImageLoader
 from foldsmith.data.transforms import Compose, HorizontalFlip, Normalize, VerticalFlip
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
@@ -23,7 +23,7 @@ from foldsmith.utils.hashing import FileHashes
 
 
 class TinyModel(nn.Module):
-    """No BatchNorm: the gradient of a window is that of its photos, however they are batched."""
+    """No BatchNorm: the gradient of a window is that of its images, however they are batched."""
 
     def __init__(self):
         super().__init__()
@@ -34,12 +34,12 @@ class TinyModel(nn.Module):
 
 
 @pytest.fixture
-def data(tmp_path, write_photos):
-    paths = write_photos(10, 4, 4)
+def data(tmp_path, write_images):
+    paths = write_images(10, 4, 4)
     targets = np.random.default_rng(1).uniform(0, 3, 10).astype(np.float32)
     transforms = [Normalize([0.5] * 3, [0.25] * 3)]
-    return PhotoDataset(
-        PhotoStore(None, FileHashes(tmp_path / "h" / "h.json")),
+    return ImageDataset(
+        ImageStore(None, FileHashes(tmp_path / "h" / "h.json")),
         paths,
         np.arange(10),
         targets,
@@ -62,7 +62,7 @@ def fit(
 ):
     torch.manual_seed(0)
     model = TinyModel()
-    loader = PhotoLoader(data, batch_size, shuffle=True, seed=3)
+    loader = ImageLoader(data, batch_size, shuffle=True, seed=3)
     if prepare is not None:
         prepare(loader)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
@@ -82,7 +82,7 @@ def fit(
 
 @pytest.mark.parametrize(("batch", "accum", "whole"), [(2, 2, 4), (3, 2, 6), (3, 3, 9), (4, 3, 10)])
 def test_accumulated_batches_equal_one_large_batch(data, tmp_path, batch, accum, whole):
-    # 10 photos: neither the batches nor the windows divide the epoch.
+    # 10 images: neither the batches nor the windows divide the epoch.
     small, _ = fit(data, tmp_path / "a", batch, accum)
     large, _ = fit(data, tmp_path / "b", whole, 1)
     for a, b in zip(small.parameters(), large.parameters(), strict=True):
@@ -110,11 +110,11 @@ def test_the_scheduler_ends_with_the_training(data, tmp_path):
     assert steps[-1] < 0.01 / 1000
 
 
-def test_the_reported_loss_is_the_mean_over_photos(data, tmp_path):
-    # A learning rate of 0: the loss of an epoch is that of the first weights on all photos.
+def test_the_reported_loss_is_the_mean_over_images(data, tmp_path):
+    # A learning rate of 0: the loss of an epoch is that of the first weights on all images.
     model, log = fit(data, tmp_path, batch_size=4, grad_accum=1, lr=0.0)
     runtime = create_runtime(Globals(task="regression", device="cpu", amp_dtype="off"))
-    loader = PhotoLoader(data, 10)
+    loader = ImageLoader(data, 10)
     (batch,) = loader
     images = runtime.transfer(batch, loader.on_device).views[0]
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_a_loss_that_is_no_number_stops_with_the_learning_rate(data, tmp_path):
         fit(data, tmp_path, 4, 1, loss=lambda logits, targets: logits.sum() * float("nan"))
 
 
-def test_a_training_whose_photos_are_augmented_on_the_device(data, tmp_path):
+def test_a_training_whose_images_are_augmented_on_the_device(data, tmp_path):
     data.views = (View(Compose([HorizontalFlip(), VerticalFlip()]), data.views[0].normalize),)
     expected, _ = fit(data, tmp_path / "a", 4, 1)
 
@@ -143,7 +143,7 @@ def test_a_training_whose_photos_are_augmented_on_the_device(data, tmp_path):
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=30), st.integers(1, 8))
-def test_windows_weigh_by_photos(sizes, accum):
+def test_windows_weigh_by_images(sizes, accum):
     weights = window_weights(sizes, accum)
     assert len(weights) == len(sizes)
     for start in range(0, len(sizes), accum):

@@ -8,7 +8,7 @@ import yaml
 from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.config import Context, Experiment
-from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.inference.probes import ridge_oof
@@ -101,7 +101,7 @@ def test_the_probe_is_what_the_kept_backbone_is_worth(project, capsys):
         torch.load(folder / "backbone_best_probe.pth", weights_only=True), strict=True
     )
     experiment = load(project, "byol")
-    context = Context(images=PhotoStore(None, FileHashes(project.hash_store)))
+    context = Context(images=ImageStore(None, FileHashes(project.hash_store)))
     dataset = experiment.build(types_of(project), context)["probe/loader/dataset"]
     batch = dataset.__getitems__([(0, index) for index in range(len(dataset))])
     (images,) = OnDevice(dataset).views(batch, torch.device("cpu"))

@@ -44,8 +44,8 @@ PRETRAIN = [
 
 
 @pytest.fixture
-def project(tmp_path, small_photos, cli):
-    folder = make_project(tmp_path / "one", small_photos)
+def project(tmp_path, small_images, cli):
+    folder = make_project(tmp_path / "one", small_images)
     cli(folder, "preprocess")
     return folder
 
@@ -92,7 +92,7 @@ def test_pretraining_of_two_is_that_of_one(project, tmp_path, cli):
     other = shutil.copytree(project, tmp_path / "two")
     cli(project, *PRETRAIN)
     main, second = finished(together(2, other, *PRETRAIN))
-    assert "pretraining on 32 photos" in main.stdout and second.stdout == ""
+    assert "pretraining on 32 images" in main.stdout and second.stdout == ""
     assert_same_training(
         *(folder / "output/000" for folder in (project, other)),
         *("backbone_epoch_1.pth", "backbone_epoch_3.pth", ["train/loss", "train/std", "lr"]),
@@ -106,7 +106,7 @@ def test_pretraining_of_two_is_that_of_one(project, tmp_path, cli):
 
 
 def test_fine_tuning_of_three_is_that_of_one(project, tmp_path, cli):
-    # 12 photos in batches of 7 and 5, which three cannot share evenly; and for the validation of 5,
+    # 12 images in batches of 7 and 5, which three cannot share evenly; and for the validation of 5,
     # 5 and 2: of the last one a process has nothing.
     train = [
         *("train", "-cfg", "exp_config/100.yml", "-v", "0", *EXACT, "loader/train/batch_size=7"),
@@ -292,7 +292,7 @@ def test_what_another_job_has_made_is_not_replaced(project, cli):
 
 def test_a_batch_is_for_all_processes(project):
     both = together(2, project, *PRETRAIN, "loader/train/batch_size=1")
-    message = "a batch of an epoch has 1 photos, for 2 processes"
+    message = "a batch of an epoch has 1 images, for 2 processes"
     first, second = finished(both, 2)
     assert message in first.stderr and second.stderr == ""
     assert not (project / "output/000").exists()
@@ -314,17 +314,17 @@ def test_what_is_wrong_is_said_once(project, cli):
 
 def test_where_one_process_fails_it_says_who_it_is(project):
     table = (project / "input/train.csv").read_text().splitlines()
-    photo = project / "input/photos" / f"{table[-1].split(',')[0]}.jpg"
-    assert photo.is_file()
-    arguments = [*PRETRAIN, "globals/photo_store=false", "globals/max_epoch=50"]
+    image = project / "input/photos" / f"{table[-1].split(',')[0]}.jpg"
+    assert image.is_file()
+    arguments = [*PRETRAIN, "globals/image_store=false", "globals/max_epoch=50"]
     both = together(2, project, *arguments)
     both[0].wait_for_output("    1/50 ")
-    photo.write_bytes(b"no photo")
+    image.write_bytes(b"no image")
     results = [command.finish(60) for command in both]
     assert [result.returncode for result in results] == [2, 2]
-    told = [result.stderr for result in results if photo.name in result.stderr]
+    told = [result.stderr for result in results if image.name in result.stderr]
     assert told and all("Traceback" not in result.stderr for result in results)
-    if photo.name in results[1].stderr:
+    if image.name in results[1].stderr:
         assert "rank 1 on" in results[1].stderr
 
 
@@ -389,7 +389,7 @@ def test_words_are_plain_data(monkeypatch):
 
 
 @given(n=st.integers(2, 200), batch=st.integers(2, 64), size=st.integers(1, 9), drop=st.booleans())
-def test_shares_are_all_of_a_batch_and_no_photo_twice(n, batch, size, drop):
+def test_shares_are_all_of_a_batch_and_no_image_twice(n, batch, size, drop):
     sampler = EpochBatchSampler(n, batch, shuffle=True, drop_last=drop, seed=1)
     alone = [list(keys) for keys in sampler]
     try:

@@ -23,7 +23,7 @@ class FittedMeanOfBlends:
 
     @property
     def with_facts(self) -> bool:
-        """Whether one of them needs the facts of each photo."""
+        """Whether one of them needs the facts of each image."""
         return any(blend.with_facts for blend in self.blends)
 
     def uses(self, n_members: int) -> Mask:

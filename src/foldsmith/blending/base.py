@@ -23,12 +23,12 @@ _QUANTILES = np.linspace(0.05, 0.95, 19)
 
 @dataclass(frozen=True)
 class Rows:
-    """Predictions of the members for some photos.
+    """Predictions of the members for some images.
 
     Attributes:
         predictions: Point predictions, shape (n_members, n), or, where the metric needs them,
             class probabilities, shape (n_members, n, n_classes).
-        features: Measurements of each photo, shape (n, n_features), NaN where unknown.
+        features: Measurements of each image, shape (n, n_features), NaN where unknown.
     """
 
     predictions: Array
@@ -171,7 +171,7 @@ class FittedBlend(Protocol):
 
     @property
     def with_facts(self) -> bool:
-        """Whether it needs the facts of each photo beside the members' predictions."""
+        """Whether it needs the facts of each image beside the members' predictions."""
 
     def uses(self, n_members: int) -> Mask:
         """Return the members whose predictions can change its own, shape (n_members,)."""
@@ -354,7 +354,7 @@ class FittedOnSome:
 
 @dataclass(frozen=True)
 class Constant:
-    """The same prediction for every photo: see :meth:`Goal.constant`."""
+    """The same prediction for every image: see :meth:`Goal.constant`."""
 
     goal: Goal
     name: str = "constant"

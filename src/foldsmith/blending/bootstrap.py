@@ -1,4 +1,4 @@
-"""How far a score would move with other photos: the bootstrap over groups."""
+"""How far a score would move with other images: the bootstrap over groups."""
 
 from collections.abc import Mapping
 
@@ -27,8 +27,8 @@ def bootstrap(
     """Return the metric of resampled groups, the same ones for all predictions.
 
     Whole groups are drawn with replacement (the cluster bootstrap; Davison and Hinkley,
-    "Bootstrap Methods and their Application", 1997, section 3.8): photos of one group err
-    alike, and drawing single photos would promise more certainty than there is. As all
+    "Bootstrap Methods and their Application", 1997, section 3.8): images of one group err
+    alike, and drawing single images would promise more certainty than there is. As all
     predictions meet the same draws, differences of two columns are paired.
 
     Args:
@@ -64,13 +64,13 @@ def bootstrap(
 
 
 def resampled_units(groups: npt.NDArray[np.int64]) -> str:
-    """Return how many units the bootstrap draws from, as in "34 groups" or "400 photos".
+    """Return how many units the bootstrap draws from, as in "34 groups" or "400 images".
 
     Args:
         groups: Number of each row's group, from 0 on, shape (n,).
     """
     n_groups = int(groups.max()) + 1
-    return counted(n_groups, "photo" if n_groups == len(groups) else "group")
+    return counted(n_groups, "image" if n_groups == len(groups) else "group")
 
 
 def interval(values: Array) -> tuple[float, float]:

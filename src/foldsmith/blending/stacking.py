@@ -31,8 +31,8 @@ class StackedTrees:
     """Boosted trees over predictions and facts (Wolpert, "Stacked Generalization", 1992).
 
     For values, the trees predict the residuals of the plain average; for classes, they predict
-    probabilities. Unlike weights, they can learn that a member is better for some photos.
-    On test photos the members' predictions are averages over folds, a little calmer than the
+    probabilities. Unlike weights, they can learn that a member is better for some images.
+    On test images the members' predictions are averages over folds, a little calmer than the
     out-of-fold ones that the trees have learned from.
 
     Attributes:
@@ -88,7 +88,7 @@ class FittedStack:
 
     @property
     def with_facts(self) -> bool:
-        """The trees were grown with the facts of each photo."""
+        """The trees were grown with the facts of each image."""
         return True
 
     def uses(self, n_members: int) -> Mask:
@@ -158,11 +158,11 @@ def _make_sure(fitted: FittedStack, trees: Any, rows: Rows) -> None:
 
 
 def _inputs(rows: Rows, origin: float, unit: float) -> Array:
-    """Return every member's prediction, their mean and spread, and the facts of each photo.
+    """Return every member's prediction, their mean and spread, and the facts of each image.
 
     Predictions are distances from ``origin`` in units of ``unit``.
     """
     n = len(rows.features)
-    by_photo = np.moveaxis((rows.predictions - origin) / unit, 0, -1)
-    parts = [by_photo, by_photo.mean(axis=-1, keepdims=True), by_photo.std(axis=-1, keepdims=True)]
+    by_image = np.moveaxis((rows.predictions - origin) / unit, 0, -1)
+    parts = [by_image, by_image.mean(axis=-1, keepdims=True), by_image.std(axis=-1, keepdims=True)]
     return np.hstack([*(part.reshape(n, -1) for part in parts), rows.features])

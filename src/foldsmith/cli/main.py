@@ -63,11 +63,11 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """From a folder of photos and a CSV to a prediction, without pretrained weights.
+    """From a folder of images and a CSV to a prediction, without pretrained weights.
 
-    foldsmith new my-project --images photos --train train.csv --test test.csv
+    foldsmith new my-project --images images --train train.csv --test test.csv
     foldsmith run --project my-project -cfg exp_config/901.yml
-    foldsmith predict --run my-project/output/901_ensemble new_photos -o predictions.csv
+    foldsmith predict --run my-project/output/901_ensemble new_images -o predictions.csv
 
     The commands run inside a project folder, or take --project. "run" does the five stages as
     needed; each stage is a command too. Every command has examples: foldsmith COMMAND --help.

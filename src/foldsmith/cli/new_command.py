@@ -50,24 +50,24 @@ def new(
         typer.Option(
             "--images",
             metavar="DIR",
-            help="Folder of the photos; without --train, one folder in it per class.",
+            help="Folder of the images; without --train, one folder in it per class.",
             show_default="a project.yml to fill in",
         ),
     ] = None,
     train: Annotated[
         Path | None,
-        typer.Option("--train", metavar="CSV", help="Table of the labelled photos."),
+        typer.Option("--train", metavar="CSV", help="Table of the labelled images."),
     ] = None,
     test: Annotated[
         Path | None,
-        typer.Option("--test", metavar="CSV", help="Table of the photos to predict, if any."),
+        typer.Option("--test", metavar="CSV", help="Table of the images to predict, if any."),
     ] = None,
     test_images: Annotated[
         Path | None,
         typer.Option(
             "--test-images",
             metavar="DIR",
-            help="Folder of the photos to predict, if it is another one.",
+            help="Folder of the images to predict, if it is another one.",
         ),
     ] = None,
     sample: Annotated[
@@ -84,7 +84,7 @@ def new(
         typer.Option(
             "--id",
             metavar="COLUMN",
-            help="Column that names the photos.",
+            help="Column that names the images.",
             show_default="found in the data",
         ),
     ] = None,
@@ -134,7 +134,7 @@ def new(
     skip_missing: Annotated[
         bool,
         typer.Option(
-            "--skip-missing", help="Leave out rows without a photo or target, and list them."
+            "--skip-missing", help="Leave out rows without an image or target, and list them."
         ),
     ] = False,
     yes: Annotated[
@@ -144,9 +144,9 @@ def new(
 ) -> None:
     """Begin a project: experiments and a project.yml.
 
-    foldsmith new my-project --images photos --train train.csv --test test.csv
-    foldsmith new my-project --images photos --train train.csv --group patient --metric MAE --yes
-    foldsmith new my-project --images photos --train train.csv --time 1h
+    foldsmith new my-project --images images --train train.csv --test test.csv
+    foldsmith new my-project --images images --train train.csv --group patient --metric MAE --yes
+    foldsmith new my-project --images images --train train.csv --time 1h
     foldsmith new my-project --images classes    # one folder per class, no table
     foldsmith new my-project                     # a project.yml to fill in
 
@@ -155,7 +155,7 @@ def new(
     epochs are chosen so that a run ends within --time, this command included.
 
     Writes DIR/project.yml, the recommended experiments DIR/exp_config/*.yml, the tables with the
-    photos' paths in DIR/input, a link to the photos, DIR/time_plan.json and a README; with
+    images' paths in DIR/input, a link to the images, DIR/time_plan.json and a README; with
     --skip-missing, also the rows that were left out, in DIR/input/skipped.csv. Nothing that exists
     is replaced.
     """
@@ -175,7 +175,7 @@ def new(
         }
         named = [flag for flag, value in flags.items() if value is not None]
         if named:
-            raise typer.BadParameter(f"{named[0]} needs --images, the folder of the photos")
+            raise typer.BadParameter(f"{named[0]} needs --images, the folder of the images")
         new_project(folder, time)
         return
     data = Data(

@@ -49,7 +49,7 @@ KeepSnapshots = Annotated[
     bool, typer.Option("--keep-snapshots", help="Keep the snapshots of the trainings.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue after the last finished epoch.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be read.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
 RunProject = Annotated[
     Path | None,
     typer.Option(

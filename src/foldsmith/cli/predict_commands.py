@@ -1,4 +1,4 @@
-"""The commands that use a finished run: for new photos, and elsewhere."""
+"""The commands that use a finished run: for new images, and elsewhere."""
 
 import importlib.util
 import io
@@ -29,9 +29,9 @@ _FOR_SERVE = ("fastapi", "uvicorn", "python_multipart")
 
 @command(group)
 def predict(
-    photos: Annotated[
+    images: Annotated[
         list[str],
-        typer.Argument(metavar="PHOTOS...", help="Files, folders and patterns as in 'new/*.jpg'."),
+        typer.Argument(metavar="IMAGES...", help="Files, folders and patterns as in 'new/*.jpg'."),
     ],
     finished: PredictingRun,
     output: Annotated[
@@ -55,26 +55,26 @@ def predict(
     blend: BlendOption = None,
     checkpoint: CheckpointOption = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="No prediction for photos that cannot be read.")
+        bool, typer.Option("--skip-bad", help="No prediction for images that cannot be read.")
     ] = False,
     device: DeviceOption = None,
     project: RunProject = None,
     trust_python: TrustPython = False,
 ) -> None:
-    """Predict new photos with a finished run.
+    """Predict new images with a finished run.
 
-    foldsmith predict --run output/900_ensemble new_photos -o predictions.csv
+    foldsmith predict --run output/900_ensemble new_images -o predictions.csv
     foldsmith predict --run output/900_ensemble 'more/*.jpg' --blend ridge
     foldsmith predict --run output/100_resnet18d_cls 1.jpg 2.jpg -o one.json
 
-    By the same models, preparation of photos and blend as the test photos. Writes or prints a table
+    By the same models, preparation of images and blend as the test images. Writes or prints a table
     with path, prediction and spread (the standard deviation of the members' predictions). The
-    photos that the run was trained on are not needed.
+    images that the run was trained on are not needed.
     """
     from foldsmith.predictor.predict import predict
 
     table = predict(
-        *(finished, photos, output),
+        *(finished, images, output),
         sample=sample,
         blend=blend,
         checkpoint=checkpoint,
@@ -180,12 +180,12 @@ def serve(
     project: RunProject = None,
     trust_python: TrustPython = False,
 ) -> None:
-    """Predict new photos over HTTP.
+    """Predict new images over HTTP.
 
     foldsmith serve --run output/900_ensemble
     foldsmith serve --run predictor --port 8080
 
-    POST photos to /predict; /docs says how, GET /health whether it is up. Whoever reaches the
+    POST images to /predict; /docs says how, GET /health whether it is up. Whoever reaches the
     address may ask: there are no passwords. Writes nothing; Ctrl-C ends it.
     """
     missing = [name for name in _FOR_SERVE if importlib.util.find_spec(name) is None]

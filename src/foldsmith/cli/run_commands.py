@@ -188,7 +188,7 @@ def report(
         typer.Option(
             "--look-at",
             metavar="ID,ID",
-            help="Labelled photos of which to show what each model looked at.",
+            help="Labelled images of which to show what each model looked at.",
             show_default="the worst and the best",
         ),
     ] = None,
@@ -200,7 +200,7 @@ def report(
     foldsmith report -cfg exp_config/900.yml
     foldsmith report -cfg exp_config/900.yml -o findings.html
 
-    Data, curves, predictions with the worst and best photos, blends, costs and configuration of the
+    Data, curves, predictions with the worst and best images, blends, costs and configuration of the
     steps that are done. The file opens without a network.
     """
     from foldsmith.report import write_report

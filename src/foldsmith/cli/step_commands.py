@@ -27,14 +27,14 @@ def preprocess(
     trust_python: TrustPython = False,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Stage 1: measure the photos, split the labelled ones.
+    """Stage 1: measure the images, split the labelled ones.
 
     foldsmith preprocess
-    foldsmith preprocess --skip-bad    # skip unreadable photos
+    foldsmith preprocess --skip-bad    # skip unreadable images
 
     Writes, into the project's data_dir, img_info.csv and stats_by_data.csv (size and colours of the
-    photos), the fold table (train_sgkf-5fold.csv, say), near_duplicates.csv and, with --skip-bad,
-    bad_photos.csv where there are such photos.
+    images), the fold table (train_sgkf-5fold.csv, say), near_duplicates.csv and, with --skip-bad,
+    bad_images.csv where there are such images.
     """
     from foldsmith.steps.preprocess import preprocess
 
@@ -50,7 +50,7 @@ def pretrain(
     force: Force = False,
     resume: Resume = False,
 ) -> None:
-    """Stage 2: self-supervised pretraining on all photos.
+    """Stage 2: self-supervised pretraining on all images.
 
     foldsmith pretrain -cfg exp_config/000.yml
     foldsmith pretrain -cfg exp_config/000.yml --resume
@@ -134,7 +134,7 @@ def infer(
     project: ProjectOption = Path("."),
     trust_python: TrustPython = False,
 ) -> None:
-    """Stage 4: predict labelled photos out of fold, and the others.
+    """Stage 4: predict labelled images out of fold, and the others.
 
     foldsmith infer -e output/100_resnet18d_cls
     foldsmith infer -e output/100_resnet18d_cls -cri last --keep-snapshots

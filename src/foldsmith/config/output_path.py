@@ -107,8 +107,8 @@ def _protected(project: ProjectFolder) -> Iterator[tuple[str, Path, bool]]:
     data = project.data_dir.resolve()
     # If the project folder is also the data folder, all outputs are inside.
     yield "the data folder (data_dir in project.yml)", data, not root.is_relative_to(data)
-    photos = (data / _fixed_folder(project.settings.image_path)).resolve()
-    yield "the folder of the photos (image_path)", photos, not root.is_relative_to(photos)
+    images = (data / _fixed_folder(project.settings.image_path)).resolve()
+    yield "the folder of the images (image_path)", images, not root.is_relative_to(images)
 
 
 def _fixed_folder(template: str) -> str:

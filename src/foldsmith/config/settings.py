@@ -103,13 +103,13 @@ class Globals(BaseModel):
             it faster and the training is long enough to earn the compilation back.
         deterministic: Only deterministic algorithms.
         cudnn_benchmark: Let cuDNN measure its algorithms; off when ``deterministic``.
-        augment_on: Where training photos are augmented: ``cpu``, ``gpu`` (in batches, with the
-            same random numbers, the photos resident there if they fit), or ``auto``: on CUDA
-            where a short measurement finds it faster, once per model, photos and card (kept in
+        augment_on: Where training images are augmented: ``cpu``, ``gpu`` (in batches, with the
+            same random numbers, the images resident there if they fit), or ``auto``: on CUDA
+            where a short measurement finds it faster, once per model, images and card (kept in
             the project's ``.foldsmith/measurements.json``: without that file a training that
             goes on may be measured anew); the CPU when ``deterministic``. Pixels differ by the
             rounding of 8-bit values: by 1 of 255, after several changes of colour by up to 6.
-        tta: Test-time augmentation of ``infer``: logits are averaged over the photo alone
+        tta: Test-time augmentation of ``infer``: logits are averaged over the image alone
             (``none``), with its mirror image (``hflip``), or with its mirror images in both
             directions and both at once (``flips``).
         loggers: Where trainings can be watched, beside their log: any of ``tensorboard``,
@@ -119,7 +119,7 @@ class Globals(BaseModel):
             does steps that do not need each other side by side, as many as the cores suffice for.
         resources: Resources of its steps, as in ``{cpus: 4, gpus: 0.5, memory_gib: 8}``; they
             replace those that the project sets for their kind.
-        photo_store: Keep decoded photos on disk, in the project's ``.foldsmith/photos``;
+        image_store: Keep decoded images on disk, in the project's ``.foldsmith/images``;
             otherwise they are decoded every time.
     """
 
@@ -159,7 +159,7 @@ class Globals(BaseModel):
     loggers: list[LoggerName] | None = None
     threads: int | None = Field(default=None, ge=1)
     resources: Resources = Resources()
-    photo_store: bool = True
+    image_store: bool = True
 
     @field_validator("compile", "amp_dtype", mode="before")
     @classmethod

@@ -45,16 +45,16 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
     "KernelHead": {"class_values": "@/project.class_values"},
     # Data
     "ChannelStatistics": _PROJECT,
-    "LabelledPhotos": {
+    "LabelledImages": {
         **_IMAGES,
         "meta_file": "@/globals/meta_file",
         "val_fold": "@/globals/val_fold",
         "seed": "@/globals/seed",
     },
-    "TestPhotos": _IMAGES,
-    "AllPhotos": {**_IMAGES, "seed": "@/globals/seed"},
-    "ProbePhotos": {**_IMAGES, "meta_file": "@/globals/meta_file"},
-    "PhotoLoader": {"device": "@/runtime.device", "seed": "@/globals/seed"},
+    "TestImages": _IMAGES,
+    "AllImages": {**_IMAGES, "seed": "@/globals/seed"},
+    "ProbeImages": {**_IMAGES, "meta_file": "@/globals/meta_file"},
+    "ImageLoader": {"device": "@/runtime.device", "seed": "@/globals/seed"},
     # Transforms
     "LongestMaxSize": {"max_size": "@/dataset/img_size"},
     "PadIfNeeded": {"min_height": "@/dataset/img_size", "min_width": "@/dataset/img_size"},

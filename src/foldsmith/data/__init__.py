@@ -1,1 +1,1 @@
-"""Tables, photos, statistics, folds, transforms, datasets, loaders."""
+"""Tables, images, statistics, folds, transforms, datasets, loaders."""

@@ -1,4 +1,4 @@
-"""A contact sheet of real photos and their augmentations."""
+"""A contact sheet of real images and their augmentations."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.data.datasets import PhotoDataset, View
+from foldsmith.data.datasets import ImageDataset, View
 from foldsmith.data.images import decode
 from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.transforms import Compose, Normalize
@@ -15,21 +15,21 @@ GAP = 4
 
 
 def contact_sheet(
-    dataset: PhotoDataset,
+    dataset: ImageDataset,
     intensity: IntensityRange | None = None,
-    n_photos: int = 8,
+    n_images: int = 8,
     n_samples: int = 7,
     cell: int = 128,
 ) -> npt.NDArray[np.uint8]:
-    """Draw a row per photo: the photo as it is on disk, then augmented samples of it.
+    """Draw a row per image: the image as it is on disk, then augmented samples of it.
 
     The samples are those of successive epochs, without the normalisation.
 
     Args:
-        dataset: Photos and transforms.
+        dataset: Images and transforms.
         intensity: Scale of images with more than 8 bits per channel.
-        n_photos: Rows, spread evenly over the dataset.
-        n_samples: Samples per photo.
+        n_images: Rows, spread evenly over the dataset.
+        n_samples: Samples per image.
         cell: Side of a cell in px.
 
     Returns:
@@ -41,7 +41,7 @@ def contact_sheet(
     ]
     views, dataset.views = dataset.views, (View(Compose(steps), None),)
     try:
-        chosen = np.linspace(0, len(dataset) - 1, min(n_photos, len(dataset))).astype(int)
+        chosen = np.linspace(0, len(dataset) - 1, min(n_images, len(dataset))).astype(int)
         rows = [
             [
                 decode(dataset.paths[k], intensity),

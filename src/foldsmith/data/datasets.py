@@ -1,4 +1,4 @@
-"""Datasets: which photos, which views of them, which targets."""
+"""Datasets: which images, which views of them, which targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.data.transforms import Compose, Normalize, Transform
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
     FOLD_COLUMN,
-    photo_paths,
+    image_paths,
     read_folds,
     read_test,
     read_train,
@@ -33,8 +33,8 @@ class Batch(NamedTuple):
         views: One tensor per view, shape (n, 3, H, W), channels_last; uint8 if the device
             normalises, else the dtype of the transforms.
         targets: The codes that the loss is computed from, shape (n,): float32 or int64; NaN
-            where a photo has no target.
-        rows: Row of each photo in its table, int64, shape (n,).
+            where an image has no target.
+        rows: Row of each image in its table, int64, shape (n,).
     """
 
     views: tuple[torch.Tensor, ...]
@@ -44,15 +44,15 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """A batch of a loader whose views are made on the device: photos, and drawn random numbers.
+    """A batch of a loader whose views are made on the device: images, and drawn random numbers.
 
     Attributes:
-        images: uint8, shape (n, H, W, 3), each photo in the upper left corner; None if the
-            device holds the photos already.
-        heights: Height of each photo in px, int64, shape (n,).
-        widths: Width of each photo, likewise.
-        indices: Position of each photo in the dataset, int64, shape (n,).
-        drawn: For each view and photo, the numbers that each transform has drawn.
+        images: uint8, shape (n, H, W, 3), each image in the upper left corner; None if the
+            device holds the images already.
+        heights: Height of each image in px, int64, shape (n,).
+        widths: Width of each image, likewise.
+        indices: Position of each image in the dataset, int64, shape (n,).
+        drawn: For each view and image, the numbers that each transform has drawn.
         targets: As in :class:`Batch`.
         rows: As in :class:`Batch`.
     """
@@ -74,10 +74,10 @@ class DrawnBatch:
 
 
 class View(NamedTuple):
-    """How one view of a photo is made.
+    """How one view of an image is made.
 
     Attributes:
-        augment: Transforms that are applied to a photo in every epoch.
+        augment: Transforms that are applied to an image in every epoch.
         normalize: Normalisation of a batch on its device; None if there is none.
     """
 
@@ -85,8 +85,8 @@ class View(NamedTuple):
     normalize: Normalize | None
 
 
-class PhotoSequence(Protocol):
-    """Photos as the stored head of their transforms leaves them."""
+class ImageSequence(Protocol):
+    """Images as the stored head of their transforms leaves them."""
 
     @property
     def sizes(self) -> npt.NDArray[np.int64] | None:
@@ -97,48 +97,48 @@ class PhotoSequence(Protocol):
     def __getitem__(self, index: int) -> npt.NDArray[np.uint8]: ...
 
 
-class PhotoSource(Protocol):
-    """Where a dataset has its photos from: a store, or the memory."""
+class ImageSource(Protocol):
+    """Where a dataset has its images from: a store, or the memory."""
 
-    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> PhotoSequence:
-        """Return photos after the transforms ``prepare``, which run once per photo."""
+    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> ImageSequence:
+        """Return images after the transforms ``prepare``, which run once per image."""
 
 
-class PhotoDataset(Dataset[Batch | DrawnBatch]):
-    """Photos with transforms; every sample draws from a random stream of its own.
+class ImageDataset(Dataset[Batch | DrawnBatch]):
+    """Images with transforms; every sample draws from a random stream of its own.
 
     A sample's key is (epoch, index): its augmentation depends on (seed, epoch, index) alone, not
     on workers, batch size or earlier random numbers.
 
     Args:
-        images: Where decoded photos come from.
-        paths: The photos.
-        rows: Row of each photo in its table.
-        targets: Target of each photo, float64, shape (n,), or None.
+        images: Where decoded images come from.
+        paths: The images.
+        rows: Row of each image in its table.
+        targets: Target of each image, float64, shape (n,), or None.
         transforms: Steps from uint8 RGB to normalised float32. A ``Normalize`` that ends them
             is left to the device: bytes are a quarter of the way there.
         seed: Seed of the random streams.
-        n_views: Independently augmented views per photo.
+        n_views: Independently augmented views per image.
         n_local: Further views made by ``local_transforms`` (multi-crop).
-        local_transforms: Steps of the further views; the steps that run once per photo must equal
+        local_transforms: Steps of the further views; the steps that run once per image must equal
             those in ``transforms``.
         label: Name in the progress bar while decoding.
 
     Attributes:
         views: How each view is made.
-        paths: The photos' files.
-        photos: The photos as their stored transforms leave them.
-        targets: Target of each photo, float64, shape (n,); NaN if there is none.
-        codes: Encoded target of each photo (``Task.codes``), shape (n,); the target itself until a
+        paths: The images' files.
+        images: The images as their stored transforms leave them.
+        targets: Target of each image, float64, shape (n,); NaN if there is none.
+        codes: Encoded target of each image (``Task.codes``), shape (n,); the target itself until a
             training sets it.
         drawing: Whether batches are :class:`DrawnBatch`, with the drawn numbers in the place of
             transformed images.
-        with_images: Whether those hold the photos.
+        with_images: Whether those hold the images.
     """
 
     def __init__(
         self,
-        images: PhotoSource,
+        images: ImageSource,
         paths: Sequence[Path],
         rows: npt.NDArray[np.int64],
         targets: npt.NDArray[np.float64] | None,
@@ -150,19 +150,19 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         label: str = "decode",
     ) -> None:
         if not paths:
-            raise DataError("no photos: the table's part is empty")
+            raise DataError("no images: the table's part is empty")
         prepare, view = _split(transforms)
         self.views = (view,) * n_views
         if n_local:
             local_prepare, local = _split(local_transforms)
             if repr(local_prepare) != repr(prepare):
                 raise ConfigError(
-                    "local_transforms: begin with other steps that run once per photo than "
+                    "local_transforms: begin with other steps that run once per image than "
                     f"transforms ({local_prepare} instead of {prepare})"
                 )
             self.views += (local,) * n_local
         self.paths = Paths.of(paths)
-        self.photos = images.load(self.paths, prepare, label)
+        self.images = images.load(self.paths, prepare, label)
         self.rows = rows
         self.targets = np.full(len(paths), np.nan) if targets is None else targets
         self.codes: npt.NDArray[Any] = self.targets
@@ -171,7 +171,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         self.with_images = True
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.images)
 
     def _stream(self, epoch: int, index: int, view: int) -> np.random.Generator:
         # Philox takes a key as it stands: a stream per sample without hashing a seed first.
@@ -179,9 +179,9 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         return np.random.Generator(np.random.Philox(key=key))
 
     def view(self, epoch: int, index: int, view: int = 0) -> npt.NDArray[Any]:
-        """Return one augmented view of one photo, shape (H, W, 3), not yet normalised."""
+        """Return one augmented view of one image, shape (H, W, 3), not yet normalised."""
         augment = self.views[view].augment
-        image: npt.NDArray[Any] = augment(self.photos[index], self._stream(epoch, index, view))
+        image: npt.NDArray[Any] = augment(self.images[index], self._stream(epoch, index, view))
         return image
 
     def __getitem__(self, key: tuple[int, int]) -> Batch | DrawnBatch:
@@ -190,7 +190,7 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch | DrawnBatch:
         """Return a whole batch; called by torch's loader with the keys of one batch.
 
-        There may be none, if a batch has fewer photos than there are processes to share it.
+        There may be none, if a batch has fewer images than there are processes to share it.
         """
         if not keys:
             one = self._made([(0, 0)])
@@ -217,37 +217,37 @@ class PhotoDataset(Dataset[Batch | DrawnBatch]):
         indices = np.array([index for _, index in keys])
         targets = torch.from_numpy(self.codes[indices])
         rows = torch.from_numpy(self.rows[indices])
-        photos = [self.photos[index] for _, index in keys]
-        heights, widths = np.array([_size(photo) for photo in photos]).T
+        images = [self.images[index] for _, index in keys]
+        heights, widths = np.array([_size(image) for image in images]).T
         drawn = [
             [
-                view.augment.draw(*_size(photo), self._stream(epoch, index, number))
-                for photo, (epoch, index) in zip(photos, keys, strict=True)
+                view.augment.draw(*_size(image), self._stream(epoch, index, number))
+                for image, (epoch, index) in zip(images, keys, strict=True)
             ]
             for number, view in enumerate(self.views)
         ]
-        images = None
+        canvases = None
         if self.with_images:
-            images = torch.zeros((len(keys), heights.max(), widths.max(), 3), dtype=torch.uint8)
-            for canvas, photo in zip(images.numpy(), photos, strict=True):
-                canvas[: photo.shape[0], : photo.shape[1]] = photo
-        return DrawnBatch(images, heights, widths, indices, drawn, targets, rows)
+            canvases = torch.zeros((len(keys), heights.max(), widths.max(), 3), dtype=torch.uint8)
+            for canvas, image in zip(canvases.numpy(), images, strict=True):
+                canvas[: image.shape[0], : image.shape[1]] = image
+        return DrawnBatch(canvases, heights, widths, indices, drawn, targets, rows)
 
 
 def different_sizes(shapes: Sequence[Sequence[int]]) -> str:
     """Return the error for views that do not fit into one batch."""
     return (
-        f"the transforms leave photos of different sizes ({tuple(shapes[0])}, "
+        f"the transforms leave images of different sizes ({tuple(shapes[0])}, "
         f"{tuple(shapes[1])}); end them with a crop, pad or resize to one size"
     )
 
 
-def _size(photo: npt.NDArray[Any]) -> tuple[int, int]:
-    return photo.shape[0], photo.shape[1]
+def _size(image: npt.NDArray[Any]) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
 
 
 def stored_head(transforms: Sequence[Transform]) -> Compose:
-    """Return the transforms that a dataset runs once per photo, before it is stored."""
+    """Return the transforms that a dataset runs once per image, before it is stored."""
     return _split(transforms)[0]
 
 
@@ -274,7 +274,7 @@ def check_transforms(transforms: Sequence[Transform]) -> None:
 
 
 def _split(transforms: Sequence[Transform]) -> tuple[Compose, View]:
-    """Split transforms into those that run once per photo and those that make a view."""
+    """Split transforms into those that run once per image and those that make a view."""
     steps = list(transforms)
     last = steps[-1] if steps else None
     normalize = last if isinstance(last, Normalize) else None
@@ -282,25 +282,25 @@ def _split(transforms: Sequence[Transform]) -> tuple[Compose, View]:
     return prepare, View(augment, normalize)
 
 
-def labelled_photos(
+def labelled_images(
     project: ProjectFolder,
-    images: PhotoStore,
+    images: ImageStore,
     part: Literal["train", "val"],
     transforms: list[Transform],
     seed: int,
     meta_file: str | None = None,
     val_fold: int | None = None,
-) -> PhotoDataset:
-    """Labelled photos: those of one fold (``val``) or of all others (``train``).
+) -> ImageDataset:
+    """Labelled images: those of one fold (``val``) or of all others (``train``).
 
     Args:
         project: The project.
-        images: Store of decoded photos.
+        images: Store of decoded images.
         part: ``train`` or ``val``.
         transforms: Transforms.
         seed: Seed of the augmentations.
         meta_file: Table with the column ``fold``; the project's own if None.
-        val_fold: The validation fold. None: ``train`` is every labelled photo.
+        val_fold: The validation fold. None: ``train`` is every labelled image.
     """
     if part not in ("train", "val"):
         raise DataError(f"part: {part!r} is neither train nor val")
@@ -315,52 +315,52 @@ def labelled_photos(
         rows = np.flatnonzero(in_fold if part == "val" else ~in_fold)
     chosen = table.iloc[rows]
     targets = targets_of(project, chosen)
-    paths = photo_paths(project, chosen)
-    return PhotoDataset(images, paths, rows, targets, transforms, seed, label=f"decode {part}")
+    paths = image_paths(project, chosen)
+    return ImageDataset(images, paths, rows, targets, transforms, seed, label=f"decode {part}")
 
 
-def test_photos(
-    project: ProjectFolder, images: PhotoStore, transforms: list[Transform], seed: int = 0
-) -> PhotoDataset:
-    """The photos to predict, in the order of the test table, without unreadable ones.
+def test_images(
+    project: ProjectFolder, images: ImageStore, transforms: list[Transform], seed: int = 0
+) -> ImageDataset:
+    """The images to predict, in the order of the test table, without unreadable ones.
 
     Args:
         project: The project.
-        images: Store of decoded photos.
+        images: Store of decoded images.
         transforms: Transforms.
         seed: Seed of the transforms, should one be random.
     """
     table = read_test(project)
     rows = readable_test(project, table)
-    paths = photo_paths(project, table.iloc[rows])
-    return PhotoDataset(images, paths, rows, None, transforms, seed, label="decode test")
+    paths = image_paths(project, table.iloc[rows])
+    return ImageDataset(images, paths, rows, None, transforms, seed, label="decode test")
 
 
-def all_photos(
+def all_images(
     project: ProjectFolder,
-    images: PhotoStore,
+    images: ImageStore,
     transforms: list[Transform],
     seed: int,
     n_views: int = 2,
     n_local: int = 0,
     local_transforms: list[Transform] | None = None,
-) -> PhotoDataset:
-    """Every photo, labelled or not, without its label: for self-supervised pretraining.
+) -> ImageDataset:
+    """Every image, labelled or not, without its label: for self-supervised pretraining.
 
     Args:
         project: The project.
-        images: Store of decoded photos.
+        images: Store of decoded images.
         transforms: Transforms of the views.
         seed: Seed of the augmentations.
-        n_views: Views per photo.
+        n_views: Views per image.
         n_local: Further views, by ``local_transforms``: the small crops of DINO.
         local_transforms: Transforms of the further views.
     """
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
-    paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
+    paths = image_paths(project, read_train(project)) + image_paths(project, readable)
     rows = np.arange(len(paths))
-    return PhotoDataset(
+    return ImageDataset(
         *(images, paths, rows, None, transforms, seed, n_views, n_local),
         local_transforms=local_transforms or (),
     )

@@ -1,4 +1,4 @@
-"""The order in which an epoch takes its photos."""
+"""The order in which an epoch takes its images."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,25 +8,25 @@ _RUNS = 16
 
 
 def epoch_order(n: int, seed: int, epoch: int, window: int | None = None) -> npt.NDArray[np.int64]:
-    """Return the order of an epoch: every photo once, a function of its arguments alone.
+    """Return the order of an epoch: every image once, a function of its arguments alone.
 
-    Without a window, or with one that holds all photos, every order is as likely as any other,
-    and reads go anywhere. That is the better choice as long as the decoded photos fit into memory,
+    Without a window, or with one that holds all images, every order is as likely as any other,
+    and reads go anywhere. That is the better choice as long as the decoded images fit into memory,
     or lie on a disk that answers at once, and costs nothing there.
 
-    With a window the photos are cut into runs of neighbours, a sixteenth of the window each, at
-    places that differ from epoch to epoch; the runs are put into a random order, and photos are
+    With a window the images are cut into runs of neighbours, a sixteenth of the window each, at
+    places that differ from epoch to epoch; the runs are put into a random order, and images are
     shuffled within about a window of that sequence. So whatever is read comes from some sixteen
-    stretches of the data, which is for photos that are larger than memory and lie on a slow disk or
+    stretches of the data, which is for images that are larger than memory and lie on a slow disk or
     behind a network. Neighbours of the table often share a window: a table that is sorted by
     target or place wants a large one, of many batches.
 
     Args:
-        n: Number of photos, neighbours in the order of their table, in which ``preprocess`` puts
-            them into the photo store too. Where the store has them does not matter.
+        n: Number of images, neighbours in the order of their table, in which ``preprocess`` puts
+            them into the image store too. Where the store has them does not matter.
         seed: Seed.
         epoch: Epoch.
-        window: Photos among which the order is random; any ``window`` photos in a row come from
+        window: Images among which the order is random; any ``window`` images in a row come from
             less than twice as many in a row of the sequence of runs.
 
     Returns:

@@ -27,7 +27,7 @@ _LIKE_GAPS = {"na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "nil"}
 
 @dataclass(frozen=True)
 class Split:
-    """The labelled photos in folds.
+    """The labelled images in folds.
 
     Attributes:
         folds: Fold of each row, 0..n_splits-1, int64, shape (n,).
@@ -41,12 +41,12 @@ class Split:
 def split(
     project: ProjectFolder, train: pd.DataFrame, merged: npt.NDArray[np.int64] | None = None
 ) -> Split:
-    """Split the labelled photos: by a column ``fold`` of their table, else by the method.
+    """Split the labelled images: by a column ``fold`` of their table, else by the method.
 
     Args:
         project: The project.
         train: The train table, as :func:`~foldsmith.project.tables.read_train` returns it.
-        merged: Number of each photo's group, shape (n,), where near-identical photos have joined
+        merged: Number of each image's group, shape (n,), where near-identical images have joined
             groups.
 
     Raises:
@@ -89,8 +89,8 @@ def _own_split(
     if "Group" in settings.folds.method and settings.group_column is not None:
         together[f"a group by {settings.group_column}"] = train[settings.group_column]
     if merged is not None:
-        # Groups are whole, if the first check was passed: near-identical photos may not be.
-        together["near-identical photos (folds/merge_near_duplicates)"] = pd.Series(merged)
+        # Groups are whole, if the first check was passed: near-identical images may not be.
+        together["near-identical images (folds/merge_near_duplicates)"] = pd.Series(merged)
     for what, groups in together.items():
         if problem := _torn_group(project, train, own.folds, what, groups):
             raise DataError(f"{column}: {problem}; {remedy}")
@@ -123,7 +123,7 @@ def _torn_group(
 
 
 def class_sizes(project: ProjectFolder, table: pd.DataFrame) -> ClassSizes | None:
-    """Return how many photos each class has; None where the targets are no classes.
+    """Return how many images each class has; None where the targets are no classes.
 
     Args:
         project: The project.
@@ -135,7 +135,7 @@ def class_sizes(project: ProjectFolder, table: pd.DataFrame) -> ClassSizes | Non
 
 
 def fold_table(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
-    """Return how many photos are in each fold, of which targets, of how many groups.
+    """Return how many images are in each fold, of which targets, of how many groups.
 
     Args:
         project: The project.
@@ -143,9 +143,9 @@ def fold_table(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per fold. Columns: each class, or if there are too many the number of classes that
-        the fold has, or the quartiles of a continuous target; photos; groups, if there are
-        groups. No two columns have the same name: where a class is called ``photos``, the number
-        of all is called ``all photos``.
+        the fold has, or the quartiles of a continuous target; images; groups, if there are
+        groups. No two columns have the same name: where a class is called ``images``, the number
+        of all is called ``all images``.
     """
     column = project.settings.target_column
     folds, targets = table[FOLD_COLUMN], table[column]
@@ -162,7 +162,7 @@ def fold_table(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
     else:
         found = pd.crosstab(folds, pd.qcut(targets, 4, duplicates="drop").astype(str))
     found.columns = pd.Index([str(name) for name in found.columns], name=brief(column, _NAME))
-    totals = {"photos": folds.value_counts().reindex(found.index)}
+    totals = {"images": folds.value_counts().reindex(found.index)}
     group = group_column_of(project, table)
     if group is not None:
         totals["groups"] = table[group].groupby(folds).nunique()
@@ -197,7 +197,7 @@ def fold_warnings(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
             if str(name).strip().lower() in _LIKE_GAPS:
                 found.append(
                     f"column {column}: {count:,} rows have the group {name}, which is taken for a "
-                    "name, so that these photos are one group; if they have no group, give each "
+                    "name, so that these images are one group; if they have no group, give each "
                     "one of its own"
                 )
     return found

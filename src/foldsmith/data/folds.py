@@ -1,4 +1,4 @@
-"""Splitting the labelled photos into folds."""
+"""Splitting the labelled images into folds."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -52,17 +52,17 @@ def assign_folds(
     merged: Rows | None = None,
     classes: bool = False,
 ) -> Rows:
-    """Assign a fold to every labelled photo.
+    """Assign a fold to every labelled image.
 
-    Without groups, the photos of each class (or bin of a continuous target) in two folds of a
-    stratified method differ by at most one in number. A class with fewer photos than folds is in
+    Without groups, the images of each class (or bin of a continuous target) in two folds of a
+    stratified method differ by at most one in number. A class with fewer images than folds is in
     some folds only: see :meth:`ClassSizes.warning`.
 
     Args:
         settings: Method, number and seed.
         targets: Targets, for the stratified methods.
         groups: Groups, for the group methods: no group ends up in two folds.
-        merged: Number of each photo's group, shape (n,), where near-identical photos have joined
+        merged: Number of each image's group, shape (n,), where near-identical images have joined
             them; it takes the place of ``groups``, for methods without groups too.
         classes: Whether each value of the target is a class, however many there are.
 
@@ -74,7 +74,7 @@ def assign_folds(
     """
     n = settings.n_splits
     if len(targets) < n:
-        raise DataError(f"{counted(len(targets), 'labelled photo')} cannot fill {n} folds")
+        raise DataError(f"{counted(len(targets), 'labelled image')} cannot fill {n} folds")
     if "Group" in settings.method:
         if groups is None or (groups.isna() | (groups.astype(str).str.strip() == "")).any():
             raise DataError(f"{settings.method} needs a group in every row of the train table")
@@ -88,7 +88,7 @@ def assign_folds(
         if groups.nunique() < n:
             raise DataError(
                 f"{counted(groups.nunique(), 'group is', 'groups are')} left when "
-                f"near-identical photos share one, too "
+                f"near-identical images share one, too "
                 f"few for {n} folds; lower folds/n_splits or folds/merge_near_duplicates: false"
             )
     stratified = "Stratified" in settings.method
@@ -201,10 +201,10 @@ def torn_groups(folds: Sequence[int] | Rows, groups: pd.Series) -> list[str]:
 
 @dataclass(frozen=True)
 class ClassSizes:
-    """How many labelled photos each class has.
+    """How many labelled images each class has.
 
     Attributes:
-        sizes: Name of each class -> its photos, in the order of the classes.
+        sizes: Name of each class -> its images, in the order of the classes.
     """
 
     sizes: dict[str, int]
@@ -214,8 +214,8 @@ class ClassSizes:
         """Count classes.
 
         Args:
-            labels: Class of each photo.
-            names: All classes in their order, those without a photo too; None for the classes
+            labels: Class of each image.
+            names: All classes in their order, those without an image too; None for the classes
                 that there are, sorted.
         """
         counts = pd.Series(list(labels), dtype=object).value_counts()
@@ -224,22 +224,22 @@ class ClassSizes:
 
     @property
     def smallest(self) -> int:
-        """Photos of the smallest class."""
+        """Images of the smallest class."""
         return min(self.sizes.values())
 
     def summary(self) -> str:
-        """Return the numbers of photos on one line, of many classes the smallest and largest."""
+        """Return the numbers of images on one line, of many classes the smallest and largest."""
         n = len(self.sizes)
         if n <= _LISTED:
             return f"{n} classes: {_named(self.sizes.items())}"
         ordered = sorted(self.sizes.items(), key=lambda item: item[1])
         return (
-            f"{n:,} classes of {ordered[0][1]:,} to {ordered[-1][1]:,} photos (fewest: "
+            f"{n:,} classes of {ordered[0][1]:,} to {ordered[-1][1]:,} images (fewest: "
             f"{_named(ordered[:3])}; most: {_named(ordered[:-4:-1])})"
         )
 
     def warning(self, n_splits: int) -> str | None:
-        """Return a sentence on classes with fewer photos than there are folds; None without such.
+        """Return a sentence on classes with fewer images than there are folds; None without such.
 
         Args:
             n_splits: Number of folds.
@@ -252,11 +252,11 @@ class ClassSizes:
         more = f", and {len(small) - _LISTED:,} more" if len(small) > _LISTED else ""
         have = "class has" if len(small) == 1 else "classes have"
         text = (
-            f"{len(small):,} {have} fewer photos than the {n_splits} folds, so that some folds "
+            f"{len(small):,} {have} fewer images than the {n_splits} folds, so that some folds "
             f"have none of them: {_named(small[:_LISTED])}{more}"
         )
         if small[0][1] <= 1:
-            text += "; a class with a single photo is judged by models that have never seen it"
+            text += "; a class with a single image is judged by models that have never seen it"
         return text
 
 

@@ -101,7 +101,7 @@ def _content(path: Path) -> npt.NDArray[np.uint8]:
     try:
         return np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such photo") from None
+        raise DataError(f"{path}: no such image") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"{path}: cannot be read: {reason}") from None
@@ -317,10 +317,10 @@ def _turned(values: _Values, orientation: int) -> _Values:
 
 
 def _unreadable(path: Path, reason: str) -> DataError:
-    return DataError(f"{path}: not a readable photo ({reason}); replace it or take its row out")
+    return DataError(f"{path}: not a readable image ({reason}); replace it or take its row out")
 
 
-def read_photo(path: Path, prepare: Compose, intensity: IntensityRange | None = None) -> Image:
+def read_image(path: Path, prepare: Compose, intensity: IntensityRange | None = None) -> Image:
     """Decode one image and run the deterministic transforms on it."""
     # They take a generator like all transforms, but draw nothing from it.
     image: npt.NDArray[Any] = prepare(decode(path, intensity), np.random.default_rng(0))

@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from foldsmith.data.datasets import Batch, DrawnBatch, PhotoDataset
+from foldsmith.data.datasets import Batch, DrawnBatch, ImageDataset
 from foldsmith.data.epoch_order import epoch_order
 from foldsmith.data.on_device import OnDevice
 from foldsmith.distributed import process_group
@@ -51,8 +51,8 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     gets the same samples as an uninterrupted one.
 
     Args:
-        n: Number of photos.
-        batch_size: Photos per batch.
+        n: Number of images.
+        batch_size: Images per batch.
         shuffle: New order every epoch, from (seed, epoch).
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
@@ -80,9 +80,9 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         return len(self.sizes())
 
     def sizes(self) -> list[int]:
-        """Return the number of photos of each batch.
+        """Return the number of images of each batch.
 
-        A single photo left over joins the batch before it: BatchNorm cannot train on one.
+        A single image left over joins the batch before it: BatchNorm cannot train on one.
         """
         sizes = [self.batch_size] * (self.n // self.batch_size)
         rest = self.n % self.batch_size
@@ -102,7 +102,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(index)) for index in batch[process_group.share(len(batch))]]
 
     def places(self, of: int) -> npt.NDArray[np.int64]:
-        """Return where in the order of an epoch the photos of one process are, by its rank."""
+        """Return where in the order of an epoch the images of one process are, by its rank."""
         places, start = [np.arange(0)], 0
         for size in self.sizes():
             share = process_group.share(size, of)
@@ -111,12 +111,12 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         return np.concatenate(places)
 
 
-class PhotoLoader:
-    """Batches of a :class:`PhotoDataset`.
+class ImageLoader:
+    """Batches of a :class:`ImageDataset`.
 
     Args:
-        dataset: The photos.
-        batch_size: Photos per batch, of all processes of a training together.
+        dataset: The images.
+        batch_size: Images per batch, of all processes of a training together.
         num_workers: Processes that augment, for each process of the training, at most one per
             core; 0 augments in the process itself; ``auto`` is :func:`workers_for` the device. The
             batches are the same whatever the number.
@@ -124,14 +124,14 @@ class PhotoLoader:
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
         pin_memory: Page-locked batches, which copy to a CUDA device while it computes.
-        window: Photos among which a new order is random, at least a batch; null: all of them. For
-            photos that are larger than memory: reads then come from a few regions of the data, see
+        window: Images among which a new order is random, at least a batch; null: all of them. For
+            images that are larger than memory: reads then come from a few regions of the data, see
             :func:`foldsmith.data.epoch_order.epoch_order`. A training with
             another window is stale.
         device: Where the model computes; the CPU if null.
 
     Attributes:
-        dataset: The photos.
+        dataset: The images.
         sampler: The order.
         on_device: Transforms of its batches on the device.
         num_workers: Number of processes.
@@ -142,7 +142,7 @@ class PhotoLoader:
 
     def __init__(
         self,
-        dataset: PhotoDataset,
+        dataset: ImageDataset,
         batch_size: int,
         num_workers: int | Literal["auto"] = "auto",
         shuffle: bool = False,
@@ -167,7 +167,7 @@ class PhotoLoader:
         self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed, window)
         if not len(self.sampler):
             raise ConfigError(
-                f"{counted(len(dataset), 'photo does', 'photos do')} not fill one batch of "
+                f"{counted(len(dataset), 'image does', 'images do')} not fill one batch of "
                 f"{batch_size}, and an incomplete "
                 f"batch is left out; set batch_size to {len(dataset)} or less"
             )
@@ -191,18 +191,18 @@ class PhotoLoader:
         """Make sure that each process of a training has a part of every batch.
 
         Raises:
-            ConfigError: A batch has fewer photos than there are processes.
+            ConfigError: A batch has fewer images than there are processes.
         """
         n, least = process_group.size(), min(self.sampler.sizes())
         if least >= n:
             return
-        batch, photos = self.sampler.batch_size, len(self.dataset)
-        # A single photo left over joins the batch before it.
-        fitting = (b for b in range(batch, n - 1, -1) if photos % b in (0, 1) or photos % b >= n)
+        batch, images = self.sampler.batch_size, len(self.dataset)
+        # A single image left over joins the batch before it.
+        fitting = (b for b in range(batch, n - 1, -1) if images % b in (0, 1) or images % b >= n)
         smaller = next(fitting, None)
         remedy = "" if smaller is None else f"set loader/train/batch_size to {smaller}, or "
         raise ConfigError(
-            f"loader/train: a batch of an epoch has {least} photos, for {n} processes; {remedy}"
+            f"loader/train: a batch of an epoch has {least} images, for {n} processes; {remedy}"
             "start fewer of them"
         )
 
@@ -257,11 +257,11 @@ def workers_for(kind: str, cores: int) -> int:
     return min(_MOST_WORKERS, cores) if kind == "cuda" else 0
 
 
-def one_photo(loader: PhotoLoader) -> str:
-    """Return why a batch of a loader is a single photo, for people."""
+def one_image(loader: ImageLoader) -> str:
+    """Return why a batch of a loader is a single image, for people."""
     if loader.sampler.batch_size == 1:
-        return "loader/train/batch_size is 1: a batch is a single photo"
-    return "there is one photo to train on: a batch is a single photo"
+        return "loader/train/batch_size is 1: a batch is a single image"
+    return "there is one image to train on: a batch is a single image"
 
 
 @contextmanager

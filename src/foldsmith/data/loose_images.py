@@ -1,4 +1,4 @@
-"""Photos outside the tables: given files and folders, images in memory."""
+"""Images outside the tables: given files and folders, images in memory."""
 
 import glob
 import logging
@@ -17,19 +17,19 @@ from foldsmith.project.image_files import LISTED_SUFFIXES, LeftOut, walk_images
 
 logger = logging.getLogger(__name__)
 
-# Transforms need a generator, but transforms that run once per photo do not use it.
+# Transforms need a generator, but transforms that run once per image do not use it.
 _UNUSED = np.random.default_rng(0)
 
 
-def find_photos(names: Iterable[str | Path]) -> list[Path]:
-    """Return the photos that files, folders and patterns name, each once.
+def find_images(names: Iterable[str | Path]) -> list[Path]:
+    """Return the images that files, folders and patterns name, each once.
 
     Args:
-        names: Files, taken as they are; folders, of which every photo in them and below is
+        names: Files, taken as they are; folders, of which every image in them and below is
             taken, in the order of the names, behind links too; patterns such as ``new/**/*.jpg``.
 
     Raises:
-        DataError: A folder holds no photo, or a pattern fits nothing.
+        DataError: A folder holds no image, or a pattern fits nothing.
     """
     found: dict[Path, None] = {}
     for name in map(str, names):
@@ -50,20 +50,20 @@ def find_photos(names: Iterable[str | Path]) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     left_out = LeftOut()
-    photos = sorted(walk_images(folder, left_out))
-    if not photos:
+    images = sorted(walk_images(folder, left_out))
+    if not images:
         also = f"; it holds {left_out}" if str(left_out) else ""
-        raise DataError(f"{folder}: holds no photos ({LISTED_SUFFIXES}){also}")
+        raise DataError(f"{folder}: holds no images ({LISTED_SUFFIXES}){also}")
     if str(left_out):
-        logger.warning(f"{folder}: not taken for photos: {left_out}")
-    return photos
+        logger.warning(f"{folder}: not taken for images: {left_out}")
+    return images
 
 
 def pixels_of(image: Any, name: str, intensity: IntensityRange | None = None) -> Image:
-    """Return an image as :func:`~foldsmith.data.images.decode` returns photos.
+    """Return an image as :func:`~foldsmith.data.images.decode` returns images.
 
     Args:
-        image: Path of a photo, uint8 RGB array of shape (H, W, 3), or PIL image, whose EXIF
+        image: Path of an image, uint8 RGB array of shape (H, W, 3), or PIL image, whose EXIF
             orientation is applied. With a scale also deeper ones, and arrays of shape (H, W).
         name: Name of an image in memory, for errors.
         intensity: Scale of images with more than 8 bits per channel.
@@ -72,7 +72,7 @@ def pixels_of(image: Any, name: str, intensity: IntensityRange | None = None) ->
         RGB, uint8, shape (H, W, 3).
 
     Raises:
-        DataError: The file is not a readable photo, or the image is of another kind.
+        DataError: The file is not a readable image, or the image is of another kind.
     """
     if isinstance(image, (str, Path)):
         try:
@@ -132,17 +132,17 @@ def _from_pil(image: Any, name: str, intensity: IntensityRange | None) -> Image:
             return as_bytes(np.array(ImageOps.exif_transpose(image)), name, intensity)
         return np.array(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{name}: not a readable photo ({one_line(error)})") from None
+        raise DataError(f"{name}: not a readable image ({one_line(error)})") from None
 
 
-class PhotosAtHand:
-    """Photos in memory, each as the stored heads of several lists of transforms leave it.
+class ImagesAtHand:
+    """Images in memory, each as the stored heads of several lists of transforms leave it.
 
-    A source for :class:`~foldsmith.data.datasets.PhotoDataset`: every photo is decoded once
+    A source for :class:`~foldsmith.data.datasets.ImageDataset`: every image is decoded once
     for all datasets that are made of it.
 
     Args:
-        heads: Transforms that run once per photo; each gives a version.
+        heads: Transforms that run once per image; each gives a version.
 
     Attributes:
         n_bytes: Size of the versions.
@@ -168,23 +168,23 @@ class PhotosAtHand:
         return made
 
     def add(self, versions: Mapping[str, Image]) -> None:
-        """Add a photo, as :meth:`versions` returned it."""
+        """Add an image, as :meth:`versions` returned it."""
         for name, image in versions.items():
             self._versions[name].append(image)
             self.n_bytes += image.nbytes
         self._n += 1
 
-    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "HeldPhotos":
-        """Return the photos; ``paths`` are as many as there are, their names do not matter."""
-        assert len(paths) == self._n, "a dataset of photos at hand is of all of them"
-        return HeldPhotos(self._versions[repr(prepare)])
+    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "HeldImages":
+        """Return the images; ``paths`` are as many as there are, their names do not matter."""
+        assert len(paths) == self._n, "a dataset of images at hand is of all of them"
+        return HeldImages(self._versions[repr(prepare)])
 
 
-class HeldPhotos:
-    """A sequence of photos in memory; ``photos[i]`` is uint8 RGB, shape (H, W, 3).
+class HeldImages:
+    """A sequence of images in memory; ``images[i]`` is uint8 RGB, shape (H, W, 3).
 
     Args:
-        images: The photos.
+        images: The images.
     """
 
     def __init__(self, images: Sequence[Image]) -> None:

@@ -1,4 +1,4 @@
-"""Near-identical photos: found by a perceptual hash, kept out of different folds."""
+"""Near-identical images: found by a perceptual hash, kept out of different folds."""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations, pairwise
@@ -25,7 +25,7 @@ _FOURS = 0x0F0F0F0F0F0F0F0F
 # Cost of sorting a hash, in comparisons of two hashes.
 _SORTED = 20
 
-# Greatest distance of near-identical photos, by hash and by thumbnail. Of 4,427 photos of eight
+# Greatest distance of near-identical images, by hash and by thumbnail. Of 4,427 images of eight
 # tomatoes no two of different tomatoes are this near (by the hash alone 2,266 pairs are; their
 # thumbnails differ by 12.5 or more), while smaller, recompressed, slightly darker or cropped
 # copies of 200 paintings are in 95 of 100 cases.
@@ -37,12 +37,12 @@ THUMBNAIL_SIDE = 16
 # Thumbnails that are compared with each other at a time: 768 numbers each.
 _COMPARED = 1024
 
-# Gives the tiny copies of photos, uint8, shape (k, 16, 16, 3), by their positions, shape (k,).
+# Gives the tiny copies of images, uint8, shape (k, 16, 16, 3), by their positions, shape (k,).
 Thumbnails = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]]
 
 
 def miniature(image: Image) -> Image:
-    """Return a small copy of a photo, which :func:`perceptual_hash` and :func:`thumbnail` take.
+    """Return a small copy of an image, which :func:`perceptual_hash` and :func:`thumbnail` take.
 
     Args:
         image: RGB, uint8, shape (H, W, 3).
@@ -55,11 +55,11 @@ def miniature(image: Image) -> Image:
 
 
 def perceptual_hash(small: Image) -> int:
-    """Return the 64-bit pHash of a photo.
+    """Return the 64-bit pHash of an image.
 
     The signs, against their median, of the 64 lowest frequencies of a small grey copy
     (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010).
-    Copies of a photo in another size, quality or brightness differ in few bits.
+    Copies of an image in another size, quality or brightness differ in few bits.
 
     Args:
         small: Its :func:`miniature`.
@@ -72,7 +72,7 @@ def perceptual_hash(small: Image) -> int:
 
 
 def thumbnail(small: Image) -> Image:
-    """Return a tiny copy of a photo, uint8, shape (16, 16, 3), from its :func:`miniature`."""
+    """Return a tiny copy of an image, uint8, shape (16, 16, 3), from its :func:`miniature`."""
     size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     return cv2.resize(small, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
@@ -82,17 +82,17 @@ def near_duplicates(
     thumbnails: Thumbnails,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
-    """Find links between near-identical photos: as few as join each group of them.
+    """Find links between near-identical images: as few as join each group of them.
 
-    Two photos are near-identical if their hashes differ in at most :data:`HASH_DISTANCE` bits and
+    Two images are near-identical if their hashes differ in at most :data:`HASH_DISTANCE` bits and
     their thumbnails, apart from brightness, by a root mean square of at most
-    :data:`THUMBNAIL_DISTANCE` (0..255). A group is all photos that are so directly or through
-    others. A group of n photos has n - 1 links, not the n (n - 1) / 2 of all its pairs.
+    :data:`THUMBNAIL_DISTANCE` (0..255). A group is all images that are so directly or through
+    others. A group of n images has n - 1 links, not the n (n - 1) / 2 of all its pairs.
 
     Args:
-        hashes: :func:`perceptual_hash` of each photo, shape (n,).
-        thumbnails: Gives the :func:`thumbnail` of photos by their positions.
-        rows: The photos to compare, in their order; None for all.
+        hashes: :func:`perceptual_hash` of each image, shape (n,).
+        thumbnails: Gives the :func:`thumbnail` of images by their positions.
+        rows: The images to compare, in their order; None for all.
 
     Returns:
         Columns first and second, positions in ``rows``.
@@ -100,7 +100,7 @@ def near_duplicates(
     rows = np.arange(len(hashes)) if rows is None else rows
     different, hash_of = np.unique(hashes[rows], return_inverse=True)
     near = near_pairs(different, HASH_DISTANCE)[["first", "second"]].to_numpy()
-    # Photos of each hash that were not reached yet.
+    # Images of each hash that were not reached yet.
     left = np.split(
         np.argsort(hash_of, kind="stable"), np.cumsum(np.bincount(hash_of, minlength=1))[:-1]
     )
@@ -147,7 +147,7 @@ def _reached_by(
     """Return links from seekers to the candidates whose thumbnails are near one, shape (k, 2)."""
     links = [np.zeros((0, 2), np.int64)]
     theirs = _flat(thumbnails(rows[candidates]))
-    # The first alone: in a group of equal photos it reaches all others.
+    # The first alone: in a group of equal images it reaches all others.
     for begin, end in [(0, 1), *((k, k + _COMPARED) for k in range(1, len(seekers), _COMPARED))]:
         if not len(candidates):
             break
@@ -173,7 +173,7 @@ def near_pairs(hashes: npt.NDArray[np.uint64], distance: int) -> pd.DataFrame:
 
     The bits are cut into ``distance + m`` bands. Two such hashes agree in at least m of them, so
     that for every m of the bands only hashes are compared that agree in those. With a larger m
-    there are more such choices, and fewer hashes to compare in each: of a million photos 20
+    there are more such choices, and fewer hashes to compare in each: of a million images 20
     million pairs instead of 7,000 million.
 
     Args:
@@ -235,15 +235,15 @@ def _bit_count(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 
 
 def merged_groups(groups: pd.Series | None, pairs: pd.DataFrame, n: int) -> npt.NDArray[np.int64]:
-    """Join the groups that near-identical photos link, directly or through others.
+    """Join the groups that near-identical images link, directly or through others.
 
     Args:
-        groups: Group of each photo; None if every photo stands alone.
-        pairs: Columns first, second: linked photos.
-        n: Number of photos.
+        groups: Group of each image; None if every image stands alone.
+        pairs: Columns first, second: linked images.
+        n: Number of images.
 
     Returns:
-        A number per photo, shape (n,): equal for photos that belong together.
+        A number per image, shape (n,): equal for images that belong together.
     """
     # Here, not above: few projects merge groups, and SciPy takes a while to import.
     from scipy.sparse import coo_matrix

@@ -7,8 +7,8 @@ import torch
 from foldsmith.data.datasets import (
     Batch,
     DrawnBatch,
-    PhotoDataset,
-    PhotoSequence,
+    ImageDataset,
+    ImageSequence,
     different_sizes,
 )
 from foldsmith.data.transforms import Normalize
@@ -19,33 +19,33 @@ from foldsmith.errors import DataError
 _CHUNK = 64 * 2**20
 
 
-class ResidentPhotos:
-    """All photos of a dataset in the memory of a device, one behind the other.
+class ResidentImages:
+    """All images of a dataset in the memory of a device, one behind the other.
 
     Args:
-        photos: Stored photos.
+        images: Stored images.
         sizes: Height and width of each, int64, shape (n, 2).
         device: Where to.
     """
 
     def __init__(
-        self, photos: PhotoSequence, sizes: npt.NDArray[np.int64], device: torch.device
+        self, images: ImageSequence, sizes: npt.NDArray[np.int64], device: torch.device
     ) -> None:
         self._sizes = sizes
         ends = np.cumsum(sizes.prod(axis=1))
         self._starts = np.concatenate([[0], ends[:-1]])
         self._pixels = torch.empty((int(ends[-1]), 3), dtype=torch.uint8, device=device)
         first, waiting = 0, 0
-        for index in range(len(photos)):
+        for index in range(len(images)):
             waiting += int(sizes[index].prod()) * 3
-            if waiting >= _CHUNK or index == len(photos) - 1:
-                part = np.concatenate([photos[k].reshape(-1, 3) for k in range(first, index + 1)])
+            if waiting >= _CHUNK or index == len(images) - 1:
+                part = np.concatenate([images[k].reshape(-1, 3) for k in range(first, index + 1)])
                 start = int(self._starts[first])
                 self._pixels[start : start + len(part)] = torch.from_numpy(part).to(device)
                 first, waiting = index + 1, 0
 
     def take(self, indices: npt.NDArray[np.int64]) -> Pixels:
-        """Return some of the photos, each in the upper left corner of its canvas."""
+        """Return some of the images, each in the upper left corner of its canvas."""
         device = self._pixels.device
         heights, widths = self._sizes[indices].T
         start, height, width = (
@@ -54,7 +54,7 @@ class ResidentPhotos:
         )
         rows = torch.arange(int(heights.max()), device=device).view(1, -1, 1)
         columns = torch.arange(int(widths.max()), device=device).view(1, 1, -1)
-        # Beside a photo its edge is repeated: nothing looks there.
+        # Beside an image its edge is repeated: nothing looks there.
         places = start + rows.minimum(height - 1) * width + columns.minimum(width - 1)
         return Pixels(self._pixels[places], heights, widths)
 
@@ -70,9 +70,9 @@ class OnDevice:
         dataset: Where the batches come from.
     """
 
-    def __init__(self, dataset: PhotoDataset) -> None:
+    def __init__(self, dataset: ImageDataset) -> None:
         self._dataset = dataset
-        self._resident: ResidentPhotos | None = None
+        self._resident: ResidentImages | None = None
         # Brought to the device once, not with every batch.
         self._constants: dict[tuple[str, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -81,22 +81,22 @@ class OnDevice:
 
         Args:
             device: The device.
-            room_bytes: The photos are kept there if they take no more than this.
+            room_bytes: The images are kept there if they take no more than this.
         """
-        sizes = self._dataset.photos.sizes
+        sizes = self._dataset.images.sizes
         if sizes is not None and self.fits(room_bytes):
-            self._resident = ResidentPhotos(self._dataset.photos, sizes, device)
+            self._resident = ResidentImages(self._dataset.images, sizes, device)
         self._dataset.drawing = True
         self._dataset.with_images = self._resident is None
 
     def fits(self, room_bytes: float) -> bool:
-        """Return whether all photos of the dataset take no more than this on a device."""
-        sizes = self._dataset.photos.sizes
+        """Return whether all images of the dataset take no more than this on a device."""
+        sizes = self._dataset.images.sizes
         return sizes is not None and int(sizes.prod(axis=1).sum()) * 3 <= room_bytes
 
     @property
     def resident(self) -> bool:
-        """Whether the device holds the photos."""
+        """Whether the device holds the images."""
         return self._resident is not None
 
     def views(self, batch: Batch | DrawnBatch, device: torch.device) -> list[torch.Tensor]:
@@ -118,7 +118,7 @@ class OnDevice:
         if batch.images is not None:
             images = batch.images.to(device, non_blocking=True)
             return Pixels(images, batch.heights, batch.widths)
-        assert self._resident is not None, "a batch without images needs photos on the device"
+        assert self._resident is not None, "a batch without images needs images on the device"
         return self._resident.take(batch.indices)
 
     def _normalized(

@@ -1,4 +1,4 @@
-"""Work on many photos at once."""
+"""Work on many images at once."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from foldsmith.utils.progress_bars import progress_bar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Items handed out at a time: one by one, small photos take a third longer.
+# Items handed out at a time: one by one, small images take a third longer.
 _CHUNK = 16
 
 # Chunks in progress: finished results that are waiting must not fill the memory.
@@ -24,7 +24,7 @@ def on_all_cores(
     """Call a function for every item, on threads, with a progress bar.
 
     Threads, not processes: OpenCV, hashlib and reading work without the interpreter lock, and
-    photos would have to be handed from process to process.
+    images would have to be handed from process to process.
 
     Args:
         function: Called once per item.
@@ -36,7 +36,7 @@ def on_all_cores(
         The results in the order of the items.
     """
     results = _on_threads(function, items)
-    yield from progress_bar(results, label=label, total=len(items), unit="photo", leave=leave)
+    yield from progress_bar(results, label=label, total=len(items), unit="image", leave=leave)
 
 
 def _on_threads(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

@@ -1,26 +1,26 @@
-"""The labelled photos as a probe sees them."""
+"""The labelled images as a probe sees them."""
 
 import numpy as np
 
-from foldsmith.data.cache.image_store import PhotoStore
-from foldsmith.data.datasets import PhotoDataset
+from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.datasets import ImageDataset
 from foldsmith.data.transforms import Transform
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_folds, targets_of
+from foldsmith.project.tables import image_paths, read_folds, targets_of
 
 
-def probe_photos(
+def probe_images(
     project: ProjectFolder,
-    images: PhotoStore,
+    images: ImageStore,
     transforms: list[Transform],
     meta_file: str | None = None,
-) -> PhotoDataset:
-    """Every labelled photo, in the order of the fold table.
+) -> ImageDataset:
+    """Every labelled image, in the order of the fold table.
 
     Args:
         project: The project.
-        images: Store of decoded photos.
+        images: Store of decoded images.
         transforms: Transforms of evaluation.
         meta_file: Table with the column ``fold``; the project's own if None.
 
@@ -33,9 +33,9 @@ def probe_photos(
         raise DataError(
             f"{error} (a probe is scored on the project's folds; probe=null leaves it out)"
         ) from None
-    return PhotoDataset(
+    return ImageDataset(
         images,
-        photo_paths(project, table),
+        image_paths(project, table),
         np.arange(len(table)),
         targets_of(project, table),
         transforms,

@@ -1,4 +1,4 @@
-"""Size and colour statistics of photos."""
+"""Size and colour statistics of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ from foldsmith.utils.path_list import Paths
 
 
 @dataclass(frozen=True)
-class PhotoFacts:
-    """Results of one pass over the photos.
+class MeasuredImages:
+    """Results of one pass over the images.
 
     Attributes:
-        table: :data:`COLUMNS` of each photo, NaN where one cannot be read.
-        problems: Problem of each photo; None for a good one.
+        table: :data:`COLUMNS` of each image, NaN where one cannot be read.
+        problems: Problem of each image; None for a good one.
         hashes: Perceptual hashes, uint64, shape (n,).
-        thumbnails: Gives the tiny copies of some of the photos by their positions, shape (k,):
-            uint8, shape (k, 16, 16, 3). Photos that cannot be read have none.
+        thumbnails: Gives the tiny copies of some of the images by their positions, shape (k,):
+            uint8, shape (k, 16, 16, 3). Images that cannot be read have none.
         digests: SHA-256 of the files that all this was found in, uint8, shape (n, 32).
-        there: Which photos have such a file, be it a photo or not, shape (n,).
+        there: Which images have such a file, be it an image or not, shape (n,).
         ranges: Lowest and highest value of images with more than 8 bits per channel and the share
             that is clipped, shape (n, 3); NaN for others.
         more: Which files hold further pages or frames, shape (n,).
@@ -56,8 +56,8 @@ class PhotoFacts:
     unscaled: npt.NDArray[np.bool_]
 
 
-class _Photo(NamedTuple):
-    """Measurements of one photo; without values if they are stored already."""
+class _Image(NamedTuple):
+    """Measurements of one image; without values if they are stored already."""
 
     file: FileRead | None = None
     problem: DataError | None = None
@@ -65,26 +65,26 @@ class _Photo(NamedTuple):
     versions: Sequence[tuple[bytes, Image]] = ()
 
 
-def photo_statistics(image: Image) -> list[float]:
-    """Return a photo's values for :data:`COLUMNS`; means and stds in 0..255."""
+def image_statistics(image: Image) -> list[float]:
+    """Return an image's values for :data:`COLUMNS`; means and stds in 0..255."""
     mean, std = cv2.meanStdDev(image)
     return [*image.shape[:2], *mean.ravel().tolist(), *std.ravel().tolist()]
 
 
-def photo_facts(
+def measured_images(
     paths: Sequence[Path],
     file_hashes: FileHashes,
     writer: StoreWriter | None = None,
     kept: KeptFacts | None = None,
     intensity: IntensityRange | None = None,
-) -> PhotoFacts:
-    """Read every photo once, on all cores, with a progress bar.
+) -> MeasuredImages:
+    """Read every image once, on all cores, with a progress bar.
 
     Args:
-        paths: The photos.
+        paths: The images.
         file_hashes: Takes the hash of each file's content.
-        writer: Takes the decoded photos.
-        kept: Stores the measurements. A photo whose content has an entry here and in the store is
+        writer: Takes the decoded images.
+        kept: Stores the measurements. An image whose content has an entry here and in the store is
             not decoded, and not even read if its file is unchanged.
         intensity: Scale of images with more than 8 bits per channel.
     """
@@ -100,48 +100,48 @@ def photo_facts(
     measure = partial(_measure, kept=kept, writer=writer, intensity=intensity)
     numbers = np.flatnonzero(rows < 0)
     unknown = paths.take(numbers)
-    measured = on_all_cores(measure, unknown, "photos")
-    for k, path, photo in zip(numbers, unknown, measured, strict=True):
-        problems[k] = None if photo.problem is None else str(photo.problem)
-        unscaled[k] = isinstance(photo.problem, DeepImageError)
-        there[k] = photo.file is not None
-        if photo.file is not None:
-            file_hashes.remember(path, *photo.file)
-            digests[k] = np.frombuffer(bytes.fromhex(photo.file.digest), np.uint8)
-            rows[k] = _keep(photo, photo.file.digest, kept, writer)
+    measured = on_all_cores(measure, unknown, "images")
+    for k, path, image in zip(numbers, unknown, measured, strict=True):
+        problems[k] = None if image.problem is None else str(image.problem)
+        unscaled[k] = isinstance(image.problem, DeepImageError)
+        there[k] = image.file is not None
+        if image.file is not None:
+            file_hashes.remember(path, *image.file)
+            digests[k] = np.frombuffer(bytes.fromhex(image.file.digest), np.uint8)
+            rows[k] = _keep(image, image.file.digest, kept, writer)
     kept.flush()
     return _facts_of(rows, kept, problems, digests, there, unscaled)
 
 
 def _measure(
     path: Path, kept: KeptFacts, writer: StoreWriter | None, intensity: IntensityRange | None
-) -> _Photo:
+) -> _Image:
     """Read one image and measure it, unless its content is known."""
     file = None
     try:
         data, file = read_bytes(path)
         digest = bytes.fromhex(file.digest)
         if kept.find_one(digest) >= 0 and (writer is None or writer.has(digest)):
-            return _Photo(file)
+            return _Image(file)
         image, values, more = decode_fully(data, path, intensity)
     except DataError as error:
-        return _Photo(file, error)
+        return _Image(file, error)
     small = miniature(image)
     found = ImageFacts(
-        photo_statistics(image), values, more, perceptual_hash(small), thumbnail(small)
+        image_statistics(image), values, more, perceptual_hash(small), thumbnail(small)
     )
     versions = [] if writer is None else writer.versions(file.digest, image)
-    return _Photo(file, None, found, versions)
+    return _Image(file, None, found, versions)
 
 
-def _keep(photo: _Photo, digest: str, kept: KeptFacts, writer: StoreWriter | None) -> int:
+def _keep(image: _Image, digest: str, kept: KeptFacts, writer: StoreWriter | None) -> int:
     """Store the measurements of an image; return their row, -1 for a bad image."""
     content = bytes.fromhex(digest)
-    row = -1 if photo.problem is not None else kept.find_one(content)
-    if photo.facts is not None and row < 0:
-        row = kept.add(content, photo.facts)
+    row = -1 if image.problem is not None else kept.find_one(content)
+    if image.facts is not None and row < 0:
+        row = kept.add(content, image.facts)
     if writer is not None:
-        writer.add(photo.versions)
+        writer.add(image.versions)
     return row
 
 
@@ -152,14 +152,14 @@ def _facts_of(
     digests: npt.NDArray[np.uint8],
     there: npt.NDArray[np.bool_],
     unscaled: npt.NDArray[np.bool_],
-) -> PhotoFacts:
+) -> MeasuredImages:
     """Return the facts of images, each at its row of the kept ones; -1 for a bad image."""
     n, good = len(rows), rows >= 0
     values, hashes = np.full((n, len(COLUMNS)), np.nan), np.zeros(n, np.uint64)
     ranges, further = np.full((n, 3), np.nan), np.zeros(n, bool)
     values[good], hashes[good] = kept.values[rows[good]], kept.hashes[rows[good]]
     ranges[good], further[good] = kept.ranges[rows[good]], kept.more[rows[good]]
-    return PhotoFacts(
+    return MeasuredImages(
         pd.DataFrame(values, columns=COLUMNS),
         problems,
         hashes,
@@ -172,7 +172,7 @@ def _facts_of(
     )
 
 
-def intensity_problem(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -> str | None:
+def intensity_problem(project: ProjectFolder, paths: Paths, facts: MeasuredImages) -> str | None:
     """Return that deeper images need a scale, and which; None if they have one.
 
     Args:
@@ -194,11 +194,11 @@ def intensity_problem(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -
 
 
 def channel_statistics(table: pd.DataFrame) -> pd.DataFrame:
-    """Pool the statistics of photos into those of all their pixels.
+    """Pool the statistics of images into those of all their pixels.
 
     The standard deviation is that of the pixels: the mean square of all pixels less the
-    square of the mean. It is larger than the standard deviation of the photos' means, which ignores
-    how much a photo varies within itself.
+    square of the mean. It is larger than the standard deviation of the images' means, which ignores
+    how much an image varies within itself.
 
     Args:
         table: Rows of :data:`COLUMNS`.
@@ -214,14 +214,14 @@ def channel_statistics(table: pd.DataFrame) -> pd.DataFrame:
         means = table[f"{short}_mean"].to_numpy(dtype=np.float64)
         stds = table[f"{short}_std"].to_numpy(dtype=np.float64)
         mean = float(share @ means)
-        # Within and between photos, each as a variance about the common mean.
+        # Within and between images, each as a variance about the common mean.
         std = float(np.sqrt(share @ (stds**2 + (means - mean) ** 2)))
         result[channel] = [mean, std, mean / 255, std / 255]
     return result
 
 
 def statistics_by_data(table: pd.DataFrame) -> pd.DataFrame:
-    """Return :func:`channel_statistics` of all photos, then of train and of test.
+    """Return :func:`channel_statistics` of all images, then of train and of test.
 
     Args:
         table: Rows of :data:`COLUMNS` with the column ``data_type`` (train or test).

@@ -98,6 +98,6 @@ def _check_overlap(project: ProjectFolder, train: pd.DataFrame, test: pd.DataFra
     if len(both):
         raise DataError(
             f"{project.data_dir / settings.test_csv}: column {settings.id_column}: {len(both)} "
-            f"ids are in {settings.train_csv} too, the first is {both.iloc[0]}; a photo is either "
+            f"ids are in {settings.train_csv} too, the first is {both.iloc[0]}; an image is either "
             "labelled or to predict"
         )

@@ -25,13 +25,13 @@ M = TypeVar("M", bound=nn.Module)
 # Gradients travel in pieces of this many bytes.
 _PIECE = 64 * 2**20
 
-# Photos of the batch that all processes are at, by rank.
+# Images of the batch that all processes are at, by rank.
 _counts: list[int] = []
 
 
 @contextmanager
 def batch_of(n: int) -> Iterator[None]:
-    """Say how many photos the batch has that all processes are at, for :func:`gathered`."""
+    """Say how many images the batch has that all processes are at, for :func:`gathered`."""
     before = _counts[:]
     _counts[:] = [_length(process_group.share(n, of)) for of in range(process_group.size())]
     try:
@@ -121,7 +121,7 @@ def same_weights(model: M) -> M:
 
 
 class HostSyncBatchNorm(nn.SyncBatchNorm):
-    """BatchNorm over all processes' photos on CPUs, which torch's refuses to do.
+    """BatchNorm over all processes' images on CPUs, which torch's refuses to do.
 
     Its state dict equals that of torch's BatchNorm.
     """
@@ -203,7 +203,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, counts: list[int]) -> torch.Tensor:
         ctx.counts = counts
-        # All have to send as much: the shares of a batch differ by one photo.
+        # All have to send as much: the shares of a batch differ by one image.
         layout = torch.contiguous_format
         if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
             layout = torch.channels_last

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The main process may decode photos for hours while the others wait for its word.
+# The main process may decode images for hours while the others wait for its word.
 _WORD_S = timedelta(days=2)
 
 # A collective operation takes milliseconds; between two of them the main process writes snapshots.
@@ -112,10 +112,10 @@ def started_by() -> list[str]:
 
 
 def share(n: int, of: int | None = None) -> slice:
-    """Return which of n photos, a batch's, are those of one process: all in one piece.
+    """Return which of n images, a batch's, are those of one process: all in one piece.
 
     Args:
-        n: Number of photos.
+        n: Number of images.
         of: Rank of the process; this one's if None.
     """
     number = rank() if of is None else of
@@ -277,7 +277,7 @@ def _foreign(key: str) -> FoldsmithError:
 def main_first() -> Iterator[None]:
     """Let the main process go through a block before all others do.
 
-    The others then find its results (decoded photos, measurements), and it reports errors alone.
+    The others then find its results (decoded images, measurements), and it reports errors alone.
     The block must not contain collective operations.
 
     Raises:

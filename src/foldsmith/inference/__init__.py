@@ -1,1 +1,1 @@
-"""Honest predictions: every labelled photo by the models that did not see it."""
+"""Honest predictions: every labelled image by the models that did not see it."""

@@ -16,7 +16,7 @@ from foldsmith.targets.task import Task
 
 @dataclass(frozen=True)
 class FoldLogits:
-    """Logits of one fold's model for the photos of its fold.
+    """Logits of one fold's model for the images of its fold.
 
     Attributes:
         fold: The fold.
@@ -99,7 +99,7 @@ def score_table(
         Columns fold, epoch, loss, metric; the last row's fold is ``oof``, its epoch empty.
     """
     logits = collect_oof(parts, len(labels))
-    # Each photo's as the model of its fold learns it.
+    # Each image's as the model of its fold learns it.
     codes = np.empty(len(labels), parts[0].task.codes(labels[:1]).dtype)
     for part in parts:
         codes[part.rows] = part.task.codes(labels[part.rows])

@@ -9,7 +9,7 @@ from torch import nn
 
 from foldsmith.config import TestTimeAugmentation
 from foldsmith.data.datasets import Batch, DrawnBatch
-from foldsmith.data.loader import PhotoLoader, worker_errors
+from foldsmith.data.loader import ImageLoader, worker_errors
 from foldsmith.distributed import process_group
 from foldsmith.distributed.collectives import gathered
 from foldsmith.models.runtime import Runtime
@@ -30,16 +30,16 @@ _WEIGHTS_SHARE = 0.5
 @torch.inference_mode()
 def predict_logits(
     models: Sequence[nn.Module],
-    loader: PhotoLoader,
+    loader: ImageLoader,
     runtime: Runtime,
     label: str | None = None,
     tta: TestTimeAugmentation = "none",
 ) -> npt.NDArray[np.float32]:
-    """Return the logits of several models for every photo of a loader.
+    """Return the logits of several models for every image of a loader.
 
     Of several processes each computes its share of every batch, and gets the logits of all.
 
-    Each photo is transformed once; its flips are made on the device, and the models take
+    Each image is transformed once; its flips are made on the device, and the models take
     turns on the same batch (as one model of stacked weights, ``torch.func``, they take more
     than four times as long on a CPU). The models are left in evaluation mode.
 
@@ -51,7 +51,7 @@ def predict_logits(
         tta: Flips to average the logits over.
 
     Returns:
-        float32, shape (n_models, n_photos, n_outputs).
+        float32, shape (n_models, n_images, n_outputs).
     """
     for model in models:
         model.eval()
@@ -59,7 +59,7 @@ def predict_logits(
 
     def logits_of(batch: Batch | DrawnBatch) -> torch.Tensor:
         batch_of = (
-            f"batches of {len(batch.rows)} photos; lower the batch_size of loader/val and test"
+            f"batches of {len(batch.rows)} images; lower the batch_size of loader/val and test"
         )
         with runtime.memory_errors(batch_of), runtime.autocast():
             images = runtime.transfer(batch, loader.on_device).views[0]
@@ -69,18 +69,18 @@ def predict_logits(
 
     watched = loader if label is None else progress_bar(loader, label=label, unit="batch")
     batches = [logits_of(batch) for batch in watched if len(batch.rows)]
-    if not batches:  # this process has none: fewer photos than processes
+    if not batches:  # this process has none: fewer images than processes
         batches = [logits_of(loader.dataset[0, 0])[:, :0]]
     result: npt.NDArray[np.float32] = _of_all(torch.cat(batches, dim=1), loader).cpu().numpy()
     return result
 
 
-def _of_all(logits: torch.Tensor, loader: PhotoLoader) -> torch.Tensor:
-    """Return the logits of all processes' photos in the order of the dataset.
+def _of_all(logits: torch.Tensor, loader: ImageLoader) -> torch.Tensor:
+    """Return the logits of all processes' images in the order of the dataset.
 
     Args:
         logits: Shape (n_models, n_own, n_outputs).
-        loader: Where the photos came from.
+        loader: Where the images came from.
     """
     if process_group.alone():
         return logits
@@ -92,7 +92,7 @@ def _of_all(logits: torch.Tensor, loader: PhotoLoader) -> torch.Tensor:
 
 
 def image_batches(
-    loader: PhotoLoader, runtime: Runtime, label: str | None = None
+    loader: ImageLoader, runtime: Runtime, label: str | None = None
 ) -> Iterator[torch.Tensor]:
     """Yield the images of a loader on the device, normalised, each batch of shape (n, 3, H, W).
 
@@ -109,16 +109,16 @@ def image_batches(
 
 
 @torch.no_grad()
-def measure_norms(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None:
-    """Let the running statistics of BatchNorm be those of a loader's photos (precise BatchNorm).
+def measure_norms(model: nn.Module, loader: ImageLoader, runtime: Runtime) -> None:
+    """Let the running statistics of BatchNorm be those of a loader's images (precise BatchNorm).
 
     A head that is fitted to features of other statistics meets other features as soon as the
     training begins: those of random weights differ a hundredfold. Each of several processes does
-    the same with all photos (Wu and Johnson, "Rethinking Batch in BatchNorm", 2021).
+    the same with all images (Wu and Johnson, "Rethinking Batch in BatchNorm", 2021).
 
     Args:
         model: On the runtime's device; left in evaluation mode.
-        loader: The photos; their batches are mixed anew.
+        loader: The images; their batches are mixed anew.
         runtime: Device and precision.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -143,7 +143,7 @@ def measure_norms(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> No
 
 def predict_in_turn(
     models: Sequence[nn.Module],
-    loader: PhotoLoader,
+    loader: ImageLoader,
     runtime: Runtime,
     label: str | None = None,
     tta: TestTimeAugmentation = "none",
@@ -158,7 +158,7 @@ def predict_in_turn(
         tta: As for :func:`predict_logits`.
 
     Returns:
-        float32, shape (n_models, n_photos, n_outputs).
+        float32, shape (n_models, n_images, n_outputs).
     """
     logits = []
     for group in models_that_fit(models, runtime.free_bytes()):

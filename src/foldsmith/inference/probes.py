@@ -39,7 +39,7 @@ def out_of_fold(
 
 
 def knn_oof(features: Features, targets: Array, folds: npt.NDArray[np.int64], k: int = 20) -> Array:
-    """Predict each photo by the mean target of its ``k`` nearest in the other folds.
+    """Predict each image by the mean target of its ``k`` nearest in the other folds.
 
     Nearest by the cosine of the features, as in the probes of Wu et al. 2018 and DINO.
 
@@ -64,7 +64,7 @@ def knn_oof(features: Features, targets: Array, folds: npt.NDArray[np.int64], k:
 
 
 def ridge_oof(features: Features, targets: Array, folds: npt.NDArray[np.int64]) -> Array:
-    """Predict each photo by a ridge regression on the other folds.
+    """Predict each image by a ridge regression on the other folds.
 
     Features are standardised, and the strength is chosen by leave-one-out (in closed form),
     both within those other folds.
@@ -98,7 +98,7 @@ def effective_rank(features: Features) -> float:
     Args:
         features: Shape (n, dim).
     """
-    # By the smaller Gram matrix: its size does not grow with the photos.
+    # By the smaller Gram matrix: its size does not grow with the images.
     tall = features if features.shape[0] >= features.shape[1] else features.T
     eigenvalues = np.linalg.eigvalsh(tall.T @ tall)
     singular = np.sqrt(np.clip(eigenvalues, 0, None))

@@ -1,4 +1,4 @@
-"""Which parts of photos a model's predictions come from: Grad-CAM."""
+"""Which parts of images a model's predictions come from: Grad-CAM."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from foldsmith.targets.task import Explained
 
 Array = npt.NDArray[np.float32]
 
-# A map with fewer cells a side shows no place: a cell is half of the photo.
+# A map with fewer cells a side shows no place: a cell is half of the image.
 COARSE = 3
 
 
@@ -24,7 +24,7 @@ def grad_cam(model: ImageModel, images: torch.Tensor, score: Explained) -> Array
     Of convolutional backbones, Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from
     Deep Networks via Gradient-based Localization", 2017): each channel of the last feature map is
     weighted by the mean gradient of the score on it, and these are summed. If this map has fewer
-    than :data:`COARSE` cells a side, as for small photos, the map of the previous stage is used.
+    than :data:`COARSE` cells a side, as for small images, the map of the previous stage is used.
 
     For vision transformers, whose last tokens reach the head only through the class token or a
     mean, the map uses the last block's normalised tokens of patches,

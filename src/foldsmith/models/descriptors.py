@@ -1,14 +1,14 @@
-"""Features of a photo that nothing has to learn: statistics of its colours and its texture."""
+"""Features of an image that nothing has to learn: statistics of its colours and its texture."""
 
 import torch
 from torch import nn
 
 from foldsmith.models.devices import tell_once
 
-# Shares of a photo's pixels below the colours that are noted.
+# Shares of an image's pixels below the colours that are noted.
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _HUES = 12
-# Colours are counted on a photo halved until it is smaller than twice this: single pixels are
+# Colours are counted on an image halved until it is smaller than twice this: single pixels are
 # noise, and sorting many is slow.
 _COLOUR_SIDE = 64
 # A neighbour counts as brighter from this step of the 8-bit scale on; less is noise.
@@ -28,8 +28,8 @@ _SMALLEST = 6
 class ImageDescriptors(nn.Module):
     """Statistics of colour and texture, in the place of a backbone.
 
-    With a few hundred labelled photos, plain statistics are hard to beat by a network, so
-    descriptors make strong members of an ensemble in seconds. A photo mirrored left to right has
+    With a few hundred labelled images, plain statistics are hard to beat by a network, so
+    descriptors make strong members of an ensemble in seconds. An image mirrored left to right has
     the same descriptors. All except the layout do not depend on positions.
 
     - Colours in RGB and CIE L*a*b*: mean, standard deviation and quantiles of each channel, the
@@ -83,7 +83,7 @@ def _colours(rgb: torch.Tensor) -> list[torch.Tensor]:
     std, mean = torch.std_mean(pixels, dim=2)
     ordered = pixels.sort(dim=2).values
     places = [round(q * (pixels.shape[2] - 1)) for q in _QUANTILES]
-    # Noise of the size of 8-bit rounding avoids a division by zero for a photo of one colour.
+    # Noise of the size of 8-bit rounding avoids a division by zero for an image of one colour.
     spread = torch.sqrt(std[:, 3:] ** 2 + 1e-6)
     centred = (lab - mean[:, 3:, None]) / spread[:, :, None]
     correlations = torch.einsum("nip,njp->nij", centred, centred) / pixels.shape[2]
@@ -141,7 +141,7 @@ def _layout(lab: torch.Tensor) -> torch.Tensor:
 
 
 def _pyramid(grey: torch.Tensor, levels: int) -> list[torch.Tensor]:
-    """Return a photo at scales that halve, as often as it is large enough; then the last again."""
+    """Return an image at scales that halve, as often as it is large enough; then the last again."""
     result = [grey]
     while len(result) < levels:
         small = result[-1]

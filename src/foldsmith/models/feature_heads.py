@@ -43,12 +43,12 @@ class FeatureHead(Protocol):
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> FittedHead:
-        """Learn from the photos of the training folds.
+        """Learn from the images of the training folds.
 
         Args:
             features: Shape (n, n_features).
             targets: Shape (n,).
-            groups: Group of each photo, shape (n,): equal ones stay together in every split.
+            groups: Group of each image, shape (n,): equal ones stay together in every split.
             seed: Seed of everything that is drawn.
         """
 
@@ -221,7 +221,7 @@ class MLPHead:
         hidden: Width of the hidden layer.
         dropout: Share of features and of hidden units that a step leaves out, 0..1.
         epochs: Passes over the training folds.
-        batch_size: Photos per step.
+        batch_size: Images per step.
         lr: Learning rate at its height (one cycle, AdamW).
         weight_decay: Weight decay.
     """
@@ -354,7 +354,7 @@ class TreesHead:
 
     Attributes:
         n_trees: Number of trees.
-        min_leaf: Fewest photos of a leaf.
+        min_leaf: Fewest images of a leaf.
         max_features: Share of the features that a split chooses from, 0..1.
         class_values: Target value of each class, whose probabilities it gives then; none for a
             number.
@@ -425,7 +425,7 @@ class MeanHead:
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> FittedMean:
-        """Fit every head to the same photos."""
+        """Fit every head to the same images."""
         return FittedMean(tuple(head.fit(features, targets, groups, seed) for head in self.heads))
 
     def restore(self, arrays: Arrays) -> FittedMean:

@@ -18,7 +18,7 @@ Features = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.float64]
 
 # Standard deviations from the mean at which standardised features end: one that hardly varies
-# among the photos of a training can be far out in another photo, and then outweighs all others.
+# among the images of a training can be far out in another image, and then outweighs all others.
 _FARTHEST = 5.0
 
 
@@ -109,12 +109,12 @@ class FittedSoftmax(ArrayFields):
 
 @dataclass(frozen=True)
 class FittedKernel(ArrayFields):
-    """A sum of Gaussians around photos of the training.
+    """A sum of Gaussians around images of the training.
 
     Attributes:
         mean: Mean of each feature, shape (n_features,).
         scale: Deviation of each feature, shape (n_features,).
-        centres: Standardised features of those photos, shape (n_centres, n_features).
+        centres: Standardised features of those images, shape (n_centres, n_features).
         weights: Shape (n_centres,).
         gamma: exp(-gamma d^2) is the Gaussian at the distance d.
         bias: A number.

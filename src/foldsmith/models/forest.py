@@ -10,7 +10,7 @@ from foldsmith.models.fitted_arrays import ArrayFields
 
 Array = npt.NDArray[Any]
 
-# Photos evaluated at once, so that memory does not grow with their number.
+# Images evaluated at once, so that memory does not grow with their number.
 _ROWS_AT_ONCE = 1024
 
 
@@ -21,7 +21,7 @@ class Forest(ArrayFields):
     Attributes:
         roots: Node at which each tree begins, int32, shape (n_trees,).
         feature: Feature that a node asks for, int32, shape (n_nodes,); 0 in a leaf.
-        threshold: Up to which value a photo goes left, float32 or float64, shape (n_nodes,).
+        threshold: Up to which value an image goes left, float32 or float64, shape (n_nodes,).
         left: Where it goes then, int32, shape (n_nodes,); a leaf is its own successor.
         right: Where it goes else, int32, shape (n_nodes,).
         unknown_left: Whether a NaN feature goes left, shape (n_nodes,).
@@ -37,7 +37,7 @@ class Forest(ArrayFields):
     value: Array
 
     def predict(self, features: Array) -> npt.NDArray[np.float64]:
-        """Return the prediction of each tree for each photo.
+        """Return the prediction of each tree for each image.
 
         Args:
             features: Shape (n, n_features).

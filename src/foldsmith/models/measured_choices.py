@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from foldsmith.config import Globals
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loader import ImageLoader
 from foldsmith.data.on_device import OnDevice
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError
@@ -36,7 +36,7 @@ _WORTH_COMPILING_S = 600.0
 # Seconds to wait for other processes that measure; compiling is the longest of it.
 _WAIT_S = 1800.0
 
-# Share of a GPU's free memory that photos may take: most of it is for the training's batches.
+# Share of a GPU's free memory that images may take: most of it is for the training's batches.
 _RESIDENT_SHARE = 0.25
 
 
@@ -217,15 +217,15 @@ def compile_pays(
 
 
 def augment_seconds(
-    loader: PhotoLoader, runtime: Runtime, model: Duration, room_bytes: float = 0.0
+    loader: ImageLoader, runtime: Runtime, model: Duration, room_bytes: float = 0.0
 ) -> dict[str, float]:
-    """Return the seconds per batch of a training, by where its photos are augmented.
+    """Return the seconds per batch of a training, by where its images are augmented.
 
     Args:
         loader: Its batches, not yet asked for any.
         runtime: Device.
         model: A batch in the model.
-        room_bytes: The photos are kept on the device if they take no more than this.
+        room_bytes: The images are kept on the device if they take no more than this.
     """
     dataset = loader.dataset
     n_own = -(-loader.sampler.batch_size // process_group.size())
@@ -277,12 +277,12 @@ def batch_seconds(loading_s: float, device: Duration, workers: int, cores: int) 
 def _augment_on_gpu(
     part: nn.Module,
     shape: tuple[int, ...],
-    loader: PhotoLoader,
+    loader: ImageLoader,
     settings: Globals,
     runtime: Runtime,
     measured: Measured,
 ) -> bool:
-    """Return whether the training photos are to be augmented on the GPU.
+    """Return whether the training images are to be augmented on the GPU.
 
     Raises:
         ConfigError: That is asked for and cannot be done.
@@ -335,7 +335,7 @@ def _if_it_fits(measure: Callable[[], bool], otherwise: bool) -> bool:
 
 def tune(
     model: nn.Module,
-    loader: PhotoLoader,
+    loader: ImageLoader,
     settings: Globals,
     runtime: Runtime,
     measured: Measured,
@@ -384,7 +384,7 @@ def tune(
     ):
         room = _RESIDENT_SHARE * runtime.free_bytes()
         loader.on_device.augment_here(runtime.device, room)
-        runtime.wait()  # the photos are used from another stream
+        runtime.wait()  # the images are used from another stream
     if compiled:
         model.compile()
     return model

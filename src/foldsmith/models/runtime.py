@@ -191,7 +191,7 @@ def create_runtime(settings: Globals) -> Runtime:
         # Only if it changes: the call imports torch's compiler, which takes seconds.
         torch.use_deterministic_algorithms(settings.deterministic)
     torch.backends.cudnn.benchmark = settings.cudnn_benchmark and not settings.deterministic
-    # Photos are small: OpenCV's own threads cost more than they bring.
+    # Images are small: OpenCV's own threads cost more than they bring.
     cv2.setNumThreads(1)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if device.type == "cpu":

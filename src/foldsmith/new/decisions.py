@@ -23,7 +23,7 @@ NO_GROUP = "none"
 # Answers to the question about the meaning of numbers.
 _SCALE, _CLASSES = "scale", "classes"
 
-# From so many photos on, the largest models are worth their time.
+# From so many images on, the largest models are worth their time.
 _LARGE = 20_000
 
 
@@ -114,7 +114,7 @@ class Decisions:
         the column has a usual name for classes. In a terminal, a person is asked.
 
         Args:
-            source: The table of the labelled photos.
+            source: The table of the labelled images.
             column: Its target column.
             metric: The metric that was named.
             classes: Whether they are classes, if that was named.
@@ -170,7 +170,7 @@ def choose_metric(named: Metric | None, target: Target, ordered: bool, column: s
         # With a colon: names may be numbers too.
         names = [f"{name}:" for name in target.labels_in_order]
         sizes = ClassSizes.of([f"{name}:" for name in target.labels], names)
-        logger.info(f"photos   {sizes.summary()}")
+        logger.info(f"images   {sizes.summary()}")
     for note in target.notes:
         logger.info(f"note: {brief(column)}: {note}")
     why = ", as named" if named else ": numbers, a scale" if ordered else ": classes"
@@ -196,12 +196,12 @@ def _check_judged(metric: Metric, target: Target, ordered: bool, column: str) ->
         )
 
 
-def choose_time(named: str | None, n_photos: int) -> str:
+def choose_time(named: str | None, n_images: int) -> str:
     """Return how long a run may take, and print why.
 
     Args:
         named: The time that was named.
-        n_photos: Number of images.
+        n_images: Number of images.
 
     Raises:
         DataError: The named time is none.
@@ -219,15 +219,15 @@ def choose_time(named: str | None, n_photos: int) -> str:
     word = "small"
     why = "no GPU"
     if kind_of_device("auto") != "cpu":
-        word = "large" if n_photos >= _LARGE else "medium"
-        why = f"{n_photos:,} photos and a GPU"
+        word = "large" if n_images >= _LARGE else "medium"
+        why = f"{n_images:,} images and a GPU"
     time = WORDS[word]
     logger.info(f"time     {time}: {why} (for another: --time)")
     return time
 
 
 def say_folds(settings_text: str, why: str, target: Target, n_splits: int, classes: bool) -> None:
-    """Print how the photos are split, why in fewer than five folds, and which classes are small."""
+    """Print how the images are split, why in fewer than five folds, and which classes are small."""
     logger.info(f"folds    {settings_text}{f': {why}' if why else ''}")
     if classes:
         warning = ClassSizes.of(target.labels, target.labels_in_order).warning(n_splits)

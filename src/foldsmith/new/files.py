@@ -74,9 +74,9 @@ sample_submission: sample_submission.csv"""
 # Values of the project file that are not set yet.
 TO_FILL_IN = {
     "how_made": "Set these lines.",
-    "image_path": "photos/{photo_id}.jpg",
+    "image_path": "images/{image_id}.jpg",
     "intensity": "",
-    "id_column": "photo_id",
+    "id_column": "image_id",
     "about_target": "# The column to predict, a number, and its lowest and highest possible value.",
     "target_column": "target",
     "target_values": _SCALE.format(range="[0, 3]", n_classes=4, class_values="[]"),
@@ -96,13 +96,13 @@ class Found:
     """Contents of a new project.
 
     Attributes:
-        train: The table of the labelled photos to write.
-        test: The table of the photos to predict.
+        train: The table of the labelled images to write.
+        test: The table of the images to predict.
         sample: The sample submission, if there is one.
         skipped: Rows that were left out: table, id, reason.
-        links: Name of each link in ``input`` -> folder of photos.
+        links: Name of each link in ``input`` -> folder of images.
         id_column: Column of the ids.
-        path_column: Column of the photos' paths.
+        path_column: Column of the images' paths.
         source_column: Column of the targets as they were.
         target_column: Column of the targets as the project takes them.
         group_column: Column of the groups, if there are groups.
@@ -184,13 +184,13 @@ def _target_values(found: Found) -> str:
     )
 
 
-def _batch(budget: Budget, n_photos: int) -> str:
-    """Return the pretraining's line for a smaller batch, where the photos do not fill one."""
+def _batch(budget: Budget, n_images: int) -> str:
+    """Return the pretraining's line for a smaller batch, where the images do not fill one."""
     recipe = read_yaml(RECIPES / "recommended_pretraining.yml")
-    if n_photos >= recipe["loader/train/batch_size"][budget]:
+    if n_images >= recipe["loader/train/batch_size"][budget]:
         return ""
-    fits = 2 ** (n_photos.bit_length() - 1)
-    why = "# The recipe's batch is larger than all photos together."
+    fits = 2 ** (n_images.bit_length() - 1)
+    why = "# The recipe's batch is larger than all images together."
     return f"\n{why}\nloader/train/batch_size: {fits}"
 
 
@@ -226,14 +226,14 @@ def _about_target(found: Found) -> str:
 
 def readme_values(folder: Path, found: Found) -> dict[str, str]:
     """Return the values of the README."""
-    target, added = found.target, f"the photo's `{found.path_column}`"
+    target, added = found.target, f"the image's `{found.path_column}`"
     what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
     if found.unordered:
         what = f"{len(target.classes)} classes"
     elif target.classes:
         what = f"{len(target.classes)} classes (their order is in `project.yml`)"
         added += f" and the number of its class, `{found.target_column}`"
-    groups = "every photo by itself"
+    groups = "every image by itself"
     if found.group_column is not None:
         groups = f"no {on_one_line(found.group_column)} in two of them"
     submission = "`submission.csv`: the predictions to hand in;"
@@ -243,17 +243,17 @@ def readme_values(folder: Path, found: Found) -> dict[str, str]:
     if found.of_classes:
         submission += " `probabilities.csv`: those of each class;"
         fine_tunings = "`exp_config/410.yml` | fine-tuning as classification"
-    to_predict = f"{counted(len(found.test), 'photo')} to predict."
+    to_predict = f"{counted(len(found.test), 'image')} to predict."
     if not len(found.test):
         submission = "`submission.csv`: empty, as there is nothing to predict;"
         to_predict = (
-            "no photos to predict.\n\nTo predict some later, put them below `input`, their ids and "
+            "no images to predict.\n\nTo predict some later, put them below `input`, their ids and "
             f"paths into `input/test.csv` ({', '.join(found.test.columns)}), and run the same "
-            "command. It begins anew, since the pretraining sees all photos."
+            "command. It begins anew, since the pretraining sees all images."
         )
     return {
         "title": folder.resolve().name,
-        "summary": f"{counted(len(found.train), 'labelled photo')}; target "
+        "summary": f"{counted(len(found.train), 'labelled image')}; target "
         f"{on_one_line(found.source_column)}, {what}; {found.folds.n_splits} folds, {groups}; "
         f"{to_predict}",
         "submission": submission,
@@ -279,8 +279,8 @@ def own_name(folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class LinkToPhotos:
-    """A link to a folder of photos: relative if the project holds it, so that it may move.
+class LinkToImages:
+    """A link to a folder of images: relative if the project holds it, so that it may move.
 
     Attributes:
         target: The folder, absolute.
@@ -316,7 +316,7 @@ class LinkToPhotos:
 
 
 # The path of each file in the new project -> its text or table, or the link that it is.
-Content = str | pd.DataFrame | LinkToPhotos
+Content = str | pd.DataFrame | LinkToImages
 Contents = Mapping[Path, Content]
 
 
@@ -344,17 +344,17 @@ def filled_in(names: Mapping[Path, Path], values: Mapping[str, Any]) -> dict[Pat
     }
 
 
-def recipe_texts(of_classes: bool, budget: Budget, n_photos: int) -> dict[str, str]:
+def recipe_texts(of_classes: bool, budget: Budget, n_images: int) -> dict[str, str]:
     """Return path -> text of the recommended experiments, without planned values.
 
     Args:
         of_classes: They predict probabilities of classes.
         budget: Which of three values they take.
-        n_photos: Labelled images and images to predict.
+        n_images: Labelled images and images to predict.
     """
     names = templates(of_classes)
     del names[Path(PROJECT_FILE)]
-    values = {"batch": _batch(budget, n_photos), "gaussians": _gaussians(n_photos)}
+    values = {"batch": _batch(budget, n_images), "gaussians": _gaussians(n_images)}
     texts = filled_in(names, values)
     return {name.as_posix(): text for name, text in texts.items()}
 
@@ -390,7 +390,7 @@ def write_all(folder: Path, contents: Contents, others: Iterable[Path] = ()) -> 
         path, content = folder / name, contents[name]
         remove_leftovers_of(path)
         there = os.path.lexists(path)
-        if isinstance(content, LinkToPhotos):
+        if isinstance(content, LinkToImages):
             if not there:
                 content.make(path)
             logger.info(f"linked {shown(path)} to {content.target}")
@@ -417,7 +417,7 @@ def refuse_finished(folder: Path) -> None:
 
 def _is_written(path: Path, content: Content) -> bool:
     """Return whether a path already has the content that is to be written."""
-    if isinstance(content, LinkToPhotos):
+    if isinstance(content, LinkToImages):
         return path.is_symlink() and Path(os.readlink(path)) == content.leads_to(path)
     if not path.is_file():
         return False

@@ -25,7 +25,7 @@ from foldsmith.new.files import (
     TO_FILL_IN,
     Content,
     Found,
-    LinkToPhotos,
+    LinkToImages,
     filled_in,
     own_name,
     project_values,
@@ -36,8 +36,8 @@ from foldsmith.new.files import (
     write_all,
 )
 from foldsmith.new.new_tables import (
-    PHOTOS,
-    TEST_PHOTOS,
+    IMAGES,
+    TEST_IMAGES,
     Folders,
     NewTables,
     ReadRows,
@@ -53,9 +53,9 @@ from foldsmith.new.survey.guesses import (
     guess_id,
     guess_target,
     locate,
-    other_photo_columns,
+    other_image_columns,
 )
-from foldsmith.new.survey.photos import PhotoFolder
+from foldsmith.new.survey.images import ImageFolder
 from foldsmith.new.survey.targets import Target, choose_folds, examine_target, missing_targets
 from foldsmith.new.timing.planned import measured, planned, read_plan
 from foldsmith.project import ProjectFolder
@@ -80,10 +80,10 @@ class Data:
     """Data and options of a new project.
 
     Attributes:
-        images: Folder of the photos.
-        train: Table of the labelled photos; None if ``images`` holds one folder per class.
-        test: Table of the photos to predict, if there is one.
-        test_images: Folder of the photos to predict, if it is another than ``images``.
+        images: Folder of the images.
+        train: Table of the labelled images; None if ``images`` holds one folder per class.
+        test: Table of the images to predict, if there is one.
+        test_images: Folder of the images to predict, if it is another than ``images``.
         sample: The sample submission; None takes a ``sample_submission.csv`` beside the tables.
         id_column: Name of the id column; None to be found.
         target_column: Name of the target column; None to be found.
@@ -92,7 +92,7 @@ class Data:
         time: How long a run may take, as in ``15m``; None to be chosen.
         classes: Whether targets are classes without an order (False: steps of a scale); None to
             be found.
-        skip_missing: Leave out rows without a photo or target.
+        skip_missing: Leave out rows without an image or target.
     """
 
     images: Path
@@ -134,18 +134,18 @@ def new_project(folder: Path, time: str | None = None) -> Path:
 
 
 def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool = False) -> Path:
-    """Look at photos and tables, and write a project that is ready to run.
+    """Look at images and tables, and write a project that is ready to run.
 
     The tables are written anew into its ``input``, with all their columns, the column ``path``
-    and, where targets of text are taken for a scale, one of numbers; the photos stay where they
-    are, behind the link ``input/photos``. How columns are chosen is said by
+    and, where targets of text are taken for a scale, one of numbers; the images stay where they
+    are, behind the link ``input/images``. How columns are chosen is said by
     :func:`~foldsmith.new.survey.guesses.guess_id`, ``guess_target`` and ``guess_group``, the rest
     by ``examine_target``, ``choose_folds`` and
     :meth:`~foldsmith.new.decisions.Decisions.has_order`. The default metric is RMSE for a scale and
     Accuracy for classes; the time 15 minutes without a GPU, else an hour, and 8 hours from
-    20,000 photos on. Sizes, backbones and epochs that fit the time are chosen by
+    20,000 images on. Sizes, backbones and epochs that fit the time are chosen by
     :func:`~foldsmith.new.timing.rule.choose`. Each choice is printed, and the first row with its
-    photo and target.
+    image and target.
 
     Classes without an order, and targets with a metric that needs probabilities (LogLoss, AUC), get
     experiments that predict the probabilities of classes.
@@ -171,7 +171,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     contents = _planned(folder, found, _contents(folder, found))
     # One project is not to be mixed with another of fewer files.
     may_be = [*templates(of_classes=False), *templates(of_classes=True)]
-    may_be += [_INPUT / name for name in (_SKIPPED, SAMPLE, PHOTOS, TEST_PHOTOS)]
+    may_be += [_INPUT / name for name in (_SKIPPED, SAMPLE, IMAGES, TEST_IMAGES)]
     write_all(folder, contents, others=[name for name in may_be if name not in contents])
     logger.info(
         f"next, in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml"
@@ -183,7 +183,7 @@ def _contents(folder: Path, found: Found) -> dict[Path, Content]:
     """Return the content of each file of a project in a folder, without planned values."""
     names = {Path(README): TEMPLATE / README, **templates(found.of_classes)}
     return {
-        **{_INPUT / name: LinkToPhotos(to, folder) for name, to in found.links.items()},
+        **{_INPUT / name: LinkToImages(to, folder) for name, to in found.links.items()},
         **{_INPUT / "train.csv": found.train, _INPUT / "test.csv": found.test},
         **({_INPUT / _SKIPPED: found.skipped} if len(found.skipped) else {}),
         **({} if found.sample is None else {_INPUT / SAMPLE: found.sample}),
@@ -250,7 +250,7 @@ def _find(data: Data, decide: Decisions) -> Found:
     sample = sample_submission(
         data.sample, (data.test, data.train), tables, id_column, target, judge
     )
-    _say_unused(folders.photos, tables)
+    _say_unused(folders.images, tables)
     return Found(
         train=tables.train,
         test=tables.test,
@@ -275,29 +275,29 @@ def _open_folders(data: Data) -> Folders:
     """List the images of the folders."""
     others = None
     if data.test_images is not None:
-        others = PhotoFolder(data.test_images, "--test-images", without=data.images)
-    folders = Folders(PhotoFolder(data.images, without=data.test_images), others)
+        others = ImageFolder(data.test_images, "--test-images", without=data.images)
+    folders = Folders(ImageFolder(data.images, without=data.test_images), others)
     for folder in folders.all:
-        _say_photos(folder)
+        _say_images(folder)
     return folders
 
 
 def _read_rows(data: Data, decide: Decisions, folders: Folders) -> ReadRows:
     """Read the tables, find the columns of ids and targets, and leave out incomplete rows."""
-    photos = folders.photos
-    train, test = _read(data, photos)
+    images = folders.images
+    train, test = _read(data, images)
     n_read = len(train.table), 0 if test is None else len(test.table)
     skipped: list[dict[str, str]] = []
     known = None if test is None else list(test.table.columns)
-    id_column = decide("id", train, data.id_column, lambda: guess_id(train, photos, known))
+    id_column = decide("id", train, data.id_column, lambda: guess_id(train, images, known))
     if data.skip_missing:
-        train = _with_photos(train, id_column, photos, skipped)
+        train = _with_images(train, id_column, images, skipped)
         if test is not None and id_column in test.table.columns:
-            test = _with_photos(test, id_column, folders.others or photos, skipped)
-    paths = locate(train, id_column, photos)
-    for name in other_photo_columns(train, id_column, photos):
+            test = _with_images(test, id_column, folders.others or images, skipped)
+    paths = locate(train, id_column, images)
+    for name in other_image_columns(train, id_column, images):
         logger.info(
-            f"note: column {brief(name)} names photos too, which are not used: a row is one photo"
+            f"note: column {brief(name)} names images too, which are not used: a row is one image"
         )
     test_table = None if test is None else test.table
     target_column = decide(
@@ -327,13 +327,13 @@ def _choose_folds(
     return folds
 
 
-def _say_unused(photos: PhotoFolder, tables: NewTables) -> None:
+def _say_unused(images: ImageFolder, tables: NewTables) -> None:
     """Print how many images are in no table."""
     used = {*tables.train[tables.path_column], *tables.test[tables.path_column]}
-    unused = len(set(below(PHOTOS, photos.names)) - used)
+    unused = len(set(below(IMAGES, images.names)) - used)
     if unused:
-        are = "photo is" if unused == 1 else "photos are"
-        logger.info(f"note: {unused:,} {are} in no table and not used ({shown(photos.folder)})")
+        are = "image is" if unused == 1 else "images are"
+        logger.info(f"note: {unused:,} {are} in no table and not used ({shown(images.folder)})")
 
 
 def _intensity(folders: Folders) -> IntensityRange | None:
@@ -362,13 +362,13 @@ def _own_folds(train: Source, folds: FoldSettings) -> FoldSettings:
     return folds.model_copy(update={"n_splits": own.n_splits})
 
 
-def _with_photos(
-    source: Source, id_column: str, photos: PhotoFolder, skipped: list[dict[str, str]]
+def _with_images(
+    source: Source, id_column: str, images: ImageFolder, skipped: list[dict[str, str]]
 ) -> Source:
-    """Return a table without the rows whose photo is missing."""
+    """Return a table without the rows whose image is missing."""
     ids = source.table[id_column]
-    missing = ids.map(lambda text: not photos.find(text)).astype(bool)
-    return skip_rows(source, missing, id_column, "no photo", skipped)
+    missing = ids.map(lambda text: not images.find(text)).astype(bool)
+    return skip_rows(source, missing, id_column, "no image", skipped)
 
 
 def _say_skipped(skipped: list[dict[str, str]], n_read: tuple[int, int], train: Source) -> None:
@@ -380,15 +380,15 @@ def _say_skipped(skipped: list[dict[str, str]], n_read: tuple[int, int], train: 
     if (reasons["table"] != train.file.name).any():
         logger.info("         (the submission will have no row for those of the test table)")
     if train.table.empty:
-        raise DataError(f"{train.file}: none of {n_read[0]:,} rows has a photo and a target")
+        raise DataError(f"{train.file}: none of {n_read[0]:,} rows has an image and a target")
 
 
-def _read(data: Data, photos: PhotoFolder) -> tuple[Source, Source | None]:
-    """Return the tables of the labelled photos and, if there is one, of those to predict."""
+def _read(data: Data, images: ImageFolder) -> tuple[Source, Source | None]:
+    """Return the tables of the labelled images and, if there is one, of those to predict."""
     if data.train is None:
         if data.test is not None:
             raise DataError("--test needs --train; without tables it is --test-images DIR")
-        return Source(class_folders(photos), photos.folder), None
+        return Source(class_folders(images), images.folder), None
     train = Source(read_texts(data.train), data.train)
     if train.table.empty:
         raise DataError(f"{data.train}: has a line of column names but no rows")
@@ -405,15 +405,15 @@ def _refuse_same(id_column: str, target_column: str, group_column: str | None) -
         )
 
 
-def _say_photos(found: PhotoFolder) -> None:
+def _say_images(found: ImageFolder) -> None:
     kinds = sorted({Path(name).suffix[1:].lower() for name in found.names})
     sides = found.sides()
     text = "none of a sample can be read" if sides is None else _sides(*sides)
     logger.info(
-        f"{shown(found.folder)}: {counted(len(found.names), 'photo')} ({', '.join(kinds)}; {text})"
+        f"{shown(found.folder)}: {counted(len(found.names), 'image')} ({', '.join(kinds)}; {text})"
     )
     if str(found.left_out):
-        logger.info(f"note: {shown(found.folder)}: not taken for photos: {found.left_out}")
+        logger.info(f"note: {shown(found.folder)}: not taken for images: {found.left_out}")
 
 
 def _sides(shortest: int, longest: int) -> str:

@@ -9,13 +9,13 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.guesses import locate
-from foldsmith.new.survey.photos import PhotoFolder, ids_of
+from foldsmith.new.survey.images import ImageFolder, ids_of
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.tables import numbers
 from foldsmith.utils.formatting import counted
 
 # The links to the images in the project's folder of data.
-PHOTOS, TEST_PHOTOS = "photos", "test_photos"
+IMAGES, TEST_IMAGES = "images", "test_images"
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,22 @@ class Folders:
     """The folders of images.
 
     Attributes:
-        photos: The labelled images, and those to predict if they lie there too.
+        images: The labelled images, and those to predict if they lie there too.
         others: The images to predict, if they lie elsewhere.
     """
 
-    photos: PhotoFolder
-    others: PhotoFolder | None
+    images: ImageFolder
+    others: ImageFolder | None
 
     @property
-    def all(self) -> list[PhotoFolder]:
+    def all(self) -> list[ImageFolder]:
         """Both folders, or the only one."""
-        return [self.photos] if self.others is None else [self.photos, self.others]
+        return [self.images] if self.others is None else [self.images, self.others]
 
     @property
     def links(self) -> dict[str, Path]:
         """Name of each link in the project -> its folder."""
-        return dict(zip((PHOTOS, TEST_PHOTOS), (one.folder for one in self.all), strict=False))
+        return dict(zip((IMAGES, TEST_IMAGES), (one.folder for one in self.all), strict=False))
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def new_tables(
     """
     source, test, target_column = rows.train, rows.test, rows.target_column
     path_column = _free_name("path", source, test)
-    train = source.table.assign(**{path_column: below(PHOTOS, rows.paths)})
+    train = source.table.assign(**{path_column: below(IMAGES, rows.paths)})
     if not ordered:
         train[target_column] = target.labels
     elif target.classes:
@@ -108,7 +108,7 @@ def new_tables(
         train[target_column] = target.values.astype(int)
     elif numbers(train[target_column]).isna().any():
         train[target_column] = target.values
-    of_test = (path_column, folders.photos, folders.others, source)
+    of_test = (path_column, folders.images, folders.others, source)
     new_test = _test_table(test, rows.id_column, *of_test)
     _refuse_overlap(files, rows.id_column, path_column, train, new_test)
     return NewTables(train, new_test, path_column, target_column)
@@ -118,15 +118,15 @@ def _test_table(
     test: Source | None,
     id_column: str,
     path_column: str,
-    photos: PhotoFolder,
-    others: PhotoFolder | None,
+    images: ImageFolder,
+    others: ImageFolder | None,
     train: Source,
 ) -> pd.DataFrame:
-    """Return the table of the photos to predict; without rows if there are none."""
-    prefix = PHOTOS if others is None else TEST_PHOTOS
+    """Return the table of the images to predict; without rows if there are none."""
+    prefix = IMAGES if others is None else TEST_IMAGES
     if test is not None:
         test.has(id_column, "the ids")
-        paths = locate(test, id_column, others or photos)
+        paths = locate(test, id_column, others or images)
         return test.table.assign(**{path_column: below(prefix, paths)})
     if others is None:
         return pd.DataFrame({id_column: [], path_column: []}, dtype=object)
@@ -141,19 +141,19 @@ def _refuse_overlap(
     train: pd.DataFrame,
     test: pd.DataFrame,
 ) -> None:
-    # By its photo too: 7 and 7.jpg are two ids of one.
+    # By its image too: 7 and 7.jpg are two ids of one.
     twice = train[train[path_column].duplicated(keep=False)]
     if len(twice):
         raise DataError(
             f"{files[0]}: column {id_column}: {', '.join(twice[id_column].head(2))} name the "
-            f"same photo, {twice[path_column].iloc[0]}; keep one row of each photo"
+            f"same image, {twice[path_column].iloc[0]}; keep one row of each image"
         )
     both = test[id_column].isin(train[id_column]) | test[path_column].isin(train[path_column])
     if both.any():
         raise DataError(
             f"{files[1]}: column {id_column}: "
-            f"{counted(both.sum(), 'photo is', 'photos are')} in {files[0]} too, the "
-            f"first is {test[id_column][both].iloc[0]}; a photo is either labelled or to predict"
+            f"{counted(both.sum(), 'image is', 'images are')} in {files[0]} too, the "
+            f"first is {test[id_column][both].iloc[0]}; an image is either labelled or to predict"
         )
 
 

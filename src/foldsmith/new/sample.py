@@ -50,7 +50,7 @@ def sample_submission(
         return None
     try:
         if not len(tables.test):
-            raise DataError(f"{path}: needs the photos to predict; name their table with --test")
+            raise DataError(f"{path}: needs the images to predict; name their table with --test")
         table = read_texts(path)
         form = form_of(
             Sample(

@@ -11,7 +11,7 @@ import pandas as pd
 from foldsmith.errors import FoldsmithError
 from foldsmith.predictor.predictor import Predictor
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test, read_train, readable_test
+from foldsmith.project.tables import image_paths, read_test, read_train, readable_test
 from foldsmith.utils.formatting import counted
 
 # Images of the project that are compared: enough to meet a class that is nearly a tie.
@@ -74,7 +74,7 @@ def sample_images(project: ProjectFolder) -> tuple[list[Any], str]:
     try:
         test = read_test(project)
         readable = test.iloc[readable_test(project, test)]
-        paths = list(photo_paths(project, read_train(project)) + photo_paths(project, readable))
+        paths = list(image_paths(project, read_train(project)) + image_paths(project, readable))
     except FoldsmithError:
         paths = []
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(_IMAGES, len(paths))).astype(int))

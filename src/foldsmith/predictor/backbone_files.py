@@ -30,7 +30,7 @@ def write_backbone(experiment: Experiment, root: Path, target: Path, pick: str |
 
     ``model.safetensors`` is what ``timm.create_model(name, num_classes=0, checkpoint_path=...)``
     takes. ``config.json`` holds the model's name and arguments and the normalisation of its
-    photos, so that ``timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=...)``
+    images, so that ``timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=...)``
     needs nothing else.
 
     Args:
@@ -57,7 +57,7 @@ def write_backbone(experiment: Experiment, root: Path, target: Path, pick: str |
     parts = experiment.build(types)
     config, backbone = _model_of(experiment, parts)
     load_weights(backbone, source)
-    config["pretrained_cfg"] |= _photos_of(experiment.tree["dataset"], parts)
+    config["pretrained_cfg"] |= _images_of(experiment.tree["dataset"], parts)
 
     from safetensors.torch import save_file
 
@@ -72,7 +72,7 @@ def write_backbone(experiment: Experiment, root: Path, target: Path, pick: str |
 
 
 def _check_files(experiment: Experiment, source: Path, manifest: Manifest) -> None:
-    """Make sure that the backbone, and the statistics of its photos, are those of the run."""
+    """Make sure that the backbone, and the statistics of its images, are those of the run."""
     project = experiment.project
     hashes = FileHashes(project.hash_store)
     statistics = project.data_dir / STATS_BY_DATA
@@ -112,8 +112,8 @@ def _model_of(experiment: Experiment, parts: Components) -> tuple[dict[str, Any]
     return config, backbone
 
 
-def _photos_of(section: Mapping[str, Any], parts: Components) -> dict[str, Any]:
-    """Return the photos' size and normalisation, as far as the section ``dataset`` says."""
+def _images_of(section: Mapping[str, Any], parts: Components) -> dict[str, Any]:
+    """Return the images' size and normalisation, as far as the section ``dataset`` says."""
     found: dict[str, Any] = {}
     if "img_size" in section:
         size = int(parts["dataset/img_size"])

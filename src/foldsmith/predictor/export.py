@@ -30,7 +30,7 @@ def export(
     """Write a finished run for use elsewhere.
 
     An ensemble, or a single experiment, becomes a folder that predicts without the project and
-    its photos: :func:`~foldsmith.predictor.predict.load` and ``predict`` take it as a run. A
+    its images: :func:`~foldsmith.predictor.predict.load` and ``predict`` take it as a run. A
     pretraining becomes a backbone that timm loads without foldsmith:
     :func:`~foldsmith.predictor.backbone_files.write_backbone`.
 

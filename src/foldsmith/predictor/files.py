@@ -1,4 +1,4 @@
-"""A predictor as a folder that needs neither the project nor its photos.
+"""A predictor as a folder that needs neither the project nor its images.
 
 The folder is a project without data: ``project.yml``, the project's own Python, and of each
 member the experiment file and its weights. ``predictor.json`` names the members and the blend.
@@ -16,7 +16,7 @@ from foldsmith import __version__
 from foldsmith.blending.methods import restore_blend
 from foldsmith.config import Experiment
 from foldsmith.config.check import named_files
-from foldsmith.data.loose_images import PhotosAtHand
+from foldsmith.data.loose_images import ImagesAtHand
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, read_arrays, write_arrays
@@ -55,16 +55,16 @@ _FORMAT = 2
 
 _README = """# {name}
 
-Predicts photos as the run `{name}` of foldsmith {version} has predicted its test photos; the
-training photos are not needed. Install foldsmith {version} first, in its folder:
+Predicts images as the run `{name}` of foldsmith {version} has predicted its test images; the
+training images are not needed. Install foldsmith {version} first, in its folder:
 
     pip install {extra}
-    foldsmith predict --run THIS_FOLDER PHOTOS... -o predictions.csv{flag}
+    foldsmith predict --run THIS_FOLDER IMAGES... -o predictions.csv{flag}
 
 or, from Python:
 
     import foldsmith
-    table = foldsmith.load("THIS_FOLDER"{argument}).predict(["photo.jpg"])
+    table = foldsmith.load("THIS_FOLDER"{argument}).predict(["image.jpg"])
 
 `predictor.json` names the members, the blend and the checksum of every file. {networks}. {code}
 """
@@ -299,7 +299,7 @@ def _arrays_of(member: MemberModels, with_networks: bool) -> Arrays:
 
 
 def _write_networks(member: MemberModels, root: Path) -> None:
-    waiting = PhotosAtHand([member.head])
+    waiting = ImagesAtHand([member.head])
     for image in made_up_images():
         waiting.add(waiting.versions(image))
     images = member.images_of(waiting)
@@ -312,7 +312,7 @@ def _self_contained(member: MemberModels) -> Experiment:
     experiment = without_pretrained(member.experiment)
     parts = parts_of(experiment)
     experiment = experiment.with_values(
-        # The statistics of the photos as numbers.
+        # The statistics of the images as numbers.
         {path: parts[path] for path in _statistics(experiment.tree["dataset"], "dataset")}
     )
     own_files = experiment.project.own_files
@@ -331,7 +331,7 @@ def _self_contained(member: MemberModels) -> Experiment:
 
 
 def _statistics(node: Any, path: str) -> Iterator[str]:
-    """Yield the paths of all statistics of the project's photos."""
+    """Yield the paths of all statistics of the project's images."""
     if isinstance(node, dict):
         if node.get("type") == "ChannelStatistics":
             yield path

@@ -1,4 +1,4 @@
-"""Predictions of new photos in the form of a sample submission."""
+"""Predictions of new images in the form of a sample submission."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,19 +15,19 @@ from foldsmith.project.submission_forms import form_of
 def in_form_of(
     sample: Path, project: ProjectFolder, table: pd.DataFrame, problems: Mapping[int, str]
 ) -> pd.DataFrame:
-    """Return predictions of photos in the form of a sample submission.
+    """Return predictions of images in the form of a sample submission.
 
-    Its ids are the photos' file names, with or without the suffix of an image.
+    Its ids are the images' file names, with or without the suffix of an image.
 
     Args:
         sample: The sample submission.
         project: The project that the predicting run belongs to.
         table: Columns path, prediction and, if there are any, probability_NAME of each class.
-        problems: Problem of each photo without a prediction, by its row.
+        problems: Problem of each image without a prediction, by its row.
 
     Raises:
-        DataError: A photo has no prediction, two have one name, the ids are not those of the
-            photos, or the form is none of the known ones or needs probabilities.
+        DataError: An image has no prediction, two have one name, the ids are not those of the
+            images, or the form is none of the known ones or needs probabilities.
     """
     if problems:
         raise DataError(
@@ -38,12 +38,12 @@ def in_form_of(
     twice = names[names.duplicated()]
     if len(twice):
         raise DataError(
-            f"{sample}: two photos are called {twice.iloc[0]}; predict one folder at a time"
+            f"{sample}: two images are called {twice.iloc[0]}; predict one folder at a time"
         )
     columns = [f"probability_{label}" for label in class_texts(project)]
     has = set(columns) <= set(table.columns)
     known = sample_of(project, sample, names.tolist())
-    form = form_of(replace(known, of_probabilities=has, source="the list of photos"))
+    form = form_of(replace(known, of_probabilities=has, source="the list of images"))
     if form.needs_probabilities and not has:
         raise DataError(
             f"{sample}: its form ({form.title}) needs class probabilities, which this run does "

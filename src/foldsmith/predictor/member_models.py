@@ -1,4 +1,4 @@
-"""The models of a finished experiment, for new photos."""
+"""The models of a finished experiment, for new images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from foldsmith.config import Checkpoint, Components, Context, Experiment
-from foldsmith.data.datasets import PhotoDataset, stored_head
-from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.loose_images import PhotosAtHand
+from foldsmith.data.datasets import ImageDataset, stored_head
+from foldsmith.data.loader import ImageLoader
+from foldsmith.data.loose_images import ImagesAtHand
 from foldsmith.data.transforms import Compose, Transform
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.inference.predict import predict_in_turn
@@ -29,7 +29,7 @@ from foldsmith.steps.checkpoint_choice import (
     predicting_command,
 )
 from foldsmith.steps.features import HeadOfFold, head_file, head_of
-from foldsmith.steps.fingerprint import new_photo_inputs, without_pretrained
+from foldsmith.steps.fingerprint import new_image_inputs, without_pretrained
 from foldsmith.steps.kinds.predictions import as_inferred
 from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
@@ -44,7 +44,7 @@ Array = npt.NDArray[np.float32]
 
 
 class MemberModels:
-    """Models and image preparation of a finished experiment, for new photos.
+    """Models and image preparation of a finished experiment, for new images.
 
     Args:
         name: Name of its output folder.
@@ -58,7 +58,7 @@ class MemberModels:
         models: As given.
         heads: As given.
         tasks: How the logits of each fold become predictions, each with the fold's target scale.
-        transforms: Transforms of a photo.
+        transforms: Transforms of an image.
 
     Raises:
         ConfigError: The experiment's transforms are not those of a list.
@@ -85,42 +85,42 @@ class MemberModels:
 
     @property
     def head(self) -> Compose:
-        """Transforms that run once per photo, before the others."""
+        """Transforms that run once per image, before the others."""
         return stored_head(self.transforms)
 
-    def logits(self, photos: PhotosAtHand) -> Array:
-        """Return the logits of each fold's model for photos.
+    def logits(self, images: ImagesAtHand) -> Array:
+        """Return the logits of each fold's model for images.
 
         Args:
-            photos: At least one, in a version that :attr:`head` made.
+            images: At least one, in a version that :attr:`head` made.
 
         Returns:
             Shape (n_folds, n, n_outputs).
         """
-        settings, loader = self.experiment.globals, self._loader(photos)
+        settings, loader = self.experiment.globals, self._loader(images)
         runtime = create_runtime(settings)
         made = predict_in_turn(self.models, loader, runtime, self.name, settings.tta)
         if not self.heads:
             return made
         return np.stack([head.logits(made[0]) for head in self.heads])
 
-    def images_of(self, photos: PhotosAtHand) -> torch.Tensor:
-        """Return photos as the models get them: float32, normalised, shape (n, 3, H, W)."""
-        loader = self._loader(photos)
+    def images_of(self, images: ImagesAtHand) -> torch.Tensor:
+        """Return images as the models get them: float32, normalised, shape (n, 3, H, W)."""
+        loader = self._loader(images)
         runtime = create_runtime(self.experiment.globals.model_copy(update={"device": "cpu"}))
         views = [runtime.transfer(batch, loader.on_device).views[0] for batch in loader]
         return torch.cat(views)
 
-    def _loader(self, photos: PhotosAtHand) -> PhotoLoader:
-        n = len(photos)
-        dataset = PhotoDataset(
-            photos, [Path()] * n, np.arange(n), None, self.transforms, seed=0, label=self.name
+    def _loader(self, images: ImagesAtHand) -> ImageLoader:
+        n = len(images)
+        dataset = ImageDataset(
+            images, [Path()] * n, np.arange(n), None, self.transforms, seed=0, label=self.name
         )
-        return PhotoLoader(dataset, self._batch_size)
+        return ImageLoader(dataset, self._batch_size)
 
 
 def parts_of(experiment: Experiment, fold: int | None = None) -> Components:
-    """Return the parts of an experiment that predicts, without photos.
+    """Return the parts of an experiment that predicts, without images.
 
     Args:
         experiment: The experiment.
@@ -150,7 +150,7 @@ def read_member(
     Raises:
         ConfigError: The experiment is wrong, or a file that it names is missing.
         OutputError: The folder holds no finished experiment, a file is missing, or something
-            is not as it was when the test photos were predicted.
+            is not as it was when the test images were predicted.
     """
     experiment, manifest = read_inferred(project, folder, checkpoint)
     if device is not None:
@@ -190,7 +190,7 @@ def read_inferred(
     Raises:
         ConfigError: The experiment is wrong, or a file that it names is missing.
         OutputError: The folder holds no finished experiment, or something is not as it was when
-            the test photos were predicted.
+            the test images were predicted.
     """
     root = project.path(folder)
     experiment = read_resolved(project, root)
@@ -210,7 +210,7 @@ def read_inferred(
     changed = _changed(experiment, manifest, types, hashes)
     if changed:
         raise OutputError(
-            f"{root}: has predicted the test photos from other inputs than today's "
+            f"{root}: has predicted the test images from other inputs than today's "
             f"({'; '.join(changed[:5])}); restore them, or run 'foldsmith run' again"
         )
     return experiment, manifest
@@ -220,7 +220,7 @@ def _read_transforms(experiment: Experiment, parts: Components) -> list[Transfor
     dataset = experiment.tree["dataset"].get("test")
     if not isinstance(dataset, dict) or "transforms" not in dataset:
         raise ConfigError(
-            f"{experiment.file}: dataset/test has no transforms, by which new photos would be "
+            f"{experiment.file}: dataset/test has no transforms, by which new images would be "
             "prepared"
         )
     return list(parts["dataset/test/transforms"])
@@ -284,8 +284,8 @@ def _changed(
     types: Mapping[str, Callable[..., Any]],
     hashes: FileHashes,
 ) -> Sequence[str]:
-    """Return the inputs that have changed since the test photos were predicted."""
-    today = new_photo_inputs(experiment, types, hashes)
+    """Return the inputs that have changed since the test images were predicted."""
+    today = new_image_inputs(experiment, types, hashes)
     then: Inputs = {name: manifest.inputs[name] for name in today if name in manifest.inputs}
     # The sample submission is of no matter here.
     then["files"] = {name: then["files"].get(name) for name in today["files"]}
@@ -295,6 +295,6 @@ def _changed(
 def _check_file(path: Path, wanted: str | None, hashes: FileHashes, remedy: str) -> None:
     digest = hashes.of(path)
     if digest != wanted:
-        changed = "differs from the file that predicted the test photos"
+        changed = "differs from the file that predicted the test images"
         state = "no such file" if digest == "missing" else changed
         raise OutputError(f"{path}: {state}; put it back, or {remedy}")

@@ -1,4 +1,4 @@
-"""Predictions for new photos, by a finished ensemble or by a single experiment."""
+"""Predictions for new images, by a finished ensemble or by a single experiment."""
 
 import importlib.util
 import logging
@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldsmith.blending.methods import restore_blend
 from foldsmith.config import Checkpoint, EnsembleSettings
-from foldsmith.data.loose_images import find_photos
+from foldsmith.data.loose_images import find_images
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.fitted_arrays import part, read_arrays
 from foldsmith.predictor.files import PREDICTOR_FILE, read_predictor
@@ -49,7 +49,7 @@ def load(
     project: Path | str | None = None,
     trust: bool = False,
 ) -> Predictor:
-    """Return a predictor of new photos: the models and the blend of a finished run.
+    """Return a predictor of new images: the models and the blend of a finished run.
 
     Args:
         run: Output folder of an ensemble, or of one experiment (a fine-tuning after ``infer``,
@@ -67,7 +67,7 @@ def load(
         ConfigError: The blend or checkpoint does not exist, an experiment has errors, or Python of
             the project was not accepted.
         OutputError: The folder holds no finished run, a file that it needs is missing, or
-            something is not as it was when the run predicted the test photos.
+            something is not as it was when the run predicted the test images.
     """
     exported = Path(run) if project is None else Path(project) / run
     recover_folder(exported)
@@ -119,7 +119,7 @@ def _members_with_a_say(
 
 def predict(
     run: Path | str,
-    photos: Iterable[str | Path],
+    images: Iterable[str | Path],
     output: Path | None = None,
     *,
     sample: Path | None = None,
@@ -130,16 +130,16 @@ def predict(
     project: Path | str | None = None,
     trust: bool = False,
 ) -> pd.DataFrame:
-    """Predict photos, and write the predictions into a file.
+    """Predict images, and write the predictions into a file.
 
     Args:
         run: As for :func:`load`.
-        photos: Files, folders (with all below them) and patterns such as ``new/*.jpg``.
+        images: Files, folders (with all below them) and patterns such as ``new/*.jpg``.
         output: A .csv, .json or .parquet file, which is replaced; None writes none.
-        sample: Sample submission whose form the table gets; its ids are the photos' file names.
+        sample: Sample submission whose form the table gets; its ids are the images' file names.
         blend: As for :func:`load`.
         checkpoint: As for :func:`load`.
-        skip_bad: No prediction for a photo that cannot be read, instead of an error.
+        skip_bad: No prediction for an image that cannot be read, instead of an error.
         device: As for :func:`load`.
         project: As for :func:`load`.
         trust: As for :func:`load`.
@@ -150,12 +150,12 @@ def predict(
     Raises:
         ConfigError: As :func:`load`, or the file is of another kind.
         OutputError: As :func:`load`.
-        DataError: A folder or pattern holds no photo, or photos cannot be read; nothing is
+        DataError: A folder or pattern holds no image, or images cannot be read; nothing is
             written then.
     """
     if output is not None:
         _check_format(output)
-    found = find_photos(photos)
+    found = find_images(images)
     predictor = load(
         run, blend=blend, checkpoint=checkpoint, device=device, project=project, trust=trust
     )
@@ -170,7 +170,7 @@ def predict(
         unread = f", {len(problems)} of them without a prediction" if problems else ""
         how = f"{predictor.blend} of " if predictor.blend else ""
         logger.info(
-            f"wrote {shown(output)} ({counted(len(found), 'photo')}{unread}; by {how}"
+            f"wrote {shown(output)} ({counted(len(found), 'image')}{unread}; by {how}"
             f"{', '.join(predictor.members)})"
         )
     return table

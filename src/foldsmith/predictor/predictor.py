@@ -1,4 +1,4 @@
-"""Predict new photos: members, and the blend of their predictions."""
+"""Predict new images: members, and the blend of their predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import pandas as pd
 
 from foldsmith.blending.base import FittedBlend, Goal
 from foldsmith.data.intensity import IntensityRange
-from foldsmith.data.loose_images import PhotosAtHand, as_list, pixels_of
+from foldsmith.data.loose_images import ImagesAtHand, as_list, pixels_of
 from foldsmith.data.parallel import on_all_cores
-from foldsmith.data.statistics import photo_statistics
+from foldsmith.data.statistics import image_statistics
 from foldsmith.errors import DataError
 from foldsmith.predictor.member_models import MemberModels
 from foldsmith.project.tables import named
@@ -24,7 +24,7 @@ from foldsmith.targets.task import Task
 
 Array = npt.NDArray[np.float64]
 
-# Prepared photos that wait in memory for the models: so much at a time, however many there are.
+# Prepared images that wait in memory for the models: so much at a time, however many there are.
 _CHUNK_BYTES = 256 * 2**20
 
 
@@ -44,15 +44,15 @@ class NamedBlend:
 
     @property
     def with_facts(self) -> bool:
-        """Whether the blend needs measurements of the photos beside the members' predictions."""
+        """Whether the blend needs measurements of the images beside the members' predictions."""
         return self.fitted.with_facts
 
 
 class Predictor:
-    """Predicts new photos as a finished run has predicted the test photos.
+    """Predicts new images as a finished run has predicted the test images.
 
-    Models, preparation of the photos, test-time augmentation, blend and rounding are the same:
-    test photos get the values in the run's submission. All models are in memory. Made by
+    Models, preparation of the images, test-time augmentation, blend and rounding are the same:
+    test images get the values in the run's submission. All models are in memory. Made by
     :func:`~foldsmith.predictor.predict.load`.
 
     Attributes:
@@ -86,7 +86,7 @@ class Predictor:
         """Predict images.
 
         Args:
-            images: One image or any iterable of them: paths of photos, RGB arrays (uint8,
+            images: One image or any iterable of them: paths of images, RGB arrays (uint8,
                 shape (H, W, 3)) or PIL images.
             skip_bad: NaN for an image that cannot be read, instead of an error.
 
@@ -117,7 +117,7 @@ class Predictor:
         problems: dict[int, str] = {}
         logits: list[list[npt.NDArray[np.float32]]] = [[] for _ in self.models]
         facts: list[Sequence[float]] = []
-        waiting = PhotosAtHand(heads)
+        waiting = ImagesAtHand(heads)
         prepare = waiting.versions
 
         def read(number: int) -> str | tuple[dict[str, npt.NDArray[np.uint8]], Sequence[float]]:
@@ -125,10 +125,10 @@ class Predictor:
                 image = pixels_of(images[number], f"image {number}", self.intensity_range)
             except DataError as error:
                 return str(error)
-            return prepare(image), photo_statistics(image) if with_facts else ()
+            return prepare(image), image_statistics(image) if with_facts else ()
 
         for number, result in enumerate(
-            on_all_cores(read, range(len(images)), "photos", leave=False)
+            on_all_cores(read, range(len(images)), "images", leave=False)
         ):
             if isinstance(result, str):
                 problems[number] = result
@@ -138,7 +138,7 @@ class Predictor:
             # After an error nothing is computed any more: only further errors are looked for.
             if waiting.n_bytes >= _CHUNK_BYTES and (skip_bad or not problems):
                 self._ask(waiting, logits)
-                waiting = PhotosAtHand(heads)
+                waiting = ImagesAtHand(heads)
         if problems and not skip_bad:
             raise DataError("\n".join(problems.values()))
         if len(waiting):
@@ -152,9 +152,9 @@ class Predictor:
             table = table[["path"]].join(outcome.set_axis(good))
         return table, problems
 
-    def _ask(self, photos: PhotosAtHand, logits: list[list[npt.NDArray[np.float32]]]) -> None:
+    def _ask(self, images: ImagesAtHand, logits: list[list[npt.NDArray[np.float32]]]) -> None:
         for models, said in zip(self.models, logits, strict=True):
-            said.append(models.logits(photos))
+            said.append(models.logits(images))
 
     def _outcome(
         self, logits: Sequence[npt.NDArray[np.float32]], facts: Array | None
@@ -163,7 +163,7 @@ class Predictor:
 
         Args:
             logits: Logits of each member, shape (n_folds, n, n_outputs).
-            facts: Size and colours of the photos, shape (n, 8), if the blend needs them.
+            facts: Size and colours of the images, shape (n, 8), if the blend needs them.
         """
         if self.fitted_blend is None:
             return _of_single(self.models[0].tasks, logits[0])

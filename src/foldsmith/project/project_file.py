@@ -49,13 +49,13 @@ FOLD_METHOD_SHORT: dict[str, str] = {
 
 
 class FoldSettings(BaseModel):
-    """How the labelled photos are split.
+    """How the labelled images are split.
 
     Attributes:
         method: ``StratifiedGroupKFold``, ``GroupKFold``, ``StratifiedKFold`` or ``KFold``.
         n_splits: Number of folds, at least 2.
         seed: Seed of the shuffle before splitting.
-        merge_near_duplicates: Put near-identical photos into one fold, with their groups.
+        merge_near_duplicates: Put near-identical images into one fold, with their groups.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -92,14 +92,14 @@ class ContinuousSettings(BaseModel):
 
 
 class AuxiliarySettings(BaseModel):
-    """Something else that is known of the labelled photos, for auxiliary heads.
+    """Something else that is known of the labelled images, for auxiliary heads.
 
     Attributes:
         table: CSV in ``data_dir`` with the id column, any number of rows per id; the train
             table if not given.
         column: Its column.
-        kind: ``regression`` (numbers) or ``multi-label`` (words, several per photo).
-        min_count: Photos of the training folds that a word needs, to be learned.
+        kind: ``regression`` (numbers) or ``multi-label`` (words, several per image).
+        min_count: Images of the training folds that a word needs, to be learned.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,12 +115,12 @@ class ProjectSettings(BaseModel):
 
     Attributes:
         name: Name of the project.
-        data_dir: Folder of the tables and photos, relative to the project folder.
-        train_csv: Table of the labelled photos, in ``data_dir``.
-        test_csv: Table of the photos to predict, in ``data_dir``.
-        image_path: Template of a photo's path in ``data_dir``; ``{column}`` stands for the
+        data_dir: Folder of the tables and images, relative to the project folder.
+        train_csv: Table of the labelled images, in ``data_dir``.
+        test_csv: Table of the images to predict, in ``data_dir``.
+        image_path: Template of an image's path in ``data_dir``; ``{column}`` stands for the
             value of that column, as in ``photos/{object_id}.jpg``.
-        id_column: Column with the photo's unique id.
+        id_column: Column with the image's unique id.
         target_column: Column to predict.
         group_column: Column whose equal values must stay in one fold, if there is one.
         sample_submission: CSV in ``data_dir`` whose columns the submissions take; without
@@ -151,7 +151,7 @@ class ProjectSettings(BaseModel):
             dict ``TYPES`` of names that the project's YAML may use as ``type:``.
         intensity_range: Values that become 0 and 255 in images with more than 8 bits per channel
             (16-bit, 32-bit, floating point), in between linearly; values outside are clipped. One
-            scale for all of them, new photos included. ``preprocess`` proposes it.
+            scale for all of them, new images included. ``preprocess`` proposes it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -233,7 +233,7 @@ class ProjectSettings(BaseModel):
     @field_validator("image_path")
     @classmethod
     def _no_python(cls, value: str) -> str:
-        # As in {photo.__class__}: a template names columns.
+        # As in {image.__class__}: a template names columns.
         if re.search(r"\{[^{}]*\._", value):
             raise ValueError(f"{value!r}: an attribute that begins with _ is not for templates")
         return value
@@ -420,7 +420,7 @@ class ProjectFolder:
 
     @property
     def data_dir(self) -> Path:
-        """Folder of the tables and photos."""
+        """Folder of the tables and images."""
         return self.path(self.settings.data_dir)
 
     @property
@@ -436,9 +436,9 @@ class ProjectFolder:
         return self.path(".foldsmith") / "file_hashes"
 
     @property
-    def photo_facts(self) -> Path:
-        """Folder of the stored measurements of photos; it may be deleted."""
-        return self.path(".foldsmith") / "photo_facts"
+    def image_facts(self) -> Path:
+        """Folder of the stored measurements of images; it may be deleted."""
+        return self.path(".foldsmith") / "image_facts"
 
     @property
     def measurements(self) -> Path:
@@ -451,9 +451,9 @@ class ProjectFolder:
         return self.path(".foldsmith") / "baselines.json"
 
     @property
-    def photo_store(self) -> Path:
-        """Where decoded photos are kept; it may be deleted while nothing runs."""
-        return self.path(".foldsmith") / "photos"
+    def image_store(self) -> Path:
+        """Where decoded images are kept; it may be deleted while nothing runs."""
+        return self.path(".foldsmith") / "images"
 
     @property
     def intensity_range(self) -> tuple[float, float] | None:

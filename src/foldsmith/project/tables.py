@@ -1,4 +1,4 @@
-"""The tables of a project: labelled photos, photos to predict, folds."""
+"""The tables of a project: labelled images, images to predict, folds."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +20,11 @@ from foldsmith.utils.memo import once
 from foldsmith.utils.path_list import Paths
 
 FOLD_COLUMN = "fold"
-# Groups that near-identical photos have joined, where preprocess was asked to.
+# Groups that near-identical images have joined, where preprocess was asked to.
 MERGED_COLUMN = "merged_group"
 
 # Rows that preprocess was told to leave out: data_type, id, path, problem.
-BAD_PHOTOS = "bad_photos.csv"
+BAD_IMAGES = "bad_images.csv"
 
 
 def read_table(
@@ -103,16 +103,16 @@ def _lines(path: Path, wrong: pd.Series) -> str:
 
 
 def read_train(project: ProjectFolder, with_bad: bool = False) -> pd.DataFrame:
-    """Return the table of the labelled photos.
+    """Return the table of the labelled images.
 
     Args:
         project: The project.
-        with_bad: Also the rows whose photos preprocess left out.
+        with_bad: Also the rows whose images preprocess left out.
 
     Raises:
         DataError: As :func:`read_table`; also, one line per problem: a target is missing, no
-            number or outside the project's ``target_range``, a group is missing, a photo
-            would lie outside the photo folder.
+            number or outside the project's ``target_range``, a group is missing, an image
+            would lie outside the image folder.
     """
     settings = project.settings
     path = project.data_dir / settings.train_csv
@@ -134,10 +134,10 @@ def read_train(project: ProjectFolder, with_bad: bool = False) -> pd.DataFrame:
 
 
 def read_test(project: ProjectFolder) -> pd.DataFrame:
-    """Return the table of the photos to predict, all of them; it may have no rows.
+    """Return the table of the images to predict, all of them; it may have no rows.
 
     Raises:
-        DataError: As :func:`read_table`, or a photo would lie outside the photo folder.
+        DataError: As :func:`read_table`, or an image would lie outside the image folder.
     """
     settings = project.settings
     path = project.data_dir / settings.test_csv
@@ -149,7 +149,7 @@ def read_test(project: ProjectFolder) -> pd.DataFrame:
 
 
 def readable_test(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the rows of the test table whose photos preprocess could read."""
+    """Return the rows of the test table whose images preprocess could read."""
     bad = bad_ids(project, "test")
     return np.flatnonzero(~table[project.settings.id_column].isin(bad).to_numpy())
 
@@ -271,17 +271,17 @@ def _number(value: object) -> float:
 
 
 def path_problems(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
-    """Return the rows whose photo would lie outside the photo folder, as problems.
+    """Return the rows whose image would lie outside the image folder, as problems.
 
-    The photo folder is the part of ``image_path`` before the first ``{``.
+    The image folder is the part of ``image_path`` before the first ``{``.
     """
     folder = PurePath(project.settings.image_path.partition("{")[0] + "x").parent
     inside = _normal(str(project.data_dir / folder)) + "/"
-    paths = photo_paths(project, table)
+    paths = image_paths(project, table)
     if paths.all_plainly_below(f"{folder}/" if str(folder) != "." else ""):
         return []
     problems = [
-        f"column {project.settings.id_column}: {name!r} leads out of the photo folder {folder}"
+        f"column {project.settings.id_column}: {name!r} leads out of the image folder {folder}"
         for name, path in zip(table[project.settings.id_column], paths.texts(), strict=True)
         if not _normal(path).startswith(inside)
     ]
@@ -301,8 +301,8 @@ def _normal(path: str) -> str:
 
 
 def bad_ids(project: ProjectFolder, data_type: str) -> set[str]:
-    """Return the ids of ``train`` or ``test`` photos that preprocess left out, if any."""
-    path = project.data_dir / BAD_PHOTOS
+    """Return the ids of ``train`` or ``test`` images that preprocess left out, if any."""
+    path = project.data_dir / BAD_IMAGES
     if not path.is_file():
         return set()
     id_column = project.settings.id_column
@@ -311,7 +311,7 @@ def bad_ids(project: ProjectFolder, data_type: str) -> set[str]:
 
 
 def _without_bad(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the train rows whose photos could be read."""
+    """Return the train rows whose images could be read."""
     bad = bad_ids(project, "train")
     if not bad:
         return table
@@ -365,15 +365,15 @@ def read_folds(project: ProjectFolder, meta_file: str | None) -> pd.DataFrame:
     return table
 
 
-def photo_paths(project: ProjectFolder, table: pd.DataFrame) -> Paths:
-    """Return the path of each row's photo.
+def image_paths(project: ProjectFolder, table: pd.DataFrame) -> Paths:
+    """Return the path of each row's image.
 
     Raises:
         DataError: The template ``image_path`` names a column that the table lacks.
     """
     template = project.settings.image_path
     try:
-        # {photo.name} and {photo[0]} are of the column photo.
+        # {image.name} and {image[0]} are of the column image.
         columns = list(dict.fromkeys(re.split(r"[.\[]", field)[0] for field in _fields(template)))
         values = [table[column].tolist() for column in columns]
         rows = zip(*values, strict=True) if values else [()] * len(table)
@@ -409,7 +409,7 @@ def targets_of(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.fl
 def group_column_of(project: ProjectFolder, table: pd.DataFrame) -> str | None:
     """Return the column of a fold table whose equal values stay together, if there is one.
 
-    The column of merged near-identical photos comes before the project's own group column, which
+    The column of merged near-identical images comes before the project's own group column, which
     it contains if folds are made by group. A table made by hand may lack both.
     """
     own = project.settings.group_column
@@ -421,7 +421,7 @@ def group_column_of(project: ProjectFolder, table: pd.DataFrame) -> str | None:
 
 
 def groups_of(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the number of each row's group, from 0 on; each photo is one if there is no column.
+    """Return the number of each row's group, from 0 on; each image is one if there is no column.
 
     Args:
         project: The project.

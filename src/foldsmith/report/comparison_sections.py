@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config.settings import FINE_TUNINGS
-from foldsmith.project.tables import as_written, photo_paths, read_folds
+from foldsmith.project.tables import as_written, image_paths, read_folds
 from foldsmith.report import figures
 from foldsmith.report.configuration import differences
 from foldsmith.report.costs import costs_beside
@@ -22,7 +22,7 @@ from foldsmith.utils.formatting import number_text
 
 Array = npt.NDArray[np.float64]
 
-# Photos of a gallery.
+# Images of a gallery.
 _SHOWN = 12
 _CURVES = ("train/loss", "val/loss", "val/metric")
 
@@ -60,7 +60,7 @@ def sections_of_comparison(comparison: RunComparison) -> list[Section]:
     return [
         _scores(comparison),
         _predictions(comparison),
-        _photos(comparison),
+        _images(comparison),
         _curves(comparison),
         costs_beside({"A": comparison.a.plan, "B": comparison.b.plan}),
         _configuration(comparison),
@@ -77,7 +77,7 @@ def _scores(comparison: RunComparison) -> Section:
     parts: list[Part] = [Text(line) for line in lines]
     caption = (
         f"Intervals of a bootstrap over {comparison.resampled}; the gain is paired: both on the "
-        "same photos"
+        "same images"
     )
     parts.append(picture(caption, figures.scores_beside(comparison.scores, metric)))
     by_fold = comparison.by_fold
@@ -85,7 +85,7 @@ def _scores(comparison: RunComparison) -> Section:
     if comparison.same_folds:
         caption += f"; B is better in {(by_fold['gain'] > 0).sum()} of {len(by_fold)}"
     else:
-        caption += "; a fold holds other photos in A than in B"
+        caption += "; a fold holds other images in A than in B"
     parts.append(picture(caption, figures.folds_beside(by_fold, metric)))
     parts.append(table("Scores of the folds; a positive gain is better in B", by_fold))
     return Section("Scores", "scores", parts)
@@ -116,11 +116,11 @@ def _predictions(comparison: RunComparison) -> Section:
         Text(
             f"Correlation of the {what} {_correlation(points)}, of the errors "
             f"{_correlation(points - right)}: runs that err alike gain little from a blend. "
-            f"A is closer to the truth for {(errors[0] < errors[1]).sum()} photos, B for "
+            f"A is closer to the truth for {(errors[0] < errors[1]).sum()} images, B for "
             f"{(errors[1] < errors[0]).sum()} of {len(targets)}."
         ),
         picture(
-            "Each point is a photo; on the dotted line both predict the same",
+            "Each point is an image; on the dotted line both predict the same",
             figures.prediction_against_prediction(
                 *(points, targets, what), comparison.a.project.class_names
             ),
@@ -136,7 +136,7 @@ def _correlation(values: Array) -> str:
     return f"{(a @ b) / np.sqrt((a @ a) * (b @ b)):.3f}"
 
 
-def _photos(comparison: RunComparison) -> Section:
+def _images(comparison: RunComparison) -> Section:
     (a, b), right = _values(comparison)
     wins = np.abs(b - right) - np.abs(a - right)
     project, captions = comparison.a.project, _captions(comparison)
@@ -145,28 +145,28 @@ def _photos(comparison: RunComparison) -> Section:
     ids = comparison.shared[0].ids
 
     def gallery(caption: str, amount: Array) -> Iterator[Gallery]:
-        """Yield a gallery of the photos with the largest amounts above 0."""
+        """Yield a gallery of the images with the largest amounts above 0."""
         order = np.argsort(-amount, kind="stable")[:_SHOWN]
         rows = known.get_indexer(pd.Index([ids[k] for k in order]))
-        photos = [
+        images = [
             (
                 ""
                 if row < 0
-                else thumbnail(photo_paths(project, folds.iloc[[row]])[0], project.intensity_range),
+                else thumbnail(image_paths(project, folds.iloc[[row]])[0], project.intensity_range),
                 f"{ids[k]}: {captions[k]}",
             )
             for k, row in zip(order, rows, strict=True)
             if amount[k] > 0
         ]
-        if photos:
-            yield Gallery(caption, photos)
+        if images:
+            yield Gallery(caption, images)
 
     parts: list[Part] = [
         *gallery("A and B differ most", np.abs(a - b)),
         *gallery("A wins most: its prediction is so much closer to the truth", wins),
         *gallery("B wins most", -wins),
     ]
-    return Section("Photos", "photos", parts or [Text("A and B predict the same of every photo.")])
+    return Section("Images", "images", parts or [Text("A and B predict the same of every image.")])
 
 
 def _captions(comparison: RunComparison) -> list[str]:

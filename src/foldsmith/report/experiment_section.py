@@ -1,4 +1,4 @@
-"""The section of an experiment that predicts images: scores, figures, photos, heat maps."""
+"""The section of an experiment that predicts images: scores, figures, images, heat maps."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
     as_written,
     group_column_of,
-    photo_paths,
+    image_paths,
     read_folds,
     targets_of,
 )
@@ -46,9 +46,9 @@ from foldsmith.utils.formatting import number_text
 
 Array = npt.NDArray[np.float64]
 
-# Photos of a gallery.
+# Images of a gallery.
 _SHOWN = 12
-# Numbers of photos with heat maps.
+# Numbers of images with heat maps.
 _WORST, _BEST = 4, 4
 
 
@@ -58,7 +58,7 @@ def experiment_section(project: ProjectFolder, step: Step, look_at_ids: Sequence
     Args:
         project: The project.
         step: The finished step that predicts.
-        look_at_ids: Photos with heat maps, beside the worst and best.
+        look_at_ids: Images with heat maps, beside the worst and best.
     """
     assert step.experiment is not None
     experiment, label = step.experiment, LABELS[step.checkpoint]
@@ -107,7 +107,7 @@ def _texts_about(
     texts: list[Part] = [Text(_sentence(step.experiment, step, manifest, metric, value))]
     constant = manifest.facts.get("constant")
     if constant is not None:
-        same = "The constant, the same prediction for every photo"
+        same = "The constant, the same prediction for every image"
         texts.append(Text(f"{same}: {metric} {constant:.4f}."))
     advice = more_epochs_may_help(step.folder, project.n_splits)
     if advice:
@@ -164,7 +164,7 @@ def _residuals(
         by = pd.Series(residuals).groupby(folds[group].astype(str).to_numpy())
         rows = pd.DataFrame(
             {
-                "photos": by.size(),
+                "images": by.size(),
                 "mean residual": by.mean(),
                 "RMSE": by.apply(lambda r: float(np.sqrt((r**2).mean()))),
             }
@@ -176,17 +176,17 @@ def _residuals(
             caption += f": the {len(listed)} of {len(rows)} groups with the largest errors"
         yield table(caption, listed)
     order = np.argsort(np.abs(residuals), kind="stable")
-    paths = photo_paths(project, folds)
+    paths = image_paths(project, folds)
     ids = folds[project.settings.id_column].astype(str).to_numpy()
     for caption, rows_ in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
-        photos = [
+        images = [
             (
                 thumbnail(paths[k], project.intensity_range),
                 f"{ids[k]}: true {number_text(targets[k])}, predicted {predicted[k]:.2f}",
             )
             for k in rows_
         ]
-        yield Gallery(f"{caption} predictions, out of fold", photos)
+        yield Gallery(f"{caption} predictions, out of fold", images)
 
 
 def missed_probability(
@@ -208,29 +208,29 @@ def _misses(
     group = group_column_of(project, folds)
     if group is not None:
         by = pd.Series(predicted == targets).groupby(folds[group].astype(str).to_numpy())
-        rows = pd.DataFrame({"photos": by.size(), "share that is right": by.mean()})
+        rows = pd.DataFrame({"images": by.size(), "share that is right": by.mean()})
         rows = rows.sort_values("share that is right", kind="stable")
         listed = rows.head(30).rename_axis("group").reset_index()
         yield table(f"Hits by {group}: the {len(listed)} of {len(rows)} with fewest", listed)
     truth, said = as_written(project, targets), as_written(project, predicted)
     order = np.argsort(missed, kind="stable")
-    paths = photo_paths(project, folds)
+    paths = image_paths(project, folds)
     ids = folds[project.settings.id_column].astype(str).to_numpy()
     for caption, rows_ in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
-        photos = [
+        images = [
             (
                 thumbnail(paths[k], project.intensity_range),
                 f"{ids[k]}: {truth[k]} (probability {1 - missed[k]:.2f}), predicted {said[k]}",
             )
             for k in rows_
         ]
-        yield Gallery(f"{caption} predictions, out of fold", photos)
+        yield Gallery(f"{caption} predictions, out of fold", images)
 
 
 def _said(
     project: ProjectFolder, folds: pd.DataFrame, targets: Array, predicted: Array
 ) -> list[str]:
-    """Return a line for each photo: id, true target, prediction."""
+    """Return a line for each image: id, true target, prediction."""
     ids = folds[project.settings.id_column].astype(str)
     if project.class_names:
         pairs = zip(as_written(project, targets), as_written(project, predicted), strict=True)
@@ -244,19 +244,19 @@ def _said(
 def _looked_at(
     project: ProjectFolder, step: Step, said: Sequence[str], off: Array, chosen: Sequence[int]
 ) -> Iterator[Part]:
-    """Yield heat maps of chosen photos, the worst and the best ones.
+    """Yield heat maps of chosen images, the worst and the best ones.
 
     Args:
         project: The project.
         step: An inference.
-        said: Caption of each photo.
+        said: Caption of each image.
         off: How far off each prediction is, shape (n,).
-        chosen: Rows of chosen photos.
+        chosen: Rows of chosen images.
     """
     order = np.argsort(off, kind="stable").tolist()
     worst = order[::-1][:_WORST]
     best = [row for row in order[:_BEST] if row not in worst]
-    wanted = {"Chosen photos": list(chosen), "Worst": worst, "Best": best}
+    wanted = {"Chosen images": list(chosen), "Worst": worst, "Best": best}
     rows = list(dict.fromkeys(row for of in wanted.values() for row in of))
     try:
         looked, what = look_at(project, step.folder, step.checkpoint, rows)
@@ -267,16 +267,16 @@ def _looked_at(
     coarsest = min((each.heat.shape for each in looked), key=min)
     if min(coarsest) < COARSE:
         yield Text(
-            "Heat maps are omitted: for photos of this size the feature maps have "
-            f"{coarsest[0]} x {coarsest[1]} cells, too few to show a place. Larger photos "
+            "Heat maps are omitted: for images of this size the feature maps have "
+            f"{coarsest[0]} x {coarsest[1]} cells, too few to show a place. Larger images "
             "(dataset/img_size) give finer maps."
         )
         return
     for title, of in wanted.items():
         if of:
-            photos = [(heat_map(by_row[row].view, by_row[row].heat), said[row]) for row in of]
+            images = [(heat_map(by_row[row].view, by_row[row].heat), said[row]) for row in of]
             caption = (
                 f"{title}; on the right the heat map of the model that was not trained on the "
-                f"photo: {what} (Grad-CAM)"
+                f"image: {what} (Grad-CAM)"
             )
-            yield Gallery(caption, photos, wide=True)
+            yield Gallery(caption, images, wide=True)

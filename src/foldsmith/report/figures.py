@@ -101,7 +101,7 @@ def by_fold(
         scores: Columns fold and metric, a row per fold.
         value: Metric of all rows.
         metric: Its name.
-        constant: Score of the same prediction for every photo, if known.
+        constant: Score of the same prediction for every image, if known.
     """
     figure, (axis,) = _figure(3.6, 2.8)
     axis.bar(scores["fold"].astype(str), scores["metric"], color="C0", width=0.6)
@@ -260,7 +260,7 @@ def confusion(
 
 
 def sampled(n: int) -> npt.NDArray[np.int64]:
-    """Return which of n photos are drawn as points: all, or :data:`POINTS` evenly chosen."""
+    """Return which of n images are drawn as points: all, or :data:`POINTS` evenly chosen."""
     return np.linspace(0, n - 1, min(n, POINTS)).astype(np.int64)
 
 
@@ -361,7 +361,7 @@ def with_intervals(scores: pd.DataFrame, metric: str) -> "Figure":
 def map_of(
     features: npt.NDArray[np.float32], targets: Array, names: Sequence[str] = ()
 ) -> "Figure":
-    """Draw photos on the two main directions of their features, coloured by target.
+    """Draw images on the two main directions of their features, coloured by target.
 
     Args:
         features: Shape (n, n_features).
@@ -383,13 +383,13 @@ def map_of(
 
 
 def sizes(info: pd.DataFrame) -> "Figure":
-    """Draw widths and heights of photos; ``info`` has height and width in px."""
+    """Draw widths and heights of images; ``info`` has height and width in px."""
     figure, (axis,) = _figure(3.6, 2.8)
     info = info.iloc[sampled(len(info))]
     axis.scatter(info["width"], info["height"], s=5, alpha=0.4, linewidths=0, rasterized=True)
     axis.set_xlabel("width, px", fontsize=8)
     axis.set_ylabel("height, px", fontsize=8)
-    axis.set_title("sizes of the photos", fontsize=9)
+    axis.set_title("sizes of the images", fontsize=9)
     axis.set_xlim(left=0)
     axis.set_ylim(bottom=0)
     return figure

@@ -1,4 +1,4 @@
-"""Heat maps of a finished fine-tuning for photos of the validation folds."""
+"""Heat maps of a finished fine-tuning for images of the validation folds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.config import Checkpoint, Context, Experiment
-from foldsmith.data.datasets import Batch, PhotoDataset, stored_head
+from foldsmith.data.datasets import Batch, ImageDataset, stored_head
 from foldsmith.data.images import Image, decode
-from foldsmith.data.loader import PhotoLoader
-from foldsmith.data.loose_images import PhotosAtHand
+from foldsmith.data.loader import ImageLoader
+from foldsmith.data.loose_images import ImagesAtHand
 from foldsmith.data.transforms.base import Transform
 from foldsmith.errors import ConfigError
 from foldsmith.inference.saliency import grad_cam
@@ -20,7 +20,7 @@ from foldsmith.models.runtime import Runtime, create_runtime, random_state_kept
 from foldsmith.models.snapshots import load_weights
 from foldsmith.predictor.member_models import kept_snapshots, read_inferred
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import FOLD_COLUMN, photo_paths, read_folds
+from foldsmith.project.tables import FOLD_COLUMN, image_paths, read_folds
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.scale_buffer import task_kept
 from foldsmith.targets.task import Explained
@@ -30,7 +30,7 @@ from foldsmith.utils.hashing import FileHashes
 
 @dataclass(frozen=True)
 class HeatMap:
-    """One photo and the heat map of its fold's model.
+    """One image and the heat map of its fold's model.
 
     Attributes:
         view: Input of the model: uint8 RGB, shape (H, W, 3).
@@ -45,7 +45,7 @@ class HeatMap:
 def look_at(
     project: ProjectFolder, root: Path, checkpoint: Checkpoint, rows: Sequence[int]
 ) -> tuple[list[HeatMap], str]:
-    """Return heat maps of labelled photos, each by the model that was not trained on it.
+    """Return heat maps of labelled images, each by the model that was not trained on it.
 
     Weights, transforms and epoch are those of the out-of-fold predictions; mirror images that
     these may be averaged over are left out.
@@ -62,7 +62,7 @@ def look_at(
     Raises:
         ConfigError: The model or its backbone has no feature map that is known how to read.
         OutputError: Weights are missing, or inputs have changed since the inference.
-        DataError: A photo cannot be read.
+        DataError: An image cannot be read.
     """
     experiment, manifest = read_inferred(project, root, checkpoint)
     table = read_folds(project, experiment.globals.meta_file)
@@ -74,8 +74,8 @@ def look_at(
         (weights,) = kept_snapshots(root, manifest, checkpoint, [fold], hashes)
         chosen = [row for row, of in zip(rows, folds, strict=True) if of == fold]
         model = _model_of_fold(experiment, fold, weights, runtime)
-        photos = _decoded(project, photo_paths(project, table.iloc[chosen]), model.transforms)
-        heat_maps = _heat_maps(model, photos, runtime)
+        images = _decoded(project, image_paths(project, table.iloc[chosen]), model.transforms)
+        heat_maps = _heat_maps(model, images, runtime)
         found |= dict(zip(chosen, heat_maps, strict=True))
     hashes.save()
     grids = {heat_map.heat.shape for heat_map in found.values()}
@@ -123,24 +123,24 @@ def _model_of_fold(
 
 def _decoded(
     project: ProjectFolder, paths: Iterable[Path], transforms: Sequence[Transform]
-) -> PhotosAtHand:
-    photos = PhotosAtHand([stored_head(transforms)])
+) -> ImagesAtHand:
+    images = ImagesAtHand([stored_head(transforms)])
     for path in paths:
-        photos.add(photos.versions(decode(path, project.intensity_range)))
-    return photos
+        images.add(images.versions(decode(path, project.intensity_range)))
+    return images
 
 
-def _heat_maps(model: _FoldModel, photos: PhotosAtHand, runtime: Runtime) -> Iterator[HeatMap]:
+def _heat_maps(model: _FoldModel, images: ImagesAtHand, runtime: Runtime) -> Iterator[HeatMap]:
     """Yield the heat map of each image."""
-    n = len(photos)
-    dataset = PhotoDataset(photos, [Path()] * n, np.arange(n), None, model.transforms, seed=0)
-    loader = PhotoLoader(dataset, n)
+    n = len(images)
+    dataset = ImageDataset(images, [Path()] * n, np.arange(n), None, model.transforms, seed=0)
+    loader = ImageLoader(dataset, n)
     # One by one: they may be of different sizes, and need little memory so.
     for index in range(n):
         batch = dataset[0, index]
         assert isinstance(batch, Batch)
-        images = runtime.transfer(batch, loader.on_device).views[0].float()
-        heat = grad_cam(model.network, images, model.score)[0]
+        pixels = runtime.transfer(batch, loader.on_device).views[0].float()
+        heat = grad_cam(model.network, pixels, model.score)[0]
         yield HeatMap(_shown(batch.views[0][0].permute(1, 2, 0).numpy()), heat)
 
 

@@ -45,14 +45,14 @@ def write_report(
         config: Experiment file of any kind, relative to the project folder.
         overrides: As those of the run.
         output: The file; ``reports/NAME.html`` in the project folder if None.
-        look_at: Ids of labelled photos to show heat maps of,
+        look_at: Ids of labelled images to show heat maps of,
             beside the worst and the best ones.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: An experiment is wrong, or no labelled photo has such an id.
+        ConfigError: An experiment is wrong, or no labelled image has such an id.
         OutputError: The file exists already and is not a report.
     """
     plan = plan_of(project, config, overrides)
@@ -78,11 +78,11 @@ def compare(
     """Write one HTML file that compares two finished runs, and show the comparison.
 
     Ensembles are compared by the cross-fitted predictions of the blend that they recommend,
-    single experiments by their out-of-fold predictions, on the photos that both have.
+    single experiments by their out-of-fold predictions, on the images that both have.
 
     Args:
         a: Output folder of an ensemble or of one experiment.
-        b: Another one, of the same project or of another one with the same photos.
+        b: Another one, of the same project or of another one with the same images.
         output: The file; ``reports/compare_A_B.html`` in the project of ``a`` if None.
         checkpoint: Which snapshots of a single experiment, if it was inferred by several.
         project: The project folder, which both are relative to then; None takes the ones that
@@ -95,7 +95,7 @@ def compare(
 
     Raises:
         ConfigError: There is no project, or the runs are judged by different metrics.
-        OutputError: A folder holds no finished run, the runs are of other photos or targets, or
+        OutputError: A folder holds no finished run, the runs are of other images or targets, or
             the file exists already and is not a report.
     """
     runs = [read_finished(folder, project, checkpoint, trust) for folder in (a, b)]

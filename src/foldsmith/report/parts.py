@@ -1,4 +1,4 @@
-"""The elements of a report: sections of text, tables, figures and photos."""
+"""The elements of a report: sections of text, tables, figures and images."""
 
 import base64
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from foldsmith.utils.interrupts import uninterrupted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Side of a photo in a report, px.
+# Side of an image in a report, px.
 _THUMBNAIL = 112
 # A figure that is wider than the page is scrolled rather than made smaller than this, px.
 _READABLE = 620
@@ -68,17 +68,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Photos with a caption each.
+    """Images with a caption each.
 
     Attributes:
         caption: Caption of all of them.
-        photos: Data URI and caption of each.
-        columns: Photos per row; 0 fills the width.
-        wide: Whether each is two photos beside each other.
+        images: Data URI and caption of each.
+        columns: Images per row; 0 fills the width.
+        wide: Whether each is two images beside each other.
     """
 
     caption: str
-    photos: Sequence[tuple[str, str]]
+    images: Sequence[tuple[str, str]]
     columns: int = 0
     wide: bool = False
     kind: str = "gallery"
@@ -140,7 +140,7 @@ def picture(caption: str, figure: "Figure") -> Picture:
 
 
 def thumbnail(path: Path, intensity: IntensityRange | None) -> str:
-    """Return a photo, made small, as a data URI; empty if it cannot be read."""
+    """Return an image, made small, as a data URI; empty if it cannot be read."""
     try:
         image: Image = decode(path, intensity)
     except DataError:
@@ -161,14 +161,14 @@ def heat_map(view: Image, heat: npt.NDArray[np.float32]) -> str:
     size = _scaled(view, _THUMBNAIL / max(view.shape[:2]))
     shrinks = size[0] < view.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
-    photo = cv2.resize(view, size, interpolation=how)
+    image = cv2.resize(view, size, interpolation=how)
     smooth = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)[:, :, None]
     levels = (255 * smooth).round().astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[:, :, ::-1]
-    # Grey below, so that every colour is heat; where it is cold the photo shows.
-    grey = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
+    # Grey below, so that every colour is heat; where it is cold the image shows.
+    grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
     covered = (1 - 0.65 * smooth) * grey + 0.65 * smooth * colours
-    return _jpeg(np.hstack([photo, covered.round().astype(np.uint8)]))
+    return _jpeg(np.hstack([image, covered.round().astype(np.uint8)]))
 
 
 def _scaled(image: Image, scale: float) -> list[int]:

@@ -9,7 +9,7 @@ import pandas as pd
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
     as_written,
-    photo_paths,
+    image_paths,
     read_folds,
     targets_of,
 )
@@ -29,9 +29,9 @@ from foldsmith.steps.manifest import read_manifest, verified
 from foldsmith.training.files import PROBES_FILE, entries_of
 from foldsmith.utils.formatting import number_text
 
-# Photos of a map: more make it slow, and no clearer.
+# Images of a map: more make it slow, and no clearer.
 _MAPPED = 4000
-# Photos whose neighbours are shown, and how many of them.
+# Images whose neighbours are shown, and how many of them.
 _ASKED, _NEIGHBOURS = 6, 5
 
 
@@ -83,7 +83,7 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
         if len(features) != len(folds):
             continue  # of other tables
         targets = targets_of(project, folds)
-        title = f"Labelled photos by the features of {other.name} (principal components)"
+        title = f"Labelled images by the features of {other.name} (principal components)"
         chosen = np.linspace(0, len(folds) - 1, min(_MAPPED, len(folds))).astype(int)
         names = project.class_names
         yield picture(title, figures.map_of(features[chosen], targets[chosen], names))
@@ -97,17 +97,17 @@ def _neighbours(
     targets = as_written(project, targets_of(project, folds))
     scaled = features - features.mean(axis=0)
     scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
-    paths = photo_paths(project, folds)
-    photos = []
+    paths = image_paths(project, folds)
+    images = []
     for k in np.linspace(0, len(folds) - 1, min(_ASKED, len(folds))).astype(int):
         nearest = np.argsort(-(scaled @ scaled[k]), kind="stable")
         row = [k, *(other for other in nearest if other != k)][: _NEIGHBOURS + 1]
-        photos += [
+        images += [
             (thumbnail(paths[j], project.intensity_range), f"target {_shown(targets[j])}")
             for j in row
         ]
-    caption = "Left a photo, beside it its nearest by cosine of the frozen features"
-    return Gallery(caption, photos, _NEIGHBOURS + 1)
+    caption = "Left an image, beside it its nearest by cosine of the frozen features"
+    return Gallery(caption, images, _NEIGHBOURS + 1)
 
 
 def _shown(target: float | str) -> str:

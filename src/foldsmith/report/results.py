@@ -50,7 +50,7 @@ class Results:
     """Results of an experiment, read from its output folder on access.
 
     The numbers are those of the last run that finished, which may have had another configuration
-    than today's: :func:`foldsmith.run.status` knows. Other folds, test photos or predictions
+    than today's: :func:`foldsmith.run.status` knows. Other folds, test images or predictions
     of members than today's are an error.
 
     Args:
@@ -137,7 +137,7 @@ class Results:
 
     @property
     def oof(self) -> pd.DataFrame:
-        """Out-of-fold predictions of the labelled photos.
+        """Out-of-fold predictions of the labelled images.
 
         Columns: id, target, fold, prediction. Of an ensemble that of the recommended blend, its
         weights fitted on the other folds, and a column per member.
@@ -158,7 +158,7 @@ class Results:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """Predictions of the photos to predict, as they are submitted.
+        """Predictions of the images to predict, as they are submitted.
 
         Columns: id, prediction; of an ensemble also one per member.
 

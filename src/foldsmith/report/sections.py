@@ -60,10 +60,10 @@ def sections_of(plan: Plan, look_at_ids: Sequence[str] = ()) -> list[Section]:
 
     Args:
         plan: The steps of an experiment.
-        look_at_ids: Photos to show heat maps of, beside the worst and best.
+        look_at_ids: Images to show heat maps of, beside the worst and best.
 
     Raises:
-        ConfigError: There is no labelled photo of such an id.
+        ConfigError: There is no labelled image of such an id.
     """
     project = plan.project
     _check_ids(plan, look_at_ids)
@@ -134,7 +134,7 @@ def _data(project: ProjectFolder) -> Section:
     counts = info["data_type"].value_counts()
     group = group_column_of(project, folds)
     sentence = (
-        f"{counted(counts.get('train', 0), 'labelled photo')}, {counts.get('test', 0)} to predict"
+        f"{counted(counts.get('train', 0), 'labelled image')}, {counts.get('test', 0)} to predict"
     )
     if group is not None:
         sentence += f", {counted(folds[group].nunique(), 'group')} by {group}"
@@ -145,25 +145,25 @@ def _data(project: ProjectFolder) -> Section:
     rows = by_target.rename_axis(first).reset_index()
     sizes = class_sizes(project, folds)
     of_classes = "" if sizes is None else f"; {sizes.summary()}"
-    section.parts.append(table(f"Photos of each fold{of_classes}", rows))
+    section.parts.append(table(f"Images of each fold{of_classes}", rows))
     for note in fold_warnings(project, folds):
         section.parts.append(Text(f"{note[0].upper()}{note[1:]}."))
-    every = "Every photo is a point."
+    every = "Every image is a point."
     if len(info) > figures.POINTS:
-        every = f"{figures.POINTS} of the photos, evenly chosen, are points."
+        every = f"{figures.POINTS} of the images, evenly chosen, are points."
     section.parts.append(picture(every, figures.sizes(info)))
     listed = project.data_dir / NEAR_DUPLICATES
     if listed.is_file():
         near = read_table(listed, ["group"])
         caption = (
-            "Near-identical photos in different folds, or in train and test: "
+            "Near-identical images in different folds, or in train and test: "
             f"{len(near)} in {counted(near['group'].nunique(), 'group')}"
         )
         if len(near) > _ROWS:
             caption += f"; the first {_ROWS}, all in {NEAR_DUPLICATES}"
         section.parts.append(table(caption, near.head(_ROWS)))
     else:
-        section.parts.append(Text("No near-identical photos in different folds or in the test."))
+        section.parts.append(Text("No near-identical images in different folds or in the test."))
     return section
 
 
@@ -172,7 +172,7 @@ def _check_ids(plan: Plan, ids: Sequence[str]) -> None:
         known = set(read_folds(plan.project, meta_file)[plan.project.settings.id_column])
         unknown = [name for name in ids if name not in known]
         if unknown:
-            raise ConfigError(f"--look-at {','.join(unknown)}: no labelled photo has such an id")
+            raise ConfigError(f"--look-at {','.join(unknown)}: no labelled image has such an id")
 
 
 def _ensemble(project: ProjectFolder, step: Step) -> Section:
@@ -228,7 +228,7 @@ def _members(project: ProjectFolder, manifest: Manifest) -> Part:
     """Return the out-of-fold scores of an ensemble's members, the constant and simple baselines."""
     facts, to_beat = manifest.facts, scores_of(manifest)
     worse = set(facts["worse_than_constant"])
-    names, scores = ["constant (the same prediction for every photo)"], [facts["constant"]]
+    names, scores = ["constant (the same prediction for every image)"], [facts["constant"]]
     if to_beat is not None:
         names.append(to_beat.title)
         scores.append(to_beat.baseline_score)

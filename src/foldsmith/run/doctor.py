@@ -14,12 +14,12 @@ import torch
 from foldsmith import __version__
 from foldsmith.config import Experiment
 from foldsmith.config.references import is_reference
-from foldsmith.data.statistics import intensity_problem, photo_facts
+from foldsmith.data.statistics import intensity_problem, measured_images
 from foldsmith.data.table_checks import split_groups, table_problems
 from foldsmith.errors import FoldsmithError, one_line
 from foldsmith.models.devices import has_bf16, kind_of_device
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.project.tables import image_paths, read_test, read_train
 from foldsmith.run.plan import plan_of, plan_of_all
 from foldsmith.run.sample_project import sampled
 from foldsmith.steps.base import Plan, Step
@@ -60,10 +60,10 @@ def doctor(project: ProjectFolder, config: Path | str | None = None) -> list[str
     logger.info("data")
     scaled = True
     try:
-        found, scaled = _check_photos(project)
+        found, scaled = _check_images(project)
         problems += found
     except FoldsmithError:
-        logger.info("  photos: not looked at, the tables are wrong")
+        logger.info("  images: not looked at, the tables are wrong")
     if plan is None:
         return problems
     logger.info("experiments")
@@ -101,12 +101,12 @@ def _environment() -> dict[str, str]:
     return facts
 
 
-def _check_photos(project: ProjectFolder) -> tuple[list[str], bool]:
+def _check_images(project: ProjectFolder) -> tuple[list[str], bool]:
     """Return the problems of the images, and whether deep images have a scale."""
     tables = [read_train(project, with_bad=True), read_test(project)]
-    paths = photo_paths(project, tables[0]) + photo_paths(project, tables[1])
+    paths = image_paths(project, tables[0]) + image_paths(project, tables[1])
     hashes = FileHashes(project.hash_store)
-    facts = photo_facts(paths, hashes, intensity=project.intensity_range)
+    facts = measured_images(paths, hashes, intensity=project.intensity_range)
     hashes.save()
     bad = [
         problem
@@ -115,7 +115,7 @@ def _check_photos(project: ProjectFolder) -> tuple[list[str], bool]:
     ]
     sides = facts.table[["height", "width"]]
     logger.info(
-        f"  {counted(len(tables[0]), 'labelled photo')}, {len(tables[1])} to predict, "
+        f"  {counted(len(tables[0]), 'labelled image')}, {len(tables[1])} to predict, "
         f"{len(bad)} unreadable"
     )
     if len(bad) < len(paths):

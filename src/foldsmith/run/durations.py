@@ -45,7 +45,7 @@ class StepDuration:
         serial_s: Duration alone on a node, as in the engine that runs one step after another.
         epoch_s: Duration of an epoch with the step's resources; None for steps without epochs.
         source: ``measured``, ``given``, ``timed`` (the model alone, in a short measurement),
-            ``from NAME`` (of another experiment, by photos and operations; ``(changed)`` if it is
+            ``from NAME`` (of another experiment, by images and operations; ``(changed)`` if it is
             the same one with other values) or ``guess``; and what was done to it, as in
             ``measured on cpu /30`` or ``measured x2`` (with half the cores).
     """

@@ -53,7 +53,7 @@ def run(
             ``1*:globals/max_epoch=2``.
         only: Names of the experiments to run, as in ``100``; all if empty.
         until: Last kind of step; all if None.
-        skip_bad: Leave out photos that cannot be read.
+        skip_bad: Leave out images that cannot be read.
         keep_snapshots: Keep the snapshots of trainings after their inference.
         engine: ``local``, this machine: one step after the other; if it has several GPUs, one on
             each; without GPUs, as many at once as its cores suffice for, if experiments set
@@ -67,7 +67,7 @@ def run(
     Raises:
         ConfigError: An experiment is wrong, a step that is left out is not done, or a step asks
             for more than any node of the cluster has.
-        DataError: A table or photo is wrong.
+        DataError: A table or image is wrong.
         OutputError: Another process is at a step, or a file that foldsmith made was changed.
         TrainingError: Trainings have failed; everything that does not need them has been run.
     """

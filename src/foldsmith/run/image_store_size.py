@@ -7,12 +7,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.data.image_table import IMG_INFO
-from foldsmith.data.images import read_photo
+from foldsmith.data.images import read_image
 from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.transforms import Compose
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.project.tables import image_paths, read_test, read_train
 from foldsmith.steps.base import Plan
 from foldsmith.steps.image_store import stored_heads
 from foldsmith.utils.path_list import Paths
@@ -58,7 +58,7 @@ def image_sizes(project: ProjectFolder) -> tuple[npt.NDArray[np.int64], npt.NDAr
         a sample, shape (n,); the number of all images.
     """
     train, test = read_train(project, with_bad=True), read_test(project)
-    paths = photo_paths(project, train) + photo_paths(project, test)
+    paths = image_paths(project, train) + image_paths(project, test)
     try:
         info = pd.read_csv(project.data_dir / IMG_INFO)[["height", "width"]].astype(np.int64)
         sizes = info.to_numpy()
@@ -73,7 +73,7 @@ def image_sizes(project: ProjectFolder) -> tuple[npt.NDArray[np.int64], npt.NDAr
 def _sampled_sizes(paths: Paths, intensity: IntensityRange | None) -> Iterator[tuple[int, int]]:
     for path in paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE]:
         try:
-            image = read_photo(path, Compose([]), intensity)
+            image = read_image(path, Compose([]), intensity)
         except DataError:
             continue  # preprocess reports it
         yield image.shape[0], image.shape[1]

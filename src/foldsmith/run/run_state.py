@@ -182,8 +182,8 @@ class RunState:
         counts = {part: len(bad_ids(self.plan.project, part)) for part in ("train", "test")}
         if any(counts.values()):
             logger.warning(
-                f"{counts['train']} train photos are left out and {counts['test']} test "
-                f"photos get {for_unreadable(self.plan.project)}, since they cannot be read"
+                f"{counts['train']} train images are left out and {counts['test']} test "
+                f"images get {for_unreadable(self.plan.project)}, since they cannot be read"
             )
 
 

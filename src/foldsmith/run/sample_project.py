@@ -11,7 +11,7 @@ import pandas as pd
 
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
-from foldsmith.project.tables import FOLD_COLUMN, photo_paths, read_test, read_train
+from foldsmith.project.tables import FOLD_COLUMN, image_paths, read_test, read_train
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.utils.atomic import write_csv
 from foldsmith.utils.log_output import lines_hidden
@@ -43,7 +43,7 @@ def sampled(project: ProjectFolder, n_train: int = _TRAIN) -> Iterator[ProjectFo
         ):
             rows = _spread(table, settings.target_column, settings.group_column, most)
             whole = read_texts(project.data_dir / name)
-            _link(photo_paths(project, table.iloc[rows]).texts(), project.data_dir, data)
+            _link(image_paths(project, table.iloc[rows]).texts(), project.data_dir, data)
             (data / name).parent.mkdir(parents=True, exist_ok=True)
             write_csv(data / name, whole.iloc[rows])
         tables = [each.table for each in settings.auxiliary.values() if each.table is not None]

@@ -12,7 +12,7 @@ from foldsmith.ssl.method import Method, feature_std
 from foldsmith.ssl.momentum import momentum_copy
 from foldsmith.ssl.whole_batch import full_precision, whole_batch
 
-# Views that show most of a photo; the teacher sees no others.
+# Views that show most of an image; the teacher sees no others.
 N_GLOBAL = 2
 
 
@@ -71,8 +71,8 @@ class DINO(Method):
         backbone: Module from images to features.
         proj_hidden_dim: Width of the head's two hidden layers.
         bottleneck_dim: Width before the prototypes.
-        out_dim: Number of prototypes: 65,536 for the 1.3 million photos of ImageNet in the
-            paper; with more prototypes than photos most would never be used.
+        out_dim: Number of prototypes: 65,536 for the 1.3 million images of ImageNet in the
+            paper; with more prototypes than images most would never be used.
         use_bn_in_head: BatchNorm in the head; off in the paper, for any backbone.
         student_temp: Temperature of the student's softmax.
         teacher_temp: Temperature of the teacher's softmax after its warm-up. The paper:

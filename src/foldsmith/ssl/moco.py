@@ -65,7 +65,7 @@ class MoCoV3(Method):
             views: Two tensors of shape (n, 3, H, W).
 
         Returns:
-            ``loss``: cross-entropy of finding a photo's key among the n of the batch, both
+            ``loss``: cross-entropy of finding an image's key among the n of the batch, both
             ways summed and times twice the temperature, at least 0. ``std``:
             :func:`feature_std` of the first view's projection.
         """

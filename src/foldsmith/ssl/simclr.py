@@ -1,4 +1,4 @@
-"""SimCLR: two views of a photo against all other photos of the batch."""
+"""SimCLR: two views of an image against all other images of the batch."""
 
 import torch
 from torch import nn
@@ -46,7 +46,7 @@ class SimCLR(Method):
             views: Two tensors of shape (n, 3, H, W).
 
         Returns:
-            ``loss``: cross-entropy of finding a photo's other view among the 2n - 1 other
+            ``loss``: cross-entropy of finding an image's other view among the 2n - 1 other
             views, at least 0; log(2n - 1) by chance. ``std``: :func:`feature_std` of the first
             view's projection.
         """

@@ -43,7 +43,7 @@ class Options:
     """Options of a run.
 
     Attributes:
-        skip_bad: Skip unreadable photos.
+        skip_bad: Skip unreadable images.
         keep_snapshots: Keep the snapshots of trainings after their inference.
     """
 

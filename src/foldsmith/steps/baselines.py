@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.blending.base import Goal, Mask
-from foldsmith.data.images import read_photo
+from foldsmith.data.images import read_image
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.transforms import Compose
 from foldsmith.models.simple_features import SIMPLE_FEATURES, Features, small_copy
@@ -23,8 +23,8 @@ from foldsmith.models.simple_models import (
     models_of_numbers,
 )
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import FOLD_COLUMN, groups_of, photo_paths, targets_of
-from foldsmith.steps.fingerprint import hash_folds, hash_photos, metric_files
+from foldsmith.project.tables import FOLD_COLUMN, groups_of, image_paths, targets_of
+from foldsmith.steps.fingerprint import hash_folds, hash_images, metric_files
 from foldsmith.steps.manifest import Manifest
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.atomic import write_json
@@ -212,7 +212,7 @@ def _question(project: ProjectFolder, table: pd.DataFrame, hashes: FileHashes) -
         "folds": hash_folds(project, table),
         "targets": targets_of(project, table).tolist(),
         "groups": groups_of(project, table).tolist(),
-        "images": hash_photos(photo_paths(project, table), hashes),
+        "images": hash_images(image_paths(project, table), hashes),
     }
 
 
@@ -231,9 +231,9 @@ def _compute(project: ProjectFolder, table: pd.DataFrame) -> dict[str, float]:
     folds, models = table[FOLD_COLUMN].to_numpy(dtype=np.int64), _models(goal)
 
     def read(path: Path) -> npt.NDArray[np.uint8]:
-        return small_copy(read_photo(path, Compose([]), project.intensity_range))
+        return small_copy(read_image(path, Compose([]), project.intensity_range))
 
-    paths = photo_paths(project, table)
+    paths = image_paths(project, table)
     images = np.stack(list(on_all_cores(read, paths, "simple baselines", leave=False)))
     scores = {}
     for kind, compute in SIMPLE_FEATURES.items():

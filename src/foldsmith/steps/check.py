@@ -46,7 +46,7 @@ def check(project: ProjectFolder, config: Path | str, overrides: Sequence[str] =
 def show_augmentations(
     project: ProjectFolder, config: Path | str, sheet: Path, overrides: Sequence[str] = ()
 ) -> Path:
-    """Write a contact sheet of an experiment's training transforms on real photos.
+    """Write a contact sheet of an experiment's training transforms on real images.
 
     Args:
         project: The project.
@@ -55,11 +55,11 @@ def show_augmentations(
         overrides: ``PATH=VALUE`` each.
 
     Raises:
-        ConfigError: The experiment is wrong or has no photos.
+        ConfigError: The experiment is wrong or has no images.
     """
     import cv2
 
-    from foldsmith.data.cache.image_store import PhotoStore
+    from foldsmith.data.cache.image_store import ImageStore
     from foldsmith.data.contact_sheet import contact_sheet
 
     experiment = Experiment.load(project, Path(config), overrides)
@@ -69,8 +69,8 @@ def show_augmentations(
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"{sheet}: must end in .png or .jpg")
     experiment.check(types)
-    # Only the photos that are shown are decoded.
-    store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
+    # Only the images that are shown are decoded.
+    store = ImageStore(None, FileHashes(project.hash_store), project.intensity_range)
     context = Context(images=store)
     dataset = experiment.build(types, context)["dataset/train"]
     image = cv2.cvtColor(contact_sheet(dataset, project.intensity_range), cv2.COLOR_RGB2BGR)

@@ -82,7 +82,7 @@ def ensemble(
     the blends within noise of the best, if there are several), ``submission.csv`` (the
     recommended one; where class probabilities are judged, these are in
     ``probabilities.csv``), ``weights.csv``, ``ensemble_scores.csv`` and ``blends.safetensors``
-    (the fitted blends, for new photos). Beside its score on the
+    (the fitted blends, for new images). Beside its score on the
     rows that it was fitted on, each blend gets a cross-fitted one: see
     :func:`~foldsmith.blending.comparison.compare`. The cross-fitted predictions behind it are
     kept in :data:`CROSS_FITTED`, for a metric of probabilities also in
@@ -427,7 +427,7 @@ def _print_members(members: list[Member], rows: Rows, targets: Array, goal: Goal
         for member, predicted, use in zip(members, rows.predictions, useful, strict=True)
     ]
     width = max(len(name) for name, _, _ in lines)
-    logger.info(f"OOF {goal.metric.title} (constant: the same prediction for every photo)")
+    logger.info(f"OOF {goal.metric.title} (constant: the same prediction for every image)")
     for name, value, use in lines:
         logger.info(f"{name:<{width}}  {value:.4f}{'' if use else '  worse than the constant'}")
 
@@ -482,7 +482,7 @@ def _print_end(
     logger.info(f"optimised weights ({settings.method}): {listed}")
     if n_unread := len(data.unreadable):
         logger.info(
-            f"({n_unread} test photos cannot be read; they get {for_unreadable(data.project)})"
+            f"({n_unread} test images cannot be read; they get {for_unreadable(data.project)})"
         )
     logger.info(blends.reason)
     if not len(data.test):

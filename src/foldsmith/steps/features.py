@@ -71,7 +71,7 @@ Array = npt.NDArray[np.float32]
 def fit_experiment(experiment: Experiment, start: Start) -> Path:
     """Predict from the features of a frozen backbone, with one head per fold.
 
-    The features of all photos are computed once, with the transforms of the validation, and
+    The features of all images are computed once, with the transforms of the validation, and
     kept in the output folder; another head takes them as they are. No epoch is chosen: the files
     that an inference writes for each checkpoint are written once, and stand for all checkpoints. (A
     backbone that was picked by its probe was chosen by the labels of all folds, among about ten.)
@@ -86,7 +86,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
     Raises:
         ConfigError: The experiment is wrong.
         OutputError: The folder exists and ``start`` is ``new``, or another process is at it.
-        DataError: A table or photo is wrong.
+        DataError: A table or image is wrong.
     """
     run = StepRun.of(experiment.project)
     root = _checked_root(experiment, run, start)

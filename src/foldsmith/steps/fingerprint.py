@@ -20,7 +20,7 @@ from foldsmith.project.tables import (
     FOLD_COLUMN,
     group_column_of,
     hash_columns,
-    photo_paths,
+    image_paths,
     read_folds,
     read_table,
     read_test,
@@ -39,7 +39,7 @@ from foldsmith.utils.path_list import Paths
 # Keys that change where and how fast an experiment runs and its output on the screen, but not its
 # results.
 _FREE_GLOBALS = (
-    *("device", "photo_store", "cudnn_benchmark", "channels_last", "compile"),
+    *("device", "image_store", "cudnn_benchmark", "channels_last", "compile"),
     *("output_path", "output_root"),
     *(
         "val_fold",
@@ -74,12 +74,12 @@ def preprocess_inputs(project: ProjectFolder, hashes: FileHashes) -> Inputs:
     """Return the inputs of the statistics and folds, as today's files give them."""
     settings = project.settings
     train, test = (_table(project, name) for name in (settings.train_csv, settings.test_csv))
-    paths = photo_paths(project, train) + photo_paths(project, test)
-    return inputs_read(project, train, hash_tables(project, hashes), hash_photos(paths, hashes))
+    paths = image_paths(project, train) + image_paths(project, test)
+    return inputs_read(project, train, hash_tables(project, hashes), hash_images(paths, hashes))
 
 
 def inputs_read(
-    project: ProjectFolder, train: pd.DataFrame, tables: Mapping[str, str], photos: str
+    project: ProjectFolder, train: pd.DataFrame, tables: Mapping[str, str], images: str
 ) -> Inputs:
     """Return the inputs of the statistics and folds, as they were read.
 
@@ -87,7 +87,7 @@ def inputs_read(
         project: The project.
         train: The train table.
         tables: As :func:`hash_tables` returns them.
-        photos: As :func:`hash_photos` returns it.
+        images: As :func:`hash_images` returns it.
     """
     keys = (
         *("data_dir", "train_csv", "test_csv", "image_path", "id_column", "target_column"),
@@ -98,7 +98,7 @@ def inputs_read(
         "project.yml": _project_values(project, keys),
         "many classes": _are_many_classes(project, train),
         "files": dict(tables),
-        "photos": photos,
+        "images": images,
         **_intensity(project),
     }
 
@@ -147,7 +147,7 @@ def check_preprocessed(experiment: Experiment, hashes: FileHashes) -> None:
 def pretrain_inputs(
     experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
 ) -> Inputs:
-    """Return the inputs of a pretraining: its configuration and every photo.
+    """Return the inputs of a pretraining: its configuration and every image.
 
     With a probe also, under ``probe``, what its values depend on, and so which backbone is the
     best: folds, targets and metric. The backbones themselves do not: see
@@ -156,13 +156,13 @@ def pretrain_inputs(
     project = experiment.project
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
-    paths = photo_paths(project, read_train(project)) + photo_paths(project, readable)
+    paths = image_paths(project, read_train(project)) + image_paths(project, readable)
     check_preprocessed(experiment, hashes)
     without = (*_INFERENCE_ONLY, "probe")
     inputs: Inputs = {
         "config": _config(experiment, (*without, _TARGET_SCALE)),
         "files": _files(experiment, types, hashes, without),
-        "photos": hash_photos(paths, hashes),
+        "images": hash_images(paths, hashes),
         **_intensity(project),
     }
     if experiment.tree.get("probe"):
@@ -198,7 +198,7 @@ def as_trained(experiment: Experiment) -> dict[str, Any]:
 def train_inputs(
     experiment: Experiment, fold: int, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
 ) -> Inputs:
-    """Return the inputs of one fold's training: configuration, folds, labelled photos."""
+    """Return the inputs of one fold's training: configuration, folds, labelled images."""
     project = experiment.project
     check_preprocessed(experiment, hashes)
     table = read_folds(project, experiment.globals.meta_file)
@@ -211,7 +211,7 @@ def train_inputs(
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
         "auxiliary": _hash_auxiliary(experiment, table, hashes),
-        "photos": hash_photos(photo_paths(project, table), hashes),
+        "images": hash_images(image_paths(project, table), hashes),
         **_intensity(project),
     }
 
@@ -237,24 +237,24 @@ def infer_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
-    paths = photo_paths(project, table) + photo_paths(project, readable)
+    paths = image_paths(project, table) + image_paths(project, readable)
     experiment = without_pretrained(experiment)
-    lasting = new_photo_inputs(experiment, types, hashes)
+    lasting = new_image_inputs(experiment, types, hashes)
     return lasting | {
         "checkpoint": checkpoint,
         "files": lasting["files"] | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
         "targets": _hash_labels(experiment, table),
         "test ids": hash_columns(test, [project.settings.id_column]),
-        "photos": hash_photos(paths, hashes),
+        "images": hash_images(paths, hashes),
         "snapshots": dict(snapshots),
     }
 
 
-def new_photo_inputs(
+def new_image_inputs(
     experiment: Experiment, types: Mapping[str, Callable[..., Any]], hashes: FileHashes
 ) -> Inputs:
-    """Return what predictions of new photos depend on, beside the models of the folds.
+    """Return what predictions of new images depend on, beside the models of the folds.
 
     Some of the inputs of an inference, or of a fit of frozen features.
     """
@@ -278,12 +278,12 @@ def features_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
-    paths = photo_paths(project, table) + photo_paths(project, readable)
+    paths = image_paths(project, table) + image_paths(project, readable)
     return {
         "config": _config(experiment, ("head", _TARGET_SCALE)),
         "files": _files(experiment, types, hashes, ("head",)),
         **_intensity(project),
-        "photos": hash_photos(paths, hashes),
+        "images": hash_images(paths, hashes),
     }
 
 
@@ -293,14 +293,14 @@ def frozen_inputs(
     """Return the inputs of a head on frozen features: the features' own, folds and targets."""
     project = experiment.project
     features = features_inputs(experiment, types, hashes)
-    lasting = new_photo_inputs(experiment, types, hashes)
+    lasting = new_image_inputs(experiment, types, hashes)
     table = read_folds(project, experiment.globals.meta_file)
     names = (project.settings.target_column, group_column_of(project, table))
     return lasting | {
         "files": lasting["files"] | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
         "targets": hash_columns(table, [name for name in names if name is not None]),
-        "photos": features["photos"],
+        "images": features["images"],
         "test ids": hash_columns(read_test(project), [project.settings.id_column]),
     }
 
@@ -358,18 +358,18 @@ def _intensity(project: ProjectFolder) -> Inputs:
     return {} if project.intensity_range is None else {"intensity": list(project.intensity_range)}
 
 
-def hash_photos(paths: Paths, hashes: FileHashes) -> str:
-    """Return the hash of the names and contents of photos, in their order."""
-    return once(("photos", paths.sha256()), lambda: hash_contents(paths, hashes.each(paths)))
+def hash_images(paths: Paths, hashes: FileHashes) -> str:
+    """Return the hash of the names and contents of images, in their order."""
+    return once(("images", paths.sha256()), lambda: hash_contents(paths, hashes.each(paths)))
 
 
 def hash_contents(paths: Paths, digests: Iterable[str]) -> str:
-    """Return :func:`hash_photos` of photos whose hashes are known."""
+    """Return :func:`hash_images` of images whose hashes are known."""
     return hash_texts([paths.names(), digests])
 
 
 def _table(project: ProjectFolder, name: str) -> pd.DataFrame:
-    """Read a table with every row, those with unreadable photos included."""
+    """Read a table with every row, those with unreadable images included."""
     column = project.settings.id_column
     return read_table(project.data_dir / name, [column], column, may_be_empty=True)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Components, Context, Experiment
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loader import ImageLoader
 from foldsmith.models.classifier import ImageModel
 from foldsmith.project.tables import FOLD_COLUMN, read_folds
 from foldsmith.targets.scale import Form
@@ -85,7 +85,7 @@ def read_labels(experiment: Experiment, task: Task) -> tuple[pd.DataFrame, Label
     return table, labels
 
 
-def set_labels(loader: PhotoLoader, task: Task, labels: Labels) -> None:
+def set_labels(loader: ImageLoader, task: Task, labels: Labels) -> None:
     """Give the images of a loader their labels, one per row of the fold table."""
     dataset = loader.dataset
     dataset.targets = labels[dataset.rows]

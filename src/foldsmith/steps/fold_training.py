@@ -14,7 +14,7 @@ from torch import nn
 
 from foldsmith.config import Components, Context, Experiment, Globals
 from foldsmith.config.output_path import claimant
-from foldsmith.data.loader import PhotoLoader, one_photo
+from foldsmith.data.loader import ImageLoader, one_image
 from foldsmith.distributed import process_group
 from foldsmith.distributed.collectives import same_weights, synchronised
 from foldsmith.errors import ConfigError, one_line
@@ -165,13 +165,13 @@ class FoldTraining:
         check_batches(self._all_folds, model, loader, runtime)
         return model, auxiliary
 
-    def _images_for_ridge(self, made: FoldComponents, model: nn.Module) -> PhotoLoader | None:
+    def _images_for_ridge(self, made: FoldComponents, model: nn.Module) -> ImageLoader | None:
         """Return the training images, transformed as in validation, if a ridge sets the head."""
         if self._settings.head_init != "ridge":
             return None
         val_as_train = self._experiment.with_values({"dataset/val/part": "train"})
         context = replace(self._context, task=made.task)
-        loader: PhotoLoader = val_as_train.build(self._run.types, context)["loader/val"]
+        loader: ImageLoader = val_as_train.build(self._run.types, context)["loader/val"]
         set_labels(loader, made.task, made.labels)
         if isinstance(model, ImageModel) and not model.freeze_backbone:
             measure_norms(model.backbone, loader, self._context.runtime)
@@ -286,12 +286,12 @@ def _add_auxiliary(
     return AuxiliaryLoss(targets, settings.auxiliary, runtime.device)
 
 
-def _start_head(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None:
+def _start_head(model: nn.Module, loader: ImageLoader, runtime: Runtime) -> None:
     """Let the head begin as a ridge regression on the features of the training folds.
 
     Args:
         model: On the runtime's device.
-        loader: The training folds' photos with the transforms of the validation.
+        loader: The training folds' images with the transforms of the validation.
         runtime: Device and precision.
     """
     if not isinstance(model, ImageModel):
@@ -304,19 +304,19 @@ def _start_head(model: nn.Module, loader: PhotoLoader, runtime: Runtime) -> None
 
 @torch.inference_mode()
 def check_outputs(
-    experiment: Experiment, model: nn.Module, loader: PhotoLoader, task: Task, runtime: Runtime
+    experiment: Experiment, model: nn.Module, loader: ImageLoader, task: Task, runtime: Runtime
 ) -> None:
-    """Pass one photo through the model and check its outputs against the task.
+    """Pass one image through the model and check its outputs against the task.
 
     Args:
         experiment: Named in the error.
         model: On the runtime's device; left in evaluation mode.
-        loader: Source of the photo.
+        loader: Source of the image.
         task: The task.
         runtime: Device and precision.
 
     Raises:
-        ConfigError: The model cannot take the photo, or gives another number of outputs.
+        ConfigError: The model cannot take the image, or gives another number of outputs.
     """
     images = runtime.transfer(loader.dataset[0, 0], loader.on_device).views[0]
     try:
@@ -324,7 +324,7 @@ def check_outputs(
             shape = tuple(model.eval()(images).shape)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
-            f"{experiment.file}: model: cannot take photos of shape {tuple(images.shape[1:])}: "
+            f"{experiment.file}: model: cannot take images of shape {tuple(images.shape[1:])}: "
             f"{one_line(error)[:200]}"
         ) from error
     if shape != (1, task.n_outputs):
@@ -335,12 +335,12 @@ def check_outputs(
 
 
 def check_batches(
-    experiment: Experiment, model: nn.Module, loader: PhotoLoader, runtime: Runtime
+    experiment: Experiment, model: nn.Module, loader: ImageLoader, runtime: Runtime
 ) -> None:
-    """Make sure that a model can be trained on the smallest batch, if that is a single photo.
+    """Make sure that a model can be trained on the smallest batch, if that is a single image.
 
     A BatchNorm whose input has one value per channel has no variance to normalise by: a single
-    photo that the layers before have shrunk to one pixel. The model is left as it was.
+    image that the layers before have shrunk to one pixel. The model is left as it was.
 
     Args:
         experiment: Named in the error.
@@ -360,7 +360,7 @@ def check_batches(
             tried.train()(images)
     except ValueError as error:
         raise ConfigError(
-            f"{experiment.file}: {one_photo(loader)}, which BatchNorm cannot be trained on where "
+            f"{experiment.file}: {one_image(loader)}, which BatchNorm cannot be trained on where "
             "the layers before leave one pixel of it; set loader/train/batch_size to 2 or more, "
             "enlarge dataset/img_size, or set globals/freeze_backbone"
         ) from error

@@ -1,23 +1,23 @@
-"""The store of decoded photos that stages share."""
+"""The store of decoded images that stages share."""
 
 from collections.abc import Iterable
 
 from foldsmith.config import Experiment, Globals
-from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.data.transforms import Compose
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.registry import types_of
 from foldsmith.utils.hashing import FileHashes
 
 
-def open_store(project: ProjectFolder, settings: Globals, hashes: FileHashes) -> PhotoStore:
-    """Return the project's store of decoded photos, or one that keeps none if so set."""
-    folder = project.photo_store if settings.photo_store else None
-    return PhotoStore(folder, hashes, project.intensity_range)
+def open_store(project: ProjectFolder, settings: Globals, hashes: FileHashes) -> ImageStore:
+    """Return the project's store of decoded images, or one that keeps none if so set."""
+    folder = project.image_store if settings.image_store else None
+    return ImageStore(folder, hashes, project.intensity_range)
 
 
 def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:
-    """Return the distinct transforms of experiments that run once per photo.
+    """Return the distinct transforms of experiments that run once per image.
 
     Nothing else of the experiments is built, so that this works before ``preprocess``.
 
@@ -26,7 +26,7 @@ def stored_heads(experiments: Iterable[Experiment]) -> list[Compose]:
     """
     heads: dict[str, Compose] = {}
     for experiment in experiments:
-        if not experiment.globals.photo_store:
+        if not experiment.globals.image_store:
             continue
         # With lists in place of names.
         written = experiment.written_out()

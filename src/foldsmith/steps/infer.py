@@ -63,7 +63,7 @@ def infer(
     keep_snapshots: bool = False,
     overrides: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Predict every labelled photo by the fold that did not see it, and the test photos by all.
+    """Predict every labelled image by the fold that did not see it, and the test images by all.
 
     With ``metric`` and ``loss`` the epoch of a fold was chosen on that same
     fold: its out-of-fold score is optimistic. ``last`` chooses nothing, and ``common`` one epoch
@@ -321,7 +321,7 @@ def _print_notes(project: ProjectFolder, root: Path, test: pd.DataFrame) -> None
     if advice := more_epochs_may_help(root, project.n_splits):
         logger.info(advice)
     if n_unread := len(test) - len(readable_test(project, test)):
-        logger.info(f"({n_unread} test photos cannot be read; they get {for_unreadable(project)})")
+        logger.info(f"({n_unread} test images cannot be read; they get {for_unreadable(project)})")
 
 
 def _predict_oof(

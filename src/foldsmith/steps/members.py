@@ -138,7 +138,7 @@ def rows_of(
     test: pd.DataFrame,
     with_features: bool,
 ) -> tuple[Rows, Rows]:
-    """Return the members' predictions for the labelled photos and the photos to predict.
+    """Return the members' predictions for the labelled images and the images to predict.
 
     Args:
         project: The project.
@@ -146,7 +146,7 @@ def rows_of(
         metric: What it needs: values or probabilities.
         table: The fold table.
         test: The test table.
-        with_features: Also what else is known of each photo: the class probabilities, where
+        with_features: Also what else is known of each image: the class probabilities, where
             the predictions are none, and size and colours from ``img_info.csv``.
 
     Raises:
@@ -167,7 +167,7 @@ def rows_of(
             for member in members
         ]
         points = [member.oof if part == "train" else member.test for member in members]
-        facts = _photo_facts(project, ids, part) if with_features else None
+        facts = _image_facts(project, ids, part) if with_features else None
         found.append(blend_rows(metric, points, probabilities, facts))
     return found[0], found[1]
 
@@ -185,7 +185,7 @@ def blend_rows(
         points: Each member's point predictions, shape (n,).
         probabilities: Each member's class probabilities, shape (n, n_classes), None where it
             has none, which none may lack if the metric needs them.
-        facts: Size and colours of the photos, shape (n, 8); None leaves out all that is not a
+        facts: Size and colours of the images, shape (n, 8); None leaves out all that is not a
             member's prediction.
     """
     known = [array for array in probabilities if array is not None]
@@ -196,8 +196,8 @@ def blend_rows(
     return Rows(np.stack(known if of_classes else points), features)
 
 
-def _photo_facts(project: ProjectFolder, table: pd.DataFrame, data_type: str) -> Array:
-    """Return size and colours of photos, shape (n, 8), NaN where one could not be read."""
+def _image_facts(project: ProjectFolder, table: pd.DataFrame, data_type: str) -> Array:
+    """Return size and colours of images, shape (n, 8), NaN where one could not be read."""
     column = project.settings.id_column
     # An id may be in train and in test.
     needed = ["data_type", column, *COLUMNS]

@@ -108,7 +108,7 @@ def score_facts(scores: pd.DataFrame) -> dict[str, float | None]:
 
 
 def constant_score(metric: Metric, project: ProjectFolder, table: pd.DataFrame) -> float:
-    """Return the metric of the same prediction for every labelled photo, the score to beat.
+    """Return the metric of the same prediction for every labelled image, the score to beat.
 
     Args:
         metric: The metric.
@@ -121,7 +121,7 @@ def constant_score(metric: Metric, project: ProjectFolder, table: pd.DataFrame) 
 def print_constant(metric: Metric, constant: float) -> None:
     """Print the score to beat."""
     logger.info(
-        f"(the constant, the same prediction for every photo: {metric.title} {constant:.4f})"
+        f"(the constant, the same prediction for every image: {metric.title} {constant:.4f})"
     )
 
 

@@ -24,10 +24,10 @@ class InferenceResults:
 
     Attributes:
         oof_logits: Outputs of the networks, shape (n_train, n_outputs): those of a regression, and
-            the bins of a label distribution, are on the target scale of the photo's fold.
+            the bins of a label distribution, are on the target scale of the image's fold.
         test_logits: Shape (n_folds, n_test, n_outputs).
         oof: Predictions in units of the target, shape (n_train,).
-        by_fold: Predictions of each fold's model for the test photos, shape (n_folds, n_test).
+        by_fold: Predictions of each fold's model for the test images, shape (n_folds, n_test).
         average: Their joint predictions, shape (n_test,).
         scores: The score table.
     """
@@ -49,13 +49,13 @@ def results_of(
     n_test: int,
     scores: pd.DataFrame,
 ) -> InferenceResults:
-    """Return the predictions of all folds' models for labelled and test photos.
+    """Return the predictions of all folds' models for labelled and test images.
 
     Args:
         parts: Every fold once, in order, each with the task of its fold.
         task: The task without a scale.
         labels: Label of each row of the train table, shape (n_train,).
-        of_readable: Logits of the test photos that can be read, shape (n_folds, n_readable,
+        of_readable: Logits of the test images that can be read, shape (n_folds, n_readable,
             n_outputs); None if there are none. The others are predicted as the mean of the labels.
         readable: Their rows in the test table, shape (n_readable,).
         n_test: Rows of the test table.
@@ -77,7 +77,7 @@ def results_of(
 
 
 def for_unreadable(project: ProjectFolder) -> str:
-    """Return the prediction for unreadable photos, for people."""
+    """Return the prediction for unreadable images, for people."""
     return "the most frequent class" if project.class_names else "the mean of the train targets"
 
 

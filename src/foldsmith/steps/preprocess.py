@@ -12,7 +12,7 @@ import pandas as pd
 
 from foldsmith.config import Experiment
 from foldsmith.data.cache.image_facts import KeptFacts
-from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.data.fold_table import (
     Split,
     class_sizes,
@@ -26,9 +26,9 @@ from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA
 from foldsmith.data.intensity import range_text
 from foldsmith.data.near_duplicates import NEAR_DUPLICATES, merged_groups, near_duplicates
 from foldsmith.data.statistics import (
-    PhotoFacts,
+    MeasuredImages,
     intensity_problem,
-    photo_facts,
+    measured_images,
     statistics_by_data,
 )
 from foldsmith.data.table_checks import table_problems
@@ -37,10 +37,10 @@ from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.project.tables import (
-    BAD_PHOTOS,
+    BAD_IMAGES,
     FOLD_COLUMN,
     MERGED_COLUMN,
-    photo_paths,
+    image_paths,
     read_test,
     read_train,
 )
@@ -65,32 +65,32 @@ PREPROCESS_FILES = "preprocess_files.json"
 # part, does not fit.
 _CLIPPED, _USED = 0.02, 0.25
 
-# Bad photos that an error lists; all of them are in the file that --skip-bad writes.
+# Bad images that an error lists; all of them are in the file that --skip-bad writes.
 _LISTED = 20
 
 
 def preprocess(
     project: ProjectFolder, skip_bad: bool = False, experiments: Sequence[Experiment] = ()
 ) -> pd.DataFrame:
-    """Measure every photo and split the labelled ones into folds.
+    """Measure every image and split the labelled ones into folds.
 
     Writes into the data folder ``img_info.csv`` (size, channel means and standard deviations
-    of each photo, 0..255), ``stats_by_data.csv`` (those of all pixels, of train's and of
+    of each image, 0..255), ``stats_by_data.csv`` (those of all pixels, of train's and of
     test's), the fold table (the train table plus the column ``fold``) and, where there are
-    any, ``near_duplicates.csv`` (near-identical photos in different folds, or in train and
-    test) and ``bad_photos.csv`` (skipped photos).
+    any, ``near_duplicates.csv`` (near-identical images in different folds, or in train and
+    test) and ``bad_images.csv`` (skipped images).
 
     Args:
         project: The project.
-        skip_bad: Leave out photos that cannot be read: train photos are not trained on, test
-            photos are predicted as the mean of the train targets.
-        experiments: Trainings whose photos are decoded into the photo store on the way.
+        skip_bad: Leave out images that cannot be read: train images are not trained on, test
+            images are predicted as the mean of the train targets.
+        experiments: Trainings whose images are decoded into the image store on the way.
 
     Returns:
         The fold-by-target table.
 
     Raises:
-        DataError: One line per problem of the tables and photos; a table was changed meanwhile.
+        DataError: One line per problem of the tables and images; a table was changed meanwhile.
         OutputError: Another process is at it, or the data folder has a file of the name of a
             result that preprocess did not write.
     """
@@ -135,7 +135,7 @@ class _Images:
     tables: dict[str, pd.DataFrame]
     paths: Paths
     ids: pd.DataFrame
-    facts: PhotoFacts
+    facts: MeasuredImages
 
     @cached_property
     def bad(self) -> pd.DataFrame:
@@ -196,8 +196,8 @@ def _fold_table_name(project: ProjectFolder) -> str:
 def _measure(project: ProjectFolder, run: StepRun, experiments: Sequence[Experiment]) -> _Images:
     """Read both tables and all images."""
     tables = {"train": read_train(project, with_bad=True), "test": read_test(project)}
-    paths = photo_paths(project, tables["train"]) + photo_paths(project, tables["test"])
-    facts = _read_photos(project, paths, run.hashes, stored_heads(experiments))
+    paths = image_paths(project, tables["train"]) + image_paths(project, tables["test"])
+    facts = _read_images(project, paths, run.hashes, stored_heads(experiments))
     return _Images(tables, paths, _ids(project, tables), facts)
 
 
@@ -218,8 +218,8 @@ def _check_images(project: ProjectFolder, images: _Images, skip_bad: bool) -> No
 def _inputs(project: ProjectFolder, images: _Images, before: Mapping[str, str]) -> Inputs:
     """Return the inputs of the results."""
     digests = digest_texts(images.facts.digests, images.facts.there)
-    photos = hash_contents(images.paths, digests)
-    return inputs_read(project, images.tables["train"], before, photos)
+    contents = hash_contents(images.paths, digests)
+    return inputs_read(project, images.tables["train"], before, contents)
 
 
 def _split(project: ProjectFolder, images: _Images) -> _Found:
@@ -244,7 +244,7 @@ def _split(project: ProjectFolder, images: _Images) -> _Found:
 
 def _tables_of(project: ProjectFolder, images: _Images, found: _Found) -> dict[str, pd.DataFrame]:
     """Return the tables that are written, by their names in the data folder."""
-    optional = {BAD_PHOTOS: images.bad, NEAR_DUPLICATES: found.leaks}
+    optional = {BAD_IMAGES: images.bad, NEAR_DUPLICATES: found.leaks}
     return {
         IMG_INFO: found.info,
         STATS_BY_DATA: found.statistics,
@@ -258,7 +258,7 @@ def _replace(run: StepRun, owned: OwnedFiles, tables: Mapping[str, pd.DataFrame]
     owned.remove(set(owned.of()) - {PREPROCESS_MANIFEST, *tables})
     for name in (*tables, PREPROCESS_MANIFEST, PREPROCESS_FILES):
         remove_leftovers_of(owned.folder / name)
-    optional = (BAD_PHOTOS, NEAR_DUPLICATES)
+    optional = (BAD_IMAGES, NEAR_DUPLICATES)
     # The fold table, which the project's other steps read, comes last.
     for name in sorted(tables, key=lambda name: name not in optional):
         write_csv(owned.folder / name, tables[name], index=name == STATS_BY_DATA)
@@ -266,7 +266,7 @@ def _replace(run: StepRun, owned: OwnedFiles, tables: Mapping[str, pd.DataFrame]
 
 def _print(project: ProjectFolder, images: _Images, found: _Found, outputs: list[Path]) -> None:
     n_test = len(images.tables["test"])
-    logger.info(f"{counted(len(found.train), 'labelled photo')}, {n_test} to predict")
+    logger.info(f"{counted(len(found.train), 'labelled image')}, {n_test} to predict")
     logger.info(found.statistics.loc[["mean_norm", "std_norm"]].round(4).to_string())
     if found.sizes is not None:
         logger.info(found.sizes.summary())
@@ -280,7 +280,7 @@ def _print(project: ProjectFolder, images: _Images, found: _Found, outputs: list
     _warn(project, images.bad, found.leaks)
 
 
-def _tell_forms(project: ProjectFolder, paths: Paths, facts: PhotoFacts) -> None:
+def _tell_forms(project: ProjectFolder, paths: Paths, facts: MeasuredImages) -> None:
     """Print how deeper images were scaled, and of which files only a part was used."""
     more = np.flatnonzero(facts.more)
     if len(more):
@@ -331,26 +331,26 @@ def _ids(project: ProjectFolder, tables: Mapping[str, pd.DataFrame]) -> pd.DataF
     )
 
 
-def _read_photos(
+def _read_images(
     project: ProjectFolder, paths: Paths, hashes: FileHashes, heads: Sequence[Compose]
-) -> PhotoFacts:
+) -> MeasuredImages:
     scale = project.intensity_range
-    kept = KeptFacts(project.photo_facts, scale)
+    kept = KeptFacts(project.image_facts, scale)
     if not heads:
-        return photo_facts(paths, hashes, None, kept, scale)
-    store = PhotoStore(project.photo_store, hashes, scale)
+        return measured_images(paths, hashes, None, kept, scale)
+    store = ImageStore(project.image_store, hashes, scale)
     with store.writer(heads) as writer:
         writer.announce(paths)
-        return photo_facts(paths, hashes, writer, kept, scale)
+        return measured_images(paths, hashes, writer, kept, scale)
 
 
 def _bad_message(bad: pd.DataFrame) -> str:
     lines = bad["problem"].head(_LISTED).tolist()
     if len(bad) > _LISTED:
-        lines.append(f"... and {len(bad) - _LISTED} more photos that cannot be read")
+        lines.append(f"... and {len(bad) - _LISTED} more images that cannot be read")
     counts = bad["data_type"].value_counts()
     lines.append(
-        f"{counts.get('train', 0)} train and {counts.get('test', 0)} test photos cannot be read; "
+        f"{counts.get('train', 0)} train and {counts.get('test', 0)} test images cannot be read; "
         "mend them, or leave them out with --skip-bad"
     )
     return "\n".join(lines)
@@ -358,26 +358,26 @@ def _bad_message(bad: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class _Near:
-    """Groups of near-identical photos, those of train first.
+    """Groups of near-identical images, those of train first.
 
     Attributes:
-        in_train: Links between photos of train.
-        in_all: Number of each photo's group, shape (n,), links through test photos included.
+        in_train: Links between images of train.
+        in_all: Number of each image's group, shape (n,), links through test images included.
     """
 
     in_train: pd.DataFrame
     in_all: npt.NDArray[np.int64]
 
 
-def _near_duplicates(facts: PhotoFacts, good: npt.NDArray[np.int64], n_train: int) -> _Near:
+def _near_duplicates(facts: MeasuredImages, good: npt.NDArray[np.int64], n_train: int) -> _Near:
     links = near_duplicates(facts.hashes, facts.thumbnails, good)
     in_all = merged_groups(None, links, len(good))
-    # Folds do not depend on the photos to predict.
+    # Folds do not depend on the images to predict.
     return _Near(near_duplicates(facts.hashes, facts.thumbnails, good[:n_train]), in_all)
 
 
 def _merged(project: ProjectFolder, train: pd.DataFrame, near: _Near) -> np.ndarray | None:
-    """Join groups by near-identical photos, if asked."""
+    """Join groups by near-identical images, if asked."""
     settings = project.settings
     if not settings.folds.merge_near_duplicates:
         return None
@@ -388,12 +388,12 @@ def _merged(project: ProjectFolder, train: pd.DataFrame, near: _Near) -> np.ndar
 def _leaks(
     project: ProjectFolder, info: pd.DataFrame, folds: np.ndarray, near: _Near
 ) -> pd.DataFrame:
-    """Return the groups of near-identical photos in different folds, or in train and test.
+    """Return the groups of near-identical images in different folds, or in train and test.
 
     Returns:
-        A row per photo, sorted by group. Columns: group, a number; the id; in, the fold or test.
+        A row per image, sorted by group. Columns: group, a number; the id; in, the fold or test.
     """
-    # -1 stands for the test photos, which come after those of train.
+    # -1 stands for the test images, which come after those of train.
     fold = np.concatenate([folds, np.full(len(info) - len(folds), -1)])
     group = pd.Series(near.in_all)
     in_train = pd.Series(merged_groups(None, near.in_train, len(folds)))
@@ -405,7 +405,7 @@ def _leaks(
     where = pd.Series(fold[rows]).astype(str).radd("fold ")
     column = project.settings.id_column
     # The id column may have either name.
-    named = f"photo_{column}" if column in ("group", "in") else column
+    named = f"image_{column}" if column in ("group", "in") else column
     return pd.DataFrame(
         {
             "group": pd.factorize(near.in_all[rows])[0] + 1,
@@ -418,10 +418,10 @@ def _leaks(
 def _warn(project: ProjectFolder, bad: pd.DataFrame, leaks: pd.DataFrame) -> None:
     counts = bad["data_type"].value_counts().to_dict()
     if counts.get("train", 0):
-        logger.warning(f"{counts['train']} train photos cannot be read and are left out")
+        logger.warning(f"{counts['train']} train images cannot be read and are left out")
     if counts.get("test", 0):
         logger.warning(
-            f"{counts['test']} test photos cannot be read; they get the mean of the train targets"
+            f"{counts['test']} test images cannot be read; they get the mean of the train targets"
         )
     if not len(leaks):
         return
@@ -432,12 +432,12 @@ def _warn(project: ProjectFolder, bad: pd.DataFrame, leaks: pd.DataFrame) -> Non
     name = shown(project.data_dir / NEAR_DUPLICATES)
     if between and not project.settings.folds.merge_near_duplicates:
         logger.warning(
-            "near-identical photos are in different folds, which makes scores too good: "
+            "near-identical images are in different folds, which makes scores too good: "
             f"{counted(between, 'group')} of them (listed in {name}); folds: "
             "{merge_near_duplicates: true} in project.yml puts each into one fold"
         )
     if with_test:
         logger.warning(
-            f"near-identical photos are in train and test: {counted(with_test, 'group')} "
+            f"near-identical images are in train and test: {counted(with_test, 'group')} "
             f"of them (listed in {name})"
         )

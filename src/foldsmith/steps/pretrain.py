@@ -1,4 +1,4 @@
-"""Stage 2: self-supervised pretraining on every photo."""
+"""Stage 2: self-supervised pretraining on every image."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import nn
 
 from foldsmith.config import Components, Experiment
 from foldsmith.config.output_path import check_output
-from foldsmith.data.loader import one_photo
+from foldsmith.data.loader import one_image
 from foldsmith.distributed import process_group
 from foldsmith.distributed.collectives import synchronised
 from foldsmith.errors import ConfigError, OutputError
@@ -53,7 +53,7 @@ def pretrain(
     force: bool = False,
     resume: bool = False,
 ) -> Path:
-    """Pretrain a backbone on the train and test photos, without their labels.
+    """Pretrain a backbone on the train and test images, without their labels.
 
     Processes that torchrun has started train together
     (:mod:`foldsmith.distributed.process_group`); processes that it restarts continue.
@@ -79,7 +79,7 @@ def pretrain(
     Raises:
         ConfigError: The experiment is wrong or no pretraining.
         OutputError: The output folder exists, is in use, or there is nothing to resume.
-        DataError: A table or photo is wrong.
+        DataError: A table or image is wrong.
         TrainingError: The loss is not a number, or the features have collapsed.
     """
     start: Start = "resume" if resume else "force" if force else "new"
@@ -149,8 +149,8 @@ def _build(experiment: Experiment, folder: Path, run: StepRun, runtime: Runtime)
     loader.check_shares()
     if min(loader.sampler.sizes()) < 2:
         raise ConfigError(
-            f"{experiment.file}: {one_photo(loader)}, and self-supervised methods compare "
-            "photos with each other; set loader/train/batch_size to 2 or more"
+            f"{experiment.file}: {one_image(loader)}, and self-supervised methods compare "
+            "images with each other; set loader/train/batch_size to 2 or more"
         )
     return components
 
@@ -207,7 +207,7 @@ def _train(
     extensions = [*([] if probe is None else [probe]), *components["extensions"]]
     training.attach(components["manager"], extensions, experiment.file.stem)
     n_images = len(components["loader/train"].dataset)
-    logger.info(f"pretraining on {counted(n_images, 'photo')}, {runtime.device}, {shown(folder)}")
+    logger.info(f"pretraining on {counted(n_images, 'image')}, {runtime.device}, {shown(folder)}")
     training.train(components, PretrainStep(model, progressive, experiment.globals.max_epoch))
     if not process_group.is_main():
         return
@@ -215,7 +215,7 @@ def _train(
         probe.keep_best(folder)
         logger.info(f"the best probe is at epoch {probe.best_epoch}, see {PROBES_FILE}")
     # The snapshot to resume from is kept: a pretraining may be continued to a later epoch.
-    training.finish(keep_resume=True, n_photos=n_images)
+    training.finish(keep_resume=True, n_images=n_images)
 
 
 def _folder_of(experiment: Experiment, start: Start) -> Path:

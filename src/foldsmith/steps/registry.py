@@ -107,14 +107,14 @@ MANAGER: Places = {
 NUMBERS: Places = _of("foldsmith.training.loop", "optimizer_steps", "scaled_lr")
 
 DATASETS: Places = {
-    "LabelledPhotos": "foldsmith.data.datasets:labelled_photos",
-    "TestPhotos": "foldsmith.data.datasets:test_photos",
-    "AllPhotos": "foldsmith.data.datasets:all_photos",
+    "LabelledImages": "foldsmith.data.datasets:labelled_images",
+    "TestImages": "foldsmith.data.datasets:test_images",
+    "AllImages": "foldsmith.data.datasets:all_images",
 }
 
-PROBE_DATASETS: Places = {"ProbePhotos": "foldsmith.data.probe_images:probe_photos"}
+PROBE_DATASETS: Places = {"ProbeImages": "foldsmith.data.probe_images:probe_images"}
 
-LOADERS: Places = _of("foldsmith.data.loader", "PhotoLoader")
+LOADERS: Places = _of("foldsmith.data.loader", "ImageLoader")
 
 STATISTICS: Places = {"ChannelStatistics": "foldsmith.data.statistics:read_channel_statistics"}
 
@@ -123,7 +123,7 @@ SUBJECTS: Mapping[str, Places] = {
     "Self-supervised methods": METHODS,
     "Models": MODELS,
     "Backbones": BACKBONES,
-    "Photo descriptors": DESCRIPTORS,
+    "Image descriptors": DESCRIPTORS,
     "Heads on frozen features": FEATURE_HEADS,
     "Tasks": tasks.TYPES,
     "Losses": LOSSES,
@@ -133,13 +133,13 @@ SUBJECTS: Mapping[str, Places] = {
     "Optimizers and schedulers": OPTIMIZERS,
     "Parameter groups": PARAMETER_GROUPS,
     "Schedules": SCHEDULES,
-    "Growing photos": PROGRESSIVE,
+    "Growing images": PROGRESSIVE,
     "Moving average of the weights (EMA)": EMA,
     "Extensions and triggers": EXTENSIONS,
     "Manager": MANAGER,
     "Numbers of a training": NUMBERS,
     "Datasets": DATASETS,
-    "Photos of the probe": PROBE_DATASETS,
+    "Images of the probe": PROBE_DATASETS,
     "Loader": LOADERS,
     "Statistics": STATISTICS,
 }

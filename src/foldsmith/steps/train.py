@@ -65,7 +65,7 @@ def train(
     Raises:
         ConfigError: The experiment is wrong or no fine-tuning, or a fold does not exist.
         OutputError: A fold has been trained already, or is being trained.
-        DataError: A table or photo is wrong.
+        DataError: A table or image is wrong.
         TrainingError: The loss is not a number.
     """
     start: Start = "resume" if resume else "force" if force else "new"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from foldsmith.config import Components, Context, Experiment
-from foldsmith.data.cache.image_store import PhotoStore
+from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.project.tables import read_test, read_train
@@ -118,7 +118,7 @@ def _start(experiment: Experiment) -> Runtime:
 
 def _context(experiment: Experiment, runtime: Runtime, task: Any = None) -> Context:
     project = experiment.project
-    store = PhotoStore(None, FileHashes(project.hash_store), project.intensity_range)
+    store = ImageStore(None, FileHashes(project.hash_store), project.intensity_range)
     return Context(images=store, runtime=runtime, task=task)
 
 

@@ -1,4 +1,4 @@
-"""Auxiliary targets: other facts about the labelled photos, used in training only."""
+"""Auxiliary targets: other facts about the labelled images, used in training only."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ def _multi_label(
     if not labels:
         raise DataError(
             f"auxiliary/{name}: no value of {settings.column} stands at {settings.min_count} "
-            "photos or more; lower its min_count in project.yml"
+            "images or more; lower its min_count in project.yml"
         )
     position = pd.Series(np.arange(len(table)), index=table[ids])
     values = np.full((len(table), len(labels)), np.nan, np.float32)

@@ -119,7 +119,7 @@ class HLGauss(Task):
 
     @property
     def n_outputs(self) -> int:
-        """Number of logits per photo."""
+        """Number of logits per image."""
         return len(self.edges) - 1
 
     def labels(self, project: ProjectFolder, table: pd.DataFrame) -> Array:

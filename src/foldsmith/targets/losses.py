@@ -23,7 +23,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class CornLoss(nn.Module):
     """Cross-entropy of the conditional outputs of the task ``corn`` (Shi et al. 2021).
 
-    Output j is learned from the photos of class j and above; the sum over all of them is
+    Output j is learned from the images of class j and above; the sum over all of them is
     divided by their number.
     """
 

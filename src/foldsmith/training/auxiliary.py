@@ -9,10 +9,10 @@ from foldsmith.targets.auxiliary import AuxiliaryTargets
 
 
 class AuxiliaryLoss:
-    """Weighted losses of auxiliary targets, looked up by the row of each photo.
+    """Weighted losses of auxiliary targets, looked up by the row of each image.
 
     Squared error of standardised numbers, binary cross-entropy of labels; unknown values of a
-    photo are ignored.
+    image are ignored.
 
     Args:
         targets: The targets by name, a row per row of the train table.
@@ -41,7 +41,7 @@ class AuxiliaryLoss:
 
         Args:
             outputs: Outputs of each head, shape (n, width).
-            rows: Row of each photo in the train table, int64, shape (n,).
+            rows: Row of each image in the train table, int64, shape (n,).
         """
         losses = {}
         for name, values in self._values.items():

@@ -3,7 +3,7 @@
 import torch
 
 from foldsmith.data.datasets import Batch
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loader import ImageLoader
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import Runtime, is_out_of_memory
 from foldsmith.training.steps import TrainingStep
@@ -27,17 +27,17 @@ def propose_batch(batch_size: int, grad_accum: int, fits: int) -> tuple[int, int
     """
     if batch_size <= fits:
         return batch_size, grad_accum
-    photos = batch_size * grad_accum
-    batch = max(size for size in range(1, fits + 1) if photos % size == 0)
-    return batch, photos // batch
+    images = batch_size * grad_accum
+    batch = max(size for size in range(1, fits + 1) if images % size == 0)
+    return batch, images // batch
 
 
 def train_one_batch(
     step: TrainingStep,
-    loader: PhotoLoader,
+    loader: ImageLoader,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
-    photos: int,
+    images: int,
 ) -> float:
     """Train on one batch.
 
@@ -46,16 +46,16 @@ def train_one_batch(
         loader: The training batches.
         optimizer: Optimizer of the step's model.
         runtime: Device and precision.
-        photos: Images of the batch.
+        images: Images of the batch.
 
     Returns:
         The loss.
     """
-    return _train_on(_batch_of(loader, runtime, photos), step, optimizer, runtime)
+    return _train_on(_batch_of(loader, runtime, images), step, optimizer, runtime)
 
 
-def _batch_of(loader: PhotoLoader, runtime: Runtime, photos: int) -> Batch:
-    keys = [(0, index % len(loader.dataset)) for index in range(photos)]
+def _batch_of(loader: ImageLoader, runtime: Runtime, images: int) -> Batch:
+    keys = [(0, index % len(loader.dataset)) for index in range(images)]
     return runtime.transfer(loader.dataset.__getitems__(keys), loader.on_device)
 
 
@@ -73,7 +73,7 @@ def _train_on(
 
 def fitting_batch(
     step: TrainingStep,
-    loader: PhotoLoader,
+    loader: ImageLoader,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
     grad_accum: int,
@@ -98,9 +98,9 @@ def fitting_batch(
         FoldsmithError: The smallest divisor does not fit either.
     """
     batch_size = loader.sampler.batch_size
-    photos = batch_size * grad_accum
-    sizes = [n for n in range(1, batch_size) if photos % n == 0] + [batch_size]
-    # BatchNorm cannot train on a single photo.
+    images = batch_size * grad_accum
+    sizes = [n for n in range(1, batch_size) if images % n == 0] + [batch_size]
+    # BatchNorm cannot train on a single image.
     sizes = [n for n in sizes if n > 1] or sizes
     if _fits(sizes[-1], step, loader, optimizer, runtime):
         return sizes[-1]
@@ -114,16 +114,16 @@ def fitting_batch(
             high = middle
     if low == 0:
         raise FoldsmithError(
-            f"{runtime.device}: out of memory with a batch of {counted(sizes[0], 'photo')}; take a "
+            f"{runtime.device}: out of memory with a batch of {counted(sizes[0], 'image')}; take a "
             "smaller model (model/base_name, model/backbone/model_name) or dataset/img_size"
         )
     return sizes[low - 1]
 
 
 def _fits(
-    photos: int,
+    images: int,
     step: TrainingStep,
-    loader: PhotoLoader,
+    loader: ImageLoader,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
 ) -> bool:
@@ -131,7 +131,7 @@ def _fits(
     room = runtime.free_bytes() + runtime.held_bytes()
     runtime.forget_peak()
     try:
-        batch = _batch_of(loader, runtime, photos)
+        batch = _batch_of(loader, runtime, images)
         # The optimizer makes its state at the end of the first step.
         for _ in range(2):
             _train_on(batch, step, optimizer, runtime)

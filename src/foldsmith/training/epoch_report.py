@@ -11,8 +11,8 @@ class EpochReport:
     Attributes:
         epoch: Number of finished epochs.
         max_epoch: Number of epochs of the training.
-        images_per_s: Photos per second of the training loop.
-        data_wait: Share of its time that it waited for photos, 0..1.
+        images_per_s: Images per second of the training loop.
+        data_wait: Share of its time that it waited for images, 0..1.
         epoch_s: Seconds of the whole epoch, validation and snapshots included.
         values: Its logged values, as in ``train/loss``.
     """

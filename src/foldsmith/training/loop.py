@@ -10,7 +10,7 @@ from pathlib import Path
 import pytorch_pfn_extras as ppe
 import torch
 
-from foldsmith.data.loader import PhotoLoader, worker_errors
+from foldsmith.data.loader import ImageLoader, worker_errors
 from foldsmith.distributed import process_group
 from foldsmith.distributed.collectives import batch_of, sum_gradients
 from foldsmith.errors import FoldsmithError, TrainingError, one_line
@@ -22,7 +22,7 @@ from foldsmith.training.steps import TrainingStep
 CHECK_INTERVAL = 100
 
 
-def optimizer_steps(loader: PhotoLoader, grad_accum: int, max_epoch: int) -> int:
+def optimizer_steps(loader: ImageLoader, grad_accum: int, max_epoch: int) -> int:
     """Return the optimizer steps of a whole training, for a scheduler's ``total_steps``.
 
     Args:
@@ -37,8 +37,8 @@ def scaled_lr(base_lr: float, batch_size: int, grad_accum: int = 1) -> float:
     """Return ``base_lr * (batch_size * grad_accum) / 256`` (Goyal et al. 2017).
 
     Args:
-        base_lr: Learning rate for 256 photos per optimizer step.
-        batch_size: Photos per batch.
+        base_lr: Learning rate for 256 images per optimizer step.
+        batch_size: Images per batch.
         grad_accum: Batches per optimizer step.
     """
     return base_lr * batch_size * grad_accum / 256
@@ -48,11 +48,11 @@ def window_weights(sizes: list[int], grad_accum: int) -> list[float]:
     """Return each batch's share in its accumulation window.
 
     A window has ``grad_accum`` batches; the last one of an epoch has the remaining ones. Batches
-    are weighted by their photos, so that the accumulated gradient equals that of the window as one
+    are weighted by their images, so that the accumulated gradient equals that of the window as one
     batch.
 
     Args:
-        sizes: Photos of each batch of an epoch.
+        sizes: Images of each batch of an epoch.
         grad_accum: Batches per window.
 
     Returns:
@@ -69,7 +69,7 @@ def window_weights(sizes: list[int], grad_accum: int) -> list[float]:
 def run_training(
     manager: ppe.training.ExtensionsManager,
     step: TrainingStep,
-    loader: PhotoLoader,
+    loader: ImageLoader,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,
     runtime: Runtime,
@@ -238,7 +238,7 @@ def _loss_error(out: str, epoch: int, batch: int, lr: float) -> TrainingError:
 
 
 @contextmanager
-def _memory_advice(runtime: Runtime, loader: PhotoLoader, grad_accum: int) -> Iterator[None]:
+def _memory_advice(runtime: Runtime, loader: ImageLoader, grad_accum: int) -> Iterator[None]:
     """Say which batch to try when the memory of the device does not hold this one."""
     batch = loader.sampler.batch_size
     smaller = max(1, batch // 2)
@@ -246,9 +246,9 @@ def _memory_advice(runtime: Runtime, loader: PhotoLoader, grad_accum: int) -> It
         _compile_errors(),
         _nondeterministic_errors(),
         runtime.memory_errors(
-            f"batches of {batch} photos; try loader/train/batch_size={smaller} "
+            f"batches of {batch} images; try loader/train/batch_size={smaller} "
             f"globals/grad_accum={math.ceil(batch * grad_accum / smaller)}, which is as many "
-            "photos per optimizer step"
+            "images per optimizer step"
         ),
     ):
         yield

@@ -1,4 +1,4 @@
-"""Photos that grow during a training."""
+"""Images that grow during a training."""
 
 from collections.abc import Sequence
 from itertools import accumulate

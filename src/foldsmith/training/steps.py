@@ -145,7 +145,7 @@ class FineTuneStep:
         if self.mixup is None or not self.mixup.active(epoch, self.max_epoch):
             return self._losses(*self._outputs(images), targets, rows)
         rng = np.random.default_rng([self.seed, epoch, index])
-        # Partners are drawn from the whole batch, so that each process needs the photos of all.
+        # Partners are drawn from the whole batch, so that each process needs the images of all.
         mixed = self.mixup.mix(gathered(images), rng)
         outputs = self._outputs(own(mixed.images))
         # Mixing the losses equals mixing the targets for losses linear in them, and works

@@ -89,7 +89,7 @@ class FileHashes:
 
     A file that is as it was when it was last read is not read again: its content has the same size
     and time of change, and so has its entry in the file system (``ctime``), which no program can
-    set. So a photo that was replaced by one of the same size and time (by ``tar``, ``cp -p``,
+    set. So an image that was replaced by one of the same size and time (by ``tar``, ``cp -p``,
     ``rsync -t``) is read; one that was merely moved from another file system, linked or given
     other rights is read once more than need be.
 

@@ -14,8 +14,8 @@ _found: ContextVar[dict[Hashable, Any] | None] = ContextVar("found", default=Non
 def one_look() -> Iterator[None]:
     """Until the block ends, take files to be as they were when they were first looked at.
 
-    Steps of a plan share tables and photos. With a million of them, to read the tables and to ask
-    for the time of change of every photo takes seconds, for each step anew. A look within another
+    Steps of a plan share tables and images. With a million of them, to read the tables and to ask
+    for the time of change of every image takes seconds, for each step anew. A look within another
     is part of that.
     """
     token = _found.set({} if _found.get() is None else _found.get())

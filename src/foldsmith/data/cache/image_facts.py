@@ -18,8 +18,8 @@ from foldsmith.utils.row_files import RowFiles, Rows
 # Another decoder may see other pixels.
 _FORMAT = f"v2-{DECODER}"
 
-# Photos per file: so many are lost at most when a process is killed.
-_PHOTOS = 2**15
+# Images per file: so many are lost at most when a process is killed.
+_IMAGES = 2**15
 
 _ROW = np.dtype(
     [
@@ -54,9 +54,9 @@ class ImageFacts(NamedTuple):
 
 
 class KeptFacts:
-    """Facts about photos, in files of rows; one process at a time may have them.
+    """Facts about images, in files of rows; one process at a time may have them.
 
-    In memory is what all photos are compared by, 150 bytes for each; the tiny copies are read from
+    In memory is what all images are compared by, 150 bytes for each; the tiny copies are read from
     the files.
 
     Args:
@@ -114,7 +114,7 @@ class KeptFacts:
         return self._more[0]
 
     def find(self, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        """Return the rows of photos that were known when this was made; -1 for others.
+        """Return the rows of images that were known when this was made; -1 for others.
 
         Args:
             digests: SHA-256 of their files, uint8, shape (n, 32).
@@ -122,7 +122,7 @@ class KeptFacts:
         return self._table.find(digests)
 
     def find_one(self, digest: bytes) -> int:
-        """Return :meth:`find` for one photo."""
+        """Return :meth:`find` for one image."""
         return self._table.find_one(digest)
 
     def add(self, digest: bytes, facts: ImageFacts) -> int:
@@ -134,7 +134,7 @@ class KeptFacts:
         """
         self._new.append((digest, facts))
         row = self._flushed + len(self._new) - 1
-        if len(self._new) == _PHOTOS:
+        if len(self._new) == _IMAGES:
             self.flush()
         return row
 
@@ -161,7 +161,7 @@ class KeptFacts:
         self._append(rows if self._rows is None else self._rows.add(rows), rows)
 
     def thumbnails(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Return the tiny copies of some photos, shape (n, 16, 16, 3)."""
+        """Return the tiny copies of some images, shape (n, 16, 16, 3)."""
         found = np.zeros((len(rows), *_ROW["thumbnail"].shape), np.uint8)
         in_file = np.searchsorted(self._ends, rows, side="right")
         for k in np.unique(in_file).tolist():

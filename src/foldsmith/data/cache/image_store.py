@@ -1,4 +1,4 @@
-"""Decoded photos on disk: decoded once for all folds, experiments and loader workers."""
+"""Decoded images on disk: decoded once for all folds, experiments and loader workers."""
 
 import inspect
 import logging
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from foldsmith.data.cache.shards import DIGEST, HEAD, ShardIndex, ShardReader
 from foldsmith.data.cache.versions import DECODER, remove_other_versions, scale_name
-from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes, read_photo
+from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes, read_image
 from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.transforms import Compose
@@ -40,29 +40,29 @@ _SHARD_BYTES = 256 * 2**20
 
 _SYNC_BYTES = 16 * 2**20
 
-# Photos decoded to estimate how large a store will be.
+# Images decoded to estimate how large a store will be.
 _SAMPLE = 16
 
 # Another process may be building the same store for hours.
 _WAIT_S = 24 * 3600.0
 
 
-class PhotoStore:
-    """Photos as they come out of the stored head of their transforms, memory-mapped.
+class ImageStore:
+    """Images as they come out of the stored head of their transforms, memory-mapped.
 
-    The pixels lie one photo after another, each in its own size, in shards
+    The pixels lie one image after another, each in its own size, in shards
     (``shard_00000.bin``, uint8) with an index each (``shard_00000.npz``: ``keys``, uint8,
     shape (n, 40); ``sizes``, int64, shape (n, 2), height and width; ``checksums``, uint32, shape
-    (n,), the CRC-32 of the pixels of each, verified when they are first read). The key of a photo
+    (n,), the CRC-32 of the pixels of each, verified when they are first read). The key of an image
     contains the hash of its file and the transforms that were applied, so that a changed file is
-    decoded again, and a photo that the transforms do not change is stored once for all of them.
+    decoded again, and an image that the transforms do not change is stored once for all of them.
     Shards are
     only ever added, each renamed into place when whole. The folder may be deleted whenever
     nothing runs.
 
     Args:
-        folder: Folder of the store; None decodes a photo every time it is asked for.
-        hashes: Hashes of the photos' files.
+        folder: Folder of the store; None decodes an image every time it is asked for.
+        hashes: Hashes of the images' files.
         intensity: Scale of images with more than 8 bits per channel. Another scale begins a store
             of its own.
     """
@@ -75,53 +75,53 @@ class PhotoStore:
         self.hashes = hashes
         self.intensity = intensity
 
-    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "Photos":
-        """Return photos; missing ones are decoded into the store on all cores.
+    def load(self, paths: Sequence[Path], prepare: Compose, label: str) -> "Images":
+        """Return images; missing ones are decoded into the store on all cores.
 
         Args:
-            paths: The photos.
-            prepare: Transforms to run once per photo.
+            paths: The images.
+            prepare: Transforms to run once per image.
             label: Text for the progress bar.
 
         Raises:
-            DataError: A photo cannot be decoded.
+            DataError: An image cannot be decoded.
             OutputError: There is too little room for the store.
         """
         paths = Paths.of(paths)
         if self.folder is None:
-            return Photos(paths, prepare, None, self.intensity)
+            return Images(paths, prepare, None, self.intensity)
         index = ShardIndex(self.folder)
         digests, known = self.hashes.known_of(paths)
         rows = np.where(known, _find(index, digests, prepare), -1)
         missing = np.flatnonzero(rows < 0)
         if len(missing):
             with self.writer([prepare]) as writer:
-                digests[missing] = writer.photos(paths.take(missing), label)
+                digests[missing] = writer.images(paths.take(missing), label)
             self.hashes.save()
             index = ShardIndex(self.folder)
             rows = _find(index, digests, prepare)
         if (rows < 0).any():
             raise OutputError(
-                f"{self.folder}: photos that were just written cannot be read; delete the folder "
+                f"{self.folder}: images that were just written cannot be read; delete the folder "
                 "and run the command again"
             )
         stored = Stored(index.where[rows], digests, index.shards)
-        return Photos(paths, prepare, stored, self.intensity)
+        return Images(paths, prepare, stored, self.intensity)
 
     @contextmanager
     def writer(self, heads: Sequence[Compose]) -> Iterator["StoreWriter"]:
-        """Hold the store to add photos to it; waits for another process that does.
+        """Hold the store to add images to it; waits for another process that does.
 
         Args:
-            heads: Transforms to run once per photo; each gives a version to keep.
+            heads: Transforms to run once per image; each gives a version to keep.
 
         Yields:
-            A writer for the photos. They are in the store when the block ends.
+            A writer for the images. They are in the store when the block ends.
         """
         assert self.folder is not None, "a store that keeps nothing cannot be filled"
         other = holder(self.folder)
         if other is not None:
-            logger.info(f"waiting for process {other['pid']}, which decodes photos")
+            logger.info(f"waiting for process {other['pid']}, which decodes images")
         with lock(self.folder, _WAIT_S):
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
@@ -134,7 +134,7 @@ class PhotoStore:
 
 
 class StoreWriter:
-    """Photos on their way into a store; made by :meth:`PhotoStore.writer`."""
+    """Images on their way into a store; made by :meth:`ImageStore.writer`."""
 
     def __init__(
         self,
@@ -153,17 +153,17 @@ class StoreWriter:
         self._keys: list[bytes] = []
         self._sizes: list[tuple[int, int]] = []
         self._checksums: list[int] = []
-        # Brings pixels to the disk while the next photos are decoded: at the end of a shard all
+        # Brings pixels to the disk while the next images are decoded: at the end of a shard all
         # would have to wait for it.
         self._syncing = ThreadPoolExecutor(1)
         self._synced: Future[None] | None = None
         self._unsynced = 0
 
     def announce(self, paths: Sequence[Path]) -> None:
-        """Say how much the store will grow, from a sample of the photos.
+        """Say how much the store will grow, from a sample of the images.
 
         Args:
-            paths: Photos that it may lack.
+            paths: Images that it may lack.
 
         Raises:
             OutputError: There is not so much room.
@@ -176,28 +176,28 @@ class StoreWriter:
         size, read = 0, 0
         for path in paths[:: -(-len(paths) // _SAMPLE)]:
             try:
-                image = read_photo(path, Compose([]), self._intensity)
+                image = read_image(path, Compose([]), self._intensity)
             except DataError:
                 continue  # said when its turn comes
             read += 1
-            # Versions that leave the photo as it is are one.
+            # Versions that leave the image as it is are one.
             versions = {_head_key(head, image): head for head in self.heads}
             size += sum(_apply(head, image).nbytes for head in versions.values())
         estimate = size / max(read, 1) * len(paths)
         free = shutil.disk_usage(self._folder.parents[1]).free
         if estimate > free:
             raise OutputError(
-                f"{self._folder}: {len(paths)} decoded photos take about {size_text(estimate)}, "
+                f"{self._folder}: {len(paths)} decoded images take about {size_text(estimate)}, "
                 f"but {size_text(free)} are free; make room, lower the size of LongestMaxSize, or "
-                "set globals/photo_store=false, which decodes a photo every time"
+                "set globals/image_store=false, which decodes an image every time"
             )
-        logger.info(f"photo store: {counted(len(paths), 'photo')}, about {size_text(estimate)}")
+        logger.info(f"image store: {counted(len(paths), 'image')}, about {size_text(estimate)}")
 
-    def photos(self, paths: Sequence[Path], label: str) -> npt.NDArray[np.uint8]:
-        """Decode photos and add them; return the hashes of their files, shape (n, 32).
+    def images(self, paths: Sequence[Path], label: str) -> npt.NDArray[np.uint8]:
+        """Decode images and add them; return the hashes of their files, shape (n, 32).
 
         Raises:
-            DataError: A photo cannot be decoded.
+            DataError: An image cannot be decoded.
             OutputError: There is too little room.
         """
         self.announce(paths)
@@ -227,7 +227,7 @@ class StoreWriter:
         return all(self._index.has(digest, _named(head), head) for head in self.heads)
 
     def versions(self, digest: str, image: Image) -> list[tuple[bytes, Image]]:
-        """Return the versions of a photo that the store lacks; called on all cores."""
+        """Return the versions of an image that the store lacks; called on all cores."""
         content = bytes.fromhex(digest)
         return [
             (content + key, _apply(head, image))
@@ -284,7 +284,7 @@ class StoreWriter:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where photos lie in a store.
+    """Where images lie in a store.
 
     Attributes:
         where: Shard, offset, height, width and checksum of each, int64, shape (n, 5).
@@ -297,16 +297,16 @@ class Stored:
     shards: Sequence[Path]
 
 
-class Photos:
-    """A sequence of prepared photos; ``photos[i]`` is uint8 RGB, shape (H, W, 3), read-only.
+class Images:
+    """A sequence of prepared images; ``images[i]`` is uint8 RGB, shape (H, W, 3), read-only.
 
-    The checksum of a stored photo is verified when it is read for the first time, by whichever of
+    The checksum of a stored image is verified when it is read for the first time, by whichever of
     the processes that share the object by a fork. A damaged one is decoded from its file instead,
     each time; its shard is taken out of the store, and the next command that needs it decodes its
-    photos anew.
+    images anew.
 
     Args:
-        paths: The photos.
+        paths: The images.
         prepare: The transforms that each went, or is to go, through.
         stored: Where they are stored; None if they are not.
         intensity: Scale of images with more than 8 bits per channel.
@@ -337,7 +337,7 @@ class Photos:
 
     def __getitem__(self, index: int) -> Image:
         if self._stored is None:
-            return read_photo(self.paths[index], self._prepare, self._intensity)
+            return read_image(self.paths[index], self._prepare, self._intensity)
         shard, offset, height, width, checksum = self._stored.where[index].tolist()
         try:
             image = self._shards.read(shard, offset, height, width)
@@ -358,16 +358,16 @@ class Photos:
         self._verified = self._none_verified()
 
     def _none_verified(self) -> mmap.mmap:
-        """Return a byte for each photo, all 0, in memory that forked processes share."""
+        """Return a byte for each image, all 0, in memory that forked processes share."""
         return mmap.mmap(-1, max(1, len(self.paths)))
 
     def _decoded_anew(self, index: int, shard: int) -> Image:
-        """Return a photo from its file, as the store was made from it.
+        """Return an image from its file, as the store was made from it.
 
         Raises:
             DataError: The file has changed since, or cannot be decoded.
         """
-        assert self._stored is not None, "only a stored photo can be damaged"
+        assert self._stored is not None, "only a stored image can be damaged"
         path = self.paths[index]
         if shard not in self._damaged:
             self._damaged.add(shard)
@@ -387,7 +387,7 @@ def _take_out(pixels: Path, path: Path) -> None:
     except OSError:
         pass
     logger.warning(
-        f"{pixels}: is damaged, at the photo {path}; its damaged photos are decoded from their "
+        f"{pixels}: is damaged, at the image {path}; its damaged images are decoded from their "
         "files, and the next command rebuilds it (if this happens again, check disk and memory)"
     )
 
@@ -412,7 +412,7 @@ def _apply(head: Compose, image: Image) -> Image:
 
 
 def _head_key(head: Compose, image: Image) -> bytes:
-    """Return the part of a photo's key that identifies the transforms applied to it."""
+    """Return the part of an image's key that identifies the transforms applied to it."""
     return bytes(HEAD) if head.keeps(image.shape[0], image.shape[1]) else _named(head)
 
 
@@ -424,7 +424,7 @@ def _find(
 
 @lru_cache(maxsize=64)
 def _named(head: Compose) -> bytes:
-    # Once per list of transforms, not per photo: they do not change.
+    # Once per list of transforms, not per image: they do not change.
     own = [
         inspect.getsource(type(step))
         for step in head.transforms

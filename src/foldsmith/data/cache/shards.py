@@ -1,4 +1,4 @@
-"""The files of a photo store: pixels in shards, with an index each."""
+"""The files of an image store: pixels in shards, with an index each."""
 
 import mmap
 from collections import OrderedDict
@@ -26,7 +26,7 @@ _HELD, _AROUND = 128 * 2**20, 2**16
 
 
 class ShardIndex:
-    """Index of the shards of a folder, as sorted numbers: 100 bytes for each photo.
+    """Index of the shards of a folder, as sorted numbers: 100 bytes for each image.
 
     Args:
         folder: The folder; it need not exist. Shards that are damaged are as if not there.
@@ -58,7 +58,7 @@ class ShardIndex:
     def find(
         self, digests: npt.NDArray[np.uint8], head_key: bytes, head: Compose
     ) -> npt.NDArray[np.int64]:
-        """Return the rows of ``where`` of photos in the version that a head gives.
+        """Return the rows of ``where`` of images in the version that a head gives.
 
         Args:
             digests: SHA-256 of their files, uint8, shape (n, 32).
@@ -66,19 +66,19 @@ class ShardIndex:
             head: The head.
 
         Returns:
-            Shape (n,); -1 for photos that are not there.
+            Shape (n,); -1 for images that are not there.
         """
         rows = self._rows(digests, bytes(HEAD))
-        sizes, of_photo = np.unique(self.where[rows[rows >= 0], 2:4], axis=0, return_inverse=True)
+        sizes, of_image = np.unique(self.where[rows[rows >= 0], 2:4], axis=0, return_inverse=True)
         keeps = np.array([head.keeps(*size) for size in sizes.tolist()], bool)
-        # A whole photo is the version of a head that leaves it as it is.
-        rows[rows >= 0] = np.where(keeps[of_photo.ravel()], rows[rows >= 0], -1)
+        # A whole image is the version of a head that leaves it as it is.
+        rows[rows >= 0] = np.where(keeps[of_image.ravel()], rows[rows >= 0], -1)
         left = rows < 0
         rows[left] = self._rows(digests[left], head_key)
         return rows
 
     def has(self, digest: bytes, head_key: bytes, head: Compose) -> bool:
-        """Return whether one photo is there in the version that a head gives."""
+        """Return whether one image is there in the version that a head gives."""
         row = self._keys.find_one(digest + bytes(HEAD))
         if row >= 0 and head.keeps(*self.where[row, 2:4].tolist()):
             return True
@@ -131,7 +131,7 @@ class ShardReader:
         self._mapped = 0
 
     def read(self, shard: int, offset: int, height: int, width: int) -> Image:
-        """Return one photo, shape (height, width, 3), read-only."""
+        """Return one image, shape (height, width, 3), read-only."""
         size = height * width * 3
         self._mapped += size + _AROUND
         if self._mapped > _HELD:

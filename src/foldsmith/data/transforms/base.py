@@ -35,9 +35,9 @@ class Transform(ABC):
     batch on any device (:meth:`apply_batch`).
 
     Attributes:
-        stored: Whether a list of transforms that begins with this one runs it once per photo,
-            before photos are stored, instead of once per epoch. It must draw nothing; one that
-            makes photos larger is better run each time.
+        stored: Whether a list of transforms that begins with this one runs it once per image,
+            before images are stored, instead of once per epoch. It must draw nothing; one that
+            makes images larger is better run each time.
     """
 
     stored: ClassVar[bool] = False
@@ -188,7 +188,7 @@ class Compose:
         return all(transform.keeps(height, width) for transform in self.transforms)
 
     def split(self) -> tuple["Compose", "Compose"]:
-        """Return the stored head, to run once per photo, and the rest."""
+        """Return the stored head, to run once per image, and the rest."""
         head = 0
         while head < len(self.transforms) and self.transforms[head].stored:
             head += 1

@@ -85,7 +85,7 @@ class Resize(Transform):
 
 @dataclass(frozen=True)
 class LongestMaxSize(Transform):
-    """Shrink a photo whose longer side exceeds a size; others stay as they are.
+    """Shrink an image whose longer side exceeds a size; others stay as they are.
 
     Attributes:
         max_size: Longest side allowed, px.
@@ -153,12 +153,12 @@ class SmallestMaxSize(Transform):
 
 @dataclass(frozen=True)
 class PadIfNeeded(Transform):
-    """Pad to a least size, the photo in the centre (an odd pixel goes to bottom and right).
+    """Pad to a least size, the image in the centre (an odd pixel goes to bottom and right).
 
     Attributes:
         min_height: px.
         min_width: px.
-        border: ``constant``, ``reflect``, ``replicate`` or ``wrap`` (the photo repeated).
+        border: ``constant``, ``reflect``, ``replicate`` or ``wrap`` (the image repeated).
         value: Fill of the constant border, 0..255.
     """
 
@@ -185,7 +185,7 @@ class PadIfNeeded(Transform):
                 *(image, top, bottom, left, right, PAD_MODES[self.border]),
                 value=(self.value,) * 3,
             )
-        # OpenCV refuses pads wider than the photo; numpy repeats it as often as it takes.
+        # OpenCV refuses pads wider than the image; numpy repeats it as often as it takes.
         mode: Any = _NUMPY_MODES[self.border]
         padded: Image = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode=mode)
         return padded

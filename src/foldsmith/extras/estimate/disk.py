@@ -40,7 +40,7 @@ def disk_of(plan: Plan, schedule: Schedule, costs: Costs) -> Disk:
     """
     steps = {step.label: step for step in plan.steps}
     left = {one.job.label for one in schedule.placed}
-    store = _size_of(plan.project.photo_store.rglob("*.bin"))
+    store = _size_of(plan.project.image_store.rglob("*.bin"))
     used = {label: _size_of(step.kind.weights(step)) for label, step in steps.items()}
     needed = {label: _weights_of(steps[label], costs) for label in left}
     # Bytes that each step has left before its successors run.

@@ -45,7 +45,7 @@ class Limits:
 
     Attributes:
         megabytes: Size of a body, in 10^6 bytes.
-        megapixels: Pixels of its photos together, in 10^6: a small file can hold a picture that
+        megapixels: Pixels of its images together, in 10^6: a small file can hold a picture that
             fills the memory.
         requests: Requests that are read or predicted at one time; the bodies of so many are held
             in memory.
@@ -110,7 +110,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     allowed = int(limits.megabytes * 1e6)
     too_large = HTTPException(
         413,
-        f"the request is larger than {limits.megabytes:g} MB; send fewer or smaller photos",
+        f"the request is larger than {limits.megabytes:g} MB; send fewer or smaller images",
         # The rest of the request is not read.
         {"Connection": "close"},
     )

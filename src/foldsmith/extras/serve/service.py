@@ -1,4 +1,4 @@
-"""A small HTTP service that predicts photos by a finished run, for trying it."""
+"""A small HTTP service that predicts images by a finished run, for trying it."""
 
 import asyncio
 import html
@@ -39,18 +39,18 @@ logger = logging.getLogger(__name__)
 # The columns of a prediction that are the probabilities of classes begin so.
 _PROBABILITY = "probability_"
 
-# Photos of one request.
-_MAX_PHOTOS = 100
+# Images of one request.
+_MAX_IMAGES = 100
 
 # Seconds that requests have to end when the service is told to.
 _GRACE = 30
 
 
 class Prediction(BaseModel):
-    """The prediction for one photo.
+    """The prediction for one image.
 
     Attributes:
-        id: Name of the file; null for a photo that is the whole body.
+        id: Name of the file; null for an image that is the whole body.
         prediction: In units of the target, or the name of the class.
         spread: Standard deviation of the members' predictions.
         probabilities: Probability of each class, if the run predicts them.
@@ -63,7 +63,7 @@ class Prediction(BaseModel):
 
 
 class PredictionList(BaseModel):
-    """The answer to ``POST /predict``: one entry per photo, in their order."""
+    """The answer to ``POST /predict``: one entry per image, in their order."""
 
     predictions: list[Prediction]
 
@@ -85,7 +85,7 @@ class Service(BaseModel):
 
 
 _ENDPOINTS = {
-    "POST /predict": "predictions of photos",
+    "POST /predict": "predictions of images",
     "GET /health": "whether the run is loaded",
     "GET /docs": "how to ask, for people",
     "GET /openapi.json": "how to ask, for programs",
@@ -94,7 +94,7 @@ _ENDPOINTS = {
 
 @dataclass(frozen=True)
 class _Upload:
-    """A photo that was sent: its name, if it has one, and its content."""
+    """An image that was sent: its name, if it has one, and its content."""
 
     name: str | None
     content: bytes
@@ -187,7 +187,7 @@ def create_app(predictor: "Predictor", run: str, limits: Limits) -> FastAPI:
         responses={code: {"description": text} for code, text in _REFUSALS.items()},
     )
     async def predict(request: Request) -> PredictionList:
-        """Predict the photos of a request."""
+        """Predict the images of a request."""
         async with turns.one(request):
             uploads = await _uploads(request, limits)
             _check_pixels(uploads, limits)
@@ -222,7 +222,7 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind(address)
             # Two may bind so, but only one may listen.
-            listener.listen(_MAX_PHOTOS)
+            listener.listen(_MAX_IMAGES)
         except OSError as error:
             raise ConfigError(
                 f"--port {port}: cannot be listened at on {host} ({error.strerror}); name another "
@@ -248,7 +248,7 @@ def _end(number: int, _: object) -> None:
 
 
 async def _uploads(request: Request, limits: Limits) -> list[_Upload]:
-    """Return the photos of a request."""
+    """Return the images of a request."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("image/"):
         return [_Upload(None, await read_body(request, limits))]
@@ -256,7 +256,7 @@ async def _uploads(request: Request, limits: Limits) -> list[_Upload]:
         raise HTTPException(
             415,
             f"the content type is {kind or 'missing'}; send a form (multipart/form-data) with "
-            "photos as 'file', or one photo as the body with its type, as in image/jpeg",
+            "images as 'file', or one image as the body with its type, as in image/jpeg",
         )
     body = await read_body(request, limits)
 
@@ -264,10 +264,10 @@ async def _uploads(request: Request, limits: Limits) -> list[_Upload]:
         return {"type": "http.request", "body": body, "more_body": False}
 
     # The form's parser reports problems of a form, as a 400.
-    async with Request(request.scope, once).form(max_files=_MAX_PHOTOS, max_fields=10) as form:
+    async with Request(request.scope, once).form(max_files=_MAX_IMAGES, max_fields=10) as form:
         files = form.getlist("file")
         if not files or not all(isinstance(file, UploadFile) for file in files):
-            raise HTTPException(400, "the form has no photo: send each as a file called 'file'")
+            raise HTTPException(400, "the form has no image: send each as a file called 'file'")
         return [
             _Upload(file.filename, await file.read())
             for file in files
@@ -276,7 +276,7 @@ async def _uploads(request: Request, limits: Limits) -> list[_Upload]:
 
 
 def _check_pixels(uploads: list[_Upload], limits: Limits) -> None:
-    """Make sure that the photos are photos, of no more pixels than is allowed, undecoded."""
+    """Make sure that the images are images, of no more pixels than is allowed, undecoded."""
     pixels = 0
     for upload in uploads:
         try:
@@ -288,7 +288,7 @@ def _check_pixels(uploads: list[_Upload], limits: Limits) -> None:
         except Image.DecompressionBombError:
             pixels += int(limits.megapixels * 1e6) + 1
         except UnidentifiedImageError:
-            what = "is not a photo that can be read" if upload.content else "is empty"
+            what = "is not an image that can be read" if upload.content else "is empty"
             raise HTTPException(415, f"{upload.label}: {what}") from None
         except Exception as error:  # whatever a format's reader makes of odd bytes
             raise HTTPException(422, f"{upload.label}: is damaged ({one_line(error)})") from None
@@ -296,12 +296,12 @@ def _check_pixels(uploads: list[_Upload], limits: Limits) -> None:
             raise HTTPException(
                 413,
                 f"{upload.label}: more than {limits.megapixels:g} megapixels in one request; send "
-                "fewer or smaller photos",
+                "fewer or smaller images",
             )
 
 
 def _predict(predictor: "Predictor", uploads: list[_Upload]) -> pd.DataFrame:
-    """Predict photos, in the thread of the models."""
+    """Predict images, in the thread of the models."""
     images = []
     for upload in uploads:
         try:
@@ -355,8 +355,8 @@ _REFUSALS: dict[int | str, str] = {
     400: "The form is broken, or has no file called 'file'.",
     408: "A request that was not complete in time.",
     413: "More bytes or pixels than are allowed.",
-    415: "Neither a form nor a photo, or a file that is not an image.",
-    422: "A photo that is damaged or truncated, or that the run cannot predict.",
+    415: "Neither a form nor an image, or a file that is not an image.",
+    422: "An image that is damaged or truncated, or that the run cannot predict.",
     503: "More requests at one time than are served; Retry-After says when to try again.",
 }
 
@@ -370,18 +370,18 @@ def _docs(run: str, url: str, limits: Limits) -> str:
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 48em; margin: 2em auto; padding: 0 1em }}
 pre {{ background: #8882; padding: .6em; overflow-x: auto }}</style>
 <h1>{name}</h1>
-<p>Predictions of photos, as <code>foldsmith predict</code> makes them.</p>
+<p>Predictions of images, as <code>foldsmith predict</code> makes them.</p>
 <h2>POST /predict</h2>
-<p>One photo or several (up to {_MAX_PHOTOS}) as files called <code>file</code> of a form:</p>
+<p>One image or several (up to {_MAX_IMAGES}) as files called <code>file</code> of a form:</p>
 <pre>curl -F file=@1.jpg -F file=@2.jpg {url}/predict</pre>
-<p>or one photo as the body, with its content type:</p>
+<p>or one image as the body, with its content type:</p>
 <pre>curl -H "Content-Type: image/jpeg" --data-binary @1.jpg {url}/predict</pre>
-<p>The answer has an entry per photo, in their order: <code>id</code> (name of the file; null for a
+<p>The answer has an entry per image, in their order: <code>id</code> (name of the file; null for a
 body), <code>prediction</code>, <code>spread</code> (how far the members disagree),
 <code>probabilities</code> (by class; null where the run predicts none).</p>
 <pre>{{"predictions": [{{"id": "1.jpg", "prediction": 1.93, "spread": 0.21,
                   "probabilities": null}}]}}</pre>
-<p>A request may have {limits.megabytes:g} MB and its photos {limits.megapixels:g} megapixels
+<p>A request may have {limits.megabytes:g} MB and its images {limits.megapixels:g} megapixels
 together, and {limits.seconds:g} seconds to arrive; {limits.requests} requests are served at a
 time. Each refusal has one line with the reason, as <code>{{"detail": "..."}}</code>:</p>
 <ul>{refusals}</ul>

@@ -1,1 +1,1 @@
-"""Looking at data of which nothing is known yet: photos, ids, targets and groups."""
+"""Looking at data of which nothing is known yet: images, ids, targets and groups."""

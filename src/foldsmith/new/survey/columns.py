@@ -18,7 +18,7 @@ TARGET_WORDS = ("target", "label", "class", "score", "grade", "category")
 GROUP_WORDS = ("group", "patient", "series", "subject", "object")
 # Words of a name by which numbers are taken for ids of classes rather than for a scale.
 CLASS_WORDS = ("label", "class", "category", "species", "breed", "kind", "type", "digit")
-# Names by which people call the ids of photos, and words of them.
+# Names by which people call the ids of images, and words of them.
 ID_NAMES = {"id", "image", "imageid", "filename", "file", "path", "img", "imgid", "photo", "name"}
 ID_NAMES |= {"imagename", "imagepath", "filepath", "photoid", "picture", "imagefile"}
 ID_WORDS = ("id", "image", "img", "file", "filename", "path", "photo", "picture", "name")
@@ -117,7 +117,7 @@ def called_like_index(name: str) -> bool:
 
 
 def called_like_id(name: str) -> int:
-    """Return 2 for a name that people give to ids of photos, 1 for one with a word of them."""
+    """Return 2 for a name that people give to ids of images, 1 for one with a word of them."""
     if re.sub(r"[^a-z]", "", name.lower()) in ID_NAMES:
         return 2
     return int(named_like(name, ID_WORDS))

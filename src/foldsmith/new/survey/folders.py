@@ -1,4 +1,4 @@
-"""Photos that lie in one folder per class."""
+"""Images that lie in one folder per class."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from foldsmith.errors import DataError
-from foldsmith.new.survey.photos import PhotoFolder
+from foldsmith.new.survey.images import ImageFolder
 from foldsmith.project.image_files import LeftOut, is_hidden, walk_images
 from foldsmith.utils.formatting import brief
 
@@ -19,38 +19,38 @@ _TEST_PARTS = {"test", "testing", "tests", "test_images", "unlabelled", "unlabel
 _PARTS = _TEST_PARTS | {"train", "training", "train_images", "val", "valid", "validation"}
 
 
-def class_folders(photos: PhotoFolder) -> pd.DataFrame:
-    """Return a table of photos that lie in one folder per class.
+def class_folders(images: ImageFolder) -> pd.DataFrame:
+    """Return a table of images that lie in one folder per class.
 
     Returns:
-        Columns photo_id (the path of the photo) and class (the first folder of it), as text.
+        Columns image_id (the path of the image) and class (the first folder of it), as text.
 
     Raises:
-        DataError: There are not at least two folders, photos lie beside them, a folder holds no
-            photo but other files, a folder is called like a part of a data set, or the classes
+        DataError: There are not at least two folders, images lie beside them, a folder holds no
+            image but other files, a folder is called like a part of a data set, or the classes
             may as well be the folders below.
     """
-    where = f"--images: {photos.folder}"
-    beside = [name for name in photos.names if "/" not in name]
+    where = f"--images: {images.folder}"
+    beside = [name for name in images.names if "/" not in name]
     inner: dict[str, set[str]] = defaultdict(set)
-    for name in photos.names:
+    for name in images.names:
         first, _, rest = name.partition("/")
         if rest:
             inner[first].add(rest.partition("/")[0] if "/" in rest else "")
     classes = sorted(inner)
-    _refuse_parts(photos.folder, where, classes)
+    _refuse_parts(images.folder, where, classes)
     if beside or len(classes) < 2:
-        what = f"photos such as {beside[0]} lie in no folder" if beside else "there is only one"
+        what = f"images such as {beside[0]} lie in no folder" if beside else "there is only one"
         hint = "name a table of ids and targets with --train"
         if not beside and len(inner[classes[0]] - {""}) > 1:
-            hint = f"perhaps --images {_shown(photos.folder / classes[0])}; or {hint}"
+            hint = f"perhaps --images {_shown(images.folder / classes[0])}; or {hint}"
         raise DataError(
             f"{where}: without --train it must hold one folder per class, but {what}; {hint}"
         )
-    _refuse_folders_without_photos(photos.folder, where, classes)
+    _refuse_folders_without_images(images.folder, where, classes)
     _refuse_two_levels(where, inner)
     return pd.DataFrame(
-        {"photo_id": photos.names, "class": [name.split("/")[0] for name in photos.names]},
+        {"image_id": images.names, "class": [name.split("/")[0] for name in images.names]},
         dtype=object,
     )
 
@@ -77,17 +77,17 @@ def _refuse_parts(folder: Path, where: str, classes: list[str]) -> None:
     if not others:
         raise DataError(
             f"{where}: holds {', '.join(parts)}, which are no classes; name the folder of the "
-            f"labelled photos and that of the photos to predict{named}"
+            f"labelled images and that of the images to predict{named}"
         )
     rest = f"name it{named}" if test is not None and len(parts) == 1 else "move it elsewhere"
     raise DataError(
         f"{where}: {', '.join(parts)} among the class folders ({_listed(others)}) is called like a "
-        f"part of a data set: if its photos are to be predicted, {rest}; if it is a class, give "
+        f"part of a data set: if its images are to be predicted, {rest}; if it is a class, give "
         "its folder another name"
     )
 
 
-def _refuse_folders_without_photos(folder: Path, where: str, classes: list[str]) -> None:
+def _refuse_folders_without_images(folder: Path, where: str, classes: list[str]) -> None:
     """Make sure that no class vanishes because of its files' kind; say which folders are empty."""
     for path in sorted(folder.iterdir()):
         if path.name in classes or is_hidden(path.name) or not path.is_dir():
@@ -97,7 +97,7 @@ def _refuse_folders_without_photos(folder: Path, where: str, classes: list[str])
             continue  # the folder of --test-images, or linked to from another
         if str(left_out):
             raise DataError(
-                f"{where}: folder {path.name} holds no photos but {left_out}; convert them to "
+                f"{where}: folder {path.name} holds no images but {left_out}; convert them to "
                 "PNG or JPEG, or move the folder elsewhere"
             )
         logger.info(f"note: folder {brief(path.name)} is empty and no class")

@@ -20,7 +20,7 @@ from foldsmith.new.survey.columns import (
     named_like,
     target_rank,
 )
-from foldsmith.new.survey.photos import PhotoFolder, is_from_root
+from foldsmith.new.survey.images import ImageFolder, is_from_root
 from foldsmith.new.survey.values import GAPS
 from foldsmith.project.image_files import has_suffix, without_suffix
 from foldsmith.project.tables import FOLD_COLUMN
@@ -28,17 +28,17 @@ from foldsmith.utils.formatting import counted
 
 # Values of a column that are tried before all are.
 _TRIED = 200
-# Names in this share of the rows have the suffix of an image, or name a photo.
+# Names in this share of the rows have the suffix of an image, or name an image.
 _MOST = 0.9
 
 
 @dataclass(frozen=True)
 class _IdColumn:
-    """A column that names photos.
+    """A column that names images.
 
     Attributes:
         name: Its name.
-        photos: The first photo that each row names; None for a row that names none.
+        images: The first image that each row names; None for a row that names none.
         files: Its values end like files, as ``1.jpg`` does.
         index: It counts the rows in their order, and is called so or has no name.
         called: How usual its name is for ids, 0 to 2.
@@ -47,7 +47,7 @@ class _IdColumn:
     """
 
     name: str
-    photos: list[str | None]
+    images: list[str | None]
     files: bool
     index: bool
     called: int
@@ -56,8 +56,8 @@ class _IdColumn:
 
     @property
     def found(self) -> int:
-        """Number of photos that it names."""
-        return len(set(self.photos) - {None})
+        """Number of images that it names."""
+        return len(set(self.images) - {None})
 
     @property
     def strength(self) -> tuple[bool, bool, bool, int, int]:
@@ -65,8 +65,8 @@ class _IdColumn:
         return self.files, not self.index, self.in_test, self.called, self.found
 
     def contradicts(self, other: "_IdColumn") -> bool:
-        """Return whether it names another photo than ``other`` in some row."""
-        pairs = zip(self.photos, other.photos, strict=True)
+        """Return whether it names another image than ``other`` in some row."""
+        pairs = zip(self.images, other.images, strict=True)
         return any(one != two for one, two in pairs if one is not None and two is not None)
 
     def is_beyond(self, other: "_IdColumn") -> bool:
@@ -75,30 +75,30 @@ class _IdColumn:
 
 
 def guess_id(
-    source: Source, photos: PhotoFolder, test_columns: Iterable[str] | None = None
+    source: Source, images: ImageFolder, test_columns: Iterable[str] | None = None
 ) -> Guess:
-    """Choose the id column: one that names photos, and almost never one twice.
+    """Choose the id column: one that names images, and almost never one twice.
 
-    Values name photos as :meth:`PhotoFolder.find` says. Columns that name the same photos in all
+    Values name images as :meth:`ImageFolder.find` says. Columns that name the same images in all
     rows do not contradict each other; of them one goes first that the test table has and that is
     called like an id. Of columns that contradict each other, one of file names goes before
     numbers, and the index that pandas writes comes last; else a person should be asked.
 
     Args:
-        source: The table of the labelled photos.
-        photos: The photos.
+        source: The table of the labelled images.
+        images: The images.
         test_columns: Columns of the test table, if there is one.
 
     Raises:
-        DataError: No column names a photo, or the first line has values rather than names.
+        DataError: No column names an image, or the first line has values rather than names.
     """
-    _refuse_values_as_names(source, photos)
-    named = (_names(source, name, photos, test_columns) for name in source.table.columns)
+    _refuse_values_as_names(source, images)
+    named = (_names(source, name, images, test_columns) for name in source.table.columns)
     columns = [column for column in named if column is not None]
     most = max((column.found for column in columns), default=0)
     columns = sorted((c for c in columns if c.found * 2 >= most), key=lambda c: c.strength)
     if not columns:
-        raise DataError(_no_id(source, photos))
+        raise DataError(_no_id(source, images))
     best = columns[-1]
     unclear = [c for c in columns[:-1] if c.contradicts(best) and not best.is_beyond(c)]
     if unclear:
@@ -106,7 +106,7 @@ def guess_id(
     else:
         same = [c for c in columns if not c.contradicts(best) and c.found == best.found]
         best = max(same, key=lambda c: (c.unique, c.in_test, c.called, not c.index))
-    why = f"names {counted(best.found, 'photo')}"
+    why = f"names {counted(best.found, 'image')}"
     if any(is_from_root(text) for text in source.table[best.name].head(1)):
         why += " (by the ends of its paths)"
     preferred = all(best.called > other.called for other in unclear)
@@ -114,22 +114,22 @@ def guess_id(
 
 
 def _names(
-    source: Source, name: str, photos: PhotoFolder, test_columns: Iterable[str] | None
+    source: Source, name: str, images: ImageFolder, test_columns: Iterable[str] | None
 ) -> _IdColumn | None:
-    """Return a column as one that names photos; None if it names none or hardly varies."""
+    """Return a column as one that names images; None if it names none or hardly varies."""
     values = source.table[name]
     tried = values.unique()
     files = float(values.map(has_suffix).mean()) >= _MOST
     if len(tried) * 2 < (values != "").sum() and not files:
         return None
-    if len(tried) > 2 * _TRIED and not any(map(photos.find, tried[:: len(tried) // _TRIED])):
+    if len(tried) > 2 * _TRIED and not any(map(images.find, tried[:: len(tried) // _TRIED])):
         return None
-    found = {value: next(iter(photos.find(value)), None) for value in tried}
+    found = {value: next(iter(images.find(value)), None) for value in tried}
     if not any(found.values()):
         return None
     return _IdColumn(
         name=name,
-        photos=[found[value] for value in values],
+        images=[found[value] for value in values],
         files=files,
         index=is_unnamed(name) or (called_like_index(name) and is_sequence(values)),
         called=called_like_id(name),
@@ -138,18 +138,18 @@ def _names(
     )
 
 
-def _refuse_values_as_names(source: Source, photos: PhotoFolder) -> None:
-    """Make sure that the first line of a table has names of columns, not of a photo."""
+def _refuse_values_as_names(source: Source, images: ImageFolder) -> None:
+    """Make sure that the first line of a table has names of columns, not of an image."""
     for name in source.table.columns:
-        if has_suffix(name) and photos.find(name):
+        if has_suffix(name) and images.find(name):
             raise DataError(
-                f"{source.file}: the first line names a photo, {name}; put a line of column names "
+                f"{source.file}: the first line names an image, {name}; put a line of column names "
                 "above it, as in image,label"
             )
 
 
-def _no_id(source: Source, photos: PhotoFolder) -> str:
-    """Return the remedy if no column names photos."""
+def _no_id(source: Source, images: ImageFolder) -> str:
+    """Return the remedy if no column names images."""
     table = source.table
     likely = [name for name in table.columns if called_like_id(name)]
     likely.sort(key=lambda name: (-table[name].map(has_suffix).mean(), -called_like_id(name)))
@@ -160,22 +160,22 @@ def _no_id(source: Source, photos: PhotoFolder) -> str:
     if len(table.columns) == 1 and " " in table.columns[0]:
         separate = "the columns must be separated by commas, semicolons or tabs; "
     return (
-        f"{source.file}: no column names photos of {photos.folder}, which are called "
-        f"{_listed(photos.names)} (the first row has {columns}); {separate}"
-        f"{lost_zeros(texts, photos)}check --images, or write the names of the photos into a column"
+        f"{source.file}: no column names images of {images.folder}, which are called "
+        f"{_listed(images.names)} (the first row has {columns}); {separate}"
+        f"{lost_zeros(texts, images)}check --images, or write the names of the images into a column"
     )
 
 
-def other_photo_columns(source: Source, id_column: str, photos: PhotoFolder) -> list[str]:
-    """Return columns of file names, other than the id, that name other photos than it does."""
+def other_image_columns(source: Source, id_column: str, images: ImageFolder) -> list[str]:
+    """Return columns of file names, other than the id, that name other images than it does."""
     others = []
     for name in source.table.columns:
         values = source.table[name]
         if name == id_column or values.map(has_suffix).mean() < _MOST:
             continue
-        column = _names(source, name, photos, None)
-        own = [next(iter(photos.find(value)), None) for value in source.table[id_column]]
-        if column is not None and column.photos != own:
+        column = _names(source, name, images, None)
+        own = [next(iter(images.find(value)), None) for value in source.table[id_column]]
+        if column is not None and column.images != own:
             others.append(name)
     return others
 
@@ -198,7 +198,7 @@ def guess_target(
     several are left.
 
     Args:
-        source: The table of the labelled photos.
+        source: The table of the labelled images.
         id_column: Its id column.
         test_columns: Columns of the test table.
         test: The test table, in which a placeholder may stand in the target's column.
@@ -232,7 +232,7 @@ def guess_target(
     named = [name for name in ordered if ranks[name]]
     best, unclear = ordered[0], named[1:] if named else ordered[1:]
     if named and best in known:
-        # Its values are in the test table too: one that only the labelled photos have may be meant.
+        # Its values are in the test table too: one that only the labelled images have may be meant.
         unclear = [name for name in ordered[1:] if name not in known or ranks[name]]
     # Two columns of numbers are two targets, even if one of them follows from the other.
     unclear = [
@@ -271,7 +271,7 @@ def guess_group(source: Source, id_column: str, target_column: str) -> Guess:
     the target. Of several the first is taken, and a person should be asked.
 
     Args:
-        source: The table of the labelled photos.
+        source: The table of the labelled images.
         id_column: Its id column.
         target_column: Its target column.
     """
@@ -292,7 +292,7 @@ def guess_group(source: Source, id_column: str, target_column: str) -> Guess:
     if not found:
         return Guess(None, "no column called like a group has values that repeat")
     count = source.table[found[0]].nunique()
-    return Guess(found[0], f"{count:,} values, photos of one stay in one fold", tuple(found[1:]))
+    return Guess(found[0], f"{count:,} values, images of one stay in one fold", tuple(found[1:]))
 
 
 def check_group(source: Source, column: str) -> None:
@@ -307,29 +307,29 @@ def check_group(source: Source, column: str) -> None:
         raise DataError(
             f"{source.file}: column {column}: {counted(gaps.sum(), 'row has', 'rows have')} "
             f"no group; fill them in, or "
-            "choose another with --group (none: every photo stands alone)"
+            "choose another with --group (none: every image stands alone)"
         )
     if values.nunique() < 2:
         raise DataError(
             f"{source.file}: column {column}: all rows are of one group, which cannot be split; "
-            "choose another with --group (none: every photo stands alone)"
+            "choose another with --group (none: every image stands alone)"
         )
 
 
-def locate(source: Source, column: str, photos: PhotoFolder) -> list[str]:
-    """Return the photo of each row, as its path in the photo folder.
+def locate(source: Source, column: str, images: ImageFolder) -> list[str]:
+    """Return the image of each row, as its path in the image folder.
 
     Args:
         source: The table.
         column: Its id column.
-        photos: The photos.
+        images: The images.
 
     Raises:
-        DataError: One line per problem: ids that are empty, stand twice, name no photo or
+        DataError: One line per problem: ids that are empty, stand twice, name no image or
             several.
     """
     ids = source.table[column]
-    found = [photos.find(value) for value in ids]
+    found = [images.find(value) for value in ids]
     missing = [value for value, names in zip(ids, found, strict=True) if value and not names]
     several = [(v, names) for v, names in zip(ids, found, strict=True) if len(names) > 1]
     twice = ids[ids.duplicated() & (ids != "")].unique().tolist()
@@ -347,32 +347,32 @@ def locate(source: Source, column: str, photos: PhotoFolder) -> list[str]:
         )
     if missing:
         problems.append(
-            f"{len(missing)} of {len(ids)} rows name photos that are not in {photos.folder}: "
-            f"{_listed(missing)}; {lost_zeros(missing, photos)}add the photos, leave "
+            f"{len(missing)} of {len(ids)} rows name images that are not in {images.folder}: "
+            f"{_listed(missing)}; {lost_zeros(missing, images)}add the images, leave "
             "such rows out with --skip-missing, or name another column with --id"
         )
     if several:
         value, names = several[0]
         problems.append(
-            f"{counted(len(several), 'id names', 'ids name')} several photos, as {value} "
+            f"{counted(len(several), 'id names', 'ids name')} several images, as {value} "
             f"does: {_listed(names)}; write "
-            "their paths into the table, or name the folder of these photos alone with --images "
-            "(and that of the photos to predict with --test-images)"
+            "their paths into the table, or name the folder of these images alone with --images "
+            "(and that of the images to predict with --test-images)"
         )
     if problems:
         raise DataError("\n".join(f"{source.file}: column {column}: {p}" for p in problems))
     return [names[0] for names in found]
 
 
-def lost_zeros(ids: Iterable[str], photos: PhotoFolder) -> str:
-    """Return advice if ids are numbers of photos without their leading zeros; else nothing."""
-    stems = (without_suffix(name).split("/")[-1] for name in photos.names)
+def lost_zeros(ids: Iterable[str], images: ImageFolder) -> str:
+    """Return advice if ids are numbers of images without their leading zeros; else nothing."""
+    stems = (without_suffix(name).split("/")[-1] for name in images.names)
     padded = {stem.lstrip("0") or "0": stem for stem in stems if stem.isdecimal()}
     for value in ids:
-        photo = padded.get(value)
-        if photo is not None and photo != value:
+        image = padded.get(value)
+        if image is not None and image != value:
             return (
-                f"the table has lost the zeros of {photo}, as a spreadsheet does (save the column "
+                f"the table has lost the zeros of {image}, as a spreadsheet does (save the column "
                 "as text); "
             )
     return ""

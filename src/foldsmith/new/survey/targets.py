@@ -32,7 +32,7 @@ _CONTINUOUS_CLASSES = 4
 # Whole numbers this far apart at most are all classes where a metric rounds to classes.
 _MOST_STEPS = 1000
 
-# Separators of several labels of one photo.
+# Separators of several labels of one image.
 _SEPARATORS = re.compile(r"\s*[,;|/]\s*")
 
 
@@ -132,7 +132,7 @@ def examine_target(
     1, ... in alphabetical order (``grade 2`` before ``grade 10``).
 
     Args:
-        source: The table of the labelled photos.
+        source: The table of the labelled images.
         column: Its target column.
         id_column: Its id column, for messages.
         as_classes: Take numbers for texts too: ids of classes.
@@ -333,17 +333,17 @@ def choose_folds(
             reason = error
         else:
             return settings, "" if n_splits == 5 else _why_fewer(column, groups, smallest)
-    raise DataError(f"the labelled photos cannot be split: {reason}")
+    raise DataError(f"the labelled images cannot be split: {reason}")
 
 
 def _why_fewer(targets: pd.Series, groups: pd.Series | None, smallest: int) -> str:
     """Return why there are fewer than five folds."""
     if len(targets) < 5:
-        return f"there are {len(targets)} labelled photos"
+        return f"there are {len(targets)} labelled images"
     if groups is not None and groups.nunique() < 5:
         return f"there are {counted(groups.nunique(), 'group')}"
     if 3 <= smallest < 5:
-        return f"the smallest class has {counted(smallest, 'photo')}"
+        return f"the smallest class has {counted(smallest, 'image')}"
     return "five would leave one of them empty"
 
 

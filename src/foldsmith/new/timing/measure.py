@@ -19,7 +19,7 @@ from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.models.threads import threads_of
 from foldsmith.new.timing.rule import Facts, Fit, Level, MachineSpeeds, Speed, levels_of
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.project.tables import image_paths, read_test, read_train
 from foldsmith.run.sample_project import sampled
 from foldsmith.run.slots import processes_with
 from foldsmith.steps.baselines import MOST_ROWS
@@ -83,7 +83,7 @@ def facts_of(
     """
     train, test = read_train(project), read_test(project)
     on_gpu = kind_of_device("auto") != "cpu"
-    paths = photo_paths(project, train)
+    paths = image_paths(project, train)
     sides = []
     for path in paths[:: -(-len(paths) // _SAMPLE)]:
         try:

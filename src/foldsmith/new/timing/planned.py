@@ -218,8 +218,8 @@ def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFo
 def _recipe_of(project: ProjectFolder, budget: Budget) -> Texts:
     """Return the recommended experiments for a project, without planned values."""
     of_classes = bool(project.class_names) or project.metric.needs_probabilities
-    n_photos = len(read_train(project)) + len(read_test(project))
-    return recipe_texts(of_classes, budget, n_photos)
+    n_images = len(read_train(project)) + len(read_test(project))
+    return recipe_texts(of_classes, budget, n_images)
 
 
 def read_plan(folder: Path) -> TimePlan | None:

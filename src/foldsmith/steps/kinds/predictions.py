@@ -8,7 +8,7 @@ from foldsmith.config import Checkpoint, Experiment
 from foldsmith.steps.base import Step, StepKind
 from foldsmith.steps.checkpoint_choice import checkpoint_for, inference_manifest
 from foldsmith.steps.cost import Costs
-from foldsmith.steps.fingerprint import new_photo_inputs
+from foldsmith.steps.fingerprint import new_image_inputs
 from foldsmith.steps.manifest import Manifest, read_manifest
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes
@@ -57,7 +57,7 @@ def as_inferred(
 ) -> Experiment:
     """Return an experiment with the values that its inference was given (``globals/tta``)."""
     experiment = experiment.written_out()
-    today = new_photo_inputs(experiment, types, hashes)["config"]
+    today = new_image_inputs(experiment, types, hashes)["config"]
     then = dict(manifest.inputs["config"])
     known = flatten(experiment.tree)
     return experiment.with_values(

@@ -8,7 +8,7 @@ from pathlib import Path
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import DataError, OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test, read_train
+from foldsmith.project.tables import image_paths, read_test, read_train
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind
 from foldsmith.steps.cost import Costs
 from foldsmith.steps.fingerprint import preprocess_inputs
@@ -75,17 +75,17 @@ class Preprocess(StepKind):
         return plan.steps
 
     def guess_s(self, step: Step, costs: Costs) -> float | None:
-        from foldsmith.data.images import read_photo
+        from foldsmith.data.images import read_image
         from foldsmith.data.transforms import Compose
 
         project = costs.project
         tables = [read_train(project, with_bad=True), read_test(project)]
-        paths = [path for table in tables for path in photo_paths(project, table)]
+        paths = [path for table in tables for path in image_paths(project, table)]
         sample = paths[:: max(1, len(paths) // _SAMPLE)][:_SAMPLE]
         started = time.perf_counter()
         for path in sample:
             with contextlib.suppress(DataError):  # preprocess reports it
-                read_photo(path, Compose([]), project.intensity_range)
+                read_image(path, Compose([]), project.intensity_range)
         each = (time.perf_counter() - started) / max(1, len(sample))
         return _START_S + _DECODINGS * each * len(paths) / cores_here()
 

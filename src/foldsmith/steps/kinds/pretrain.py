@@ -98,7 +98,7 @@ class Pretrain(Training):
 
     def same_images(self, step: Step, made: Manifest, costs: Costs) -> bool:
         images = self.images(step, costs)[0]
-        return bool(made.facts.get("n_photos", images) == images)
+        return bool(made.facts.get("n_images", images) == images)
 
     def disk(self, step: Step, size: ModelSize, n_splits: int) -> tuple[int, int]:
         assert step.experiment is not None

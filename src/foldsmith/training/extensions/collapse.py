@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class CollapseWatch(extension.Extension):
-    """Warns when all photos get nearly the same features for some epochs on end.
+    """Warns when all images get nearly the same features for some epochs on end.
 
     The standard deviation of L2-normalised features is near 1/sqrt(dim) when they spread and
     near 0 when they have collapsed (Chen and He 2021, section 4.1).

@@ -8,7 +8,7 @@ from pytorch_pfn_extras.training import extension
 from pytorch_pfn_extras.training.triggers import ManualScheduleTrigger
 from torch import nn
 
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loader import ImageLoader
 from foldsmith.inference.predict import predict_logits
 from foldsmith.models.runtime import Runtime
 from foldsmith.targets.losses import Loss
@@ -41,7 +41,7 @@ class Evaluator(extension.Extension):
 
     def __init__(
         self,
-        loader: PhotoLoader,
+        loader: ImageLoader,
         model: nn.Module,
         loss: Loss,
         metric: Metric,

@@ -20,7 +20,7 @@ class MemoryPeak(extension.Extension):
 
     ``host_mib`` is the largest resident memory of this process (``ru_maxrss`` of getrusage, which
     counts KiB on Linux and bytes on macOS). Resident are also the pages of memory-mapped files
-    that were read, as of the store of decoded photos: the system takes these back when it needs
+    that were read, as of the store of decoded images: the system takes these back when it needs
     them. With ``/proc`` (Linux) the peaks of the running loader processes are added; memory that
     they share with this process is counted once for each. On other systems they are not included.
     Linux can also reset the peak before the training; on other systems the value includes earlier

@@ -12,7 +12,7 @@ from pytorch_pfn_extras.training import extension
 from torch import nn
 
 from foldsmith.config.backbones import BACKBONE_OF_EPOCH, BACKBONE_OF_PROBE
-from foldsmith.data.loader import PhotoLoader
+from foldsmith.data.loader import ImageLoader
 from foldsmith.errors import ConfigError, TrainingError
 from foldsmith.inference.predict import predict_logits
 from foldsmith.inference.probes import effective_rank, knn_oof, ridge_oof
@@ -33,13 +33,13 @@ class Probe(extension.Extension):
     """Scores the frozen backbone on the project's folds every so many epochs and at the last.
 
     Reports ``probe/knn`` and ``probe/ridge`` (the project's metric of out-of-fold predictions,
-    over all labelled photos at once; of classes without an order the Accuracy), ``probe/rank``
+    over all labelled images at once; of classes without an order the Accuracy), ``probe/rank``
     (RankMe of the features) and ``probe/std`` (near 1/sqrt(dim) when they spread). Labels are
     used for nothing else: the training does not see them, but which of its backbones is kept as
     the best does depend on them.
 
     Args:
-        loader: Every labelled photo in the order of the fold table.
+        loader: Every labelled image in the order of the fold table.
         backbone: The scored module, whose snapshots are kept.
         project: The project, for its folds and metric.
         runtime: Device and precision.
@@ -62,7 +62,7 @@ class Probe(extension.Extension):
 
     def __init__(
         self,
-        loader: PhotoLoader,
+        loader: ImageLoader,
         backbone: nn.Module,
         project: ProjectFolder,
         runtime: Runtime,

@@ -28,21 +28,21 @@ def is_from_root(text: str) -> bool:
     return _FROM_ROOT.match(text) is not None
 
 
-class PhotoFolder:
-    """The photos below a folder, behind links too; hidden ones are left out.
+class ImageFolder:
+    """The images below a folder, behind links too; hidden ones are left out.
 
     Args:
         folder: The folder.
         flag: Its name on the command line, for messages.
-        without: A folder whose photos are left out, if it lies in this one.
+        without: A folder whose images are left out, if it lies in this one.
 
     Attributes:
         folder: The folder, absolute; links in its path stay.
-        names: Path of each photo in it, with ``/``, sorted.
+        names: Path of each image in it, with ``/``, sorted.
         left_out: Its other files.
 
     Raises:
-        DataError: The folder is missing, or contains no photo.
+        DataError: The folder is missing, or contains no image.
     """
 
     def __init__(self, folder: Path, flag: str = "--images", without: Path | None = None) -> None:
@@ -57,7 +57,7 @@ class PhotoFolder:
         self.names = sorted(path.as_posix() for path in found)
         if not self.names:
             also = f"; it holds {self.left_out}" if str(self.left_out) else ""
-            raise DataError(f"{flag}: {folder}: holds no photos ({LISTED_SUFFIXES}){also}")
+            raise DataError(f"{flag}: {folder}: holds no images ({LISTED_SUFFIXES}){also}")
         self._whole: dict[str, list[str]] = {}
         self._stems: dict[str, list[str]] = {}
         self._tails: dict[str, list[str]] = {}
@@ -76,13 +76,13 @@ class PhotoFolder:
         return other != self.folder and other.is_relative_to(self.folder)
 
     def find(self, text: str) -> list[str]:
-        r"""Return the photos that a text names; more than one if it is ambiguous.
+        r"""Return the images that a text names; more than one if it is ambiguous.
 
         A text may be the path in the folder, with or without suffix (upper or lower case); the
         same with further folders before it, as in ``data/images/cats/1.jpg`` for the folder
         ``data/images``; or the last part of a path, as in ``1`` for ``cats/1.jpg``. It may
         have ``\`` for ``/``. The whole path goes before its last part. Of a path from the root of
-        another machine, the longest end that names a photo counts.
+        another machine, the longest end that names an image counts.
         """
         parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         if not parts:
@@ -108,7 +108,7 @@ class PhotoFolder:
         return []
 
     def sides(self) -> tuple[int, int] | None:
-        """Return the shortest and the longest side of some photos; None if none is readable."""
+        """Return the shortest and the longest side of some images; None if none is readable."""
         sides: list[int] = []
         for name in self.names[:: -(-len(self.names) // _SAMPLE)]:
             try:
@@ -118,22 +118,22 @@ class PhotoFolder:
         return (min(sides), max(sides)) if sides else None
 
 
-def ids_of(photos: PhotoFolder, prefix: str, train_ids: Iterable[str]) -> list[str]:
-    """Return ids for photos that no table names, in the manner of other ids.
+def ids_of(images: ImageFolder, prefix: str, train_ids: Iterable[str]) -> list[str]:
+    """Return ids for images that no table names, in the manner of other ids.
 
     Names, or paths if names repeat or are ids of the others already; with a suffix if those
     have one.
 
     Args:
-        photos: The photos.
+        images: The images.
         prefix: Folder to put before paths that would be ids of the others.
-        train_ids: The ids of the labelled photos.
+        train_ids: The ids of the labelled images.
     """
     taken = set(train_ids)
     shown: Callable[[str], str] = str if any(map(has_suffix, taken)) else without_suffix
-    paths = [shown(name) for name in photos.names]
+    paths = [shown(name) for name in images.names]
     names = [path.split("/")[-1] for path in paths]
-    for ids in (names, paths, photos.names):
+    for ids in (names, paths, images.names):
         if len(set(ids)) == len(ids) and not taken & set(ids):
             return ids
-    return [f"{prefix}/{name}" for name in photos.names]
+    return [f"{prefix}/{name}" for name in images.names]

@@ -1,4 +1,4 @@
-"""New photos: predicting the test photos again has to give what the run has submitted."""
+"""New images: predicting the test images again has to give what the run has submitted."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from warm import foldsmith
 
 import foldsmith as package
 from foldsmith.blending import stacking
-from foldsmith.data.loose_images import find_photos
+from foldsmith.data.loose_images import find_images
 from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.predictor.export import export
 from foldsmith.predictor.predict import predict
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import photo_paths, read_test
+from foldsmith.project.tables import image_paths, read_test
 from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.infer import infer
 from foldsmith.steps.train import train
@@ -52,9 +52,9 @@ RUN = "output/900"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small_photos):
+def finished(tmp_path_factory, small_images):
     """A project after its ensemble; no test changes it."""
-    folder = make_project(tmp_path_factory.mktemp("finished") / "project", small_photos)
+    folder = make_project(tmp_path_factory.mktemp("finished") / "project", small_images)
     for name, content in MEMBERS.items():
         write_experiment(folder, name, content)
     result = foldsmith(folder, "run", "-cfg", "exp_config/900.yml", "--keep-snapshots")
@@ -68,9 +68,9 @@ def project_dir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "project")
 
 
-def photos_of(folder):
+def images_of(folder):
     project = ProjectFolder.open(folder)
-    return photo_paths(project, read_test(project))
+    return image_paths(project, read_test(project))
 
 
 def submitted(folder, file):
@@ -88,12 +88,12 @@ def predictor(finished):
 
 @pytest.fixture(scope="module")
 def predicted(finished, predictor):
-    return predictor.predict(photos_of(finished))
+    return predictor.predict(images_of(finished))
 
 
-def test_the_test_photos_get_what_was_submitted(finished, predictor, predicted):
+def test_the_test_images_get_what_was_submitted(finished, predictor, predicted):
     assert predicted.columns.tolist() == ["path", "prediction", "spread"]
-    assert predicted["path"].tolist() == [str(path) for path in photos_of(finished)]
+    assert predicted["path"].tolist() == [str(path) for path in images_of(finished)]
     equal(predicted["prediction"], submitted(finished, f"{RUN}/submission.csv"))
     assert (
         predictor.blend
@@ -103,7 +103,7 @@ def test_the_test_photos_get_what_was_submitted(finished, predictor, predicted):
 
 def test_the_spread_is_that_of_the_members(finished):
     mean = package.load(finished / RUN, blend="avg-all")
-    table = mean.predict(photos_of(finished))
+    table = mean.predict(images_of(finished))
     equal(table["prediction"], submitted(finished, f"{RUN}/submission_avg_all.csv"))
     assert table["prediction"].nunique() > 4
     assert len(mean.members) > 1 and set(mean.members) <= {"100", "200", "300"}
@@ -114,9 +114,9 @@ def test_the_spread_is_that_of_the_members(finished):
 def test_every_blend_is_the_one_of_its_submission(finished):
     names = pd.read_csv(finished / RUN / "ensemble_scores.csv")["name"].tolist()
     assert {"avg-cls", "wopt-all", "ridge", "stack", "simplex+isotonic"} < set(names)
-    photos = photos_of(finished)
+    images = images_of(finished)
     for name in ("avg-cls", "wopt-all", "ridge", "best", "stack", "simplex+isotonic"):
-        found = package.load(finished / RUN, blend=name).predict(photos)["prediction"]
+        found = package.load(finished / RUN, blend=name).predict(images)["prediction"]
         file = name.replace("wopt", "weight_optimization").replace("-", "_").replace("+", "_")
         equal(found, submitted(finished, f"{RUN}/submission_{file}.csv"))
     with pytest.raises(ConfigError, match=r"no blend 'rigde' \(did you mean ridge\?\)"):
@@ -124,7 +124,7 @@ def test_every_blend_is_the_one_of_its_submission(finished):
 
 
 def test_members_without_a_say_are_not_opened_and_do_not_count(project_dir, tmp_path):
-    photos = photos_of(project_dir)
+    images = images_of(project_dir)
     whole = package.load(project_dir / RUN, blend="avg-all")
     wanted = submitted(project_dir, f"{RUN}/submission_best.csv")
     best = package.load(project_dir / RUN, blend="best")
@@ -135,23 +135,23 @@ def test_members_without_a_say_are_not_opened_and_do_not_count(project_dir, tmp_
                 file.unlink()
     best = package.load(project_dir / RUN, blend="best")
     assert best.members == [name] and len(best.models) == 1
-    table = best.predict(photos)
+    table = best.predict(images)
     equal(table["prediction"], wanted)
     # Of one member it is that of its folds, as if it were asked alone.
-    alone = package.load(project_dir / "output" / name, checkpoint="last").predict(photos)
+    alone = package.load(project_dir / "output" / name, checkpoint="last").predict(images)
     equal(table["spread"], alone["spread"])
-    assert not np.allclose(table["spread"], whole.predict(photos)["spread"])
+    assert not np.allclose(table["spread"], whole.predict(images)["spread"])
     export(project_dir / RUN, tmp_path / "kept", blend="best")
     assert [path.name for path in (tmp_path / "kept/members").iterdir()] == [name]
-    pd.testing.assert_frame_equal(package.load(tmp_path / "kept").predict(photos), table, rtol=1e-5)
+    pd.testing.assert_frame_equal(package.load(tmp_path / "kept").predict(images), table, rtol=1e-5)
 
 
-def test_a_stack_knows_new_photos_as_it_knew_the_old(project_dir, monkeypatch):
+def test_a_stack_knows_new_images_as_it_knew_the_old(project_dir, monkeypatch):
     # With leaves as small as this the trees look at size, colours and probabilities.
     monkeypatch.setitem(stacking._TREES, "min_samples_leaf", 2)
     ensemble(ProjectFolder.open(project_dir), "exp_config/900.yml", force=True)
     stack = package.load(project_dir / RUN, blend="stack")
-    table = stack.predict(photos_of(project_dir))
+    table = stack.predict(images_of(project_dir))
     equal(table["prediction"], submitted(project_dir, f"{RUN}/submission_stack.csv"))
     forest = stack.fitted_blend.fitted.forest
     assert len(forest.value) / len(forest.roots) > 3
@@ -174,9 +174,9 @@ def test_predictions_are_rounded_as_the_metric_wants(project_dir, metric, member
         train(project, "exp_config/300.yml", resume=True)
     of = [f"ensemble/experiments={json.dumps(chosen)}", "ensemble/calibrate=none"]
     ensemble(project, "exp_config/900.yml", of, force=True)
-    photos = photos_of(project_dir)
+    images = images_of(project_dir)
     for blend in ("avg-all", "greedy", "stack"):
-        found = package.load(project_dir / RUN, blend=blend).predict(photos)["prediction"]
+        found = package.load(project_dir / RUN, blend=blend).predict(images)["prediction"]
         file = f"{RUN}/submission_{blend.replace('-', '_')}.csv"
         equal(found, submitted(project_dir, file))
         if metric == "QWK":
@@ -186,10 +186,10 @@ def test_predictions_are_rounded_as_the_metric_wants(project_dir, metric, member
 
 
 def test_a_single_experiment_is_the_mean_of_its_folds(finished):
-    photos = photos_of(finished)
+    images = images_of(finished)
     for name in ("100", "200", "300"):
         folder = finished / "output" / name
-        table = package.load(folder).predict(photos)
+        table = package.load(folder).predict(images)
         equal(table["prediction"], submitted(folder, "submission_by_last.csv"))
         folds = [submitted(folder, f"submission_by_last_fold{k}.csv") for k in range(2)]
         equal(table["spread"], np.std(folds, axis=0))
@@ -197,30 +197,30 @@ def test_a_single_experiment_is_the_mean_of_its_folds(finished):
         package.load(folder, blend="ridge")
 
 
-def test_what_inference_was_told_holds_for_new_photos(project_dir):
-    project, photos = ProjectFolder.open(project_dir), photos_of(project_dir)
+def test_what_inference_was_told_holds_for_new_images(project_dir):
+    project, images = ProjectFolder.open(project_dir), images_of(project_dir)
     root = project_dir / "output/200"
-    before = package.load(root).predict(photos)["prediction"]
+    before = package.load(root).predict(images)["prediction"]
     more = ["globals/tta=flips", "dataset/val/transforms/pad/border=reflect"]
     infer(project, "output/200", "metric", overrides=more)
     with pytest.raises(ConfigError, match="was inferred by metric and by last; say which"):
         package.load(root)
-    after = package.load(root, checkpoint="metric").predict(photos)["prediction"]
+    after = package.load(root, checkpoint="metric").predict(images)["prediction"]
     equal(after, submitted(root, "submission_by_best_metric.csv"))
     assert np.abs(after - before).max() > 1e-4
-    equal(package.load(root, checkpoint="last").predict(photos)["prediction"], before)
+    equal(package.load(root, checkpoint="last").predict(images)["prediction"], before)
 
 
 def test_a_frozen_backbone_of_random_weights_is_the_same_one(project_dir):
     write_experiment(project_dir, "310", MEMBERS["300"] | {"model/pretrained": None})
     to = "globals/output_root=output/310"
     root = train(ProjectFolder.open(project_dir), "exp_config/310.yml", [to])
-    table = package.load(root).predict(photos_of(project_dir))
+    table = package.load(root).predict(images_of(project_dir))
     equal(table["prediction"], submitted(root, "submission_by_last.csv"))
 
 
 def test_arrays_and_pil_images_are_as_good_as_files(finished, predictor, predicted, tmp_path):
-    arrays = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in photos_of(finished)]
+    arrays = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in images_of(finished)]
     table = predictor.predict(arrays)
     assert table["path"].isna().all()
     equal(table["prediction"], predicted["prediction"])
@@ -238,8 +238,8 @@ def test_arrays_and_pil_images_are_as_good_as_files(finished, predictor, predict
     equal(predictor.predict(twice)["prediction"], predicted["prediction"][[0, 0]], 1e-4)
 
 
-def test_a_photo_on_its_side_is_turned_for_every_kind(finished, predictor, tmp_path):
-    upright = Image.open(photos_of(finished)[0])
+def test_a_image_on_its_side_is_turned_for_every_kind(finished, predictor, tmp_path):
+    upright = Image.open(images_of(finished)[0])
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = tmp_path / "turned.png"
@@ -255,9 +255,9 @@ def test_memory_is_taken_in_parts(finished, predictor, predicted, monkeypatch):
     monkeypatch.setattr(
         predictor.models[0],
         "logits",
-        lambda photos: (asked.append(len(photos)), logits(photos))[1],
+        lambda images: (asked.append(len(images)), logits(images))[1],
     )
-    table = predictor.predict(photos_of(finished))
+    table = predictor.predict(images_of(finished))
     equal(table["prediction"], predicted["prediction"], 1e-4)
     assert len(asked) > 1 and sum(asked) == len(table)
 
@@ -270,7 +270,7 @@ def test_memory_is_taken_in_parts(finished, predictor, predicted, monkeypatch):
         (np.zeros((0, 4, 3), np.uint8), "image 1: is an array"),
         (Image.new("I", (4, 4)), "image 1: is a PIL image of mode I"),
         (7, "image 1: is a int"),
-        ("none.jpg", "none.jpg: no such photo"),
+        ("none.jpg", "none.jpg: no such image"),
     ],
 )
 def test_what_is_no_image_is_named(predictor, image, message):
@@ -291,14 +291,14 @@ def test_no_images_are_an_error(predictor):
 
 @pytest.fixture
 def album(finished, tmp_path):
-    """Folders of photos in the order of the test table, and what is none among them."""
+    """Folders of images in the order of the test table, and what is none among them."""
     folder = tmp_path / "album"
     (folder / "b/deep").mkdir(parents=True)
-    photos = photos_of(finished)
-    for k, photo in enumerate(photos):
+    images = images_of(finished)
+    for k, image in enumerate(images):
         name = f"{k}.JPG" if k < 3 else f"b/{k}.jpg" if k < 6 else f"b/deep/{k}.jpg"
-        shutil.copy(photo, folder / name)
-    (folder / "notes.txt").write_text("no photo")
+        shutil.copy(image, folder / name)
+    (folder / "notes.txt").write_text("no image")
     (folder / "b/._3.jpg").write_text("a Mac's")
     return folder
 
@@ -308,17 +308,17 @@ def test_the_command_line_predicts_folders_and_patterns(finished, predictor, alb
     folder = str(album)
     result = cli(finished, "predict", "--run", RUN, folder, "-o", str(album / "out.csv"))
     table = pd.read_csv(album / "out.csv")
-    assert table["path"].tolist() == [str(path) for path in find_photos([album])]
+    assert table["path"].tolist() == [str(path) for path in find_images([album])]
     assert [os.path.relpath(path, album) for path in table["path"][:4]] == [
         *("0.JPG", "1.JPG", "2.JPG", "b/3.jpg")
     ]
     equal(table["prediction"], wanted)
     assert (
         "wrote " in result.stdout
-        and f"(8 photos; by {blend_of(finished)} of {', '.join(predictor.members)})"
+        and f"(8 images; by {blend_of(finished)} of {', '.join(predictor.members)})"
         in (result.stdout)
     )
-    # From anywhere, patterns and files too, each photo once; without -o on the terminal.
+    # From anywhere, patterns and files too, each image once; without -o on the terminal.
     pattern, file = f"{folder}/**/*.jpg", f"{folder}/b/3.jpg"
     run = str(finished / RUN)
     printed = cli(album, "predict", "--run", run, "1.JPG", pattern, file, "--blend", "ridge").stdout
@@ -336,15 +336,15 @@ def test_the_command_line_predicts_folders_and_patterns(finished, predictor, alb
 
 def without_notes(stderr):
     """Lines of an error output, less those on files that are no images."""
-    return [line for line in stderr.splitlines() if "not taken for photos" not in line]
+    return [line for line in stderr.splitlines() if "not taken for images" not in line]
 
 
 def blend_of(folder):
     return json.loads((folder / RUN / "manifest.json").read_text())["facts"]["submit"]
 
 
-def test_unreadable_photos_are_named_or_skipped(finished, album, predicted, cli):
-    (album / "1.JPG").write_bytes(b"no photo")
+def test_unreadable_images_are_named_or_skipped(finished, album, predicted, cli):
+    (album / "1.JPG").write_bytes(b"no image")
     cut = album / "b/4.jpg"
     cut.write_bytes(cut.read_bytes()[:100])
     command = ["predict", "--run", str(finished / RUN), ".", "-o", "out.json"]
@@ -356,7 +356,7 @@ def test_unreadable_photos_are_named_or_skipped(finished, album, predicted, cli)
     ]
     assert not (album / "out.json").exists()
     result = cli(album, *command, "--skip-bad")
-    assert "8 photos, 2 of them without a prediction" in result.stdout
+    assert "8 images, 2 of them without a prediction" in result.stdout
     assert result.stderr.count("warning: no prediction: ") == 2
     records = json.loads((album / "out.json").read_text())
     missing = [k for k, record in enumerate(records) if record["prediction"] is None]
@@ -371,7 +371,7 @@ def test_unreadable_photos_are_named_or_skipped(finished, album, predicted, cli)
         (["--run", "output/none", "."], "is it the output folder of a run?"),
         (["--run", "output/000", "."], "holds a self-supervised run, which predicts nothing"),
         (["--run", RUN, "nothing/*.jpg"], "nothing/*.jpg: no file has such a name"),
-        (["--run", RUN, "exp_config"], "exp_config: holds no photos"),
+        (["--run", RUN, "exp_config"], "exp_config: holds no images"),
         (["--run", RUN, ".", "-o", "out.xlsx"], "out.xlsx: must end with .csv, .json or .parquet"),
         (["--run", RUN, ".", "-cri", "last"], "is an ensemble"),
         (["--run", RUN, ".", "--device", "cuda:9"], "globals/device"),
@@ -408,13 +408,13 @@ def damage(path):
         (
             "output/200/last_model_fold0.pth",
             damage,
-            "differs from the file that predicted the test photos",
+            "differs from the file that predicted the test images",
         ),
         ("output/300/head_fold1.safetensors", delete, "no such file; put it back.*train --resume"),
         (
             "output/300/head_fold0.safetensors",
             damage,
-            "differs from the file that predicted the test photos",
+            "differs from the file that predicted the test images",
         ),
         (BACKBONE, delete, "no such file.*run the stage that makes it first"),
         (BACKBONE, damage, "from other inputs than today's .*backbone_epoch_1.pth"),
@@ -449,17 +449,17 @@ def test_what_the_errors_advise_helps(project_dir):
     (project_dir / "output/300/head_fold0.safetensors").unlink()
     infer(project, "output/100", "last", keep_snapshots=True)
     train(project, "exp_config/300.yml", resume=True)
-    table = package.load(project_dir / RUN).predict(photos_of(project_dir))
+    table = package.load(project_dir / RUN).predict(images_of(project_dir))
     equal(table["prediction"], wanted)
 
 
 def test_what_was_learned_from_may_go(project_dir):
     wanted = submitted(project_dir, f"{RUN}/submission.csv")
-    photos = photos_of(project_dir)
+    images = images_of(project_dir)
     ProjectFolder.open(project_dir).fold_table.unlink()
     (project_dir / "input/train.csv").unlink()
     (project_dir / "output/300/train_features.npy").unlink()
-    equal(package.load(project_dir / RUN).predict(photos)["prediction"], wanted)
+    equal(package.load(project_dir / RUN).predict(images)["prediction"], wanted)
 
 
 def test_random_numbers_of_others_stay_as_they_are(finished):
@@ -483,9 +483,9 @@ def test_members_that_predict_otherwise_now_are_not_blended(project_dir):
         package.load(project_dir / RUN)
 
 
-def test_a_project_without_its_photos_predicts(project_dir, predicted, album):
+def test_a_project_without_its_images_predicts(project_dir, predicted, album):
     shutil.rmtree(project_dir / "input/photos")
     shutil.rmtree(project_dir / ".foldsmith")
-    table = package.load(project_dir / RUN).predict(find_photos([album]))
+    table = package.load(project_dir / RUN).predict(find_images([album]))
     equal(table["prediction"], predicted["prediction"])
-    assert not (project_dir / ".foldsmith/photos").exists()
+    assert not (project_dir / ".foldsmith/images").exists()
