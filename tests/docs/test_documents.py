@@ -160,8 +160,7 @@ def workspace(tmp_path_factory, small_images) -> Path:
     images, train = folder / "input/photos", pd.read_csv(folder / "input/train.csv")
     train[["object_id", "target", "art_series_id"]].to_csv(folder / "train.csv", index=False)
     shutil.copy(folder / "input/test.csv", folder / "test.csv")
-    for name in ("images", "images"):
-        shutil.copytree(images, folder / name)
+    shutil.copytree(images, folder / "images")
     copies = {"a": train["object_id"], "b": pd.read_csv(folder / "test.csv")["object_id"]}
     copies |= {f"tree/{k}": train["object_id"][train["target"] == k] for k in (1, 2)}
     copies |= {"new_images": train["object_id"][:2], "more": train["object_id"][2:4]}

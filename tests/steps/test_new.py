@@ -141,8 +141,8 @@ def numbered(tmp_path):
     """Images 000 to 023 in nested folders, of all kinds."""
     kinds = ["jpg", "JPG", "jpeg", "png", "webp", "tif", "bmp", "PNG"]
     names = [f"{'ab'[k % 2]}/{k % 3}/{k:03}.{kinds[k % 8]}" for k in range(24)]
-    make_images(tmp_path / "photos", *names)
-    return tmp_path / "photos"
+    make_images(tmp_path / "images", *names)
+    return tmp_path / "images"
 
 
 def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli):
