@@ -199,7 +199,7 @@ def oof_of(project: ProjectFolder, row: Row, folders: list[str]) -> tuple[Array,
             for folder in folders[1:]
         ]
     )
-    goal = Goal(RMSE, project.target_range, tuple(project.class_values))
+    goal = Goal(RMSE, project.form)
     rows = Rows(predictions, np.empty((len(table), 0)))
     settings = EnsembleSettings(experiments=folders[1:])
     blend = create_blend(row.blend, goal, settings, 0)  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ from foldsmith.blending.comparison import (
     within_noise,
 )
 from foldsmith.config import EnsembleSettings
+from foldsmith.project.target_forms import Classes, OneNumber
 from foldsmith.targets.metrics import Metric, metric_named
 
 Array = npt.NDArray[np.float64]
@@ -194,7 +195,7 @@ def numbers_of(of: Population, rng: np.random.Generator, n: int, new: bool) -> "
             seen = np.tanh(2 * seen * member.saturation) / member.saturation / 2
         predictions.append(member.stretch * seen + member.shift)
     end = 3.5 * np.sqrt(1 + of.noise**2)
-    goal = Goal(metric_named("RMSE"), (-end, end), ())
+    goal = Goal(metric_named("RMSE"), OneNumber("target", (-end, end)))
     clipped = np.clip(predictions, -end, end)
     return Drawn(goal, Rows(clipped, facts.T), np.clip(targets, -end, end), images.groups)
 
@@ -216,7 +217,15 @@ def classes_of(
         logits = member.stretch * clear * images.seen(member, signals, common, noise)
         odds = np.exp(logits - logits.max(axis=0))
         predictions.append((odds / odds.sum(axis=0)).T)
-    goal = Goal(metric, (0.0, len(values) - 1.0), values, tuple(f"class {v:g}" for v in values))
+    goal = Goal(
+        metric,
+        Classes(
+            "target",
+            (0.0, len(values) - 1.0),
+            values,
+            tuple(f"class {v:g}" for v in values),
+        ),
+    )
     rows = Rows(np.array(predictions), facts.T)
     return Drawn(goal, rows, targets.astype(np.float64), images.groups)
 

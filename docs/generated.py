@@ -31,7 +31,7 @@ from foldsmith.project.project_file import (
 )
 from foldsmith.project.submission_forms import FORMS
 from foldsmith.steps import registry
-from foldsmith.targets.metrics import METRICS
+from foldsmith.targets.metrics import METRICS, METRICS_OF_LABELS
 
 PIECE = re.compile(
     r"^<!-- generated: (?P<name>\S+) -->\n.*?^<!-- end of (?P=name) -->$", re.MULTILINE | re.DOTALL
@@ -253,22 +253,22 @@ def _yaml(value: Any) -> str:
 def _metrics() -> str:
     """Return a table of the metrics: what each is, of which targets, and how it is named."""
     rows = []
-    for metric in METRICS.values():
+    for metric in (*METRICS.values(), *METRICS_OF_LABELS.values()):
         meaning = parse_docstring(metric.function.__doc__ or "").text.splitlines()[0]
         low, high = ("" if math.isinf(end) else f"{end:g}" for end in metric.limits)
-        targets = "one number" if not metric.of_classes else "classes"
+        targets = "several labels" if metric.of_labels else "one number"
         if metric.of_classes and not metric.uses_order:
             targets = "classes in an order or not"
         elif metric.of_classes:
             targets = "classes in an order"
-        how = {"values": "numbers", "classes": "decisions", "probabilities": "probabilities"}
+        how = {"values": "numbers", "classes": "decisions", "labels": "decisions"}
         blends = "exact" if metric.least_squares else "a stand-in"
         rows.append(
             [
                 f"`metric: {metric.title}`",
                 meaning.removeprefix("Return the ").removeprefix("Return "),
                 targets,
-                how[metric.needs],
+                how.get(metric.needs, "probabilities"),
                 ("higher" if metric.greater_is_better else "lower") + f", {low}..{high}",
                 blends,
             ]

@@ -25,7 +25,8 @@ LAYERS = (
 # project is judged by a metric, which is computed from arrays alone.
 LEAVES = {
     *("targets.metrics", "targets.metric", "targets.metric_text", "targets.class_values"),
-    *("targets.scores_of_values", "targets.scores_of_classes"),
+    *("targets.scores_of_values", "targets.scores_of_classes", "targets.scores_of_labels"),
+    "targets.label_metrics",
 }
 
 # (module, module that it may import nevertheless) -> why.
@@ -40,6 +41,14 @@ EXCEPTIONS = {
         "targets.metric_text",
     ): "project.yml names the options of a metric",
     ("project.tables", "targets.class_values"): "targets are checked against the classes' values",
+    (
+        "project.target_forms",
+        "targets.class_values",
+    ): "targets are checked against the classes' values",
+    ("project.target_forms", "targets.metric"): "a form lists what its metrics need",
+    ("project.target_forms", "targets.metrics"): "a form has a default metric, of arrays alone",
+    ("project.target_forms", "targets.label_metrics"): "a form lists its metrics, of arrays alone",
+    ("project.project_file", "targets.label_metrics"): "the default metric of labels",
 }
 
 # Packages that the core does without: only these may import them.

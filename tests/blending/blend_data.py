@@ -3,6 +3,7 @@
 import numpy as np
 
 from foldsmith.blending.base import Goal, Rows
+from foldsmith.project.target_forms import OneNumber
 from foldsmith.targets.metrics import metric_named
 
 VALUES = (0.0, 1.0, 2.0, 3.0)
@@ -10,7 +11,7 @@ RANGE = (0.0, 3.0)
 
 
 def goal(name="RMSE"):
-    return Goal(metric_named(name, VALUES), RANGE, VALUES)
+    return Goal(metric_named(name, VALUES), OneNumber("target", RANGE, VALUES))
 
 
 def rows(predictions):

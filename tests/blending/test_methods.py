@@ -22,6 +22,7 @@ from foldsmith.blending.weights import (
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.errors import ConfigError, TrainingError
+from foldsmith.project.target_forms import OneNumber
 from foldsmith.targets.metrics import METRICS, metric_named
 from foldsmith.targets.scores_of_values import rmse
 
@@ -172,7 +173,10 @@ def test_trees_say_what_scikit_learn_says_of_what_is_unknown_too(n_classes):
     facts = np.stack([targets + rng.normal(size=600), rng.normal(size=600)], axis=1)
     facts[rng.random((600, 2)) < 0.3] = np.nan
     probabilities = np.full((2, 600, n_classes), 1 / n_classes)
-    aim = Goal(metric_named("LogLoss"), (0.0, n_classes - 1.0), tuple(range(n_classes)))
+    aim = Goal(
+        metric_named("LogLoss"),
+        OneNumber("target", (0.0, n_classes - 1.0), tuple(range(n_classes))),
+    )
     data = Rows(probabilities, facts)
     fitted = create_blend("stack", aim, SETTINGS, 0).fit(data, targets)
     trees = HistGradientBoostingClassifier(**stacking._TREES, random_state=0)

@@ -7,6 +7,7 @@ from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.candidates import BASELINE, candidates_of
 from foldsmith.blending.comparison import MEAN_OF_BEST, compare, recommend, within_noise
 from foldsmith.config import EnsembleSettings
+from foldsmith.project.target_forms import OneNumber
 from foldsmith.targets.metrics import RMSE
 
 RANGE = (-4.0, 4.0)
@@ -44,7 +45,7 @@ def problem(kind, seed):
     rng = np.random.default_rng(seed)
     predictions, targets = members(rng, N_LABELLED, kind)
     new, truth = members(rng, N_NEW, kind)
-    goal = Goal(RMSE, RANGE, ())
+    goal = Goal(RMSE, OneNumber("target", RANGE))
     rows = Rows(predictions, np.empty((N_LABELLED, 0)))
     number = np.arange(N_LABELLED)
     candidates = candidates_of(TASKS, SETTINGS, goal, 0)

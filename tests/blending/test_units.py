@@ -15,6 +15,7 @@ from foldsmith.blending.calibration import CalibratedBlend
 from foldsmith.blending.methods import create_blend, restore_blend
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.models.feature_heads import MeanHead, MLPHead, RidgeHead, SVRHead, TreesHead
+from foldsmith.project.target_forms import OneNumber
 from foldsmith.steps.features import HeadOfFold
 from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.corn import Corn
@@ -138,7 +139,9 @@ SETTINGS = EnsembleSettings(experiments=["a"], n_trials=15, weight_step=0.25)
 
 def blended(name, predictions, targets, a=1.0, b=0.0, raw=False):
     values = moved(VALUES, a, b)
-    goal = Goal(metric_named("RMSE", values), moved((0.0, 3.0), a, b), values, raw=raw)
+    goal = Goal(
+        metric_named("RMSE", values), OneNumber("target", moved((0.0, 3.0), a, b), values), raw=raw
+    )
     method, _, calibrated = name.partition("+")
     blend = create_blend(method, goal, SETTINGS, 0)
     if calibrated:

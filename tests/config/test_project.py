@@ -29,7 +29,7 @@ def test_defaults_and_derived_values(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("target_columm: y", "unknown key target_columm (did you mean target_column?)"),
+        ("target_columm: y", "unknown key target_columm (did you mean target_column or"),
         ("sample_submission: 3", "sample_submission: Input should be a valid string"),
         ("metric: rsme", "metric: there is no metric rsme (did you mean RMSE or"),
         ("metric: [RMSE]", "metric: there is no metric ['RMSE']"),

@@ -96,7 +96,9 @@ def test_the_example_of_the_documentation_has_the_form(tmp_path, form):
     head, *lines = [line.split(",") for line in form.example]
     sample = pd.DataFrame(lines, columns=head)
     settings = {"class_names": ["cat", "dog"], "target_column": "target"}
-    project, _ = make(tmp_path, sample, **settings)
+    if False not in form.suits:
+        settings = {"label_names": ["cat", "dog"], "label_separator": " ", "names": ()}
+    project, _ = make(tmp_path, sample, **{"target_column": "target", **settings})
     test = pd.DataFrame({"id": ["a", "b"]})
     assert type(submission_form(project, test)) is form
 

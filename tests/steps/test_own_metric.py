@@ -21,7 +21,7 @@ from foldsmith.report.finished_run import read_finished
 from foldsmith.report.run_comparison import compare_runs
 from foldsmith.steps.manifest import MANIFEST, read_manifest
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.thresholds import cross_fitted_classes
+from foldsmith.targets.decisions import THRESHOLDS
 from foldsmith.training.files import entries_of
 
 # All that it takes to add macro F1: a function, and its line in TYPES.
@@ -186,7 +186,7 @@ def test_boundaries_between_classes_are_moved_for_it(judged):
     project = ProjectFolder.open(judged)
     oof = oof_of(judged, "100", "best_metric")
     folds, targets = oof["fold"].to_numpy(), oof["target"].to_numpy(np.float64)
-    moved = cross_fitted_classes(oof["prediction"].to_numpy(), targets, folds, project.metric)
+    moved = THRESHOLDS.cross_fitted(oof["prediction"].to_numpy(), targets, folds, project.metric)
     scores = pd.read_csv(judged / "output/100/score_by_best_metric.csv").set_index("fold")
     assert scores.loc["thresholds", "metric"] == pytest.approx(f1(targets, moved), abs=1e-6)
 
@@ -256,7 +256,7 @@ def test_what_it_has_judged_is_stale_once_it_is_edited(judged, cli, tmp_path):
         ("MacroF2", ("", ""), r"project.yml: metric: there is no metric MacroF2 \(did you mean"),
         ("TimidHead", ("", ""), "metric: TimidHead is not a Metric; write it into TYPES"),
         ("MacroF1", ('c("MacroF1"', 'c("F1"'), "TYPES: MacroF1: the metric is called F1"),
-        ("MacroF1", ('"classes"', '"labels"'), "needs 'labels'; must be one of values, classes"),
+        ("MacroF1", ('"classes"', '"labels"'), "needs labels, but the target is one column"),
     ],
 )
 def test_a_wrong_one_is_refused_when_the_project_is_opened(

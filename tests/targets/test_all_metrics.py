@@ -12,9 +12,10 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from foldsmith.errors import ConfigError
+from foldsmith.targets.decisions import PRIORS
 from foldsmith.targets.metric_text import joined_metric, split_metric
-from foldsmith.targets.metrics import METRICS, TYPES, metric_named
-from foldsmith.targets.priors import apply_priors, cross_fitted_decisions, fit_priors
+from foldsmith.targets.metrics import METRICS, METRICS_OF_LABELS, TYPES, metric_named
+from foldsmith.targets.priors import apply_priors, fit_priors
 
 N_CLASSES = 4
 CLASSES = tuple(map(float, range(N_CLASSES)))
@@ -215,7 +216,7 @@ def test_a_wrong_option_is_named_in_one_line(text, message):
 
 def test_an_experiment_gives_options_as_arguments():
     class Project:
-        class_values, class_names = CLASSES, ()
+        class_values, class_names, metrics = CLASSES, (), METRICS
 
     assert TYPES["FBeta"](Project(), beta=0.5).title == "FBeta(beta=0.5, average=macro)"
     assert TYPES["Pinball"](quantile=0.9).title == "Pinball(quantile=0.9)"
@@ -231,14 +232,14 @@ def test_priors_help_rare_classes_and_see_no_row_that_they_judge(name):
     targets, folds = true.astype(float), np.arange(n) % 3
     metric = metric_named(name).for_classes((0.0, 1.0, 2.0), unordered=True)
     plain = metric(probabilities, targets)
-    fitted = cross_fitted_decisions(probabilities, targets, folds, metric)
+    fitted = PRIORS.cross_fitted(probabilities, targets, folds, metric)
     assert metric(fitted, targets) > plain
     in_sample = apply_priors(probabilities, fit_priors(probabilities, targets, metric))
     assert metric(in_sample, targets) >= plain
     np.testing.assert_allclose(in_sample.sum(axis=1), 1)
     # Other targets of a fold change nothing for this fold.
     other = np.where(folds == 1, 2.0 - targets, targets)
-    again = cross_fitted_decisions(probabilities, other, folds, metric)
+    again = PRIORS.cross_fitted(probabilities, other, folds, metric)
     np.testing.assert_array_equal(again[folds == 1], fitted[folds == 1])
     assert not np.array_equal(again[folds != 1], fitted[folds != 1])
 
@@ -246,6 +247,8 @@ def test_priors_help_rare_classes_and_see_no_row_that_they_judge(name):
 def test_every_line_of_the_documentation_names_a_metric():
     page = Path(__file__).resolve().parents[2] / "docs/metrics.md"
     found = re.findall(r"^\| `metric: (.*?)` \|", page.read_text(), re.MULTILINE)
-    assert [split_metric(text)[0] for text in found] == list(METRICS)
-    for text in found:
+    assert [split_metric(text)[0] for text in found] == [*METRICS, *METRICS_OF_LABELS]
+    for text in found[: len(METRICS)]:
         assert judge(text).title == text
+    for text in found[len(METRICS) :]:
+        assert metric_named(text, metrics=METRICS_OF_LABELS).title == text

@@ -2,8 +2,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foldsmith.targets.decisions import THRESHOLDS
 from foldsmith.targets.metrics import metric_named
-from foldsmith.targets.thresholds import apply_thresholds, cross_fitted_classes, fit_thresholds
+from foldsmith.targets.thresholds import apply_thresholds, fit_thresholds
 
 QWK = metric_named("QWK", (0.0, 1.0, 2.0, 3.0))
 
@@ -28,7 +29,7 @@ def test_boundaries_ascend_and_are_never_worse_than_rounding(seed):
 def test_they_help_rows_that_they_were_not_found_on():
     predictions, targets = timid(0, 600)
     folds = np.arange(600) % 3
-    classes = cross_fitted_classes(predictions, targets, folds, QWK)
+    classes = THRESHOLDS.cross_fitted(predictions, targets, folds, QWK)
     assert QWK(classes, targets) > QWK(predictions, targets) + 0.03
     # Each fold's boundaries are those of the others.
     held = folds == 1

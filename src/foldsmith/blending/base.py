@@ -1,7 +1,7 @@
 """The interface of blends: fitted on out-of-fold predictions, applied to other rows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -10,8 +10,7 @@ import numpy.typing as npt
 from foldsmith.blending.weights import blend
 from foldsmith.models.fitted_arrays import Arrays, prefixed
 from foldsmith.project import ProjectFolder
-from foldsmith.targets.class_values import nearest
-from foldsmith.targets.classification import class_labels
+from foldsmith.project.target_forms import TargetForm
 from foldsmith.targets.metrics import Metric
 
 Array = npt.NDArray[np.float64]
@@ -45,22 +44,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class Goal:
-    """Objective of a blend: metric, range of the target, classes.
+    """Objective of a blend: the metric, and the form of the target.
 
     Attributes:
         metric: The metric.
-        target_range: Lowest and highest possible target.
-        class_values: Target value of each class.
-        class_names: Their names if they have no order.
+        form: Form of the target: its range, classes or labels.
         raw: Let weights act on predictions as they are, not on their distances from the mean
             target (``globals/target_scale: none``): with weights that do not sum to 1, shifted
             targets then give other predictions.
     """
 
     metric: Metric
-    target_range: tuple[float, float]
-    class_values: tuple[float, ...]
-    class_names: tuple[str, ...] = ()
+    form: TargetForm
     raw: bool = False
 
     @classmethod
@@ -71,8 +66,7 @@ class Goal:
             project: The project.
             metric: Another metric than the project's.
         """
-        values = tuple(project.class_values)
-        return cls(metric or project.metric, project.target_range, values, project.class_names)
+        return cls(metric or project.metric, project.form)
 
     def scale_of(self, targets: Array) -> tuple[float, float]:
         """Return the target that a blend counts from, and the difference that it counts as 1.
@@ -93,19 +87,23 @@ class Goal:
     @property
     def bounds(self) -> tuple[float, float]:
         """Lowest and highest value that a blend may have."""
-        return (0.0, 1.0) if self.metric.takes_probabilities else self.target_range
+        return (0.0, 1.0) if self.metric.takes_probabilities else self.form.target_range
+
+    @property
+    def sums_to_1(self) -> bool:
+        """Whether the probabilities of an image sum to 1."""
+        return self.form.sums_to_1
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return class_labels(self.class_values, self.class_names)
+        """Names of the classes or labels."""
+        return self.form.labels
 
     def encoded(self, targets: Array) -> Array:
         """Return ideal predictions: targets, shape (n,), or (n, n_classes) of 0 and 1."""
         if not self.metric.takes_probabilities:
             return targets
-        identity: Array = np.eye(len(self.class_values))
-        return identity[nearest(targets, self.class_values)]
+        return self.form.encoded(targets)
 
     def constant(self, targets: Array) -> Array:
         """Return the constant that a member has to beat.
@@ -114,7 +112,7 @@ class Goal:
             targets: Shape (n,).
 
         Returns:
-            Frequencies of the classes, shape (n_classes,), where the metric needs probabilities;
+            Frequencies of classes or labels, shape (n_classes,), for a metric of probabilities;
             otherwise the best by the metric of mean, median, most frequent target and some
             quantiles of the targets, shape ().
         """
@@ -143,27 +141,27 @@ class Goal:
     def useful(self, predictions: Array, targets: Array) -> Mask:
         """Return which members are no worse than the constant, shape (n_members,).
 
+        Labels are decided by thresholds that are not fitted yet; until then the AUC judges them.
+
         Args:
             predictions: Out of fold, shape (n_members, n) or (n_members, n, n_classes).
             targets: Shape (n,).
         """
-        constant = self.constant_score(targets)
-        gains = [self.metric.gain(self.metric(one, targets), constant) for one in predictions]
+        judge = self.form.screened_by(self.metric)
+        constant = replace(self, metric=judge).constant_score(targets)
+        gains = [judge.gain(judge(one, targets), constant) for one in predictions]
         useful: Mask = np.asarray(gains) >= 0
         return useful
 
     def points(self, predictions: Array) -> Array:
-        """Return point predictions, shape (n,): of probabilities the expected class value.
+        """Return point predictions: of probabilities the expected class value, shape (n,).
 
-        Of classes without an order that is the value of the most probable one.
+        Of classes without an order that is the value of the most probable one; of labels their
+        probabilities, shape (n, n_labels).
         """
         if not self.metric.takes_probabilities:
             return predictions
-        if self.class_names:
-            most_probable: Array = np.asarray(self.class_values)[predictions.argmax(axis=1)]
-            return most_probable
-        points: Array = predictions @ np.asarray(self.class_values)
-        return points
+        return self.form.points(predictions)
 
 
 class FittedBlend(Protocol):
@@ -217,11 +215,13 @@ class FittedWeights:
         bounds: The sum is clipped to them.
         origin: The number: the mean target, so that weights which sum to less than 1 shrink
             predictions towards it; a shift of all targets is one of all predictions.
+        sums_to_1: Sums of probabilities are scaled so that those of an image sum to 1.
     """
 
     weights: Array
     bounds: tuple[float, float]
     origin: float = 0.0
+    sums_to_1: bool = True
 
     @property
     def with_facts(self) -> bool:
@@ -237,15 +237,15 @@ class FittedWeights:
         """Return the weights with 0 for all other members."""
         weights = np.zeros(len(members))
         weights[members] = self.weights
-        return FittedWeights(weights, self.bounds, self.origin)
+        return replace(self, weights=weights)
 
     def only(self, used: Mask) -> "FittedWeights":
         """Return the weights that are not 0."""
-        return FittedWeights(self.weights[used], self.bounds, self.origin)
+        return replace(self, weights=self.weights[used])
 
     def predict(self, rows: Rows) -> Array:
         """Return the clipped sums."""
-        return blend(rows.predictions, self.weights, self.bounds, self.origin)
+        return blend(rows.predictions, self.weights, self.bounds, self.origin, self.sums_to_1)
 
     def arrays(self) -> Arrays:
         """Return the weights and the number."""
@@ -270,13 +270,11 @@ class WeightedBlend:
 
     def fit(self, rows: Rows, targets: Array) -> FittedWeights:
         """Choose the weights; equal targets are predicted as they are."""
-        bounds = self.goal.bounds
-        if self.fixed:
-            return FittedWeights(self.choose(rows.predictions, targets), bounds)
-        origin, unit = self.goal.scale_of(targets)
-        if unit == 0:
-            return FittedWeights(np.zeros(len(rows.predictions)), bounds, origin)
-        return FittedWeights(self.choose(rows.predictions, targets), bounds, origin)
+        origin, unit = (0.0, 1.0) if self.fixed else self.goal.scale_of(targets)
+        weights = np.zeros(len(rows.predictions))
+        if unit != 0:
+            weights = self.choose(rows.predictions, targets)
+        return FittedWeights(weights, self.goal.bounds, origin, self.goal.sums_to_1)
 
 
 @dataclass(frozen=True)

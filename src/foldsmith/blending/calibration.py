@@ -9,8 +9,8 @@ import numpy.typing as npt
 from foldsmith.blending.base import Blend, FittedBlend, Goal, Mask, Rows
 from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, prefixed
-from foldsmith.targets.priors import apply_priors, fit_priors
-from foldsmith.targets.thresholds import apply_thresholds, fit_thresholds
+from foldsmith.targets.decisions import Decider, decider_of
+from foldsmith.targets.metric import Metric
 
 Array = npt.NDArray[np.float64]
 
@@ -25,7 +25,8 @@ class CalibratedBlend:
     Attributes:
         blend: The blend.
         how: ``isotonic`` (isotonic regression, Barlow et al., 1972), ``thresholds`` between
-            classes in an order, or ``priors``, factors of the probabilities of other classes.
+            classes in an order or of labels, or ``priors``, factors of the probabilities of other
+            classes.
         goal: Objective of the blend.
     """
 
@@ -43,15 +44,13 @@ class CalibratedBlend:
         """Both names."""
         return f"{self.blend.name}+{self.how}"
 
-    def fit(self, rows: Rows, targets: Array) -> "FittedThresholds | FittedPriors | FittedCurve":
+    def fit(self, rows: Rows, targets: Array) -> "FittedDecisions | FittedCurve":
         """Fit the blend, then its calibration."""
         fitted = self.blend.fit(rows, targets)
         blended = fitted.predict(rows)
-        if self.how == "thresholds":
-            cuts = fit_thresholds(blended, targets, self.goal.metric)
-            return FittedThresholds(fitted, cuts, self.goal)
-        if self.how == "priors":
-            return FittedPriors(fitted, fit_priors(blended, targets, self.goal.metric))
+        metric, decider = self.goal.metric, decider_of(self.goal.metric, self.how)
+        if decider is not None:
+            return FittedDecisions(fitted, decider, decider.fit(blended, targets, metric), metric)
         from sklearn.isotonic import IsotonicRegression
 
         origin, unit = self.goal.scale_of(targets)
@@ -63,18 +62,21 @@ class CalibratedBlend:
 
 
 @dataclass(frozen=True)
-class FittedThresholds:
-    """A fitted blend, and boundaries between the classes.
+class FittedDecisions:
+    """A fitted blend, and numbers by which its predictions decide.
 
     Attributes:
         blend: The blend.
-        thresholds: Shape (n_classes - 1,).
-        goal: Objective of the blend.
+        decider: How predictions decide by them.
+        fitted: The numbers: boundaries between classes, factors of their probabilities, or
+            thresholds of labels.
+        metric: Metric of the goal.
     """
 
     blend: FittedBlend
-    thresholds: Array
-    goal: Goal
+    decider: Decider
+    fitted: Array
+    metric: Metric
 
     @property
     def with_facts(self) -> bool:
@@ -85,59 +87,21 @@ class FittedThresholds:
         """Return the members that the blend uses."""
         return self.blend.uses(n_members)
 
-    def among(self, members: Mask) -> "FittedThresholds":
+    def among(self, members: Mask) -> "FittedDecisions":
         """Return it for rows of more members."""
         return replace(self, blend=self.blend.among(members))
 
-    def only(self, used: Mask) -> "FittedThresholds":
+    def only(self, used: Mask) -> "FittedDecisions":
         """Return it for rows of the members alone that the blend uses."""
         return replace(self, blend=self.blend.only(used))
 
     def predict(self, rows: Rows) -> Array:
-        """Return the classes' values, shape (n,)."""
-        return apply_thresholds(self.blend.predict(rows), self.thresholds, self.goal.metric)
+        """Return values of classes, shape (n,), or probabilities, shape (n, n_classes)."""
+        return self.decider.apply(self.blend.predict(rows), self.fitted, self.metric)
 
     def arrays(self) -> Arrays:
-        """Return the blend's arrays and the boundaries."""
-        return prefixed("blend", self.blend.arrays()) | {"thresholds": self.thresholds}
-
-
-@dataclass(frozen=True)
-class FittedPriors:
-    """A fitted blend of probabilities, and a factor of each class.
-
-    Attributes:
-        blend: The blend.
-        factors: Above 0, shape (n_classes,).
-    """
-
-    blend: FittedBlend
-    factors: Array
-
-    @property
-    def with_facts(self) -> bool:
-        """As the blend."""
-        return self.blend.with_facts
-
-    def uses(self, n_members: int) -> Mask:
-        """Return the members that the blend uses."""
-        return self.blend.uses(n_members)
-
-    def among(self, members: Mask) -> "FittedPriors":
-        """Return it for rows of more members."""
-        return replace(self, blend=self.blend.among(members))
-
-    def only(self, used: Mask) -> "FittedPriors":
-        """Return it for rows of the members alone that the blend uses."""
-        return replace(self, blend=self.blend.only(used))
-
-    def predict(self, rows: Rows) -> Array:
-        """Return the probabilities times the factors, shape (n, n_classes), summing to 1."""
-        return apply_priors(self.blend.predict(rows), self.factors)
-
-    def arrays(self) -> Arrays:
-        """Return the blend's arrays and the factors."""
-        return prefixed("blend", self.blend.arrays()) | {"factors": self.factors}
+        """Return the blend's arrays and the numbers."""
+        return prefixed("blend", self.blend.arrays()) | {self.decider.key: self.fitted}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ def greedy_weights(
     target_range: tuple[float, float],
     metric: Metric,
     rounds: int = 30,
+    sums_to_1: bool = True,
 ) -> Array:
     """Return the shares of members that were added one at a time, each the best to add.
 
@@ -30,6 +31,7 @@ def greedy_weights(
         target_range: Blends are clipped to it.
         metric: Metric of (predictions, targets).
         rounds: How many members are added after the first ones.
+        sums_to_1: As for :func:`~foldsmith.blending.weights.blend`.
 
     Returns:
         Shape (n_members,), multiples of 1 / (number of added members) that sum to 1. In
@@ -37,7 +39,8 @@ def greedy_weights(
     """
 
     def value_of(counts: Array) -> float:
-        return metric(blend(predictions, counts / counts.sum(), target_range), targets)
+        shares = counts / counts.sum()
+        return metric(blend(predictions, shares, target_range, sums_to_1=sums_to_1), targets)
 
     alone = np.eye(len(predictions))
     values = np.array([value_of(member) for member in alone])

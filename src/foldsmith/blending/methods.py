@@ -16,7 +16,7 @@ from foldsmith.blending.base import (
     ScreenedBlend,
     WeightedBlend,
 )
-from foldsmith.blending.calibration import FittedCurve, FittedPriors, FittedThresholds
+from foldsmith.blending.calibration import FittedCurve, FittedDecisions
 from foldsmith.blending.greedy import greedy_weights
 from foldsmith.blending.stacking import FittedStack, StackedTrees
 from foldsmith.blending.weights import (
@@ -29,7 +29,9 @@ from foldsmith.blending.weights import (
     simplex_weights,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
+from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, part
+from foldsmith.targets.decisions import DECIDERS
 from foldsmith.targets.metric import Metric
 
 Array = npt.NDArray[np.float64]
@@ -89,6 +91,11 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
         seed: Seed of Optuna and of the trees.
     """
     if method == "stack":
+        if goal.form.several:
+            raise ConfigError(
+                f"ensemble/methods: stack predicts one column, but the target is {goal.form.kind}; "
+                "leave it out"
+            )
         return ScreenedBlend(StackedTrees(method, goal, seed), goal)
 
     def choose(predictions: Array, targets: Array) -> Array:
@@ -111,7 +118,9 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
             case "ridge":
                 return ridge_weights(flat, wanted)
             case "greedy":
-                return greedy_weights(predictions, targets, goal.bounds, goal.metric)
+                return greedy_weights(
+                    *(predictions, targets, goal.bounds, goal.metric), sums_to_1=goal.sums_to_1
+                )
             case _:
                 return search_weights(
                     predictions,
@@ -122,6 +131,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
                     seed,
                     goal.metric,
                     origin,
+                    goal.sums_to_1,
                 )
 
     return ScreenedBlend(WeightedBlend(method, goal, choose), goal)
@@ -162,12 +172,12 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
         blend = restore_blend(part(arrays, "some"), goal)
         return FittedOnSome(blend, arrays["members"].astype(np.bool_))
     if "weights" in arrays:
-        return FittedWeights(arrays["weights"], goal.bounds, float(arrays["origin"]))
-    if "thresholds" in arrays:
-        blend = restore_blend(part(arrays, "blend"), goal)
-        return FittedThresholds(blend, arrays["thresholds"], goal)
-    if "factors" in arrays:
-        return FittedPriors(restore_blend(part(arrays, "blend"), goal), arrays["factors"])
+        origin = float(arrays["origin"])
+        return FittedWeights(arrays["weights"], goal.bounds, origin, goal.sums_to_1)
+    for decider in DECIDERS:
+        if decider.key in arrays:
+            blend = restore_blend(part(arrays, "blend"), goal)
+            return FittedDecisions(blend, decider, arrays[decider.key], goal.metric)
     if "before" in arrays:
         blend = restore_blend(part(arrays, "blend"), goal)
         return FittedCurve(blend, arrays["before"], arrays["after"])

@@ -59,7 +59,7 @@ class StackedTrees:
             trees.fit(inputs, (targets - rows.predictions.mean(axis=0)) / unit)
         else:
             trees = HistGradientBoostingClassifier(**_TREES, random_state=self.seed)
-            trees.fit(inputs, nearest(targets, self.goal.class_values))
+            trees.fit(inputs, nearest(targets, self.goal.form.class_values))
         fitted = _as_arrays(trees, self.goal, origin, unit)
         _make_sure(fitted, trees, rows)
         return fitted
@@ -113,11 +113,11 @@ class FittedStack:
         raw = by_tree.reshape(n, -1, width).sum(axis=1) + self.baseline
         if not self.goal.metric.takes_probabilities:
             values: Array = rows.predictions.mean(axis=0) + self.unit * raw[:, 0]
-            return np.clip(values, *self.goal.target_range)
+            return np.clip(values, *self.goal.form.target_range)
         if width == 1:
             raw = np.hstack([np.zeros((n, 1)), raw])
         # A class that the rows did not have gets nothing.
-        probabilities = np.zeros((n, len(self.goal.class_values)))
+        probabilities = np.zeros((n, len(self.goal.form.class_values)))
         probabilities[:, self.classes] = softmax(raw, axis=1)
         return probabilities
 
@@ -146,7 +146,7 @@ def _make_sure(fitted: FittedStack, trees: Any, rows: Rows) -> None:
     inputs, goal, unit = _inputs(rows, fitted.origin, fitted.unit), fitted.goal, fitted.unit
     if not goal.metric.takes_probabilities:
         values = rows.predictions.mean(axis=0) + unit * trees.predict(inputs)
-        expected, found = np.clip(values, *goal.target_range), fitted.predict(rows)
+        expected, found = np.clip(values, *goal.form.target_range), fitted.predict(rows)
     else:
         expected, found = trees.predict_proba(inputs), fitted.predict(rows)[:, fitted.classes]
     if not np.allclose(found, expected, rtol=1e-12, atol=1e-9 * unit):

@@ -19,6 +19,7 @@ def blend(
     weights: Array,
     target_range: tuple[float, float],
     origin: float = 0.0,
+    sums_to_1: bool = True,
 ) -> Array:
     """Return the weighted sum of predictions, clipped to the target range.
 
@@ -28,14 +29,16 @@ def blend(
         weights: Shape (n_members,); they need not sum to 1.
         target_range: Lowest and highest possible target; 0 and 1 for probabilities.
         origin: The weights are those of the distances from it.
+        sums_to_1: Scale the probabilities of each row so that they sum to 1; those of labels, which
+            do not exclude each other, are left as they are.
 
     Returns:
-        Shape (n,), or (n, n_classes) with rows that sum to 1.
+        Shape (n,), or (n, n_classes).
     """
     flat = predictions.reshape(len(predictions), -1)
     sums = weights @ flat if origin == 0 else origin + weights @ (flat - origin)
     clipped = np.clip(sums.reshape(predictions.shape[1:]), *target_range)
-    if clipped.ndim == 1:
+    if clipped.ndim == 1 or not sums_to_1:
         return clipped
     total = clipped.sum(axis=1, keepdims=True)
     # Weights that are all 0 say nothing: every class alike.
@@ -188,6 +191,7 @@ def search_weights(
     seed: int,
     metric: Metric = RMSE,
     origin: float = 0.0,
+    sums_to_1: bool = True,
 ) -> Array:
     """Search for the weights with the best metric, by Optuna's TPE.
 
@@ -205,6 +209,7 @@ def search_weights(
         seed: Seed of the search.
         metric: Metric of (predictions, targets).
         origin: As for :func:`blend`.
+        sums_to_1: As for :func:`blend`.
 
     Returns:
         Weights in 0..1, shape (n_members,); they are not made to sum to 1.
@@ -216,7 +221,7 @@ def search_weights(
 
     def objective(trial: optuna.Trial) -> float:
         weights = np.array([trial.suggest_float(name, 0.0, 1.0, step=step) for name in names])
-        return metric(blend(predictions, weights, target_range, origin), targets)
+        return metric(blend(predictions, weights, target_range, origin, sums_to_1), targets)
 
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed),

@@ -12,7 +12,6 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     group_column_of,
-    target_numbers,
     targets_are_classes,
 )
 from foldsmith.utils.formatting import brief
@@ -56,7 +55,7 @@ def split(
         return _own_split(project, train, merged)
     settings = project.settings
     groups = train[settings.group_column] if settings.group_column else None
-    targets, classes = target_numbers(project, train), targets_are_classes(project, train)
+    targets, classes = project.form.read(train), targets_are_classes(project, train)
     try:
         folds = assign_folds(settings.folds, targets, groups, merged, classes)
     except DataError as error:
@@ -129,9 +128,13 @@ def class_sizes(project: ProjectFolder, table: pd.DataFrame) -> ClassSizes | Non
         project: The project.
         table: The train table or a fold table.
     """
+    labels = project.form.indicators(table)
+    if labels is not None:
+        sizes = {str(name): int(n) for name, n in labels.sum().items()}
+        return ClassSizes(sizes, kind="labels")
     if not targets_are_classes(project, table):
         return None
-    return ClassSizes.of(table[project.settings.target_column], project.class_names or None)
+    return ClassSizes.of(table[project.form.columns[0]], project.class_names or None)
 
 
 def fold_table(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
@@ -147,8 +150,27 @@ def fold_table(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
         groups. No two columns have the same name: where a class is called ``images``, the number
         of all is called ``all images``.
     """
-    column = project.settings.target_column
-    folds, targets = table[FOLD_COLUMN], table[column]
+    folds, found = table[FOLD_COLUMN], _by_target(project, table)
+    totals = {"images": folds.value_counts().reindex(found.index)}
+    group = group_column_of(project, table)
+    if group is not None:
+        totals["groups"] = table[group].groupby(folds).nunique()
+    for name, counts in totals.items():
+        while name in found.columns:
+            name = f"all {name}"
+        found[name] = counts
+    return found
+
+
+def _by_target(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of :func:`fold_table` about the target."""
+    folds, labels = table[FOLD_COLUMN], project.form.indicators(table)
+    if labels is not None:
+        if len(labels.columns) <= MAX_CLASSES:
+            return labels.groupby(folds).sum()
+        return (labels.groupby(folds).sum() > 0).sum(axis=1).rename("labels").to_frame()
+    column = project.form.columns[0]
+    targets = table[column]
     names = [brief(name, _NAME) for name in targets.unique()]
     if len(names) <= MAX_CLASSES and sum(len(name) + 2 for name in names) <= _WIDTH:
         found = pd.crosstab(folds, targets)
@@ -162,14 +184,6 @@ def fold_table(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
     else:
         found = pd.crosstab(folds, pd.qcut(targets, 4, duplicates="drop").astype(str))
     found.columns = pd.Index([str(name) for name in found.columns], name=brief(column, _NAME))
-    totals = {"images": folds.value_counts().reindex(found.index)}
-    group = group_column_of(project, table)
-    if group is not None:
-        totals["groups"] = table[group].groupby(folds).nunique()
-    for name, counts in totals.items():
-        while name in found.columns:
-            name = f"all {name}"
-        found[name] = counts
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldsmith.data.label_folds import iterative_folds
 from foldsmith.errors import DataError
 from foldsmith.project.project_file import FoldSettings
 from foldsmith.utils.formatting import brief, counted
@@ -24,7 +25,9 @@ _LISTED = 10
 Rows = npt.NDArray[np.int64]
 
 
-def strata(targets: pd.Series, n_splits: int, classes: bool = False) -> Rows:
+def strata(
+    targets: pd.Series | npt.NDArray[np.float64], n_splits: int, classes: bool = False
+) -> Rows:
     """Return the stratum of each row, numbered from 0 on, int64, shape (n,).
 
     A stratum is a value of the target where the values are classes, are few, or have all at
@@ -36,7 +39,7 @@ def strata(targets: pd.Series, n_splits: int, classes: bool = False) -> Rows:
         n_splits: Number of folds.
         classes: Whether each value is a class, however many there are.
     """
-    values = targets.to_numpy(dtype=np.float64)
+    values = np.asarray(targets, dtype=np.float64)
     distinct, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
     if classes or len(distinct) <= MAX_CLASSES or counts.min() >= n_splits:
         return numbers.astype(np.int64)
@@ -47,7 +50,7 @@ def strata(targets: pd.Series, n_splits: int, classes: bool = False) -> Rows:
 
 def assign_folds(
     settings: FoldSettings,
-    targets: pd.Series,
+    targets: pd.Series | npt.NDArray[np.float64],
     groups: pd.Series | None,
     merged: Rows | None = None,
     classes: bool = False,
@@ -60,7 +63,8 @@ def assign_folds(
 
     Args:
         settings: Method, number and seed.
-        targets: Targets, for the stratified methods.
+        targets: Targets, for the stratified methods, shape (n,); or labels of 0 and 1, shape (n,
+            n_labels), which are spread by :func:`~foldsmith.data.label_folds.iterative_folds`.
         groups: Groups, for the group methods: no group ends up in two folds.
         merged: Number of each image's group, shape (n,), where near-identical images have joined
             them; it takes the place of ``groups``, for methods without groups too.
@@ -92,9 +96,13 @@ def assign_folds(
                 f"few for {n} folds; lower folds/n_splits or folds/merge_near_duplicates: false"
             )
     stratified = "Stratified" in settings.method
-    strata_of = strata(targets, n, classes)
     labels = _shuffled(groups, settings) if grouped and groups is not None else None
-    folds = _split(settings, stratified, strata_of, labels)
+    values = np.asarray(targets, dtype=np.float64)
+    if stratified and values.ndim == 2:
+        folds = iterative_folds(values.astype(np.int64), n, settings.seed, labels)
+    else:
+        strata_of = strata(values, n, classes) if values.ndim == 1 else np.zeros(len(values), int)
+        folds = _split(settings, stratified, strata_of, labels)
     empty = sorted(set(range(n)) - set(folds.tolist()))
     if empty:
         raise DataError(f"{settings.method} left fold {empty[0]} empty; lower folds/n_splits")
@@ -205,9 +213,11 @@ class ClassSizes:
 
     Attributes:
         sizes: Name of each class -> its images, in the order of the classes.
+        kind: What they are, in the plural: classes, or labels, of which an image has several.
     """
 
     sizes: dict[str, int]
+    kind: str = "classes"
 
     @classmethod
     def of(cls, labels: Iterable[object], names: Iterable[str] | None = None) -> "ClassSizes":
@@ -231,10 +241,10 @@ class ClassSizes:
         """Return the numbers of images on one line, of many classes the smallest and largest."""
         n = len(self.sizes)
         if n <= _LISTED:
-            return f"{n} classes: {_named(self.sizes.items())}"
+            return f"{n} {self.kind}: {_named(self.sizes.items())}"
         ordered = sorted(self.sizes.items(), key=lambda item: item[1])
         return (
-            f"{n:,} classes of {ordered[0][1]:,} to {ordered[-1][1]:,} images (fewest: "
+            f"{n:,} {self.kind} of {ordered[0][1]:,} to {ordered[-1][1]:,} images (fewest: "
             f"{_named(ordered[:3])}; most: {_named(ordered[:-4:-1])})"
         )
 
@@ -250,13 +260,14 @@ class ClassSizes:
         if not small:
             return None
         more = f", and {len(small) - _LISTED:,} more" if len(small) > _LISTED else ""
-        have = "class has" if len(small) == 1 else "classes have"
+        one = {"classes": "class", "labels": "label"}[self.kind]
+        have = f"{one} has" if len(small) == 1 else f"{self.kind} have"
         text = (
             f"{len(small):,} {have} fewer images than the {n_splits} folds, so that some folds "
             f"have none of them: {_named(small[:_LISTED])}{more}"
         )
         if small[0][1] <= 1:
-            text += "; a class with a single image is judged by models that have never seen it"
+            text += f"; a {one} with a single image is judged by models that have never seen it"
         return text
 
 

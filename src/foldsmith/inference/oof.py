@@ -74,8 +74,8 @@ def in_table_order(
 
 
 def oof_predictions(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.float64]:
-    """Return the out-of-fold predictions, in the order of the train table, shape (n_train,)."""
-    predictions = np.empty(n_train, np.float64)
+    """Return the out-of-fold predictions, in the order of the train table, shape (n_train, ...)."""
+    predictions = np.empty((n_train, *parts[0].task.point_shape), np.float64)
     for part in parts:
         predictions[part.rows] = part.task.predict(part.logits)
     return predictions
@@ -100,7 +100,8 @@ def score_table(
     """
     logits = collect_oof(parts, len(labels))
     # Each image's as the model of its fold learns it.
-    codes = np.empty(len(labels), parts[0].task.codes(labels[:1]).dtype)
+    example = parts[0].task.codes(labels[:1])
+    codes = np.empty((len(labels), *example.shape[1:]), example.dtype)
     for part in parts:
         codes[part.rows] = part.task.codes(labels[part.rows])
 

@@ -63,7 +63,7 @@ class KernelHead:
         wanted = (classes[:, None] == seen).astype(np.float64)
         scaler = standardiser().fit(features.astype(np.float64))[0]
         inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
-        rows = _some_rows(groups, seed)
+        rows = some_rows(groups, seed)
         gamma, alpha, sharpness = self._chosen(inputs[rows], wanted[rows], groups[rows])
         kernel = gaussians(inputs, inputs, gamma / features.shape[1])
         kernel[np.diag_indices(len(kernel))] += alpha
@@ -91,19 +91,19 @@ class KernelHead:
         self, inputs: Features, wanted: Targets, groups: npt.NDArray[np.int64]
     ) -> tuple[float, float, float]:
         """Return gamma, alpha and sharpness with the least held-out log loss."""
-        parts = _parts(groups)
+        parts = parts_of_groups(groups)
         best = (np.inf, 0.0, 0.0, 0.0)
         for gamma in sorted(self.gamma):
             kernel = gaussians(inputs, inputs, gamma / inputs.shape[1])
             values, vectors = np.linalg.eigh(kernel)
             for alpha in sorted(self.alpha):
-                scores = _held_out(np.maximum(values, 0) + alpha, vectors, wanted, parts)
+                scores = held_out_scores(np.maximum(values, 0) + alpha, vectors, wanted, parts)
                 loss, sharpness = _sharpest(scores, wanted)
                 best = min(best, (loss, gamma, alpha, sharpness))
         return best[1:]
 
 
-def _some_rows(groups: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def some_rows(groups: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """Return at most 1,000 rows, of whole groups except the last."""
     if len(groups) <= _CHOSEN_BY:
         return np.arange(len(groups))
@@ -113,7 +113,7 @@ def _some_rows(groups: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64
     return rows
 
 
-def _parts(groups: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def parts_of_groups(groups: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     """Return the rows of each part that is held out; the rows of a group are in one part."""
     from sklearn.model_selection import GroupKFold
 
@@ -125,7 +125,7 @@ def _parts(groups: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return [held for _, held in GroupKFold(n_parts).split(groups, groups=groups)]
 
 
-def _held_out(
+def held_out_scores(
     values: Targets, vectors: Targets, wanted: Targets, parts: list[npt.NDArray[np.int64]]
 ) -> Targets:
     """Return the scores of each part from the other parts, without fitting again.

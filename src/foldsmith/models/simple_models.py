@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from foldsmith.models.feature_heads import LogisticHead, RidgeHead, SVRHead, TreesHead
 from foldsmith.models.fitted_heads import Features, Targets, standardiser
+from foldsmith.models.label_heads import ABSENT_AND_PRESENT, KernelLabelsHead, LabelsHead
 from foldsmith.targets.class_values import nearest
 
 # Each model has one fixed strength: a baseline costs seconds, as a first attempt does.
@@ -53,6 +54,13 @@ def models_of_classes(class_values: Sequence[float]) -> dict[str, Model]:
         "SVM": SupportVectorClasses(class_values),
         "trees": trees,
     }
+
+
+def models_of_labels() -> dict[str, Model]:
+    """Return models of several labels per image by name."""
+    logistic = LogisticHead(ABSENT_AND_PRESENT, C=(_RIDGE_OF_CLASSES,))
+    kernel = KernelLabelsHead(alpha=(0.1,), gamma=(1.0,))
+    return {"logistic": LabelsHead(logistic), "kernel": kernel}
 
 
 @dataclass(frozen=True)

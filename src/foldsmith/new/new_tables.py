@@ -11,7 +11,7 @@ from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.guesses import locate
 from foldsmith.new.survey.images import ImageFolder, ids_of
 from foldsmith.new.survey.targets import Target
-from foldsmith.project.tables import numbers
+from foldsmith.project.number_columns import numbers
 from foldsmith.utils.formatting import counted
 
 # The links to the images in the project's folder of data.

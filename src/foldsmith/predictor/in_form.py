@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.submission import class_texts, sample_of
+from foldsmith.project.submission import sample_of
 from foldsmith.project.submission_forms import form_of
 
 
@@ -40,7 +41,7 @@ def in_form_of(
         raise DataError(
             f"{sample}: two images are called {twice.iloc[0]}; predict one folder at a time"
         )
-    columns = [f"probability_{label}" for label in class_texts(project)]
+    columns = [f"probability_{label}" for label in project.form.labels]
     has = set(columns) <= set(table.columns)
     known = sample_of(project, sample, names.tolist())
     form = form_of(replace(known, of_probabilities=has, source="the list of images"))
@@ -49,5 +50,8 @@ def in_form_of(
             f"{sample}: its form ({form.title}) needs class probabilities, which this run does "
             "not predict; leave out --sample, or take a run whose metric needs them"
         )
-    probabilities = table[columns].to_numpy(dtype=float) if form.needs_probabilities else None
+    probabilities = None
+    if form.needs_probabilities:
+        given = table[columns].to_numpy(dtype=np.float64)
+        probabilities = project.form.submitted(given, project.metric)
     return form.filled(table["prediction"].to_numpy(dtype=object), probabilities)

@@ -16,9 +16,8 @@ from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.statistics import image_statistics
 from foldsmith.errors import DataError
 from foldsmith.predictor.member_models import MemberModels
-from foldsmith.project.tables import named
+from foldsmith.project.target_forms import TargetForm
 from foldsmith.steps.members import blend_rows
-from foldsmith.targets.classification import class_labels
 from foldsmith.targets.scoring import mean_prediction, predictions_of
 from foldsmith.targets.task import Task
 
@@ -94,8 +93,9 @@ class Predictor:
             A row per image, in their order. Columns: path (None for an image in memory);
             prediction, in units of the target or the name of a class; spread, the standard
             deviation of the predictions of the members that have a say (of a single one: of its
-            folds' models), of classes without an order that of the predicted class's probability;
-            probability_NAME of each class, where the run blends probabilities or is a single
+            folds' models), of classes without an order that of the predicted class's probability,
+            of labels the mean of those of their probabilities; probability_NAME of each class or
+            label, where the run blends probabilities or is a single
             experiment that gives them.
 
         Raises:
@@ -166,7 +166,8 @@ class Predictor:
             facts: Size and colours of the images, shape (n, 8), if the blend needs them.
         """
         if self.fitted_blend is None:
-            return _of_single(self.models[0].tasks, logits[0])
+            form = self.models[0].experiment.project.form
+            return _of_single(self.models[0].tasks, form, logits[0])
         by_fold = [
             predictions_of(models.tasks, said)
             for models, said in zip(self.models, logits, strict=True)
@@ -191,12 +192,12 @@ class Predictor:
             return pd.DataFrame({"prediction": prediction, "spread": spread})
         of_one = None if alone is None else probabilities[alone]
         by_model = rows.predictions[counted] if of_one is None else of_one
-        labels = class_labels(goal.class_values, goal.class_names)
-        ordered = not goal.class_names
-        return _of_classes(prediction, spread, blended, by_model, labels, ordered)
+        return _of_classes(prediction, spread, blended, by_model, goal.form)
 
 
-def _of_single(tasks: Sequence[Task], logits: npt.NDArray[np.float32]) -> pd.DataFrame:
+def _of_single(
+    tasks: Sequence[Task], form: TargetForm, logits: npt.NDArray[np.float32]
+) -> pd.DataFrame:
     """Return the predictions of a single experiment; logits have shape (n_folds, n, n_outputs)."""
     prediction, spread = mean_prediction(tasks, logits), predictions_of(tasks, logits).std(axis=0)
     task = tasks[0]
@@ -204,7 +205,7 @@ def _of_single(tasks: Sequence[Task], logits: npt.NDArray[np.float32]) -> pd.Dat
     if by_fold is None:
         return pd.DataFrame({"prediction": prediction, "spread": spread})
     mean = by_fold.mean(axis=0)
-    return _of_classes(prediction, spread, mean, by_fold, task.class_labels, task.ordered)
+    return _of_classes(prediction, spread, mean, by_fold, form)
 
 
 def _of_classes(
@@ -212,23 +213,17 @@ def _of_classes(
     spread: Array,
     probabilities: Array,
     by_model: Array,
-    labels: Sequence[str],
-    ordered: bool,
+    form: TargetForm,
 ) -> pd.DataFrame:
-    """Return predictions with the probabilities of the classes.
+    """Return predictions with the probabilities of the classes or labels.
 
     Args:
-        prediction: Shape (n,).
-        spread: Standard deviation of point predictions, shape (n,).
+        prediction: Point predictions, shape (n,); of labels (n, n_labels).
+        spread: Standard deviation of point predictions, of the same shape.
         probabilities: Shape (n, n_classes).
         by_model: Probabilities by each member or fold, shape (n_models, n, n_classes).
-        labels: Text of each class.
-        ordered: Whether predictions are numbers on a scale; otherwise they are labels.
+        form: Form of the target.
     """
-    columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(labels)}
-    if ordered:
-        return pd.DataFrame({"prediction": prediction, "spread": spread} | columns)
-    chosen = probabilities.argmax(axis=1)
-    of_chosen = by_model[:, np.arange(len(chosen)), chosen].std(axis=0)
-    names = named(prediction, labels)
-    return pd.DataFrame({"prediction": names, "spread": of_chosen} | columns)
+    columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(form.labels)}
+    written, of_image = form.written(prediction), form.spread(spread, by_model, probabilities)
+    return pd.DataFrame({"prediction": written, "spread": of_image} | columns)

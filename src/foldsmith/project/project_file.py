@@ -21,9 +21,18 @@ from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.own_files import OwnFile, own_file
 from foldsmith.project.own_python import load_types, read_sources, require_accepted
 from foldsmith.project.resources import Resources
+from foldsmith.project.target_forms import (
+    Classes,
+    LabelsInColumns,
+    LabelsInText,
+    OneNumber,
+    TargetForm,
+    split_labels,
+)
 from foldsmith.project.validation import validation_message
+from foldsmith.targets.label_metrics import F1_OF_LABELS
 from foldsmith.targets.metric_text import joined_metric, split_metric
-from foldsmith.targets.metrics import METRICS, Metric, component, default_metric, names_of
+from foldsmith.targets.metrics import Metric, component, default_metric, names_of
 from foldsmith.utils.suggest import did_you_mean
 from foldsmith.utils.yaml_io import read_yaml
 
@@ -31,6 +40,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PROJECT_FILE = "project.yml"
+
+# Values that follow where an image has several labels: each is absent or present.
+_OF_LABELS = {"target_range": (0, 1), "n_classes": 2, "metric": F1_OF_LABELS.title}
 
 # Columns that foldsmith adds to the tables or to copies of them.
 _ADDED = ("fold", "merged_group", "prediction")
@@ -122,6 +134,11 @@ class ProjectSettings(BaseModel):
             value of that column, as in ``photos/{object_id}.jpg``.
         id_column: Column with the image's unique id.
         target_column: Column to predict.
+        target_columns: Columns of 0 and 1 to predict, a label each, in the place of
+            ``target_column``.
+        label_separator: Text between the labels in ``target_column``, which then contains any
+            number of labels per row, as in "scab rust".
+        label_names: Names of these labels.
         group_column: Column whose equal values must stay in one fold, if there is one.
         sample_submission: CSV in ``data_dir`` whose columns the submissions take; without
             it they have the id and the target column.
@@ -162,7 +179,10 @@ class ProjectSettings(BaseModel):
     test_csv: str = "test.csv"
     image_path: str
     id_column: str
-    target_column: str
+    target_column: str | None = None
+    target_columns: tuple[str, ...] = ()
+    label_separator: str | None = None
+    label_names: tuple[str, ...] = ()
     group_column: str | None = None
     sample_submission: str | None = None
     target_range: tuple[float, float]
@@ -180,9 +200,13 @@ class ProjectSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_class_names(cls, content: object) -> object:
-        names = content.get("class_names") if isinstance(content, dict) else None
-        if not isinstance(content, dict) or not isinstance(names, list | tuple) or not names:
+    def _of_names(cls, content: object) -> object:
+        if not isinstance(content, dict):
+            return content
+        if content.get("target_columns") or content.get("label_separator") is not None:
+            return {**_OF_LABELS, **content}
+        names = content.get("class_names")
+        if not isinstance(names, list | tuple) or not names:
             return content
         implied = {"target_range": (0, len(names) - 1), "n_classes": len(names)}
         return {**implied, "metric": default_metric(unordered=True).name, **content}
@@ -212,7 +236,35 @@ class ProjectSettings(BaseModel):
             raise ValueError(f"there is no metric {value}")
         return value
 
-    @field_validator("class_names", mode="before")
+    @property
+    def several_labels(self) -> bool:
+        """Whether an image has several labels."""
+        return bool(self.target_columns) or self.label_separator is not None
+
+    @property
+    def form(self) -> TargetForm:
+        """The form of the target."""
+        if self.target_columns:
+            return LabelsInColumns(self.target_columns)
+        column = self.target_column
+        assert column is not None, "checked before"
+        if self.label_separator is not None:
+            return LabelsInText(self.label_names, column, self.label_separator)
+        values = self.values_of_classes
+        if self.class_names:
+            return Classes(column, self.target_range, values, self.class_names)
+        return OneNumber(column, self.target_range, values)
+
+    @property
+    def values_of_classes(self) -> tuple[float, ...]:
+        """Target value of each class, evenly spaced over the range if not given."""
+        if self.class_values:
+            return self.class_values
+        low, high = self.target_range
+        step = (high - low) / (self.n_classes - 1)
+        return tuple(low + step * k for k in range(self.n_classes))
+
+    @field_validator("class_names", "label_names", "target_columns", mode="before")
     @classmethod
     def _texts(cls, value: object) -> object:
         for name in value if isinstance(value, list | tuple) else ():
@@ -240,6 +292,7 @@ class ProjectSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ProjectSettings":
+        self._check_target()
         self._check_columns()
         low, high = self.target_range
         if not low < high:
@@ -264,21 +317,58 @@ class ProjectSettings(BaseModel):
             raise ValueError(f"group_column: folds/method {self.folds.method} needs one")
         return self
 
+    def _check_target(self) -> None:
+        if (self.target_column is None) == (not self.target_columns):
+            raise ValueError(
+                "target_column: needs the column to predict, or target_columns several of 0 and 1; "
+                "not both"
+            )
+        if (self.label_separator is None) != (not self.label_names):
+            raise ValueError("label_separator: needs label_names too, and these need it")
+        if not self.several_labels:
+            return
+        if self.target_columns and self.label_separator is not None:
+            raise ValueError("label_separator: is for the labels of target_column; leave it out")
+        for key in ("class_values", "class_names", "continuous"):
+            if getattr(self, key):
+                raise ValueError(f"{key}: labels do not exclude each other; leave it out")
+        if (self.target_range, self.n_classes) != ((0, 1), 2):
+            raise ValueError("target_range: and n_classes follow from the labels; leave them out")
+        names = self.target_columns or self.label_names
+        if len(set(names)) < len(names):
+            raise ValueError(f"{_key_of_labels(self)}: a name stands twice")
+        if not all(name.strip() for name in names):
+            raise ValueError(f"{_key_of_labels(self)}: a name is empty")
+        separator = self.label_separator
+        if separator is None:
+            return
+        if not separator:
+            raise ValueError("label_separator: must have a character")
+        for name in names:
+            if split_labels(name, separator) != [name]:
+                raise ValueError(
+                    f"label_names: {name!r} has the separator in it, or blanks around it"
+                )
+
     def _check_columns(self) -> None:
-        columns = {
-            "id_column": self.id_column,
-            "target_column": self.target_column,
-            "group_column": self.group_column,
-        }
-        for key, column in columns.items():
+        targets = [("target_columns", name) for name in self.target_columns]
+        if self.target_column is not None:
+            targets = [("target_column", self.target_column)]
+        columns = [
+            ("id_column", self.id_column),
+            *targets,
+            ("group_column", self.group_column),
+        ]
+        for key, column in columns:
             if column in _ADDED:
                 raise ValueError(
                     f"{key}: {column}: foldsmith writes a column of this name; rename it in the "
                     "tables"
                 )
-        named = [column for column in columns.values() if column is not None]
+        named = [column for _, column in columns if column is not None]
         if len(set(named)) < len(named):
-            raise ValueError(f"{', '.join(columns)}: must be different columns")
+            keys = dict.fromkeys(key for key, _ in columns)
+            raise ValueError(f"{', '.join(keys)}: must be different columns")
 
     def _check_class_values(self) -> None:
         low, high = self.target_range
@@ -306,15 +396,20 @@ class ProjectSettings(BaseModel):
             raise ValueError("class_names: have no order; leave out class_values and continuous")
 
 
+def _key_of_labels(settings: ProjectSettings) -> str:
+    return "target_columns" if settings.target_columns else "label_names"
+
+
 class ProjectFolder:
     """An opened project folder.
 
     Attributes:
         folder: Absolute path of the project folder.
         settings: Contents of ``project.yml``.
+        form: The form of its target.
         types: Components of the project's own Python, by name.
-        metrics: The package's metrics and the project's own, by name; of two with one name the
-            project's.
+        metrics: The package's metrics of this form and the project's own, by name; of two with one
+            name the project's.
         metric: The one that judges the project, with the project's classes.
         source_files: ``project.yml`` and the project's own Python files.
         own_files: The project's own Python files, in the order of the list.
@@ -330,12 +425,13 @@ class ProjectFolder:
     ) -> None:
         self.folder = folder
         self.settings = settings
+        self.form = settings.form
         file = folder / PROJECT_FILE
         sources = read_sources(file, settings.python)
         require_accepted(file, sources, trust, remembered)
         self.source_files = [file, *sources]
         self.types: dict[str, Callable[..., Any]] = {}
-        self.metrics: dict[str, Metric] = dict(METRICS)
+        self.metrics: dict[str, Metric] = dict(self.form.metrics)
         self.own_files: list[OwnFile] = []
         for path, source in sources.items():
             for name, offered in load_types(path, source).items():
@@ -363,10 +459,16 @@ class ProjectFolder:
                     f"{file}: metric: {name} is not a Metric; write it into TYPES as "
                     f'"{name}": Metric("{name}", FUNCTION, greater_is_better=...)'
                 )
+            several = f" of {self.form.kind}" if self.form.several else ""
             raise ConfigError(
-                f"{file}: metric: there is no metric {name}{did_you_mean(name, self.metrics)}"
+                f"{file}: metric: there is no metric {name}{several}"
+                f"{did_you_mean(name, self.metrics)}"
             )
-        metric, unordered = self.metrics[name], bool(self.class_names)
+        metric, unordered = self.metrics[name], self.form.unordered
+        if metric.needs not in self.form.needs:
+            raise ConfigError(
+                f"{file}: metric: {name} needs {metric.needs}, but the target is {self.form.kind}"
+            )
         if unordered and metric.needs_order:
             known = names_of(m for m in self.metrics.values() if not m.needs_order)
             raise ConfigError(
@@ -473,11 +575,7 @@ class ProjectFolder:
     @property
     def class_values(self) -> list[float]:
         """Target value of each class, in order."""
-        if self.settings.class_values:
-            return list(self.settings.class_values)
-        low, high = self.settings.target_range
-        step = (high - low) / (self.n_classes - 1)
-        return [low + step * k for k in range(self.n_classes)]
+        return list(self.form.class_values)
 
     @property
     def class_names(self) -> tuple[str, ...]:

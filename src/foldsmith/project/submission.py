@@ -11,9 +11,13 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
-from foldsmith.project.submission_forms import OneColumn, Sample, SubmissionForm, form_of
-from foldsmith.project.tables import as_written, points_of
-from foldsmith.utils.formatting import number_text
+from foldsmith.project.submission_forms import (
+    LabelColumns,
+    OneColumn,
+    Sample,
+    SubmissionForm,
+    form_of,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -34,13 +38,13 @@ def submission_form(project: ProjectFolder, test: pd.DataFrame) -> SubmissionFor
     """
     settings = project.settings
     if settings.sample_submission is None:
-        texts = test[settings.id_column].to_numpy(dtype=object)
-        columns = {settings.id_column: texts, settings.target_column: ""}
-        table = pd.DataFrame(columns, dtype=object)
-        rows = np.arange(len(test))
-        return OneColumn(
-            table, settings.id_column, rows, class_texts(project), settings.target_column
-        )
+        texts, columns = test[settings.id_column].to_numpy(dtype=object), project.form.columns
+        content = {settings.id_column: texts} | dict.fromkeys(columns, "")
+        table = pd.DataFrame(content, dtype=object)
+        rows, labels = np.arange(len(test)), project.form.labels
+        if columns == labels:
+            return LabelColumns(table, settings.id_column, rows, labels, columns)
+        return OneColumn(table, settings.id_column, rows, labels, columns[0])
     path = project.data_dir / settings.sample_submission
     return form_of(sample_of(project, path, test[settings.id_column].tolist()))
 
@@ -62,17 +66,14 @@ def sample_of(project: ProjectFolder, path: Path, ids: Sequence[str]) -> Sample:
         ids=ids,
         source="the test table",
         id_name=project.settings.id_column,
-        target=project.settings.target_column,
-        labels=class_texts(project),
+        # Of labels in columns there is none of all of them.
+        target=project.settings.target_column or "target",
+        labels=project.form.labels,
+        several=project.form.several,
         named=bool(project.class_names),
         of_probabilities=project.metric.takes_probabilities,
         of_decisions=project.metric.decides,
     )
-
-
-def class_texts(project: ProjectFolder) -> tuple[str, ...]:
-    """Return the text of each class: its name, or all digits of its value."""
-    return tuple(project.class_names) or tuple(map(number_text, project.class_values))
 
 
 def submission_table(
@@ -102,8 +103,8 @@ def submission_table(
             "that gives them, such as multi-class"
         )
     else:
-        probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
-    return form.filled(as_written(project, np.asarray(predictions, np.float64)), probabilities)
+        probabilities = project.form.submitted(probabilities, project.metric)
+    return form.filled(project.form.written(np.asarray(predictions, np.float64)), probabilities)
 
 
 def read_submission(project: ProjectFolder, path: Path, test: pd.DataFrame) -> Array:
@@ -137,8 +138,5 @@ def read_submission(project: ProjectFolder, path: Path, test: pd.DataFrame) -> A
 def _points(project: ProjectFolder, found: npt.NDArray[Any]) -> Array:
     """Return point predictions from texts or from class probabilities."""
     if found.ndim == 1:
-        texts = pd.Series(found, dtype=object)
-        return points_of(project, texts).to_numpy(dtype=np.float64, copy=True)
-    values = np.asarray(project.class_values)
-    points: Array = values[found.argmax(axis=1)] if project.class_names else found @ values
-    return points
+        return project.form.points_of(pd.Series(found, dtype=object))
+    return project.form.points(found)

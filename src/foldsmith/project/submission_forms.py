@@ -37,6 +37,7 @@ class Sample:
         named: The classes have no order, and submissions name them.
         of_probabilities: Predictions are class probabilities.
         of_decisions: Only the most probable class is judged, not the probability.
+        several: An image has several labels, not one class.
         id_column: Its column of the ids; None if the order of the rows is all there is.
     """
 
@@ -50,6 +51,7 @@ class Sample:
     named: bool
     of_probabilities: bool
     of_decisions: bool
+    several: bool = False
     id_column: str | None = None
 
     @property
@@ -99,6 +101,7 @@ class SubmissionForm(ABC):
         rows: Row of the test table that each row is about, int64, shape (n_rows,).
         labels: Text of each class.
         needs_probabilities: Predictions must be class probabilities.
+        suits: Whether it suits several labels per image, one class or number, or both.
         example: Lines of such a sample, for the documentation: ids a and b, classes cat and dog.
     """
 
@@ -108,6 +111,7 @@ class SubmissionForm(ABC):
     labels: tuple[str, ...]
 
     needs_probabilities: ClassVar[bool] = True
+    suits: ClassVar[tuple[bool, ...]] = (False,)
     example: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -167,6 +171,7 @@ class OneColumn(SubmissionForm):
     column: str
 
     needs_probabilities = False
+    suits: ClassVar[tuple[bool, ...]] = (False, True)
     example = ("id,target", "a,cat", "b,cat")
 
     @classmethod
@@ -203,6 +208,7 @@ class SecondClass(OneColumn):
     """One row per id: the probability of the second of two classes, the positive one."""
 
     needs_probabilities = True
+    suits = (False,)
     example = ("id,target", "a,0.5", "b,0.5")
 
     @classmethod
@@ -277,6 +283,29 @@ class ClassColumns(SubmissionForm):
         return found
 
 
+@dataclass(frozen=True)
+class LabelColumns(ClassColumns):
+    """One row per id, and a column for each of several labels: 0 or 1, or its probability."""
+
+    suits = (True,)
+    example = ("id,cat,dog", "a,0,0", "b,0,0")
+
+    @classmethod
+    def recognise(cls, sample: Sample) -> "LabelColumns | None":
+        """Return the form if the columns are the labels, maybe with one prefix."""
+        columns = _columns_of(sample)
+        if sample.others == list(sample.labels):
+            columns = tuple(sample.labels)
+        if columns is None:
+            return None
+        return cls(sample.table, sample.id_column, sample.rows(), tuple(sample.labels), columns)
+
+    @property
+    def title(self) -> str:
+        """The form, for people."""
+        return f"one column per label ({len(self.columns)})"
+
+
 def _columns_of(sample: Sample) -> tuple[str, ...] | None:
     """Return the column of each class, if the columns are such."""
     others, labels = sample.others, list(sample.labels)
@@ -318,6 +347,7 @@ class LongForm(SubmissionForm):
     column: str
     classes: Rows
 
+    suits = (False, True)
     example = ("id,class,p", "a,cat,0.5", "a,dog,0.5", "b,cat,0.5", "b,dog,0.5")
 
     @classmethod
@@ -390,6 +420,7 @@ class RankedClasses(OneColumn):
     k: int = 0
 
     needs_probabilities = True
+    suits = (False,)
     example = ("id,target", "a,cat dog", "b,cat dog")
 
     @classmethod
@@ -446,6 +477,7 @@ class RankedClasses(OneColumn):
 
 FORMS: tuple[type[SubmissionForm], ...] = (
     ClassColumns,
+    LabelColumns,
     LongForm,
     RankedClasses,
     SecondClass,
@@ -469,7 +501,7 @@ def form_of(sample: Sample) -> SubmissionForm:
         ),
     )
     for form in FORMS:
-        found = form.recognise(sample)
+        found = form.recognise(sample) if sample.several in form.suits else None
         if found is not None:
             return found
     raise DataError(

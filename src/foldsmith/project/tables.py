@@ -1,10 +1,9 @@
 """The tables of a project: labelled images, images to predict, folds."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from string import Formatter
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,9 @@ import pandas as pd
 from foldsmith.errors import DataError, one_line
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import line_numbers, parse
+from foldsmith.project.number_columns import as_numbers
 from foldsmith.targets.class_values import off_values
-from foldsmith.utils.formatting import counted, number_text
+from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import hash_texts
 from foldsmith.utils.memo import once
 from foldsmith.utils.path_list import Paths
@@ -116,11 +116,11 @@ def read_train(project: ProjectFolder, with_bad: bool = False) -> pd.DataFrame:
     """
     settings = project.settings
     path = project.data_dir / settings.train_csv
-    columns = [settings.id_column, settings.target_column]
+    columns = [settings.id_column, *project.form.columns]
     if settings.group_column is not None:
         columns.append(settings.group_column)
     table = read_table(
-        path, columns, settings.id_column, number_columns=_targets_as_numbers(project)
+        path, columns, settings.id_column, number_columns=project.form.number_columns
     )
     problems = [*_value_problems(project, path, table), *path_problems(project, table)]
     if MERGED_COLUMN in table.columns:
@@ -156,39 +156,11 @@ def readable_test(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np
 
 def _value_problems(project: ProjectFolder, path: Path, table: pd.DataFrame) -> Iterable[str]:
     settings = project.settings
-    column = settings.target_column
-    targets = target_numbers(project, table)
-    low, high = settings.target_range
-    outside = f"outside target_range {number_text(low)}..{number_text(high)}"
-    for wrong, what in (
-        (targets.isna(), "none of class_names" if project.class_names else "missing or no number"),
-        ((targets < low) | (targets > high), outside),
-    ):
-        if wrong.any():
-            first = table[settings.id_column][wrong].iloc[0]
-            yield (
-                f"column {column}: {counted(wrong.sum(), 'target is', 'targets are')} {what}, "
-                f"the first at id {first} "
-                f"({_lines(path, wrong)})"
-            )
-    off = pd.Series(off_values(targets.to_numpy(), project.class_values)) & targets.notna()
-    if project.metric.of_classes and off.any():
-        known = [number_text(value) for value in project.class_values]
-        listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-        yield (
-            f"column {column}: {counted(off.sum(), 'target is', 'targets are')} none of the "
-            f"{len(known)} class values "
-            f"({listed}), the first is {table[column][off].iloc[0]} ({_lines(path, off)}), but "
-            f"{project.metric.title} judges classes; set class_values and n_classes in "
-            "project.yml, or another metric"
-        )
-    unjudged = project.metric.unjudged
-    if unjudged is not None and (cannot := unjudged.among(targets)).any():
-        yield (
-            f"column {column}: {counted(cannot.sum(), 'target is', 'targets are')} {unjudged.text} "
-            f"({_lines(path, cannot)}), which {project.metric.name} cannot judge; mend or leave "
-            "out these rows, or set another metric in project.yml, such as MAE"
-        )
+
+    def lines(wrong: pd.Series) -> str:
+        return _lines(path, wrong)
+
+    yield from project.form.problems(table, table[settings.id_column], lines, project.metric)
     if settings.group_column is not None:
         empty = gaps(table[settings.group_column])
         if empty.any():
@@ -201,73 +173,13 @@ def _without_group(path: Path, empty: pd.Series) -> str:
 
 def targets_are_classes(project: ProjectFolder, table: pd.DataFrame) -> bool:
     """Return whether every target is a class: the name of one, or the value of one."""
-    targets = target_numbers(project, table).to_numpy()
-    return not off_values(targets, project.class_values).any()
+    values = project.form.class_values
+    return bool(values) and not off_values(project.form.read(table), values).any()
 
 
 def gaps(column: pd.Series) -> pd.Series:
     """Return which values of a column of text are gaps: nothing, or blanks alone."""
     return column.str.strip() == ""
-
-
-def _targets_as_numbers(project: ProjectFolder) -> list[str]:
-    """Return the target column where it holds numbers."""
-    return [] if project.class_names else [project.settings.target_column]
-
-
-def target_numbers(project: ProjectFolder, table: pd.DataFrame) -> pd.Series:
-    """Return the target column as float64, names of classes as their numbers; NaN for others."""
-    return points_of(project, table[project.settings.target_column])
-
-
-def points_of(project: ProjectFolder, column: pd.Series) -> pd.Series:
-    """Return targets or predictions that a table holds as float64, names of classes as numbers.
-
-    Inverse of :func:`as_written`; NaN where there is neither a number nor the name of a class.
-    """
-    if not project.class_names:
-        return numbers(column)
-    known = dict(zip(project.class_names, project.class_values, strict=True))
-    return column.map(known).astype(np.float64)
-
-
-def as_written(project: ProjectFolder, values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """Return predictions as tables have them: names of classes, where those have no order.
-
-    Args:
-        project: The project.
-        values: Shape (n,); of classes without an order each one of their numbers.
-    """
-    return named(values, project.class_names) if project.class_names else values
-
-
-def named(values: npt.NDArray[np.float64], names: Sequence[str]) -> npt.NDArray[np.object_]:
-    """Return the name of each class number, shape (n,)."""
-    found: npt.NDArray[np.object_] = np.array(names, dtype=object)[values.astype(np.int64)]
-    return found
-
-
-def as_numbers(column: pd.Series) -> pd.Series:
-    """Return a column of text as int64 if it holds whole numbers alone, else as float64."""
-    values = numbers(column)
-    # Beyond 2**53 a float no longer tells neighbours apart.
-    whole = (values % 1 == 0) & (values.abs() < 2**53)
-    return values.astype(np.int64) if len(values) and whole.all() else values
-
-
-def numbers(column: pd.Series) -> pd.Series:
-    """Return a column as float64; NaN for values that are not numbers or too large."""
-    try:
-        return pd.to_numeric(column, errors="coerce").astype(np.float64)
-    except OverflowError:
-        return column.map(_number).astype(np.float64)
-
-
-def _number(value: object) -> float:
-    try:
-        return float(str(value))
-    except ValueError:
-        return np.nan
 
 
 def path_problems(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
@@ -337,8 +249,8 @@ def read_folds(project: ProjectFolder, meta_file: str | None) -> pd.DataFrame:
             "run 'foldsmith preprocess' first" if meta_file is None else "see globals/meta_file"
         )
         raise DataError(f"{path}: no such file; {remedy}")
-    columns = [settings.id_column, settings.target_column, FOLD_COLUMN]
-    as_number = [*_targets_as_numbers(project), FOLD_COLUMN]
+    columns = [settings.id_column, *project.form.columns, FOLD_COLUMN]
+    as_number = [*project.form.number_columns, FOLD_COLUMN]
     table = read_table(path, columns, settings.id_column, number_columns=as_number)
     table = _without_bad(project, table)
     # Only its own table does preprocess write anew.
@@ -354,11 +266,11 @@ def read_folds(project: ProjectFolder, meta_file: str | None) -> pd.DataFrame:
         problems.append(f"column {group}: {_without_group(path, gaps(table[group]))}")
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
-    targets = target_numbers(project, table)
-    wrong = ~targets.between(*settings.target_range)
+    wrong = project.form.wrong(table).to_numpy()
     if wrong.any():
+        columns = list(project.form.columns)
         raise DataError(
-            f"{path}: column {settings.target_column}: "
+            f"{path}: column{'s' if len(columns) > 1 else ''} {', '.join(columns)}: "
             f"{counted(wrong.sum(), 'target is', 'targets are')} missing or "
             f"outside target_range; {remedy}"
         )
@@ -402,8 +314,8 @@ def _fields(template: str) -> Iterator[str]:
 
 
 def targets_of(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return the targets, shape (n,), float64: float32 has seven digits, a Unix time has ten."""
-    return target_numbers(project, table).to_numpy(dtype=np.float64, copy=True)
+    """Return the targets, float64, shape (n,), or (n, n_outputs) by the form of the target."""
+    return project.form.read(table)
 
 
 def group_column_of(project: ProjectFolder, table: pd.DataFrame) -> str | None:

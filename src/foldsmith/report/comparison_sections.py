@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config.settings import FINE_TUNINGS
-from foldsmith.project.tables import as_written, image_paths, read_folds
+from foldsmith.project.tables import image_paths, read_folds
 from foldsmith.report import figures
 from foldsmith.report.configuration import differences
 from foldsmith.report.costs import costs_beside
@@ -176,7 +176,7 @@ def _captions(comparison: RunComparison) -> list[str]:
     if not project.class_names:
         numbers = zip(targets, *points, strict=True)
         return [f"true {number_text(truth)}, A {a:.2f}, B {b:.2f}" for truth, a, b in numbers]
-    names = (as_written(project, each) for each in (targets, *points))
+    names = (project.form.written(each) for each in (targets, *points))
     given = _values(comparison)[0].T
     return [
         f"true {truth}, A {a} ({p:.2f}), B {b} ({q:.2f}; probability of {truth})"

@@ -13,7 +13,6 @@ from foldsmith.errors import one_line
 from foldsmith.inference.saliency import COARSE
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
-    as_written,
     group_column_of,
     image_paths,
     read_folds,
@@ -21,6 +20,7 @@ from foldsmith.project.tables import (
 )
 from foldsmith.report import figures
 from foldsmith.report.heat_maps import look_at
+from foldsmith.report.label_parts import label_parts, mean_errors
 from foldsmith.report.parts import (
     Gallery,
     Part,
@@ -70,10 +70,15 @@ def experiment_section(project: ProjectFolder, step: Step, look_at_ids: Sequence
     folds = read_folds(project, experiment.globals.meta_file)
     targets = targets_of(project, folds)
     predictions = verified(step.folder / f"oof_prediction_by_{label}.npy", manifest)
-    predicted = np.load(predictions, allow_pickle=False)[:, 0].astype(np.float64)
+    predicted = project.form.of_stored(np.load(predictions, allow_pickle=False))
     scores = pd.read_csv(verified(step.folder / f"score_by_{label}.csv", manifest))
     section.parts += _texts_about(project, step, manifest, _pooled(scores))
     section.parts += _fold_figures(project, step, manifest, scores)
+    if project.form.several:
+        section.parts += label_parts(project, folds, predicted)
+        off = mean_errors(predicted, targets)
+        section.parts += _heat_maps(project, step, folds, targets, predicted, off, look_at_ids)
+        return section
     caption = "Out-of-fold predictions; in the confusion, counts on shares of each row"
     off, values = np.abs(predicted - targets), project.class_values
     if project.class_names:
@@ -85,12 +90,27 @@ def experiment_section(project: ProjectFolder, step: Step, look_at_ids: Sequence
     else:
         section.parts.append(picture(caption, figures.predictions(targets, predicted, values)))
         section.parts += _residuals(project, folds, targets, predicted)
-    if experiment.globals.task in FINE_TUNINGS:
-        ids = list(folds[project.settings.id_column])
-        chosen = [ids.index(name) for name in look_at_ids]
-        said = _said(project, folds, targets, predicted)
-        section.parts += _looked_at(project, step, said, off, chosen)
+    section.parts += _heat_maps(project, step, folds, targets, predicted, off, look_at_ids)
     return section
+
+
+def _heat_maps(
+    project: ProjectFolder,
+    step: Step,
+    folds: pd.DataFrame,
+    targets: Array,
+    predicted: Array,
+    off: Array,
+    look_at_ids: Sequence[str],
+) -> Iterator[Part]:
+    """Yield the heat maps of a fine-tuning; nothing of other experiments."""
+    assert step.experiment is not None
+    if step.experiment.globals.task not in FINE_TUNINGS:
+        return
+    ids = list(folds[project.settings.id_column])
+    chosen = [ids.index(name) for name in look_at_ids]
+    said = _said(project, folds, targets, predicted)
+    yield from _looked_at(project, step, said, off, chosen)
 
 
 def _pooled(scores: pd.DataFrame) -> float:
@@ -212,7 +232,7 @@ def _misses(
         rows = rows.sort_values("share that is right", kind="stable")
         listed = rows.head(30).rename_axis("group").reset_index()
         yield table(f"Hits by {group}: the {len(listed)} of {len(rows)} with fewest", listed)
-    truth, said = as_written(project, targets), as_written(project, predicted)
+    truth, said = project.form.written(targets), project.form.written(predicted)
     order = np.argsort(missed, kind="stable")
     paths = image_paths(project, folds)
     ids = folds[project.settings.id_column].astype(str).to_numpy()
@@ -232,8 +252,8 @@ def _said(
 ) -> list[str]:
     """Return a line for each image: id, true target, prediction."""
     ids = folds[project.settings.id_column].astype(str)
-    if project.class_names:
-        pairs = zip(as_written(project, targets), as_written(project, predicted), strict=True)
+    if project.form.texts:
+        pairs = zip(project.form.written(targets), project.form.written(predicted), strict=True)
         shown = [f"true {truth}, predicted {said}" for truth, said in pairs]
     else:
         pairs = zip(targets, predicted, strict=True)

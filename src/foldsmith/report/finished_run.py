@@ -13,9 +13,7 @@ from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
     FOLD_COLUMN,
-    points_of,
     read_table,
-    target_numbers,
 )
 from foldsmith.run.plan import experiment_making, plan_of_run
 from foldsmith.run.state import results_of
@@ -133,6 +131,8 @@ def read_finished(
     opened, root = open_run(Path(run), project, trust)
     if not (root / RESOLVED_CONFIG).is_file():
         raise OutputError(f"{root}: holds no finished run{_remedy(opened, root)}")
+    if opened.form.several:
+        raise OutputError(f"{root}: runs of {opened.form.kind} cannot be compared yet")
     experiment = read_resolved(opened, root)
     kind, task = kind_of(experiment), experiment.globals.task
     if kind.gathers:
@@ -190,7 +190,7 @@ def _of_ensemble(experiment: Experiment, root: Path) -> OofPredictions:
         description += f", the best of {len(honest)} blends by that score"
     return OofPredictions(
         _plain(project, rows),
-        *(points_of(project, rows[blend]).to_numpy(np.float64), probabilities, description, blend),
+        *(project.form.points_of(rows[blend]), probabilities, description, blend),
         in_sample=float(in_sample[0]),
     )
 
@@ -207,7 +207,7 @@ def _of_experiment(experiment: Experiment, root: Path, checkpoint: Checkpoint) -
     table = verified(root / f"oof_prediction_by_{label}.csv", manifest)
     rows = _rows(project, table, ["prediction"])
     file = verified(root / f"oof_prediction_by_{label}.npy", manifest)
-    points = np.load(file, allow_pickle=False)[:, 0]
+    points = project.form.of_stored(np.load(file, allow_pickle=False))
     probabilities = None
     if f"oof_logit_by_{label}.npy" in manifest.outputs:
         file = verified(root / f"oof_logit_by_{label}.npy", manifest)
@@ -228,14 +228,14 @@ def _of_experiment(experiment: Experiment, root: Path, checkpoint: Checkpoint) -
 
 
 def _row_columns(project: ProjectFolder) -> list[str]:
-    return [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
+    return [project.settings.id_column, FOLD_COLUMN, *project.form.columns]
 
 
 def _rows(project: ProjectFolder, path: Path, columns: list[str]) -> pd.DataFrame:
     """Read a table; its target as a number, also where it holds names of classes."""
     needed, ids = [*_row_columns(project), *columns], project.settings.id_column
     table = read_table(path, needed, ids, number_columns=[FOLD_COLUMN])
-    return table.assign(**{project.settings.target_column: target_numbers(project, table)})
+    return table.assign(**{project.form.columns[0]: project.form.read(table)})
 
 
 def _plain(project: ProjectFolder, rows: pd.DataFrame) -> pd.DataFrame:

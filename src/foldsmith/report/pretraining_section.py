@@ -8,7 +8,6 @@ import pandas as pd
 
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
-    as_written,
     image_paths,
     read_folds,
     targets_of,
@@ -85,8 +84,9 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
         targets = targets_of(project, folds)
         title = f"Labelled images by the features of {other.name} (principal components)"
         chosen = np.linspace(0, len(folds) - 1, min(_MAPPED, len(folds))).astype(int)
-        names = project.class_names
-        yield picture(title, figures.map_of(features[chosen], targets[chosen], names))
+        if not project.form.several:
+            names = project.class_names
+            yield picture(title, figures.map_of(features[chosen], targets[chosen], names))
         yield _neighbours(project, folds, features)
         return
 
@@ -94,7 +94,7 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
 def _neighbours(
     project: ProjectFolder, folds: pd.DataFrame, features: npt.NDArray[np.float32]
 ) -> Gallery:
-    targets = as_written(project, targets_of(project, folds))
+    targets = project.form.written(targets_of(project, folds))
     scaled = features - features.mean(axis=0)
     scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
     paths = image_paths(project, folds)

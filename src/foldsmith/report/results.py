@@ -14,9 +14,7 @@ from foldsmith.errors import OutputError
 from foldsmith.project.submission import read_submission
 from foldsmith.project.tables import (
     FOLD_COLUMN,
-    as_written,
     groups_of,
-    points_of,
     read_folds,
     read_table,
     read_test,
@@ -149,12 +147,12 @@ class Results:
         table, targets, folds = self._truth()
         members = self._read_members()
         ids = table[self._project.settings.id_column].astype(str)
-        written = as_written(self._project, targets)
+        written = self._project.form.written(targets)
         frame = pd.DataFrame({"id": ids, "target": written, "fold": folds})
         if not self._is_ensemble:
-            return frame.assign(prediction=as_written(self._project, members[0].oof))
-        frame["prediction"] = as_written(self._project, self._blended())
-        return _beside(frame, {m.name: as_written(self._project, m.oof) for m in members})
+            return frame.assign(prediction=self._project.form.written(members[0].oof))
+        frame["prediction"] = self._project.form.written(self._blended())
+        return _beside(frame, {m.name: self._project.form.written(m.oof) for m in members})
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -170,11 +168,11 @@ class Results:
         test = read_test(self._project)
         ids = test[self._project.settings.id_column].astype(str)
         frame = pd.DataFrame({"id": ids})
-        of_members = {one.name: as_written(self._project, one.test) for one in members}
+        of_members = {one.name: self._project.form.written(one.test) for one in members}
         if not self._is_ensemble:
             return frame.assign(prediction=of_members[members[0].name])
         file = verified(self.folder / "submission.csv", self._finished())
-        predicted = as_written(self._project, read_submission(self._project, file, test))
+        predicted = self._project.form.written(read_submission(self._project, file, test))
         return _beside(frame.assign(prediction=predicted), of_members)
 
     @property
@@ -310,7 +308,7 @@ class Results:
         kept = read_table(verified(self.folder / CROSS_FITTED, manifest), [])
         if submitted not in kept:
             raise OutputError(f"{self.folder}: {submitted} was not cross-fitted")
-        return points_of(self._project, kept[submitted]).to_numpy(np.float64)
+        return self._project.form.points_of(kept[submitted])
 
     def _epochs(self) -> dict[str, int]:
         """Return the epoch of each fold's snapshot; nothing where nothing is trained."""
@@ -328,6 +326,11 @@ class Results:
     def _points(self) -> tuple[Array, Array, Sequence[float]]:
         """Return targets, out-of-fold predictions and class values, all as numbers."""
         self._finished()
+        if self._project.form.several:
+            raise OutputError(
+                f"{self.folder}: this figure is of one column, but the target is "
+                f"{self._project.form.kind}; the report has a table of the labels"
+            )
         _, targets, _ = self._truth()
         predicted = self._blended() if self._is_ensemble else self._read_members()[0].oof
         return targets, predicted.astype(np.float64), self._project.class_values

@@ -23,6 +23,7 @@ from foldsmith.report import figures
 from foldsmith.report.configuration import differences, tree_of
 from foldsmith.report.costs import cost_of
 from foldsmith.report.experiment_section import experiment_section, missed_probability
+from foldsmith.report.label_parts import label_parts
 from foldsmith.report.parts import (
     Part,
     Section,
@@ -41,6 +42,7 @@ from foldsmith.steps.checkpoint_choice import (
     LABELS,
     read_inference,
 )
+from foldsmith.steps.ensemble import CROSS_FITTED, CROSS_FITTED_PROBABILITIES
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.steps.members import so_far
 from foldsmith.steps.output_folder import read_resolved
@@ -200,7 +202,13 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
     blends = weights.columns.drop("experiment")
     weights[blends] = weights[blends].astype(np.float64)
     section.parts.append(table("Weight of each member in each blend", weights, digits=3))
-    targets = targets_of(project, read_folds(project, step.experiment.globals.meta_file))
+    folds = read_folds(project, step.experiment.globals.meta_file)
+    targets = targets_of(project, folds)
+    if project.form.several:
+        names = list(read_table(verified(step.folder / CROSS_FITTED, manifest), []).columns)
+        every = np.load(verified(step.folder / CROSS_FITTED_PROBABILITIES, manifest))
+        place = names.index(str(manifest.facts["submit"])) - len(names)
+        section.parts += label_parts(project, folds, every[place])
 
     def errors_of(folder: Path) -> Array:
         checkpoint, inferred = read_inference(folder, settings.checkpoint)
@@ -210,8 +218,8 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
         if project.class_names:
             return missed_probability(project, inferred, folder, label, targets)
         file = verified(folder / f"oof_prediction_by_{label}.npy", inferred)
-        oof = np.load(file, allow_pickle=False)[:, 0]
-        off: Array = oof.astype(np.float64) - targets
+        oof = project.form.of_stored(np.load(file, allow_pickle=False))
+        off: Array = (oof - targets).ravel()
         return off
 
     names = [Path(member).name for member in settings.experiments]

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def sampled(project: ProjectFolder, n_train: int = _TRAIN) -> Iterator[ProjectFo
             (settings.train_csv, read_train(project, with_bad=True), n_train),
             (settings.test_csv, read_test(project), _TEST),
         ):
-            rows = _spread(table, settings.target_column, settings.group_column, most)
+            rows = _spread(table, project.form.columns, settings.group_column, most)
             whole = read_texts(project.data_dir / name)
             _link(image_paths(project, table.iloc[rows]).texts(), project.data_dir, data)
             (data / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,13 +56,13 @@ def sampled(project: ProjectFolder, n_train: int = _TRAIN) -> Iterator[ProjectFo
         yield sample
 
 
-def _spread(table: pd.DataFrame, target: str, group: str | None, most: int) -> list[int]:
+def _spread(table: pd.DataFrame, targets: Sequence[str], group: str | None, most: int) -> list[int]:
     """Return the positions of rows of many targets and groups, in their order."""
     if not len(table):
         return []
     order = np.arange(len(table))
-    if target in table:
-        order = np.argsort(table[target].to_numpy(), kind="stable")
+    if set(targets) <= set(table.columns):
+        order = np.lexsort([table[name].to_numpy() for name in reversed(targets)])
     chosen = np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).astype(int))
     rows = set(order[chosen].tolist())
     if group in table:  # folds of groups need as many groups as there are folds

@@ -20,6 +20,7 @@ from foldsmith.models.simple_models import (
     FittedModel,
     Model,
     models_of_classes,
+    models_of_labels,
     models_of_numbers,
 )
 from foldsmith.project import ProjectFolder
@@ -206,7 +207,10 @@ def _question(project: ProjectFolder, table: pd.DataFrame, hashes: FileHashes) -
         "version": [_VERSION, version("scikit-learn")],
         "metric": metric.title,
         "files of the metric": metric_files(project, hashes, metric),
-        "classes": [*map(float, project.class_values), *project.class_names],
+        "classes": [
+            *map(float, project.class_values),
+            *(project.form.labels if project.form.texts else ()),
+        ],
         "range": list(project.target_range),
         "intensity": project.intensity_range,
         "folds": hash_folds(project, table),
@@ -250,9 +254,11 @@ def _compute(project: ProjectFolder, table: pd.DataFrame) -> dict[str, float]:
 def _models(goal: Goal) -> dict[str, Model]:
     """Return the models by name: of numbers, or of classes if the metric ignores their order."""
     metric = goal.metric
+    if metric.of_labels:
+        return models_of_labels()
     if not metric.of_classes or (metric.uses_order and not metric.takes_probabilities):
         return models_of_numbers()
-    return models_of_classes(goal.class_values)
+    return models_of_classes(goal.form.class_values)
 
 
 def _out_of_fold(
@@ -266,6 +272,6 @@ def _out_of_fold(
     if goal.metric.takes_probabilities:
         return found
     if found.ndim == 2:
-        values: Array = np.asarray(goal.class_values)[found.argmax(axis=1)]
+        values: Array = np.asarray(goal.form.class_values)[found.argmax(axis=1)]
         return values
     return np.clip(found, *goal.bounds)

@@ -33,7 +33,6 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.submission import submission_table
 from foldsmith.project.tables import (
     FOLD_COLUMN,
-    as_written,
     groups_of,
     read_folds,
     read_test,
@@ -200,7 +199,7 @@ class _Data:
     def columns(self) -> list[str]:
         """Columns of the fold table that tables of predictions begin with: id, fold, target."""
         settings = self.project.settings
-        return [settings.id_column, FOLD_COLUMN, settings.target_column]
+        return [settings.id_column, FOLD_COLUMN, *self.project.form.columns]
 
 
 @dataclass(frozen=True)
@@ -312,7 +311,7 @@ def _tables_of(data: _Data, blends: _Blends) -> dict[str, pd.DataFrame]:
     tables[ENSEMBLE_SCORES] = _score_table(blends.compared, blends.chosen, goal.metric)
     tables[CROSS_FITTED] = data.table[data.columns].assign(
         **{
-            name: as_written(project, goal.points(predicted))
+            name: project.form.written(goal.points(predicted))
             for name, predicted in blends.cross_fitted.items()
         }
     )
@@ -370,7 +369,9 @@ def _about_useless(useless: Sequence[str], n_members: int, goal: Goal, targets: 
     """Return which members are worse than the constant, as the end of a sentence."""
     if not useless:
         return ""
-    constant = f"the constant ({goal.metric.title} {goal.constant_score(targets):.4f})"
+    judge = goal.form.screened_by(goal.metric)
+    score = replace(goal, metric=judge).constant_score(targets)
+    constant = f"the constant ({judge.title} {score:.4f})"
     if len(useless) == n_members:
         return f"; no member is better than {constant}: do not expect anything of this submission"
     return f"; worse than {constant}, and so without a say in the blends: {', '.join(useless)}"

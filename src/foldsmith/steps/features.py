@@ -20,6 +20,7 @@ from foldsmith.inference.predict import image_batches, predict_logits
 from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.fitted_heads import FittedHead
+from foldsmith.models.label_heads import gives_labels
 from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, write_learned
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.threads import with_threads
@@ -48,6 +49,7 @@ from foldsmith.steps.step_run import StepRun, held
 from foldsmith.steps.trial_build import check_components
 from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.metrics import Metric
+from foldsmith.targets.multi_label import MultiLabel, logits_of
 from foldsmith.targets.regression import Regression
 from foldsmith.targets.scale import Form, TargetScale, form_of, lines_of_fold
 from foldsmith.targets.scale_buffer import TARGET_SCALE
@@ -266,6 +268,14 @@ def head_of(
     """
     project = experiment.project
     head: FeatureHead = experiment.build(types)["head"]
+    if project.form.several != gives_labels(head):
+        raise ConfigError(
+            f"{experiment.file}: head: {type(head).__name__} does not give {project.form.kind}, "
+            "which the target of project.yml is; of several labels take KernelLabelsHead, or "
+            "LabelsHead with a head of two classes; of one column another head"
+        )
+    if gives_labels(head):
+        return head, MultiLabel(project.form.labels)
     if gives_probabilities(head):
         if list(head.class_values) != project.class_values:  # type: ignore[attr-defined]
             raise ConfigError(
@@ -382,10 +392,12 @@ class HeadOfFold:
     def logits(self, features: Array) -> Array:
         """Return the head's predictions from features as outputs of its task, float32.
 
-        Numbers are on the scale, shape (n, 1); probabilities become their logarithms, shape
-        (n, n_classes).
+        Numbers are on the scale, shape (n, 1); probabilities of classes become their logarithms,
+        shape (n, n_classes), those of labels their log odds, shape (n, n_labels).
         """
         predicted = self.fitted.predict(features)
+        if gives_labels(self.fitted):
+            return logits_of(predicted)
         if predicted.ndim == 1:
             return predicted.astype(np.float32)[:, None]
         return np.log(np.maximum(predicted, _LEAST)).astype(np.float32)

@@ -93,6 +93,7 @@ def inputs_read(
         *("data_dir", "train_csv", "test_csv", "image_path", "id_column", "target_column"),
         *("group_column", "folds"),
         *(("class_names",) if project.class_names else ()),
+        *(("target_columns", "label_separator", "label_names") if project.form.several else ()),
     )
     return {
         "project.yml": _project_values(project, keys),
@@ -105,11 +106,11 @@ def inputs_read(
 
 def _are_many_classes(project: ProjectFolder, train: pd.DataFrame) -> bool:
     """Return whether more target values than are strata by themselves are spread as classes."""
-    column = project.settings.target_column
     return (
         "Stratified" in project.settings.folds.method
-        and column in train.columns
-        and train[column].nunique() > MAX_CLASSES
+        and bool(project.form.class_values)
+        and set(project.form.columns) <= set(train.columns)
+        and train[project.form.columns[0]].nunique() > MAX_CLASSES
         and targets_are_classes(project, train)
     )
 
@@ -175,7 +176,7 @@ def pretrain_inputs(
             "metric": project.metric.for_points().title,
             **metric_files(project, hashes, project.metric.for_points()),
             "fold assignment": hash_folds(project, table),
-            "targets": hash_columns(table, [project.settings.target_column]),
+            "targets": hash_columns(table, list(project.form.columns)),
             "probed backbones": sorted(snapshot_epochs(experiment.globals)),
         }
     return inputs
@@ -295,7 +296,7 @@ def frozen_inputs(
     features = features_inputs(experiment, types, hashes)
     lasting = new_image_inputs(experiment, types, hashes)
     table = read_folds(project, experiment.globals.meta_file)
-    names = (project.settings.target_column, group_column_of(project, table))
+    names = (*project.form.columns, group_column_of(project, table))
     return lasting | {
         "files": lasting["files"] | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
@@ -334,7 +335,7 @@ def ensemble_inputs(
         "files": files,
         "groups": hash_columns(table, [group]) if group else None,
         "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, [project.settings.target_column]),
+        "targets": hash_columns(table, list(project.form.columns)),
         "test ids": hash_columns(test, [project.settings.id_column]),
         "unreadable": hash_value(readable_test(project, test).tolist()),
         "predictions": dict(predictions),
@@ -382,7 +383,7 @@ def _project_values(project: ProjectFolder, keys: Iterable[str]) -> dict[str, An
 def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
     """Return the hash of the targets, and of the continuous column if that is learned."""
     settings = experiment.project.settings
-    targets = hash_columns(table, [settings.target_column])
+    targets = hash_columns(table, list(experiment.project.form.columns))
     continuous = settings.continuous
     if not experiment.globals.continuous_target or continuous is None:
         return targets
@@ -409,13 +410,7 @@ def _hash_auxiliary(
 
 
 def _target_values(project: ProjectFolder) -> dict[str, Any]:
-    return {
-        "metric": project.metric.title,
-        "target_column": project.settings.target_column,
-        "target_range": list(project.target_range),
-        "class_values": project.class_values,
-        **({"class_names": list(project.class_names)} if project.class_names else {}),
-    }
+    return {"metric": project.metric.title, **project.form.facts()}
 
 
 def _sample(project: ProjectFolder, hashes: FileHashes) -> dict[str, str]:

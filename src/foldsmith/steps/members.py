@@ -40,7 +40,7 @@ class Member:
     Attributes:
         name: Name of its output folder.
         task: Short name of its task, as in ``reg``.
-        oof: Point predictions, shape (n_train,).
+        oof: Point predictions, shape (n_train,); of labels probabilities.
         test: Shape (n_test,).
         oof_probabilities: Shape (n_train, n_classes); None if the task knows no classes.
         test_probabilities: Means over the folds' models, shape (n_test, n_classes).
@@ -265,7 +265,9 @@ def _read_member(project: ProjectFolder, folder: str, settings: EnsembleSettings
     return Member(
         name=root.name,
         task=kept.short_name or kept.name,
-        oof=np.load(written(f"oof_prediction_by_{label}.npy"), allow_pickle=False)[:, 0],
+        oof=project.form.of_stored(
+            np.load(written(f"oof_prediction_by_{label}.npy"), allow_pickle=False)
+        ),
         test=read_submission(project, submission, read_test(project)),
         oof_probabilities=probabilities[0],
         # Of every fold's model.

@@ -15,9 +15,8 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import targets_of
 from foldsmith.steps.checkpoint_choice import Chosen, read_log, validated_entries
 from foldsmith.steps.manifest import MANIFEST, read_manifest
+from foldsmith.targets.decisions import decider_of
 from foldsmith.targets.metric import Decision, Metric
-from foldsmith.targets.priors import cross_fitted_decisions
-from foldsmith.targets.thresholds import cross_fitted_classes
 from foldsmith.training.files import entries_of
 from foldsmith.utils.formatting import counted
 
@@ -87,10 +86,10 @@ def with_decisions(
         folds: Fold of each row, shape (n,).
         metric: The metric. The table stays as it is if it judges no decisions.
     """
-    fit = {THRESHOLDS: cross_fitted_classes, PRIORS: cross_fitted_decisions}.get(metric.decision)
-    if fit is None:
+    decider = decider_of(metric, metric.decision)
+    if decider is None:
         return scores
-    value = metric(fit(oof, targets, folds, metric), targets)
+    value = metric(decider.cross_fitted(oof, targets, folds, metric), targets)
     row = pd.DataFrame({"fold": [metric.decision], "metric": [value]})
     return pd.concat([scores, row], ignore_index=True)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from foldsmith.inference.oof import FoldLogits, collect_oof, oof_predictions
 from foldsmith.project import ProjectFolder
 from foldsmith.project.submission import submission_table
-from foldsmith.project.tables import FOLD_COLUMN, as_written
+from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.targets.scoring import mean_prediction, predictions_of
 from foldsmith.targets.task import Task
 from foldsmith.utils.atomic import write_csv, write_npy
@@ -63,8 +63,8 @@ def results_of(
     """
     tasks, n_train = [part.task for part in parts], len(labels)
     logits = np.empty((len(parts), n_test, task.n_outputs), np.float32)
-    by_fold = np.empty((len(parts), n_test))
-    average = np.empty(n_test)
+    by_fold = np.empty((len(parts), n_test, *task.point_shape))
+    average = np.empty((n_test, *task.point_shape))
     by_fold[:] = average[:] = task.predict(task.constant_logits(labels))
     for fold, of_fold in enumerate(tasks):
         logits[fold] = of_fold.constant_logits(labels)
@@ -78,7 +78,7 @@ def results_of(
 
 def for_unreadable(project: ProjectFolder) -> str:
     """Return the prediction for unreadable images, for people."""
-    return "the most frequent class" if project.class_names else "the mean of the train targets"
+    return project.form.for_unreadable
 
 
 def write_results(
@@ -118,10 +118,10 @@ def write_results(
     of_all = None if probabilities is None else probabilities.mean(axis=0)
     average = submission_table(project, test, results.average, of_all)
     tables[f"submission_by_{label}.csv"] = average
-    arrays[f"oof_prediction_by_{label}.npy"] = oof[:, None]
-    columns = [project.settings.id_column, FOLD_COLUMN, project.settings.target_column]
+    arrays[f"oof_prediction_by_{label}.npy"] = project.form.stored(oof)
+    columns = [project.settings.id_column, FOLD_COLUMN, *project.form.columns]
     tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(
-        prediction=as_written(project, oof)
+        prediction=project.form.written(oof)
     )
     if not task.outputs_target:
         arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits

@@ -50,11 +50,13 @@ FEATURE_HEADS: Places = {
         *("LogisticHead", "RidgeHead", "SVRHead", "TreesHead", "MLPHead", "MeanHead"),
     ),
     **_of("foldsmith.models.kernel_head", "KernelHead"),
+    **_of("foldsmith.models.label_heads", "KernelLabelsHead", "LabelsHead"),
 }
 
 LOSSES: Places = _of(
     "foldsmith.targets.losses",
     *("CornLoss", "CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"),
+    *("BCEWithLogitsLoss", "FocalLoss", "AsymmetricLoss"),
 )
 
 TRANSFORMS: Places = _of(

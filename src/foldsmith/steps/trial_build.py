@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from foldsmith.config import Context, Experiment
@@ -175,7 +174,7 @@ def _loss_problems(experiment: Experiment, built: Mapping[str, Any], task: Task)
     loss = built.get("loss")
     if loss is None:
         return
-    labels = torch.from_numpy(task.codes(np.asarray(experiment.project.target_range)))
+    labels = torch.from_numpy(task.codes(experiment.project.form.extremes))
     try:
         outputs = torch.zeros(len(labels), task.n_outputs, requires_grad=True)
         with warnings.catch_warnings():

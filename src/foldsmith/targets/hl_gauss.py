@@ -12,7 +12,8 @@ import pandas as pd
 
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import numbers, targets_of
+from foldsmith.project.number_columns import numbers
+from foldsmith.project.tables import targets_of
 from foldsmith.targets.scale import TargetScale
 from foldsmith.targets.task import VALUE_TEXT, Array, Explained, Logits, Task
 from foldsmith.utils.formatting import number_text

@@ -1,14 +1,26 @@
-"""Losses that an experiment may name: torch's own, and CORN's."""
+"""Losses that an experiment may name: torch's own, CORN's, and those of several labels."""
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn import CrossEntropyLoss, HuberLoss, L1Loss, MSELoss, SmoothL1Loss
+from torch.nn import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    L1Loss,
+    MSELoss,
+    SmoothL1Loss,
+)
+
+from foldsmith.targets.label_losses import AsymmetricLoss, FocalLoss
 
 __all__ = [
+    "AsymmetricLoss",
+    "BCEWithLogitsLoss",
     "CornLoss",
     "CrossEntropyLoss",
+    "FocalLoss",
     "HuberLoss",
     "L1Loss",
     "Loss",

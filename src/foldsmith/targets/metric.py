@@ -22,11 +22,20 @@ from foldsmith.utils.suggest import did_you_mean
 Array = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
 
-Needs = Literal["values", "classes", "probabilities"]
+Needs = Literal["values", "classes", "probabilities", "labels", "label probabilities"]
 Decision = Literal["thresholds", "priors", "none"]
 VALUES: Needs = "values"
 CLASSES: Needs = "classes"
 PROBABILITIES: Needs = "probabilities"
+LABELS: Needs = "labels"
+LABEL_PROBABILITIES: Needs = "label probabilities"
+
+# What metrics of each form of the target need (``TargetForm.needs``).
+OF_ONE_COLUMN: tuple[Needs, ...] = (VALUES, CLASSES, PROBABILITIES)
+OF_LABELS: tuple[Needs, ...] = (LABELS, LABEL_PROBABILITIES)
+
+# A label with this probability or a higher one is decided for.
+DECIDED = 0.5
 
 # Relative difference from the metric that the mean of its values per row may have, by rounding.
 _ROUNDING = 1e-9
@@ -60,11 +69,14 @@ class Metric:
             targets), float64, shape (n,) each; for ``classes`` (predicted classes, classes, number
             of classes), int64, shape (n,); for ``probabilities`` (probabilities, classes, number
             of classes), the first float64, shape (n, n_classes). Classes are positions, 0 to
-            n_classes - 1.
+            n_classes - 1. Of several labels per image: for ``labels`` (decisions, labels), int64
+            of 0 and 1, shape (n, n_labels) each; for ``label probabilities`` (probabilities,
+            labels).
         greater_is_better: Its direction.
-        needs: ``values``, ``classes`` or ``probabilities``. A prediction becomes a class by
-            rounding to the nearest class value; if the classes have no order, the most probable
-            class is taken.
+        needs: ``values``, ``classes`` or ``probabilities``; ``labels`` or ``label probabilities``
+            of several labels per image. A prediction becomes a class by rounding to the nearest
+            class value; if the classes have no order, the most probable class is taken. A label is
+            decided for from a probability of 0.5 on.
         uses_order: Classes without an order cannot be judged by it. Always so for ``values``.
         row_function: Arguments as for ``function``; returns one value per row, shape (n,). Only for
             a metric that is a function of their mean. Resampling is faster with it.
@@ -101,7 +113,7 @@ class Metric:
     unordered: bool = False
 
     def __post_init__(self) -> None:
-        known = (VALUES, CLASSES, PROBABILITIES)
+        known = (*OF_ONE_COLUMN, *OF_LABELS)
         if self.needs not in known:
             hint = did_you_mean(str(self.needs), known)
             raise ConfigError(
@@ -113,7 +125,7 @@ class Metric:
 
         Args:
             predictions: Shape (n,), or (n, n_classes) if the metric takes probabilities.
-            targets: Target values, shape (n,).
+            targets: Target values, shape (n,); of several labels 0 and 1, shape (n, n_labels).
 
         Raises:
             ConfigError: There are not as many probabilities per row as classes, or the function
@@ -151,7 +163,7 @@ class Metric:
             raise
         except Exception as error:
             raise self._failed(error) from error
-        if values.shape != targets.shape or not math.isclose(
+        if values.shape != targets.shape[:1] or not math.isclose(
             found, whole, rel_tol=_ROUNDING, abs_tol=_ROUNDING
         ):
             raise ConfigError(
@@ -168,7 +180,12 @@ class Metric:
     @property
     def of_classes(self) -> bool:
         """Every target must be the value of a class."""
-        return self.needs != VALUES
+        return self.needs in (CLASSES, PROBABILITIES)
+
+    @property
+    def of_labels(self) -> bool:
+        """It judges several labels per image."""
+        return self.needs in OF_LABELS
 
     @property
     def needs_probabilities(self) -> bool:
@@ -177,13 +194,14 @@ class Metric:
 
     @property
     def takes_probabilities(self) -> bool:
-        """It is called with class probabilities, not with point predictions."""
-        return self.needs_probabilities or (self.needs == CLASSES and self.unordered)
+        """It is called with probabilities of classes or labels, not with point predictions."""
+        of_classes = self.needs_probabilities or (self.needs == CLASSES and self.unordered)
+        return of_classes or self.of_labels
 
     @property
     def needs_order(self) -> bool:
         """It judges a scale; classes without an order cannot be judged by it."""
-        return self.uses_order or not self.of_classes
+        return self.uses_order or self.needs == VALUES
 
     @property
     def rounds(self) -> bool:
@@ -271,9 +289,12 @@ class Metric:
             "none": (True, ""),
             "auto": (True, ""),
             "isotonic": (not self.takes_probabilities, "a metric of point predictions"),
-            "thresholds": (self.rounds, f"a metric of classes in an order, such as {_EXAMPLES}"),
+            "thresholds": (
+                self.decision == "thresholds",
+                f"a metric of classes in an order, such as {_EXAMPLES}, or of labels",
+            ),
             "priors": (
-                self.decides and self.takes_probabilities,
+                self.needs == CLASSES and self.takes_probabilities,
                 "a metric of decisions between classes without an order, such as F1",
             ),
         }[how]
@@ -281,13 +302,13 @@ class Metric:
 
     @property
     def decides(self) -> bool:
-        """It judges decisions: one class for each image."""
-        return self.needs == CLASSES
+        """It judges decisions: one class for each image, or yes or no for each label."""
+        return self.needs in (CLASSES, LABELS)
 
     @property
     def decision(self) -> Decision:
         """Thresholds or priors if these may make its decisions better than as they come."""
-        if self.rounds:
+        if self.rounds or self.needs == LABELS:
             return "thresholds"
         better = self.decides and self.takes_probabilities and not self.argmax_is_best
         return "priors" if better else "none"
@@ -306,6 +327,15 @@ class Metric:
         return _described(self) == _described(other)
 
     def _arguments(self, predictions: Array, targets: Array) -> tuple[Any, ...]:
+        if self.of_labels:
+            if predictions.shape != targets.shape:
+                raise ConfigError(
+                    f"metric {self.title}: needs a probability of each label, shape "
+                    f"{targets.shape}; there are {predictions.shape}"
+                )
+            decided = (predictions >= DECIDED).astype(np.int64)
+            given = decided if self.needs == LABELS else predictions
+            return given, targets.astype(np.int64)
         if not self.of_classes:
             return predictions, targets
         values = np.asarray(self.class_values or np.unique(targets))

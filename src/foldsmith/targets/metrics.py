@@ -15,6 +15,7 @@ import numpy as np
 from foldsmith.errors import ConfigError
 from foldsmith.targets import scores_of_classes as of_classes
 from foldsmith.targets import scores_of_values as of_values
+from foldsmith.targets.label_metrics import METRICS_OF_LABELS
 from foldsmith.targets.metric import (
     ACCURACY,
     CLASSES,
@@ -33,6 +34,7 @@ __all__ = [
     "ACCURACY",
     "METRICS",
     "METRICS_OF_CLASSES",
+    "METRICS_OF_LABELS",
     "RMSE",
     "TYPES",
     "JudgedProject",
@@ -208,6 +210,7 @@ class JudgedProject(Protocol):
     """
 
     metric: Metric
+    metrics: dict[str, Metric]
 
     @property
     def class_values(self) -> Sequence[float]:
@@ -253,18 +256,24 @@ def _with_options(metric: Metric, **options: Any) -> Metric:
 
 
 def _with_classes_of(metric: Metric, project: JudgedProject, **options: Any) -> Metric:
-    """Return a metric with the classes of a project.
+    """Return a metric with the classes of a project, or the one of its name for its labels.
 
     Args:
         metric: The metric.
         project: The project.
         **options: Values of its options.
     """
-    named = metric.with_options(options)
+    named = project.metrics.get(metric.name, metric).with_options(options)
     return named.for_classes(project.class_values, unordered=bool(project.class_names))
 
 
 TYPES: dict[str, Callable[..., Metric]] = {
     "ProjectMetric": project_metric,
-    **{name: component(metric) for name, metric in METRICS.items()},
+    **{
+        name: component(metric)
+        for name, metric in {
+            **METRICS,
+            **{k: m for k, m in METRICS_OF_LABELS.items() if k not in METRICS},
+        }.items()
+    },
 }

@@ -66,25 +66,3 @@ def apply_priors(probabilities: Array, factors: Array) -> Array:
     sums = weighted.sum(axis=1, keepdims=True)
     found: Array = weighted / np.where(sums > 0, sums, 1)
     return found
-
-
-def cross_fitted_decisions(
-    probabilities: Array, targets: Array, folds: npt.NDArray[np.int64], metric: Metric
-) -> Array:
-    """Return probabilities times factors that were found on the other folds.
-
-    Args:
-        probabilities: Out of fold, shape (n, n_classes).
-        targets: Target values, shape (n,).
-        folds: Fold of each row, shape (n,).
-        metric: A metric of decisions, with its classes.
-
-    Returns:
-        Shape (n, n_classes).
-    """
-    found = np.empty_like(probabilities)
-    for fold in np.unique(folds):
-        held = folds == fold
-        factors = fit_priors(probabilities[~held], targets[~held], metric)
-        found[held] = apply_priors(probabilities[held], factors)
-    return found

@@ -285,11 +285,17 @@ def average_precision(probabilities: Array, classes: Classes, n_classes: int) ->
     for k in range(0 if n_classes > 2 else 1, n_classes):
         positive = classes == k
         if positive.any():
-            found.append(_area_of_precision(probabilities[:, k], positive))
+            found.append(area_of_precision(probabilities[:, k], positive))
     return float(np.mean(found)) if found else 0.0
 
 
-def _area_of_precision(scores: Array, positive: npt.NDArray[np.bool_]) -> float:
+def area_of_precision(scores: Array, positive: npt.NDArray[np.bool_]) -> float:
+    """Return the area under the precision-recall curve of one class or label.
+
+    Args:
+        scores: Shape (n,).
+        positive: Which rows have it, at least one, shape (n,).
+    """
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     # Rows with one score are ranked together.

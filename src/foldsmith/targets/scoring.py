@@ -62,8 +62,14 @@ def check_metric(task: Task, metric: Metric) -> None:
     """Check that a task gives the predictions that a metric needs.
 
     Raises:
-        ConfigError: The metric needs class probabilities and the task has none.
+        ConfigError: The metric needs class probabilities and the task has none, or it judges
+            another form of predictions.
     """
+    if metric.needs not in task.judged_by:
+        raise ConfigError(
+            f"metric {metric.title}: needs {metric.needs}, and the task {task.name} predicts "
+            f"{task.form}; set another eval/metric (as in {{type: ProjectMetric}})"
+        )
     if metric.takes_probabilities and not task.gives_probabilities():
         raise ConfigError(
             f"metric {metric.title}: needs class probabilities, and the task {task.name} gives "

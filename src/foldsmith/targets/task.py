@@ -1,8 +1,9 @@
 """The protocol of a supervised task: how targets enter the loss and logits become predictions.
 
 A task learns *labels*, one float64 number per image: the target, or a continuous quantity that the
-target is a coarse form of. Each task is a class in a file of its own; ``targets/tasks.py`` lists
-them, and a project's own Python may add more under their names in its ``TYPES``.
+target is a coarse form of. Several labels per image are a row of 0 and 1. Each task is a class in a
+file of its own; ``targets/tasks.py`` lists them, and a project's own Python may add more under
+their names in its ``TYPES``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import pandas as pd
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import targets_of
+from foldsmith.project.target_forms import OneNumber
+from foldsmith.targets.metric import Needs
 from foldsmith.targets.scale import Form, TargetScale
 
 if TYPE_CHECKING:  # neither is needed to name a task, and torch takes seconds
@@ -69,6 +72,8 @@ class Task(ABC):
         outputs_target: Whether the only output is the label itself (on its scale). Logits are then
             not saved beside predictions, and ``globals/head_init`` may be ``ridge``.
         takes_continuous: Whether ``globals/continuous_target`` applies.
+        form: Form of the target that it learns (``TargetForm.kind``).
+        judged_by: What metrics of its predictions need.
         scale: Scale of the labels, fitted to the training labels of a fold; None for none.
     """
 
@@ -79,6 +84,8 @@ class Task(ABC):
     needs_order: ClassVar[bool] = True
     outputs_target: ClassVar[bool] = False
     takes_continuous: ClassVar[bool] = False
+    form: ClassVar[str] = OneNumber.kind
+    judged_by: ClassVar[tuple[Needs, ...]] = OneNumber.needs
     scale: TargetScale | None = None
 
     @classmethod
@@ -137,6 +144,11 @@ class Task(ABC):
     def gives_probabilities(cls) -> bool:
         """Return whether the task has class probabilities."""
         return cls.probabilities is not Task.probabilities
+
+    @property
+    def point_shape(self) -> tuple[int, ...]:
+        """Shape of the point prediction of an image."""
+        return ()
 
     @property
     def class_labels(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.corn import Corn
 from foldsmith.targets.hl_gauss import HLGauss
+from foldsmith.targets.multi_label import MultiLabel
 from foldsmith.targets.regression import Regression
 from foldsmith.targets.task import Task
 from foldsmith.utils.suggest import did_you_mean
@@ -15,7 +16,7 @@ from foldsmith.utils.suggest import did_you_mean
 if TYPE_CHECKING:  # config imports no targets, and targets no config
     from foldsmith.config.settings import Globals
 
-_TASKS: tuple[type[Task], ...] = (MultiClass, Regression, HLGauss, Corn)
+_TASKS: tuple[type[Task], ...] = (MultiClass, Regression, HLGauss, Corn, MultiLabel)
 
 # By the values of ``globals/task``.
 TYPES: Mapping[str, Callable[..., Any]] = {task.name: task for task in _TASKS}
@@ -53,6 +54,13 @@ def create_task(settings: "Globals", project: ProjectFolder) -> Task:
         ConfigError: No task has this name, or the project does not fit it.
     """
     chosen = task_type(settings.task, project)
+    if chosen.form != project.form.kind:
+        kind = project.form.kind
+        fitting = [name for name, one in task_types(project).items() if one.form == kind]
+        raise ConfigError(
+            f"globals/task: {settings.task} predicts {chosen.form}, but the target of project.yml "
+            f"is {kind}; take {' or '.join(fitting)}"
+        )
     if project.class_names and chosen.needs_order:
         raise ConfigError(
             f"globals/task: {settings.task} needs an order, which the class_names of project.yml "

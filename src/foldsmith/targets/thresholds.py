@@ -56,25 +56,3 @@ def apply_thresholds(predictions: Array, cuts: Array, metric: Metric) -> Array:
     """
     values: Array = np.sort(np.asarray(metric.class_values))[np.searchsorted(cuts, predictions)]
     return values
-
-
-def cross_fitted_classes(
-    predictions: Array, targets: Array, folds: npt.NDArray[np.int64], metric: Metric
-) -> Array:
-    """Return class values by boundaries that were found on the other folds.
-
-    Args:
-        predictions: Out-of-fold predictions, shape (n,).
-        targets: Target values, shape (n,).
-        folds: Fold of each row, shape (n,).
-        metric: A metric of classes, with its class values.
-
-    Returns:
-        Shape (n,).
-    """
-    classes = np.empty_like(predictions)
-    for fold in np.unique(folds):
-        held = folds == fold
-        cuts = fit_thresholds(predictions[~held], targets[~held], metric)
-        classes[held] = apply_thresholds(predictions[held], cuts, metric)
-    return classes

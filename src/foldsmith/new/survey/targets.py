@@ -23,8 +23,8 @@ from foldsmith.new.survey.values import (
     mixed_signs,
     without_sign,
 )
+from foldsmith.project.number_columns import numbers
 from foldsmith.project.project_file import FoldMethod, FoldSettings
-from foldsmith.project.tables import numbers
 from foldsmith.utils.formatting import brief, counted
 
 # A continuous target has so many classes, steps of its range, for whatever needs some.

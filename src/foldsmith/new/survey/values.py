@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from foldsmith.project.tables import numbers
+from foldsmith.project.number_columns import numbers
 
 # Text that stands for a gap in numbers and groups (as the name of a class it may stand).
 GAPS = {"", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "#N/A", "-nan"}

@@ -167,5 +167,5 @@ def _member_problem(
     return (
         f"{made}, whose task {task} gives no class probabilities; the project's metric "
         f"{project.metric.title} needs them"
-        f"{' where classes have no order' if project.class_names else ''}"
+        f"{' where classes have no order' if project.form.unordered else ''}"
     )

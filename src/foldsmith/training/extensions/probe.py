@@ -88,7 +88,7 @@ class Probe(extension.Extension):
         self.k = k
         self.metric = project.metric.for_points()
         self.target_range = project.target_range
-        self.n_unordered = len(project.class_names)
+        self.form = project.form
         self.folds = read_folds(project, meta_file)[FOLD_COLUMN].to_numpy(dtype=np.int64)
         self._records: list[dict[str, float]] = []
 
@@ -106,11 +106,11 @@ class Probe(extension.Extension):
             )
         targets = self.loader.dataset.targets
         exact = features.astype(np.float64)
-        # Classes without an order are learned as shares of each: 0 and 1.
-        wanted = np.eye(self.n_unordered)[targets.astype(int)] if self.n_unordered else targets
+        # Classes without an order and labels are learned as shares of each: 0 and 1.
+        wanted = self.form.encoded(targets) if self.form.texts else targets
         knn = knn_oof(exact, wanted, self.folds, self.k)
         ridge = ridge_oof(exact, wanted, self.folds)
-        if not self.n_unordered:
+        if not self.form.unordered:
             ridge = ridge.clip(*self.target_range)
         scores = {
             "knn": self.metric(knn, targets),

@@ -1,0 +1,242 @@
+"""Heads on frozen features that give the probabilities of several labels per image."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.errors import ConfigError
+from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
+from foldsmith.models.fitted_arrays import ArrayFields, Arrays, part, prefixed
+from foldsmith.models.fitted_heads import (
+    Features,
+    FittedHead,
+    Targets,
+    gaussians,
+    standardised,
+    standardiser,
+)
+from foldsmith.models.kernel_head import held_out_scores, parts_of_groups, some_rows
+from foldsmith.targets.scores_of_labels import surprise
+
+# A label is learned as a class with these two values.
+ABSENT_AND_PRESENT = (0.0, 1.0)
+
+# Iterations of Newton's method for the two numbers of a logistic function.
+_STEPS = 25
+# Of a penalty on the slope, in rows: it bounds the slope where scores separate the labels.
+_PENALTY = 1e-2
+
+
+@dataclass(frozen=True)
+class LabelsHead:
+    """A head of two classes for each label, all on the same features.
+
+    Attributes:
+        head: Fitted to each label by itself: one with ``class_values: [0, 1]``.
+    """
+
+    head: FeatureHead
+
+    gives_labels = True
+
+    def __post_init__(self) -> None:
+        values = tuple(map(float, getattr(self.head, "class_values", ())))
+        if not gives_probabilities(self.head) or values != ABSENT_AND_PRESENT:
+            raise ConfigError(
+                f"LabelsHead: head: {type(self.head).__name__} must give the probabilities of two "
+                "classes; set its class_values: [0, 1]"
+            )
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> "FittedLabels":
+        """Fit one head per label; targets have the shape (n, n_labels)."""
+        return FittedLabels(
+            tuple(self.head.fit(features, column, groups, seed) for column in targets.T)
+        )
+
+    def restore(self, arrays: Arrays) -> "FittedLabels":
+        """Return the head of each label."""
+        n_labels = len({key.partition(".")[0] for key in arrays})
+        return FittedLabels(tuple(self.head.restore(part(arrays, str(k))) for k in range(n_labels)))
+
+
+@dataclass(frozen=True)
+class FittedLabels:
+    """One fitted head of two classes per label.
+
+    Attributes:
+        heads: The heads.
+    """
+
+    heads: tuple[FittedHead, ...]
+
+    gives_labels = True
+
+    def predict(self, features: Features) -> Targets:
+        """Return the probabilities of the labels, shape (n, n_labels)."""
+        return np.stack([head.predict(features)[:, 1] for head in self.heads], axis=1)
+
+    def arrays(self) -> Arrays:
+        """Return the heads' arrays, by the numbers of the labels."""
+        found: Arrays = {}
+        for number, head in enumerate(self.heads):
+            found |= prefixed(str(number), head.arrays())
+        return found
+
+
+@dataclass(frozen=True)
+class KernelLabelsHead:
+    """Regularised least squares with an RBF kernel on standardised features, for several labels.
+
+    As :class:`~foldsmith.models.kernel_head.KernelHead`, with scores of 0 and 1 for each label; a
+    logistic function per label, fitted to held-out scores (Platt 1999), makes probabilities of
+    them. All labels share the kernel, so that a hundred of them take little longer than one.
+
+    Attributes:
+        alpha: Strengths of the regularisation to choose from, by the log loss of a grouped 10-fold
+            cross-validation within the training folds (of rows, if there is a single group).
+        gamma: exp(-gamma d^2 / n_features) is the kernel at the distance d; to choose from
+            likewise.
+    """
+
+    alpha: tuple[float, ...] = (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3)
+    gamma: tuple[float, ...] = (0.25, 0.5, 1, 2)
+
+    gives_labels = True
+
+    def __post_init__(self) -> None:
+        for name, values in (("alpha", self.alpha), ("gamma", self.gamma)):
+            if not values or min(values) <= 0:
+                raise ConfigError(f"{name}: {list(values)} must be numbers above 0")
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> "FittedKernelLabels":
+        """Choose by groups, then fit to all; only the rows to choose by are drawn."""
+        from scipy.linalg import cho_factor, cho_solve
+
+        scaler = standardiser().fit(features.astype(np.float64))[0]
+        inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
+        rows = some_rows(groups, seed)
+        gamma, alpha, curves = self._chosen(inputs[rows], targets[rows], groups[rows])
+        kernel = gaussians(inputs, inputs, gamma / features.shape[1])
+        kernel[np.diag_indices(len(kernel))] += alpha
+        means = targets.mean(axis=0)
+        weights = cho_solve(cho_factor(kernel, lower=True, overwrite_a=True), targets - means)
+        return FittedKernelLabels(
+            mean=scaler.mean_,
+            scale=scaler.scale_,
+            centres=inputs,
+            weights=weights.astype(np.float32),
+            gamma=gamma / features.shape[1],
+            bias=means,
+            curves=curves,
+        )
+
+    def restore(self, arrays: Arrays) -> "FittedKernelLabels":
+        """Return the sums of Gaussians."""
+        return FittedKernelLabels(**arrays)
+
+    def _chosen(
+        self, inputs: Features, wanted: Targets, groups: npt.NDArray[np.int64]
+    ) -> tuple[float, float, Targets]:
+        """Return gamma and alpha with the least held-out log loss, and the logistic functions."""
+        parts = parts_of_groups(groups)
+        labels = wanted.astype(np.int64)
+        best = (np.inf, 0.0, 0.0)
+        curves = np.zeros((wanted.shape[1], 2))
+        for gamma in sorted(self.gamma):
+            kernel = gaussians(inputs, inputs, gamma / inputs.shape[1])
+            values, vectors = np.linalg.eigh(kernel)
+            for alpha in sorted(self.alpha):
+                scores = held_out_scores(np.maximum(values, 0) + alpha, vectors, wanted, parts)
+                columns = zip(scores.T, wanted.T, strict=True)
+                found = np.stack([logistic_curve(*pair) for pair in columns])
+                loss = float(surprise(_squashed(scores, found), labels).mean())
+                if (loss, gamma, alpha) < best:
+                    best, curves = (loss, gamma, alpha), found
+        return best[1], best[2], curves
+
+
+@dataclass(frozen=True)
+class FittedKernelLabels(ArrayFields):
+    """Probabilities of labels: logistic functions of sums of Gaussians around training images.
+
+    Attributes:
+        mean: Mean of each feature, shape (n_features,).
+        scale: Deviation of each feature, shape (n_features,).
+        centres: Standardised features of those images, float32, shape (n_centres, n_features).
+        weights: float32, shape (n_centres, n_labels).
+        gamma: exp(-gamma d^2) is the Gaussian at the distance d.
+        bias: Shape (n_labels,).
+        curves: Slope and intercept of each label's logistic function, shape (n_labels, 2).
+    """
+
+    mean: Targets
+    scale: Targets
+    centres: Features
+    weights: Features
+    gamma: Any
+    bias: Targets
+    curves: Targets
+
+    gives_labels = True
+
+    def predict(self, features: Features) -> Targets:
+        """Return the probabilities, shape (n, n_labels)."""
+        inputs = standardised(features, self.mean, self.scale).astype(np.float32)
+        scores = gaussians(inputs, self.centres, float(self.gamma)) @ self.weights + self.bias
+        return _squashed(scores, self.curves)
+
+
+def logistic_curve(scores: Targets, labels: Targets) -> Targets:
+    """Return slope and intercept of the logistic function of scores with the least log loss.
+
+    Targets are those of Platt ("Probabilistic Outputs for Support Vector Machines", 1999), a
+    little off 0 and 1, so that the slope stays finite. A falling function becomes a constant one.
+
+    Args:
+        scores: Shape (n,).
+        labels: 0 or 1, shape (n,).
+    """
+    from scipy.special import expit, logit
+
+    n_present = float(labels.sum())
+    n_absent = len(labels) - n_present
+    wanted = np.where(labels > 0, (n_present + 1) / (n_present + 2), 1 / (n_absent + 2))
+    constant = np.array([0.0, float(logit(wanted.mean()))])
+    spread = float(scores.std())
+    if spread == 0 or not n_present or not n_absent:
+        return constant
+    centre = float(scores.mean())
+    inputs = np.stack([(scores - centre) / spread, np.ones(len(scores))], axis=1)
+    found = constant.copy()
+    for _ in range(_STEPS):
+        probabilities = expit(inputs @ found)
+        slope = inputs.T @ (probabilities - wanted) + [_PENALTY * found[0], 0.0]
+        curvature = (inputs * (probabilities * (1 - probabilities))[:, None]).T @ inputs
+        curvature[0, 0] += _PENALTY
+        curvature[np.diag_indices(2)] += 1e-9
+        step = np.linalg.solve(curvature, slope)
+        # Newton's steps from the constant may be too long.
+        found = found - step * min(1.0, 4.0 / float(np.abs(step).max() or 1.0))
+        if np.abs(step).max() < 1e-10:
+            break
+    if found[0] <= 0:
+        return constant
+    return np.array([found[0] / spread, found[1] - found[0] * centre / spread])
+
+
+def _squashed(scores: Targets, curves: Targets) -> Targets:
+    from scipy.special import expit
+
+    probabilities: Targets = expit(scores * curves[:, 0] + curves[:, 1])
+    return probabilities
+
+
+def gives_labels(head: FeatureHead | FittedHead) -> bool:
+    """Return whether a head, fitted or not, gives probabilities of several labels."""
+    return bool(getattr(head, "gives_labels", False))

@@ -1,0 +1,27 @@
+"""Numbers in columns of text."""
+
+import numpy as np
+import pandas as pd
+
+
+def as_numbers(column: pd.Series) -> pd.Series:
+    """Return a column of text as int64 if it holds whole numbers alone, else as float64."""
+    values = numbers(column)
+    # Beyond 2**53 a float no longer tells neighbours apart.
+    whole = (values % 1 == 0) & (values.abs() < 2**53)
+    return values.astype(np.int64) if len(values) and whole.all() else values
+
+
+def numbers(column: pd.Series) -> pd.Series:
+    """Return a column as float64; NaN for values that are not numbers or too large."""
+    try:
+        return pd.to_numeric(column, errors="coerce").astype(np.float64)
+    except OverflowError:
+        return column.map(_number).astype(np.float64)
+
+
+def _number(value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        return np.nan

@@ -1,0 +1,574 @@
+"""The forms that the target of a project may have: one class each.
+
+A form contains everything that depends on it: its columns, how they are read, checked and written,
+the shape of predictions, and what the folds balance. ``ProjectFolder.form`` is the form of a
+project; a new form is a class derived from :class:`TargetForm`, and its keys and place in
+``ProjectSettings`` (``form``).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.project.number_columns import numbers
+from foldsmith.targets.class_values import nearest, off_values
+from foldsmith.targets.label_metrics import F1_OF_LABELS, METRICS_OF_LABELS
+from foldsmith.targets.metric import DECIDED, OF_LABELS, OF_ONE_COLUMN, Needs
+from foldsmith.targets.metrics import ACCURACY, METRICS, RMSE, Metric
+from foldsmith.utils.formatting import brief, counted, number_text
+
+Array = npt.NDArray[np.float64]
+
+# From the mask of rows to their lines in the file, as in "lines 8, 9".
+Lines = Callable[[pd.Series], str]
+
+# Characters that may stand between labels that are written as one text, the first possible one.
+_BETWEEN = (" ", ";", "|", ",")
+
+
+class TargetForm(ABC):
+    """The form of a project's target.
+
+    Attributes:
+        kind: Name of the form, which a task names as its own (``Task.form``).
+        needs: What its metrics need.
+        several: Predictions of an image are an array, a number per output.
+        texts: Predictions are written as texts.
+        sums_to_1: The probabilities of an image sum to 1.
+        default_metric: Metric of a project that names none.
+        metrics: The package's metrics that can judge it, by name.
+        for_unreadable: Prediction of images that cannot be read, for people.
+    """
+
+    kind: ClassVar[str] = "one column"
+    needs: ClassVar[tuple[Needs, ...]] = OF_ONE_COLUMN
+    several: ClassVar[bool] = False
+    texts: ClassVar[bool] = False
+    sums_to_1: ClassVar[bool] = True
+    default_metric: ClassVar[Metric] = RMSE
+    metrics: ClassVar[Mapping[str, Metric]] = METRICS
+    for_unreadable: ClassVar[str] = "the mean of the train targets"
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the train table."""
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """Those of them that contain numbers."""
+        return self.columns
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Text of each class or label, in the order of their probabilities."""
+
+    @property
+    def unordered(self) -> bool:
+        """Whether it is classes without an order."""
+        return False
+
+    @property
+    @abstractmethod
+    def target_range(self) -> tuple[float, float]:
+        """Lowest and highest possible target."""
+
+    @property
+    @abstractmethod
+    def class_values(self) -> tuple[float, ...]:
+        """Target value of each class; empty if it is no classes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of classes without an order; empty for others."""
+        return ()
+
+    @abstractmethod
+    def read(self, table: pd.DataFrame) -> Array:
+        """Return the targets of a table, NaN for wrong ones: shape (n,), or (n, n_outputs)."""
+
+    @abstractmethod
+    def points_of(self, column: pd.Series) -> Array:
+        """Return predictions that one column holds, inverse of :meth:`written`."""
+
+    @abstractmethod
+    def written(self, points: Array) -> npt.NDArray[Any]:
+        """Return predictions as one column of a table has them, shape (n,)."""
+
+    @abstractmethod
+    def problems(
+        self, table: pd.DataFrame, ids: pd.Series, lines: Lines, metric: Metric
+    ) -> Iterator[str]:
+        """Yield what is wrong with the targets of a table, for people.
+
+        Args:
+            table: The train table.
+            ids: Ids of its rows.
+            lines: Returns the lines of rows in the file.
+            metric: The metric of the project.
+        """
+
+    @abstractmethod
+    def encoded(self, targets: Array) -> Array:
+        """Return the ideal probabilities of targets, shape (n, n_outputs)."""
+
+    @abstractmethod
+    def points(self, probabilities: Array) -> Array:
+        """Return point predictions for probabilities, shape (n, n_outputs)."""
+
+    @property
+    @abstractmethod
+    def extremes(self) -> Array:
+        """The lowest and the highest possible target, shape (2,), or (2, n_outputs)."""
+
+    @abstractmethod
+    def stored(self, points: Array) -> Array:
+        """Return point predictions as files hold them, shape (n, k); inverse of ``of_stored``."""
+
+    @abstractmethod
+    def of_stored(self, array: npt.NDArray[Any]) -> Array:
+        """Return point predictions from the array of a file, float64."""
+
+    @abstractmethod
+    def submitted(self, probabilities: Array, metric: Metric) -> npt.NDArray[Any]:
+        """Return probabilities as columns of a submission have them, shape (n, n_outputs)."""
+
+    @abstractmethod
+    def spread(self, of_points: Array, by_model: Array, probabilities: Array) -> Array:
+        """Return how far models differ on each image, shape (n,).
+
+        Args:
+            of_points: Standard deviation of their point predictions.
+            by_model: Their probabilities, shape (n_models, n, n_outputs).
+            probabilities: The joint probabilities, shape (n, n_outputs).
+        """
+
+    def screened_by(self, metric: Metric) -> Metric:
+        """Return the metric by which a member of a blend has to beat the constant."""
+        return metric
+
+    def indicators(self, table: pd.DataFrame) -> pd.DataFrame | None:
+        """Return a column of 0 and 1 per label, by its name; None if there are no labels."""
+        return None
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return the values of ``project.yml`` that decide how targets are read."""
+
+    def wrong(self, table: pd.DataFrame) -> pd.Series:
+        """Return which rows of a table have a target that cannot be, bool, shape (n,)."""
+        targets = self.read(table).reshape(len(table), -1)
+        low, high = self.target_range
+        return pd.Series(~((targets >= low) & (targets <= high)).all(axis=1), index=table.index)
+
+
+@dataclass(frozen=True)
+class OneNumber(TargetForm):
+    """One number per image, which may be treated as classes in an order.
+
+    Attributes:
+        column: Its column.
+        limits: Lowest and highest possible target.
+        values: Target value of each class.
+    """
+
+    column: str
+    limits: tuple[float, float]
+    values: tuple[float, ...] = ()
+
+    @property
+    def target_range(self) -> tuple[float, float]:
+        """Lowest and highest possible target."""
+        return self.limits
+
+    @property
+    def class_values(self) -> tuple[float, ...]:
+        """Target value of each class."""
+        return self.values
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column."""
+        return (self.column,)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All digits of the value of each class."""
+        return tuple(map(number_text, self.class_values))
+
+    def read(self, table: pd.DataFrame) -> Array:
+        """Return the targets, shape (n,); float32 has seven digits, a Unix time has ten."""
+        return self.points_of(table[self.column])
+
+    def points_of(self, column: pd.Series) -> Array:
+        """Return the numbers of a column."""
+        return numbers(column).to_numpy(dtype=np.float64, copy=True)
+
+    def written(self, points: Array) -> npt.NDArray[Any]:
+        """Return the numbers as they are."""
+        return points
+
+    def problems(
+        self, table: pd.DataFrame, ids: pd.Series, lines: Lines, metric: Metric
+    ) -> Iterator[str]:
+        """Yield missing targets, those out of range, and those that the metric cannot judge."""
+        targets = pd.Series(self.read(table), index=table.index)
+        low, high = self.target_range
+        outside = f"outside target_range {number_text(low)}..{number_text(high)}"
+        for wrong, what in (
+            (targets.isna(), self._missing),
+            ((targets < low) | (targets > high), outside),
+        ):
+            if wrong.any():
+                yield (
+                    f"column {self.column}: {counted(wrong.sum(), 'target is', 'targets are')} "
+                    f"{what}, the first at id {ids[wrong].iloc[0]} ({lines(wrong)})"
+                )
+        yield from self._off_values(table, targets, metric, lines)
+        unjudged = metric.unjudged
+        if unjudged is not None and (cannot := unjudged.among(targets)).any():
+            yield (
+                f"column {self.column}: {counted(cannot.sum(), 'target is', 'targets are')} "
+                f"{unjudged.text} ({lines(cannot)}), which {metric.name} cannot judge; mend or "
+                "leave out these rows, or set another metric in project.yml, such as MAE"
+            )
+
+    @property
+    def _missing(self) -> str:
+        return "missing or no number"
+
+    def _off_values(
+        self, table: pd.DataFrame, targets: pd.Series, metric: Metric, lines: Lines
+    ) -> Iterator[str]:
+        off = pd.Series(off_values(targets.to_numpy(), self.class_values)) & targets.notna()
+        if metric.of_classes and off.any():
+            known = tuple(map(number_text, self.values))
+            listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+            yield (
+                f"column {self.column}: {counted(off.sum(), 'target is', 'targets are')} none of "
+                f"the {len(self.values)} class values ({listed}), the first is "
+                f"{table[self.column][off].iloc[0]} ({lines(off)}), but {metric.title} judges "
+                "classes; set class_values and n_classes in project.yml, or another metric"
+            )
+
+    def encoded(self, targets: Array) -> Array:
+        """Return 0 and 1 for each class, shape (n, n_classes)."""
+        identity: Array = np.eye(len(self.class_values))
+        return identity[nearest(targets, self.class_values)]
+
+    def points(self, probabilities: Array) -> Array:
+        """Return the expectation of the class values, shape (n,)."""
+        expectation: Array = probabilities @ np.asarray(self.class_values)
+        return expectation
+
+    @property
+    def extremes(self) -> Array:
+        """The range, shape (2,)."""
+        return np.asarray(self.limits, dtype=np.float64)
+
+    def stored(self, points: Array) -> Array:
+        """Return the numbers as a column, shape (n, 1)."""
+        return points[:, None]
+
+    def of_stored(self, array: npt.NDArray[Any]) -> Array:
+        """Return the column, shape (n,)."""
+        values: Array = array[:, 0].astype(np.float64)
+        return values
+
+    def submitted(self, probabilities: Array, metric: Metric) -> npt.NDArray[Any]:
+        """Return rows that sum to 1."""
+        proper: Array = probabilities / probabilities.sum(axis=1, keepdims=True)
+        return proper
+
+    def spread(self, of_points: Array, by_model: Array, probabilities: Array) -> Array:
+        """Return the standard deviation of the point predictions."""
+        return of_points
+
+    def facts(self) -> dict[str, Any]:
+        """Return the column, the range and the values of the classes."""
+        return {
+            "target_column": self.column,
+            "target_range": list(self.target_range),
+            "class_values": list(self.class_values),
+        }
+
+
+@dataclass(frozen=True)
+class Classes(OneNumber):
+    """One class per image, without an order; in computations classes are 0, 1, ....
+
+    Attributes:
+        names: Text of each class.
+    """
+
+    names: tuple[str, ...] = ()
+
+    texts = True
+    default_metric = ACCURACY
+    for_unreadable = "the most frequent class"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Text of each class."""
+        return self.names
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """None: the column contains texts."""
+        return ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.class_names
+
+    @property
+    def unordered(self) -> bool:
+        """They have no order."""
+        return True
+
+    @property
+    def _missing(self) -> str:
+        return "none of class_names"
+
+    def points_of(self, column: pd.Series) -> Array:
+        """Return the number of each name."""
+        known = dict(zip(self.class_names, self.class_values, strict=True))
+        return numbers(column.map(known)).to_numpy(dtype=np.float64, copy=True)
+
+    def written(self, points: Array) -> npt.NDArray[Any]:
+        """Return the name of each class number."""
+        found: npt.NDArray[Any] = np.array(self.class_names, dtype=object)[points.astype(np.int64)]
+        return found
+
+    def points(self, probabilities: Array) -> Array:
+        """Return the most probable class, shape (n,)."""
+        most_probable: Array = np.asarray(self.class_values)[probabilities.argmax(axis=-1)]
+        return most_probable
+
+    def spread(self, of_points: Array, by_model: Array, probabilities: Array) -> Array:
+        """Return the standard deviation of the predicted class's probability."""
+        chosen = probabilities.argmax(axis=1)
+        of_chosen: Array = by_model[:, np.arange(len(chosen)), chosen].std(axis=0)
+        return of_chosen
+
+    def facts(self) -> dict[str, Any]:
+        """Return also the names."""
+        return super().facts() | {"class_names": list(self.class_names)}
+
+
+@dataclass(frozen=True)
+class SeveralLabels(TargetForm):
+    """Any number of labels per image, each present or not: targets of 0 and 1, shape (n, n_labels).
+
+    Attributes:
+        names: Names of the labels.
+    """
+
+    names: tuple[str, ...]
+
+    kind = "several labels"
+    needs = OF_LABELS
+    several = True
+    texts = True
+    sums_to_1 = False
+    default_metric = F1_OF_LABELS
+    metrics = METRICS_OF_LABELS
+    for_unreadable = "the frequencies of the labels"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return self.names
+
+    @property
+    def target_range(self) -> tuple[float, float]:
+        """0 and 1."""
+        return 0.0, 1.0
+
+    @property
+    def class_values(self) -> tuple[float, ...]:
+        """None: labels do not exclude each other."""
+        return ()
+
+    @property
+    def between(self) -> str:
+        """Text between labels that one column holds."""
+        joined = "".join(self.names)
+        return next((text for text in _BETWEEN if text not in joined), _BETWEEN[0])
+
+    def points_of(self, column: pd.Series) -> Array:
+        """Return 0 and 1 for the labels that each text names; NaN for a text with another one."""
+        return _indicators(column, self.between, self.names)
+
+    def written(self, points: Array) -> npt.NDArray[Any]:
+        """Return the labels with a probability of at least 0.5, as one text."""
+        present = points >= DECIDED
+        texts = [
+            self.between.join(name for name, has in zip(self.names, row, strict=True) if has)
+            for row in present
+        ]
+        return np.array(texts, dtype=object)
+
+    def encoded(self, targets: Array) -> Array:
+        """Return the targets."""
+        return targets
+
+    def points(self, probabilities: Array) -> Array:
+        """Return the probabilities; a label is decided for from 0.5 on."""
+        return probabilities
+
+    @property
+    def extremes(self) -> Array:
+        """No label and all labels, shape (2, n_labels)."""
+        return np.stack([np.zeros(len(self.names)), np.ones(len(self.names))])
+
+    def stored(self, points: Array) -> Array:
+        """Return the probabilities as they are, shape (n, n_labels)."""
+        return points
+
+    def of_stored(self, array: npt.NDArray[Any]) -> Array:
+        """Return the probabilities, shape (n, n_labels)."""
+        return array.astype(np.float64)
+
+    def submitted(self, probabilities: Array, metric: Metric) -> npt.NDArray[Any]:
+        """Return 0 and 1 where the metric judges decisions; else the probabilities."""
+        return (probabilities >= DECIDED).astype(np.int64) if metric.decides else probabilities
+
+    def screened_by(self, metric: Metric) -> Metric:
+        """Return the AUC for a metric of decisions, whose thresholds are fitted afterwards."""
+        return METRICS_OF_LABELS["AUC"] if metric.decides else metric
+
+    def spread(self, of_points: Array, by_model: Array, probabilities: Array) -> Array:
+        """Return the mean over the labels of the standard deviation of their probabilities."""
+        mean: Array = by_model.std(axis=0).mean(axis=1)
+        return mean
+
+    def indicators(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the targets as whole numbers."""
+        values = self.read(table).astype(np.int64)
+        return pd.DataFrame(values, columns=list(self.names), index=table.index)
+
+
+@dataclass(frozen=True)
+class LabelsInColumns(SeveralLabels):
+    """Labels as columns of 0 and 1, which their names are the names of."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """A column per label."""
+        return self.names
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """None: what is neither 0 nor 1 is shown as it stands."""
+        return ()
+
+    def read(self, table: pd.DataFrame) -> Array:
+        """Return the columns; NaN for other values than 0 and 1."""
+        columns = [numbers(table[name]).to_numpy(np.float64) for name in self.names]
+        values = np.stack(columns, axis=1)
+        return np.where((values == 0) | (values == 1), values, np.nan)
+
+    def problems(
+        self, table: pd.DataFrame, ids: pd.Series, lines: Lines, metric: Metric
+    ) -> Iterator[str]:
+        """Yield values other than 0 and 1."""
+        targets = self.read(table)
+        for k, name in enumerate(self.names):
+            wrong = pd.Series(np.isnan(targets[:, k]), index=table.index)
+            if wrong.any():
+                n = counted(int(wrong.sum()), "value is", "values are")
+                yield (
+                    f"column {name}: {n} neither 0 nor 1, such as "
+                    f"{str(table[name][wrong].iloc[0])!r}, the first at id {ids[wrong].iloc[0]} "
+                    f"({lines(wrong)})"
+                )
+
+    def facts(self) -> dict[str, Any]:
+        """Return the columns."""
+        return {"target_columns": list(self.names)}
+
+
+@dataclass(frozen=True)
+class LabelsInText(SeveralLabels):
+    """Labels in one column, with a separator between them; a gap is no label.
+
+    Attributes:
+        column: The column.
+        separator: Text between two labels; of blanks any number counts as one.
+    """
+
+    column: str
+    separator: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column."""
+        return (self.column,)
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """None: the column contains texts."""
+        return ()
+
+    @property
+    def between(self) -> str:
+        """The separator."""
+        return self.separator
+
+    def read(self, table: pd.DataFrame) -> Array:
+        """Return 0 and 1; NaN in rows with an unknown label."""
+        return self.points_of(table[self.column])
+
+    def problems(
+        self, table: pd.DataFrame, ids: pd.Series, lines: Lines, metric: Metric
+    ) -> Iterator[str]:
+        """Yield labels that are none of the names."""
+        targets = self.read(table)
+        wrong = pd.Series(np.isnan(targets).any(axis=1), index=table.index)
+        if wrong.any():
+            words = split_labels(table[self.column][wrong].iloc[0], self.separator)
+            unknown = next(word for word in words if word not in self.names)
+            n = counted(int(wrong.sum()), "row has", "rows have")
+            yield (
+                f"column {self.column}: {n} a label that is none of label_names, such as "
+                f"{brief(repr(unknown))}, the first at id {ids[wrong].iloc[0]} ({lines(wrong)})"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Return the column, the separator and the names."""
+        return {
+            "target_column": self.column,
+            "label_separator": self.separator,
+            "label_names": list(self.names),
+        }
+
+
+def split_labels(text: str, separator: str) -> list[str]:
+    """Return the labels of a text; none for a gap."""
+    parts = text.split() if not separator.strip() else text.split(separator)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _indicators(column: pd.Series, separator: str, names: Sequence[str]) -> Array:
+    position = {name: k for k, name in enumerate(names)}
+    found = np.zeros((len(column), len(names)))
+    # Texts repeat: each is split once.
+    codes, texts = pd.factorize(column.astype(str))
+    of_text = np.zeros((len(texts), len(names)))
+    for row, text in zip(of_text, texts, strict=True):
+        for word in split_labels(str(text), separator):
+            if word in position:
+                row[position[word]] = 1
+            else:
+                row[:] = np.nan
+                break
+    found[:] = of_text[codes]
+    return found

@@ -1,0 +1,63 @@
+"""Losses for several labels per image, of logits and labels of 0 and 1, shape (n, n_labels)."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class FocalLoss(nn.Module):
+    """Binary cross-entropy with less weight on what is nearly right (Lin et al. 2017).
+
+    Args:
+        gamma: Exponent of the weight; 0 is the binary cross-entropy.
+        alpha: Weight of true labels, the others have 1 - alpha; null for 1 each.
+    """
+
+    def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss over images and labels."""
+        entropy = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        # exp(-entropy) is the probability of what is true, without a rounding to 0.
+        losses = (1 - torch.exp(-entropy)) ** self.gamma * entropy
+        if self.alpha is not None:
+            losses = losses * (self.alpha * labels + (1 - self.alpha) * (1 - labels))
+        return losses.mean()
+
+
+class AsymmetricLoss(nn.Module):
+    """Focal loss with a larger exponent for absent labels (Ridnik et al. 2021).
+
+    Ridnik et al., "Asymmetric Loss For Multi-Label Classification", 2021. Absent labels with a
+    probability below the margin count nothing. The mean takes the place of the paper's sum, so
+    that the learning rate does not depend on the number of labels.
+
+    Args:
+        gamma_negative: Exponent for absent labels.
+        gamma_positive: Exponent for present labels.
+        margin: Shift of the probability of absent labels, 0..1.
+    """
+
+    def __init__(
+        self, gamma_negative: float = 4.0, gamma_positive: float = 1.0, margin: float = 0.05
+    ) -> None:
+        super().__init__()
+        self.gamma_negative = gamma_negative
+        self.gamma_positive = gamma_positive
+        self.margin = margin
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss over images and labels."""
+        present = torch.sigmoid(logits)
+        absent = (1 - present + self.margin).clamp(max=1)
+        of_truth = labels * present + (1 - labels) * absent
+        gamma = labels * self.gamma_positive + (1 - labels) * self.gamma_negative
+        # The paper's authors leave the weight out of the gradient.
+        with torch.no_grad():
+            weight = (1 - of_truth).clamp(min=0) ** gamma
+        entropy = -labels * functional.logsigmoid(logits)
+        entropy = entropy - (1 - labels) * torch.log(absent.clamp(min=1e-8))
+        return (weight * entropy).mean()

@@ -1,0 +1,109 @@
+"""Thresholds of probabilities of labels: one per label, for metrics of decisions.
+
+A threshold is applied to the probability itself: its odds are divided by those of the threshold, so
+that a probability at the threshold becomes 0.5. So everything that decides at 0.5 (submissions,
+metrics, predictions of new images) decides by the thresholds, and the order of the images by each
+label stays.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.targets.metric import Metric
+
+Array = npt.NDArray[np.float64]
+
+_SWEEPS = 2
+_CANDIDATES = 40
+# Thresholds and probabilities this near to 0 and 1 have no odds.
+_NEAREST = 1e-12
+
+
+def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) -> Array:
+    """Find the threshold of each label with the best metric.
+
+    Candidates lie just below probabilities of images with the label. First all labels get one
+    threshold; then each label in turn its own, some times over. A label moves only
+    if the metric of all labels becomes better, so that one without a hit keeps the common one.
+
+    Args:
+        probabilities: Shape (n, n_labels).
+        labels: 0 or 1, shape (n, n_labels).
+        metric: A metric of decisions.
+
+    Returns:
+        In 0..1, shape (n_labels,). In sample never worse than 0.5 for all.
+    """
+    n_labels = probabilities.shape[1]
+    cuts: Array = np.full(n_labels, 0.5)
+    best = metric(apply_label_thresholds(probabilities, cuts), labels)
+    for candidate in _candidates(probabilities.ravel(), labels.ravel()):
+        common = np.full(n_labels, candidate)
+        value = metric(apply_label_thresholds(probabilities, common), labels)
+        if metric.gain(value, best) > 0:
+            best, cuts = value, common
+    moved = apply_label_thresholds(probabilities, cuts)
+    by_label = [_candidates(*columns) for columns in zip(probabilities.T, labels.T, strict=True)]
+    for _ in range(_SWEEPS):
+        before = best
+        found: dict[int, tuple[float, float]] = {}
+        # Each label against the others as they are at the beginning of the sweep: their order
+        # does not matter.
+        for k in range(n_labels):
+            for candidate in by_label[k]:
+                tried = moved.copy()
+                tried[:, k] = _shifted(probabilities[:, k], candidate)
+                value = metric(tried, labels)
+                if metric.gain(value, found.get(k, (before, 0.0))[0]) > 0:
+                    found[k] = value, candidate
+        if not found:
+            break
+        together = cuts.copy()
+        for k, (_, candidate) in found.items():
+            together[k] = candidate
+        value = metric(apply_label_thresholds(probabilities, together), labels)
+        # Moves that help alone may harm together; then the best one alone counts.
+        alone = metric.best([one for one, _ in found.values()])
+        if metric.gain(value, list(found.values())[alone][0]) < 0:
+            k = list(found)[alone]
+            together = cuts.copy()
+            value, together[k] = found[k]
+        best, cuts = value, together
+        moved = apply_label_thresholds(probabilities, cuts)
+        if metric.gain(best, before) <= 0:
+            break
+    return cuts
+
+
+def apply_label_thresholds(probabilities: Array, thresholds: Array) -> Array:
+    """Return probabilities whose value at the threshold is 0.5, shape (n, n_labels).
+
+    Args:
+        probabilities: Shape (n, n_labels).
+        thresholds: In 0..1, shape (n_labels,).
+    """
+    return _shifted(probabilities, thresholds)
+
+
+def _shifted(probabilities: Array, threshold: Array | float) -> Array:
+    cut = np.clip(threshold, _NEAREST, 1 - _NEAREST)
+    yes, no = probabilities * (1 - cut), (1 - probabilities) * cut
+    shifted: Array = yes / (yes + no)
+    return shifted
+
+
+def _candidates(probabilities: Array, labels: Array) -> Array:
+    """Return thresholds to try, ascending, shape (n,).
+
+    They lie halfway between the probability of an image with the label and the next lower one; a
+    metric that rewards right decisions is best at one of these. The last one decides for no image.
+    """
+    values = np.unique(probabilities)
+    of_positive = np.unique(probabilities[labels == 1])
+    if len(of_positive) > _CANDIDATES:
+        chosen = np.linspace(0, len(of_positive) - 1, _CANDIDATES).round().astype(int)
+        of_positive = of_positive[np.unique(chosen)]
+    places = np.searchsorted(values, of_positive)
+    below = np.where(places > 0, values[places - 1], 0.0)
+    found: Array = np.append((of_positive + below) / 2, (values[-1] + 1) / 2)
+    return found

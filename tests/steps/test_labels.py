@@ -1,0 +1,194 @@
+"""Several labels per image: from tables to submissions and predictions of new images."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from label_data import LABELS, labels_of, make_labels
+from warm import foldsmith
+
+from foldsmith.errors import ConfigError, DataError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.tables import read_train
+from foldsmith.steps.preprocess import preprocess
+
+N_TRAIN, N_TEST = 40, 8
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project with a column per label after its run."""
+    folder = make_labels(tmp_path_factory.mktemp("labels") / "columns")
+    result = foldsmith(folder, "run", "-cfg", "exp_config/901.yml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (folder / "said.txt").write_text(result.stdout + result.stderr)
+    return folder
+
+
+def test_folds_balance_labels_and_keep_the_columns(finished):
+    table = pd.read_csv(finished / "input/train_skf-3fold.csv")
+    assert {"id", "site", "fold", *LABELS} <= set(table.columns)
+    counts = table.groupby("fold")[list(LABELS)].sum()
+    assert (counts.max() - counts.min() <= 2).all()
+    said = (finished / "said.txt").read_text()
+    assert "Traceback" not in said and "warning: the report" not in said
+
+
+def test_the_report_has_a_row_per_label(finished):
+    page = next((finished / "reports").rglob("*.html")).read_text()
+    for name in LABELS:
+        assert f"<td>{name}</td>" in page
+    assert "with_threshold" in page
+
+
+def test_submissions_have_a_column_of_0_and_1_per_label(finished):
+    submission = pd.read_csv(finished / "output/901/submission.csv")
+    assert list(submission.columns) == ["id", *LABELS]
+    assert set(np.unique(submission[list(LABELS)])) <= {0, 1}
+    truth = labels_of(N_TRAIN + N_TEST, 0)[N_TRAIN:]
+    truth[0] = 0
+    # The colours are seen at once by the descriptors.
+    assert (submission[list(LABELS)].to_numpy() == truth).mean() > 0.85
+    probabilities = pd.read_csv(finished / "output/901/probabilities.csv")
+    assert list(probabilities.columns) == ["id", *LABELS]
+    assert not np.allclose(probabilities[list(LABELS)].sum(axis=1), 1)
+
+
+def test_thresholds_per_label_are_scored_out_of_fold(finished):
+    for name in ("400", "410"):
+        scores = pd.read_csv(finished / f"output/{name}/score_by_last.csv", dtype={"fold": str})
+        assert "oof" in set(scores["fold"])
+    scores = pd.read_csv(finished / "output/410/score_by_last.csv", dtype={"fold": str})
+    assert scores["fold"].iloc[-1] == "thresholds"
+    blends = pd.read_csv(finished / "output/901/ensemble_scores.csv")
+    assert {"wopt-all", "mean+thresholds", "simplex+thresholds"} <= set(blends["name"])
+    assert blends["cross_fitted"].between(0, 1).all()
+
+
+def test_oof_predictions_are_texts_and_arrays(finished):
+    oof = pd.read_csv(finished / "output/410/oof_prediction_by_last.csv", keep_default_na=False)
+    assert list(oof.columns) == ["id", "fold", *LABELS, "prediction"]
+    array = np.load(finished / "output/410/oof_prediction_by_last.npy")
+    assert array.shape == (N_TRAIN, len(LABELS))
+    words = [" ".join(np.array(LABELS)[row >= 0.5]) for row in array]
+    assert oof["prediction"].tolist() == words
+    cross_fitted = np.load(finished / "output/901/cross_fitted_probabilities.npy")
+    assert cross_fitted.shape[1:] == (N_TRAIN, len(LABELS))
+
+
+def test_new_images_are_predicted_as_the_test_images(finished, cli):
+    cli(finished, "predict", "--run", "output/901", "input/images/4*.png", "-o", "new.csv")
+    table = pd.read_csv(finished / "new.csv", keep_default_na=False)
+    assert list(table.columns) == [
+        *("path", "prediction", "spread"),
+        *(f"probability_{name}" for name in LABELS),
+    ]
+    submission = pd.read_csv(finished / "output/901/submission.csv").set_index("id")
+    for path, words in zip(table["path"], table["prediction"], strict=True):
+        number = int(path.rpartition("/")[2].removesuffix(".png"))
+        if number >= N_TRAIN:
+            expected = [name for name in LABELS if submission.loc[number, name]]
+            assert words.split() == expected
+
+
+def test_a_second_run_has_nothing_to_do_and_a_label_makes_it_stale(finished, cli):
+    again = cli(finished, "status", "-cfg", "exp_config/901.yml").stdout
+    assert "stale" not in again and "to do" not in again.lower()
+    path = finished / "input/train.csv"
+    before = path.read_text()
+    table = pd.read_csv(path)
+    table.loc[0, "blue"] = 1 - table.loc[0, "blue"]
+    table.to_csv(path, index=False)
+    said = cli(finished, "status", "-cfg", "exp_config/901.yml").stdout
+    path.write_text(before)
+    assert said != again
+
+
+def test_text_and_columns_give_the_same_targets(tmp_path):
+    columns = ProjectFolder.open(make_labels(tmp_path / "columns"))
+    text = ProjectFolder.open(make_labels(tmp_path / "text", in_text=True))
+    for project in (columns, text):
+        preprocess(project)
+    read = [project.form.read(read_train(project)) for project in (columns, text)]
+    assert (read[0] == read[1]).all() and read[0].shape == (N_TRAIN, 3)
+    folds = [pd.read_csv(project.fold_table)["fold"].tolist() for project in (columns, text)]
+    assert folds[0] == folds[1]
+    moved = ProjectFolder.open(make_labels(tmp_path / "moved", order=LABELS[::-1]))
+    preprocess(moved)
+    assert pd.read_csv(moved.fold_table)["fold"].tolist() == folds[0]
+
+
+def test_groups_stay_whole(tmp_path):
+    method = {"method": "StratifiedGroupKFold", "n_splits": 3}
+    folder = make_labels(tmp_path / "groups", group_column="site", folds=method)
+    project = ProjectFolder.open(folder)
+    preprocess(project)
+    table = pd.read_csv(project.fold_table)
+    assert (table.groupby("site")["fold"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_column": "red"}, "target_column: needs the column to predict, or"),
+        ({"class_values": [0, 1]}, "class_values: labels do not exclude each other"),
+        ({"n_classes": 3}, "target_range: and n_classes follow from the labels"),
+        ({"target_columns": ["red", "red"]}, "target_columns: a name stands twice"),
+        ({"metric": "RMSE"}, "there is no metric RMSE of several labels"),
+        ({"metric": "F1(average=binary)"}, "average must be macro, micro, weighted or samples"),
+        ({"target_columns": ["red", "id"]}, "must be different columns"),
+        ({"label_names": ["a"]}, "label_separator: needs label_names too"),
+    ],
+)
+def test_wrong_settings_are_one_line(tmp_path, settings, message):
+    with pytest.raises(ConfigError) as error:
+        ProjectFolder.open(make_labels(tmp_path / "x", **settings))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_label_with_the_separator_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="label_names: 'a b' has the separator in it"):
+        ProjectFolder.open(make_labels(tmp_path / "x", in_text=True, label_names=["a b"]))
+
+
+def test_wrong_values_name_file_column_and_line(tmp_path):
+    project = ProjectFolder.open(make_labels(tmp_path / "columns"))
+    path = project.data_dir / "train.csv"
+    table = pd.read_csv(path).astype({"green": object})
+    table.loc[[2, 5], "green"] = ["yes", 2]
+    table.to_csv(path, index=False)
+    with pytest.raises(DataError) as error:
+        read_train(project)
+    assert str(error.value) == (
+        f"{path}: column green: 2 values are neither 0 nor 1, such as 'yes', the first at id 2 "
+        "(lines 4, 7)"
+    )
+    text = ProjectFolder.open(make_labels(tmp_path / "text", in_text=True))
+    path = text.data_dir / "train.csv"
+    table = pd.read_csv(path, keep_default_na=False)
+    table.loc[3, "labels"] = "red gren"
+    table.to_csv(path, index=False)
+    with pytest.raises(DataError, match="1 row has a label that is none of label_names, such as"):
+        read_train(text)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "overrides", "message"),
+    [
+        ("410", ["globals/task=regression"], "predicts one column, but the target of project.yml"),
+        ("400", ["head={type: RidgeHead}"], "RidgeHead does not give several labels"),
+        ("410", ["eval/metric={type: RMSE}"], "metric RMSE: needs values"),
+    ],
+)
+def test_parts_of_other_targets_are_refused(finished, cli, experiment, overrides, message):
+    file = f"exp_config/{experiment}.yml"
+    result = cli(finished, "train", "-cfg", file, *overrides, "-f", code=2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_manifest_has_the_score_with_thresholds(finished):
+    manifest = json.loads((finished / "output/410/manifest_by_last.json").read_text())
+    assert 0 <= manifest["facts"]["metric_with_thresholds"] <= 1

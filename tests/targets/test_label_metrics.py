@@ -1,0 +1,204 @@
+"""Metrics of several labels equal scikit-learn's, thresholds and losses obey their laws."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from foldsmith.errors import ConfigError
+from foldsmith.targets.decisions import LABEL_THRESHOLDS
+from foldsmith.targets.label_losses import AsymmetricLoss, FocalLoss
+from foldsmith.targets.label_metrics import METRICS_OF_LABELS
+from foldsmith.targets.label_thresholds import apply_label_thresholds, fit_label_thresholds
+from foldsmith.targets.metrics import metric_named
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def data(seed, n=80, n_labels=4):
+    """Labels from frequent to rare, one without an image, and probabilities of some worth."""
+    rng = np.random.default_rng(seed)
+    shares = np.array([0.6, 0.3, 0.1, 0.0, 0.05, 0.2])[:n_labels]
+    labels = (rng.random((n, n_labels)) < shares).astype(float)
+    probabilities = 1 / (1 + np.exp(-(rng.normal(size=labels.shape) * 1.5 + 2 * labels - 1.2)))
+    return probabilities.round(2), labels
+
+
+def named(name):
+    return metric_named(name, metrics=METRICS_OF_LABELS)
+
+
+def decided(function, **options):
+    return lambda p, y: function(y, p >= 0.5, **options)
+
+
+def ranked(function, average):
+    """The mean over the labels that scikit-learn can rank."""
+
+    def score(p, y):
+        if average == "micro":
+            return function(y.ravel(), p.ravel())
+        there = [k for k in range(y.shape[1]) if 0 < y[:, k].mean() < 1]
+        return np.mean([function(y[:, k], p[:, k]) for k in there])
+
+    return score
+
+
+def left_out(function, **options):
+    """A macro average without labels that are neither decided nor true."""
+    return decided(function, average="macro", zero_division=np.nan, **options)
+
+
+def macro_jaccard(p, y):
+    d, seen = p >= 0.5, (p >= 0.5).any(axis=0) | y.any(axis=0)
+    scored = np.flatnonzero(seen)
+    return np.mean([sk.jaccard_score(y[:, k], d[:, k], zero_division=0) for k in scored])
+
+
+REFERENCES = {
+    "F1": left_out(sk.f1_score),
+    "F1(average=micro)": decided(sk.f1_score, average="micro"),
+    "F1(average=weighted)": decided(sk.f1_score, average="weighted", zero_division=0),
+    "F1(average=samples)": decided(sk.f1_score, average="samples", zero_division=1.0),
+    "FBeta": left_out(sk.fbeta_score, beta=2),
+    "FBeta(beta=0.5, average=micro)": decided(sk.fbeta_score, beta=0.5, average="micro"),
+    "Jaccard": macro_jaccard,
+    "Jaccard(average=samples)": decided(sk.jaccard_score, average="samples", zero_division=1.0),
+    "Jaccard(average=micro)": decided(sk.jaccard_score, average="micro"),
+    "Accuracy": decided(sk.accuracy_score),
+    "Hamming": decided(sk.hamming_loss),
+    "AUC": ranked(sk.roc_auc_score, "macro"),
+    "AUC(average=micro)": ranked(sk.roc_auc_score, "micro"),
+    "AveragePrecision": ranked(sk.average_precision_score, "macro"),
+    "AveragePrecision(average=micro)": ranked(sk.average_precision_score, "micro"),
+    "LogLoss": lambda p, y: np.mean(
+        [sk.log_loss(y[:, k], p[:, k], labels=[0, 1]) for k in range(y.shape[1])]
+    ),
+    "Brier": lambda p, y: np.mean((p - y) ** 2),
+}
+
+
+def test_every_metric_has_a_reference():
+    assert {name.partition("(")[0] for name in REFERENCES} == set(METRICS_OF_LABELS)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("seed", range(4))
+def test_each_equals_its_reference(name, seed):
+    probabilities, labels = data(seed)
+    probabilities = probabilities.clip(0.01, 0.99)
+    found = named(name)(probabilities, labels)
+    assert found == pytest.approx(REFERENCES[name](probabilities, labels), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@settings(max_examples=15)
+@given(seed=SEEDS)
+def test_the_order_of_rows_and_labels_changes_nothing(name, seed):
+    probabilities, labels = data(seed, n_labels=6)
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.permutation(len(labels)), rng.permutation(labels.shape[1])
+    metric = named(name)
+    moved = probabilities[rows][:, columns], labels[rows][:, columns]
+    assert metric(*moved) == pytest.approx(metric(probabilities, labels), abs=1e-12)
+    low, high = metric.limits
+    assert low <= metric(probabilities, labels) <= high
+    assert metric.rows(probabilities, labels) is None or metric.row_function is not None
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_rows_without_some_labels_have_a_finite_score(name):
+    metric = named(name)
+    for labels in (np.zeros((3, 2)), np.ones((3, 2)), np.array([[0.0, 1]])):
+        for probability in (0.0, 0.3, 1.0):
+            assert np.isfinite(metric(np.full(labels.shape, probability), labels))
+    # Nothing decided where nothing is true is right.
+    if metric.decides:
+        best = metric(np.zeros((3, 2)), np.zeros((3, 2)))
+        assert best == (1.0 if metric.greater_is_better else 0.0)
+
+
+@pytest.mark.parametrize("name", ["AUC", "AveragePrecision", "LogLoss", "Brier"])
+def test_one_label_agrees_with_two_classes(name):
+    probabilities, labels = data(5, n_labels=1)
+    as_classes = np.hstack([1 - probabilities, probabilities])
+    classes = metric_named(name, (0.0, 1.0)).for_classes((0.0, 1.0), unordered=True)
+    assert named(name)(probabilities, labels) == pytest.approx(classes(as_classes, labels[:, 0]))
+    f1 = metric_named("F1(average=binary)", (0.0, 1.0)).for_classes((0.0, 1.0), unordered=True)
+    odd = probabilities + 0.001  # no ties at 0.5
+    both = np.hstack([1 - odd, odd])
+    assert named("F1")(odd, labels) == pytest.approx(f1(both, labels[:, 0]))
+
+
+def test_wrong_options_and_shapes_are_named():
+    with pytest.raises(ConfigError, match="average must be macro, micro, weighted or samples"):
+        named("F1(average=binary)")
+    with pytest.raises(ConfigError, match="needs a probability of each label"):
+        named("F1")(np.zeros(3), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("name", ["F1", "F1(average=samples)", "FBeta", "Jaccard", "Accuracy"])
+@settings(max_examples=8)
+@given(seed=SEEDS)
+def test_thresholds_are_in_sample_never_worse_than_a_half(name, seed):
+    probabilities, labels = data(seed, n=50)
+    metric = named(name)
+    cuts = fit_label_thresholds(probabilities, labels, metric)
+    assert ((cuts >= 0) & (cuts <= 1)).all()
+    moved = apply_label_thresholds(probabilities, cuts)
+    assert metric.gain(metric(moved, labels), metric(probabilities, labels)) >= 0
+    # They decide by the thresholds, and keep the order of images.
+    assert ((moved >= 0.5) == (probabilities >= cuts)).all()
+    assert (np.diff(moved[np.argsort(probabilities[:, 0], kind="stable"), 0]) >= -1e-15).all()
+    # The order of labels changes no threshold.
+    order = np.random.default_rng(seed).permutation(labels.shape[1])
+    again = fit_label_thresholds(probabilities[:, order], labels[:, order], metric)
+    assert again == pytest.approx(cuts[order])
+
+
+def test_thresholds_find_a_rare_label():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((2000, 1)) < 0.03).astype(float)
+    probabilities = 0.02 + 0.2 * labels * rng.random(labels.shape) + 0.03 * rng.random(labels.shape)
+    metric = named("F1")
+    assert metric(probabilities, labels) == 0
+    moved = LABEL_THRESHOLDS.cross_fitted(probabilities, labels, np.arange(2000) % 5, metric)
+    assert metric(moved, labels) > 0.7
+
+
+@settings(max_examples=15)
+@given(seed=SEEDS)
+def test_thresholds_never_use_the_fold_that_they_judge(seed):
+    probabilities, labels = data(seed, n=60)
+    folds, metric = np.arange(60) % 3, named("F1")
+    found = LABEL_THRESHOLDS.cross_fitted(probabilities, labels, folds, metric)
+    other = labels.copy()
+    other[folds == 1] = 1 - other[folds == 1]
+    again = LABEL_THRESHOLDS.cross_fitted(probabilities, other, folds, metric)
+    assert (again[folds == 1] == found[folds == 1]).all()
+
+
+def test_losses_are_those_of_the_papers():
+    rng = np.random.default_rng(1)
+    logits = torch.from_numpy(rng.normal(size=(6, 3)))
+    labels = torch.from_numpy((rng.random((6, 3)) < 0.4).astype(float))
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+    assert FocalLoss(gamma=0)(logits, labels) == pytest.approx(float(entropy))
+    assert AsymmetricLoss(0, 0, 0)(logits, labels) == pytest.approx(float(entropy))
+    p = torch.sigmoid(logits)
+    of_truth = torch.where(labels == 1, p, 1 - p)
+    alpha = torch.where(labels == 1, 0.25, 0.75)
+    focal = (-alpha * (1 - of_truth) ** 2 * of_truth.log()).mean()
+    assert FocalLoss(2, 0.25)(logits, labels) == pytest.approx(float(focal))
+    shifted = (p - 0.05).clamp(min=0)
+    asymmetric = -torch.where(
+        labels == 1, (1 - p) * p.log(), shifted**4 * (1 - shifted).log()
+    ).mean()
+    assert AsymmetricLoss()(logits, labels) == pytest.approx(float(asymmetric))
+    # Large logits leave the gradient finite.
+    far = torch.tensor([[80.0, -80.0]], requires_grad=True)
+    for loss in (FocalLoss(), AsymmetricLoss()):
+        value = loss(far, torch.tensor([[0.0, 1.0]]))
+        assert torch.isfinite(torch.autograd.grad(value, far)[0]).all()
