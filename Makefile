@@ -14,7 +14,9 @@ BIN := $(VENV)/bin
 # Empty files that say what is installed: the package alone, and what its tests need too.
 PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Modules are compiled when they are first imported: most of the 300 MB of Python never are.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+  -c constraints.txt
 
 .PHONY: demo test docs reference notebook survive lowest lint install bench bench-gpu gpu-check clean
 

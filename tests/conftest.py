@@ -55,25 +55,35 @@ def trusted(tmp_path_factory):
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOLDSMITH_TRUST_PYTHON", "1")
-        patch.setenv("FOLDSMITH_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("FOLDSMITH_STATE_DIR", str(tmp_path_factory.mktemp("session-state")))
         yield
 
 
-@pytest.fixture(autouse=True)
-def given_speeds(monkeypatch):
-    """Let ``new`` plan with given speeds in this process.
+@pytest.fixture(scope="module", autouse=True)
+def module_folders(request, tmp_path_factory):
+    """Remove the folders of a module's fixtures after its last test, unless one has failed.
 
-    A measurement trains a few batches, which takes seconds each time.
+    pytest removes the folder of each test that passed, but those of ``tmp_path_factory`` stay to
+    the end of the session. The folders of session fixtures begin with "session".
     """
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed == failed:
+        for path in tmp_path_factory.getbasetemp().iterdir():
+            if path.is_symlink():
+                path.unlink()  # pytest's name of the latest of its kind
+            elif not path.name.startswith("session"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def plans_with_given_speeds(monkeypatch):
+    """Let ``new`` plan with given speeds in this process; the command line does so in ``warm``."""
+    from given_speeds import given_speeds
+
     from foldsmith.new.timing import planned
-    from foldsmith.new.timing.rule import Fit, MachineSpeeds, Speed, levels_of
 
-    def given(project, facts, fine_tuning, untrained, time_s):
-        levels = {level.name: Speed(400.0, 200.0) for level in levels_of(facts, time_s)}
-        fits = (Fit(0.02 / facts.untrained, 1.0),) * facts.untrained
-        return MachineSpeeds(levels, 0.01, fits, 8.0, 0.2, 5.0, 1.0, 20.0)
-
-    monkeypatch.setattr(planned, "measured_speeds", given)
+    monkeypatch.setattr(planned, "measured_speeds", given_speeds)
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +105,7 @@ def lines_shown_as_by_the_command():
 @pytest.fixture(scope="session")
 def generated_data(tmp_path_factory) -> Path:
     """Generated images and tables in the layout of atmaCup #11, made once."""
-    folder = tmp_path_factory.mktemp("generated")
+    folder = tmp_path_factory.mktemp("session-generated")
     make = load_script(ATMACUP / "make_demo_data.py").make_demo_data
     make(folder, n_train=60, n_test=20, seed=3, long_side=64)
     return folder
@@ -145,7 +155,7 @@ def settled(monkeypatch):
 def small_images(tmp_path_factory) -> Path:
     """Tables and images for a small project, made once."""
     make = load_script(ATMACUP / "make_demo_data.py").make_demo_data
-    folder = tmp_path_factory.mktemp("small") / "photos"
+    folder = tmp_path_factory.mktemp("session-small") / "photos"
     make(folder, n_train=24, n_test=8, seed=3, long_side=48)
     return folder
 

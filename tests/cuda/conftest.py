@@ -80,7 +80,7 @@ def preprocessed(tmp_path_factory, small_images) -> Path:
     """A small project after its preprocessing; no test changes it."""
     from foldsmith.steps.preprocess import preprocess
 
-    folder = make_project(tmp_path_factory.mktemp("preprocessed") / "project", small_images)
+    folder = make_project(tmp_path_factory.mktemp("session-preprocessed") / "project", small_images)
     preprocess(ProjectFolder.open(folder))
     return folder
 

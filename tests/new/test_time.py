@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from given_speeds import MEASURE
 
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
@@ -69,7 +70,8 @@ def no_measuring(*_):
     raise AssertionError("measured again")
 
 
-def test_new_measures_and_writes_plain_values_with_their_reasons(tmp_path, data, cli):
+def test_new_measures_and_writes_plain_values_with_their_reasons(tmp_path, data, cli, monkeypatch):
+    monkeypatch.setenv(MEASURE, "1")
     flags = ["--images", "images", "--train", "train.csv", "--test", "test.csv", "--time", "30m"]
     said = cli(tmp_path, "new", "mine", *flags, "--yes").stdout
     folder = tmp_path / "mine"

@@ -1,10 +1,14 @@
 """Images with more than 8 bits per channel, from the folder to statistics and predictions."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from given_speeds import MEASURE
 from PIL import Image
+from warm import Command
 
 from foldsmith.data.images import decode
 from foldsmith.data.loose_images import pixels_of
@@ -15,10 +19,10 @@ from foldsmith.steps.manifest import differences
 from foldsmith.utils.hashing import FileHashes
 
 
-@pytest.fixture
-def deep(tmp_path, cli):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A project of 16 images of 12 grey values around 1000, in 16 bits, and one of 8 bits."""
-    rng = np.random.default_rng(0)
+    tmp_path, rng = tmp_path_factory.mktemp("deep"), np.random.default_rng(0)
     (tmp_path / "im").mkdir()
     rows = []
     for k in range(16):
@@ -28,9 +32,17 @@ def deep(tmp_path, cli):
     Image.fromarray(np.full((16, 16), 77, np.uint8)).save(tmp_path / "im/16.png")
     (tmp_path / "t.csv").write_text("\n".join(["id,target", *rows, "16,1"]) + "\n")
     options = ["--images", "im", "--train", "t.csv", "--time", "small"]
-    said = cli(tmp_path, "new", "p", *options).stdout
-    assert "range    [1000, 1011] becomes 0 to 255" in said
+    # Speeds are measured on such images too.
+    result = Command(tmp_path, "new", "p", *options, environment={MEASURE: "1"}).finish()
+    assert result.returncode == 0, result.stderr
+    assert "range    [1000, 1011] becomes 0 to 255" in result.stdout
     return tmp_path / "p"
+
+
+@pytest.fixture
+def deep(made, tmp_path):
+    """A copy to change."""
+    return shutil.copytree(made, tmp_path / "p", symlinks=True)
 
 
 def test_deep_images_are_scaled_by_one_range_everywhere(deep, cli):
@@ -42,7 +54,7 @@ def test_deep_images_are_scaled_by_one_range_everywhere(deep, cli):
     assert "warning: project.yml" not in said.stderr
     info = pd.read_csv(deep / "input/img_info.csv", dtype={"id": str}).set_index("id")
     project = ProjectFolder.open(deep)
-    path = deep / "input/photos/1.png"
+    path = deep / "input/images/1.png"
     image = decode(path, project.intensity_range)
     assert len(np.unique(image)) == 6
     np.testing.assert_allclose(info.loc["1", "r_mean"], image.mean(), atol=0.01)

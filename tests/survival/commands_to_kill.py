@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from die_at_operation import die_at_operation  # noqa: E402
+from given_speeds import MEASURE  # noqa: E402
 from kill_and_resume import compare  # noqa: E402
 from small_project import BACKBONE, EXPERIMENTS, make_project, write_experiment  # noqa: E402
 from warm import Command  # noqa: E402
@@ -100,17 +101,19 @@ class Chain:
     Args:
         folder: Where to work.
         images: Generated tables and images.
+        left_out: Commands whose results no other one needs, and that will not be killed.
     """
 
-    def __init__(self, folder: Path, images: Path) -> None:
+    def __init__(self, folder: Path, images: Path, left_out: Collection[str] = ()) -> None:
         self.folder = folder
+        self.names = [name for name in COMMANDS if name not in left_out]
         self._begin(images)
         self.operations: dict[str, list[str]] = {}
         before = folder / "0"
-        for number, (name, killed) in enumerate(COMMANDS.items(), 1):
+        for number, name in enumerate(self.names, 1):
             after = folder / str(number)
             shutil.copytree(before, after, symlinks=True)
-            result, self.operations[name] = run(after, killed.arguments)
+            result, self.operations[name] = run(after, COMMANDS[name].arguments)
             assert result.returncode == 0, (name, result.stdout, result.stderr)
             before = after
 
@@ -140,7 +143,7 @@ class Chain:
         Raises:
             AssertionError: It cannot go on, or the result is not the undisturbed one.
         """
-        killed, number = COMMANDS[name], list(COMMANDS).index(name)
+        killed, number = COMMANDS[name], self.names.index(name)
         project = self.folder / f"killed {name}"
         shutil.rmtree(project, ignore_errors=True)
         shutil.copytree(self.folder / str(number), project, symlinks=True)
@@ -213,6 +216,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"FOLDSMITH_TRUST_PYTHON": "1", "FOLDSMITH_STATE_DIR": f"{folder}/state"}
+        os.environ[MEASURE] = "1"
         make_demo_data(Path(folder) / "photos", n_train=24, n_test=8, seed=3, long_side=48)
         chain = Chain(Path(folder) / "chain", Path(folder) / "photos")
         for name in arguments.names:

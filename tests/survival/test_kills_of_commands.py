@@ -5,14 +5,16 @@ import pytest
 from commands_to_kill import Chain
 
 KILLS = 3
+KILLED = ("new", "train -f", "infer", "export -f")
+LEFT_OUT = ("report", "predict", "backbone", "backbone -f")
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory, small_images):
-    return Chain(tmp_path_factory.mktemp("chain") / "of commands", small_images)
+    return Chain(tmp_path_factory.mktemp("chain") / "of commands", small_images, LEFT_OUT)
 
 
-@pytest.mark.parametrize("name", ["new", "train -f", "infer", "export -f"])
+@pytest.mark.parametrize("name", KILLED)
 def test_a_command_that_was_killed_goes_on_to_the_same_result(chain, name):
     operations = len(chain.operations[name])
     # The later ones, of the command that goes on, fall into what is left to do or are not reached.

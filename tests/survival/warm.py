@@ -4,7 +4,7 @@ An interpreter spends seconds importing torch before a command does anything. Th
 are forked from a server that has imported it; folder, arguments, environment, output, signals
 and exit code are each process's own, as from a shell. Tests of the start itself, and those that
 compare what two interpreters with other seeds of hashes make, start a new one
-(``small_project.fresh``).
+(``small_project.fresh``). ``new`` plans with given speeds (``given_speeds``).
 """
 
 import multiprocessing
@@ -19,6 +19,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from given_speeds import MEASURE, give_speeds
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["preloaded"])
@@ -137,6 +138,8 @@ def _main(
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     sys.stderr.reconfigure(line_buffering=True)
     sys.argv = arguments
+    if MEASURE not in environment:
+        give_speeds()
     if before:
         before[0](*before[1:])
     from foldsmith.cli.main import main
