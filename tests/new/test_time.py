@@ -263,7 +263,7 @@ def test_a_plan_on_a_busy_machine_says_so(mine, monkeypatch, caplog):
         monkeypatch.setattr(
             planned, "measured_speeds", lambda *given: replace(real(*given), busy_cores=busy)
         )
-        planned.planned(planned.measured(mine, "10m", texts), "10m", texts)
+        planned.planned(planned.measured(mine, "10m", texts), "10m")
         return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
 
     assert lines(0.0) == lines(0.3) == []
@@ -307,7 +307,9 @@ def test_a_pretraining_is_written_where_it_is_planned(mine):
     assert frozen.tree["model"]["base_name"] == made == choice.level.backbone
 
 
-def test_speeds_are_measured_on_the_projects_own_images(mine):
+def test_speeds_are_measured_on_the_projects_own_images(mine, tmp_path_factory, monkeypatch):
+    trials = tmp_path_factory.mktemp("trials")
+    monkeypatch.setattr("tempfile.tempdir", str(trials))
     files = ["exp_config/400.yml"]
     facts = facts_of(mine, TUNED, files)
     assert (facts.n_train, facts.n_test, facts.side, facts.n_splits) == (24, 6, 36, mine.n_splits)
@@ -319,5 +321,6 @@ def test_speeds_are_measured_on_the_projects_own_images(mine):
     assert list(speeds.levels) == [level.name for level in levels_of(facts, 900)]
     assert speeds.preprocess_s > 0 and speeds.untrained[0].seconds(30) > 0
     assert speeds.spent_s > 1 and 0 <= speeds.busy_cores <= cores_here()
+    assert not list(trials.iterdir())
     left = {path for path in mine.folder.rglob("*")} - set(before)
     assert all(".foldsmith" in str(path) for path in left)

@@ -112,7 +112,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 class ImageLoader:
-    """Batches of a :class:`ImageDataset`.
+    """Batches of an :class:`ImageDataset`.
 
     Args:
         dataset: The images.

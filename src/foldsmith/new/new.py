@@ -208,7 +208,7 @@ def _planned(folder: Path, found: Found, contents: dict[Path, Content]) -> dict[
             logger.info(f"note: sizes and epochs are not planned: {error}")
             logger.info(f"      (when that is mended: foldsmith run --time {found.time})")
             return contents
-        plan = planned(timed, found.time, texts)
+        plan = planned(timed, found.time)
     experiments = {Path(name) for name in texts}
     return {
         Path(TIME_PLAN): plan.text,

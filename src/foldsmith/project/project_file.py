@@ -161,6 +161,9 @@ class ProjectSettings(BaseModel):
             to 30 minutes experiments take the first of values that are written as
             ``{small: 20, medium: 100, large: 300}``, up to 3 hours the second. ``foldsmith new``
             and ``foldsmith run --time 15m`` plan sizes and epochs for it.
+        mirror_images: Whether the mirror image of an image has the same target, so that planned
+            experiments use it. By default ``foldsmith new`` and ``foldsmith run --time`` find out:
+            the mirror images of letters, for instance, are other letters.
         resources: Resources that each kind of step requests, as in
             ``{train: {cpus: 4, gpus: 0.5, memory_gib: 8}}``; experiments may say more in
             ``globals/resources``.
@@ -194,6 +197,7 @@ class ProjectSettings(BaseModel):
     metric: str = default_metric(unordered=False).name
     folds: FoldSettings = FoldSettings()
     time: str = "small"
+    mirror_images: bool | None = None
     resources: dict[str, Resources] = {}
     python: tuple[str, ...] = ()
     intensity_range: tuple[float, float] | None = None

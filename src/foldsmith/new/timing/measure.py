@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,9 @@ def _fitted_s(project: ProjectFolder, sample: ProjectFolder, files: Sequence[str
     for file in files:
         with tempfile.TemporaryDirectory(prefix="foldsmith-") as output, lines_hidden():
             experiment = Experiment.load(project, project.path(file)).within(sample)
-            experiment = experiment.with_values({"globals/output_root": output})
+            # A folder inside, since the lock of an output folder lies beside it.
+            inside = str(Path(output) / "fitted")
+            experiment = experiment.with_values({"globals/output_root": inside})
             started = time.perf_counter()
             fit_experiment(experiment, "force")
             seconds.append(time.perf_counter() - started)

@@ -8,14 +8,16 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
 from foldsmith.new.files import recipe_texts, recipe_texts_to_fill_in
 from foldsmith.new.timing.measure import facts_of, measured_speeds, values_of
+from foldsmith.new.timing.mirrors import MirrorTest, mirror_test, without_mirrors
 from foldsmith.new.timing.rule import Choice, Facts, MachineSpeeds, choose
 from foldsmith.project import ProjectFolder
 from foldsmith.project.budget import Budget, budget_of, seconds_of
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 _PRETRAINING, _FROZEN = "300", "401"
 _FINE_TUNINGS = ("410", "420")
 _BLEND = "901"
+
+_NO_MIRRORS = "# No mirror images: they have other targets."
 
 _TIME_LINE = re.compile(r"^time:.*$", re.MULTILINE)
 
@@ -57,6 +61,7 @@ class TimePlan:
         texts: Text of each experiment file.
         before: Texts before the plan, of files that may not have been written yet; None for a
             file that was not there.
+        mirror_images: The project's setting.
     """
 
     time: str
@@ -66,6 +71,7 @@ class TimePlan:
     texts: Texts
     images_per_s: Mapping[str, float] = field(default_factory=dict)
     before: Mapping[str, str | None] = field(default_factory=dict)
+    mirror_images: bool | None = None
 
     @property
     def text(self) -> str:
@@ -81,11 +87,18 @@ class Measurements:
         facts: Facts about the data.
         speeds: Speeds of this machine.
         untrained: Names of the members without a training.
+        texts: The experiments of the recommended recipe without planned values; without mirror
+            images where these have other targets.
+        mirrors: The test of that; None if there was none.
+        mirror_images: The project's setting.
     """
 
     facts: Facts
     speeds: MachineSpeeds
     untrained: tuple[str, ...]
+    texts: Texts
+    mirrors: MirrorTest | None = None
+    mirror_images: bool | None = None
 
 
 def measured(project: ProjectFolder, time: str, texts: Texts) -> Measurements:
@@ -102,8 +115,12 @@ def measured(project: ProjectFolder, time: str, texts: Texts) -> Measurements:
     with tempfile.TemporaryDirectory(prefix="foldsmith-") as folder:
         # The project's own files have the values of an earlier plan, or are not there.
         files = {Path(name).stem: str(Path(folder) / Path(name).name) for name in texts}
-        for file, text in zip(files.values(), texts.values(), strict=True):
-            Path(file).write_text(text, encoding="utf-8")
+        _write_to(files.values(), texts)
+        wanted = project.settings.mirror_images
+        mirrors = mirror_test(project) if wanted is None else None
+        if wanted is False or (mirrors is not None and not mirrors.same):
+            texts = _without_mirrors(project, files.values(), texts)
+            _write_to(files.values(), texts)
         fine_tunings = {name: files[name] for name in _FINE_TUNINGS if name in files}
         trained = {*fine_tunings, _PRETRAINING, _FROZEN}
         untrained = [name for name in files if name.startswith("4") and name not in trained]
@@ -111,19 +128,34 @@ def measured(project: ProjectFolder, time: str, texts: Texts) -> Measurements:
         facts = facts_of(project, fine_tunings, fitted)
         first = next(iter(fine_tunings.values()))
         speeds = measured_speeds(project, facts, first, fitted, seconds_of(time))
-    return Measurements(facts, speeds, tuple(untrained))
+    return Measurements(facts, speeds, tuple(untrained), texts, mirrors, wanted)
 
 
-def planned(found: Measurements, time: str, texts: Texts) -> TimePlan:
+def _write_to(files: Iterable[str], texts: Texts) -> None:
+    for file, text in zip(files, texts.values(), strict=True):
+        Path(file).write_text(text, encoding="utf-8")
+
+
+def _without_mirrors(project: ProjectFolder, files: Iterable[str], texts: Texts) -> Texts:
+    """Return the experiments with the values that leave mirror images out."""
+    found = {}
+    for file, (name, text) in zip(files, texts.items(), strict=True):
+        values = without_mirrors(Experiment.load(project, Path(file)))
+        found[name] = _added(text, _NO_MIRRORS, values) if values else text
+    return found
+
+
+def planned(found: Measurements, time: str) -> TimePlan:
     """Choose the values that fit a time, and print them with the reasons.
 
     Args:
         found: The measurements.
         time: The time.
-        texts: The experiments of the recommended recipe without planned values.
     """
     facts, speeds = found.facts, found.speeds
     choice = choose(seconds_of(time), facts, speeds)
+    if found.mirrors is not None:
+        choice = replace(choice, why={**choice.why, **_about_mirrors(found.mirrors)})
     for line in _lines(time, choice, speeds):
         logger.info(line)
     if speeds.busy_cores >= _MANY_BUSY:
@@ -135,9 +167,10 @@ def planned(found: Measurements, time: str, texts: Texts) -> TimePlan:
     return TimePlan(
         time=time,
         facts=_plain(asdict(facts)),
+        mirror_images=found.mirror_images,
         seconds=_seconds(choice, facts, found.untrained, speeds),
         why=choice.why,
-        texts=with_values(texts, time, choice, facts),
+        texts=with_values(found.texts, time, choice, facts),
         images_per_s={
             f"train {name}": round(speeds.levels[choice.level.name].taken, 1)
             for name in choice.fine_tunings
@@ -167,10 +200,24 @@ def with_values(texts: Texts, time: str, choice: Choice, facts: Facts) -> dict[s
         kept = line.sub("", text) if absent else text
         values = _values_for(name, choice, facts)
         if values:
-            dumped = "".join(f"{key}: {scalar_yaml(value)}\n" for key, value in values.items())
-            kept = f"{kept.rstrip()}\n\n{_comment(name, time, choice, facts)}\n{dumped}"
+            kept = _added(kept, _comment(name, time, choice, facts), values)
         found[path] = kept
     return found
+
+
+def _added(text: str, comment: str, values: Mapping[str, Any]) -> str:
+    """Return an experiment with further values, below a comment."""
+    dumped = "".join(f"{key}: {scalar_yaml(value)}\n" for key, value in values.items())
+    return f"{text.rstrip()}\n\n{comment}\n{dumped}"
+
+
+def _about_mirrors(test: MirrorTest) -> dict[str, str]:
+    """Return the choice of mirror images and its reason, also how to choose otherwise."""
+    if test.same:
+        return {"mirrors used": f"they have the same targets ({test.text})"}
+    why = "mirror images have other targets"
+    other = "to use them, set mirror_images: true in project.yml and run with --time"
+    return {"mirrors none": f"{why} ({test.text}); {other}"}
 
 
 def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFolder:
@@ -198,7 +245,8 @@ def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFo
             f"{config} is none of them; run it without --time"
         )
     record = read_plan(project.folder)
-    if record is None or seconds_of(record.time) != seconds:
+    wanted = seconds, project.settings.mirror_images
+    if record is None or (seconds_of(record.time), record.mirror_images) != wanted:
         written = (
             [record.texts, record.before]
             if record
@@ -207,7 +255,7 @@ def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFo
         _refuse_changed(project, written)
         logger.info(f"a new plan for {time}: measuring this machine")
         planned_before = written[0].keys()
-        record = planned(measured(project, time, texts), time, texts)
+        record = planned(measured(project, time, texts), time)
         changing = sorted(planned_before | record.texts.keys())
         record = replace(record, before={name: _text(project.path(name)) for name in changing})
         write_plan(project.folder, record)
