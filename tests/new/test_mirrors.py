@@ -119,3 +119,11 @@ def test_too_few_groups_are_not_tested(tmp_path):
     table.to_csv(opened.data_dir / "train.csv", index=False)
     settings = opened.settings.model_copy(update={"group_column": "of"})
     assert mirror_test(ProjectFolder(opened.folder, settings)) is None
+
+
+def test_several_labels_are_not_tested(tmp_path):
+    opened = project(tmp_path, slanted, NAMES)
+    labels = {"target_columns": ["left", "right"], "class_names": ()}
+    settings = opened.settings.model_dump(exclude_unset=True) | labels
+    del settings["target_column"], settings["metric"], settings["class_names"]
+    assert mirror_test(ProjectFolder(opened.folder, type(opened.settings)(**settings))) is None

@@ -85,11 +85,13 @@ def mirror_test(project: ProjectFolder) -> MirrorTest | None:
         project: The project; it need not be preprocessed.
 
     Returns:
-        None if there are too few images or groups.
+        None if there are too few images or groups, or several targets per image.
 
     Raises:
         DataError: A table is wrong.
     """
+    if project.form.several:
+        return None
     table = read_train(project)
     table = table.iloc[:: -(-len(table) // _MOST_IMAGES)]
     images, rows = [], []
