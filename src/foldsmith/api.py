@@ -71,7 +71,7 @@ class Project(ProjectFolder):
             test_images: Folder of the images to predict, if it is another.
             sample: Sample submission; None takes a ``sample_submission.csv`` beside the tables.
             id_column: Column that names the images; None to find it, as for the next ones.
-            target_column: Column to predict.
+            target_column: Column to predict; several of 0 and 1, as ``a,b,c``, are labels.
             group_column: Column whose equal values stay in one fold; ``none`` for no groups.
             metric: Name of the metric that judges predictions; None to be chosen.
             time: How long a run may take, as in ``15m`` or ``1h``; None to be chosen.

@@ -6,10 +6,10 @@ import yaml
 from foldsmith.new.files import recipe_texts, recipe_texts_to_fill_in
 
 
-@pytest.mark.parametrize("of_classes", [False, True])
-def test_many_images_have_fewer_features_of_a_kind(of_classes):
+@pytest.mark.parametrize("recipe", ["numbers", "classes", "labels"])
+def test_many_images_have_fewer_features_of_a_kind(recipe):
     few, many = (
-        yaml.safe_load(recipe_texts(of_classes, "small", n_images)["exp_config/404.yml"])
+        yaml.safe_load(recipe_texts(recipe, "small", n_images)["exp_config/404.yml"])
         for n_images in (20_000, 20_001)
     )
     assert many == few | {"model/n_components": 16}

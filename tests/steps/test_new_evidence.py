@@ -298,7 +298,7 @@ def test_more_than_20_number_classes_stay_what_they_are(tmp_path, metric):
 
 def test_several_labels_of_one_image_are_said(made, tmp_path, capsys):
     for values in (["A", "A, B", "B", "A"], ["a", "a b", "b", "b"], ["x|y", "x", "y", "y"]):
-        made({"id": COUNT, "label": values * 5})
+        made({"id": COUNT, "label": values * 5}, classes=True)
         said = capsys.readouterr().out
         assert "note: label: 5 rows hold several labels, as" in said
         assert "each combination is taken for a class of its own" in said

@@ -93,7 +93,7 @@ def new(
         typer.Option(
             "--target",
             metavar="COLUMN",
-            help="Column to predict.",
+            help="Column to predict; several of 0 and 1, as a,b,c, are labels.",
             show_default="found in the data",
         ),
     ] = None,

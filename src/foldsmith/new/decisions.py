@@ -8,6 +8,7 @@ import pandas as pd
 from foldsmith.data.folds import ClassSizes
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Guess, Source, called_like_class
+from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target, is_text, may_be_ids
 from foldsmith.project.budget import WORDS, seconds_of
 from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
@@ -193,6 +194,16 @@ def _check_judged(metric: Metric, target: Target, ordered: bool, column: str) ->
             f"column {column}: {counted(n, 'target is', 'targets are')} {unjudged.text}, which "
             f"--metric {metric.name} cannot judge; mend or leave out these rows, or name another "
             "metric, such as MAE"
+        )
+
+
+def say_labels(labels: Labels) -> None:
+    """Print how labels are understood, and how to change that."""
+    logger.info(f"labels   {labels.summary()}")
+    if labels.column is not None:
+        logger.info(
+            f"         (several per image, as {brief(repr(labels.example))}; to take each "
+            "combination for a class: --classes)"
         )
 
 

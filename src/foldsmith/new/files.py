@@ -1,5 +1,6 @@
 """The files of a new project: templates, filled in with the findings in the data."""
 
+import json
 import logging
 import os
 import textwrap
@@ -7,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from foldsmith.config.imports import RECIPES
 from foldsmith.data.intensity import IntensityRange, range_text
 from foldsmith.errors import UNSUPPORTED, OutputError
+from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.project_file import (
@@ -21,7 +23,7 @@ from foldsmith.project.project_file import (
     FoldSettings,
 )
 from foldsmith.steps.output_folder import shown
-from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
+from foldsmith.targets.metrics import METRICS, METRICS_OF_LABELS, Metric, default_metric, names_of
 from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
@@ -30,8 +32,16 @@ logger = logging.getLogger(__name__)
 
 # Template of a new project.
 TEMPLATE = Path(__file__).parent / "template"
-# Its experiments for classes without an order, or for a metric of class probabilities.
-TEMPLATE_OF_CLASSES = Path(__file__).parent / "template_classes"
+
+# The recommended experiments: for numbers, for classes without an order or a metric of class
+# probabilities, for several labels per image.
+Recipe = Literal["numbers", "classes", "labels"]
+RECIPES_OF_TARGETS: tuple[Recipe, ...] = get_args(Recipe)
+# Folders of experiments that take the place of the template's.
+_TEMPLATES: dict[Recipe, Path] = {
+    "classes": Path(__file__).parent / "template_classes",
+    "labels": Path(__file__).parent / "template_labels",
+}
 
 README = "README.md"
 _PRETRAINING = Path("exp_config/300.yml")
@@ -55,8 +65,11 @@ def _listed(metrics: Iterable[Metric]) -> str:
     return textwrap.fill(text, 99, initial_indent="# ", subsequent_indent="# ")
 
 
-_METRICS = _listed(metric for metric in METRICS.values() if not metric.needs_probabilities)
-_METRICS_OF_CLASSES = _listed(metric for metric in METRICS.values() if not metric.needs_order)
+_METRICS: dict[Recipe, str] = {
+    "numbers": _listed(metric for metric in METRICS.values() if not metric.needs_probabilities),
+    "classes": _listed(metric for metric in METRICS.values() if not metric.needs_order),
+    "labels": _listed(METRICS_OF_LABELS.values()),
+}
 
 # Lines for images with more than 8 bits per channel.
 _INTENSITY = """
@@ -78,9 +91,9 @@ TO_FILL_IN = {
     "intensity": "",
     "id_column": "image_id",
     "about_target": "# The column to predict, a number, and its lowest and highest possible value.",
-    "target_column": "target",
-    "target_values": _SCALE.format(range="[0, 3]", n_classes=4, class_values="[]"),
-    "metrics": _METRICS,
+    "target": "target_column: target\n"
+    + _SCALE.format(range="[0, 3]", n_classes=4, class_values="[]"),
+    "metrics": _METRICS["numbers"],
     "group_column": "group",
     "method": "StratifiedGroupKFold",
     "n_splits": 5,
@@ -106,7 +119,7 @@ class Found:
         source_column: Column of the targets as they were.
         target_column: Column of the targets as the project takes them.
         group_column: Column of the groups, if there are groups.
-        target: Description of the targets.
+        target: Description of the targets; of labels, where an image has several.
         ordered: They are a scale; if not, classes without an order.
         folds: How to split.
         metric: The metric that judges the predictions.
@@ -124,7 +137,7 @@ class Found:
     source_column: str
     target_column: str
     group_column: str | None
-    target: Target
+    target: Target | Labels
     ordered: bool
     folds: FoldSettings
     metric: Metric
@@ -142,9 +155,11 @@ class Found:
         return not self.ordered
 
     @property
-    def of_classes(self) -> bool:
-        """Whether the project needs class probabilities."""
-        return self.unordered or self.metric.needs_probabilities
+    def recipe(self) -> Recipe:
+        """The experiments that suit the target."""
+        if isinstance(self.target, Labels):
+            return "labels"
+        return "classes" if self.unordered or self.metric.needs_probabilities else "numbers"
 
 
 def project_values(folder: Path, found: Found) -> dict[str, Any]:
@@ -158,9 +173,8 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
         else _INTENSITY.format(range_text(found.intensity)),
         "id_column": scalar_yaml(found.id_column),
         "about_target": _about_target(found),
-        "target_column": scalar_yaml(found.target_column),
-        "target_values": _target_values(found),
-        "metrics": _METRICS_OF_CLASSES if found.of_classes else _METRICS,
+        "target": _target_lines(found),
+        "metrics": _METRICS[found.recipe],
         "group_column": scalar_yaml(found.group_column),
         "method": found.folds.method,
         "n_splits": found.folds.n_splits,
@@ -172,12 +186,19 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
     }
 
 
-def _target_values(found: Found) -> str:
-    """Return the lines of the project file on the values of the target."""
-    target = found.target
+def _target_lines(found: Found) -> str:
+    """Return the lines of the project file on the target."""
+    target, column = found.target, f"target_column: {scalar_yaml(found.target_column)}\n"
+    if isinstance(target, Labels):
+        names = "\n".join(f"- {scalar_yaml(name)}" for name in target.names)
+        if target.column is None:
+            return f"target_columns:\n{names}"
+        separator = f"label_separator: {json.dumps(target.separator)}\n"
+        return f"{column}{separator}label_names:\n{names}"
     if found.unordered:
-        return "class_names:\n" + "\n".join(f"- {scalar_yaml(name)}" for name in target.classes)
-    return _SCALE.format(
+        names = "\n".join(f"- {scalar_yaml(name)}" for name in target.classes)
+        return f"{column}class_names:\n{names}"
+    return column + _SCALE.format(
         range=_numbers(target.range),
         n_classes=target.n_classes,
         class_values=_numbers(target.class_values),
@@ -204,6 +225,11 @@ def _gaussians(n_images: int) -> str:
 
 def _about_target(found: Found) -> str:
     """Return the comment above the target."""
+    if isinstance(found.target, Labels):
+        return (
+            "# The labels to predict, any number of them per image. For one class per image, begin "
+            "anew\n# with 'foldsmith new ... --classes'."
+        )
     classes = found.target.classes
     if not classes:
         return str(TO_FILL_IN["about_target"])
@@ -227,12 +253,15 @@ def _about_target(found: Found) -> str:
 def readme_values(folder: Path, found: Found) -> dict[str, str]:
     """Return the values of the README."""
     target, added = found.target, f"the image's `{found.path_column}`"
-    what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
-    if found.unordered:
+    if isinstance(target, Labels):
+        what = f"{len(target.names)} labels"
+    elif found.unordered:
         what = f"{len(target.classes)} classes"
     elif target.classes:
         what = f"{len(target.classes)} classes (their order is in `project.yml`)"
         added += f" and the number of its class, `{found.target_column}`"
+    else:
+        what = f"the numbers {target.range[0]:g} to {target.range[1]:g}"
     groups = "every image by itself"
     if found.group_column is not None:
         groups = f"no {on_one_line(found.group_column)} in two of them"
@@ -240,9 +269,12 @@ def readme_values(folder: Path, found: Found) -> dict[str, str]:
     fine_tunings = (
         "`exp_config/410.yml`, `420.yml` | fine-tuning as regression, as a label distribution"
     )
-    if found.of_classes:
+    if found.recipe != "numbers":
         submission += " `probabilities.csv`: those of each class;"
         fine_tunings = "`exp_config/410.yml` | fine-tuning as classification"
+    if found.recipe == "labels":
+        submission = submission.replace("each class", "each label")
+        fine_tunings = "`exp_config/410.yml` | fine-tuning with an output per label"
     to_predict = f"{counted(len(found.test), 'image')} to predict."
     if not len(found.test):
         submission = "`submission.csv`: empty, as there is nothing to predict;"
@@ -320,20 +352,19 @@ Content = str | pd.DataFrame | LinkToImages
 Contents = Mapping[Path, Content]
 
 
-def templates(of_classes: bool) -> dict[Path, Path]:
+def templates(recipe: Recipe) -> dict[Path, Path]:
     """Return the YAML files of a new project: their paths in it -> their templates.
 
     Args:
-        of_classes: The experiments predict probabilities of classes.
+        recipe: The experiments, by the form of the target.
     """
     found = {path.relative_to(TEMPLATE): path for path in sorted(TEMPLATE.rglob("*.yml"))}
-    if not of_classes:
+    if recipe not in _TEMPLATES:
         return found
-    own = sorted(TEMPLATE_OF_CLASSES.rglob("*.yml"))
+    folder = _TEMPLATES[recipe]
+    own = sorted(folder.rglob("*.yml"))
     shared = (Path(PROJECT_FILE), _PRETRAINING)
-    return {name: found[name] for name in shared} | {
-        path.relative_to(TEMPLATE_OF_CLASSES): path for path in own
-    }
+    return {name: found[name] for name in shared} | {path.relative_to(folder): path for path in own}
 
 
 def filled_in(names: Mapping[Path, Path], values: Mapping[str, Any]) -> dict[Path, str]:
@@ -344,15 +375,15 @@ def filled_in(names: Mapping[Path, Path], values: Mapping[str, Any]) -> dict[Pat
     }
 
 
-def recipe_texts(of_classes: bool, budget: Budget, n_images: int) -> dict[str, str]:
+def recipe_texts(recipe: Recipe, budget: Budget, n_images: int) -> dict[str, str]:
     """Return path -> text of the recommended experiments, without planned values.
 
     Args:
-        of_classes: They predict probabilities of classes.
+        recipe: Which, by the form of the target.
         budget: Which of three values they take.
         n_images: Labelled images and images to predict.
     """
-    names = templates(of_classes)
+    names = templates(recipe)
     del names[Path(PROJECT_FILE)]
     values = {"batch": _batch(budget, n_images), "gaussians": _gaussians(n_images)}
     texts = filled_in(names, values)
@@ -361,7 +392,7 @@ def recipe_texts(of_classes: bool, budget: Budget, n_images: int) -> dict[str, s
 
 def recipe_texts_to_fill_in() -> dict[str, str]:
     """Return path -> text of the experiments beside a project file to fill in."""
-    names = templates(of_classes=False)
+    names = templates("numbers")
     del names[Path(PROJECT_FILE)]
     return {name.as_posix(): text for name, text in filled_in(names, TO_FILL_IN).items()}
 

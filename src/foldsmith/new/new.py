@@ -17,10 +17,12 @@ from foldsmith.new.decisions import (
     choose_metric,
     choose_time,
     say_folds,
+    say_labels,
     skip_rows,
 )
 from foldsmith.new.files import (
     README,
+    RECIPES_OF_TARGETS,
     TEMPLATE,
     TO_FILL_IN,
     Content,
@@ -56,7 +58,20 @@ from foldsmith.new.survey.guesses import (
     other_image_columns,
 )
 from foldsmith.new.survey.images import ImageFolder
-from foldsmith.new.survey.targets import Target, choose_folds, examine_target, missing_targets
+from foldsmith.new.survey.labels import (
+    Labels,
+    choose_label_folds,
+    labels_in_columns,
+    labels_in_text,
+    named_columns,
+)
+from foldsmith.new.survey.targets import (
+    Target,
+    choose_folds,
+    examine_target,
+    is_text,
+    missing_targets,
+)
 from foldsmith.new.timing.planned import measured, planned, read_plan
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
@@ -64,7 +79,9 @@ from foldsmith.project.planned_time import TIME_PLAN
 from foldsmith.project.project_file import PROJECT_FILE, FoldSettings
 from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.steps.output_folder import shown
-from foldsmith.targets.metrics import metric_named
+from foldsmith.targets.label_metrics import F1_OF_LABELS
+from foldsmith.targets.metric_text import split_metric
+from foldsmith.targets.metrics import METRICS_OF_LABELS, metric_named
 from foldsmith.utils.formatting import brief, counted
 from foldsmith.utils.log_output import lines_hidden
 
@@ -125,7 +142,7 @@ def new_project(folder: Path, time: str | None = None) -> Path:
     refuse_finished(folder)
     time = choose_time(time or "small", 0)
     values = TO_FILL_IN | {"name": own_name(folder), "time": time}
-    write_all(folder, filled_in(templates(of_classes=False), values))
+    write_all(folder, filled_in(templates("numbers"), values))
     logger.info(
         f"next: set the lines of {shown(folder / PROJECT_FILE)} that describe your data; then, "
         f"in {shown(folder)}: foldsmith doctor, foldsmith run -cfg exp_config/901.yml --time {time}"
@@ -170,7 +187,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
     found = _find(data, Decisions(ask, yes))
     contents = _planned(folder, found, _contents(folder, found))
     # One project is not to be mixed with another of fewer files.
-    may_be = [*templates(of_classes=False), *templates(of_classes=True)]
+    may_be = [name for recipe in RECIPES_OF_TARGETS for name in templates(recipe)]
     may_be += [_INPUT / name for name in (_SKIPPED, SAMPLE, IMAGES, TEST_IMAGES)]
     write_all(folder, contents, others=[name for name in may_be if name not in contents])
     logger.info(
@@ -181,7 +198,7 @@ def new_project_of(folder: Path, data: Data, ask: Ask | None = None, yes: bool =
 
 def _contents(folder: Path, found: Found) -> dict[Path, Content]:
     """Return the content of each file of a project in a folder, without planned values."""
-    names = {Path(README): TEMPLATE / README, **templates(found.of_classes)}
+    names = {Path(README): TEMPLATE / README, **templates(found.recipe)}
     return {
         **{_INPUT / name: LinkToImages(to, folder) for name, to in found.links.items()},
         **{_INPUT / "train.csv": found.train, _INPUT / "test.csv": found.test},
@@ -197,7 +214,7 @@ def _planned(folder: Path, found: Found, contents: dict[Path, Content]) -> dict[
     The same project is written into a temporary folder, where its own experiments are timed. The
     plan of a command that was killed while it wrote is taken as it is.
     """
-    texts = recipe_texts(found.of_classes, found.budget, len(found.train) + len(found.test))
+    texts = recipe_texts(found.recipe, found.budget, len(found.train) + len(found.test))
     plan = read_plan(folder)
     if plan is None or plan.time != found.time:
         try:
@@ -221,6 +238,8 @@ def _find(data: Data, decide: Decisions) -> Found:
     """Look at the data; nothing is written."""
     folders = _open_folders(data)
     rows = _read_rows(data, decide, folders)
+    if rows.labels is not None:
+        return _find_labels(data, decide, folders, rows, rows.labels)
     train, id_column, target_column = rows.train, rows.id_column, rows.target_column
     named = None if data.metric is None else metric_named(data.metric)
     ordered = decide.has_order(
@@ -271,6 +290,66 @@ def _find(data: Data, decide: Decisions) -> Found:
     )
 
 
+def _find_labels(
+    data: Data, decide: Decisions, folders: Folders, rows: ReadRows, labels: Labels
+) -> Found:
+    """Look at data with several labels per image; nothing is written."""
+    train, id_column = rows.train, rows.id_column
+    columns = labels.names if labels.column is None else (labels.column,)
+    say_labels(labels)
+    group_column = decide.optional(
+        "group", train, data.group_column, lambda: guess_group(train, id_column, columns[0])
+    )
+    for name in columns:
+        _refuse_same(id_column, name, group_column)
+    if group_column is not None:
+        check_group(train, group_column)
+    metric = F1_OF_LABELS
+    if data.metric is not None:
+        metric = metric_named(data.metric, metrics=METRICS_OF_LABELS)
+    logger.info(f"metric   {metric.title}{', as named' if data.metric else ': labels'}")
+    groups = None if group_column is None else train.table[group_column]
+    folds, why = choose_label_folds(labels, groups)
+    if FOLD_COLUMN in train.table.columns:
+        folds, why = _own_folds(train, folds), f"those of column {FOLD_COLUMN}"
+    logger.info(f"folds    {folds.n_splits} by {folds.method}{f': {why}' if why else ''}")
+    time = choose_time(data.time, sum(len(folder.names) for folder in folders.all))
+    tables = new_tables((data.train, data.test), rows, folders, None, False)
+    beside = (data.test, data.train)
+    sample = sample_submission(data.sample, beside, tables, id_column, labels, metric)
+    _say_unused(folders.images, tables)
+    return Found(
+        train=tables.train,
+        test=tables.test,
+        sample=sample,
+        skipped=pd.DataFrame(rows.skipped),
+        links=folders.links,
+        id_column=id_column,
+        path_column=tables.path_column,
+        source_column=labels.target,
+        target_column=tables.target_column,
+        group_column=group_column,
+        target=labels,
+        ordered=False,
+        folds=folds,
+        metric=metric,
+        time=time,
+        intensity=_intensity(folders),
+    )
+
+
+def _labels_of(
+    train: Source, data: Data, columns: tuple[str, ...], target_column: str
+) -> Labels | None:
+    """Return the labels of the train table; None if an image has one class or number."""
+    if columns:
+        return labels_in_columns(train, columns)
+    other = data.metric is not None and split_metric(data.metric)[0] not in METRICS_OF_LABELS
+    if data.train is None or data.classes is not None or other:
+        return None
+    return labels_in_text(train, target_column) if is_text(train, target_column) else None
+
+
 def _open_folders(data: Data) -> Folders:
     """List the images of the folders."""
     others = None
@@ -300,18 +379,25 @@ def _read_rows(data: Data, decide: Decisions, folders: Folders) -> ReadRows:
             f"note: column {brief(name)} names images too, which are not used: a row is one image"
         )
     test_table = None if test is None else test.table
-    target_column = decide(
-        "target",
-        train,
-        data.target_column,
-        lambda: guess_target(train, id_column, known or [], test_table),
-    )
-    if data.skip_missing:
+    columns = named_columns(train, data.target_column)
+    target_column = data.target_column or ""
+    if columns:
+        logger.info(f"target   {', '.join(columns)}, as named")
+    else:
+        target_column = decide(
+            "target",
+            train,
+            data.target_column,
+            lambda: guess_target(train, id_column, known or [], test_table),
+        )
+    labels = _labels_of(train, data, columns, target_column)
+    # An image may have no label.
+    if data.skip_missing and labels is None:
         gaps = missing_targets(train, target_column)
         train = skip_rows(train, gaps, id_column, "no target", skipped)
         paths = [path for path, gap in zip(paths, gaps, strict=True) if not gap]
     _say_skipped(skipped, n_read, train)
-    return ReadRows(train, test, id_column, target_column, paths, skipped)
+    return ReadRows(train, test, id_column, target_column, labels, paths, skipped)
 
 
 def _choose_folds(

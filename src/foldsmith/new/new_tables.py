@@ -10,6 +10,7 @@ from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.guesses import locate
 from foldsmith.new.survey.images import ImageFolder, ids_of
+from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.number_columns import numbers
 from foldsmith.utils.formatting import counted
@@ -49,7 +50,8 @@ class ReadRows:
         train: The train table.
         test: The test table, if there is one.
         id_column: Column of the ids.
-        target_column: Column of the targets.
+        target_column: Column of the targets; of labels in several columns their names.
+        labels: The labels, where an image has several.
         paths: Image of each train row, relative to its folder.
         skipped: The rows that are left out, with the reason.
     """
@@ -58,6 +60,7 @@ class ReadRows:
     test: Source | None
     id_column: str
     target_column: str
+    labels: Labels | None
     paths: list[str]
     skipped: list[dict[str, str]]
 
@@ -83,7 +86,7 @@ def new_tables(
     files: tuple[Path | None, Path | None],
     rows: ReadRows,
     folders: Folders,
-    target: Target,
+    target: Target | None,
     ordered: bool,
 ) -> NewTables:
     """Return the tables of the project: the rows that were read, with paths and usable targets.
@@ -92,7 +95,7 @@ def new_tables(
         files: The train table and the test table, for messages.
         rows: The rows.
         folders: The folders of the images.
-        target: The target of the train rows.
+        target: The target of the train rows; None for labels, which stay as they are.
         ordered: Whether the target is a scale.
 
     Raises:
@@ -101,7 +104,9 @@ def new_tables(
     source, test, target_column = rows.train, rows.test, rows.target_column
     path_column = _free_name("path", source, test)
     train = source.table.assign(**{path_column: below(IMAGES, rows.paths)})
-    if not ordered:
+    if target is None:
+        pass
+    elif not ordered:
         train[target_column] = target.labels
     elif target.classes:
         target_column = _free_name("target", source, test)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from foldsmith.errors import DataError
 from foldsmith.new.new_tables import NewTables
+from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.csv_files import read_texts
 from foldsmith.project.submission_forms import Sample, form_of
@@ -25,7 +26,7 @@ def sample_submission(
     beside: Iterable[Path | None],
     tables: NewTables,
     id_column: str,
-    target: Target,
+    target: Target | Labels,
     metric: Metric,
 ) -> pd.DataFrame | None:
     """Return the sample submission, and print its form; None if there is none.
@@ -60,6 +61,7 @@ def sample_submission(
                 source="the test table",
                 id_name=id_column,
                 target=tables.target_column,
+                several=isinstance(target, Labels),
                 labels=_labels(target, metric),
                 named=metric.unordered,
                 of_probabilities=metric.takes_probabilities,
@@ -77,8 +79,10 @@ def sample_submission(
     return table
 
 
-def _labels(target: Target, metric: Metric) -> tuple[str, ...]:
-    """Return the text of each class, as submissions of the project have it."""
+def _labels(target: Target | Labels, metric: Metric) -> tuple[str, ...]:
+    """Return the text of each class or label, as submissions of the project have it."""
+    if isinstance(target, Labels):
+        return target.names
     if metric.unordered:
         return tuple(target.classes)
     return tuple(map(number_text, target.values_of_classes))

@@ -15,7 +15,7 @@ from typing import Any
 
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
-from foldsmith.new.files import recipe_texts, recipe_texts_to_fill_in
+from foldsmith.new.files import Recipe, recipe_texts, recipe_texts_to_fill_in
 from foldsmith.new.timing.measure import facts_of, measured_speeds, values_of
 from foldsmith.new.timing.mirrors import MirrorTest, mirror_test, without_mirrors
 from foldsmith.new.timing.rule import Choice, Facts, MachineSpeeds, choose
@@ -265,9 +265,12 @@ def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFo
 
 def _recipe_of(project: ProjectFolder, budget: Budget) -> Texts:
     """Return the recommended experiments for a project, without planned values."""
-    of_classes = bool(project.class_names) or project.metric.needs_probabilities
+    of_classes = project.form.unordered or project.metric.needs_probabilities
+    recipe: Recipe = "classes" if of_classes else "numbers"
+    if project.form.several:
+        recipe = "labels"
     n_images = len(read_train(project)) + len(read_test(project))
-    return recipe_texts(of_classes, budget, n_images)
+    return recipe_texts(recipe, budget, n_images)
 
 
 def read_plan(folder: Path) -> TimePlan | None:

@@ -1,0 +1,144 @@
+"""Several labels per image in the columns of a table."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.data.folds import assign_folds
+from foldsmith.errors import DataError
+from foldsmith.new.survey.columns import Source
+from foldsmith.project.number_columns import numbers
+from foldsmith.project.project_file import FoldMethod, FoldSettings
+from foldsmith.project.target_forms import LabelsInText, split_labels
+from foldsmith.utils.formatting import brief, counted
+
+# Separators other than blanks, the most usual first.
+_SEPARATORS = (";", "|", ",", "/")
+# So many of the texts with several parts have parts that other texts have too.
+_SHARED = 0.9
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a new project.
+
+    Attributes:
+        names: Their names.
+        values: 0 or 1, float64, shape (n, n_labels).
+        column: The column of text that they stand in; None for a column per label.
+        separator: Text between them in that column.
+        example: Text of a row with several labels.
+    """
+
+    names: tuple[str, ...]
+    values: npt.NDArray[np.float64]
+    column: str | None = None
+    separator: str = ""
+    example: str = ""
+
+    @property
+    def target(self) -> str:
+        """Names of the target's columns, for people."""
+        return self.column or ", ".join(self.names)
+
+    def summary(self) -> str:
+        """Return how many images have each label, on one line."""
+        counts = self.values.sum(axis=0).astype(int)
+        pairs = list(zip(self.names, counts, strict=True))[:10]
+        listed = ", ".join(f"{brief(name)} {count:,}" for name, count in pairs)
+        more = f", and {len(self.names) - 10} more" if len(self.names) > 10 else ""
+        without = int((self.values.sum(axis=1) == 0).sum())
+        return f"{len(self.names)} labels: {listed}{more}; {counted(without, 'image')} without any"
+
+
+def named_columns(source: Source, given: str | None) -> tuple[str, ...]:
+    """Return the columns that ``--target a,b,c`` names; none if it names one column.
+
+    Raises:
+        DataError: The table lacks one of them.
+    """
+    if given is None or "," not in given or given in source.table.columns:
+        return ()
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    for name in names:
+        source.has(name, "--target")
+    return names
+
+
+def labels_in_columns(source: Source, columns: tuple[str, ...]) -> Labels:
+    """Return the labels of columns of 0 and 1.
+
+    Raises:
+        DataError: A column has another value.
+    """
+    read = [numbers(source.table[name]).to_numpy(np.float64) for name in columns]
+    values = np.stack(read, axis=1)
+    for k, name in enumerate(columns):
+        wrong = ~np.isin(values[:, k], (0, 1))
+        if wrong.any():
+            first = source.table[name].iloc[int(wrong.argmax())]
+            raise DataError(
+                f"{source.file}: column {name}: {first!r} is neither 0 nor 1; several columns of "
+                "--target are labels, a column of 0 and 1 each"
+            )
+    return Labels(columns, values)
+
+
+def labels_in_text(source: Source, column: str) -> Labels | None:
+    """Return the labels of a column whose texts share parts; None if it holds no such texts.
+
+    The parts stand between one of the separators ; | , and /, or between blanks. They are labels if
+    (nearly) all texts with several parts have parts that stand in other texts too; of blanks, that
+    stand alone as well, since names of one class may have blanks.
+    """
+    texts = source.table[column].astype(str).str.strip()
+    distinct = [text for text in texts.unique() if text]
+    for separator in (*_SEPARATORS, " "):
+        parts = {text: split_labels(text, separator) for text in distinct}
+        several = [found for found in parts.values() if len(found) > 1]
+        if not several:
+            continue
+        seen: dict[str, int] = {}
+        for found in parts.values():
+            for part in set(found):
+                seen[part] = seen.get(part, 0) + 1
+        alone = {found[0] for found in parts.values() if len(found) == 1}
+        shared = [
+            all(part in alone if separator == " " else seen[part] > 1 for part in found)
+            for found in several
+        ]
+        twice = any(len(set(found)) < len(found) for found in several)
+        numeric = all(re.fullmatch(r"[-+.\d]+", part) for part in seen)
+        if not twice and not numeric and np.mean(shared) >= _SHARED and len(seen) > 1:
+            names = tuple(sorted(seen))
+            values = LabelsInText(names, column, separator).points_of(texts)
+            example = next(text for text, found in parts.items() if len(found) > 1)
+            return Labels(names, values, column, separator, example)
+    return None
+
+
+def choose_label_folds(labels: Labels, groups: pd.Series | None) -> tuple[FoldSettings, str]:
+    """Choose how to split: stratified in five folds, or fewer if there are fewer rows or groups.
+
+    Returns:
+        The settings, and the reason if there are fewer than five folds; "" if not.
+
+    Raises:
+        DataError: The rows cannot be split at all.
+    """
+    method: FoldMethod = "StratifiedKFold" if groups is None else "StratifiedGroupKFold"
+    reason = DataError("there are too few")
+    for n_splits in (5, 4, 3, 2):
+        settings = FoldSettings(method=method, n_splits=n_splits)
+        try:
+            assign_folds(settings, labels.values, groups)
+        except DataError as error:
+            reason = error
+        else:
+            units = "labelled image" if groups is None else "group"
+            n = len(labels.values) if groups is None else groups.nunique()
+            return settings, "" if n_splits == 5 else f"there are {counted(n, units)}"
+    raise DataError(f"the labelled images cannot be split: {reason}")

@@ -1,0 +1,105 @@
+"""``foldsmith new`` recognises several labels per image."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from foldsmith.config import Experiment
+from foldsmith.errors import DataError
+from foldsmith.new.new import Data, new_project_of
+from foldsmith.new.survey.columns import Source
+from foldsmith.new.survey.labels import labels_in_text
+from foldsmith.project import ProjectFolder
+from foldsmith.project.submission import submission_form
+from foldsmith.project.tables import read_test, read_train
+from foldsmith.steps.registry import types_of
+
+N = 24
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Make a project of a table; returns it opened."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "im").mkdir()
+    for k in range(N + 2):
+        cv2.imwrite(str(tmp_path / f"im/{k}.png"), rng.integers(0, 255, (24, 24, 3), np.uint8))
+
+    def make(columns, sample=None, **options):
+        pd.DataFrame({"id": range(N), **columns}).to_csv(tmp_path / "train.csv", index=False)
+        pd.DataFrame({"id": [N, N + 1]}).to_csv(tmp_path / "test.csv", index=False)
+        if sample is not None:
+            sample.to_csv(tmp_path / "sample_submission.csv", index=False)
+        tables = tmp_path / "train.csv", tmp_path / "test.csv"
+        new_project_of(tmp_path / "p", Data(tmp_path / "im", *tables, **options), yes=True)
+        return ProjectFolder.open(tmp_path / "p")
+
+    return make
+
+
+def test_several_columns_are_labels(made, capsys):
+    columns = {"a": [0, 1] * 12, "b": [1, 0, 0] * 8, "other": range(N)}
+    sample = pd.DataFrame({"id": [N, N + 1], "a": 0, "b": 0})
+    project = made(columns, sample, target_column="a,b", time="small")
+    said = capsys.readouterr().out
+    assert "target   a, b, as named" in said
+    assert "labels   2 labels: a 12, b 8; 8 images without any" in said
+    assert "metric   F1(average=macro): labels" in said
+    assert (
+        "sample   sample_submission.csv, found beside the tables: one column per label (2)" in said
+    )
+    assert project.settings.target_columns == ("a", "b")
+    assert project.form.read(read_train(project)).sum(axis=0).tolist() == [12, 8]
+    assert submission_form(project, read_test(project)).title == "one column per label (2)"
+    # Its experiments are whole.
+    experiments = sorted((project.folder / "exp_config").glob("4*.yml"))
+    assert len(experiments) >= 5
+    for file in experiments:
+        Experiment.load(project, file, ()).check(types_of(project))
+    tree = Experiment.load(project, project.folder / "exp_config/410.yml", ()).tree
+    assert tree["globals"]["task"] == "multi-label"
+
+
+def test_texts_that_share_parts_are_labels(made, capsys):
+    texts = ["scab rust", "scab", "rust", "", "mildew scab", "mildew"] * 4
+    project = made({"labels": texts}, metric="AUC(average=micro)", time="small")
+    said = capsys.readouterr().out
+    assert "labels   3 labels: mildew 8, rust 8, scab 12; 4 images without any" in said
+    assert "to take each combination for a class: --classes" in said
+    settings = project.settings
+    assert (settings.label_separator, settings.label_names) == (" ", ("mildew", "rust", "scab"))
+    assert project.metric.title == "AUC(average=micro)"
+    assert project.folder.joinpath("README.md").read_text().count("3 labels") == 1
+
+
+def test_each_combination_may_be_a_class(made, capsys):
+    texts = ["scab;rust", "scab", "rust"] * 8
+    project = made({"labels": texts}, classes=True, time="small")
+    assert project.class_names == ("rust", "scab", "scab;rust")
+    assert "several labels" in capsys.readouterr().out
+
+
+def test_columns_of_other_values_are_refused(made):
+    with pytest.raises(DataError, match="column b: '2' is neither 0 nor 1; several columns of"):
+        made({"a": [0, 1] * 12, "b": [0, 2] * 12}, target_column="a,b", time="small")
+    with pytest.raises(DataError, match="no column 'c' for --target"):
+        made({"a": [0, 1] * 12}, target_column="a,c", time="small")
+
+
+@pytest.mark.parametrize(
+    ("texts", "separator"),
+    [
+        (["x;y", "x", "y"], ";"),
+        (["x|y", "y|z", "x|z"], "|"),
+        (["x y", "x", "y"], " "),
+        (["dark red", "light red", "blue"], None),
+        (["Oak, old", "Oak", "Elm"], None),
+        (["1,5", "2,5", "1,2"], None),
+        (["very good", "good", "bad"], None),
+    ],
+)
+def test_labels_are_told_from_names(texts, separator):
+    table = pd.DataFrame({"id": [str(k) for k in range(9)], "t": texts * 3})
+    found = labels_in_text(Source(table, "t.csv"), "t")
+    assert (found and found.separator) == separator
