@@ -5,8 +5,15 @@ import pytest
 from scipy.special import softmax
 
 from foldsmith.errors import ConfigError
+from foldsmith.models.feature_heads import MeanHead, RidgeHead, SVRHead
 from foldsmith.models.fitted_heads import gaussians
-from foldsmith.models.kernel_head import KernelHead, _held_out, _parts, _sharpest, _some_rows
+from foldsmith.models.kernel_head import (
+    KernelHead,
+    _sharpest,
+    held_out_scores,
+    parts_of_groups,
+    some_rows,
+)
 
 VALUES = (1.0, 2.0, 5.0)
 
@@ -37,8 +44,8 @@ def test_held_out_scores_are_those_of_fits_without_the_part(rings):
     wanted = (targets[:, None] == np.array(VALUES)).astype(float)
     kernel, alpha, means = gaussians(features, features, 0.1), 0.3, wanted.mean(axis=0)
     values, vectors = np.linalg.eigh(kernel)
-    parts = _parts(groups)
-    found = _held_out(values + alpha, vectors, wanted, parts)
+    parts = parts_of_groups(groups)
+    found = held_out_scores(values + alpha, vectors, wanted, parts)
     for part in parts:
         others = np.setdiff1d(np.arange(len(groups)), part)
         assert not set(groups[part]) & set(groups[others])
@@ -61,13 +68,13 @@ def test_the_sharpness_has_the_least_log_loss(rings):
 
 
 def test_of_many_rows_whole_groups_choose(monkeypatch):
-    monkeypatch.setattr("foldsmith.models.kernel_head._CHOSEN_BY", 20)
+    monkeypatch.setattr("foldsmith.models.kernel_head.CHOSEN_BY", 20)
     groups = np.random.default_rng(0).permutation(np.repeat(np.arange(30), 4))
-    rows = _some_rows(groups, 0)
+    rows = some_rows(groups, 0)
     assert len(rows) == 20
     assert np.unique(groups[rows]).size == 5
-    np.testing.assert_array_equal(rows, _some_rows(groups, 0))
-    assert set(groups[rows]) != set(groups[_some_rows(groups, 1)])
+    np.testing.assert_array_equal(rows, some_rows(groups, 0))
+    assert set(groups[rows]) != set(groups[some_rows(groups, 1)])
 
 
 def test_classes_and_groups_that_are_alone(rings):
@@ -87,3 +94,20 @@ def test_classes_and_groups_that_are_alone(rings):
 def test_strengths_and_widths_must_be_above_0(arguments):
     with pytest.raises(ConfigError, match=f"{next(iter(arguments))}: .* must be numbers above 0"):
         KernelHead(VALUES, **arguments)
+
+
+def test_the_parts_of_its_time_are_those_of_the_fit(monkeypatch):
+    """The choice is by a limited number of rows; what then is fitted to all grows on."""
+    monkeypatch.setattr("foldsmith.models.kernel_head.CHOSEN_BY", 30)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 4)).astype(np.float32)
+    targets, groups = rng.choice(VALUES, 60), np.arange(60)
+    choice, rest = KernelHead(VALUES).time_parts(4)
+    assert (choice.rows, choice.power, rest.rows) == (30, 0, None)
+    assert choice.fit(features, targets, groups, 0) is None
+    predicted = rest.fit(features, targets, groups, 0).predict(features)
+    assert predicted.shape == (60, len(VALUES))
+    # The mean of heads has the parts of all; a ridge regression decomposes no larger matrix than
+    # the one of its features.
+    parts = MeanHead((RidgeHead(), SVRHead())).time_parts(4)
+    assert [(part.rows, part.power) for part in parts] == [(4, 1), (None, 0)]

@@ -34,7 +34,7 @@ def learned(images):
 
 def taught(images, seed, batch_size=5, **arguments):
     model = PatchDictionary(**({"n_centres": 10, "patch": 4} | arguments))
-    model.learn(images.split(batch_size), len(images), seed)
+    model.learn(model.sample(images.split(batch_size), len(images), seed), seed)
     return model
 
 

@@ -6,14 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foldsmith.new.timing.facts import Facts, MachineSpeeds, Speed
 from foldsmith.new.timing.rule import (
     FEWEST_EPOCHS,
     LEAST_EPOCHS,
     MOST_EPOCHS,
-    Facts,
-    Fit,
-    MachineSpeeds,
-    Speed,
     choose,
     levels_of,
 )
@@ -24,7 +21,7 @@ FACTS = Facts(
     side=200,
     n_splits=5,
     fine_tunings=("410", "420"),
-    untrained=3,
+    untrained=("400", "403", "404"),
     on_gpu=False,
     views=(4, 2),
     processes=2,
@@ -40,9 +37,11 @@ def speeds_for(facts, fastest=400.0, mixed=2.0, **others):
         width = {"wrn_16_2": 1, "wrn_16_4": 3.5}.get(level.backbone, 8)
         full = fastest * (levels[0].side / level.side) ** 2 / width
         found[level.name] = Speed(full * mixed, full)
+    n_all = facts.n_train + facts.n_test
+    untrained_s = [n_all * image_s + 2 for image_s in (0.01, 0.002, 0.02, 0.015)]
     given_s = {
         "preprocess_s": 0.01,
-        "untrained": (Fit(0.01, 1.0), Fit(0.02, 3.0), Fit(0.002, 0.5)),
+        "untrained_s": tuple(untrained_s[: len(facts.untrained)]),
         "start_s": 5.0,
         "epoch_s": 0.5,
         "member_s": 6.0,
@@ -63,7 +62,7 @@ facts_of_any = st.builds(
     side=st.integers(16, 4000),
     n_splits=st.integers(2, 10),
     fine_tunings=st.sampled_from([("410",), ("410", "420")]),
-    untrained=st.integers(1, 4),
+    untrained=st.integers(1, 4).map(lambda n: ("400", "403", "404", "402")[:n]),
     on_gpu=st.booleans(),
     views=st.sampled_from([(2, 4), (4, 2)]),
     processes=st.integers(1, 16),
@@ -84,22 +83,67 @@ def test_the_estimate_is_within_the_time_or_there_is_no_fine_tuning(facts, time,
     assert choice.mixed == (mixed >= 1.1)
 
 
-@given(facts_of_any, times(), times(), st.floats(1, 20_000))
-def test_more_time_never_gives_less(facts, one, other, fast):
-    speeds = speeds_for(facts, fast)
+def some_seconds():
+    """Seconds of members without a training, short or very long."""
+    return st.lists(st.floats(0.1, 1000) | st.floats(0.1, 20_000), min_size=4, max_size=4)
+
+
+@given(facts_of_any, times(), times(), st.floats(1, 20_000), some_seconds())
+def test_more_time_never_gives_less(facts, one, other, fast, seconds):
+    speeds = speeds_for(facts, fast, untrained_s=tuple(seconds[: len(facts.untrained)]))
     less, more = (choose(time, facts, speeds) for time in sorted((one, other)))
     assert rank(less, facts) <= rank(more, facts)
     assert less.level.side <= more.level.side
     assert len(less.fine_tunings) <= len(more.fine_tunings)
 
     def alike(choice):
-        return choice.level, choice.fine_tunings, bool(choice.pretraining)
+        return choice.level, choice.untrained, choice.fine_tunings, bool(choice.pretraining)
 
     if alike(less) == alike(more):
         assert less.epochs <= more.epochs
     elif rank(less, facts) < rank(more, facts):
         # A larger size begins only where enough epochs are left.
         assert more.epochs >= LEAST_EPOCHS
+    # A member without a training is lost only to a better one.
+    kept = [[name in choice.untrained for name in facts.untrained] for choice in (less, more)]
+    assert kept[0] <= kept[1]
+
+
+@given(facts_of_any, times(), st.floats(1, 20_000), some_seconds())
+def test_what_does_not_fit_is_left_out_and_named(facts, time, fast, seconds):
+    speeds = speeds_for(facts, fast, untrained_s=tuple(seconds[: len(facts.untrained)]))
+    choice = choose(time, facts, speeds)
+    # The first one always stays, whatever it takes; with others the time is kept.
+    assert choice.untrained[0] == "400" and {*choice.untrained} <= {*facts.untrained}
+    if choice.untrained != ("400",):
+        assert choice.total_s <= time
+    left_out = [name for name in facts.untrained if name not in choice.untrained]
+    named = [what for what in choice.why if what == f"members without {' and '.join(left_out)}"]
+    assert bool(named) == bool(left_out)
+    assert all("in the order 400" in choice.why[what] for what in named)
+
+
+def test_little_time_is_for_the_members_that_are_worth_most():
+    facts = replace(FACTS, untrained=("400", "403", "404", "402"))
+    speeds = speeds_for(facts, 300)  # 18, 5, 34 and 26 s on two processes; other parts 63 s
+    kept = {time: choose(time, facts, speeds).untrained for time in (40, 88, 94, 300)}
+    assert kept[40] == ("400",)
+    assert kept[88] == ("400", "403")
+    # One that fits is not lost with a better one that does not.
+    assert kept[94] == ("400", "403", "402")
+    assert kept[300] == facts.untrained
+    choice = choose(88, facts, speeds)
+    [what] = [what for what in choice.why if "404" in what]
+    assert what == "members without 404 and 402"
+    assert choice.why[what].startswith("34 s and 26 s for 1,597 images; the time has 22 s for ")
+
+
+def test_a_member_that_takes_most_of_the_time_leaves_it_to_the_networks():
+    many = replace(FACTS, n_train=20_000, n_test=2_000)
+    speeds = speeds_for(many, 300, untrained_s=(60.0, 30.0, 4_000.0))
+    for hours, kept in ((1, ("400", "403")), (8, many.untrained)):
+        choice = choose(3600 * hours, many, speeds)
+        assert choice.untrained == kept and choice.fine_tunings
 
 
 @given(times(), st.floats(10, 5000), st.floats(1.0, 3.0))
@@ -131,8 +175,8 @@ def test_the_time_of_the_measurement_is_part_of_it():
 def simulated_s(choice, facts, speeds):
     """Seconds of a run whose engine gives the first step that is ready to each free process."""
     now = speeds.start_s + (facts.n_train + facts.n_test) * speeds.preprocess_s
-    n_all = facts.n_train + facts.n_test
-    fits = {f"fit {k}": fit.seconds(n_all) for k, fit in enumerate(speeds.untrained)}
+    seconds = dict(zip(facts.untrained, speeds.untrained_s, strict=True))
+    fits = {f"fit {name}": seconds[name] for name in sorted(choice.untrained)}
     waiting, needs = dict(fits), {}
     for name, infer_s in zip(choice.fine_tunings, choice.infer_s, strict=True):
         folds = [f"train {name} {fold}" for fold in range(facts.n_splits)]
@@ -162,7 +206,7 @@ def test_the_total_is_that_of_the_engine(n_splits, names, processes, fit_s, n_te
         processes=processes,
         untrained_processes=processes,
     )
-    speeds = speeds_for(facts, 300, untrained=(Fit(0, fit_s), Fit(0, 2.0), Fit(0, fit_s / 3)))
+    speeds = speeds_for(facts, 300, untrained_s=(fit_s, 2.0, fit_s / 3))
     choice = choose(time, facts, speeds)
     trained_s = choice.total_s - choice.rest_s - speeds.spent_s
     engine_s = simulated_s(choice, facts, speeds)

@@ -14,8 +14,9 @@ from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
 from foldsmith.new.new import Data, new_project, new_project_of
 from foldsmith.new.timing import planned
+from foldsmith.new.timing.facts import MachineSpeeds, Speed
 from foldsmith.new.timing.measure import facts_of, measured_speeds
-from foldsmith.new.timing.rule import Fit, MachineSpeeds, Speed, choose, levels_of
+from foldsmith.new.timing.rule import choose, levels_of
 from foldsmith.project import ProjectFolder
 from foldsmith.report.page import write_report
 from foldsmith.run.plan import plan_of
@@ -156,9 +157,12 @@ def test_another_time_adds_and_removes_experiments(mine):
     names = {file.stem for file in mine.path("exp_config").iterdir()}
     assert {"410", "420"} <= names
     short = planned.plan_for(mine, "exp_config/901.yml", "30s")
-    left = {file.stem for file in mine.path("exp_config").iterdir()}
-    assert not left & {"410", "420"}
-    assert [s for s in plan_of(short, "exp_config/901.yml").steps if s.epochs] == []
+    # Without time for anything else, the statistics of colour and texture remain.
+    assert {file.stem for file in mine.path("exp_config").iterdir()} == {"400", "901"}
+    steps = plan_of(short, "exp_config/901.yml").steps
+    assert [step.label for step in steps if step.label.startswith(("fit", "train"))] == ["fit 400"]
+    reason = planned.read_plan(mine.folder).why["members without 403 and 404 and 402"]
+    assert "for 30 images; the time has 0 s for members without a training" in reason
     planned.plan_for(short, "exp_config/901.yml", "10m")
     assert {file.stem for file in mine.path("exp_config").iterdir()} == names
 
@@ -287,10 +291,11 @@ def test_classes_have_one_fine_tuning(tmp_path):
 
 def test_a_pretraining_is_written_where_it_is_planned(mine):
     texts = planned._recipe_of(mine, "medium")
-    facts = facts_of(mine, TUNED, ["exp_config/400.yml", "exp_config/403.yml"])
+    files = {name: f"exp_config/{name}.yml" for name in ("400", "403", "404", "402")}
+    facts = facts_of(mine, TUNED, files)
     facts = replace(facts, on_gpu=True, processes=1, side=300)
     levels = {level.name: Speed(9000.0, 5000.0) for level in levels_of(facts, 1e6)}
-    fits = (Fit(0.01, 1.0),) * 2
+    fits = (1.3,) * 4
     choice = choose(3600, facts, MachineSpeeds(levels, 0.01, fits, 1.0, 0.1, 1.0))
     assert choice.pretraining
     for name, text in planned.with_values(texts, "1h", choice, facts).items():
@@ -310,8 +315,9 @@ def test_a_pretraining_is_written_where_it_is_planned(mine):
 def test_speeds_are_measured_on_the_projects_own_images(mine, tmp_path_factory, monkeypatch):
     trials = tmp_path_factory.mktemp("trials")
     monkeypatch.setattr("tempfile.tempdir", str(trials))
-    files = ["exp_config/400.yml"]
-    facts = facts_of(mine, TUNED, files)
+    # One learns from images without labels, and the features of the other are fixed.
+    files = ["exp_config/403.yml", "exp_config/402.yml"]
+    facts = facts_of(mine, TUNED, {"403": files[0], "402": files[1]})
     assert (facts.n_train, facts.n_test, facts.side, facts.n_splits) == (24, 6, 36, mine.n_splits)
     # Two kinds of mirrored images, and members of one thread side by side.
     assert facts.views == (4, 2) and facts.untrained_processes == facts.processes
@@ -319,7 +325,8 @@ def test_speeds_are_measured_on_the_projects_own_images(mine, tmp_path_factory, 
     speeds = measured_speeds(mine, facts, "exp_config/410.yml", files, 900)
     assert all(speed.mixed > 0 and speed.full > 0 for speed in speeds.levels.values())
     assert list(speeds.levels) == [level.name for level in levels_of(facts, 900)]
-    assert speeds.preprocess_s > 0 and speeds.untrained[0].seconds(30) > 0
+    assert speeds.preprocess_s > 0 and len(speeds.untrained_s) == 2
+    assert min(speeds.untrained_s) > 0
     assert speeds.spent_s > 1 and 0 <= speeds.busy_cores <= cores_here()
     assert not list(trials.glob("*foldsmith*"))
     left = {path for path in mine.folder.rglob("*")} - set(before)

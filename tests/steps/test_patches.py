@@ -16,8 +16,14 @@ from small_project import make_project, write_experiment
 from warm import Command
 
 import foldsmith as package
+from foldsmith.config import Context, Experiment
 from foldsmith.extras.serve.limits import Limits
 from foldsmith.extras.serve.service import create_app
+from foldsmith.project import ProjectFolder
+from foldsmith.steps.features import fit_experiment, images_to_learn_from
+from foldsmith.steps.image_store import open_store
+from foldsmith.steps.registry import types_of
+from foldsmith.utils.hashing import FileHashes
 
 PATCHES = {
     "import": "foldsmith:recommended_patches.yml",
@@ -77,6 +83,28 @@ def test_what_was_learned_is_an_output_and_all_goes_on_from_it(project_dir, cli)
     # Another head is fitted on the same features.
     cli(project_dir, *RUN, "402:head={type: RidgeHead, alphas: [1000.0]}")
     assert (project_dir / LEARNED).stat().st_mtime_ns == learned
+
+
+def test_it_learns_from_a_limited_number_of_images(project_dir):
+    project = ProjectFolder.open(project_dir)
+    experiment = Experiment.load(project, project.path("exp_config/402.yml"))
+    assert images_to_learn_from(experiment, 100_000) == 2000
+    few = experiment.with_values({"dataset/learn/most": 5})
+    store = open_store(project, few.globals, FileHashes(project.hash_store))
+    dataset = few.build(types_of(project), Context(images=store))["dataset/learn"]
+    # 24 labelled images and 8 others, evenly spaced. Only they are read.
+    assert dataset.rows.tolist() == [0, 6, 12, 19, 25] and len(dataset.images) == 5
+    assert images_to_learn_from(few, 32) == 5 and images_to_learn_from(few, 3) == 3
+
+    def learned(values):
+        fit_experiment(experiment.with_values(values), "force")
+        return (project_dir / LEARNED).read_bytes()
+
+    whole = (project_dir / LEARNED).read_bytes()
+    assert learned({"dataset/learn/most": 32}) == whole
+    some = learned({"dataset/learn/most": 5})
+    # Whatever the number of loader workers is.
+    assert learned({"dataset/learn/most": 5, "loader/learn/num_workers": 2}) == some != whole
 
 
 def test_new_images_are_predicted_by_it_and_by_an_export(project_dir, tmp_path, cli):

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from foldsmith.new.timing import planned
-from foldsmith.new.timing.rule import Facts, Fit, MachineSpeeds, Speed, levels_of
+from foldsmith.new.timing.facts import Facts, MachineSpeeds, Speed
+from foldsmith.new.timing.rule import levels_of
 from foldsmith.project import ProjectFolder
 
 # The variable with which a command line of ``warm`` measures all the same.
@@ -15,7 +16,8 @@ def given_speeds(
 ) -> MachineSpeeds:
     """Return speeds of a machine with the levels of the real one."""
     levels = {level.name: Speed(400.0, 200.0) for level in levels_of(facts, time_s)}
-    fits = (Fit(0.02 / facts.untrained, 1.0),) * facts.untrained
+    n_members = len(facts.untrained)
+    fits = (0.02 * (facts.n_train + facts.n_test) / n_members + 1.0,) * n_members
     return MachineSpeeds(levels, 0.01, fits, 8.0, 0.2, 5.0, 1.0, 20.0)
 
 

@@ -344,8 +344,9 @@ def all_images(
     n_views: int = 2,
     n_local: int = 0,
     local_transforms: list[Transform] | None = None,
+    most: int | None = None,
 ) -> ImageDataset:
-    """Every image, labelled or not, without its label: for self-supervised pretraining.
+    """Every image, labelled or not, without its label: for learning without labels.
 
     Args:
         project: The project.
@@ -355,12 +356,15 @@ def all_images(
         n_views: Views per image.
         n_local: Further views, by ``local_transforms``: the small crops of DINO.
         local_transforms: Transforms of the further views.
+        most: Most images; of more, so many are taken, evenly spaced in the order of the tables.
     """
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]
     paths = image_paths(project, read_train(project)) + image_paths(project, readable)
     rows = np.arange(len(paths))
+    if most is not None and most < len(rows):
+        rows = np.arange(most) * len(rows) // most
     return ImageDataset(
-        *(images, paths, rows, None, transforms, seed, n_views, n_local),
+        *(images, paths.take(rows), rows, None, transforms, seed, n_views, n_local),
         local_transforms=local_transforms or (),
     )

@@ -26,6 +26,7 @@ from foldsmith.models.fitted_heads import (
     standardiser,
 )
 from foldsmith.models.forest import Forest, extra_trees
+from foldsmith.models.head_time import TimePart, time_parts
 from foldsmith.models.runtime import seed_everything
 from foldsmith.targets.scores_of_classes import surprise
 
@@ -95,6 +96,10 @@ class RidgeHead:
     def restore(self, arrays: Arrays) -> FittedLine:
         """Return the line."""
         return FittedLine(**arrays)
+
+    def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
+        """Return the time of the fit: the matrix to decompose is no larger than the features."""
+        return (TimePart(self.fit, rows=n_features, power=1),)
 
 
 def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
@@ -427,6 +432,10 @@ class MeanHead:
     ) -> FittedMean:
         """Fit every head to the same images."""
         return FittedMean(tuple(head.fit(features, targets, groups, seed) for head in self.heads))
+
+    def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
+        """Return the times of all heads."""
+        return tuple(part for head in self.heads for part in time_parts(head, n_features))
 
     def restore(self, arrays: Arrays) -> FittedMean:
         """Return the heads."""

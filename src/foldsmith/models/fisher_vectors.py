@@ -12,6 +12,7 @@ from torch import nn
 
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.models.cells import cell_sums
+from foldsmith.models.learns_from_images import Samples
 from foldsmith.models.resizing import resized
 
 # A descriptor has 4 x 4 cells of so many pixels, in each 8 directions of gradients (Lowe 2004).
@@ -23,8 +24,8 @@ _STEP = 2**-0.5
 _FLAT = 0.16
 # A place along a side, times this, has the variance 1, like the principal axes of descriptors.
 _PLACE = math.sqrt(12)
-# Local descriptors to learn from, and images that they come from.
-_SAMPLES, _IMAGES = 30_000, 2_000
+# Local descriptors to learn from, of all images together.
+_SAMPLES = 30_000
 # Rounds that fit a mixture; 100,000 samples and 15 rounds give no better features.
 _ROUNDS, _LEAST_VARIANCE = 10, 1e-3
 
@@ -74,18 +75,36 @@ class FisherVectors(nn.Module):
         self.shapes = _Mixture(n_shape, shape_axes, n_components)
         self.colours = _Mixture(n_colour, colour_axes, n_components)
 
-    def learn(self, batches: Iterable[torch.Tensor], n_images: int, seed: int) -> None:
+    def sample(self, batches: Iterable[torch.Tensor], n_images: int, seed: int) -> "_Local":
+        """Return random local descriptors, without the axis of images.
+
+        Args:
+            batches: The images in a fixed order, RGB in 0..1, each batch of shape (n, 3, H, W).
+            n_images: Their number.
+            seed: Seed of the samples.
+        """
+        n_each = -(-_SAMPLES // n_images)
+        found: list[_Local] = []
+        for batch in batches:
+            for image in batch.cpu().float():
+                local = local_descriptors(image[None], self.levels)
+                # By the image, so that the size of batches does not matter.
+                rng = np.random.default_rng([seed, len(found)])
+                chosen = torch.from_numpy(rng.integers(0, local.places.shape[1], n_each))
+                found.append(_Local(*(part[0, chosen] for part in local)))
+        return _Local(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+    def learn(self, samples: Samples, seed: int) -> None:
         """Learn the principal axes and the mixtures.
 
         Args:
-            batches: All images in a fixed order, RGB in 0..1, each batch of shape (n, 3, H, W).
-            n_images: Their number.
-            seed: Seed of the samples and of the first Gaussians.
+            samples: Local descriptors, as :meth:`sample` returns them.
+            seed: Seed of the first Gaussians.
 
         Raises:
-            DataError: The images have fewer local descriptors than there are Gaussians.
+            DataError: There are fewer local descriptors than Gaussians.
         """
-        sampled = self._sample(batches, n_images, seed)
+        sampled = _Local(*samples)
         n_components = len(self.shapes.weights)
         if len(sampled.places) < n_components:
             raise DataError(
@@ -94,23 +113,6 @@ class FisherVectors(nn.Module):
             )
         for mixture, values in ((self.shapes, sampled.shapes), (self.colours, sampled.colours)):
             mixture.learn(values, sampled.places, seed)
-
-    def _sample(self, batches: Iterable[torch.Tensor], n_images: int, seed: int) -> "_Local":
-        """Return random local descriptors of evenly spaced images, without the axis of images."""
-        step = max(1, n_images // _IMAGES)
-        n_each = -(-_SAMPLES // -(-n_images // step))
-        found: list[_Local] = []
-        number = 0
-        for batch in batches:
-            for image in batch.cpu().float():
-                if number % step == 0:
-                    local = local_descriptors(image[None], self.levels)
-                    # By the image, so that the size of batches does not matter.
-                    rng = np.random.default_rng([seed, number])
-                    chosen = torch.from_numpy(rng.integers(0, local.places.shape[1], n_each))
-                    found.append(_Local(*(part[0, chosen] for part in local)))
-                number += 1
-        return _Local(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the Fisher vectors.

@@ -16,9 +16,10 @@ from foldsmith.models.fitted_heads import (
     standardised,
     standardiser,
 )
+from foldsmith.models.head_time import TimePart
 
 # Strengths and widths are chosen by so many rows at most: it takes the cube of their number.
-_CHOSEN_BY = 1000
+CHOSEN_BY = 1000
 # Parts that are held out for the choice.
 _PARTS = 10
 # Logarithm of the factor from scores to logits.
@@ -55,33 +56,56 @@ class KernelHead:
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> FittedKernelClasses:
         """Choose by groups, then fit to all; only the rows to choose by are drawn."""
+        rows = _Rows.of(features, targets, self.class_values)
+        return self._solved(rows, *self._choice(rows, groups, seed))
+
+    def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
+        """Return the times of the choice, by a limited number of rows, and of the fit to all."""
+
+        def choice(
+            features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        ) -> None:
+            self._choice(_Rows.of(features, targets, self.class_values), groups, seed)
+
+        def fit(
+            features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        ) -> FittedKernelClasses:
+            rows = _Rows.of(features, targets, self.class_values)
+            return self._solved(rows, self.gamma[0], self.alpha[0], 1.0)
+
+        return TimePart(choice, rows=CHOSEN_BY), TimePart(fit)
+
+    def _solved(
+        self, rows: "_Rows", gamma: float, alpha: float, sharpness: float
+    ) -> FittedKernelClasses:
+        """Return the head with chosen values, fitted to all rows."""
         from scipy.linalg import cho_factor, cho_solve
 
-        classes = np.abs(targets[:, None] - np.asarray(self.class_values)).argmin(axis=1)
-        # A class that is not there to learn from has no probability.
-        seen = np.unique(classes)
-        wanted = (classes[:, None] == seen).astype(np.float64)
-        scaler = standardiser().fit(features.astype(np.float64))[0]
-        inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
-        rows = some_rows(groups, seed)
-        gamma, alpha, sharpness = self._chosen(inputs[rows], wanted[rows], groups[rows])
-        kernel = gaussians(inputs, inputs, gamma / features.shape[1])
+        inputs, wanted = rows.inputs, rows.wanted
+        kernel = gaussians(inputs, inputs, gamma / inputs.shape[1])
         kernel[np.diag_indices(len(kernel))] += alpha
         means = wanted.mean(axis=0)
         factor = cho_factor(kernel, lower=True, overwrite_a=True)
         weights = np.zeros((len(inputs), len(self.class_values)))
-        weights[:, seen] = cho_solve(factor, wanted - means)
+        weights[:, rows.seen] = cho_solve(factor, wanted - means)
         bias = np.full(len(self.class_values), -np.inf)
-        bias[seen] = means
+        bias[rows.seen] = means
         return FittedKernelClasses(
-            mean=scaler.mean_,
-            scale=scaler.scale_,
+            mean=rows.mean,
+            scale=rows.scale,
             centres=inputs,
             weights=weights.astype(np.float32),
-            gamma=gamma / features.shape[1],
+            gamma=gamma / inputs.shape[1],
             bias=bias,
             sharpness=sharpness,
         )
+
+    def _choice(
+        self, rows: "_Rows", groups: npt.NDArray[np.int64], seed: int
+    ) -> tuple[float, float, float]:
+        """Return gamma, alpha and sharpness, chosen by some of the rows."""
+        some = some_rows(groups, seed)
+        return self._chosen(rows.inputs[some], rows.wanted[some], groups[some])
 
     def restore(self, arrays: Arrays) -> FittedKernelClasses:
         """Return the sums of Gaussians."""
@@ -103,13 +127,42 @@ class KernelHead:
         return best[1:]
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Standardised features, and the scores to learn.
+
+    Attributes:
+        mean: Mean of each feature.
+        scale: Deviation of each feature.
+        inputs: Standardised features, shape (n, n_features).
+        seen: Classes that are there; one that is not there to learn from has no probability.
+        wanted: 1 for the class of a row and 0 for others, shape (n, n_seen).
+    """
+
+    mean: Targets
+    scale: Targets
+    inputs: Features
+    seen: npt.NDArray[np.int64]
+    wanted: Targets
+
+    @classmethod
+    def of(cls, features: Features, targets: Targets, class_values: Sequence[float]) -> "_Rows":
+        """Return the rows of features and targets."""
+        classes = np.abs(targets[:, None] - np.asarray(class_values)).argmin(axis=1)
+        seen = np.unique(classes)
+        scaler = standardiser().fit(features.astype(np.float64))[0]
+        inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
+        wanted = (classes[:, None] == seen).astype(np.float64)
+        return cls(scaler.mean_, scaler.scale_, inputs, seen, wanted)
+
+
 def some_rows(groups: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """Return at most 1,000 rows, of whole groups except the last."""
-    if len(groups) <= _CHOSEN_BY:
+    if len(groups) <= CHOSEN_BY:
         return np.arange(len(groups))
     _, of_group = np.unique(groups, return_inverse=True)
     place = np.random.default_rng(seed).permutation(of_group.max() + 1)
-    rows: npt.NDArray[np.int64] = np.argsort(place[of_group], kind="stable")[:_CHOSEN_BY]
+    rows: npt.NDArray[np.int64] = np.argsort(place[of_group], kind="stable")[:CHOSEN_BY]
     return rows
 
 

@@ -1,7 +1,7 @@
 """Heads on frozen features that give the probabilities of several labels per image."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from foldsmith.models.fitted_heads import (
     standardised,
     standardiser,
 )
-from foldsmith.models.kernel_head import held_out_scores, parts_of_groups, some_rows
+from foldsmith.models.head_time import TimePart
+from foldsmith.models.kernel_head import CHOSEN_BY, held_out_scores, parts_of_groups, some_rows
 from foldsmith.targets.scores_of_labels import surprise
 
 # A label is learned as a class with these two values.
@@ -87,6 +88,21 @@ class FittedLabels:
         return found
 
 
+class _Scaled(NamedTuple):
+    """Standardised features, float32, with the mean and deviation of each."""
+
+    mean: Targets
+    scale: Targets
+    inputs: Features
+
+
+def _scaled(features: Features) -> _Scaled:
+    """Return standardised features."""
+    scaler = standardiser().fit(features.astype(np.float64))[0]
+    inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
+    return _Scaled(scaler.mean_, scaler.scale_, inputs)
+
+
 @dataclass(frozen=True)
 class KernelLabelsHead:
     """Regularised least squares with an RBF kernel on standardised features, for several labels.
@@ -116,22 +132,44 @@ class KernelLabelsHead:
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> "FittedKernelLabels":
         """Choose by groups, then fit to all; only the rows to choose by are drawn."""
+        rows = some_rows(groups, seed)
+        scaled = _scaled(features)
+        chosen = self._chosen(scaled.inputs[rows], targets[rows], groups[rows])
+        return self._solved(scaled, targets, *chosen)
+
+    def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
+        """Return the times of the choice, by a limited number of rows, and of the fit to all."""
+
+        def choice(
+            features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        ) -> None:
+            self._chosen(_scaled(features).inputs, targets, groups)
+
+        def fit(
+            features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        ) -> FittedKernelLabels:
+            curves = np.zeros((targets.shape[1], 2))
+            return self._solved(_scaled(features), targets, self.gamma[0], self.alpha[0], curves)
+
+        return TimePart(choice, rows=CHOSEN_BY), TimePart(fit)
+
+    def _solved(
+        self, scaled: "_Scaled", targets: Targets, gamma: float, alpha: float, curves: Targets
+    ) -> "FittedKernelLabels":
+        """Return the head with chosen values, fitted to all rows."""
         from scipy.linalg import cho_factor, cho_solve
 
-        scaler = standardiser().fit(features.astype(np.float64))[0]
-        inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
-        rows = some_rows(groups, seed)
-        gamma, alpha, curves = self._chosen(inputs[rows], targets[rows], groups[rows])
-        kernel = gaussians(inputs, inputs, gamma / features.shape[1])
+        inputs = scaled.inputs
+        kernel = gaussians(inputs, inputs, gamma / inputs.shape[1])
         kernel[np.diag_indices(len(kernel))] += alpha
         means = targets.mean(axis=0)
         weights = cho_solve(cho_factor(kernel, lower=True, overwrite_a=True), targets - means)
         return FittedKernelLabels(
-            mean=scaler.mean_,
-            scale=scaler.scale_,
+            mean=scaled.mean,
+            scale=scaled.scale,
             centres=inputs,
             weights=weights.astype(np.float32),
-            gamma=gamma / features.shape[1],
+            gamma=gamma / inputs.shape[1],
             bias=means,
             curves=curves,
         )

@@ -1,6 +1,6 @@
 """Models whose features are learned from images without labels, before features are computed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,20 +13,32 @@ from foldsmith.models.fitted_arrays import read_arrays, write_arrays
 # File of the learned arrays in the output folder of an experiment with frozen features.
 LEARNED = "learned.safetensors"
 
+# Tensors with a row for each sample.
+Samples = Sequence[torch.Tensor]
+
 
 @runtime_checkable
 class LearnsFromImages(Protocol):
     """A model that learns from images without labels; its state dict is all that it has learned.
 
-    An experiment whose model does so has a ``loader/learn``.
+    An experiment whose model does so has a ``loader/learn``. The model learns the same from the
+    same images and seed, whatever their batches are.
     """
 
-    def learn(self, batches: Iterable[torch.Tensor], n_images: int, seed: int) -> None:
-        """Learn from images: the same from the same images and seed.
+    def sample(self, batches: Iterable[torch.Tensor], n_images: int, seed: int) -> Samples:
+        """Return samples of images, about as many however many images there are.
 
         Args:
             batches: The images in a fixed order, as the model gets them, shape (n, 3, H, W).
             n_images: Their number.
+            seed: Seed of everything that is drawn.
+        """
+
+    def learn(self, samples: Samples, seed: int) -> None:
+        """Learn from samples.
+
+        Args:
+            samples: The result of :meth:`sample`, or some of its rows.
             seed: Seed of everything that is drawn.
         """
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from foldsmith.errors import ConfigError, DataError
+from foldsmith.models.learns_from_images import Samples
 
 # Added to the variance of a patch, for colours in 0..1: noise of flat patches must not count.
 # Added to the variances of whitening, relative to patches of variance 1 (both: Coates and Ng 2011).
@@ -59,28 +59,50 @@ class PatchDictionary(nn.Module):
         self.register_buffer("whitening", torch.eye(n_pixels))
         self.register_buffer("centres", torch.zeros(n_centres, n_pixels))
 
-    def learn(self, batches: Iterable[torch.Tensor], n_images: int, seed: int) -> None:
+    def sample(
+        self, batches: Iterable[torch.Tensor], n_images: int, seed: int
+    ) -> tuple[torch.Tensor]:
+        """Return random normalised patches, shape (n, pixels of a patch).
+
+        Args:
+            batches: The images in a fixed order, RGB in 0..1, each batch of shape (n, 3, H, W).
+            n_images: Their number.
+            seed: Seed of the patches.
+        """
+        n_each = -(-_SAMPLES // n_images)
+        found: list[torch.Tensor] = []
+        for batch in batches:
+            patches = _patches(batch.cpu(), self.patch, 1)
+            rows, columns = patches.shape[2:4]
+            for image in patches:
+                # By the image, so that the size of batches does not matter.
+                rng = np.random.default_rng([seed, len(found)])
+                places = rng.integers(0, rows * columns, n_each)
+                y, x = (torch.from_numpy(each) for each in np.divmod(places, columns))
+                found.append(image[:, y, x].transpose(0, 1).flatten(1))
+        return (_normalised(torch.cat(found).float()),)
+
+    def learn(self, samples: Samples, seed: int) -> None:
         """Learn the dictionary.
 
         Args:
-            batches: All images in a fixed order, RGB in 0..1, each batch of shape (n, 3, H, W).
-            n_images: Their number.
-            seed: Seed of the patches and of the first centres.
+            samples: Patches, as :meth:`sample` returns them.
+            seed: Seed of the first centres.
 
         Raises:
-            DataError: The images have fewer patches than there are centres.
+            DataError: There are fewer patches than centres.
         """
         from sklearn.cluster import MiniBatchKMeans
 
         n_centres = len(self.centres)
-        patches = self._sample(batches, -(-_SAMPLES // n_images), seed)
+        patches = samples[0].numpy()
         if len(patches) < n_centres:
             raise DataError(
                 f"PatchDictionary: {len(patches)} patches are too few for {n_centres} centres; "
                 "lower model/n_centres"
             )
         mean = patches.mean(axis=0)
-        patches -= mean
+        patches = patches - mean
         variances, axes = np.linalg.eigh((patches.T @ patches).astype(np.float64) / len(patches))
         scaled = axes / np.sqrt(np.maximum(variances, 0) + _WHITENING)
         whitening = (scaled @ axes.T).astype(np.float32)
@@ -96,25 +118,6 @@ class PatchDictionary(nn.Module):
         self.load_state_dict(
             {name: torch.from_numpy(value.astype(np.float32)) for name, value in learned.items()}
         )
-
-    def _sample(
-        self, batches: Iterable[torch.Tensor], n_each: int, seed: int
-    ) -> npt.NDArray[np.float32]:
-        """Return random normalised patches of each image, shape (n, pixels of a patch)."""
-        found: list[torch.Tensor] = []
-        number = 0
-        for batch in batches:
-            patches = _patches(batch.cpu(), self.patch, 1)
-            rows, columns = patches.shape[2:4]
-            for image in patches:
-                # By the image, so that the size of batches does not matter.
-                rng = np.random.default_rng([seed, number])
-                places = rng.integers(0, rows * columns, n_each)
-                y, x = (torch.from_numpy(each) for each in np.divmod(places, columns))
-                found.append(image[:, y, x].transpose(0, 1).flatten(1))
-                number += 1
-        sampled: npt.NDArray[np.float32] = _normalised(torch.cat(found).float()).numpy()
-        return sampled
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the activations of the centres.

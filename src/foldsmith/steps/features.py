@@ -357,6 +357,17 @@ def check_learning(experiment: Experiment, model: object) -> None:
         )
 
 
+def images_to_learn_from(experiment: Experiment, n_images: int) -> int:
+    """Return how many images a model learns from without labels.
+
+    Args:
+        experiment: An experiment with a ``loader/learn``.
+        n_images: Images of its project.
+    """
+    most: int | None = experiment.tree["dataset"]["learn"].get("most")
+    return n_images if most is None else min(n_images, most)
+
+
 def _learn(
     model: LearnsFromImages,
     experiment: Experiment,
@@ -364,12 +375,13 @@ def _learn(
     context: Context,
     runtime: Runtime,
 ) -> None:
-    """Let a model learn from the images of ``loader/learn``, which are all of the project."""
+    """Let a model learn from the images of ``loader/learn``."""
     check_learning(experiment, model)
     loader = experiment.build(run.types, context)["loader/learn"]
     with torch.no_grad():
         batches = image_batches(loader, runtime, "learn from images")
-        model.learn(batches, len(loader.dataset), experiment.globals.seed)
+        seed = experiment.globals.seed
+        model.learn(model.sample(batches, len(loader.dataset), seed), seed)
 
 
 def head_file(fold: int) -> str:

@@ -3,11 +3,9 @@
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +16,14 @@ from foldsmith.errors import DataError
 from foldsmith.models.devices import kind_of_device
 from foldsmith.models.runtime import create_runtime, seed_everything
 from foldsmith.models.threads import threads_of
-from foldsmith.new.timing.rule import Facts, Fit, Level, MachineSpeeds, Speed, levels_of
+from foldsmith.new.timing.facts import Facts, Level, MachineSpeeds, Speed
+from foldsmith.new.timing.rule import levels_of
+from foldsmith.new.timing.untrained import untrained_s
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import image_paths, read_test, read_train
 from foldsmith.run.sample_project import sampled
 from foldsmith.run.slots import processes_with
 from foldsmith.steps.baselines import MOST_ROWS
-from foldsmith.steps.features import fit_experiment
 from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.kinds.predictions import PASSES
@@ -34,7 +33,6 @@ from foldsmith.targets.tasks import create_task
 from foldsmith.training.batch_size import train_one_batch
 from foldsmith.training.steps import FineTuneStep
 from foldsmith.utils.hashing import FileHashes
-from foldsmith.utils.log_output import lines_hidden
 from foldsmith.utils.machine import cores_here, idle_cores
 
 # Images whose sides are read.
@@ -45,9 +43,6 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 # A candidate is timed for about so long, in at least so many batches; the median counts.
 _TIMED_S, _LEAST_BATCHES = 0.6, 3
-
-# Rows of the larger of two samples: parts of a fit take as long however many images there are.
-_MORE_ROWS = 180
 
 # Seconds on an idle core: until the first step of a run begins (two processes import torch), an
 # epoch beside its images (log, snapshot), a blend with its report.
@@ -68,7 +63,7 @@ _BEFORE_S = 3.0
 
 
 def facts_of(
-    project: ProjectFolder, fine_tunings: Mapping[str, str], untrained: Sequence[str]
+    project: ProjectFolder, fine_tunings: Mapping[str, str], untrained: Mapping[str, str]
 ) -> Facts:
     """Return the facts of a project that the choice depends on.
 
@@ -76,7 +71,7 @@ def facts_of(
         project: The project; it need not be preprocessed.
         fine_tunings: Names of the experiments that may be fine-tuned, the most useful first, with
             their files.
-        untrained: Files of the members without a training.
+        untrained: The same of the members without a training.
 
     Raises:
         ConfigError: An experiment is wrong.
@@ -94,7 +89,7 @@ def facts_of(
     if not sides:
         raise DataError(f"{project.data_dir}: none of the first images can be read")
     tuned = [Experiment.load(project, project.path(file)) for file in fine_tunings.values()]
-    fitted = [Experiment.load(project, project.path(file)) for file in untrained]
+    fitted = [Experiment.load(project, project.path(file)) for file in untrained.values()]
     beside = [processes_with(experiment.globals.threads) for experiment in fitted]
     return Facts(
         n_train=len(train),
@@ -102,7 +97,7 @@ def facts_of(
         side=round(float(np.median(sides))),
         n_splits=project.n_splits,
         fine_tunings=tuple(fine_tunings),
-        untrained=len(fitted),
+        untrained=tuple(untrained),
         on_gpu=on_gpu,
         views=tuple(PASSES[experiment.globals.tta] for experiment in tuned),
         validations=tuned[0].globals.validations,
@@ -121,8 +116,8 @@ def measured_speeds(
     """Return the speeds of this machine for the images of a project.
 
     A few images are preprocessed in a temporary folder; of each candidate a model is trained on
-    some batches of them, with the recipe's transforms, loss and optimizer. The members without a
-    training are fitted to them.
+    some batches of them, with the recipe's transforms, loss and optimizer. Of the members without
+    a training, each part is timed with them (:func:`~foldsmith.new.timing.untrained.untrained_s`).
 
     Args:
         project: The project.
@@ -148,18 +143,13 @@ def measured_speeds(
                     _images_per_s(experiment, level, amp, facts) for amp in (True, False)
                 )
                 levels[level.name] = Speed(mixed=mixed, full=full)
-        _fitted_s(project, sample, untrained[:1])  # loads libraries
-        fitted_s = _fitted_s(project, sample, untrained)
-    with sampled(project, _MORE_ROWS) as larger:
-        n_larger = len(read_train(larger)) + len(read_test(larger))
-        larger_s = _fitted_s(project, larger, untrained) if n_larger > n_sample else fitted_s
-    fits = tuple(
-        _line(n_sample, one, n_larger, other) for one, other in zip(fitted_s, larger_s, strict=True)
-    )
+        with _neighbours(facts.untrained_processes - 1):
+            members = [Experiment.load(project, project.path(file)) for file in untrained]
+            seconds = untrained_s([member.within(sample) for member in members], facts)
     return MachineSpeeds(
         levels=levels,
         preprocess_s=preprocess_s,
-        untrained=fits,
+        untrained_s=seconds,
         start_s=_START_S,
         epoch_s=_EPOCH_S,
         member_s=_MEMBER_S,
@@ -167,34 +157,6 @@ def measured_speeds(
         spent_s=_BEFORE_S + time.perf_counter() - started,
         busy_cores=0.0 if idle is None else cores_here() - idle,
     )
-
-
-def _line(n: int, one_s: float, n_larger: int, other_s: float) -> Fit:
-    """Return the line through two times of a member without a training.
-
-    Args:
-        n: Images of a sample.
-        one_s: Seconds on it.
-        n_larger: Images of a larger sample, or as many.
-        other_s: Seconds on that.
-    """
-    slope = max(0.0, (other_s - one_s) / (n_larger - n)) if n_larger > n else one_s / max(1, n)
-    return Fit(slope, max(0.0, one_s - slope * n))
-
-
-def _fitted_s(project: ProjectFolder, sample: ProjectFolder, files: Sequence[str]) -> list[float]:
-    """Return the seconds in which members without a training are fitted to a sample, each."""
-    seconds = []
-    for file in files:
-        with tempfile.TemporaryDirectory(prefix="foldsmith-") as output, lines_hidden():
-            experiment = Experiment.load(project, project.path(file)).within(sample)
-            # A folder inside, since the lock of an output folder lies beside it.
-            inside = str(Path(output) / "fitted")
-            experiment = experiment.with_values({"globals/output_root": inside})
-            started = time.perf_counter()
-            fit_experiment(experiment, "force")
-            seconds.append(time.perf_counter() - started)
-    return seconds
 
 
 def values_of(level: Level, mixed: bool, facts: Facts) -> dict[str, Any]:

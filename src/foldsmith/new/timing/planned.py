@@ -16,9 +16,10 @@ from typing import Any
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
 from foldsmith.new.files import Recipe, recipe_texts, recipe_texts_to_fill_in
+from foldsmith.new.timing.facts import Facts, MachineSpeeds
 from foldsmith.new.timing.measure import facts_of, measured_speeds, values_of
 from foldsmith.new.timing.mirrors import MirrorTest, mirror_test, without_mirrors
-from foldsmith.new.timing.rule import Choice, Facts, MachineSpeeds, choose
+from foldsmith.new.timing.rule import Choice, choose
 from foldsmith.project import ProjectFolder
 from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.planned_time import TIME_PLAN
@@ -31,9 +32,11 @@ from foldsmith.utils.yaml_io import scalar_yaml
 
 logger = logging.getLogger(__name__)
 
-# Experiments of the recommended recipe: the pretraining, the heads on its features, the
+# Experiments of the recommended recipe: the pretraining, the heads on its features, the members
+# without a training in the order of their worth for their seconds (docs/recipe.md), the
 # fine-tunings, the most useful first, and the blend.
 _PRETRAINING, _FROZEN = "300", "401"
+_UNTRAINED = ("400", "403", "404", "402")
 _FINE_TUNINGS = ("410", "420")
 _BLEND = "901"
 
@@ -86,7 +89,6 @@ class Measurements:
     Attributes:
         facts: Facts about the data.
         speeds: Speeds of this machine.
-        untrained: Names of the members without a training.
         texts: The experiments of the recommended recipe without planned values; without mirror
             images where these have other targets.
         mirrors: The test of that; None if there was none.
@@ -95,7 +97,6 @@ class Measurements:
 
     facts: Facts
     speeds: MachineSpeeds
-    untrained: tuple[str, ...]
     texts: Texts
     mirrors: MirrorTest | None = None
     mirror_images: bool | None = None
@@ -122,13 +123,12 @@ def measured(project: ProjectFolder, time: str, texts: Texts) -> Measurements:
             texts = _without_mirrors(project, files.values(), texts)
             _write_to(files.values(), texts)
         fine_tunings = {name: files[name] for name in _FINE_TUNINGS if name in files}
-        trained = {*fine_tunings, _PRETRAINING, _FROZEN}
-        untrained = [name for name in files if name.startswith("4") and name not in trained]
-        fitted = [files[name] for name in untrained]
-        facts = facts_of(project, fine_tunings, fitted)
+        untrained = {name: files[name] for name in _UNTRAINED}
+        facts = facts_of(project, fine_tunings, untrained)
         first = next(iter(fine_tunings.values()))
+        fitted = list(untrained.values())
         speeds = measured_speeds(project, facts, first, fitted, seconds_of(time))
-    return Measurements(facts, speeds, tuple(untrained), texts, mirrors, wanted)
+    return Measurements(facts, speeds, texts, mirrors, wanted)
 
 
 def _write_to(files: Iterable[str], texts: Texts) -> None:
@@ -168,7 +168,7 @@ def planned(found: Measurements, time: str) -> TimePlan:
         time=time,
         facts=_plain(asdict(facts)),
         mirror_images=found.mirror_images,
-        seconds=_seconds(choice, facts, found.untrained, speeds),
+        seconds=_seconds(choice, facts, speeds),
         why=choice.why,
         texts=with_values(found.texts, time, choice, facts),
         images_per_s={
@@ -187,7 +187,7 @@ def with_values(texts: Texts, time: str, choice: Choice, facts: Facts) -> dict[s
         choice: The choice.
         facts: The data.
     """
-    absent = {name for name in _FINE_TUNINGS if name not in choice.fine_tunings}
+    absent = {*_FINE_TUNINGS, *_UNTRAINED} - {*choice.fine_tunings, *choice.untrained}
     if not choice.pretraining:
         absent |= {_PRETRAINING, _FROZEN}
     unused = "|".join(sorted(absent))
@@ -396,14 +396,13 @@ def _lines(time: str, choice: Choice, speeds: MachineSpeeds) -> Iterator[str]:
         yield f"note: even this plan takes longer than {time}"
 
 
-def _seconds(
-    choice: Choice, facts: Facts, members: Sequence[str], speeds: MachineSpeeds
-) -> dict[str, float]:
+def _seconds(choice: Choice, facts: Facts, speeds: MachineSpeeds) -> dict[str, float]:
     """Return the estimated seconds of steps, by the names of their series."""
     n_all = facts.n_train + facts.n_test
     found = {"preprocess": speeds.start_s + n_all * speeds.preprocess_s}
-    for name, fit in zip(members, speeds.untrained, strict=True):
-        found[f"fit {name}"] = fit.seconds(n_all)
+    for name, fit_s in zip(facts.untrained, speeds.untrained_s, strict=True):
+        if name in choice.untrained:
+            found[f"fit {name}"] = fit_s
     for name, infer_s in zip(choice.fine_tunings, choice.infer_s, strict=True):
         found[f"train {name}"] = choice.fold_s
         found[f"infer {name} by last"] = infer_s

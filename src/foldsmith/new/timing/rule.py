@@ -5,10 +5,17 @@ after new measurements.
 """
 
 import bisect
-import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+
+from foldsmith.new.timing.costs import (
+    FineTuning,
+    end_of_trainings,
+    seconds_of_rest,
+    seconds_of_start,
+    side_by_side,
+)
+from foldsmith.new.timing.facts import Facts, Level, MachineSpeeds
 
 # Epochs of a fold: no fine-tuning has more, and a larger image size needs at least ENOUGH.
 MOST_EPOCHS, ENOUGH_EPOCHS = 500, 60
@@ -17,12 +24,13 @@ MOST_EPOCHS, ENOUGH_EPOCHS = 500, 60
 # below FEWEST_EPOCHS no fine-tuning is planned.
 LEAST_EPOCHS, LEAST_IMAGES, FEWEST_EPOCHS = 20, 20_000, 3
 
-# bf16 or fp16 must be this much faster than float32 to be taken.
-MIXED_GAIN = 1.1
-
 # A pretraining gets this share of the time where it is worth it: on a GPU, from this time on, if
 # it sees every image this often.
 PRETRAINING_SHARE, PRETRAINING_FROM_S, PRETRAINING_EPOCHS = 0.3, 3600.0, (100, 300)
+
+# Members without a training may take as long as a first fine-tuning with the epochs above, and in
+# a longer run this share. The rest of the time is for fine-tunings.
+UNTRAINED_SHARE = 0.5
 
 # Larger networks and images are for runs of at least this many seconds.
 _LARGER_FROM_S = 3600.0
@@ -33,139 +41,8 @@ _VIEWS = 2
 # Part of the time that is planned: the machine may be slower than it was while it was measured.
 _PLANNED = 0.97
 
-# An image of a training takes as long as so many that are predicted, in larger batches.
-_TRAINING_PASS = 3.5
-
-# Seconds of a step beside its images: the training of a fold begins, draws its curves and ends.
-_FOLD_S, _INFER_S = 1.5, 0.5
-
 # Images up to this side keep their size; on a GPU, those from the other one on get others.
 SMALL_SIDE, LARGE_SIDE = 40, 128
-
-
-@dataclass(frozen=True)
-class Level:
-    """A backbone at an image size.
-
-    Attributes:
-        backbone: Name of the timm model.
-        side: Side of its images in pixels.
-        options: Arguments of the timm model.
-        from_s: It is for runs of at least this many seconds.
-    """
-
-    backbone: str
-    side: int
-    options: tuple[tuple[str, Any], ...] = ()
-    from_s: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """Name for people."""
-        return f"{self.backbone} at {self.side} px"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Facts about the data and the run.
-
-    Attributes:
-        n_train: Labelled images.
-        n_test: Images to predict.
-        side: Typical side of the images in pixels.
-        n_splits: Folds.
-        fine_tunings: Names of the experiments that are fine-tuned, the most useful first.
-        untrained: Number of the members without a training.
-        on_gpu: Whether trainings run on a GPU.
-        views: Views of each image that a fine-tuning predicts, by fine-tuning.
-        validations: Validations of a fold (``globals/validations``); None for one each epoch.
-        processes: Trainings that run side by side.
-        untrained_processes: Members without a training that are fitted side by side.
-    """
-
-    n_train: int
-    n_test: int
-    side: int
-    n_splits: int
-    fine_tunings: tuple[str, ...]
-    untrained: int
-    on_gpu: bool
-    views: tuple[int, ...]
-    validations: int | None = None
-    processes: int = 1
-    untrained_processes: int = 1
-
-    @property
-    def n_fold(self) -> int:
-        """Images that the model of a fold is trained on."""
-        return max(1, round(self.n_train * (self.n_splits - 1) / self.n_splits))
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The measured speed of a level.
-
-    Attributes:
-        mixed: Images per second of a training in mixed precision, loading included.
-        full: The same in float32.
-    """
-
-    mixed: float
-    full: float
-
-    @property
-    def takes_mixed(self) -> bool:
-        """Whether mixed precision is enough faster to be taken."""
-        return self.mixed >= MIXED_GAIN * self.full
-
-    @property
-    def taken(self) -> float:
-        """Images per second in the precision that is taken."""
-        return self.mixed if self.takes_mixed else self.full
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The measured time of a member without a training.
-
-    Attributes:
-        image_s: Seconds per image.
-        fixed_s: Seconds that do not depend on the number of images.
-    """
-
-    image_s: float
-    fixed_s: float
-
-    def seconds(self, n_images: int) -> float:
-        """Return the seconds that it takes."""
-        return n_images * self.image_s + self.fixed_s
-
-
-@dataclass(frozen=True)
-class MachineSpeeds:
-    """Measured speeds of this machine.
-
-    Attributes:
-        levels: Name of each level -> its speed.
-        preprocess_s: Seconds of ``preprocess`` per image.
-        untrained: Times of the members without a training.
-        start_s: Seconds until the first step of a run begins.
-        epoch_s: Seconds of an epoch beside its images.
-        member_s: Seconds of the first blend, and of the last one with the report.
-        baselines_s: Seconds of the simple baselines, which the first blend waits for.
-        spent_s: Seconds of the time that the measurement itself has taken.
-        busy_cores: Cores that other processes kept busy, where that slows trainings.
-    """
-
-    levels: Mapping[str, Speed]
-    preprocess_s: float
-    untrained: tuple[Fit, ...]
-    start_s: float
-    epoch_s: float
-    member_s: float
-    baselines_s: float = 0.0
-    spent_s: float = 0.0
-    busy_cores: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -202,12 +79,14 @@ class Choice(EpochPlan):
     Attributes:
         level: Backbone and image size.
         mixed: Mixed precision (``globals/enable_amp``).
+        untrained: The members without a training.
         fine_tunings: The experiments that are fine-tuned.
         why: Each choice, for people -> its reason.
     """
 
     level: Level
     mixed: bool
+    untrained: tuple[str, ...]
     fine_tunings: tuple[str, ...]
     why: Mapping[str, str]
 
@@ -239,9 +118,10 @@ def _wide(width: int, side: int, stem_stride: int, from_s: float = 0.0) -> Level
 def choose(time_s: float, facts: Facts, speeds: MachineSpeeds) -> Choice:
     """Return the values whose run fits a time.
 
-    More time never gives a smaller image size or fewer members and, with the same size, members
-    and pretraining or none, never fewer epochs. A larger size or a second member begins only where
-    enough epochs are left for it.
+    More time never gives a smaller image size or fewer fine-tunings and, with the same size,
+    members and pretraining or none, never fewer epochs. A larger size or a second fine-tuning
+    begins only where enough epochs are left for it. A member without a training is left out only
+    if it does not fit beside those before it in the order.
 
     Args:
         time_s: Seconds that the whole run may take.
@@ -250,102 +130,126 @@ def choose(time_s: float, facts: Facts, speeds: MachineSpeeds) -> Choice:
     """
     levels = levels_of(facts, time_s)
     n_fine = len(facts.fine_tunings)
-    enough = max(LEAST_EPOCHS, min(ENOUGH_EPOCHS, ENOUGH_EPOCHS * 1_000 // facts.n_fold))
-    fits = [_fitting(time_s, level, n_fine, facts, speeds) for level in levels]
-    rank = max((k for k, fit in enumerate(fits) if fit.epochs >= enough), default=0)
-    members = n_fine
     # A set of many images needs fewer epochs for as many steps.
     least = max(FEWEST_EPOCHS, min(LEAST_EPOCHS, LEAST_IMAGES // facts.n_fold))
+    for_untrained_s = _for_untrained_s(time_s, levels[0], least, facts, speeds)
+    untrained = _kept(for_untrained_s, facts, speeds)
+    # Sizes and fine-tunings are chosen as if the others took their time, too: they would be
+    # fewer when one more of them fits.
+    reserved = untrained
+    if len(untrained.names) < len(facts.untrained):
+        reserved_s = max(for_untrained_s, max(untrained.free))
+        reserved = _Untrained(facts.untrained, (reserved_s,) * facts.processes)
+    enough = max(LEAST_EPOCHS, min(ENOUGH_EPOCHS, ENOUGH_EPOCHS * 1_000 // facts.n_fold))
+
+    def fitting(
+        level: Level, members: int, beside: _Untrained = reserved, pretrained: bool = False
+    ) -> EpochPlan:
+        return _fitting(time_s, level, members, beside, facts, speeds, pretrained)
+
+    fits = [fitting(level, n_fine) for level in levels]
+    rank = max((k for k, fit in enumerate(fits) if fit.epochs >= enough), default=0)
+    level, members = levels[rank], n_fine
     if fits[rank].epochs < least:
         members = 1
-    fit = _fitting(time_s, levels[rank], members, facts, speeds)
-    if fit.epochs < FEWEST_EPOCHS:
+    if fitting(level, members).epochs < FEWEST_EPOCHS:
         members = 0
-        fit = _fitting(time_s, levels[rank], members, facts, speeds)
+    pretrained = False
     if facts.on_gpu and time_s >= PRETRAINING_FROM_S and members == n_fine:
-        with_pretraining = _fitting(time_s, levels[rank], members, facts, speeds, True)
-        if with_pretraining.pretraining and with_pretraining.epochs >= enough:
-            fit = with_pretraining
-    return _made(levels[rank], members, fit, facts, speeds)
+        with_pretraining = fitting(level, members, pretrained=True)
+        pretrained = bool(with_pretraining.pretraining and with_pretraining.epochs >= enough)
+    fit = fitting(level, members, untrained, pretrained)
+    return _made(level, members, untrained.names, for_untrained_s, fit, facts, speeds)
+
+
+@dataclass(frozen=True)
+class _Untrained:
+    """Members without a training.
+
+    Attributes:
+        names: Their names.
+        free: Seconds after which each process has fitted its share of them.
+    """
+
+    names: tuple[str, ...]
+    free: tuple[float, ...]
+
+
+def _for_untrained_s(
+    time_s: float, level: Level, epochs: int, facts: Facts, speeds: MachineSpeeds
+) -> float:
+    """Return the seconds that the members without a training may take.
+
+    Args:
+        time_s: Seconds of the run.
+        level: The fastest level.
+        epochs: Epochs that make a fine-tuning worth more than these members.
+        facts: The data.
+        speeds: The machine.
+    """
+    start_s, rest_s = (
+        seconds_of_start(facts, speeds),
+        seconds_of_rest(len(facts.untrained + facts.fine_tunings), facts, speeds),
+    )
+    left_s = max(0.0, _PLANNED * time_s - speeds.spent_s - start_s - rest_s)
+    costs = FineTuning.of(level, facts, speeds)
+    network_s = end_of_trainings(
+        costs.fold_s(epochs), costs.infer_s[:1], facts, [0.0] * facts.processes
+    )
+    return min(left_s, max(network_s, UNTRAINED_SHARE * left_s))
+
+
+def _kept(for_s: float, facts: Facts, speeds: MachineSpeeds) -> _Untrained:
+    """Return the members without a training that fit some seconds; the first one always."""
+    seconds = dict(zip(facts.untrained, speeds.untrained_s, strict=True))
+    kept = _beside(facts.untrained[:1], seconds, facts)
+    for name in facts.untrained[1:]:
+        more = _beside((*kept.names, name), seconds, facts)
+        if max(more.free) <= for_s:
+            kept = more
+    return kept
+
+
+def _beside(names: tuple[str, ...], seconds: Mapping[str, float], facts: Facts) -> _Untrained:
+    """Return members without a training that are fitted side by side, in the order of the names."""
+    fits = [seconds[name] for name in sorted(names)]
+    free = side_by_side(fits, [0.0] * facts.untrained_processes)
+    if facts.untrained_processes != facts.processes:
+        free = [max(free)] * facts.processes
+    return _Untrained(names, tuple(free))
 
 
 def _fitting(
     time_s: float,
     level: Level,
     members: int,
+    untrained: _Untrained,
     facts: Facts,
     speeds: MachineSpeeds,
-    pretrained: bool = False,
+    pretrained: bool,
 ) -> EpochPlan:
     """Return the most epochs of some fine-tunings at a level that fit a time."""
-    per_s = speeds.levels[level.name].taken
-    epoch_s = facts.n_fold / per_s + speeds.epoch_s
-    validation_s = (facts.n_train - facts.n_fold) / (_TRAINING_PASS * per_s)
-    predicted = facts.n_train + facts.n_splits * facts.n_test
-    infer_s = tuple(
-        _INFER_S + views * predicted / (_TRAINING_PASS * per_s) for views in facts.views[:members]
-    )
-    n_all = facts.n_train + facts.n_test
-    fits = [fit.seconds(n_all) for fit in speeds.untrained]
-    free = _side_by_side(fits, [0.0] * facts.untrained_processes)
-    if facts.untrained_processes != facts.processes:
-        free = [max(free)] * facts.processes
-    start_s = speeds.start_s + n_all * speeds.preprocess_s
-    # The blends between the first and the last one are shorter, and beside other steps.
-    between = max(0, facts.untrained + members - 2) / (2 * facts.processes)
-    rest_s = (2 + between) * speeds.member_s + speeds.baselines_s
+    costs = FineTuning.of(level, facts, speeds)
+    infer_s, free = costs.infer_s[:members], untrained.free
+    start_s = seconds_of_start(facts, speeds)
+    rest_s = seconds_of_rest(len(untrained.names) + members, facts, speeds)
     left_s = _PLANNED * time_s - speeds.spent_s - start_s - rest_s
     pretraining, pretraining_s = 0, 0.0
     if pretrained:
+        per_s = speeds.levels[level.name].taken
         pretraining, pretraining_s = _pretraining(left_s - max(free), per_s, facts, speeds)
         left_s -= pretraining_s
 
-    def fold_s(epochs: int) -> float:
-        return _FOLD_S + epochs * epoch_s + min(epochs, facts.validations or epochs) * validation_s
-
     def last_s(epochs: int) -> float:
-        return _end_of_trainings(fold_s(epochs), infer_s, facts, free)
+        return end_of_trainings(costs.fold_s(epochs), infer_s, facts, free)
 
     epochs = bisect.bisect(range(1, MOST_EPOCHS + 1), left_s, key=last_s) if members else 0
     steps_s = last_s(epochs) if epochs else max(free)
     return EpochPlan(
-        *(epochs, pretraining, epoch_s, fold_s(epochs) if epochs else 0.0, infer_s),
+        *(epochs, pretraining, costs.epoch_s, costs.fold_s(epochs) if epochs else 0.0, infer_s),
         *(pretraining_s, start_s + max(free), rest_s),
         speeds.spent_s + start_s + pretraining_s + steps_s + rest_s,
     )
-
-
-def _end_of_trainings(
-    fold_s: float, infer_s: Sequence[float], facts: Facts, free: Sequence[float]
-) -> float:
-    """Return when the fine-tunings are trained and inferred.
-
-    Args:
-        fold_s: Seconds of the training of one fold.
-        infer_s: Seconds of the inference of each fine-tuning.
-        facts: The number of folds.
-        free: When each process is free.
-    """
-    folds = [fold_s] * facts.n_splits
-    # When the last fold of a fine-tuning ends, the other processes are at folds of the next one.
-    first = folds[: len(free) - 1]
-    steps = list(folds)
-    for each_s in infer_s[:-1]:
-        steps += [*first, each_s, *folds[len(first) :]]
-    return max(_side_by_side(steps, free)) + infer_s[-1]
-
-
-def _side_by_side(seconds: Iterable[float], free: Sequence[float]) -> list[float]:
-    """Return when each process is free after steps that begin in their order, as soon as one is.
-
-    Args:
-        seconds: Duration of each step.
-        free: When each process is free before.
-    """
-    ends = sorted(free)
-    for each_s in seconds:
-        heapq.heapreplace(ends, ends[0] + each_s)
-    return ends
 
 
 def _pretraining(
@@ -359,7 +263,13 @@ def _pretraining(
 
 
 def _made(
-    level: Level, members: int, fit: EpochPlan, facts: Facts, speeds: MachineSpeeds
+    level: Level,
+    members: int,
+    untrained: tuple[str, ...],
+    for_untrained_s: float,
+    fit: EpochPlan,
+    facts: Facts,
+    speeds: MachineSpeeds,
 ) -> Choice:
     """Return a choice with its reasons."""
     speed = speeds.levels[level.name]
@@ -373,6 +283,11 @@ def _made(
             f"{speed.mixed:,.0f} images/s in mixed precision, {speed.full:,.0f} in float32"
         ),
     }
+    left_out = [name for name in facts.untrained if name not in untrained]
+    if left_out:
+        why[f"members without {' and '.join(left_out)}"] = _why_left_out(
+            left_out, for_untrained_s, facts, speeds
+        )
     if not names:
         why["networks none"] = (
             f"{FEWEST_EPOCHS} epochs of {facts.n_fold:,} images in {facts.n_splits} folds do not "
@@ -398,4 +313,21 @@ def _made(
             else "without a GPU the time goes to the fine-tunings: on three measured sets, in "
             "equal time, no member with a pretraining was the best one"
         )
-    return Choice(**vars(fit), level=level, mixed=speed.takes_mixed, fine_tunings=names, why=why)
+    return Choice(
+        **vars(fit),
+        level=level,
+        mixed=speed.takes_mixed,
+        untrained=untrained,
+        fine_tunings=names,
+        why=why,
+    )
+
+
+def _why_left_out(names: Sequence[str], for_s: float, facts: Facts, speeds: MachineSpeeds) -> str:
+    """Return why members without a training are left out."""
+    seconds = dict(zip(facts.untrained, speeds.untrained_s, strict=True))
+    each = " and ".join(f"{seconds[name]:,.0f} s" for name in names)
+    return (
+        f"{each} for {facts.n_train + facts.n_test:,} images; the time has {for_s:,.0f} s for "
+        f"members without a training, which are worth it in the order {', '.join(facts.untrained)}"
+    )
