@@ -5,10 +5,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi.testclient import TestClient
 from label_data import LABELS, labels_of, make_labels
 from warm import foldsmith
 
-from foldsmith.errors import ConfigError, DataError
+import foldsmith as package
+from foldsmith.errors import ConfigError, DataError, OutputError
+from foldsmith.extras.serve.limits import Limits
+from foldsmith.extras.serve.service import create_app
+from foldsmith.predictor.export import export
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import read_train
 from foldsmith.steps.preprocess import preprocess
@@ -90,6 +95,41 @@ def test_new_images_are_predicted_as_the_test_images(finished, cli):
         if number >= N_TRAIN:
             expected = [name for name in LABELS if submission.loc[number, name]]
             assert words.split() == expected
+
+
+def test_exports_predict_the_same(finished, tmp_path):
+    images = [finished / f"input/images/{k}.png" for k in range(N_TRAIN, N_TRAIN + 4)]
+    for run, onnx in (("output/901", False), ("output/410", True)):
+        exported = export(finished / run, tmp_path / f"kept{onnx}", onnx=onnx)
+        tables = [package.load(folder).predict(images) for folder in (finished / run, exported)]
+        pd.testing.assert_frame_equal(*tables, atol=1e-4)
+        assert {f"probability_{name}" for name in LABELS} <= set(tables[0].columns)
+
+
+def test_the_service_answers_labels_and_probabilities(finished):
+    client = TestClient(create_app(package.load(finished / "output/901"), "901", Limits()))
+    image = ("one.png", (finished / "input/images/41.png").read_bytes())
+    (entry,) = client.post("/predict", files=[("file", image)]).json()["predictions"]
+    assert set(entry["probabilities"]) == set(LABELS)
+    said = [name for name in LABELS if entry["probabilities"][name] >= 0.5]
+    assert entry["prediction"].split() == said
+
+
+def test_python_gives_labels_as_text(finished):
+    results = package.Project.open(finished).results("901")
+    oof, predictions = results.oof, results.predictions
+    assert (oof["target"] == oof["prediction"]).mean() > 0.7
+    submission = pd.read_csv(finished / "output/901/submission.csv")
+    texts = [" ".join(np.array(LABELS)[row == 1]) for row in submission[list(LABELS)].to_numpy()]
+    assert predictions["prediction"].tolist() == texts
+    assert len(results.scores)
+    with pytest.raises(OutputError, match="this figure is of one column, but the target is"):
+        results.plot_confusion()
+
+
+def test_runs_are_not_compared_yet(finished, cli):
+    result = cli(finished, "compare", "output/400", "output/410", code=2)
+    assert "runs of several labels cannot be compared yet" in result.stderr
 
 
 def test_a_second_run_has_nothing_to_do_and_a_label_makes_it_stale(finished, cli):
