@@ -1,6 +1,9 @@
 """The time of a project: planned by ``new``, planned anew by ``run --time``, and kept."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from html import escape
 
@@ -331,3 +334,14 @@ def test_speeds_are_measured_on_the_projects_own_images(mine, tmp_path_factory, 
     assert not list(trials.glob("*foldsmith*"))
     left = {path for path in mine.folder.rglob("*")} - set(before)
     assert all(".foldsmith" in str(path) for path in left)
+
+
+def test_busy_neighbours_end_with_a_measurement_that_is_killed():
+    """A child of a killed process would keep a core for itself until somebody notices it."""
+    code = (
+        "import os, signal\nfrom foldsmith.new.timing.measure import _neighbours\n"
+        "with _neighbours(1):\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    # A child that lives on has its standard output open, for which this waits.
+    killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=90)
+    assert killed.returncode == -signal.SIGKILL

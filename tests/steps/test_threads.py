@@ -116,7 +116,9 @@ def test_a_training_beside_busy_processes_names_the_remedy_once(
         train(project, "exp_config/200.yml", overrides, folds, force=True)
         return [text for text in caplog.messages if "globals/threads: 1" in text]
 
-    loop = [sys.executable, "-c", "while True: pass"]
+    # They end with the test, also if it is killed.
+    code = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    loop = [sys.executable, "-c", code]
     busy = [subprocess.Popen(loop) for _ in range(len(os.sched_getaffinity(0)) + 1)]
     try:
         assert advice("globals/threads=1", folds=[0]) == []

@@ -176,7 +176,11 @@ def values_of(level: Level, mixed: bool, facts: Facts) -> dict[str, Any]:
 @contextmanager
 def _neighbours(n: int) -> Iterator[None]:
     """Keep cores busy, as trainings that run beside this process do."""
-    code = "import numpy as np\na = np.ones((256, 256), np.float32)\nwhile True: a @ a"
+    # They end with this process, also if it is killed.
+    code = (
+        "import os, numpy as np\na = np.ones((256, 256), np.float32)\n"
+        f"while os.getppid() == {os.getpid()}: a @ a"
+    )
     environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
     busy = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(n)]
     try:
