@@ -10,6 +10,8 @@ ATMACUP = REPOSITORY / "competitions" / "atmacup11"
 SMALL = ["dataset/img_size=32", "loader/train/num_workers=0", "globals/max_epoch=2"]
 SMALL_SSL = [*SMALL, "loader/train/batch_size=16", "globals/snapshot_interval=1"]
 SMALL_TRAIN = [*SMALL, "loader/train/batch_size=16", "model/pretrained=null"]
+# A figure takes longer than an epoch here: one for each training is enough.
+ONE_CURVE = ["extensions/lr_curve=null", "extensions/metric_curve=null"]
 
 
 def load_script(path: Path):

@@ -21,7 +21,7 @@ from foldsmith.utils.yaml_io import parse_yaml
 FROZEN = {
     "import": "foldsmith:frozen_features.yml",
     "globals/output_root": "output/300",
-    "model/base_name": "resnet10t",
+    "model/base_name": "test_resnet",
     "model/pretrained": "output/000/backbone_epoch_3.pth",
     "dataset/img_size": 32,
 }

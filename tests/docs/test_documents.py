@@ -116,9 +116,9 @@ def make_small(file: Path) -> None:
         if "head" in tree:
             small["head"] = {"type": "RidgeHead"}
     if task == "self-supervised":
-        small |= {"globals/snapshot_interval": 1, "model/backbone/model_name": "resnet10t"}
+        small |= {"globals/snapshot_interval": 1, "model/backbone/model_name": "test_resnet"}
     elif not tree.get("model", {}).get("base_name", "wrn").startswith("wrn"):
-        small["model/base_name"] = "resnet10t"
+        small["model/base_name"] = "test_resnet"
     content = yaml.safe_load(file.read_text())
     for path, value in small.items():
         set_value(content, path, value)

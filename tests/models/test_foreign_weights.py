@@ -25,7 +25,7 @@ def _made(name, channels):
     return timm.create_model(name, in_chans=channels).state_dict()
 
 
-def of_timm(name="resnet10t", channels=3):
+def of_timm(name="test_resnet", channels=3):
     return {key: value.clone() for key, value in _made(name, channels).items()}
 
 
@@ -33,7 +33,7 @@ def under(prefix, state):
     return {prefix + key: value for key, value in state.items()}
 
 
-def taken(path, name="resnet10t"):
+def taken(path, name="test_resnet"):
     """Load a file as a fine-tuning does, and compare it with timm's own weights."""
     found = pretrained_backbone(name, path.name, path.parent).state_dict()
     wanted = of_timm(name)
@@ -85,7 +85,7 @@ def test_a_larger_model_around_it_is_left_out(tmp_path):
 def test_half_precision_and_missing_counters_are_taken(tmp_path):
     state = {k: v for k, v in of_timm().items() if not k.endswith("num_batches_tracked")}
     torch.save({k: v.half() for k, v in state.items()}, tmp_path / "w.pth")
-    found = pretrained_backbone("resnet10t", "w.pth", tmp_path).state_dict()
+    found = pretrained_backbone("test_resnet", "w.pth", tmp_path).state_dict()
     assert found["bn1.weight"].dtype == torch.float32
     torch.testing.assert_close(found["conv1.0.weight"], state["conv1.0.weight"], atol=1e-3, rtol=0)
 
@@ -124,7 +124,7 @@ BAD = {
     "list": (lambda: [torch.zeros(2)], "does not hold the weights of a model"),
     "empty": (lambda: {}, "does not hold the weights of a model"),
     "code": (lambda: {"state_dict": _Evil()}, "more than tensors and plain values (posix.mkdir)"),
-    "model": (lambda: create_backbone("resnet10t"), "more than tensors and plain values (timm."),
+    "model": (lambda: create_backbone("test_resnet"), "more than tensors and plain values (timm."),
 }
 
 
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_one_line(tmp_path, monkeypatch, kind):
     make, message = BAD[kind]
     torch.save(make(), "w.pth")
     with pytest.raises(ConfigError) as raised:
-        pretrained_backbone("resnet10t", "w.pth", tmp_path)
+        pretrained_backbone("test_resnet", "w.pth", tmp_path)
     text = str(raised.value)
     assert text.startswith(f"{tmp_path / 'w.pth'}: ") and message in text and "\n" not in text
     assert "weights_only" not in text and not (tmp_path / "executed").exists()
@@ -160,7 +160,7 @@ def _legacy(path):
 def test_no_error_repeats_advice_to_run_code(tmp_path, write):
     path = tmp_path / "w.pth"
     write(path)
-    for read in (lambda: pretrained_backbone("resnet10t", "w.pth", tmp_path), path):
+    for read in (lambda: pretrained_backbone("test_resnet", "w.pth", tmp_path), path):
         with pytest.raises(ConfigError) as raised:
             read() if callable(read) else read_snapshot(read)
         text = str(raised.value)
@@ -171,7 +171,7 @@ def test_no_error_repeats_advice_to_run_code(tmp_path, write):
 @pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg"])
 def test_weights_do_not_come_through_options(tmp_path, option):
     with pytest.raises(ConfigError, match=f"{option} is not for options.*model/pretrained"):
-        create_backbone("resnet10t", options={option: str(tmp_path / "w.pth")})
+        create_backbone("test_resnet", options={option: str(tmp_path / "w.pth")})
 
 
 @pytest.mark.parametrize("kind", ["grey", "deeper", "code", None])

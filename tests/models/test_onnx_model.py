@@ -15,7 +15,7 @@ def images():
 
 
 def test_onnx_runtime_says_what_torch_says_of_any_number_of_images(images, tmp_path):
-    model = timm.create_model("resnet10t", num_classes=4).eval()
+    model = timm.create_model("test_resnet", num_classes=4).eval()
     write_onnx(model, images, tmp_path / "model.onnx")
     read = OnnxModel(tmp_path / "model.onnx")
     more = torch.cat([images, images.flip(3), images[:1]])

@@ -55,7 +55,7 @@ def test_what_cannot_be_had_is_said(values, message):
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_memory_format(wanted):
-    model = create_runtime(settings(channels_last=wanted)).place(create_backbone("resnet10t"))
+    model = create_runtime(settings(channels_last=wanted)).place(create_backbone("test_resnet"))
     weight = model.layer1[0].conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == wanted
 

@@ -60,7 +60,7 @@ def test_the_layout_is_the_measured_one(tmp_path, monkeypatch, slower):
         return 2.0 if weight.is_contiguous(memory_format=slower) else 1.0
 
     monkeypatch.setattr(speed, "pass_seconds", seconds)
-    model = create_backbone("resnet10t")
+    model = create_backbone("test_resnet")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     chosen = choose_layout(model, (2, 3, 32, 32), runtime_of(), Measured(tmp_path / "m.json"))
     assert chosen == (slower is torch.contiguous_format)
@@ -69,7 +69,7 @@ def test_the_layout_is_the_measured_one(tmp_path, monkeypatch, slower):
 
 
 def test_a_pass_takes_time():
-    model = create_backbone("resnet10t")
+    model = create_backbone("test_resnet")
     small = pass_seconds(model, torch.zeros(2, 3, 32, 32), runtime_of())
     large = pass_seconds(model, torch.zeros(16, 3, 96, 96), runtime_of())
     assert 0 < small < large
@@ -159,10 +159,10 @@ def test_a_loader_leaves_augmentation_to_the_device_if_that_is_faster(
 ):
     settings = Globals(task="regression", device="cpu", amp_dtype="off")
     measured = Measured(tmp_path / "m.json")
-    tune(create_backbone("resnet10t"), loader, settings, runtime_of(), measured)
+    tune(create_backbone("test_resnet"), loader, settings, runtime_of(), measured)
     assert not loader.dataset.drawing
     monkeypatch.setattr(speed, "_augment_on_gpu", lambda *_: True)
-    tune(create_backbone("resnet10t"), loader, settings, runtime_of(), measured)
+    tune(create_backbone("test_resnet"), loader, settings, runtime_of(), measured)
     assert loader.dataset.drawing and loader.on_device.resident
 
 

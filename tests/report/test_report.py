@@ -31,7 +31,7 @@ BACKBONE = "output/000/backbone_epoch_3.pth"
 FROZEN = {
     "import": "foldsmith:frozen_features.yml",
     "globals/output_root": "output/300",
-    "model/base_name": "resnet10t",
+    "model/base_name": "test_resnet",
     "model/pretrained": BACKBONE,
     "dataset/img_size": 32,
 }

@@ -28,7 +28,7 @@ def anytime(small_project):
         "import": "foldsmith:regression.yml",
         "globals/output_root": "output/200",
         "globals/max_epoch": 1,
-        "model/base_name": "resnet10t",
+        "model/base_name": "test_resnet",
         "dataset/img_size": 32,
         "loader/train/batch_size": 8,
     }

@@ -338,7 +338,7 @@ def test_disk(timed):
     disk = result.disk
     assert disk.used == 0  # preprocessing was told of no experiments, and keeps no images
     # Kept at the end: two backbones and what the pretraining goes on from, three models per fold.
-    backbone = weight_bytes(create_backbone("resnet10t"))
+    backbone = weight_bytes(create_backbone("test_resnet"))
     pretraining = plan_of(project, "exp_config/000.yml").steps[-1].experiment
     assert kept_backbones(pretraining) == 2
     rest = disk.end - disk.images - 2 * backbone

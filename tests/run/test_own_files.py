@@ -62,7 +62,7 @@ def test_a_model_that_is_registered_with_timm_is_named_by_its_name(ready):
         "import timm\n\n"
         "@timm.models.register_model\n"
         "def own_resnet(pretrained=False, **options):\n"
-        "    return timm.create_model('resnet10t', **options)\n\n"
+        "    return timm.create_model('test_resnet', **options)\n\n"
         "class Unused:\n    pass\n\n"
         "TYPES = {'Unused': Unused}\n"
     )

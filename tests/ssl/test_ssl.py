@@ -28,7 +28,7 @@ TEACHERS = {
 
 def create(name, **options):
     torch.manual_seed(0)
-    return LIBRARY_TYPES[name](create_backbone("resnet10t"), **SMALL, **options)
+    return LIBRARY_TYPES[name](create_backbone("test_resnet"), **SMALL, **options)
 
 
 def views(n=8, seed=1):
@@ -64,7 +64,7 @@ def test_a_method_learns_a_small_batch(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_the_kept_backbone_is_one_of_timm(name):
     state = create(name).backbone.state_dict()
-    timm.create_model("resnet10t", num_classes=0).load_state_dict(state, strict=True)
+    timm.create_model("test_resnet", num_classes=0).load_state_dict(state, strict=True)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -154,7 +154,7 @@ def test_the_loss_of_dino_is_that_of_lightly():
 @pytest.mark.parametrize(
     ("backbone", "options"),
     [
-        ("resnet10t", {}),
+        ("test_resnet", {}),
         ("vit_tiny_patch16_224", {"img_size": 32, "options": {"dynamic_img_size": True}}),
     ],
 )

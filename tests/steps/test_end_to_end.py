@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from bundled import ATMACUP, SMALL_SSL, SMALL_TRAIN
+from bundled import ATMACUP, ONE_CURVE, SMALL_SSL, SMALL_TRAIN
 from small_project import fresh
 from warm import foldsmith
 
@@ -25,8 +25,17 @@ from foldsmith.utils.hashing import hash_file
 CLS = "output/100_resnet18d_cls"
 REG = "output/200_resnet18d_reg"
 BLEND = f"ensemble/experiments=[{CLS}, {REG}]"
-BACKBONE = "model/backbone/model_name=resnet10t"
-MODEL = "model/base_name=resnet10t"
+BACKBONE = "model/backbone/model_name=test_resnet"
+MODEL = "model/base_name=test_resnet"
+N_FOLDS = 3
+
+
+def split_into(folder, n_folds):
+    """Have a copy of the bundled project make other folds than its five."""
+    file = folder / "project.yml"
+    settings = file.read_text()
+    assert settings.count("n_splits: 5") == 1
+    file.write_text(settings.replace("n_splits: 5", f"n_splits: {n_folds}"))
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +43,7 @@ def finished(tmp_path_factory, generated_data):
     """A project after the five commands; their printed output by stage."""
     folder = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(ATMACUP, folder, ignore=shutil.ignore_patterns("input", "output"))
+    split_into(folder, N_FOLDS)
     shutil.copytree(generated_data, folder / "input" / "atmaCup-11")
     pretrained = "model/pretrained=output/000_resnet18d_simsiam/backbone_epoch_2.pth"
     small_train = [*SMALL_TRAIN[:-1], MODEL, pretrained]
@@ -42,7 +52,7 @@ def finished(tmp_path_factory, generated_data):
         "pretrain": ["pretrain", "-cfg", "exp_config/000.yml", *SMALL_SSL, BACKBONE],
         "cls": ["train", "-cfg", "exp_config/100.yml", *small_train],
         "infer cls": ["infer", "-e", CLS],
-        "reg": ["train", "-cfg", "exp_config/200.yml", *small_train],
+        "reg": ["train", "-cfg", "exp_config/200.yml", *small_train, *ONE_CURVE],
         "infer reg": ["infer", "-e", REG, "--keep-snapshots"],
         "ensemble": ["ensemble", "-cfg", "exp_config/900.yml", BLEND, "ensemble/n_trials=20"],
     }
@@ -68,7 +78,7 @@ def test_preprocess_writes_three_tables(finished):
     assert stats.columns.tolist() == ["Red", "Green", "Blue"]
     assert len(stats) == 12
     train_table = pd.read_csv(data / "train.csv")
-    folds = pd.read_csv(data / "train_sgkf-5fold.csv")
+    folds = pd.read_csv(data / f"train_sgkf-{N_FOLDS}fold.csv")
     pd.testing.assert_frame_equal(folds.drop(columns="fold"), train_table)
     assert "folds by StratifiedGroupKFold" in printed["preprocess"]
 
@@ -78,7 +88,7 @@ def test_pretrain_leaves_a_backbone_that_timm_loads(finished):
     output = folder / "output/000_resnet18d_simsiam"
     for epoch in (1, 2):
         state = torch.load(output / f"backbone_epoch_{epoch}.pth", weights_only=True)
-        timm.create_model("resnet10t", num_classes=0).load_state_dict(state, strict=True)
+        timm.create_model("test_resnet", num_classes=0).load_state_dict(state, strict=True)
     assert len(list(output.glob("*.pth"))) == 3  # two backbones, one file to resume from
     log = pd.read_json(output / "log.json")
     assert log["epoch"].tolist() == [1, 2]
@@ -103,7 +113,7 @@ def test_train_starts_from_the_pretrained_backbone(project):
 
 def test_each_fold_is_logged_and_plotted(finished):
     folder, printed = finished
-    for fold in range(5):
+    for fold in range(N_FOLDS):
         output = folder / CLS / f"fold{fold}"
         log = pd.read_json(output / "log.json")
         assert {"train/loss", "val/loss", "val/metric", "lr"} <= set(log.columns)
@@ -121,7 +131,7 @@ def test_inference_writes_what_it_promises(finished, root, n_classes):
     oof = np.load(output / "oof_prediction_by_best_metric.npy")
     assert oof.shape == (60, 1)
     assert ((oof >= 0) & (oof <= 3)).all()
-    folds = [pd.read_csv(output / f"submission_by_best_metric_fold{k}.csv") for k in range(5)]
+    folds = [pd.read_csv(output / f"submission_by_best_metric_fold{k}.csv") for k in range(N_FOLDS)]
     average = pd.read_csv(output / "submission_by_best_metric.csv")
     assert average.columns.tolist() == ["target"]
     np.testing.assert_allclose(
@@ -129,7 +139,7 @@ def test_inference_writes_what_it_promises(finished, root, n_classes):
     )
     if n_classes > 1:
         logits = np.load(output / "test_logit_by_best_metric.npy")
-        assert logits.shape == (5, 20, 4)
+        assert logits.shape == (N_FOLDS, 20, 4)
         probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
         np.testing.assert_allclose(
             average["target"], (probabilities @ np.arange(4)).mean(axis=0), rtol=1e-5
@@ -142,14 +152,14 @@ def test_inference_writes_what_it_promises(finished, root, n_classes):
 @pytest.mark.parametrize("root", [CLS, REG])
 def test_the_score_is_that_of_the_oof_array(finished, root):
     folder, _ = finished
-    table = pd.read_csv(folder / "input/atmaCup-11/train_sgkf-5fold.csv")
+    table = pd.read_csv(folder / f"input/atmaCup-11/train_sgkf-{N_FOLDS}fold.csv")
     oof = np.load(folder / root / "oof_prediction_by_best_metric.npy")[:, 0]
     scores = pd.read_csv(folder / root / "score_by_best_metric.csv")
-    assert scores["fold"].tolist() == ["0", "1", "2", "3", "4", "oof"]
+    assert scores["fold"].tolist() == ["0", "1", "2", "oof"]
     error = (oof - table["target"]) ** 2
     by_fold = error.groupby(table["fold"]).mean() ** 0.5
     np.testing.assert_allclose(scores["metric"], [*by_fold, error.mean() ** 0.5], rtol=1e-5)
-    for fold in range(5):
+    for fold in range(N_FOLDS):
         log = pd.read_json(folder / root / f"fold{fold}" / "log.json")
         # What inference finds is what validation found, at the epoch with the lowest metric.
         assert scores["metric"][fold] == pytest.approx(log["val/metric"].min(), rel=1e-5)
@@ -161,10 +171,10 @@ def test_snapshots_are_deleted_or_kept(finished):
     folder, printed = finished
     assert not list((folder / CLS).glob("fold*/snapshot_*"))
     assert "deleted" in printed["infer cls"]
-    assert len(list((folder / REG).glob("fold*/snapshot_*"))) == 15
+    assert len(list((folder / REG).glob("fold*/snapshot_*"))) == 3 * N_FOLDS
     assert "deleted" not in printed["infer reg"]
     for root in (CLS, REG):
-        assert len(list((folder / root).glob("best_metric_model_fold*.pth"))) == 5
+        assert len(list((folder / root).glob("best_metric_model_fold*.pth"))) == N_FOLDS
 
 
 def test_a_failing_inference_deletes_nothing(finished, tmp_path, monkeypatch):
@@ -177,7 +187,7 @@ def test_a_failing_inference_deletes_nothing(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(step_run, "write_manifest", full)
     with pytest.raises(OSError, match="No space"):
         infer(ProjectFolder.open(folder), REG)
-    assert len(list((folder / REG).glob("fold*/snapshot_*"))) == 15
+    assert len(list((folder / REG).glob("fold*/snapshot_*"))) == 3 * N_FOLDS
     monkeypatch.undo()
     infer(ProjectFolder.open(folder), REG)
     assert not list((folder / REG).glob("fold*/snapshot_*"))
@@ -195,7 +205,7 @@ def test_a_second_inference_works_from_the_copies(finished):
 def test_last_is_another_snapshot_under_another_name(finished):
     folder, _ = finished
     scores = infer(ProjectFolder.open(folder), REG, checkpoint="last", keep_snapshots=True)
-    assert scores["epoch"].tolist()[:5] == [2] * 5
+    assert scores["epoch"].tolist()[:N_FOLDS] == [2] * N_FOLDS
     assert (folder / REG / "submission_by_last.csv").is_file()
 
 
@@ -254,10 +264,7 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(project):
 
 
 def test_oof_does_not_depend_on_the_workers(project_dir):
-    file = project_dir / "project.yml"
-    settings = file.read_text()
-    assert settings.count("n_splits: 5") == 1
-    file.write_text(settings.replace("n_splits: 5", "n_splits: 2"))
+    split_into(project_dir, 2)
     project = ProjectFolder.open(project_dir)
     preprocess(project)
     arrays = []
@@ -267,6 +274,7 @@ def test_oof_does_not_depend_on_the_workers(project_dir):
             "exp_config/100.yml",
             [
                 *SMALL_TRAIN,
+                *ONE_CURVE,
                 MODEL,
                 "globals/max_epoch=1",
                 f"globals/output_root=output/w{workers}",
@@ -289,6 +297,7 @@ def test_another_seed_gives_another_oof(project):
             "exp_config/200.yml",
             [
                 *SMALL_TRAIN,
+                *ONE_CURVE,
                 MODEL,
                 "globals/max_epoch=1",
                 f"globals/seed={seed}",
@@ -307,7 +316,7 @@ def test_ensembles_refuse_other_folds(finished, tmp_path):
     manifest = folder / REG / "manifest_by_best_metric.json"
     texts = {file: file.read_text() for file in (path, manifest)}
     table = pd.read_csv(path)
-    table.assign(fold=(table["fold"] + 1) % 5).to_csv(path, index=False)
+    table.assign(fold=(table["fold"] + 1) % N_FOLDS).to_csv(path, index=False)
     # As if it had been written so.
     content = json.loads(manifest.read_text())
     content.pop("sha256")  # of the content as it was

@@ -1,18 +1,19 @@
 """Bad input at the real command line: one clear line, exit code 2, no traceback."""
 
-import subprocess
-import sys
+import resource
 
 import pandas as pd
 import pytest
-from bundled import SMALL_TRAIN
+from bundled import ONE_CURVE, SMALL_TRAIN
+from warm import Command
 
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.infer import infer
 from foldsmith.steps.train import train
 from foldsmith.utils.owned_files import OwnedFiles
 
-MODEL = "model/base_name=resnet10t"
+MODEL = "model/base_name=test_resnet"
+AN_EPOCH = [*SMALL_TRAIN, *ONE_CURVE, MODEL, "globals/max_epoch=1"]
 
 
 def error_of(result):
@@ -66,28 +67,26 @@ def test_bad_images_are_listed_before_anything_is_written(cli, project_dir):
 
 
 def test_an_existing_output_folder_needs_force(project):
-    options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
-    root = train(project, "exp_config/200.yml", options, folds=[0])
+    root = train(project, "exp_config/200.yml", AN_EPOCH, folds=[0])
     # Of an earlier training, and of somebody else.
     marker = OwnedFiles(root / "fold0").path("snapshot_by_metric_epoch_9.pth", "training")
     other = root / "fold0" / "snapshot_by_metric_epoch_8.pth"
     marker.touch()
     other.touch()
     with pytest.raises(OutputError, match="exists already; add -f"):
-        train(project, "exp_config/200.yml", options, folds=[0])
+        train(project, "exp_config/200.yml", AN_EPOCH, folds=[0])
     assert marker.exists()
-    train(project, "exp_config/200.yml", options, folds=[1])
+    train(project, "exp_config/200.yml", AN_EPOCH, folds=[1])
     assert marker.exists()
     with pytest.raises(OutputError, match="fold 2,3,4 not trained or not finished"):
         infer(project, root)
-    train(project, "exp_config/200.yml", options, folds=[0], force=True)
+    train(project, "exp_config/200.yml", AN_EPOCH, folds=[0], force=True)
     assert not marker.exists() and other.exists()
 
 
 def test_folds_trained_differently_are_refused(project):
-    options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
-    root = train(project, "exp_config/200.yml", options, folds=[0, 1, 2, 3])
-    train(project, "exp_config/200.yml", [*options, "optimizer/lr=0.5"], folds=[4], force=True)
+    root = train(project, "exp_config/200.yml", AN_EPOCH, folds=[0, 1, 2, 3])
+    train(project, "exp_config/200.yml", [*AN_EPOCH, "optimizer/lr=0.5"], folds=[4], force=True)
     with pytest.raises(OutputError, match=r"is not what fold0 was trained with .*optimizer/lr"):
         infer(project, root)
 
@@ -119,15 +118,9 @@ def test_no_room_on_the_disk_is_one_line_and_loses_nothing(project_dir, cli):
     done = project_dir / "input/atmaCup-11/img_info.csv"
     before = done.read_bytes()
     # A limit on the size of files stands in for a full disk: the snapshot does not fit.
-    command = [sys.executable, "-m", "foldsmith", "train", "-cfg", "exp_config/200.yml"]
-    options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
-    result = subprocess.run(
-        ["bash", "-c", 'ulimit -f 2000; exec "$@"', "bash", *command, *options],
-        cwd=project_dir,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    limit = (resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    command = ["train", "-cfg", "exp_config/200.yml", *AN_EPOCH]
+    result = Command(project_dir, *command, before=limit).finish()
     assert result.returncode == 2, result.stderr
     assert "File too large" in error_of(result)
     assert done.read_bytes() == before
@@ -135,18 +128,17 @@ def test_no_room_on_the_disk_is_one_line_and_loses_nothing(project_dir, cli):
 
 
 def test_resume_finishes_what_is_not_finished(project, capsys):
-    options = [*SMALL_TRAIN, MODEL, "globals/max_epoch=1"]
     with pytest.raises(OutputError, match="no such folder to resume in"):
-        train(project, "exp_config/200.yml", options, resume=True)
-    root = train(project, "exp_config/200.yml", options, folds=[1])
+        train(project, "exp_config/200.yml", AN_EPOCH, resume=True)
+    root = train(project, "exp_config/200.yml", AN_EPOCH, folds=[1])
     before = (root / "fold1/manifest.json").read_bytes()
     capsys.readouterr()
-    train(project, "exp_config/200.yml", options, folds=[0, 1], resume=True)
+    train(project, "exp_config/200.yml", AN_EPOCH, folds=[0, 1], resume=True)
     assert "fold 1: finished already" in capsys.readouterr().out
     assert (root / "fold1/manifest.json").read_bytes() == before
     assert (root / "fold0/manifest.json").is_file()
     with pytest.raises(OutputError, match=r"run with other inputs: optimizer/lr 2e-05 -> 0.5"):
-        train(project, "exp_config/200.yml", [*options, "optimizer/lr=0.5"], [0], resume=True)
+        train(project, "exp_config/200.yml", [*AN_EPOCH, "optimizer/lr=0.5"], [0], resume=True)
     # Nothing that a training needs only until it ends is left.
     for name in ("resume.pth", "unfinished.json", "progress.json"):
         assert not list(root.rglob(name))

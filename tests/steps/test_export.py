@@ -45,10 +45,10 @@ def pretrained(tmp_path_factory, small_images):
 def test_timm_loads_it(pretrained, tmp_path, cli):
     out = tmp_path / "backbone"
     printed = cli(pretrained, "export", "--run", "output/000", str(out)).stdout
-    assert "model.safetensors (resnet10t, backbone_epoch_2.pth)" in printed
+    assert "model.safetensors (test_resnet, backbone_epoch_2.pth)" in printed
     weights = torch.load(pretrained / "output/000/backbone_epoch_2.pth", weights_only=True)
     file = str(out / "model.safetensors")
-    model = timm.create_model("resnet10t", num_classes=0, checkpoint_path=file)
+    model = timm.create_model("test_resnet", num_classes=0, checkpoint_path=file)
     for key, value in model.state_dict().items():
         assert torch.equal(value, weights[key]), key
     # The folder says all: with another head too, and how images are normalised.

@@ -231,7 +231,7 @@ def train_whole(project, recipe, values):
         "import": f"foldsmith:{recipe}.yml",
         "globals/output_root": "output/300",
         "globals/max_epoch": 1,
-        "model/base_name": "resnet10t",
+        "model/base_name": "test_resnet",
         "dataset/img_size": 32,
         "loader/train/batch_size": 8,
     }

@@ -19,7 +19,7 @@ from foldsmith.steps.train import train
 FROZEN = {
     "import": "foldsmith:frozen_features.yml",
     "globals/output_root": "output/300",
-    "model/base_name": "resnet10t",
+    "model/base_name": "test_resnet",
     "dataset/img_size": 32,
 }
 ENSEMBLE = EXPERIMENTS["900"] | {"ensemble/experiments": ["output/300"]}
@@ -104,7 +104,7 @@ def test_the_held_out_fold_teaches_nothing(small):
 
 def test_what_it_writes_and_refuses(small):
     root = train(small, "exp_config/300.yml")
-    assert np.load(root / "train_features.npy").shape == (24, 512)
+    assert np.load(root / "train_features.npy").shape == (24, 96)
     manifest = json.loads((root / "manifest_by_last.json").read_text())
     assert manifest["facts"]["task"] == "regression"
     assert "submission_by_last_fold1.csv" in manifest["outputs"]

@@ -92,7 +92,7 @@ PROJECT = {
     "folds": {"method": "StratifiedKFold", "n_splits": 2, "seed": 1},
     "python": ["own_metric.py", "own_heads.py"],
 }
-SMALL = {"model/base_name": "resnet10t", "dataset/img_size": 32, "loader/train/batch_size": 8}
+SMALL = {"model/base_name": "test_resnet", "dataset/img_size": 32, "loader/train/batch_size": 8}
 HEAD = {"import": "foldsmith:image_descriptors.yml", "globals/target_scale": "none"}
 EXPERIMENTS = {
     "100": {
@@ -146,7 +146,7 @@ def judged(tmp_path_factory):
     for name, content in EXPERIMENTS.items():
         write_experiment(folder, name, content)
     judge_by(folder, "MacroF1")
-    result = foldsmith(folder, "run", *ENSEMBLE)
+    result = foldsmith(folder, "run", "--no-report", *ENSEMBLE)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
 

@@ -19,7 +19,7 @@ ON_THE_HOST = {"datasets.py", "hl_gauss.py"}
 
 OF_A_FOLD = {
     "globals/max_epoch": 1,
-    "model/base_name": "resnet10t",
+    "model/base_name": "test_resnet",
     "model/pretrained": None,
     "dataset/img_size": 32,
     "dataset/mixup": {"type": "Mixup"},

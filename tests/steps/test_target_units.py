@@ -19,7 +19,7 @@ from foldsmith.steps.train import train
 SHORT = {
     "globals/max_epoch": 1,
     "model/pretrained": None,
-    "model/base_name": "resnet10t",
+    "model/base_name": "test_resnet",
     "dataset/img_size": 32,
     "loader/train/batch_size": 8,
     "globals/deterministic": True,

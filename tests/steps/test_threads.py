@@ -58,7 +58,7 @@ def test_every_step_that_computes_has_the_threads_of_its_experiment(
         "import": "foldsmith:frozen_features.yml",
         "globals/output_root": "output/300",
         "globals/threads": 1,
-        "model/base_name": "resnet10t",
+        "model/base_name": "test_resnet",
         "dataset/img_size": 32,
         **backbone,
     }

@@ -219,7 +219,7 @@ def own(small_project):
             "model": {
                 "type": "Follow",
                 "out_dim": 16,
-                "backbone": {"type": "Backbone", "model_name": "resnet10t"},
+                "backbone": {"type": "Backbone", "model_name": "test_resnet"},
             },
             **size,
         },
@@ -248,7 +248,7 @@ def own(small_project):
         {
             "import": "foldsmith:frozen_features.yml",
             "globals/output_root": "output/300",
-            "model/base_name": "resnet10t",
+            "model/base_name": "test_resnet",
             "dataset/img_size": 16,
             "head": {"type": "MedianOf"},
         },

@@ -30,7 +30,7 @@ _EXPERIMENTS = {
     "300": {
         "import": "foldsmith:frozen_features.yml",
         "globals/output_root": "output/300",
-        "model/base_name": "resnet10t",
+        "model/base_name": "test_resnet",
         "model/pretrained": BACKBONE.replace("epoch_3", "epoch_2"),
         "dataset/img_size": 32,
     },

@@ -21,6 +21,9 @@ PROJECT = {
 SIMSIAM = "output/000"
 BACKBONE = f"{SIMSIAM}/backbone_epoch_3.pth"
 
+# A figure takes longer than an epoch here: one for each training is enough.
+ONE_CURVE = {"extensions/lr_curve": None, "extensions/metric_curve": None}
+
 # Off a CPU, only deterministic algorithms give the same bits twice.
 SAME_BITS = {"globals/deterministic": True}
 
@@ -28,10 +31,12 @@ EXPERIMENTS = {
     "000": {
         "import": "foldsmith:self_supervised.yml",
         **SAME_BITS,
+        "extensions/lr_curve": None,
+        "extensions/std_curve": None,
         "globals/output_path": SIMSIAM,
         "globals/max_epoch": 3,
         "globals/snapshot_interval": 2,
-        "model/backbone/model_name": "resnet10t",
+        "model/backbone/model_name": "test_resnet",
         "model/proj_hidden_dim": 64,
         "dataset/img_size": 32,
         "loader/train/batch_size": 8,
@@ -39,9 +44,10 @@ EXPERIMENTS = {
     "100": {
         "import": "foldsmith:multi_class.yml",
         **SAME_BITS,
+        **ONE_CURVE,
         "globals/output_root": "output/100",
         "globals/max_epoch": 3,
-        "model/base_name": "resnet10t",
+        "model/base_name": "test_resnet",
         "model/pretrained": BACKBONE,
         "dataset/img_size": 32,
         "dataset/mixup": {"type": "Mixup"},
@@ -51,10 +57,11 @@ EXPERIMENTS = {
     "200": {
         "import": "foldsmith:regression.yml",
         **SAME_BITS,
+        **ONE_CURVE,
         "globals/output_root": "output/200",
         "globals/max_epoch": 2,
         "globals/grad_accum": 2,
-        "model/base_name": "resnet10t",
+        "model/base_name": "test_resnet",
         "model/pretrained": BACKBONE,
         "dataset/img_size": 32,
         "loader/train/batch_size": 4,

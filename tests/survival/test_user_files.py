@@ -29,7 +29,7 @@ EXPERIMENTS_HERE = {
     "300": {
         "import": "foldsmith:frozen_features.yml",
         "globals/output_root": "output/300",
-        "model/base_name": "resnet10t",
+        "model/base_name": "test_resnet",
         "dataset/img_size": 32,
     },
     "900": EXPERIMENTS["900"]

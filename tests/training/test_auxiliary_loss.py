@@ -44,7 +44,7 @@ def test_a_batch_of_which_nothing_is_known_costs_nothing():
 
 def test_the_step_adds_them_and_mixes_them():
     torch.manual_seed(0)
-    model = ImageModel("resnet10t", [None, 1])
+    model = ImageModel("test_resnet", [None, 1])
     model.add_auxiliary({"date": 1, "words": 2})
     model.eval()  # no BatchNorm in the way of comparing two passes
     batch = Batch((torch.rand(3, 3, 32, 32),), torch.tensor([0.0, 1, 3]), torch.tensor([2, 0, 1]))

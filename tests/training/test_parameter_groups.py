@@ -9,7 +9,7 @@ from foldsmith.training.parameter_groups import layer_decay_groups, parameter_gr
 
 
 def test_biases_and_norms_do_not_decay():
-    model = SimSiam(create_backbone("resnet10t"), proj_hidden_dim=64)
+    model = SimSiam(create_backbone("test_resnet"), proj_hidden_dim=64)
     model.backbone.conv1.requires_grad_(False)
     groups = parameter_groups(model, fixed_lr=["prediction"])
     assert sum(len(group["params"]) for group in groups) == sum(
@@ -25,10 +25,10 @@ def test_biases_and_norms_do_not_decay():
 
 def test_an_unknown_part_is_named():
     with pytest.raises(ConfigError, match=r"SimSiam has no part 'predictor'.*prediction"):
-        parameter_groups(SimSiam(create_backbone("resnet10t")), fixed_lr=["predictor"])
+        parameter_groups(SimSiam(create_backbone("test_resnet")), fixed_lr=["predictor"])
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["test_resnet", "vit_tiny_patch16_224"])
 def test_the_deeper_the_slower(name):
     options = {"img_size": 32} if name.startswith("vit") else {}
     model = ImageModel(name, [None, 8, 4], backbone_options=options)
@@ -49,7 +49,7 @@ def test_the_deeper_the_slower(name):
     assert (
         "conv1" in stem or "bn1" in stem or "patch_embed" in stem or "pos" in stem or "cls" in stem
     )
-    deep, shallow = ("layer1", "layer4") if name == "resnet10t" else ("blocks.0.", "blocks.11.")
+    deep, shallow = ("layer1", "layer4") if name == "test_resnet" else ("blocks.0.", "blocks.11.")
     deepest = max(lr for key, lr in body.items() if deep in key)
     assert deepest < min(lr for key, lr in body.items() if shallow in key)
     for key, parameter in model.named_parameters():
@@ -58,13 +58,13 @@ def test_the_deeper_the_slower(name):
 
 
 def test_a_frozen_backbone_has_no_groups():
-    model = ImageModel("resnet10t", [None, 4], freeze_backbone=True)
+    model = ImageModel("test_resnet", [None, 4], freeze_backbone=True)
     groups = layer_decay_groups(model, 0.1)
     assert [len(group["params"]) for group in groups] == [1, 1]
 
 
 def test_what_is_refused():
     with pytest.raises(ConfigError, match="layer_decay: 1.5"):
-        layer_decay_groups(ImageModel("resnet10t", [None, 4]), 0.1, layer_decay=1.5)
+        layer_decay_groups(ImageModel("test_resnet", [None, 4]), 0.1, layer_decay=1.5)
     with pytest.raises(ConfigError, match="Linear has no backbone"):
         layer_decay_groups(torch.nn.Linear(2, 2), 0.1)

@@ -32,7 +32,7 @@ DINO = {key: value for key, value in BYOL.items() if not key.startswith("model/"
     "globals/output_path": "output/dino",
     "model": {
         "type": "DINO",
-        "backbone": {"type": "Backbone", "model_name": "resnet10t"},
+        "backbone": {"type": "Backbone", "model_name": "test_resnet"},
         "out_dim": 32,
         "proj_hidden_dim": 64,
         "freeze_last_layer_fraction": 0.2,
@@ -96,7 +96,7 @@ def test_the_probe_is_what_the_kept_backbone_is_worth(project, capsys):
     assert (folder / "probe.png").is_file()
     assert "probe/ridge" in capsys.readouterr().out
     # Again, from the file, by the folds of the table.
-    backbone = create_backbone("resnet10t").eval()
+    backbone = create_backbone("test_resnet").eval()
     backbone.load_state_dict(
         torch.load(folder / "backbone_best_probe.pth", weights_only=True), strict=True
     )
