@@ -269,14 +269,14 @@ def numbered(tmp_path):
     """Images 000.png to 015.png, of two colours."""
     rng = np.random.default_rng(0)
     for k in range(16):
-        write_image(tmp_path / "photos" / f"{k:03}.png", ("dog", "NA")[k % 2], rng)
-    return tmp_path / "photos"
+        write_image(tmp_path / "images" / f"{k:03}.png", ("dog", "NA")[k % 2], rng)
+    return tmp_path / "images"
 
 
 def described(folder, **columns):
     table = pd.DataFrame({"id": [f"{k:03}" for k in range(16)], **columns})
     table.to_csv(folder / "train.csv", index=False)
-    return {"images": folder / "photos", "train": folder / "train.csv"}
+    return {"images": folder / "images", "train": folder / "train.csv"}
 
 
 def test_two_classes_by_auc_with_groups(tmp_path, numbered, cli):
