@@ -1,6 +1,7 @@
 """The rule that turns a time, facts and speeds into sizes and epochs: laws, whatever they are."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -136,6 +137,19 @@ def test_little_time_is_for_the_members_that_are_worth_most():
     [what] = [what for what in choice.why if "404" in what]
     assert what == "members without 404 and 402"
     assert choice.why[what].startswith("34 s and 26 s for 1,597 images; the time has 22 s for ")
+
+
+@pytest.mark.parametrize(
+    ("n_train", "fast", "long_s"), [(1_297, 100, 200.0), (20_000, 300, 4_000.0)]
+)
+def test_a_member_that_begins_to_fit_costs_no_fine_tuning_and_no_size(n_train, fast, long_s):
+    facts = replace(FACTS, n_train=n_train)
+    speeds = speeds_for(facts, fast, untrained_s=(20.0, 5.0, long_s))
+    choices = [choose(40 * 1.02**k, facts, speeds) for k in range(350)]
+    assert choices[0].untrained != choices[-1].untrained == facts.untrained
+    for less, more in pairwise(choices):
+        assert rank(less, facts) <= rank(more, facts)
+        assert len(less.fine_tunings) <= len(more.fine_tunings)
 
 
 def test_a_member_that_takes_most_of_the_time_leaves_it_to_the_networks():
