@@ -52,9 +52,9 @@ class Globals(BaseModel):
 
     Attributes:
         task: A supervised task, ``multi-class``, ``regression``, ``hl-gauss`` (bins of the target),
-            ``corn`` (ordered classes) or one of the project's own Python; or
-            ``self-supervised``, ``frozen-features`` (a small model on the features of a backbone
-            that is not trained further) or ``ensemble``.
+            ``corn`` (ordered classes), ``multi-label`` (several labels per image) or one of the
+            project's own Python; or ``self-supervised``, ``frozen-features`` (a small model on the
+            features of a backbone that is not trained further) or ``ensemble``.
         seed: Seed of weights, order, augmentation and mixup.
         output_path: Output folder of a pretraining or an ensemble, relative to the project
             folder. For ``train`` it is set to ``output_root/fold{k}``.
@@ -186,9 +186,10 @@ class EnsembleSettings(BaseModel):
             exists early in a run; such a blend names the members that it waits for.
         calibrate: Calibration of the blends, cross-fitted like them: ``none``, ``isotonic`` (a
             rising function of the prediction), ``thresholds`` (for a metric of classes in an
-            order: the boundaries between them), ``priors`` (for a metric of decisions between
-            classes without an order: factors of their probabilities) or ``auto`` (thresholds or
-            priors where the metric judges decisions other than by Accuracy, else none).
+            order: the boundaries between them; of labels: one for each), ``priors`` (for a metric
+            of decisions between classes without an order: factors of their probabilities) or
+            ``auto`` (thresholds or priors where the metric judges decisions other than by
+            Accuracy, else none).
         n_trials: Optuna trials.
         weight_step: Step of Optuna's weights.
     """

@@ -192,7 +192,7 @@ class Predictor:
             return pd.DataFrame({"prediction": prediction, "spread": spread})
         of_one = None if alone is None else probabilities[alone]
         by_model = rows.predictions[counted] if of_one is None else of_one
-        return _of_classes(prediction, spread, blended, by_model, goal.form)
+        return _of_classes(prediction, spread, blended, by_model, goal.form, goal.labels)
 
 
 def _of_single(
@@ -205,7 +205,7 @@ def _of_single(
     if by_fold is None:
         return pd.DataFrame({"prediction": prediction, "spread": spread})
     mean = by_fold.mean(axis=0)
-    return _of_classes(prediction, spread, mean, by_fold, form)
+    return _of_classes(prediction, spread, mean, by_fold, form, task.class_labels)
 
 
 def _of_classes(
@@ -214,6 +214,7 @@ def _of_classes(
     probabilities: Array,
     by_model: Array,
     form: TargetForm,
+    labels: Sequence[str],
 ) -> pd.DataFrame:
     """Return predictions with the probabilities of the classes or labels.
 
@@ -223,7 +224,8 @@ def _of_classes(
         probabilities: Shape (n, n_classes).
         by_model: Probabilities by each member or fold, shape (n_models, n, n_classes).
         form: Form of the target.
+        labels: Text of each class or label.
     """
-    columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(form.labels)}
+    columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(labels)}
     written, of_image = form.written(prediction), form.spread(spread, by_model, probabilities)
     return pd.DataFrame({"prediction": written, "spread": of_image} | columns)

@@ -17,9 +17,9 @@ import pandas as pd
 
 from foldsmith.project.number_columns import numbers
 from foldsmith.targets.class_values import nearest, off_values
-from foldsmith.targets.label_metrics import F1_OF_LABELS, METRICS_OF_LABELS
+from foldsmith.targets.label_metrics import METRICS_OF_LABELS
 from foldsmith.targets.metric import DECIDED, OF_LABELS, OF_ONE_COLUMN, Needs
-from foldsmith.targets.metrics import ACCURACY, METRICS, RMSE, Metric
+from foldsmith.targets.metrics import METRICS, Metric
 from foldsmith.utils.formatting import brief, counted, number_text
 
 Array = npt.NDArray[np.float64]
@@ -40,7 +40,6 @@ class TargetForm(ABC):
         several: Predictions of an image are an array, a number per output.
         texts: Predictions are written as texts.
         sums_to_1: The probabilities of an image sum to 1.
-        default_metric: Metric of a project that names none.
         metrics: The package's metrics that can judge it, by name.
         for_unreadable: Prediction of images that cannot be read, for people.
     """
@@ -50,7 +49,6 @@ class TargetForm(ABC):
     several: ClassVar[bool] = False
     texts: ClassVar[bool] = False
     sums_to_1: ClassVar[bool] = True
-    default_metric: ClassVar[Metric] = RMSE
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     for_unreadable: ClassVar[str] = "the mean of the train targets"
 
@@ -310,7 +308,6 @@ class Classes(OneNumber):
     names: tuple[str, ...] = ()
 
     texts = True
-    default_metric = ACCURACY
     for_unreadable = "the most frequent class"
 
     @property
@@ -378,7 +375,6 @@ class SeveralLabels(TargetForm):
     several = True
     texts = True
     sums_to_1 = False
-    default_metric = F1_OF_LABELS
     metrics = METRICS_OF_LABELS
     for_unreadable = "the frequencies of the labels"
 
