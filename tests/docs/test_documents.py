@@ -119,6 +119,11 @@ def make_small(file: Path) -> None:
         small |= {"globals/snapshot_interval": 1, "model/backbone/model_name": "test_resnet"}
     elif not tree.get("model", {}).get("base_name", "wrn").startswith("wrn"):
         small["model/base_name"] = "test_resnet"
+    # What is learned without labels.
+    if "n_centres" in tree.get("model", {}):
+        small["model/n_centres"] = 20
+    if tree.get("model", {}).get("type") == "FisherVectors":
+        small["model/n_components"] = 4
     content = yaml.safe_load(file.read_text())
     for path, value in small.items():
         set_value(content, path, value)

@@ -162,8 +162,8 @@ class ProjectSettings(BaseModel):
             ``{small: 20, medium: 100, large: 300}``, up to 3 hours the second. ``foldsmith new``
             and ``foldsmith run --time 15m`` plan sizes and epochs for it.
         mirror_images: Whether the mirror image of an image has the same target, so that planned
-            experiments use it. By default ``foldsmith new`` and ``foldsmith run --time`` find out:
-            the mirror images of letters, for instance, are other letters.
+            experiments use it. By default ``foldsmith new`` and ``foldsmith run --time 1h`` find
+            out: the mirror images of letters, for instance, are other letters.
         resources: Resources that each kind of step requests, as in
             ``{train: {cpus: 4, gpus: 0.5, memory_gib: 8}}``; experiments may say more in
             ``globals/resources``.
