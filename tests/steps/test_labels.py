@@ -127,6 +127,18 @@ def test_python_gives_labels_as_text(finished):
         results.plot_confusion()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("ensemble/methods=[mean, stack]", "stack predicts one column, but the target is several"),
+        ("ensemble/calibrate=isotonic", "isotonic needs a metric of point predictions"),
+    ],
+)
+def test_blends_of_one_column_are_refused(finished, cli, change, message):
+    result = cli(finished, "ensemble", "-cfg", "exp_config/901.yml", change, "-f", code=2)
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
 def test_runs_are_not_compared_yet(finished, cli):
     result = cli(finished, "compare", "output/400", "output/410", code=2)
     assert "runs of several labels cannot be compared yet" in result.stderr

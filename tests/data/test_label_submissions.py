@@ -1,0 +1,84 @@
+"""Submissions of several labels per image: columns, texts and rows per label, filled and read."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from foldsmith.errors import DataError
+from foldsmith.project import ProjectFolder
+from foldsmith.project.submission import read_submission, submission_form, submission_table
+from foldsmith.project.tables import read_test
+
+IDS, NAMES = ["a", "b", "c"], ["scab", "rust"]
+PROBABILITIES = np.array([[0.9, 0.2], [0.1, 0.3], [0.5, 0.8]])
+COLUMNS = {"target_columns": NAMES}
+TEXT = {"target_column": "labels", "label_separator": ";", "label_names": NAMES}
+
+
+def make(folder, target, sample=None, metric="F1"):
+    content = {
+        **{"name": "x", "image_path": "{id}.png", "id_column": "id", **target},
+        **{"folds": {"method": "KFold"}, "metric": metric},
+    }
+    (folder / "input").mkdir(exist_ok=True)
+    pd.DataFrame({"id": IDS}).to_csv(folder / "input/test.csv", index=False)
+    if sample is not None:
+        sample.to_csv(folder / "input/sample.csv", index=False)
+        content["sample_submission"] = "sample.csv"
+    (folder / "project.yml").write_text(yaml.safe_dump(content))
+    project = ProjectFolder.open(folder)
+    return project, read_test(project)
+
+
+def handed_in(project, test):
+    return submission_table(project, test, PROBABILITIES, PROBABILITIES)
+
+
+@pytest.mark.parametrize("metric", ["F1", "AUC"])
+def test_columns_have_decisions_or_probabilities(tmp_path, metric):
+    project, test = make(tmp_path, COLUMNS, metric=metric)
+    table = handed_in(project, test)
+    assert list(table.columns) == ["id", *NAMES]
+    wanted = (PROBABILITIES >= 0.5).astype(int) if metric == "F1" else PROBABILITIES
+    assert (table[NAMES].to_numpy() == wanted).all()
+    table.to_csv(tmp_path / "out.csv", index=False)
+    assert (read_submission(project, tmp_path / "out.csv", test) == wanted).all()
+
+
+def test_texts_have_the_separator_of_the_train_table(tmp_path):
+    project, test = make(tmp_path, TEXT)
+    table = handed_in(project, test)
+    assert table["labels"].tolist() == ["scab", "", "scab;rust"]
+    table.to_csv(tmp_path / "out.csv", index=False)
+    read = read_submission(project, tmp_path / "out.csv", test)
+    assert read.tolist() == [[1, 0], [0, 0], [1, 1]]
+
+
+def test_the_sample_decides_in_whatever_order(tmp_path):
+    sample = pd.DataFrame({"Id": IDS[::-1], "p_rust": 0, "p_scab": 0})
+    project, test = make(tmp_path, TEXT, sample, "LogLoss")
+    table = handed_in(project, test)
+    assert table["p_rust"].tolist() == [0.8, 0.3, 0.2]
+    assert table["p_scab"].tolist() == [0.5, 0.1, 0.9]
+    rows = pd.DataFrame([(i, name, 0) for name in NAMES for i in IDS], columns=["id", "l", "v"])
+    project, test = make(tmp_path, COLUMNS, rows)
+    assert handed_in(project, test)["v"].tolist() == [1, 0, 1, 0, 0, 1]
+    words = pd.DataFrame({"id": IDS, "labels": ["scab", "scab rust", ""]})
+    project, test = make(tmp_path, COLUMNS, words)
+    assert submission_form(project, test).title == "one column, labels"
+    assert handed_in(project, test)["labels"].tolist() == ["scab", "", "scab rust"]
+
+
+def test_one_label_is_a_column(tmp_path):
+    sample = pd.DataFrame({"id": IDS, "scab": 0})
+    project, test = make(tmp_path, {"target_columns": ["scab"]}, sample)
+    one = PROBABILITIES[:, :1]
+    assert submission_table(project, test, one, one)["scab"].tolist() == [1, 0, 1]
+
+
+def test_a_label_that_is_missing_is_named(tmp_path):
+    sample = pd.DataFrame({"id": IDS, "scab": 0, "rust": 0, "mildew": 0})
+    project, test = make(tmp_path, COLUMNS, sample)
+    with pytest.raises(DataError, match="but mildew, which is no class"):
+        submission_form(project, test)
