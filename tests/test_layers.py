@@ -47,7 +47,9 @@ EXCEPTIONS = {
     ): "targets are checked against the classes' values",
     ("project.target_forms", "targets.metric"): "a form lists what its metrics need",
     ("project.target_forms", "targets.metrics"): "a form lists its metrics, of arrays alone",
-    ("project.target_forms", "targets.label_metrics"): "a form lists its metrics, of arrays alone",
+    ("project.label_forms", "targets.metric"): "a form lists what its metrics need",
+    ("project.label_forms", "targets.metrics"): "a form lists its metrics, of arrays alone",
+    ("project.label_forms", "targets.label_metrics"): "a form lists its metrics, of arrays alone",
     ("project.project_file", "targets.label_metrics"): "the default metric of labels",
 }
 

@@ -18,17 +18,11 @@ from pydantic import (
 
 from foldsmith.errors import ConfigError
 from foldsmith.project.budget import Budget, budget_of, seconds_of
+from foldsmith.project.label_forms import LabelsInColumns, LabelsInText, split_labels
 from foldsmith.project.own_files import OwnFile, own_file
 from foldsmith.project.own_python import load_types, read_sources, require_accepted
 from foldsmith.project.resources import Resources
-from foldsmith.project.target_forms import (
-    Classes,
-    LabelsInColumns,
-    LabelsInText,
-    OneNumber,
-    TargetForm,
-    split_labels,
-)
+from foldsmith.project.target_forms import Classes, OneNumber, TargetForm
 from foldsmith.project.validation import validation_message
 from foldsmith.targets.label_metrics import F1_OF_LABELS
 from foldsmith.targets.metric_text import joined_metric, split_metric

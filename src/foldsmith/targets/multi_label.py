@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.project import ProjectFolder
-from foldsmith.project.target_forms import SeveralLabels
+from foldsmith.project.label_forms import SeveralLabels
 from foldsmith.targets.task import Array, Explained, Logits, Task
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pandas as pd
 from foldsmith.data.folds import assign_folds
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source
+from foldsmith.project.label_forms import LabelsInText, split_labels
 from foldsmith.project.number_columns import numbers
 from foldsmith.project.project_file import FoldMethod, FoldSettings
-from foldsmith.project.target_forms import LabelsInText, split_labels
 from foldsmith.utils.formatting import brief, counted
 
 # Separators other than blanks, the most usual first.
