@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from warm import Command, one_core
 
 from foldsmith.cli.new_command import _ask
 from foldsmith.data.table_checks import table_problems
@@ -58,7 +59,9 @@ def test_a_new_project_runs_once_its_lines_are_set(tmp_path, small_images, cli):
     folder = tmp_path / "mine"
     assert sorted(file.stem for file in (folder / "exp_config").iterdir()) == EXPERIMENTS
     fill_in(folder, small_images)
-    cli(folder, "run", "--no-report", "-cfg", "exp_config/901.yml", *TINY)
+    run = ("run", "--no-report", "-cfg", "exp_config/901.yml", *TINY)
+    result = Command(folder, *run, before=(one_core,)).finish()
+    assert result.returncode == 0, result.stdout + result.stderr
     weights = pd.read_csv(folder / "output/901_ensemble/weights.csv").set_index("experiment")
     members = [
         *("400_descriptors", "401_frozen", "402_patches", "403_shapes", "404_fisher"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from fastapi.testclient import TestClient
-from warm import foldsmith
+from warm import Command, foldsmith, one_core
 
 import foldsmith as package
 from foldsmith.errors import ConfigError, DataError
@@ -72,7 +72,8 @@ def finished(data, said):
     settings = file.read_text()
     assert settings.count("n_splits: 5") == 1
     file.write_text(settings.replace("n_splits: 5", "n_splits: 3"))
-    result = foldsmith(folder, "run", "-cfg", "exp_config/901.yml", "--skip-bad", *TINY)
+    run = ("run", "-cfg", "exp_config/901.yml", "--skip-bad", *TINY)
+    result = Command(folder, *run, before=(one_core,)).finish()
     assert result.returncode == 0, result.stdout + result.stderr
     assert "warning: the report" not in result.stderr
     assert "1 test images cannot be read; they get the most frequent class" in result.stdout
