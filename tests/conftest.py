@@ -66,10 +66,11 @@ def module_folders(request, tmp_path_factory):
     pytest removes the folder of each test that passed, but those of ``tmp_path_factory`` stay to
     the end of the session. The folders of session fixtures begin with "session".
     """
-    failed = request.session.testsfailed
+    base, failed = tmp_path_factory.getbasetemp(), request.session.testsfailed
+    before = {*base.iterdir()}  # of modules in which a test has failed, for instance
     yield
     if request.session.testsfailed == failed:
-        for path in tmp_path_factory.getbasetemp().iterdir():
+        for path in {*base.iterdir()} - before:
             if path.is_symlink():
                 path.unlink()  # pytest's name of the latest of its kind
             elif not path.name.startswith("session"):
