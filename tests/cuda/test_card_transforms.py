@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transform_cases import CASES, SIZES, assert_alike, both, image
+from transform_cases import CASES, SIZES, assert_alike, both, noise_image
 
 from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.data.datasets import ImageDataset
@@ -24,7 +24,7 @@ def test_a_batch_on_the_card_is_what_each_image_becomes(step, tolerance, device)
 
 
 def test_a_batch_is_the_same_on_the_card_and_on_the_cpu(device):
-    images = [image(*size, seed) for seed, size in enumerate(SIZES)]
+    images = [noise_image(*size, seed) for seed, size in enumerate(SIZES)]
     for step, _ in CASES:
         for ours, theirs in zip(
             both(step, images, 1, device)[1], both(step, images, 1)[1], strict=True
