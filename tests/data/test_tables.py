@@ -202,7 +202,7 @@ def test_what_is_no_table_is_said(opened, content, message):
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "a\\..\\..\\x"])
 def test_ids_stay_in_the_image_folder(opened, name):
     rewrite(opened, "test.csv", lambda t: t.assign(object_id=[name, *t["object_id"][1:]]))
-    with pytest.raises(DataError, match="leads out of the image folder images"):
+    with pytest.raises(DataError, match="leads out of the image folder photos"):
         read_test(opened)
 
 
