@@ -14,9 +14,7 @@ BIN := $(VENV)/bin
 # Empty files that say what is installed: the package alone, and what its tests need too.
 PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
-# Modules are compiled when they are first imported: most of the 300 MB of Python never are.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-  -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test docs reference notebook survive lowest lint install bench bench-gpu gpu-check clean
 
@@ -50,9 +48,10 @@ notebook: $(STAMP)
 	$(BIN)/python notebooks/execute.py
 
 # Two processes of one thread each: a module's tests stay in one, and share its fixtures. The longest
-# modules come first (tests/conftest.py); tests marked slow are run by `make survive`.
+# modules come first (tests/conftest.py); tests marked slow are run by `make survive`. Compiled modules
+# are kept, also where the environment says otherwise: each process would compile foldsmith again.
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 survive: $(STAMP)
 	$(BIN)/python -m pytest -m slow
