@@ -119,6 +119,6 @@ def test_a_project_needs_a_disk_with_links(poor, small_images):
     data = Data(images=small_images / "photos", train=small_images / "train.csv")
     with pytest.raises(OutputError) as error:
         new_project_of(poor / "project", data, yes=True)
-    assert "input/photos: this file system has no links" in str(error.value)
+    assert "input/images: this file system has no links" in str(error.value)
     assert "\n" not in str(error.value) and "local disk" in str(error.value)
     assert not (poor / "project/project.yml").exists()
