@@ -214,7 +214,7 @@ def _added(text: str, comment: str, values: Mapping[str, Any]) -> str:
 def _about_mirrors(test: MirrorTest) -> dict[str, str]:
     """Return the choice of mirror images and its reason, also how to choose otherwise."""
     if test.same:
-        return {"mirrors used": f"they have the same targets ({test.text})"}
+        return {"mirrors used": f"nothing shows that they have other targets ({test.text})"}
     why = "mirror images have other targets"
     other = "to use them, set mirror_images: true in project.yml and run with --time"
     return {"mirrors none": f"{why} ({test.text}); {other}"}
