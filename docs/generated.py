@@ -23,7 +23,7 @@ from foldsmith.cli.main import app
 from foldsmith.config.imports import RECIPE_PREFIX, RECIPES
 from foldsmith.config.settings import EnsembleSettings, Globals
 from foldsmith.config.wiring import wiring_of
-from foldsmith.project.project_file import (
+from foldsmith.project.settings import (
     AuxiliarySettings,
     ContinuousSettings,
     FoldSettings,

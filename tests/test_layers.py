@@ -32,25 +32,6 @@ LEAVES = {
 # (module, module that it may import nevertheless) -> why.
 EXCEPTIONS = {
     ("run.engine", "extras.ray.engine"): "the engine is chosen here; Ray need not be installed",
-    (
-        "project.project_file",
-        "targets.metrics",
-    ): "project.yml names a metric, of arrays alone",
-    (
-        "project.project_file",
-        "targets.metric_text",
-    ): "project.yml names the options of a metric",
-    ("project.tables", "targets.class_values"): "targets are checked against the classes' values",
-    (
-        "project.target_forms",
-        "targets.class_values",
-    ): "targets are checked against the classes' values",
-    ("project.target_forms", "targets.metric"): "a form lists what its metrics need",
-    ("project.target_forms", "targets.metrics"): "a form lists its metrics, of arrays alone",
-    ("project.label_forms", "targets.metric"): "a form lists what its metrics need",
-    ("project.label_forms", "targets.metrics"): "a form lists its metrics, of arrays alone",
-    ("project.label_forms", "targets.label_metrics"): "a form lists its metrics, of arrays alone",
-    ("project.project_file", "targets.label_metrics"): "the default metric of labels",
 }
 
 # Packages that the core does without: only these may import them.
@@ -169,6 +150,7 @@ def test_the_core_does_without_extras(imports):
 def test_each_exception_is_needed(imports):
     for module, imported in EXCEPTIONS:
         assert imported in imports[module], f"{module} does not import {imported} any more"
+        assert layer_of(imported) > layer_of(module), f"{module} may import {imported} anyway"
 
 
 def test_the_root_package_is_for_people(imports):

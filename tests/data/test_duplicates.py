@@ -24,7 +24,7 @@ from foldsmith.data.near_duplicates import (
 )
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.project_file import FoldSettings
+from foldsmith.project.settings import FoldSettings
 from foldsmith.project.tables import groups_of
 from foldsmith.steps.preprocess import preprocess
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from foldsmith.data.folds import ClassSizes, assign_folds, own_folds, strata, torn_groups
 from foldsmith.errors import DataError
-from foldsmith.project.project_file import FoldSettings
+from foldsmith.project.settings import FoldSettings
 
 METHODS = ["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
 

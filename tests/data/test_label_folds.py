@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from foldsmith.data.folds import assign_folds
 from foldsmith.data.label_folds import iterative_folds
-from foldsmith.project.project_file import FoldSettings
+from foldsmith.project.settings import FoldSettings
 
 SHARES = np.array([0.5, 0.3, 0.15, 0.1, 0.05, 0.02])
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from foldsmith.data.label_folds import iterative_folds
 from foldsmith.errors import DataError
-from foldsmith.project.project_file import FoldSettings
+from foldsmith.project.settings import FoldSettings
 from foldsmith.utils.formatting import brief, counted
 
 # A target with more values than this may be continuous.

@@ -18,10 +18,8 @@ from foldsmith.errors import UNSUPPORTED, OutputError
 from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.budget import Budget, budget_of, seconds_of
-from foldsmith.project.project_file import (
-    PROJECT_FILE,
-    FoldSettings,
-)
+from foldsmith.project.project_file import PROJECT_FILE
+from foldsmith.project.settings import FoldSettings
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.metrics import METRICS, METRICS_OF_LABELS, Metric, default_metric, names_of
 from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text

@@ -76,7 +76,8 @@ from foldsmith.new.timing.planned import measured, planned, read_plan
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
 from foldsmith.project.planned_time import TIME_PLAN
-from foldsmith.project.project_file import PROJECT_FILE, FoldSettings
+from foldsmith.project.project_file import PROJECT_FILE
+from foldsmith.project.settings import FoldSettings
 from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.label_metrics import F1_OF_LABELS

@@ -10,7 +10,7 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.number_columns import numbers
-from foldsmith.project.project_file import AuxiliaryKind, AuxiliarySettings
+from foldsmith.project.settings import AuxiliaryKind, AuxiliarySettings
 from foldsmith.project.tables import gaps, read_table
 from foldsmith.targets.scale import TargetScale
 

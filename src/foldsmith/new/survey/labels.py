@@ -12,7 +12,7 @@ from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source
 from foldsmith.project.label_forms import LabelsInText, split_labels
 from foldsmith.project.number_columns import numbers
-from foldsmith.project.project_file import FoldMethod, FoldSettings
+from foldsmith.project.settings import FoldMethod, FoldSettings
 from foldsmith.utils.formatting import brief, counted
 
 # Separators other than blanks, the most usual first.

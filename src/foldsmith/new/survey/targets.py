@@ -24,7 +24,7 @@ from foldsmith.new.survey.values import (
     without_sign,
 )
 from foldsmith.project.number_columns import numbers
-from foldsmith.project.project_file import FoldMethod, FoldSettings
+from foldsmith.project.settings import FoldMethod, FoldSettings
 from foldsmith.utils.formatting import brief, counted
 
 # A continuous target has so many classes, steps of its range, for whatever needs some.
