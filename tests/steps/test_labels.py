@@ -1,13 +1,16 @@
 """Several labels per image: from tables to submissions and predictions of new images."""
 
 import json
+import signal
 
 import numpy as np
 import pandas as pd
 import pytest
+from die_at_write import die_at_write
 from fastapi.testclient import TestClient
+from kill_and_resume import compare
 from label_data import LABELS, labels_of, make_labels
-from warm import foldsmith
+from warm import Command, foldsmith
 
 import foldsmith as package
 from foldsmith.errors import ConfigError, DataError, OutputError
@@ -15,7 +18,8 @@ from foldsmith.extras.serve.limits import Limits
 from foldsmith.extras.serve.service import create_app
 from foldsmith.predictor.export import export
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import read_train
+from foldsmith.project.tables import read_folds, read_train
+from foldsmith.report.label_parts import label_parts
 from foldsmith.steps.preprocess import preprocess
 
 N_TRAIN, N_TEST = 40, 8
@@ -45,6 +49,17 @@ def test_the_report_has_a_row_per_label(finished):
     for name in LABELS:
         assert f"<td>{name}</td>" in page
     assert "with_threshold" in page
+
+
+@pytest.mark.parametrize(("metric", "decides"), [("F1", True), ("LogLoss", False)])
+def test_the_table_of_labels_names_thresholds_only_if_there_are_some(tmp_path, metric, decides):
+    project = ProjectFolder.open(make_labels(tmp_path / "x", metric=metric))
+    preprocess(project)
+    folds = read_folds(project, None)
+    probabilities = np.random.default_rng(0).random((N_TRAIN, len(LABELS)))
+    scores = next(label_parts(project, folds, probabilities))
+    assert ("thresholds" in scores.caption) == decides
+    assert ("with_threshold" in scores.columns) == decides
 
 
 def test_submissions_have_a_column_of_0_and_1_per_label(finished):
@@ -155,6 +170,19 @@ def test_a_second_run_has_nothing_to_do_and_a_label_makes_it_stale(finished, cli
     said = cli(finished, "status", "-cfg", "exp_config/901.yml").stdout
     path.write_text(before)
     assert said != again
+
+
+def test_a_killed_fine_tuning_continues_and_ends_as_one_that_was_not_killed(
+    finished, tmp_path, cli
+):
+    folder = make_labels(tmp_path / "killed")
+    run = ("run", "--no-report", "-cfg", "exp_config/901.yml")
+    # In fold 1, after the first of two epochs.
+    before = (die_at_write, "410/fold1/resume.pth", "after")
+    killed = Command(folder, *run, before=before).finish()
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    assert "continuing after epoch 1 of 2" in cli(folder, *run).stdout
+    assert compare(finished / "output/410", folder / "output/410") == []
 
 
 def test_text_and_columns_give_the_same_targets(tmp_path):

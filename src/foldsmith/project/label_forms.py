@@ -40,6 +40,11 @@ class SeveralLabels(TargetForm):
     for_unreadable = "the frequencies of the labels"
 
     @property
+    def number_columns(self) -> tuple[str, ...]:
+        """None: a value that is no label is shown as it is written."""
+        return ()
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels."""
         return self.names
@@ -122,11 +127,6 @@ class LabelsInColumns(SeveralLabels):
         """A column per label."""
         return self.names
 
-    @property
-    def number_columns(self) -> tuple[str, ...]:
-        """None: what is neither 0 nor 1 is shown as it stands."""
-        return ()
-
     def read(self, table: pd.DataFrame) -> Array:
         """Return the columns; NaN for other values than 0 and 1."""
         columns = [numbers(table[name]).to_numpy(np.float64) for name in self.names]
@@ -171,11 +171,6 @@ class LabelsInText(SeveralLabels):
         return (self.column,)
 
     @property
-    def number_columns(self) -> tuple[str, ...]:
-        """None: the column contains texts."""
-        return ()
-
-    @property
     def between(self) -> str:
         """The separator."""
         return self.separator
@@ -216,7 +211,6 @@ def split_labels(text: str, separator: str) -> list[str]:
 
 def _indicators(column: pd.Series, separator: str, names: Sequence[str]) -> Array:
     position = {name: k for k, name in enumerate(names)}
-    found = np.zeros((len(column), len(names)))
     # Texts repeat: each is split once.
     codes, texts = pd.factorize(column.astype(str))
     of_text = np.zeros((len(texts), len(names)))
@@ -227,5 +221,5 @@ def _indicators(column: pd.Series, separator: str, names: Sequence[str]) -> Arra
             else:
                 row[:] = np.nan
                 break
-    found[:] = of_text[codes]
+    found: Array = of_text[codes]
     return found

@@ -68,10 +68,10 @@ def label_parts(
         folds: The fold table.
         probabilities: Out of fold, shape (n, n_labels).
     """
-    title = "Labels, out of fold; thresholds by all rows, scores with thresholds of the other folds"
     scores = label_scores(project, folds, probabilities)
-    if len(scores.columns) < 6:
-        title = "Labels, out of fold"
+    title = "Labels, out of fold"
+    if "threshold" in scores:
+        title += "; thresholds by all rows, scores with thresholds of the other folds"
     yield table(title, scores)
     targets = project.form.read(folds)
     order = np.argsort(mean_errors(probabilities, targets), kind="stable")

@@ -52,7 +52,7 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
         for k in range(n_labels):
             for candidate in by_label[k]:
                 tried = moved.copy()
-                tried[:, k] = _shifted(probabilities[:, k], candidate)
+                tried[:, k] = apply_label_thresholds(probabilities[:, k], candidate)
                 value = metric(tried, labels)
                 if metric.gain(value, found.get(k, (before, 0.0))[0]) > 0:
                     found[k] = value, candidate
@@ -75,18 +75,14 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
     return cuts
 
 
-def apply_label_thresholds(probabilities: Array, thresholds: Array) -> Array:
-    """Return probabilities whose value at the threshold is 0.5, shape (n, n_labels).
+def apply_label_thresholds(probabilities: Array, thresholds: Array | float) -> Array:
+    """Return probabilities whose value at the threshold is 0.5, of the same shape.
 
     Args:
-        probabilities: Shape (n, n_labels).
-        thresholds: In 0..1, shape (n_labels,).
+        probabilities: Shape (n, n_labels); (n,) for one label.
+        thresholds: In 0..1, shape (n_labels,); a number for one label.
     """
-    return _shifted(probabilities, thresholds)
-
-
-def _shifted(probabilities: Array, threshold: Array | float) -> Array:
-    cut = np.clip(threshold, _NEAREST, 1 - _NEAREST)
+    cut = np.clip(thresholds, _NEAREST, 1 - _NEAREST)
     yes, no = probabilities * (1 - cut), (1 - probabilities) * cut
     shifted: Array = yes / (yes + no)
     return shifted

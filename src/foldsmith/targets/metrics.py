@@ -47,14 +47,13 @@ __all__ = [
     "project_metric",
 ]
 
-MAE = Metric("MAE", of_values.mae, greater_is_better=False, row_function=of_values.absolute)
-QWK = Metric(
-    *("QWK", of_classes.quadratic_kappa),
-    greater_is_better=True,
-    needs=CLASSES,
-    uses_order=True,
-    limits=(-1.0, 1.0),
+_of_decisions = partial(Metric, greater_is_better=True, needs=CLASSES, limits=UP_TO_1)
+_averaged = partial(
+    _of_decisions, options={"average": "macro"}, problem_of=of_classes.average_problem
 )
+
+MAE = Metric("MAE", of_values.mae, greater_is_better=False, row_function=of_values.absolute)
+QWK = _of_decisions(*("QWK", of_classes.quadratic_kappa), uses_order=True, limits=(-1.0, 1.0))
 LOG_LOSS = Metric(
     *("LogLoss", of_classes.log_loss),
     greater_is_better=False,
@@ -98,39 +97,15 @@ _MORE = (
         options={"quantile": 0.5},
         problem_of=of_values.quantile_problem,
     ),
-    Metric(
-        *("BalancedAccuracy", of_classes.balanced_accuracy),
-        greater_is_better=True,
-        needs=CLASSES,
-        limits=UP_TO_1,
-    ),
-    Metric(
-        *("F1", of_classes.f1),
-        greater_is_better=True,
-        needs=CLASSES,
-        limits=UP_TO_1,
-        options={"average": "macro"},
-        problem_of=of_classes.average_problem,
-    ),
-    Metric(
+    _of_decisions("BalancedAccuracy", of_classes.balanced_accuracy),
+    _averaged("F1", of_classes.f1),
+    _averaged(
         *("FBeta", of_classes.f_beta),
-        greater_is_better=True,
-        needs=CLASSES,
-        limits=UP_TO_1,
         options={"beta": 2.0, "average": "macro"},
         problem_of=of_classes.f_beta_problem,
     ),
-    Metric(
-        *("MCC", of_classes.matthews), greater_is_better=True, needs=CLASSES, limits=(-1.0, 1.0)
-    ),
-    Metric(
-        *("Jaccard", of_classes.jaccard),
-        greater_is_better=True,
-        needs=CLASSES,
-        limits=UP_TO_1,
-        options={"average": "macro"},
-        problem_of=of_classes.average_problem,
-    ),
+    _of_decisions("MCC", of_classes.matthews, limits=(-1.0, 1.0)),
+    _averaged("Jaccard", of_classes.jaccard),
     Metric(
         *("WeightedLogLoss", of_classes.weighted_log_loss),
         greater_is_better=False,

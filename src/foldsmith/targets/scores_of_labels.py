@@ -140,8 +140,7 @@ def auc(probabilities: Array, labels: Labels, *, average: str) -> float:
     """
     from scipy.stats import rankdata
 
-    if average == "micro":
-        probabilities, labels = probabilities.reshape(-1, 1), labels.reshape(-1, 1)
+    probabilities, labels = _ranked_as(average, probabilities, labels)
     ranks = rankdata(probabilities, axis=0)
     n_positive = labels.sum(axis=0).astype(np.float64)
     pairs = n_positive * (len(labels) - n_positive)
@@ -162,8 +161,7 @@ def average_precision(probabilities: Array, labels: Labels, *, average: str) -> 
     Returns:
         In 0..1; 0 where no row has a label.
     """
-    if average == "micro":
-        probabilities, labels = probabilities.reshape(-1, 1), labels.reshape(-1, 1)
+    probabilities, labels = _ranked_as(average, probabilities, labels)
     positive = labels == 1
     found = [
         area_of_precision(probabilities[:, k], positive[:, k])
@@ -171,6 +169,13 @@ def average_precision(probabilities: Array, labels: Labels, *, average: str) -> 
     ]
     # In the order of size, so that the order of the labels does not change a digit.
     return float(np.sort(found).mean()) if found else 0.0
+
+
+def _ranked_as(average: str, probabilities: Array, labels: Labels) -> tuple[Array, Labels]:
+    """Return the columns to rank, one for each label or a single one of all."""
+    if average == "micro":
+        return probabilities.reshape(-1, 1), labels.reshape(-1, 1)
+    return probabilities, labels
 
 
 def _counts(decisions: Labels, labels: Labels, average: str) -> tuple[Array, Array, Array]:
