@@ -168,7 +168,7 @@ def test_a_head_of_classes_gives_their_probabilities(head):
 
 
 def test_numbers_and_probabilities_have_no_mean():
-    with pytest.raises(ConfigError, match="some give numbers and some probabilities"):
+    with pytest.raises(ConfigError, match="must all give numbers, probabilities"):
         MeanHead((RidgeHead(), LogisticHead((0.0, 1.0))))
     with pytest.raises(ConfigError, match="C: "):
         LogisticHead((0.0, 1.0), C=(0,))

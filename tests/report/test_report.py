@@ -360,8 +360,8 @@ def test_runs_are_compared_on_the_images_that_both_have(project):
     strangers = replace(said, rows=said.rows.assign(id="x" + said.rows["id"]))
     with pytest.raises(OutputError, match="0 of the 24 and 24 ids are shared"):
         compare_runs(a, replace(b, predictions=strangers))
-    targets = said.rows["target"].where(said.rows.index != 7, said.rows["target"] + 1)
-    changed = replace(said, rows=said.rows.assign(target=targets))
+    targets = said.targets + (np.arange(len(said.targets)) == 7)
+    changed = replace(said, targets=targets)
     with pytest.raises(OutputError, match=rf"1 of them have different targets.*{said.ids[7]}"):
         compare_runs(a, replace(b, predictions=changed))
 

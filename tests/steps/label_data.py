@@ -26,7 +26,7 @@ EXPERIMENTS = {
     "901": {
         "import": "foldsmith:recommended_ensemble_labels.yml",
         "globals/output_path": "output/901",
-        "ensemble/methods": ["mean", "best", "simplex", "greedy"],
+        "ensemble/methods": ["mean", "best", "simplex", "greedy", "stack"],
         "ensemble/experiments": ["output/400", "output/410"],
     },
 }

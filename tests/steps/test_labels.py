@@ -1,6 +1,7 @@
 """Several labels per image: from tables to submissions and predictions of new images."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -10,6 +11,8 @@ from die_at_write import die_at_write
 from fastapi.testclient import TestClient
 from kill_and_resume import compare
 from label_data import LABELS, labels_of, make_labels
+from safetensors.numpy import load_file
+from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 from warm import Command, foldsmith
 
 import foldsmith as package
@@ -19,7 +22,9 @@ from foldsmith.extras.serve.service import create_app
 from foldsmith.predictor.export import export
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import read_folds, read_train
-from foldsmith.report.label_parts import label_parts
+from foldsmith.report.finished_run import read_finished
+from foldsmith.report.label_parts import label_parts, label_scores
+from foldsmith.report.run_comparison import compare_runs
 from foldsmith.steps.preprocess import preprocess
 
 N_TRAIN, N_TEST = 40, 8
@@ -142,21 +147,72 @@ def test_python_gives_labels_as_text(finished):
         results.plot_confusion()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("ensemble/methods=[mean, stack]", "stack predicts one column, but the target is several"),
-        ("ensemble/calibrate=isotonic", "isotonic needs a metric of point predictions"),
-    ],
-)
-def test_blends_of_one_column_are_refused(finished, cli, change, message):
+def test_a_calibration_of_one_column_is_refused(finished, cli):
+    change = "ensemble/calibrate=isotonic"
     result = cli(finished, "ensemble", "-cfg", "exp_config/901.yml", change, "-f", code=2)
-    assert message in result.stderr and "Traceback" not in result.stderr
+    assert "isotonic needs a metric of point predictions" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_runs_are_not_compared_yet(finished, cli):
-    result = cli(finished, "compare", "output/400", "output/410", code=2)
-    assert "runs of several labels cannot be compared yet" in result.stderr
+def test_a_stack_of_labels_is_scored_and_kept(finished):
+    scores = pd.read_csv(finished / "output/901/ensemble_scores.csv").set_index("name")
+    assert scores.loc[["stack", "stack+thresholds"], "cross_fitted"].between(0, 1).all()
+    arrays = load_file(finished / "output/901/blends.safetensors")
+    assert arrays["stack.label_weights"].shape[0] == len(LABELS)
+
+
+def test_runs_are_compared_by_label(finished, cli):
+    said = cli(finished, "compare", "output/400", "output/410").stdout
+    comparison = compare_runs(*(read_finished(finished / f"output/{n}") for n in ("400", "410")))
+    targets = labels_of(N_TRAIN + N_TEST, 0)[:N_TRAIN]
+    of_runs = [np.load(finished / f"output/{n}/oof_prediction_by_last.npy") for n in ("400", "410")]
+    for row in comparison.by_label.to_dict("records"):
+        k = LABELS.index(row["label"])
+        assert row["images"] == targets[:, k].sum()
+        for run, probabilities in zip("AB", of_runs, strict=True):
+            decided = probabilities[:, k] >= 0.5
+            assert row[run] == pytest.approx(f1_score(targets[:, k], decided, zero_division=0))
+            area = roc_auc_score(targets[:, k], probabilities[:, k])
+            assert row[f"AUC {run}"] == pytest.approx(area)
+        assert row["gain"] == pytest.approx(row["B"] - row["A"])
+        assert row["low"] <= row["gain"] <= row["high"]
+        assert f"{row['label']}: A {row['A']:.4f}, B {row['B']:.4f}" in said
+    page = (finished / "reports/compare_400_410.html").read_text()
+    assert all(f"<td>{name}</td>" in page for name in LABELS)
+    # The blend that is recommended brings its thresholds, each fitted without the fold it judges.
+    blend = read_finished(finished / "output/901")
+    scores = pd.read_csv(finished / "output/901/ensemble_scores.csv").set_index("name")
+    score = scores.loc[blend.predictions.blend, "cross_fitted"]
+    assert blend.project.metric(blend.predictions.points, targets) == pytest.approx(score)
+
+
+def test_runs_of_other_labels_are_not_compared(finished, tmp_path, cli):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    text = (other / "project.yml").read_text()
+    (other / "project.yml").write_text(text.replace("- red\n- green", "- green\n- red"))
+    result = cli(finished, "compare", "output/400", str(other / "output/410"), code=2)
+    assert "have other labels, or in another order" in result.stderr
+
+
+def test_counts_and_galleries_of_each_label(tmp_path):
+    project = ProjectFolder.open(make_labels(tmp_path / "x", metric="LogLoss"))
+    preprocess(project)
+    folds = read_folds(project, None)
+    probabilities = np.random.default_rng(0).random((N_TRAIN, len(LABELS)))
+    targets = project.form.read(folds)
+    counts = label_scores(project, folds, probabilities).set_index("label")
+    for k, name in enumerate(LABELS):
+        (_, alarms), (misses, hits) = confusion_matrix(targets[:, k], probabilities[:, k] >= 0.5)
+        row = counts.loc[name, ["hits", "misses", "false_alarms"]]
+        assert row.tolist() == [hits, misses, alarms]
+    galleries = [
+        part for part in label_parts(project, folds, probabilities) if hasattr(part, "images")
+    ]
+    of_label = {part.caption.partition(":")[0]: part.images for part in galleries[2:]}
+    assert set(of_label) == set(LABELS)
+    worst = int(np.abs(probabilities - targets)[:, 0].argmax())
+    assert of_label["red"][0][1].startswith(f"{folds['id'].iloc[worst]}: ")
 
 
 def test_a_second_run_has_nothing_to_do_and_a_label_makes_it_stale(finished, cli):

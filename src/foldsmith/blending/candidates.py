@@ -58,8 +58,10 @@ def candidates_of(
     how = goal.metric.calibration if calibrate == "auto" else calibrate
     if how != "none":
         for method in dict.fromkeys(settings.methods):
-            # Trees bend their predictions as they like already, and searches take too long.
-            if method not in ("stack", "optuna"):
+            # Trees bend their predictions as they like already, and searches take too long. The
+            # stack of labels is no trees, and its probabilities need thresholds as others do.
+            bends = method == "stack" and not goal.metric.of_labels
+            if not bends and method != "optuna":
                 plain = create_blend(method, goal, settings, seed)
                 calibrated = CalibratedBlend(plain, how, goal)
                 complexity = COMPLEXITY[method] + COMPLEXITY_OF_CALIBRATION

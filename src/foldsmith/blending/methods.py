@@ -18,6 +18,7 @@ from foldsmith.blending.base import (
 )
 from foldsmith.blending.calibration import FittedCurve, FittedDecisions
 from foldsmith.blending.greedy import greedy_weights
+from foldsmith.blending.label_stacking import FittedStackedLabels, StackedLabels
 from foldsmith.blending.stacking import FittedStack, StackedTrees
 from foldsmith.blending.weights import (
     best_member_weights,
@@ -29,7 +30,6 @@ from foldsmith.blending.weights import (
     simplex_weights,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
-from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, part
 from foldsmith.targets.decisions import DECIDERS
 from foldsmith.targets.metric import Metric
@@ -91,11 +91,8 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
         seed: Seed of Optuna and of the trees.
     """
     if method == "stack":
-        if goal.form.several:
-            raise ConfigError(
-                f"ensemble/methods: stack predicts one column, but the target is {goal.form.kind}; "
-                "leave it out"
-            )
+        if goal.metric.of_labels:
+            return ScreenedBlend(StackedLabels(method), goal)
         return ScreenedBlend(StackedTrees(method, goal, seed), goal)
 
     def choose(predictions: Array, targets: Array) -> Array:
@@ -174,6 +171,8 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
     if "weights" in arrays:
         origin = float(arrays["origin"])
         return FittedWeights(arrays["weights"], goal.bounds, origin, goal.sums_to_1)
+    if "label_weights" in arrays:
+        return FittedStackedLabels.restore(arrays)
     for decider in DECIDERS:
         if decider.key in arrays:
             blend = restore_blend(part(arrays, "blend"), goal)

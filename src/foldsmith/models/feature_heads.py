@@ -22,6 +22,7 @@ from foldsmith.models.fitted_heads import (
     FittedSoftmax,
     FittedTrees,
     Targets,
+    gives_labels,
     standardised,
     standardiser,
 )
@@ -419,13 +420,20 @@ class MeanHead:
     def __post_init__(self) -> None:
         if not self.heads:
             raise ConfigError("heads: there must be at least one")
-        if len({bool(_class_values(head)) for head in self.heads}) > 1:
-            raise ConfigError("heads: some give numbers and some probabilities of classes")
+        if len({(bool(_class_values(head)), gives_labels(head)) for head in self.heads}) > 1:
+            raise ConfigError(
+                "heads: must all give numbers, probabilities of classes, or those of labels"
+            )
 
     @property
     def class_values(self) -> Sequence[float]:
         """Target value of each class, if the heads give probabilities."""
         return _class_values(self.heads[0])
+
+    @property
+    def gives_labels(self) -> bool:
+        """Whether the heads give probabilities of several labels."""
+        return gives_labels(self.heads[0])
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int

@@ -213,9 +213,11 @@ class FittedTrees:
 
     Attributes:
         forest: The trees.
+        gives_labels: They are probabilities of several labels.
     """
 
     forest: Forest
+    gives_labels: bool = False
 
     def predict(self, features: Features) -> Targets:
         """Return the means."""
@@ -237,6 +239,11 @@ class FittedMean:
 
     heads: tuple[FittedHead, ...]
 
+    @property
+    def gives_labels(self) -> bool:
+        """Whether the heads give probabilities of several labels."""
+        return gives_labels(self.heads[0])
+
     def predict(self, features: Features) -> Targets:
         """Return the means."""
         means: Targets = np.mean([head.predict(features) for head in self.heads], axis=0)
@@ -248,3 +255,8 @@ class FittedMean:
         for number, head in enumerate(self.heads):
             found |= prefixed(str(number), head.arrays())
         return found
+
+
+def gives_labels(head: object) -> bool:
+    """Return whether a head, fitted or not, gives probabilities of several labels."""
+    return bool(getattr(head, "gives_labels", False))

@@ -25,7 +25,8 @@ class Forest(ArrayFields):
         left: Where it goes then, int32, shape (n_nodes,); a leaf is its own successor.
         right: Where it goes else, int32, shape (n_nodes,).
         unknown_left: Whether a NaN feature goes left, shape (n_nodes,).
-        value: Prediction of a leaf, float32 or float64, shape (n_nodes,) or (n_nodes, n_classes).
+        value: Prediction of a leaf, float32 or float64, shape (n_nodes,), or (n_nodes, n_classes)
+            or (n_nodes, n_labels).
     """
 
     roots: Array
@@ -43,7 +44,7 @@ class Forest(ArrayFields):
             features: Shape (n, n_features).
 
         Returns:
-            Shape (n, n_trees), or (n, n_trees, n_classes).
+            Shape (n, n_trees), or (n, n_trees, n_classes) or (n, n_trees, n_labels).
         """
         found = np.empty((len(features), len(self.roots), *self.value.shape[1:]))
         for start in range(0, len(features), _ROWS_AT_ONCE):
@@ -66,7 +67,8 @@ class Forest(ArrayFields):
 def extra_trees(model: Any) -> Forest:
     """Return the trees of scikit-learn's ``ExtraTreesRegressor`` or ``ExtraTreesClassifier``.
 
-    Leaves say numbers, or the shares of the model's classes, as float32.
+    Leaves contain numbers, one for each output if there are several, or the shares of the model's
+    classes, as float32.
 
     It compares features of float32 with thresholds of float64. Here a threshold is the highest
     float32 that is not above it, which sorts such features alike and takes half the room.
@@ -76,7 +78,13 @@ def extra_trees(model: Any) -> Forest:
     threshold = exact.astype(np.float32)
     too_high = threshold > exact
     of_classes = hasattr(model, "classes_")
-    values = np.concatenate([tree.value[:, 0] for tree in trees]).astype(np.float32)
+    # Shape (n_nodes, n_outputs, n_classes); numbers are one class.
+    values = np.concatenate([tree.value for tree in trees]).astype(np.float32)
+    values = values[:, 0] if of_classes else values[:, :, 0]
+    if of_classes:
+        values /= values.sum(axis=1, keepdims=True)
+    elif values.shape[1] == 1:
+        values = values[:, 0]
     threshold[too_high] = np.nextafter(threshold[too_high], np.float32(-np.inf))
     return _forest(
         sizes=[tree.node_count for tree in trees],
@@ -86,7 +94,7 @@ def extra_trees(model: Any) -> Forest:
         right=np.concatenate([tree.children_right for tree in trees]),
         leaf=np.concatenate([tree.children_left < 0 for tree in trees]),
         unknown_left=np.zeros(len(exact), bool),
-        value=values / values.sum(axis=1, keepdims=True) if of_classes else values[:, 0],
+        value=values,
     )
 
 

@@ -1,28 +1,36 @@
 """Heads on frozen features that give the probabilities of several labels per image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
+from foldsmith.models.feature_heads import FeatureHead, TreesHead, gives_probabilities
 from foldsmith.models.fitted_arrays import ArrayFields, Arrays, part, prefixed
 from foldsmith.models.fitted_heads import (
     Features,
     FittedHead,
+    FittedTrees,
     Targets,
     gaussians,
+    gives_labels,
     standardised,
     standardiser,
 )
+from foldsmith.models.forest import Forest
 from foldsmith.models.head_time import TimePart
 from foldsmith.models.kernel_head import CHOSEN_BY, held_out_scores, parts_of_groups, some_rows
 from foldsmith.targets.scores_of_labels import surprise
 
 # A label is learned as a class with these two values.
 ABSENT_AND_PRESENT = (0.0, 1.0)
+
+# Name of the logistic functions among the arrays of a head.
+_CURVES = "curves"
+# Parts that are held out to fit them.
+_HELD_OUT = 3
 
 # Iterations of Newton's method for the two numbers of a logistic function.
 _STEPS = 25
@@ -32,10 +40,14 @@ _PENALTY = 1e-2
 
 @dataclass(frozen=True)
 class LabelsHead:
-    """A head of two classes for each label, all on the same features.
+    """A head for each label, all on the same features.
+
+    A head of two classes gives its probabilities. One of numbers, such as SVRHead, is fitted to 0
+    and 1; a logistic function, fitted to scores that are held out by groups (Platt 1999), makes
+    probabilities of its numbers.
 
     Attributes:
-        head: Fitted to each label by itself: one with ``class_values: [0, 1]``.
+        head: Fitted to each label by itself: one of numbers, or with ``class_values: [0, 1]``.
     """
 
     head: FeatureHead
@@ -44,48 +56,114 @@ class LabelsHead:
 
     def __post_init__(self) -> None:
         values = tuple(map(float, getattr(self.head, "class_values", ())))
-        if not gives_probabilities(self.head) or values != ABSENT_AND_PRESENT:
+        if gives_labels(self.head) or values not in ((), ABSENT_AND_PRESENT):
             raise ConfigError(
-                f"LabelsHead: head: {type(self.head).__name__} must give the probabilities of two "
-                "classes; set its class_values: [0, 1]"
+                f"LabelsHead: head: {type(self.head).__name__} must give a number or the "
+                "probabilities of two classes; set its class_values: [0, 1]"
             )
 
     def fit(
         self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
     ) -> "FittedLabels":
         """Fit one head per label; targets have the shape (n, n_labels)."""
-        return FittedLabels(
-            tuple(self.head.fit(features, column, groups, seed) for column in targets.T)
-        )
+        heads = tuple(self.head.fit(features, column, groups, seed) for column in targets.T)
+        if gives_probabilities(self.head):
+            return FittedLabels(heads)
+        curves = [self._curve(features, column, groups, seed) for column in targets.T]
+        return FittedLabels(heads, np.stack(curves))
+
+    def _curve(
+        self, features: Features, column: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> Targets:
+        """Return the logistic function of one label, by held-out numbers."""
+        from sklearn.model_selection import GroupKFold
+
+        n_groups, scores = len(np.unique(groups)), np.empty(len(column))
+        if n_groups < 2:
+            # Nothing can be held out: of one group the frequency is all that is known.
+            return logistic_curve(np.zeros(len(column)), column)
+        for seen, held in GroupKFold(min(_HELD_OUT, n_groups)).split(features, column, groups):
+            fitted = self.head.fit(features[seen], column[seen], groups[seen], seed)
+            scores[held] = fitted.predict(features[held])
+        return logistic_curve(scores, column)
 
     def restore(self, arrays: Arrays) -> "FittedLabels":
         """Return the head of each label."""
-        n_labels = len({key.partition(".")[0] for key in arrays})
-        return FittedLabels(tuple(self.head.restore(part(arrays, str(k))) for k in range(n_labels)))
+        curves = arrays.get(_CURVES)
+        n_labels = len({key.partition(".")[0] for key in arrays if key != _CURVES})
+        heads = tuple(self.head.restore(part(arrays, str(k))) for k in range(n_labels))
+        return FittedLabels(heads, curves)
 
 
 @dataclass(frozen=True)
 class FittedLabels:
-    """One fitted head of two classes per label.
+    """One fitted head per label.
 
     Attributes:
         heads: The heads.
+        curves: Slope and intercept of each label's logistic function, shape (n_labels, 2), if the
+            heads give numbers.
     """
 
     heads: tuple[FittedHead, ...]
+    curves: Targets | None = None
 
     gives_labels = True
 
     def predict(self, features: Features) -> Targets:
         """Return the probabilities of the labels, shape (n, n_labels)."""
-        return np.stack([head.predict(features)[:, 1] for head in self.heads], axis=1)
+        found = [head.predict(features) for head in self.heads]
+        if self.curves is not None:
+            return _squashed(np.stack(found, axis=1), self.curves)
+        return np.stack([probabilities[:, 1] for probabilities in found], axis=1)
 
     def arrays(self) -> Arrays:
         """Return the heads' arrays, by the numbers of the labels."""
-        found: Arrays = {}
+        found: Arrays = {} if self.curves is None else {_CURVES: self.curves}
         for number, head in enumerate(self.heads):
             found |= prefixed(str(number), head.arrays())
         return found
+
+
+@dataclass(frozen=True)
+class TreesLabelsHead:
+    """Extremely randomised trees (Geurts et al. 2006) of several labels, all in the same trees.
+
+    A split lowers the impurity of all labels together; a leaf contains the share of its images
+    that have each label.
+
+    Attributes:
+        n_trees: Number of trees.
+        min_leaf: Fewest images of a leaf.
+        max_features: Share of the features that a split chooses from, 0..1.
+    """
+
+    n_trees: int = 300
+    min_leaf: int = 3
+    max_features: float = 0.3
+
+    gives_labels = True
+
+    def __post_init__(self) -> None:
+        self._trees()
+
+    def _trees(self) -> TreesHead:
+        """Return the trees of numbers that it is made of, whose limits are the same."""
+        return TreesHead(self.n_trees, self.min_leaf, self.max_features)
+
+    def fit(
+        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+    ) -> FittedTrees:
+        """Grow the trees from the seed; targets have the shape (n, n_labels)."""
+        # Of 0 and 1 the squared error is Gini's impurity, but for a factor.
+        forest = self._trees().fit(features, targets, groups, seed).forest
+        # One label is one number, which has no axis of its own.
+        value = forest.value.reshape(len(forest.value), -1)
+        return FittedTrees(replace(forest, value=value), gives_labels=True)
+
+    def restore(self, arrays: Arrays) -> FittedTrees:
+        """Return the trees."""
+        return FittedTrees(Forest(**arrays), gives_labels=True)
 
 
 class _Scaled(NamedTuple):
@@ -273,8 +351,3 @@ def _squashed(scores: Targets, curves: Targets) -> Targets:
 
     probabilities: Targets = expit(scores * curves[:, 0] + curves[:, 1])
     return probabilities
-
-
-def gives_labels(head: FeatureHead | FittedHead) -> bool:
-    """Return whether a head, fitted or not, gives probabilities of several labels."""
-    return bool(getattr(head, "gives_labels", False))

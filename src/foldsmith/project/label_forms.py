@@ -38,6 +38,7 @@ class SeveralLabels(TargetForm):
     sums_to_1 = False
     metrics = METRICS_OF_LABELS
     for_unreadable = "the frequencies of the labels"
+    compared_as = "mean probability of the truth of each label"
 
     @property
     def number_columns(self) -> tuple[str, ...]:
@@ -111,6 +112,11 @@ class SeveralLabels(TargetForm):
         """Return the mean over the labels of the standard deviation of their probabilities."""
         mean: Array = by_model.std(axis=0).mean(axis=1)
         return mean
+
+    def compared(self, points: Array, probabilities: Array | None, targets: Array) -> Array:
+        """Return the mean over the labels of the probability of what is true, and ones."""
+        given = 1 - np.abs(points - targets).mean(axis=1)
+        return np.stack([given, np.ones(len(given))])
 
     def indicators(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the targets as whole numbers."""

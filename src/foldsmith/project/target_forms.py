@@ -38,6 +38,7 @@ class TargetForm(ABC):
         sums_to_1: The probabilities of an image sum to 1.
         metrics: The package's metrics that can judge it, by name.
         for_unreadable: Prediction of images that cannot be read, for people.
+        compared_as: The number by which two runs are compared on an image, for people.
     """
 
     kind: ClassVar[str] = "one column"
@@ -47,6 +48,7 @@ class TargetForm(ABC):
     sums_to_1: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     for_unreadable: ClassVar[str] = "the mean of the train targets"
+    compared_as: ClassVar[str] = "predictions"
 
     @property
     @abstractmethod
@@ -141,6 +143,19 @@ class TargetForm(ABC):
             of_points: Standard deviation of their point predictions.
             by_model: Their probabilities, shape (n_models, n, n_outputs).
             probabilities: The joint probabilities, shape (n, n_outputs).
+        """
+
+    @abstractmethod
+    def compared(self, points: Array, probabilities: Array | None, targets: Array) -> Array:
+        """Return the number of each image by which runs are compared, and the ideal ones.
+
+        Args:
+            points: Point predictions, as ``of_stored`` returns them.
+            probabilities: Shape (n, n_outputs), if there are any.
+            targets: As ``read`` returns them.
+
+        Returns:
+            Shape (2, n).
         """
 
     def screened_by(self, metric: Metric) -> Metric:
@@ -284,6 +299,10 @@ class OneNumber(TargetForm):
         """Return the standard deviation of the point predictions."""
         return of_points
 
+    def compared(self, points: Array, probabilities: Array | None, targets: Array) -> Array:
+        """Return the predictions and the targets."""
+        return np.stack([points, targets])
+
     def facts(self) -> dict[str, Any]:
         """Return the column, the range and the values of the classes."""
         return {
@@ -305,6 +324,7 @@ class Classes(OneNumber):
 
     texts = True
     for_unreadable = "the most frequent class"
+    compared_as = "probability of the true class"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -350,6 +370,12 @@ class Classes(OneNumber):
         chosen = probabilities.argmax(axis=1)
         of_chosen: Array = by_model[:, np.arange(len(chosen)), chosen].std(axis=0)
         return of_chosen
+
+    def compared(self, points: Array, probabilities: Array | None, targets: Array) -> Array:
+        """Return the probabilities of the true classes, and ones."""
+        assert probabilities is not None, "metrics of classes without an order need them"
+        given = probabilities[np.arange(len(targets)), targets.astype(np.int64)]
+        return np.stack([given, np.ones(len(given))])
 
     def facts(self) -> dict[str, Any]:
         """Return also the names."""

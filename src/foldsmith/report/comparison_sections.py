@@ -18,12 +18,14 @@ from foldsmith.report.run_comparison import RunComparison
 from foldsmith.steps.base import Step, StepKind
 from foldsmith.training.files import entries_of
 from foldsmith.utils.flatten import flatten
-from foldsmith.utils.formatting import number_text
+from foldsmith.utils.formatting import brief, number_text
 
 Array = npt.NDArray[np.float64]
 
 # Images of a gallery.
 _SHOWN = 12
+# Labels that are printed; the page has all of them.
+_LABEL_LINES = 12
 _CURVES = ("train/loss", "val/loss", "val/metric")
 
 
@@ -34,7 +36,23 @@ def lines_of(comparison: RunComparison) -> list[str]:
         *_score_lines(comparison),
         difference,
         comparison.verdict,
+        *_label_lines(comparison),
         *(f"note: {note}" for note in comparison.notes),
+    ]
+
+
+def _label_lines(comparison: RunComparison) -> list[str]:
+    """Return a line per label, those with the largest gains and losses if there are many."""
+    labels = comparison.by_label
+    if labels is None:
+        return []
+    chosen = labels
+    if len(labels) > _LABEL_LINES:
+        chosen = pd.concat([labels.head(_LABEL_LINES // 2), labels.tail(_LABEL_LINES // 2)])
+    return [
+        f"{brief(row['label'])}: A {row['A']:.4f}, B {row['B']:.4f}, gain {row['gain']:+.4f}"
+        + (f" ({row['low']:+.4f} to {row['high']:+.4f})" if "low" in row else "")
+        for row in chosen.to_dict("records")
     ]
 
 
@@ -88,30 +106,35 @@ def _scores(comparison: RunComparison) -> Section:
         caption += "; a fold holds other images in A than in B"
     parts.append(picture(caption, figures.folds_beside(by_fold, metric)))
     parts.append(table("Scores of the folds; a positive gain is better in B", by_fold))
+    if comparison.by_label is not None:
+        caption = (
+            f"{metric} of each label alone, with 95 % of resamples of the gain of B over A, the "
+            "largest gain first"
+        )
+        parts.append(table(caption, comparison.by_label))
     return Section("Scores", "scores", parts)
 
 
 def _values(comparison: RunComparison) -> tuple[Array, Array]:
-    """Return the predictions of A and B, and the targets.
-
-    For unordered classes, these are the probabilities of the true classes, and ones.
+    """Return the number of each image by which A and B are compared, and the ideal ones.
 
     Returns:
         Shapes (2, n) and (n,).
     """
-    targets = comparison.shared[0].targets
-    if not comparison.a.project.class_names:
-        return np.stack([each.points for each in comparison.shared]), targets
-    rows, classes = np.arange(len(targets)), targets.astype(np.int64)
-    given = [each.judged_by(comparison.metric)[rows, classes] for each in comparison.shared]
-    return np.stack(given), np.ones(len(targets))
+    form = comparison.a.project.form
+    of_runs = [
+        form.compared(each.points, each.probabilities, each.targets) for each in comparison.shared
+    ]
+    return np.stack([values for values, _ in of_runs]), of_runs[0][1]
 
 
 def _predictions(comparison: RunComparison) -> Section:
     points, right = _values(comparison)
     errors, targets = np.abs(points - right), comparison.shared[0].targets
-    named = bool(comparison.a.project.class_names)
-    what = "probability of the true class" if named else "predictions"
+    form = comparison.a.project.form
+    what = form.compared_as
+    # Labels are coloured by their number.
+    colours = targets.sum(axis=1) if form.several else targets
     parts: list[Part] = [
         Text(
             f"Correlation of the {what} {_correlation(points)}, of the errors "
@@ -121,9 +144,7 @@ def _predictions(comparison: RunComparison) -> Section:
         ),
         picture(
             "Each point is an image; on the dotted line both predict the same",
-            figures.prediction_against_prediction(
-                *(points, targets, what), comparison.a.project.class_names
-            ),
+            figures.prediction_against_prediction(*(points, colours, what), form.class_names),
         ),
     ]
     return Section("Predictions", "predictions", parts)
@@ -171,15 +192,15 @@ def _images(comparison: RunComparison) -> Section:
 
 def _captions(comparison: RunComparison) -> list[str]:
     """Return a caption for each image: its target, and the predictions of A and B."""
-    project, targets = comparison.a.project, comparison.shared[0].targets
+    form, targets = comparison.a.project.form, comparison.shared[0].targets
     points = [each.points for each in comparison.shared]
-    if not project.class_names:
+    if not form.texts:
         numbers = zip(targets, *points, strict=True)
         return [f"true {number_text(truth)}, A {a:.2f}, B {b:.2f}" for truth, a, b in numbers]
-    names = (project.form.written(each) for each in (targets, *points))
+    names = ([text or "no label" for text in form.written(each)] for each in (targets, *points))
     given = _values(comparison)[0].T
     return [
-        f"true {truth}, A {a} ({p:.2f}), B {b} ({q:.2f}; probability of {truth})"
+        f"true {truth}, A {a} ({p:.2f}), B {b} ({q:.2f}; {form.compared_as})"
         for (truth, a, b), (p, q) in zip(zip(*names, strict=True), given, strict=True)
     ]
 

@@ -44,8 +44,9 @@ class OofPredictions:
     """Predictions for labelled images, each by models that were not trained on it.
 
     Attributes:
-        rows: Columns id (text), fold and target, a row per image.
-        points: Point predictions, shape (n,); the cross-fitted ones of an ensemble.
+        rows: Columns id (text) and fold, a row per image.
+        targets: Targets, shape (n,), or (n, n_labels).
+        points: Point predictions, of the same shape; the cross-fitted ones of an ensemble.
         probabilities: Class probabilities, shape (n, n_classes), if the run predicts any.
         description: How they were made, for people.
         blend: The blend that an ensemble recommends; None for a single experiment.
@@ -53,6 +54,7 @@ class OofPredictions:
     """
 
     rows: pd.DataFrame
+    targets: Array
     points: Array
     probabilities: Array | None
     description: str
@@ -63,11 +65,6 @@ class OofPredictions:
     def ids(self) -> list[str]:
         """Ids of the images."""
         return [str(value) for value in self.rows["id"]]
-
-    @property
-    def targets(self) -> Array:
-        """Targets, shape (n,)."""
-        return self.rows["target"].to_numpy(dtype=np.float64)
 
     def judged_by(self, metric: Metric) -> Array:
         """Return the array that a metric needs: points or probabilities."""
@@ -82,6 +79,7 @@ class OofPredictions:
         return replace(
             self,
             rows=self.rows.iloc[positions],
+            targets=self.targets[positions],
             points=self.points[positions],
             probabilities=None if probabilities is None else probabilities[positions],
         )
@@ -126,13 +124,11 @@ def read_finished(
     Raises:
         ConfigError: There is no project, it brings Python that was not accepted, or the
             experiment was inferred by several checkpoints.
-        OutputError: The folder holds no finished run.
+        OutputError: The folder holds no finished run, or one of other labels.
     """
     opened, root = open_run(Path(run), project, trust)
     if not (root / RESOLVED_CONFIG).is_file():
         raise OutputError(f"{root}: holds no finished run{_remedy(opened, root)}")
-    if opened.form.several:
-        raise OutputError(f"{root}: runs of {opened.form.kind} cannot be compared yet")
     experiment = read_resolved(opened, root)
     kind, task = kind_of(experiment), experiment.globals.task
     if kind.gathers:
@@ -145,6 +141,11 @@ def read_finished(
         predictions = _of_experiment(experiment, root, checkpoint)
     else:
         raise OutputError(f"{root}: a {task} run has no predictions to compare")
+    if predictions.points.shape != predictions.targets.shape:
+        raise OutputError(
+            f"{root}: was made for other labels than those of {opened.source_files[0]}"
+            f"{_remedy(opened, root)}"
+        )
     plan = plan_of_run(opened, root, checkpoint)
     state = list(results_of(plan, FileHashes(opened.hash_store)).values())[-1]
     out_of_date = state.why if state.status == Status.STALE else f"{state.status}, {state.why}"
@@ -177,11 +178,14 @@ def _of_ensemble(experiment: Experiment, root: Path) -> OofPredictions:
     blend = str(manifest.facts["submit"])
     rows = _rows(project, verified(root / CROSS_FITTED, manifest), [blend])
     honest = [name for name in rows.columns if name not in _row_columns(project)]
-    probabilities = None
+    probabilities, points = None, project.form.points_of(rows[blend])
     if CROSS_FITTED_PROBABILITIES in manifest.outputs:
         file = verified(root / CROSS_FITTED_PROBABILITIES, manifest)
         every = np.load(file, allow_pickle=False)
         probabilities = every[honest.index(blend)]
+        if project.form.several:
+            # The table has only the decisions.
+            points = probabilities
     scores = read_table(verified(root / "ensemble_scores.csv", manifest), ["name"])
     # The second column is the metric in sample, under the metric's name.
     in_sample = scores.iloc[:, 1].to_numpy(dtype=np.float64)[(scores["name"] == blend).to_numpy()]
@@ -190,7 +194,8 @@ def _of_ensemble(experiment: Experiment, root: Path) -> OofPredictions:
         description += f", the best of {len(honest)} blends by that score"
     return OofPredictions(
         _plain(project, rows),
-        *(project.form.points_of(rows[blend]), probabilities, description, blend),
+        project.form.read(rows),
+        *(points, probabilities, description, blend),
         in_sample=float(in_sample[0]),
     )
 
@@ -223,7 +228,9 @@ def _of_experiment(experiment: Experiment, root: Path, checkpoint: Checkpoint) -
             "common": f", one epoch for all folds by their mean curve{looks}",
         }.get(checkpoint, f", each fold's epoch chosen by its own validation {checkpoint}{looks}")
     return OofPredictions(
-        _plain(project, rows), points.astype(np.float64), probabilities, description
+        _plain(project, rows),
+        project.form.read(rows),
+        *(points.astype(np.float64), probabilities, description),
     )
 
 
@@ -232,12 +239,11 @@ def _row_columns(project: ProjectFolder) -> list[str]:
 
 
 def _rows(project: ProjectFolder, path: Path, columns: list[str]) -> pd.DataFrame:
-    """Read a table; its target as a number, also where it holds names of classes."""
+    """Read a table with its targets, as texts."""
     needed, ids = [*_row_columns(project), *columns], project.settings.id_column
-    table = read_table(path, needed, ids, number_columns=[FOLD_COLUMN])
-    return table.assign(**{project.form.columns[0]: project.form.read(table)})
+    return read_table(path, needed, ids, number_columns=[FOLD_COLUMN])
 
 
 def _plain(project: ProjectFolder, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return id, fold and target under names that two projects share."""
-    return rows[_row_columns(project)].set_axis(["id", "fold", "target"], axis=1)
+    """Return id and fold under names that two projects share."""
+    return rows[[project.settings.id_column, FOLD_COLUMN]].set_axis(["id", "fold"], axis=1)

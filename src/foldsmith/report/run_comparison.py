@@ -1,6 +1,7 @@
 """Paired comparison of two finished runs on the images that both have predicted."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import groups_of, read_folds
 from foldsmith.report.finished_run import FinishedRun, OofPredictions
+from foldsmith.report.label_parts import compared_labels
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.formatting import number_text
 
@@ -30,6 +32,8 @@ class RunComparison:
         metric: The metric of both scores.
         shared: Predictions of A and B for the n shared images, in the same order.
         scores: Scores of A and B; a gain is over A.
+        by_label: A row per label, for several labels per image, see
+            :func:`~foldsmith.report.label_parts.compared_labels`; else None.
         by_fold: Columns fold, A, B, gain (of B over A; missing if the runs' folds differ).
         constant: Metric of one constant prediction for all images.
         resampled: Units of the bootstrap (images or groups) with their number, as text.
@@ -43,6 +47,7 @@ class RunComparison:
     by_fold: pd.DataFrame
     constant: float
     resampled: str
+    by_label: pd.DataFrame | None = None
 
     @property
     def names(self) -> tuple[str, str]:
@@ -121,12 +126,16 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> RunComparison:
     seed, project = a.experiment.globals.seed, a.project
     goal = Goal.of_project(project, metric)
     scores = honest_scores(metric, judged, "A", targets, groups, seed)
+    by_label = None
+    if metric.of_labels:
+        by_label = compared_labels(metric, project.form.labels, judged, targets, groups)
     return RunComparison(
         *(a, b, metric, shared),
         scores=(scores["A"], scores["B"]),
         by_fold=_by_fold(metric, shared),
         constant=goal.constant_score(targets),
         resampled=resampled_units(groups),
+        by_label=by_label,
     )
 
 
@@ -147,6 +156,11 @@ def _own_code(project: ProjectFolder, metric: Metric) -> list[str]:
 
 def _common_metric(a: FinishedRun, b: FinishedRun) -> Metric:
     metric, other = a.project.metric, b.project.metric
+    if metric.of_labels and a.project.form.labels != b.project.form.labels:
+        raise ConfigError(
+            f"{a.project.source_files[0]} and {b.project.source_files[0]}: have other labels, or "
+            "in another order; runs are compared by one metric of the same labels"
+        )
     if not metric.same_judge(other):
         files = [run.project.source_files[0] for run in (a, b)]
         what = "other classes"
@@ -180,15 +194,21 @@ def _shared(a: FinishedRun, b: FinishedRun) -> tuple[OofPredictions, OofPredicti
         )
     shared = a.predictions.take(np.flatnonzero(in_both)), b.predictions.take(at_b[in_both])
     targets = [each.targets for each in shared]
-    differ = ~np.isclose(targets[0], targets[1], rtol=_SAME_TARGET, atol=0)
+    close = np.isclose(targets[0], targets[1], rtol=_SAME_TARGET, atol=0)
+    differ = ~close.reshape(len(close), -1).all(axis=1)
     if differ.any():
         k = int(differ.argmax())
+        said = [_said(a.project.form.written(each[k : k + 1])[0]) for each in targets]
         raise OutputError(
             f"{a.root} and {b.root}: {counts} are shared, and {differ.sum()} of them have "
-            f"different targets, first {shared[0].ids[k]} ({number_text(targets[0][k])} and "
-            f"{number_text(targets[1][k])}): runs of different targets cannot be compared"
+            f"different targets, first {shared[0].ids[k]} ({said[0]} and {said[1]}): "
+            "runs of different targets cannot be compared"
         )
     return shared
+
+
+def _said(value: Any) -> str:
+    return value or "no label" if isinstance(value, str) else number_text(value)
 
 
 def _groups(run: FinishedRun, ids: list[str]) -> npt.NDArray[np.int64]:

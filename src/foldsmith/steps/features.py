@@ -19,8 +19,7 @@ from foldsmith.inference.oof import FoldLogits, in_table_order, score_table
 from foldsmith.inference.predict import image_batches, predict_logits
 from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
-from foldsmith.models.fitted_heads import FittedHead
-from foldsmith.models.label_heads import gives_labels
+from foldsmith.models.fitted_heads import FittedHead, gives_labels
 from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, write_learned
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.threads import with_threads
@@ -271,8 +270,8 @@ def head_of(
     if project.form.several != gives_labels(head):
         raise ConfigError(
             f"{experiment.file}: head: {type(head).__name__} does not give {project.form.kind}, "
-            "which the target of project.yml is; of several labels take KernelLabelsHead, or "
-            "LabelsHead with a head of two classes; of one column another head"
+            "which the target of project.yml is; of several labels take KernelLabelsHead, "
+            "TreesLabelsHead, or LabelsHead with another head; of one column another head"
         )
     if gives_labels(head):
         return head, MultiLabel(project.form.labels)

@@ -50,7 +50,7 @@ FEATURE_HEADS: Places = {
         *("LogisticHead", "RidgeHead", "SVRHead", "TreesHead", "MLPHead", "MeanHead"),
     ),
     **_of("foldsmith.models.kernel_head", "KernelHead"),
-    **_of("foldsmith.models.label_heads", "KernelLabelsHead", "LabelsHead"),
+    **_of("foldsmith.models.label_heads", "KernelLabelsHead", "LabelsHead", "TreesLabelsHead"),
 }
 
 LOSSES: Places = _of(
