@@ -22,7 +22,7 @@ import typer.main
 import yaml
 from bundled import REPOSITORY
 from pages import DOCS, PAGES, SHELLS, blocks
-from warm import foldsmith
+from warm import Command, one_core
 
 from foldsmith.cli.main import app
 from foldsmith.config import Experiment
@@ -79,8 +79,8 @@ FIRST = [
     "configuration.md",
     "quickstart.md",
 ]
-# Elsewhere ``run`` gets --no-report, which takes the longest of all.
-WITH_REPORT = ["README.md", "quickstart.md"]
+# Elsewhere ``run`` gets --no-report: a report after each member takes the longest of all.
+WITH_REPORT = "quickstart.md"
 
 ORDER = sorted(PAGES, key=lambda page: (*(page.name != name for name in FIRST), page.name))
 
@@ -115,6 +115,8 @@ def make_small(file: Path) -> None:
             small |= {"loader/train/batch_size": 8, "loader/train/num_workers": 0}
         if "head" in tree:
             small["head"] = {"type": "RidgeHead"}
+        if task != "self-supervised" and "metric_curve" in tree.get("extensions", {}):
+            small |= small_project.ONE_CURVE
     if task == "self-supervised":
         small |= {"globals/snapshot_interval": 1, "model/backbone/model_name": "test_resnet"}
     elif not tree.get("model", {}).get("base_name", "wrn").startswith("wrn"):
@@ -197,9 +199,10 @@ def run(folder: Path, command: str, page: str) -> Path:
         return folder  # another page has made it, and run it
     if arguments[0] == "export":
         shutil.rmtree(folder / arguments[-1], ignore_errors=True)  # of another page
-    if arguments[0] == "run" and page not in WITH_REPORT:
+    if arguments[0] == "run" and page != WITH_REPORT:
         arguments.append("--no-report")
-    result = foldsmith(folder, *arguments)
+    # Side by side, steps start interpreters of their own (test_side_by_side.py).
+    result = Command(folder, *arguments, before=(one_core,)).finish()
     assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
     if new is not None and "--images" in arguments:
         settings = new / "project.yml"
