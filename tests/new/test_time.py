@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from given_speeds import MEASURE
+from given_speeds import MEASURE, measure_for_a_moment
 
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
@@ -76,10 +76,14 @@ def no_measuring(*_):
 
 def test_new_measures_and_writes_plain_values_with_their_reasons(tmp_path, data, cli, monkeypatch):
     monkeypatch.setenv(MEASURE, "1")
+    for path in data.images.iterdir():
+        # With more than 8 bits: such images are measured too.
+        cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) + 1000)
     flags = ["--images", "images", "--train", "train.csv", "--test", "test.csv", "--time", "30m"]
     said = cli(tmp_path, "new", "mine", *flags, "--yes").stdout
     folder = tmp_path / "mine"
     for line in (
+        "range    [10",
         "time     30m, as named",
         "network  wrn_16_2 at 32 px",
         "epochs   ",
@@ -318,13 +322,18 @@ def test_a_pretraining_is_written_where_it_is_planned(mine):
 def test_speeds_are_measured_on_the_projects_own_images(mine, tmp_path_factory, monkeypatch):
     trials = tmp_path_factory.mktemp("trials")
     monkeypatch.setattr("tempfile.tempdir", str(trials))
+    measure_for_a_moment(monkeypatch)
     # One learns from images without labels, and the features of the other are fixed.
     files = ["exp_config/403.yml", "exp_config/402.yml"]
+    learning = mine.path(files[1])
+    learning.write_text(learning.read_text() + "model/n_centres: 20\n")
     facts = facts_of(mine, TUNED, {"403": files[0], "402": files[1]})
     assert (facts.n_train, facts.n_test, facts.side, facts.n_splits) == (24, 6, 36, mine.n_splits)
     # Two kinds of mirrored images, and members of one thread side by side.
     assert facts.views == (4, 2) and facts.untrained_processes == facts.processes
     before = sorted(mine.folder.rglob("*"))
+    # Without the other processes, which the test of the command above has.
+    facts = replace(facts, processes=1, untrained_processes=1)
     speeds = measured_speeds(mine, facts, "exp_config/410.yml", files, 900)
     assert all(speed.mixed > 0 and speed.full > 0 for speed in speeds.levels.values())
     assert list(speeds.levels) == [level.name for level in levels_of(facts, 900)]

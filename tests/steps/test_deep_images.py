@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from given_speeds import MEASURE
 from PIL import Image
-from warm import Command
+from warm import foldsmith
 
 from foldsmith.data.images import decode
 from foldsmith.data.loose_images import pixels_of
@@ -32,8 +31,7 @@ def made(tmp_path_factory):
     Image.fromarray(np.full((16, 16), 77, np.uint8)).save(tmp_path / "im/16.png")
     (tmp_path / "t.csv").write_text("\n".join(["id,target", *rows, "16,1"]) + "\n")
     options = ["--images", "im", "--train", "t.csv", "--time", "small"]
-    # Speeds are measured on such images too.
-    result = Command(tmp_path, "new", "p", *options, environment={MEASURE: "1"}).finish()
+    result = foldsmith(tmp_path, "new", "p", *options)
     assert result.returncode == 0, result.stderr
     assert "range    [1000, 1011] becomes 0 to 255" in result.stdout
     return tmp_path / "p"

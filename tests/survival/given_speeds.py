@@ -1,13 +1,18 @@
-"""Speeds that ``new`` plans with in tests: to measure them trains for seconds each time."""
+"""Speeds that ``new`` plans with in tests: to measure them trains for seconds each time.
+
+Tests of the measurement itself measure for a moment.
+"""
 
 from collections.abc import Sequence
 
-from foldsmith.new.timing import planned
+import pytest
+
+from foldsmith.new.timing import measure, planned, untrained
 from foldsmith.new.timing.facts import Facts, MachineSpeeds, Speed
 from foldsmith.new.timing.rule import levels_of
 from foldsmith.project import ProjectFolder
 
-# The variable with which a command line of ``warm`` measures all the same.
+# The variable with which a command line of ``warm`` measures all the same, for a moment.
 MEASURE = "FOLDSMITH_TESTS_MEASURE"
 
 
@@ -24,3 +29,18 @@ def given_speeds(
 def give_speeds() -> None:
     """Let ``new`` plan with these speeds in this process from now on."""
     planned.measured_speeds = given_speeds
+
+
+# Seconds for which something is timed.
+TIMED = (
+    (measure, "_TIMED_S"),
+    (measure, "_WATCHED_S"),
+    (untrained, "_HEAD_S"),
+    (untrained, "_LEARN_S"),
+)
+
+
+def measure_for_a_moment(patch: pytest.MonkeyPatch) -> None:
+    """Let measurements of this process take a few batches each: none needs to be exact."""
+    for module, name in TIMED:
+        patch.setattr(module, name, 0.02)
