@@ -67,6 +67,25 @@ def precision_at_3(p, y):
     )
 
 
+def against_the_rest(function):
+    """The mean over the classes of a score of one against the rest."""
+    return lambda p, y: np.mean([function(y == k, p[:, k]) for k in range(N_CLASSES)])
+
+
+def above_tpr(true, scores, min_tpr=0.8):
+    """The area above a true positive rate as the metric of ISIC 2024 computes it."""
+    largest = 1 - min_tpr
+    scaled = sk.roc_auc_score(1 - true.astype(int), -scores, max_fpr=largest)
+    return largest**2 / 2 + (largest - largest**2 / 2) / 0.5 * (scaled - 0.5)
+
+
+def probabilistic_f(true, scores, beta=1.0):
+    """Probabilistic precision and recall, as the metric of RSNA 2022 computes them."""
+    hits = scores[true == 1].sum()
+    precision, recall = hits / scores.sum(), hits / true.sum()
+    return (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+
+
 # What each is, written by another hand; all names are here.
 REFERENCES = {
     "RMSE": lambda p, y: sk.root_mean_squared_error(y, p),
@@ -98,6 +117,14 @@ REFERENCES = {
     "Brier": lambda p, y: ((p - np.eye(N_CLASSES)[y]) ** 2).sum(axis=1).mean(),
     "AUC": lambda p, y: sk.roc_auc_score(y, p, multi_class="ovr"),
     "AveragePrecision": lambda p, y: sk.average_precision_score(np.eye(N_CLASSES)[y], p),
+    "WeightedAUC": lambda p, y: sk.roc_auc_score(y, p, multi_class="ovr", average="weighted"),
+    "PartialAUC": against_the_rest(lambda y, s: sk.roc_auc_score(y, s, max_fpr=0.1)),
+    "PartialAUC(max_fpr=0.33)": against_the_rest(lambda y, s: sk.roc_auc_score(y, s, max_fpr=0.33)),
+    "PartialAUC(max_fpr=1)": lambda p, y: sk.roc_auc_score(y, p, multi_class="ovr"),
+    "AUCAboveTPR": against_the_rest(above_tpr),
+    "AUCAboveTPR(min_tpr=0)": lambda p, y: sk.roc_auc_score(y, p, multi_class="ovr"),
+    "pF1": against_the_rest(probabilistic_f),
+    "pF1(beta=2)": against_the_rest(lambda y, s: probabilistic_f(y, s, 2)),
     "TopKAccuracy": lambda p, y: sk.top_k_accuracy_score(y, p, k=2, labels=range(N_CLASSES)),
     "MAPatK": precision_at_3,
 }

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from test_all_metrics import above_tpr, probabilistic_f
 
 from foldsmith.errors import ConfigError
 from foldsmith.targets.decisions import LABEL_THRESHOLDS
 from foldsmith.targets.label_losses import AsymmetricLoss, FocalLoss
 from foldsmith.targets.label_metrics import METRICS_OF_LABELS
 from foldsmith.targets.label_thresholds import apply_label_thresholds, fit_label_thresholds
+from foldsmith.targets.metric_text import split_metric
 from foldsmith.targets.metrics import metric_named
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -57,6 +59,13 @@ def macro_jaccard(p, y):
     return np.mean([sk.jaccard_score(y[:, k], d[:, k], zero_division=0) for k in scored])
 
 
+def each(function, there=lambda y: 0 < y.mean() < 1):
+    """The mean over the labels that can be judged."""
+    return lambda p, y: np.mean(
+        [function(y[:, k], p[:, k]) for k in range(y.shape[1]) if there(y[:, k])]
+    )
+
+
 REFERENCES = {
     "F1": left_out(sk.f1_score),
     "F1(average=micro)": decided(sk.f1_score, average="micro"),
@@ -77,7 +86,15 @@ REFERENCES = {
         [sk.log_loss(y[:, k], p[:, k], labels=[0, 1]) for k in range(y.shape[1])]
     ),
     "Brier": lambda p, y: np.mean((p - y) ** 2),
+    "PartialAUC": each(lambda y, s: sk.roc_auc_score(y, s, max_fpr=0.1)),
+    "PartialAUC(max_fpr=0.4)": each(lambda y, s: sk.roc_auc_score(y, s, max_fpr=0.4)),
+    "AUCAboveTPR": each(above_tpr),
+    "AUCAboveTPR(min_tpr=0.5)": each(lambda y, s: above_tpr(y, s, 0.5)),
+    "pF1": each(probabilistic_f, there=np.any),
 }
+
+# Metrics whose mean over the labels may have weights.
+WEIGHABLE = [name for name, metric in METRICS_OF_LABELS.items() if "weights" in metric.options]
 
 
 def test_every_metric_has_a_reference():
@@ -120,7 +137,10 @@ def test_rows_without_some_labels_have_a_finite_score(name):
         assert best == (1.0 if metric.greater_is_better else 0.0)
 
 
-@pytest.mark.parametrize("name", ["AUC", "AveragePrecision", "LogLoss", "Brier"])
+@pytest.mark.parametrize(
+    "name",
+    ["AUC", "AveragePrecision", "LogLoss", "Brier", "PartialAUC", "AUCAboveTPR", "pF1"],
+)
 def test_one_label_agrees_with_two_classes(name):
     probabilities, labels = data(5, n_labels=1)
     as_classes = np.hstack([1 - probabilities, probabilities])
@@ -132,6 +152,52 @@ def test_one_label_agrees_with_two_classes(name):
     assert named("F1")(odd, labels) == pytest.approx(f1(both, labels[:, 0]))
 
 
+@pytest.mark.parametrize("name", WEIGHABLE)
+@settings(max_examples=10)
+@given(seed=SEEDS)
+def test_weights_of_labels_are_a_weighted_mean_of_each_alone(name, seed):
+    probabilities, labels = data(seed, n_labels=4)
+    labels[:2] = [[0, 0, 0, 0], [1, 1, 1, 1]]  # so that each can be judged
+    names, weights = ["a", "b c", "d", "0"], np.array([2.0, 1, 5, 0.5])
+    by_name = dict(zip(names, weights.tolist(), strict=True))
+    bound = METRICS_OF_LABELS[name].for_labels(names)
+    weighted = bound.with_options({"weights": by_name})
+    alone = [weighted.of_one_label()(probabilities[:, [k]], labels[:, [k]]) for k in range(4)]
+    found = weighted(probabilities, labels)
+    assert found == pytest.approx(np.average(alone, weights=weights), abs=1e-12)
+    rows = weighted.rows(probabilities, labels)
+    assert rows is None or rows.mean() == pytest.approx(found)
+    # The text of project.yml is read back, and the order of the names changes nothing.
+    option = split_metric(weighted.title)[1]["weights"]
+    assert {str(key): weight for key, weight in option.items()} == by_name
+    order = np.random.default_rng(seed).permutation(4)
+    moved = METRICS_OF_LABELS[name].for_labels([names[k] for k in order])
+    again = moved.with_options({"weights": by_name})
+    assert again(probabilities[:, order], labels[:, order]) == pytest.approx(found, abs=1e-12)
+    equal = bound.with_options({"weights": dict.fromkeys(names, 3)})
+    assert equal(probabilities, labels) == pytest.approx(bound(probabilities, labels), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("F1(weights={a: 1, b: 0})", "weights: b: 0 must be a number above 0"),
+        ("F1(weights={a: 1, c: 1})", "weights: 'c' is no label"),
+        ("AUC(weights={a: 1})", "weights: there is none of 'b'"),
+        ("LogLoss(weights=[1, 2])", "weights must be equal, or a weight of each label"),
+        ("F1(average=micro, weights={a: 1, b: 2})", "weights need average=macro"),
+        ("PartialAUC(max_fpr=0)", "max_fpr must be above 0 and at most 1"),
+        ("AUCAboveTPR(min_tpr=1)", "min_tpr must be at least 0 and below 1"),
+        ("pF1(beta=0)", "beta must be above 0"),
+    ],
+)
+def test_wrong_weights_and_limits_are_named(text, message):
+    bound = {name: metric.for_labels(("a", "b")) for name, metric in METRICS_OF_LABELS.items()}
+    with pytest.raises(ConfigError) as error:
+        metric_named(text, metrics=bound)
+    assert message in str(error.value)
+
+
 def test_wrong_options_and_shapes_are_named():
     with pytest.raises(ConfigError, match="average must be macro, micro, weighted or samples"):
         named("F1(average=binary)")
@@ -141,6 +207,7 @@ def test_wrong_options_and_shapes_are_named():
 
 @pytest.mark.parametrize("name", ["F1", "F1(average=samples)", "FBeta", "Jaccard", "Accuracy"])
 @settings(max_examples=8)
+@example(seed=283401)  # two labels gain alike
 @given(seed=SEEDS)
 def test_thresholds_are_in_sample_never_worse_than_a_half(name, seed):
     probabilities, labels = data(seed, n=50)

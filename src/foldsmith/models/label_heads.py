@@ -156,7 +156,8 @@ class TreesLabelsHead:
     ) -> FittedTrees:
         """Grow the trees from the seed; targets have the shape (n, n_labels)."""
         # Of 0 and 1 the squared error is Gini's impurity, but for a factor.
-        forest = self._trees().fit(features, targets, groups, seed).forest
+        one = targets[:, 0] if targets.shape[1] == 1 else targets
+        forest = self._trees().fit(features, one, groups, seed).forest
         # One label is one number, which has no axis of its own.
         value = forest.value.reshape(len(forest.value), -1)
         return FittedTrees(replace(forest, value=value), gives_labels=True)

@@ -104,6 +104,10 @@ class SeveralLabels(TargetForm):
         """Return 0 and 1 where the metric judges decisions; else the probabilities."""
         return (probabilities >= DECIDED).astype(np.int64) if metric.decides else probabilities
 
+    def judge(self, metric: Metric) -> Metric:
+        """Return a metric that knows the labels by name."""
+        return metric.for_labels(self.names)
+
     def screened_by(self, metric: Metric) -> Metric:
         """Return the AUC for a metric of decisions, whose thresholds are fitted afterwards."""
         return METRICS_OF_LABELS["AUC"] if metric.decides else metric

@@ -53,12 +53,14 @@ class ProjectFolder:
         require_accepted(file, sources, trust, remembered)
         self.source_files = [file, *sources]
         self.types: dict[str, Callable[..., Any]] = {}
-        self.metrics: dict[str, Metric] = dict(self.form.metrics)
+        self.metrics: dict[str, Metric] = {
+            name: self.form.judge(metric) for name, metric in self.form.metrics.items()
+        }
         self.own_files: list[OwnFile] = []
         for path, source in sources.items():
             for name, offered in load_types(path, source).items():
                 if isinstance(offered, Metric):
-                    self.metrics[name] = _own_metric(path, name, offered)
+                    self.metrics[name] = self.form.judge(_own_metric(path, name, offered))
                     offered = component(offered)
                 self.types[name] = offered
             self.own_files.append(own_file(folder, path, source))

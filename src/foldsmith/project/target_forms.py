@@ -158,6 +158,10 @@ class TargetForm(ABC):
             Shape (2, n).
         """
 
+    def judge(self, metric: Metric) -> Metric:
+        """Return a metric of the package or the project for this target."""
+        return metric
+
     def screened_by(self, metric: Metric) -> Metric:
         """Return the metric by which a member of a blend has to beat the constant."""
         return metric

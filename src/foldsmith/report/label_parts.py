@@ -42,6 +42,7 @@ def label_scores(project: ProjectFolder, folds: pd.DataFrame, probabilities: Arr
         probabilities: Out of fold, shape (n, n_labels).
     """
     metric, targets, groups = project.metric, project.form.read(folds), groups_of(project, folds)
+    alone_by = metric.of_one_label()
     fold_numbers = folds[FOLD_COLUMN].to_numpy(dtype=np.int64)
     decider, auc = decider_of(metric, metric.decision), METRICS_OF_LABELS["AUC"]
     decided, fitted = probabilities, None
@@ -52,14 +53,14 @@ def label_scores(project: ProjectFolder, folds: pd.DataFrame, probabilities: Arr
     for k, name in enumerate(project.form.labels):
         alone, truth = probabilities[:, k : k + 1], targets[:, k : k + 1]
         row: dict[str, object] = {"label": name, "images": int(truth.sum())}
-        row[metric.title] = metric(alone, truth)
+        row[alone_by.title] = alone_by(alone, truth)
         if len(project.form.labels) <= _MOST_INTERVALS:
-            drawn = bootstrap(metric, {name: alone}, truth, groups, seed=0)[name]
+            drawn = bootstrap(alone_by, {name: alone}, truth, groups, seed=0)[name]
             row["low"], row["high"] = interval(drawn)
         if metric.name != auc.name:
             row[auc.name] = auc(alone, truth)
         if fitted is not None:
-            row["with_threshold"] = metric(decided[:, k : k + 1], truth)
+            row["with_threshold"] = alone_by(decided[:, k : k + 1], truth)
             row["threshold"] = float(fitted[k])
         there, said = targets[:, k] == 1, decided[:, k] >= DECIDED
         row["hits"] = int((there & said).sum())
@@ -90,6 +91,7 @@ def compared_labels(
         groups: Number of each row's group, from 0 on, shape (n,).
     """
     auc, rows = METRICS_OF_LABELS["AUC"], []
+    metric = metric.of_one_label()
     for k, name in enumerate(labels):
         truth = targets[:, k : k + 1]
         alone = {run: values[:, k : k + 1] for run, values in probabilities.items()}

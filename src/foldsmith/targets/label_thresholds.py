@@ -63,9 +63,12 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
             together[k] = candidate
         value = metric(apply_label_thresholds(probabilities, together), labels)
         # Moves that help alone may harm together; then the best one alone counts.
-        alone = metric.best([one for one, _ in found.values()])
-        if metric.gain(value, list(found.values())[alone][0]) < 0:
-            k = list(found)[alone]
+        alone = [one for one, _ in found.values()]
+        top = alone[metric.best(alone)]
+        if metric.gain(value, top) < 0:
+            # Of equal ones that of the lowest threshold: their order does not matter.
+            equal = [k for k, (one, _) in found.items() if one == top]
+            k = min(equal, key=lambda k: (found[k][1], float(np.sort(probabilities[:, k]).sum())))
             together = cuts.copy()
             value, together[k] = found[k]
         best, cuts = value, together

@@ -16,6 +16,7 @@ from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.targets import scores_of_classes as of_classes
 from foldsmith.targets import scores_of_values as of_values
 from foldsmith.targets.class_values import nearest
+from foldsmith.targets.label_means import EQUAL, label_weights, label_weights_problem
 from foldsmith.targets.metric_text import joined_metric
 from foldsmith.utils.suggest import did_you_mean
 
@@ -33,6 +34,9 @@ LABEL_PROBABILITIES: Needs = "label probabilities"
 # What metrics of each form of the target need (``TargetForm.needs``).
 OF_ONE_COLUMN: tuple[Needs, ...] = (VALUES, CLASSES, PROBABILITIES)
 OF_LABELS: tuple[Needs, ...] = (LABELS, LABEL_PROBABILITIES)
+
+# Option of metrics of labels: the weight of each in a mean.
+_WEIGHTS = "weights"
 
 # A label with this probability or a higher one is decided for.
 DECIDED = 0.5
@@ -93,6 +97,8 @@ class Metric:
             blends are not calibrated for it unless ``ensemble/calibrate`` asks for it.
         class_values: Target value of each class; if empty, the values among the targets.
         unordered: The classes have no order.
+        labels: Names of the labels, which the option ``weights`` names; if empty, they are not
+            known yet.
     """
 
     name: str
@@ -111,6 +117,7 @@ class Metric:
     argmax_is_best: bool = False
     class_values: tuple[float, ...] = ()
     unordered: bool = False
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         known = (*OF_ONE_COLUMN, *OF_LABELS)
@@ -133,7 +140,7 @@ class Metric:
         """
         arguments = self._arguments(predictions, targets)
         try:
-            value = float(self.function(*arguments, **self.options))
+            value = float(self.function(*arguments, **self._given()))
         except FoldsmithError:
             raise
         except Exception as error:
@@ -157,7 +164,7 @@ class Metric:
         if self.row_function is None:
             return None
         try:
-            values = self.row_function(*self._arguments(predictions, targets), **self.options)
+            values = self.row_function(*self._arguments(predictions, targets), **self._given())
             found, whole = float(self.from_mean(values.mean())), self(predictions, targets)
         except FoldsmithError:
             raise
@@ -175,7 +182,8 @@ class Metric:
     @property
     def title(self) -> str:
         """Its name and options, for people and for ``metric`` in ``project.yml``."""
-        return joined_metric(self.name, self.options)
+        shown = {key: value for key, value in self.options.items() if value != EQUAL}
+        return joined_metric(self.name, shown)
 
     @property
     def of_classes(self) -> bool:
@@ -245,9 +253,25 @@ class Metric:
         return changed
 
     def _check_options(self, n_classes: int | None) -> None:
-        problem = self.problem_of and self.problem_of(n_classes, **self.options)
+        others = dict(self.options)
+        problem = None
+        if self.of_labels and _WEIGHTS in others:
+            weights = others.pop(_WEIGHTS)
+            problem = label_weights_problem(weights, self.labels)
+            if weights != EQUAL and others.get("average", "macro") != "macro":
+                problem = "weights need average=macro"
+        problem = problem or (self.problem_of and self.problem_of(n_classes, **others))
         if problem:
             raise ConfigError(f"metric {self.title}: {problem}")
+
+    def for_labels(self, labels: Sequence[str]) -> "Metric":
+        """Return the metric for labels with names; any other metric as it is."""
+        return replace(self, labels=tuple(labels)) if self.of_labels else self
+
+    def of_one_label(self) -> "Metric":
+        """Return the metric of one label alone, which has no weight."""
+        options = {**self.options, _WEIGHTS: EQUAL} if _WEIGHTS in self.options else self.options
+        return replace(self, options=options, labels=())
 
     def for_classes(self, values: Sequence[float], unordered: bool = False) -> "Metric":
         """Return the metric for known classes: a fold may lack some of them.
@@ -326,6 +350,13 @@ class Metric:
         """
         return _described(self) == _described(other)
 
+    def _given(self) -> Mapping[str, Any]:
+        """Return the options as the functions take them."""
+        if not self.of_labels or _WEIGHTS not in self.options:
+            return self.options
+        weights = label_weights(self.options[_WEIGHTS], self.labels)
+        return {**self.options, _WEIGHTS: weights}
+
     def _arguments(self, predictions: Array, targets: Array) -> tuple[Any, ...]:
         if self.of_labels:
             if predictions.shape != targets.shape:
@@ -363,7 +394,7 @@ class Metric:
 def _described(metric: Metric) -> tuple[Any, ...]:
     return (
         *(metric.title, metric.greater_is_better, metric.needs, metric.uses_order),
-        *(metric.class_values, metric.unordered),
+        *(metric.class_values, metric.unordered, metric.labels),
     )
 
 
@@ -380,7 +411,7 @@ _KINDS: dict[type, str] = {
 def _same_kind(value: Any, default: Any) -> bool:
     """Return whether a value may take the place of another one."""
     if isinstance(default, str):
-        return isinstance(value, str | list | tuple)
+        return isinstance(value, str | list | tuple | Mapping)
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return number and (isinstance(value, int) or isinstance(default, float))
 

@@ -1,5 +1,6 @@
 """A metric and its options as text: ``FBeta(beta=2, average=macro)``."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -43,8 +44,18 @@ def joined_metric(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _value_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return (
+            f"{{{', '.join(f'{_key(key)}: {_value_text(each)}' for key, each in value.items())}}}"
+        )
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value_text, value))}]"
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     return str(value)
+
+
+def _key(name: Any) -> str:
+    """Return a name for YAML, in quotes where it is not plain."""
+    text = str(name)
+    return text if re.fullmatch(r"[A-Za-z_]\w*", text) else json.dumps(text, ensure_ascii=False)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from foldsmith.errors import ConfigError
+from foldsmith.targets import partial_areas as areas
 from foldsmith.targets import scores_of_classes as of_classes
 from foldsmith.targets import scores_of_values as of_values
 from foldsmith.targets.label_metrics import METRICS_OF_LABELS
@@ -128,6 +129,36 @@ _MORE = (
         limits=UP_TO_1,
     ),
     Metric(
+        *("WeightedAUC", of_classes.weighted_auc),
+        greater_is_better=True,
+        needs=PROBABILITIES,
+        limits=UP_TO_1,
+    ),
+    Metric(
+        *("PartialAUC", areas.partial_auc),
+        greater_is_better=True,
+        needs=PROBABILITIES,
+        limits=UP_TO_1,
+        options={"max_fpr": 0.1},
+        problem_of=areas.max_fpr_problem,
+    ),
+    Metric(
+        *("AUCAboveTPR", areas.auc_above),
+        greater_is_better=True,
+        needs=PROBABILITIES,
+        limits=UP_TO_1,
+        options={"min_tpr": 0.8},
+        problem_of=areas.min_tpr_problem,
+    ),
+    Metric(
+        *("pF1", areas.probabilistic_f),
+        greater_is_better=True,
+        needs=PROBABILITIES,
+        limits=UP_TO_1,
+        options={"beta": 1.0},
+        problem_of=areas.beta_problem,
+    ),
+    Metric(
         *("TopKAccuracy", of_classes.top_k),
         greater_is_better=True,
         needs=PROBABILITIES,
@@ -208,15 +239,16 @@ def project_metric(project: JudgedProject) -> Metric:
 def component(metric: Metric) -> Callable[..., Metric]:
     """Return a function that makes a metric for an experiment, with the docstring of its function.
 
-    Its arguments are the options; a metric of classes takes the classes of the project.
+    Its arguments are the options; a metric of classes or labels takes those of the project.
     """
-    made: Any = partial(_with_classes_of if metric.of_classes else _with_options, metric)
+    bound = metric.of_classes or metric.of_labels
+    made: Any = partial(_with_classes_of if bound else _with_options, metric)
     made.__doc__ = metric.function.__doc__
     parameters = [
         Parameter(key, Parameter.KEYWORD_ONLY, default=value, annotation=type(value))
         for key, value in metric.options.items()
     ]
-    if metric.of_classes:
+    if bound:
         # As customize_type of pytorch-pfn-extras declares it, whose import takes seconds.
         made._custom_default_kwargs = {"project": "/project"}
         kind = Parameter.POSITIONAL_OR_KEYWORD

@@ -255,6 +255,29 @@ def macro_auc(probabilities: Array, classes: Classes, n_classes: int) -> float:
     Returns:
         In 0..1; 0.5 where no class can be ranked.
     """
+    found, _ = _areas(probabilities, classes, n_classes)
+    return float(found.mean()) if len(found) else 0.5
+
+
+def weighted_auc(probabilities: Array, classes: Classes, n_classes: int) -> float:
+    """Return the mean area under the ROC curve of one class against the rest, by frequency.
+
+    Classes that no row or every row has cannot be ranked and are left out.
+
+    Args:
+        probabilities: Shape (n, n_classes).
+        classes: True classes, shape (n,).
+        n_classes: Number of classes; of two the second is the positive one, and counts alone.
+
+    Returns:
+        In 0..1; 0.5 where no class can be ranked.
+    """
+    found, n_positive = _areas(probabilities, classes, n_classes)
+    return float((found * n_positive).sum() / n_positive.sum()) if len(found) else 0.5
+
+
+def _areas(probabilities: Array, classes: Classes, n_classes: int) -> tuple[Array, Array]:
+    """Return the area of each class that can be ranked, and its number of images."""
     first = 0 if n_classes > 2 else 1
     # By ranks (Mann and Whitney, 1947): ten times as fast as drawing the curve.
     from scipy.stats import rankdata
@@ -264,7 +287,8 @@ def macro_auc(probabilities: Array, classes: Classes, n_classes: int) -> float:
     n_positive = positive.sum(axis=0)
     pairs = n_positive * (len(classes) - n_positive)
     won = (ranks * positive).sum(axis=0) - n_positive * (n_positive + 1) / 2
-    return float((won[pairs > 0] / pairs[pairs > 0]).mean()) if pairs.any() else 0.5
+    seen = pairs > 0
+    return won[seen] / pairs[seen], n_positive[seen].astype(np.float64)
 
 
 def average_precision(probabilities: Array, classes: Classes, n_classes: int) -> float:

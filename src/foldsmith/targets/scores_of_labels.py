@@ -10,6 +10,7 @@ every decision is right.
 import numpy as np
 import numpy.typing as npt
 
+from foldsmith.targets.label_means import row_means, weighted_mean
 from foldsmith.targets.scores_of_classes import area_of_precision
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +38,7 @@ def f_beta_problem(_: int | None, *, beta: float, average: str) -> str | None:
     return "beta must be above 0" if beta <= 0 else average_problem(None, average=average)
 
 
-def f1(decisions: Labels, labels: Labels, *, average: str) -> float:
+def f1(decisions: Labels, labels: Labels, *, average: str, weights: Array | None = None) -> float:
     """Return the F1 score of decisions: the harmonic mean of precision and recall.
 
     Args:
@@ -45,11 +46,14 @@ def f1(decisions: Labels, labels: Labels, *, average: str) -> float:
         labels: 0 or 1, shape (n, n_labels).
         average: ``macro`` (every label alike), ``weighted`` (by its number of images), ``micro``
             (of all decisions together) or ``samples`` (of each image, every image alike).
+        weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
     """
-    return f_beta(decisions, labels, beta=1.0, average=average)
+    return f_beta(decisions, labels, beta=1.0, average=average, weights=weights)
 
 
-def f_beta(decisions: Labels, labels: Labels, *, beta: float, average: str) -> float:
+def f_beta(
+    decisions: Labels, labels: Labels, *, beta: float, average: str, weights: Array | None = None
+) -> float:
     """Return the F-beta score of decisions: recall counts beta times as much as precision.
 
     Args:
@@ -57,22 +61,26 @@ def f_beta(decisions: Labels, labels: Labels, *, beta: float, average: str) -> f
         labels: 0 or 1, shape (n, n_labels).
         beta: Above 0; 2 favours recall, 0.5 precision.
         average: Over the labels, as for F1: ``macro``, ``weighted``, ``micro`` or ``samples``.
+        weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
     """
     weight = beta**2
     hits, decided, true = _counts(decisions, labels, average)
-    return _average((1 + weight) * hits, weight * true + decided, true, average)
+    return _average((1 + weight) * hits, weight * true + decided, true, average, weights)
 
 
-def jaccard(decisions: Labels, labels: Labels, *, average: str) -> float:
+def jaccard(
+    decisions: Labels, labels: Labels, *, average: str, weights: Array | None = None
+) -> float:
     """Return Jaccard's index: labels that are decided and true, over those decided or true.
 
     Args:
         decisions: 0 or 1, shape (n, n_labels).
         labels: 0 or 1, shape (n, n_labels).
         average: Over the labels, as for F1: ``macro``, ``weighted``, ``micro`` or ``samples``.
+        weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
     """
     hits, decided, true = _counts(decisions, labels, average)
-    return _average(hits, decided + true - hits, true, average)
+    return _average(hits, decided + true - hits, true, average, weights)
 
 
 def exact_accuracy(decisions: Labels, labels: Labels) -> float:
@@ -86,46 +94,58 @@ def exact_rows(decisions: Labels, labels: Labels) -> Array:
     return right
 
 
-def hamming(decisions: Labels, labels: Labels) -> float:
-    """Return the share of wrong decisions, over images and labels."""
-    return float(hamming_rows(decisions, labels).mean())
+def hamming(decisions: Labels, labels: Labels, *, weights: Array | None = None) -> float:
+    """Return the share of wrong decisions, over images and labels.
+
+    Args:
+        decisions: 0 or 1, shape (n, n_labels).
+        labels: 0 or 1, shape (n, n_labels).
+        weights: Weight of each label in the mean, by its name; ``equal`` for none.
+    """
+    return float(hamming_rows(decisions, labels, weights=weights).mean())
 
 
-def hamming_rows(decisions: Labels, labels: Labels) -> Array:
+def hamming_rows(decisions: Labels, labels: Labels, *, weights: Array | None = None) -> Array:
     """Return the share of wrong decisions of each row."""
-    wrong: Array = (decisions != labels).mean(axis=1)
-    return wrong
+    return row_means((decisions != labels).astype(np.float64), weights)
 
 
-def log_loss(probabilities: Array, labels: Labels) -> float:
+def log_loss(probabilities: Array, labels: Labels, *, weights: Array | None = None) -> float:
     """Return the mean negative logarithm of the probability of what is true, over all labels.
 
     Args:
         probabilities: Shape (n, n_labels); none counts as less than 1e-15 from 0 and 1.
         labels: 0 or 1, shape (n, n_labels).
+        weights: Weight of each label in the mean, by its name; ``equal`` for none.
     """
-    return float(surprise(probabilities, labels).mean())
+    return float(surprise(probabilities, labels, weights=weights).mean())
 
 
-def surprise(probabilities: Array, labels: Labels) -> Array:
+def surprise(probabilities: Array, labels: Labels, *, weights: Array | None = None) -> Array:
     """Return the log loss of each row, the mean over its labels."""
     of_truth = np.where(labels == 1, probabilities, 1 - probabilities)
-    rows: Array = -np.log(np.clip(of_truth, _NEAREST, 1.0)).mean(axis=1)
-    return rows
+    return row_means(-np.log(np.clip(of_truth, _NEAREST, 1.0)), weights)
 
 
-def brier(probabilities: Array, labels: Labels) -> float:
-    """Return Brier's score: the mean squared distance of the probabilities from 0 and 1."""
-    return float(brier_rows(probabilities, labels).mean())
+def brier(probabilities: Array, labels: Labels, *, weights: Array | None = None) -> float:
+    """Return Brier's score: the mean squared distance of the probabilities from 0 and 1.
+
+    Args:
+        probabilities: Shape (n, n_labels).
+        labels: 0 or 1, shape (n, n_labels).
+        weights: Weight of each label in the mean, by its name; ``equal`` for none.
+    """
+    return float(brier_rows(probabilities, labels, weights=weights).mean())
 
 
-def brier_rows(probabilities: Array, labels: Labels) -> Array:
+def brier_rows(probabilities: Array, labels: Labels, *, weights: Array | None = None) -> Array:
     """Return Brier's score of each row, the mean over its labels."""
-    rows: Array = ((probabilities - labels) ** 2).mean(axis=1)
-    return rows
+    return row_means((probabilities - labels) ** 2, weights)
 
 
-def auc(probabilities: Array, labels: Labels, *, average: str) -> float:
+def auc(
+    probabilities: Array, labels: Labels, *, average: str, weights: Array | None = None
+) -> float:
     """Return the area under the ROC curve.
 
     Labels that no row or every row has cannot be ranked and are left out.
@@ -134,6 +154,7 @@ def auc(probabilities: Array, labels: Labels, *, average: str) -> float:
         probabilities: Shape (n, n_labels).
         labels: 0 or 1, shape (n, n_labels).
         average: ``macro`` (every label alike) or ``micro`` (all probabilities ranked together).
+        weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
 
     Returns:
         In 0..1; 0.5 where no label can be ranked.
@@ -145,10 +166,15 @@ def auc(probabilities: Array, labels: Labels, *, average: str) -> float:
     n_positive = labels.sum(axis=0).astype(np.float64)
     pairs = n_positive * (len(labels) - n_positive)
     won = (ranks * labels).sum(axis=0) - n_positive * (n_positive + 1) / 2
-    return float((won[pairs > 0] / pairs[pairs > 0]).mean()) if pairs.any() else 0.5
+    seen = pairs > 0
+    if not seen.any():
+        return 0.5
+    return weighted_mean(won[seen] / pairs[seen], None if weights is None else weights[seen])
 
 
-def average_precision(probabilities: Array, labels: Labels, *, average: str) -> float:
+def average_precision(
+    probabilities: Array, labels: Labels, *, average: str, weights: Array | None = None
+) -> float:
     """Return the area under the precision-recall curve: the mean of precisions at each recall.
 
     Labels that no row has are left out.
@@ -157,18 +183,18 @@ def average_precision(probabilities: Array, labels: Labels, *, average: str) -> 
         probabilities: Shape (n, n_labels).
         labels: 0 or 1, shape (n, n_labels).
         average: ``macro`` (every label alike) or ``micro`` (all probabilities ranked together).
+        weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
 
     Returns:
         In 0..1; 0 where no row has a label.
     """
     probabilities, labels = _ranked_as(average, probabilities, labels)
     positive = labels == 1
-    found = [
-        area_of_precision(probabilities[:, k], positive[:, k])
-        for k in np.flatnonzero(positive.any(axis=0))
-    ]
-    # In the order of size, so that the order of the labels does not change a digit.
-    return float(np.sort(found).mean()) if found else 0.0
+    seen = positive.any(axis=0)
+    found = [area_of_precision(probabilities[:, k], positive[:, k]) for k in np.flatnonzero(seen)]
+    if not found:
+        return 0.0
+    return weighted_mean(np.array(found), None if weights is None else weights[seen])
 
 
 def _ranked_as(average: str, probabilities: Array, labels: Labels) -> tuple[Array, Labels]:
@@ -189,7 +215,9 @@ def _counts(decisions: Labels, labels: Labels, average: str) -> tuple[Array, Arr
     return hits, decided, true
 
 
-def _average(numerator: Array, denominator: Array, true: Array, average: str) -> float:
+def _average(
+    numerator: Array, denominator: Array, true: Array, average: str, weights: Array | None
+) -> float:
     if average == "micro":
         return float(numerator.sum() / denominator.sum()) if denominator.any() else 1.0
     seen = denominator > 0
@@ -197,8 +225,10 @@ def _average(numerator: Array, denominator: Array, true: Array, average: str) ->
     if average == "samples":
         return float(ratios.mean())
     if average == "weighted" and true.any():
-        return float((ratios * true).sum() / true.sum())
-    return float(np.sort(ratios[seen]).mean()) if seen.any() else 1.0
+        return weighted_mean(ratios, true)
+    if not seen.any():
+        return 1.0
+    return weighted_mean(ratios[seen], None if weights is None else weights[seen])
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -1,0 +1,229 @@
+"""Parts of the area under the ROC curve, and the probabilistic F score, of classes and of labels.
+
+Classes are judged one against the rest, of two the second alone; labels each by itself. Arguments
+are those of the other scores: (probabilities, classes, number of classes) or (probabilities,
+labels).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.targets.label_means import weighted_mean
+
+Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+def max_fpr_problem(_: int | None, *, max_fpr: float) -> str | None:
+    """Return why a highest false positive rate cannot be; None if it can."""
+    return None if 0 < max_fpr <= 1 else "max_fpr must be above 0 and at most 1"
+
+
+def min_tpr_problem(_: int | None, *, min_tpr: float) -> str | None:
+    """Return why a lowest true positive rate cannot be; None if it can."""
+    return None if 0 <= min_tpr < 1 else "min_tpr must be at least 0 and below 1"
+
+
+def beta_problem(_: int | None, *, beta: float) -> str | None:
+    """Return why a beta cannot be; None if it can."""
+    return "beta must be above 0" if beta <= 0 else None
+
+
+def roc_area(scores: Array, positive: Mask, max_fpr: float) -> float:
+    """Return the area under the ROC curve up to a false positive rate, in 0..max_fpr.
+
+    Args:
+        scores: Shape (n,).
+        positive: Which rows are positive, some but not all, shape (n,).
+        max_fpr: In 0..1, not 0.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered, there = scores[order], positive[order]
+    # Rows with one score are ranked together.
+    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    right = np.append(0, np.cumsum(there)[ends]) / there.sum()
+    wrong = np.append(0, np.cumsum(~there)[ends]) / (~there).sum()
+    inside = wrong <= max_fpr
+    height = np.interp(max_fpr, wrong, right)
+    x, y = np.append(wrong[inside], max_fpr), np.append(right[inside], height)
+    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
+
+
+def _up_to(scores: Array, positive: Mask, max_fpr: float) -> float:
+    lowest = max_fpr**2 / 2
+    return 0.5 + (roc_area(scores, positive, max_fpr) - lowest) / (max_fpr - lowest) / 2
+
+
+def _above(scores: Array, positive: Mask, min_tpr: float) -> float:
+    # The curve mirrored: negative rows are found by low scores.
+    return roc_area(-scores, ~positive, 1 - min_tpr)
+
+
+def _probabilistic_f(scores: Array, positive: Mask, beta: float) -> float:
+    hits, weight = float(scores[positive].sum()), beta**2
+    both = weight * positive.sum() + scores.sum()
+    return float((1 + weight) * hits / both) if both > 0 else 0.0
+
+
+def _ranked(positive: Mask) -> bool:
+    return bool(positive.any() and not positive.all())
+
+
+def _any(positive: Mask) -> bool:
+    return bool(positive.any())
+
+
+def _mean(
+    function: Callable[[Array, Mask], float],
+    judged: Callable[[Mask], bool],
+    probabilities: Array,
+    positive: Mask,
+    weights: Array | None,
+    otherwise: float,
+) -> float:
+    """Return the mean over the columns that can be judged."""
+    seen = np.array([judged(column) for column in positive.T])
+    if not seen.any():
+        return otherwise
+    found = [function(probabilities[:, k], positive[:, k]) for k in np.flatnonzero(seen)]
+    return weighted_mean(np.array(found), None if weights is None else weights[seen])
+
+
+def _against_the_rest(probabilities: Array, classes: Labels, n_classes: int) -> tuple[Array, Mask]:
+    first = 0 if n_classes > 2 else 1
+    return probabilities[:, first:], classes[:, None] == np.arange(first, n_classes)
+
+
+def partial_auc(probabilities: Array, classes: Labels, n_classes: int, *, max_fpr: float) -> float:
+    """Return the area under the ROC curve up to a false positive rate (McClish 1989).
+
+    Classes that no row or every row has cannot be ranked and are left out.
+
+    Args:
+        probabilities: Shape (n, n_classes).
+        classes: True classes, shape (n,).
+        n_classes: Number of classes; of two the second is the positive one.
+        max_fpr: The highest false positive rate, above 0.
+
+    Returns:
+        1 for the best order, 0.5 for chance.
+    """
+    return partial_auc_of_labels(
+        *_against_the_rest(probabilities, classes, n_classes), max_fpr=max_fpr
+    )
+
+
+def partial_auc_of_labels(
+    probabilities: Array,
+    labels: Labels | Mask,
+    *,
+    max_fpr: float,
+    weights: Array | None = None,
+) -> float:
+    """Return the area under the ROC curve up to a false positive rate (McClish 1989).
+
+    Labels that no row or every row has cannot be ranked and are left out of the mean.
+
+    Args:
+        probabilities: Shape (n, n_labels).
+        labels: 0 or 1, shape (n, n_labels).
+        max_fpr: The highest false positive rate, above 0.
+        weights: Weight of each label in the mean, by its name; ``equal`` for none.
+
+    Returns:
+        1 for the best order, 0.5 for chance.
+    """
+
+    def area(scores: Array, positive: Mask) -> float:
+        return _up_to(scores, positive, max_fpr)
+
+    return _mean(area, _ranked, probabilities, labels == 1, weights, 0.5)
+
+
+def auc_above(probabilities: Array, classes: Labels, n_classes: int, *, min_tpr: float) -> float:
+    """Return the area under the ROC curve that lies above a true positive rate (ISIC 2024).
+
+    Classes that no row or every row has cannot be ranked and are left out.
+
+    Args:
+        probabilities: Shape (n, n_classes).
+        classes: True classes, shape (n,).
+        n_classes: Number of classes; of two the second is the positive one.
+        min_tpr: The lowest true positive rate, below 1.
+
+    Returns:
+        In 0..1 - min_tpr.
+    """
+    return auc_above_of_labels(
+        *_against_the_rest(probabilities, classes, n_classes), min_tpr=min_tpr
+    )
+
+
+def auc_above_of_labels(
+    probabilities: Array,
+    labels: Labels | Mask,
+    *,
+    min_tpr: float,
+    weights: Array | None = None,
+) -> float:
+    """Return the area under the ROC curve that lies above a true positive rate (ISIC 2024).
+
+    Labels that no row or every row has cannot be ranked and are left out of the mean.
+
+    Args:
+        probabilities: Shape (n, n_labels).
+        labels: 0 or 1, shape (n, n_labels).
+        min_tpr: The lowest true positive rate, below 1.
+        weights: Weight of each label in the mean, by its name; ``equal`` for none.
+
+    Returns:
+        In 0..1 - min_tpr.
+    """
+
+    def area(scores: Array, positive: Mask) -> float:
+        return _above(scores, positive, min_tpr)
+
+    return _mean(area, _ranked, probabilities, labels == 1, weights, (1 - min_tpr) ** 2 / 2)
+
+
+def probabilistic_f(probabilities: Array, classes: Labels, n_classes: int, *, beta: float) -> float:
+    """Return the probabilistic F score: probabilities count in the place of decisions (RSNA 2022).
+
+    Classes that no row has are left out.
+
+    Args:
+        probabilities: Shape (n, n_classes).
+        classes: True classes, shape (n,).
+        n_classes: Number of classes; of two the second is the positive one.
+        beta: Above 0; recall counts beta times as much as precision.
+    """
+    return probabilistic_f_of_labels(
+        *_against_the_rest(probabilities, classes, n_classes), beta=beta
+    )
+
+
+def probabilistic_f_of_labels(
+    probabilities: Array,
+    labels: Labels | Mask,
+    *,
+    beta: float,
+    weights: Array | None = None,
+) -> float:
+    """Return the probabilistic F score: probabilities count in the place of decisions (RSNA 2022).
+
+    Labels that no row has are left out of the mean.
+
+    Args:
+        probabilities: Shape (n, n_labels).
+        labels: 0 or 1, shape (n, n_labels).
+        beta: Above 0; recall counts beta times as much as precision.
+        weights: Weight of each label in the mean, by its name; ``equal`` for none.
+    """
+
+    def score(scores: Array, positive: Mask) -> float:
+        return _probabilistic_f(scores, positive, beta)
+
+    return _mean(score, _any, probabilities, labels == 1, weights, 0.0)
