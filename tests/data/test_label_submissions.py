@@ -82,3 +82,50 @@ def test_a_label_that_is_missing_is_named(tmp_path):
     project, test = make(tmp_path, COLUMNS, sample)
     with pytest.raises(DataError, match="but mildew, which is no class"):
         submission_form(project, test)
+
+
+@pytest.mark.parametrize("separator", ["_", "__", "-", "|"])
+@pytest.mark.parametrize("label_first", [False, True])
+def test_ids_joined_with_labels_are_taken_apart(tmp_path, separator, label_first):
+    pairs = [(i, name) for name in NAMES for i in IDS[::-1]]
+    texts = [separator.join(pair[::-1] if label_first else pair) for pair in pairs]
+    sample = pd.DataFrame({"row_id": texts, "Target": 0})
+    project, test = make(tmp_path, TEXT, sample, "LogLoss")
+    form = submission_form(project, test)
+    how = separator.join(("label", "id") if label_first else ("id", "label"))
+    assert form.title.startswith(f"long: a row per id and label, joined as {how} in row_id")
+    table = handed_in(project, test)
+    assert table["row_id"].tolist() == texts
+    expected = [PROBABILITIES[IDS.index(i), NAMES.index(name)] for i, name in pairs]
+    assert table["Target"].tolist() == expected
+    table.to_csv(tmp_path / "out.csv", index=False)
+    assert read_submission(project, tmp_path / "out.csv", test) == pytest.approx(PROBABILITIES)
+
+
+def test_ids_joined_with_classes_and_with_suffixes(tmp_path):
+    content = {"class_names": NAMES, "target_column": "labels"}
+    sample = pd.DataFrame(
+        [(f"{name}:{i}.jpg", 0) for i in IDS for name in NAMES], columns=["id", "p"]
+    )
+    (tmp_path / "input").mkdir()
+    project, _ = make(tmp_path, content, sample, "LogLoss")
+    pd.DataFrame({"id": [f"{i}.jpg" for i in IDS]}).to_csv(tmp_path / "input/test.csv", index=False)
+    probabilities = PROBABILITIES / PROBABILITIES.sum(axis=1, keepdims=True)
+    table = submission_table(project, read_test(project), probabilities.argmax(1), probabilities)
+    assert table["p"].tolist() == pytest.approx(probabilities.ravel().tolist())
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a_scab", "a_rust", "b_scab", "b_rust", "c_scab", "c_rus"], "line 7: 'c_rus' is none"),
+        (["a_scab", "a_rust", "b_scab", "b_rust", "c_scab", "c_scab"], "line 7: 'c_scab' stands"),
+        (["a_scab", "a_rust", "b_scab", "b_rust", "c_scab"], "there is none for 'c_rust'"),
+    ],
+)
+def test_joined_ids_that_do_not_fit_are_named(tmp_path, texts, message):
+    project, test = make(tmp_path, COLUMNS, pd.DataFrame({"id": texts, "p": 0}))
+    with pytest.raises(DataError) as error:
+        submission_form(project, test)
+    assert message in str(error.value)
+    assert "column id: has ids as id_label" in str(error.value)

@@ -15,7 +15,13 @@ import pandas as pd
 
 from foldsmith.errors import DataError
 from foldsmith.project.csv_files import line_numbers
-from foldsmith.project.submission_ids import id_column_of, rows_of_ids
+from foldsmith.project.submission_ids import (
+    Joined,
+    id_column_of,
+    joined_ids,
+    rows_of_ids,
+    rows_of_joined_ids,
+)
 from foldsmith.utils.formatting import brief, counted
 
 Array = npt.NDArray[np.float64]
@@ -410,6 +416,47 @@ class LongForm(SubmissionForm):
 
 
 @dataclass(frozen=True)
+class JoinedIds(LongForm):
+    """One row per id and class, both in one text such as ``a_cat``, with the class's probability.
+
+    Attributes:
+        joined: How ids and classes are joined.
+    """
+
+    joined: Joined
+
+    example = ("id,p", "a_cat,0.5", "a_dog,0.5", "b_cat,0.5", "b_dog,0.5")
+
+    @classmethod
+    def recognise(cls, sample: Sample) -> "JoinedIds | None":
+        """Return the form if a column has each id joined with each class."""
+        if len(sample.table.columns) != 2:
+            return None
+        for name in sample.table.columns:
+            joined = joined_ids(sample.table[name], sample.ids, sample.labels)
+            if joined is not None:
+                break
+        else:
+            return None
+        sample.needs_probabilities("a row for each id and class")
+        rows, classes = rows_of_joined_ids(
+            *(sample.path, sample.table[name], joined, sample.ids, sample.labels, sample.source)
+        )
+        value = next(other for other in sample.table.columns if other != name)
+        return cls(
+            *(sample.table, name, rows, tuple(sample.labels), name, value, classes, joined),
+        )
+
+    @property
+    def title(self) -> str:
+        """The form, for people."""
+        return (
+            f"long: a row per id and label, joined as {self.joined.example} in "
+            f"{brief(self.class_column)}, its probability in {brief(self.column)}"
+        )
+
+
+@dataclass(frozen=True)
 class RankedClasses(OneColumn):
     """One row per id, and the most probable classes in order, with spaces between them.
 
@@ -479,6 +526,7 @@ FORMS: tuple[type[SubmissionForm], ...] = (
     ClassColumns,
     LabelColumns,
     LongForm,
+    JoinedIds,
     RankedClasses,
     SecondClass,
     OneColumn,
@@ -491,6 +539,10 @@ def form_of(sample: Sample) -> SubmissionForm:
     Raises:
         DataError: It has none of the forms, or its ids are not those of the test table.
     """
+    # Before the ids are looked for: joined with labels they are none.
+    found = JoinedIds.recognise(sample)
+    if found is not None:
+        return found
     sample = replace(
         sample,
         id_column=id_column_of(
@@ -501,9 +553,9 @@ def form_of(sample: Sample) -> SubmissionForm:
         ),
     )
     for form in FORMS:
-        found = form.recognise(sample) if sample.several in form.suits else None
-        if found is not None:
-            return found
+        recognised = form.recognise(sample) if sample.several in form.suits else None
+        if recognised is not None:
+            return recognised
     raise DataError(
         f"{sample.path}: no column {sample.target!r} (it has: {', '.join(sample.table.columns)}); "
         "name the column of the predictions so and keep one such column, or have one column per "

@@ -1,7 +1,8 @@
-"""The ids of a sample submission, matched to those of the test table."""
+"""The ids of a sample submission, matched to those of the test table, also joined with labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -104,3 +105,116 @@ def rows_of_ids(
             f"{where}: {'; '.join(problems)}; it must have every id of {source} once, in any order"
         )
     return np.asarray(found, dtype=np.int64)
+
+
+# Texts that may stand between an id and a label.
+_BETWEEN = ("_", "__", "-", ":", " ", "/", "|", ".")
+
+
+class Joined(NamedTuple):
+    """How ids are joined with labels, as in ``img1_cat``.
+
+    Attributes:
+        separator: The text between them.
+        label_first: The label stands before the id.
+    """
+
+    separator: str
+    label_first: bool
+
+    @property
+    def example(self) -> str:
+        """The form, for people."""
+        parts = ("label", "id") if self.label_first else ("id", "label")
+        return self.separator.join(parts)
+
+    def texts(self, ids: Sequence[str], label: str) -> list[str]:
+        """Return ids joined with a label."""
+        if self.label_first:
+            return [f"{label}{self.separator}{each}" for each in ids]
+        return [f"{each}{self.separator}{label}" for each in ids]
+
+
+def joined_ids(texts: pd.Series, ids: Sequence[str], labels: Sequence[str]) -> Joined | None:
+    """Return how the ids of a sample submission are joined with labels; None if they are not.
+
+    The first row decides: it must be an id of the test table and a label.
+
+    Args:
+        texts: A column of the sample.
+        ids: Ids of the test table.
+        labels: Names of the labels, classes or targets.
+    """
+    known = {*ids, *map(without_suffix, ids)}
+    if not len(texts) or texts.iloc[0] in known:
+        return None
+    first = str(texts.iloc[0])
+    for separator in _BETWEEN:
+        for label in labels:
+            before, after = f"{label}{separator}", f"{separator}{label}"
+            if first.endswith(after) and first.removesuffix(after) in known:
+                return Joined(separator, label_first=False)
+            if first.startswith(before) and first.removeprefix(before) in known:
+                return Joined(separator, label_first=True)
+    return None
+
+
+def rows_of_joined_ids(
+    path: Path,
+    texts: pd.Series,
+    joined: Joined,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    source: str,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the row of the test table and the label that each joined id names.
+
+    Args:
+        path: The sample submission.
+        texts: Its column of joined ids.
+        joined: How they are joined.
+        ids: Ids of the test table.
+        labels: Names of the labels.
+        source: Where the ids are from, as in ``the test table``.
+
+    Returns:
+        Both int64, shape (n_rows,).
+
+    Raises:
+        DataError: A joined id is missing, unknown or doubled.
+    """
+    spelled = [ids]
+    short = list(map(without_suffix, ids))
+    if short != list(ids) and len(set(short)) == len(ids):
+        spelled.append(short)
+    place = {
+        text: row + k * len(ids)
+        for of_ids in spelled
+        for k, label in enumerate(labels)
+        for row, text in enumerate(joined.texts(of_ids, label))
+    }
+    if len(place) != len(spelled) * len(ids) * len(labels):
+        raise DataError(
+            f"{path}: column {texts.name}: an id may be of two labels, as two of them joined as "
+            f"{joined.example} are equal; have a column per label, or a row per id and label"
+        )
+    found = texts.map(place)
+    unknown, twice = np.flatnonzero(found.isna()), np.flatnonzero(found.duplicated())
+    problem = ""
+    if len(unknown):
+        row = int(unknown[0])
+        problem = f"line {line_numbers(path, [row])[0]}: {texts.iloc[row]!r} is none of them"
+    elif len(twice):
+        row = int(twice[0])
+        problem = f"line {line_numbers(path, [row])[0]}: {texts.iloc[row]!r} stands twice"
+    elif len(texts) != len(ids) * len(labels):
+        missing = min(set(range(len(ids) * len(labels))) - set(found.astype(int)))
+        text = joined.texts([ids[missing % len(ids)]], labels[missing // len(ids)])[0]
+        problem = f"there is none for {text!r}"
+    if problem:
+        raise DataError(
+            f"{path}: column {texts.name}: has ids as {joined.example}, one for each id of "
+            f"{source} and label, but {problem}"
+        )
+    places = np.asarray(found, dtype=np.int64)
+    return places % len(ids), places // len(ids)
