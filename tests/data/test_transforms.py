@@ -36,6 +36,7 @@ def difference(ours, theirs):
 
 EVERY = [
     t.Resize(20, 30),
+    t.Resize(20, 30, crop_pct=0.8),
     t.LongestMaxSize(20),
     t.SmallestMaxSize(20),
     t.PadIfNeeded(80, 80, border="wrap"),
@@ -104,6 +105,16 @@ def test_linear_resize(size):
     ours = t.Resize(*size)(noise_image(), RNG)
     theirs = array(tv.resize(tensor(noise_image()), list(size), antialias=False))
     assert difference(ours, theirs).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("side", "resized"), [(32, 36), (64, 72), (96, 108), (128, 144), (224, 252)]
+)
+def test_a_crop_from_a_resized_image_is_the_given_share(side, resized):
+    image = noise_image()
+    step = t.Resize(side, side, "area", crop_pct=0.889)
+    np.testing.assert_array_equal(step(image, RNG), t.Resize(resized, resized, "area")(image, RNG))
+    assert step.size_after(*image.shape[:2], ()) == (resized, resized)
 
 
 def test_area_shrinking_keeps_the_mean_and_the_aspect():
@@ -325,6 +336,7 @@ def test_normalize_is_not_stored():
             lambda: t.PadIfNeeded(4, 4, border="mirror"),
             "none of constant, reflect, replicate, wrap",
         ),
+        (lambda: t.Resize(4, 4, crop_pct=1.1), "crop_pct: 1.1 is not above 0 and at most 1"),
         (lambda: t.Resize(4, 4, "lanczos"), "interpolation: 'lanczos' is none of nearest, linear"),
         (lambda: t.ColorJitter(hue=0.7), "hue"),
         (lambda: t.GaussianBlur(kernel_size=4), "kernel_size: 4 is not odd"),

@@ -44,28 +44,38 @@ class Resize(Transform):
     """Resize to a fixed size, whatever the aspect.
 
     Attributes:
-        height: px.
-        width: px.
+        height: px of a crop from the resized image.
+        width: px of such a crop.
         interpolation: ``nearest``, ``linear``, ``area`` or ``cubic``.
+        crop_pct: Share of the resized sides that the crop has, as in timm, over 0 to 1; 1: the
+            image has the size of the crop.
     """
 
     height: int
     width: int
     interpolation: str = "linear"
+    crop_pct: float = 1.0
     stored: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_size("height", self.height)
         check_size("width", self.width)
         choice("interpolation", self.interpolation, INTERPOLATIONS)
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct: {self.crop_pct} is not above 0 and at most 1")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the resized image, px."""
+        return _whole(self.height / self.crop_pct, self.width / self.crop_pct)
 
     def apply(self, image: Image, drawn: Drawn) -> Image:
         """Return the resized image."""
-        return _resized(image, self.height, self.width, self.interpolation)
+        return _resized(image, *self.size, self.interpolation)
 
     def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
         """Return the fixed size."""
-        return self.height, self.width
+        return self.size
 
     @property
     def batched(self) -> bool:
@@ -76,11 +86,11 @@ class Resize(Transform):
         """Return the resized images."""
         sizes = zip(pixels.heights, pixels.widths, strict=True)
         parts = [(0, 0, int(height), int(width)) for height, width in sizes]
-        return resized_parts(pixels, parts, self.height, self.width, self.interpolation)
+        return resized_parts(pixels, parts, *self.size, self.interpolation)
 
     def keeps(self, height: int, width: int) -> bool:
         """Return whether images of this size stay as they are."""
-        return (height, width) == (self.height, self.width)
+        return (height, width) == self.size
 
 
 @dataclass(frozen=True)

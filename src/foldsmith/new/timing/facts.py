@@ -42,7 +42,8 @@ class Facts:
         fine_tunings: Names of the experiments that are fine-tuned, the most useful first.
         untrained: Names of the members without a training, the most useful first.
         on_gpu: Whether trainings run on a GPU.
-        views: Views of each image that a fine-tuning predicts, by fine-tuning.
+        views: Views of each image that a fine-tuning predicts, by fine-tuning; one that is larger
+            than the crops of the training counts by its area.
         validations: Validations of a fold (``globals/validations``); None for one each epoch.
         processes: Trainings that run side by side.
         untrained_processes: Members without a training that are fitted side by side.
@@ -55,7 +56,7 @@ class Facts:
     fine_tunings: tuple[str, ...]
     untrained: tuple[str, ...]
     on_gpu: bool
-    views: tuple[int, ...]
+    views: tuple[float, ...]
     validations: int | None = None
     processes: int = 1
     untrained_processes: int = 1

@@ -99,11 +99,18 @@ def facts_of(
         fine_tunings=tuple(fine_tunings),
         untrained=tuple(untrained),
         on_gpu=on_gpu,
-        views=tuple(PASSES[experiment.globals.tta] for experiment in tuned),
+        views=tuple(_views(experiment) for experiment in tuned),
         validations=tuned[0].globals.validations,
         processes=1 if on_gpu else processes_with(1),
         untrained_processes=1 if on_gpu else min(beside, default=1),
     )
+
+
+def _views(experiment: Experiment) -> float:
+    """Return the views of an image that is predicted, by their area in crops of the training."""
+    shrink = experiment.tree["dataset"]["val"]["transforms"]["shrink"]
+    area: float = shrink.get("crop_pct", 1.0) ** -2
+    return PASSES[experiment.globals.tta] * area
 
 
 def measured_speeds(
