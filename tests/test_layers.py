@@ -25,7 +25,8 @@ LAYERS = (
 # project is judged by a metric, which is computed from arrays alone.
 LEAVES = {
     *("targets.metrics", "targets.metric", "targets.metric_text", "targets.class_values"),
-    *("targets.scores_of_values", "targets.scores_of_classes", "targets.scores_of_labels"),
+    *("targets.label_means", "targets.scores_of_values", "targets.scores_of_classes"),
+    *("targets.scores_of_labels", "targets.partial_areas"),
     "targets.label_metrics",
 }
 

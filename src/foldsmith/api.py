@@ -58,6 +58,7 @@ class Project(ProjectFolder):
         metric: str | None = None,
         time: str | None = None,
         classes: bool | None = None,
+        labels: bool = False,
         skip_missing: bool = False,
         quiet: bool = False,
     ) -> "Project":
@@ -77,6 +78,7 @@ class Project(ProjectFolder):
             time: How long a run may take, as in ``15m`` or ``1h``; None to be chosen.
             classes: Whether targets are classes without an order, numbers too (False: steps of a
                 scale); None to be found.
+            labels: Take columns of 0 and 1 for labels, also if every image has exactly one.
             skip_missing: Leave out rows without an image or target.
             quiet: Show warnings only.
 
@@ -98,6 +100,7 @@ class Project(ProjectFolder):
             metric=metric,
             time=time,
             classes=classes,
+            labels=labels,
             skip_missing=skip_missing,
         )
         with lines_shown(quiet):

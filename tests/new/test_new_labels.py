@@ -1,5 +1,7 @@
 """``foldsmith new`` recognises several labels per image."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -59,6 +61,45 @@ def test_several_columns_are_labels(made, capsys):
         Experiment.load(project, file, ()).check(types_of(project))
     tree = Experiment.load(project, project.folder / "exp_config/410.yml", ()).tree
     assert tree["globals"]["task"] == "multi-label"
+
+
+def test_columns_with_one_1_in_each_row_are_classes(made, capsys):
+    columns = {"a b": [1, 0, 0] * 8, "c": [0, 1, 0] * 8, "d": [0, 0, 1] * 8}
+    sample = pd.DataFrame({"id": [N, N + 1], "d": 0.5, "a b": 0.5, "c": 0})
+    project = made(columns, sample, time="small")
+    said = capsys.readouterr().out
+    assert "target   a b, c, d: the other columns, all of 0 and 1 (for one of them" in said
+    assert "every image has exactly one of them: classes, in the column class" in said
+    assert "(for labels, of which an image may have several: --labels)" in said
+    assert "one column per class (3 probabilities that sum to 1)" in said
+    assert project.class_names == ("a b", "c", "d")
+    table = read_train(project)
+    assert project.form.read(table).tolist() == [0.0, 1, 2] * 8
+    assert table["class"].tolist() == ["a b", "c", "d"] * 8
+
+
+def test_columns_with_one_1_in_each_row_may_be_labels(made, capsys):
+    columns = {"a": [1, 0, 0] * 8, "c": [0, 1, 0] * 8, "d": [0, 0, 1] * 8}
+    project = made(columns, labels=True, time="small")
+    assert project.settings.target_columns == ("a", "c", "d")
+    assert "exactly one" not in capsys.readouterr().out
+
+
+def test_other_columns_beside_them_leave_the_choice_to_people(made):
+    columns = {"a": [1, 0] * 12, "c": [0, 1] * 12, "width": range(N)}
+    with pytest.raises(DataError, match="--target"):
+        made(columns, time="small")
+    project = made({"target": [1, 0] * 12, "front": [0, 1] * 12}, time="small")
+    assert project.settings.target_column == "target"
+    shutil.rmtree(project.folder)
+    # Not exactly one in each row.
+    project = made({"a": [1, 0] * 12, "c": [0, 1] * 11 + [1, 1]}, time="small")
+    assert project.settings.target_columns == ("a", "c")
+
+
+def test_labels_that_are_none_are_one_line(made):
+    with pytest.raises(DataError, match="has no texts that share labels"):
+        made({"kind": ["x", "y"] * 12}, labels=True, target_column="kind", time="small")
 
 
 def test_texts_that_share_parts_are_labels(made, capsys):

@@ -93,7 +93,7 @@ def new(
         typer.Option(
             "--target",
             metavar="COLUMN",
-            help="Column to predict; several of 0 and 1, as a,b,c, are labels.",
+            help="Column to predict; several of 0 and 1, as a,b,c, are labels or classes.",
             show_default="found in the data",
         ),
     ] = None,
@@ -131,6 +131,12 @@ def new(
             show_default="found in the data",
         ),
     ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels", help="Columns of 0 and 1 are labels, also if each image has exactly one."
+        ),
+    ] = False,
     skip_missing: Annotated[
         bool,
         typer.Option(
@@ -191,6 +197,7 @@ def new(
         time=time,
         classes=classes,
         skip_missing=skip_missing,
+        labels=labels,
     )
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     new_project_of(folder, data, _ask if on_terminal else None, yes)

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +60,8 @@ from foldsmith.new.survey.guesses import (
 from foldsmith.new.survey.images import ImageFolder
 from foldsmith.new.survey.labels import (
     Labels,
+    as_one_class,
+    binary_columns,
     choose_label_folds,
     labels_in_columns,
     labels_in_text,
@@ -111,6 +113,7 @@ class Data:
         classes: Whether targets are classes without an order (False: steps of a scale); None to
             be found.
         skip_missing: Leave out rows without an image or target.
+        labels: Take columns of 0 and 1 for labels, also if every image has exactly one.
     """
 
     images: Path
@@ -125,6 +128,7 @@ class Data:
     time: str | None = None
     classes: bool | None = None
     skip_missing: bool = False
+    labels: bool = False
 
 
 def new_project(folder: Path, time: str | None = None) -> Path:
@@ -241,6 +245,8 @@ def _find(data: Data, decide: Decisions) -> Found:
     rows = _read_rows(data, decide, folders)
     if rows.labels is not None:
         return _find_labels(data, decide, folders, rows, rows.labels)
+    if rows.one_hot:
+        data = replace(data, classes=True)
     train, id_column, target_column = rows.train, rows.id_column, rows.target_column
     named = None if data.metric is None else metric_named(data.metric)
     ordered = decide.has_order(
@@ -346,9 +352,15 @@ def _labels_of(
     if columns:
         return labels_in_columns(train, columns)
     other = data.metric is not None and split_metric(data.metric)[0] not in METRICS_OF_LABELS
-    if data.train is None or data.classes is not None or other:
-        return None
-    return labels_in_text(train, target_column) if is_text(train, target_column) else None
+    found = None
+    if not (data.train is None or data.classes is not None or other):
+        found = labels_in_text(train, target_column) if is_text(train, target_column) else None
+    if data.labels and found is None:
+        raise DataError(
+            f"{train.file}: column {target_column}: has no texts that share labels, as 'a;b'; "
+            "leave out --labels, or name columns of 0 and 1 with --target a,b"
+        )
+    return found
 
 
 def _open_folders(data: Data) -> Folders:
@@ -382,23 +394,34 @@ def _read_rows(data: Data, decide: Decisions, folders: Folders) -> ReadRows:
     test_table = None if test is None else test.table
     columns = named_columns(train, data.target_column)
     target_column = data.target_column or ""
+    why = ", as named"
+    if data.target_column is None and data.train is not None and data.classes is None:
+        columns = binary_columns(train, id_column, known)
+        why = ": the other columns, all of 0 and 1 (for one of them: --target)"
+    one_hot = as_one_class(train, columns) if columns and not data.labels else None
     if columns:
-        logger.info(f"target   {', '.join(columns)}, as named")
-    else:
+        logger.info(f"target   {', '.join(map(brief, columns))}{why}")
+    if one_hot is not None:
+        train, target_column = one_hot
+        logger.info(
+            f"classes  every image has exactly one of them: classes, in the column {target_column}"
+        )
+        logger.info("         (for labels, of which an image may have several: --labels)")
+    elif not columns:
         target_column = decide(
             "target",
             train,
             data.target_column,
             lambda: guess_target(train, id_column, known or [], test_table),
         )
-    labels = _labels_of(train, data, columns, target_column)
+    labels = None if one_hot else _labels_of(train, data, columns, target_column)
     # An image may have no label.
     if data.skip_missing and labels is None:
         gaps = missing_targets(train, target_column)
         train = skip_rows(train, gaps, id_column, "no target", skipped)
         paths = [path for path, gap in zip(paths, gaps, strict=True) if not gap]
     _say_skipped(skipped, n_read, train)
-    return ReadRows(train, test, id_column, target_column, labels, paths, skipped)
+    return ReadRows(train, test, id_column, target_column, labels, paths, skipped, bool(one_hot))
 
 
 def _choose_folds(

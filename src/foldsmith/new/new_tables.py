@@ -54,6 +54,7 @@ class ReadRows:
         labels: The labels, where an image has several.
         paths: Image of each train row, relative to its folder.
         skipped: The rows that are left out, with the reason.
+        one_hot: The target column was made of columns of 0 and 1 with exactly one 1 in each row.
     """
 
     train: Source
@@ -63,6 +64,7 @@ class ReadRows:
     labels: Labels | None
     paths: list[str]
     skipped: list[dict[str, str]]
+    one_hot: bool = False
 
 
 @dataclass(frozen=True)

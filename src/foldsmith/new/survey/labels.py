@@ -1,6 +1,7 @@
 """Several labels per image in the columns of a table."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,11 @@ import pandas as pd
 
 from foldsmith.data.folds import assign_folds
 from foldsmith.errors import DataError
-from foldsmith.new.survey.columns import Source
+from foldsmith.new.survey.columns import Source, like_group, target_rank
 from foldsmith.project.label_forms import LabelsInText, split_labels
 from foldsmith.project.number_columns import numbers
 from foldsmith.project.settings import FoldMethod, FoldSettings
+from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.utils.formatting import brief, counted
 
 # Separators other than blanks, the most usual first.
@@ -66,6 +68,40 @@ def named_columns(source: Source, given: str | None) -> tuple[str, ...]:
     for name in names:
         source.has(name, "--target")
     return names
+
+
+def binary_columns(source: Source, id_column: str, known: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the columns of 0 and 1 if a table has no others beside its ids; else none.
+
+    None too if one is called as people call a target or a group.
+
+    Args:
+        source: The table of the labelled images.
+        id_column: Its column of ids.
+        known: Columns of the test table, which are no targets; None without one.
+    """
+    beside = {id_column, FOLD_COLUMN, *(known or ())}
+    names = [name for name in source.table.columns if name not in beside]
+    if any(target_rank(name) or like_group(name) for name in names):
+        return ()
+    binary = all(numbers(source.table[name]).isin((0, 1)).all() for name in names)
+    return tuple(map(str, names)) if binary and len(names) > 1 else ()
+
+
+def as_one_class(source: Source, columns: tuple[str, ...]) -> tuple[Source, str] | None:
+    """Return a table with a column of classes in the place of columns of 0 and 1, and its name.
+
+    Returns:
+        None if a row has not exactly one 1.
+    """
+    read = np.stack([numbers(source.table[name]).to_numpy(np.float64) for name in columns], axis=1)
+    if not np.isin(read, (0, 1)).all() or not (read.sum(axis=1) == 1).all():
+        return None
+    name = "class"
+    while name in source.table.columns:
+        name = f"new_{name}"
+    texts = np.asarray(columns, dtype=object)[read.argmax(axis=1)]
+    return Source(source.table.assign(**{name: texts}), source.file), name
 
 
 def labels_in_columns(source: Source, columns: tuple[str, ...]) -> Labels:
