@@ -246,7 +246,7 @@ def recommend(compared: Sequence[ComparedBlend], baseline: str, metric: Metric) 
     best = within_noise(list(judged.values()), metric)[0]
     if mean is None:
         chosen, beside = best, [best]
-        why = "the best out of fold, better than every simpler blend by more than noise"
+        why = "the best out of fold, better than each simpler blend by over a standard error"
         if best.name == baseline:
             why = "the plain mean, the best out of fold and the simplest"
     else:
