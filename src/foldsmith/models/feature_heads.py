@@ -1,5 +1,6 @@
 """Small models on the features of a frozen backbone: from feature vectors to a target."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -393,7 +394,10 @@ class TreesHead:
         )
         if not self.class_values:
             return FittedTrees(extra_trees(model.fit(features, targets)))
-        model.fit(features, _classes_of(targets, self.class_values))
+        with warnings.catch_warnings():
+            # Of many classes with few images each, scikit-learn wonders whether they are numbers.
+            warnings.filterwarnings("ignore", message="The number of unique classes")
+            model.fit(features, _classes_of(targets, self.class_values))
         forest = extra_trees(model)
         shares = np.zeros((len(forest.value), len(self.class_values)), np.float32)
         shares[:, model.classes_] = forest.value
