@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.weights import blend
+from foldsmith.blending.weights import Bound, blend
 from foldsmith.models.fitted_arrays import Arrays, prefixed
 from foldsmith.project import ProjectFolder
 from foldsmith.project.target_forms import TargetForm
+from foldsmith.targets.metric import column_means
 from foldsmith.targets.metrics import Metric
 
 Array = npt.NDArray[np.float64]
@@ -25,8 +26,9 @@ class Rows:
     """Predictions of the members for some images.
 
     Attributes:
-        predictions: Point predictions, shape (n_members, n), or, where the metric needs them,
-            class probabilities, shape (n_members, n, n_classes).
+        predictions: Point predictions, shape (n_members, n), of several numbers (n_members, n,
+            n_targets), or, where the metric needs them, class probabilities, shape (n_members, n,
+            n_classes).
         features: Measurements of each image, shape (n, n_features), NaN where unknown.
     """
 
@@ -68,26 +70,67 @@ class Goal:
         """
         return cls(metric or project.metric, project.form)
 
-    def scale_of(self, targets: Array) -> tuple[float, float]:
+    def scale_of(self, targets: Array) -> tuple[Bound, Bound]:
         """Return the target that a blend counts from, and the difference that it counts as 1.
 
         Args:
-            targets: Targets of the rows to fit, shape (n,).
+            targets: Targets of the rows to fit, shape (n,), or (n, n_targets).
 
         Returns:
             Their mean and standard deviation, which is 0 if all are equal; 0 and 1 for
-            probabilities, and for ``raw``.
+            probabilities, and for ``raw``. Of several numbers an array of each.
         """
-        if self.raw or self.metric.takes_probabilities:
+        if self.metric.takes_probabilities or (self.raw and targets.ndim == 1):
             return 0.0, 1.0
+        if targets.ndim == 2:
+            known = [column[~np.isnan(column)] for column in targets.T]
+            scales = [self.scale_of(values if len(values) else np.zeros(1)) for values in known]
+            origins, units = np.asarray(scales, dtype=np.float64).T
+            return origins, units
         if targets.min() == targets.max():
             return float(targets[0]), 0.0
         return float(targets.mean()), float(targets.std())
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """Lowest and highest value that a blend may have."""
-        return (0.0, 1.0) if self.metric.takes_probabilities else self.form.target_range
+    def bounds(self) -> tuple[Bound, Bound]:
+        """Lowest and highest value that a blend may have; of several numbers each its own."""
+        return (0.0, 1.0) if self.metric.takes_probabilities else self.form.bounds
+
+    def entries(self, predictions: Array, targets: Array) -> tuple[Array, Array, tuple[Any, Any]]:
+        """Return predictions, ideal predictions and bounds as least squares take them.
+
+        In units that do not depend on those of the target, as are the tolerances of the solvers.
+        Of several numbers each target that is there is a row, with the square root of its weight
+        as a factor.
+
+        Args:
+            predictions: Shape (n_members, n, ...).
+            targets: Shape (n,), or (n, n_targets).
+
+        Returns:
+            Shapes (n_members, n_rows) and (n_rows,), and the lowest and highest ideal prediction:
+            numbers, or of each row its own, shape (n_rows,).
+        """
+        origin, unit = self.scale_of(targets)
+        if not self.metric.of_numbers:
+            flat = (predictions.reshape(len(predictions), -1) - origin) / unit
+            low, high = ((bound - origin) / unit for bound in self.bounds)
+            return flat, (self.encoded(targets).ravel() - origin) / unit, (low, high)
+        roots = np.sqrt(np.asarray(self.form.loss_weights) / np.mean(self.form.loss_weights))
+        # A target that is the same for all images is predicted as it is.
+        factor = np.divide(roots, unit, out=np.zeros_like(roots), where=np.asarray(unit) != 0)
+        seen = ~np.isnan(targets)
+        low, high = (
+            np.broadcast_to((bound - origin) * factor, targets.shape)[seen] for bound in self.bounds
+        )
+        apart = (predictions - origin) * factor
+        return apart[:, seen], ((targets - origin) * factor)[seen], (low, high)
+
+    def mean(self, targets: Array) -> Array:
+        """Return the mean ideal prediction, shape () or (n_outputs,), missing targets left out."""
+        ideal = self.encoded(targets)
+        mean: Array = column_means(ideal) if self.metric.of_numbers else ideal.mean(axis=0)
+        return mean
 
     @property
     def sums_to_1(self) -> bool:
@@ -112,13 +155,18 @@ class Goal:
             targets: Shape (n,).
 
         Returns:
-            Frequencies of classes or labels, shape (n_classes,), for a metric of probabilities;
+            Frequencies of classes or labels, shape (n_classes,), for a metric of probabilities; of
+            several numbers one for each target, shape (n_targets,), by the metric of a column;
             otherwise the best by the metric of mean, median, most frequent target and some
             quantiles of the targets, shape ().
         """
         if self.metric.takes_probabilities:
             frequencies: Array = self.encoded(targets).mean(axis=0)
             return frequencies
+        if self.metric.of_numbers:
+            column = replace(self, metric=self.metric.for_column())
+            known = [values[~np.isnan(values)] for values in targets.T]
+            return np.stack([column.constant(v if len(v) else np.zeros(1)) for v in known])
         values, counts = np.unique(targets, return_counts=True)
         tried = [targets.mean(), np.median(targets), values[counts.argmax()]]
         # The mean has the lowest squared error.
@@ -213,14 +261,15 @@ class FittedWeights:
     Attributes:
         weights: Shape (n_members,).
         bounds: The sum is clipped to them.
-        origin: The number: the mean target, so that weights which sum to less than 1 shrink
-            predictions towards it; a shift of all targets is one of all predictions.
+        origin: The number, of several numbers one each: the mean target, so that weights which
+            sum to less than 1 shrink predictions towards it; a shift of all targets is one of all
+            predictions.
         sums_to_1: Sums of probabilities are scaled so that those of an image sum to 1.
     """
 
     weights: Array
-    bounds: tuple[float, float]
-    origin: float = 0.0
+    bounds: tuple[Bound, Bound]
+    origin: Bound = 0.0
     sums_to_1: bool = True
 
     @property
@@ -272,7 +321,7 @@ class WeightedBlend:
         """Choose the weights; equal targets are predicted as they are."""
         origin, unit = (0.0, 1.0) if self.fixed else self.goal.scale_of(targets)
         weights = np.zeros(len(rows.predictions))
-        if unit != 0:
+        if np.any(unit):
             weights = self.choose(rows.predictions, targets)
         return FittedWeights(weights, self.goal.bounds, origin, self.goal.sums_to_1)
 

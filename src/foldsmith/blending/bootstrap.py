@@ -43,24 +43,44 @@ def bootstrap(
     """
     rng = np.random.default_rng(seed)
     n_groups = int(groups.max()) + 1
-    sizes = np.bincount(groups, minlength=n_groups)
     sums = {}
     for name, predicted in predictions.items():
         rows = metric.rows(predicted, targets)
         if rows is not None:
-            sums[name] = np.bincount(groups, weights=rows, minlength=n_groups)
+            sums[name] = _sums_of_groups(rows, groups, n_groups)
     found: dict[str, list[float]] = {name: [] for name in predictions}
     for _ in range(RESAMPLES if sums else RESAMPLES_OF_WHOLES):
         counts = np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups)
         if sums:
-            n = counts @ sizes
-            for name, values in sums.items():
-                found[name].append(float(metric.from_mean(counts @ values / n)))
+            for name, (values, sizes) in sums.items():
+                with np.errstate(invalid="ignore"):  # a column without a target in the draw
+                    means = counts @ values / (counts @ sizes)
+                found[name].append(float(metric.from_mean(means)))
         else:
             drawn = np.repeat(np.arange(len(targets)), counts[groups])
             for name, predicted in predictions.items():
                 found[name].append(metric(predicted[drawn], targets[drawn]))
     return {name: np.asarray(values) for name, values in found.items()}
+
+
+def _sums_of_groups(
+    rows: Array, groups: npt.NDArray[np.int64], n_groups: int
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Return the sum of each group's values, and how many there are: shape (n_groups, ...).
+
+    Args:
+        rows: Shape (n,), or (n, n_columns) with NaN for values that are not there.
+        groups: Group of each row, shape (n,).
+        n_groups: Number of groups.
+    """
+    if rows.ndim == 1:
+        sums: Array = np.bincount(groups, weights=rows, minlength=n_groups).astype(np.float64)
+        return sums, np.bincount(groups, minlength=n_groups)
+    columns = [
+        _sums_of_groups(column[seen], groups[seen], n_groups)
+        for column, seen in zip(rows.T, ~np.isnan(rows.T), strict=True)
+    ]
+    return np.stack([s for s, _ in columns], axis=1), np.stack([n for _, n in columns], axis=1)
 
 
 def resampled_units(groups: npt.NDArray[np.int64]) -> str:

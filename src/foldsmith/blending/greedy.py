@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.weights import blend
+from foldsmith.blending.weights import Bound, blend
 from foldsmith.targets.metrics import Metric
 
 Array = npt.NDArray[np.float64]
@@ -12,7 +12,7 @@ Array = npt.NDArray[np.float64]
 def greedy_weights(
     predictions: Array,
     targets: Array,
-    target_range: tuple[float, float],
+    target_range: tuple[Bound, Bound],
     metric: Metric,
     rounds: int = 30,
     sums_to_1: bool = True,

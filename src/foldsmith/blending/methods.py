@@ -96,18 +96,15 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
         return ScreenedBlend(StackedTrees(method, goal, seed), goal)
 
     def choose(predictions: Array, targets: Array) -> Array:
-        origin, unit = goal.scale_of(targets)
-        # In units that do not depend on those of the target, as are the tolerances of the solvers.
-        flat = (predictions.reshape(len(predictions), -1) - origin) / unit
-        wanted = (goal.encoded(targets).ravel() - origin) / unit
-        low, high = ((bound - origin) / unit for bound in goal.bounds)
+        origin, _ = goal.scale_of(targets)
+        flat, wanted, bounds = goal.entries(predictions, targets)
         match method:
             case "mean":
                 return equal_weights(len(predictions))
             case "best":
                 return best_member_weights(predictions, targets, goal.metric)
             case "box":
-                return box_weights(flat, wanted, (low, high))
+                return box_weights(flat, wanted, bounds)
             case "simplex":
                 return simplex_weights(flat, wanted)
             case "nnls":
@@ -169,7 +166,7 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
         blend = restore_blend(part(arrays, "some"), goal)
         return FittedOnSome(blend, arrays["members"].astype(np.bool_))
     if "weights" in arrays:
-        origin = float(arrays["origin"])
+        origin = arrays["origin"] if arrays["origin"].ndim else float(arrays["origin"])
         return FittedWeights(arrays["weights"], goal.bounds, origin, goal.sums_to_1)
     if "label_weights" in arrays:
         return FittedStackedLabels.restore(arrays)

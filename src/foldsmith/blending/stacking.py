@@ -49,7 +49,7 @@ class StackedTrees:
         """Grow the trees; the metric itself plays no part."""
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-        origin, unit = self.goal.scale_of(targets)
+        origin, unit = (float(each) for each in self.goal.scale_of(targets))
         if unit == 0:
             # Equal targets leave nothing to grow trees from.
             return FittedConstant(np.asarray(origin))

@@ -8,6 +8,9 @@ from foldsmith.utils.progress_bars import progress_bar
 
 Array = npt.NDArray[np.float64]
 
+# A number; of several numbers per image one each, or one for each prediction.
+Bound = float | Array
+
 
 # Points of the box that the search of the clipped blend begins at. With none, 2 of 300 random
 # problems end above the lowest of 5,000 points, by 1e-5; with eight, none does.
@@ -17,27 +20,27 @@ _STARTS = 8
 def blend(
     predictions: Array,
     weights: Array,
-    target_range: tuple[float, float],
-    origin: float = 0.0,
+    target_range: tuple[Bound, Bound],
+    origin: Bound = 0.0,
     sums_to_1: bool = True,
 ) -> Array:
     """Return the weighted sum of predictions, clipped to the target range.
 
     Args:
-        predictions: Point predictions, shape (n_members, n), or class probabilities, shape
-            (n_members, n, n_classes).
+        predictions: Point predictions, shape (n_members, n), of several numbers (n_members, n,
+            n_targets), or class probabilities, shape (n_members, n, n_classes).
         weights: Shape (n_members,); they need not sum to 1.
         target_range: Lowest and highest possible target; 0 and 1 for probabilities.
-        origin: The weights are those of the distances from it.
+        origin: The weights are those of the distances from it; of several numbers one each.
         sums_to_1: Scale the probabilities of each row so that they sum to 1; those of labels, which
             do not exclude each other, are left as they are.
 
     Returns:
         Shape (n,), or (n, n_classes).
     """
-    flat = predictions.reshape(len(predictions), -1)
-    sums = weights @ flat if origin == 0 else origin + weights @ (flat - origin)
-    clipped = np.clip(sums.reshape(predictions.shape[1:]), *target_range)
+    apart = predictions - origin if np.any(origin) else predictions
+    sums = (weights @ apart.reshape(len(predictions), -1)).reshape(predictions.shape[1:])
+    clipped = np.clip(origin + sums if np.any(origin) else sums, *target_range)
     if clipped.ndim == 1 or not sums_to_1:
         return clipped
     total = clipped.sum(axis=1, keepdims=True)
@@ -50,7 +53,7 @@ def equal_weights(n_members: int) -> Array:
     return np.full(n_members, 1 / n_members)
 
 
-def box_weights(predictions: Array, targets: Array, target_range: tuple[float, float]) -> Array:
+def box_weights(predictions: Array, targets: Array, target_range: tuple[Bound, Bound]) -> Array:
     """Return the weights in 0..1 with the lowest RMSE, in milliseconds.
 
     Bounded least squares (Stark and Parker, 1995, as ``scipy.optimize.lsq_linear``) has the
@@ -65,7 +68,8 @@ def box_weights(predictions: Array, targets: Array, target_range: tuple[float, f
     Args:
         predictions: Out-of-fold predictions, shape (n_members, n).
         targets: Shape (n,), within the target range.
-        target_range: Blends are clipped to it before they are scored.
+        target_range: Blends are clipped to it before they are scored; numbers, or of each
+            prediction its own, shape (n,).
 
     Returns:
         Shape (n_members,); they need not sum to 1.
@@ -185,12 +189,12 @@ def best_member_weights(predictions: Array, targets: Array, metric: Metric) -> A
 def search_weights(
     predictions: Array,
     targets: Array,
-    target_range: tuple[float, float],
+    target_range: tuple[Bound, Bound],
     n_trials: int,
     step: float,
     seed: int,
     metric: Metric = RMSE,
-    origin: float = 0.0,
+    origin: Bound = 0.0,
     sums_to_1: bool = True,
 ) -> Array:
     """Search for the weights with the best metric, by Optuna's TPE.

@@ -55,7 +55,8 @@ def split(
         return _own_split(project, train, merged)
     settings = project.settings
     groups = train[settings.group_column] if settings.group_column else None
-    targets, classes = project.form.read(train), targets_are_classes(project, train)
+    targets = project.form.for_folds(project.form.read(train))
+    classes = targets_are_classes(project, train)
     try:
         folds = assign_folds(settings.folds, targets, groups, merged, classes)
     except DataError as error:
@@ -146,9 +147,9 @@ def fold_table(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per fold. Columns: each class, or if there are too many the number of classes that
-        the fold has, or the quartiles of a continuous target; images; groups, if there are
-        groups. No two columns have the same name: where a class is called ``images``, the number
-        of all is called ``all images``.
+        the fold has, or the quartiles of a continuous target, or the means of several numbers;
+        images; groups, if there are groups. No two columns have the same name: where a class is
+        called ``images``, the number of all is called ``all images``.
     """
     folds, found = table[FOLD_COLUMN], _by_target(project, table)
     totals = {"images": folds.value_counts().reindex(found.index)}
@@ -169,6 +170,9 @@ def _by_target(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
         if len(labels.columns) <= MAX_CLASSES:
             return labels.groupby(folds).sum()
         return (labels.groupby(folds).sum() > 0).sum(axis=1).rename("labels").to_frame()
+    values = project.form.numbers_of(table)
+    if values is not None:
+        return values.iloc[:, :MAX_CLASSES].groupby(folds).mean().add_prefix("mean ")
     column = project.form.columns[0]
     targets = table[column]
     names = [brief(name, _NAME) for name in targets.unique()]
@@ -199,7 +203,7 @@ def fold_warnings(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
         project: The project.
         table: A fold table.
     """
-    found = []
+    found = list(project.form.notes(table))
     sizes = class_sizes(project, table)
     small = None if sizes is None else sizes.warning(project.n_splits)
     if small is not None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.models.feature_heads import LogisticHead, RidgeHead, SVRHead, TreesHead
+from foldsmith.models.feature_heads import FeatureHead, LogisticHead, RidgeHead, SVRHead, TreesHead
 from foldsmith.models.fitted_heads import Features, Targets, standardiser
 from foldsmith.models.label_heads import ABSENT_AND_PRESENT, KernelLabelsHead, LabelsHead
 from foldsmith.targets.class_values import nearest
@@ -35,7 +35,7 @@ class Model(Protocol):
         """Learn from features, shape (n, n_features), and targets, shape (n,)."""
 
 
-def models_of_numbers() -> dict[str, Model]:
+def models_of_numbers() -> dict[str, FeatureHead]:
     """Return regressions by name."""
     return {"ridge": RidgeHead(), "SVM": SVRHead(C=(_PENALTY,)), "trees": TreesHead(**_TREES)}
 

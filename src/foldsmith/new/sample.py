@@ -11,7 +11,9 @@ from foldsmith.new.new_tables import NewTables
 from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.csv_files import read_texts
+from foldsmith.project.label_forms import SeveralLabels
 from foldsmith.project.submission_forms import Sample, form_of
+from foldsmith.project.target_forms import OneNumber
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.metric import Metric
 from foldsmith.utils.formatting import number_text
@@ -61,7 +63,7 @@ def sample_submission(
                 source="the test table",
                 id_name=id_column,
                 target=tables.target_column,
-                several=isinstance(target, Labels),
+                kind=SeveralLabels.kind if isinstance(target, Labels) else OneNumber.kind,
                 labels=_labels(target, metric),
                 named=metric.unordered,
                 of_probabilities=metric.takes_probabilities,

@@ -53,15 +53,20 @@ def agreement(first: Predictor, second: Predictor, images: Sequence[Any]) -> Agr
     tables = first.predict(images), second.predict(images)
     numbers = [table.select_dtypes("number") for table in tables]
     project = first.models[0].experiment.project
-    low, high = (0.0, 1.0) if project.form.texts else project.target_range
-    scales = [
-        1.0 if name.startswith("probability_") else high - low for name in map(str, numbers[0])
-    ]
+    scales = [_scale_of(name, project) for name in map(str, numbers[0])]
     off = np.abs(numbers[0].to_numpy() - numbers[1].to_numpy())
     changed = None
     if project.form.texts:
         changed = int((tables[0]["prediction"] != tables[1]["prediction"]).sum())
     return Agreement(float(off.max()), float((off / scales).max()), changed, tables)
+
+
+def _scale_of(column: str, project: ProjectFolder) -> float:
+    """Return the difference that counts as 1 in a column of numbers."""
+    if column.startswith("probability_") or project.form.texts:
+        return 1.0
+    low, high = project.form.range_of(column)
+    return high - low
 
 
 def sample_images(project: ProjectFolder) -> tuple[list[Any], str]:

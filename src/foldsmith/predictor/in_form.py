@@ -54,4 +54,4 @@ def in_form_of(
     if form.needs_probabilities:
         given = table[columns].to_numpy(dtype=np.float64)
         probabilities = project.form.submitted(given, project.metric)
-    return form.filled(table["prediction"].to_numpy(dtype=object), probabilities)
+    return form.filled(project.form.predicted(table), probabilities)

@@ -94,9 +94,9 @@ class Predictor:
             prediction, in units of the target or the name of a class; spread, the standard
             deviation of the predictions of the members that have a say (of a single one: of its
             folds' models), of classes without an order that of the predicted class's probability,
-            of labels the mean of those of their probabilities; probability_NAME of each class or
-            label, where the run blends probabilities or is a single
-            experiment that gives them.
+            of labels the mean of those of their probabilities; of several numbers prediction_NAME
+            and spread_NAME of each; probability_NAME of each class or label, where the run blends
+            probabilities or is a single experiment that gives them.
 
         Raises:
             DataError: There are no images, or some cannot be read: a line for each of these.
@@ -144,7 +144,8 @@ class Predictor:
         if len(waiting):
             self._ask(waiting, logits)
         paths = [str(x) if isinstance(x, (str, Path)) else None for x in images]
-        table = pd.DataFrame({"path": paths, "prediction": np.nan, "spread": np.nan})
+        form = self.models[0].experiment.project.form
+        table = pd.DataFrame({"path": paths} | form.no_prediction(len(paths)))
         if facts:
             good = [number for number in range(len(images)) if number not in problems]
             joined = [np.concatenate(parts, axis=1) for parts in logits]
@@ -189,7 +190,7 @@ class Predictor:
         said = np.stack(points)[counted] if alone is None else by_fold[alone]
         spread = said.std(axis=0)
         if not goal.metric.takes_probabilities:
-            return pd.DataFrame({"prediction": prediction, "spread": spread})
+            return _of_numbers(prediction, spread, goal.form)
         of_one = None if alone is None else probabilities[alone]
         by_model = rows.predictions[counted] if of_one is None else of_one
         return _of_classes(prediction, spread, blended, by_model, goal.form, goal.labels)
@@ -203,9 +204,15 @@ def _of_single(
     task = tasks[0]
     by_fold = task.probabilities(logits)
     if by_fold is None:
-        return pd.DataFrame({"prediction": prediction, "spread": spread})
+        return _of_numbers(prediction, spread, form)
     mean = by_fold.mean(axis=0)
     return _of_classes(prediction, spread, mean, by_fold, form, task.class_labels)
+
+
+def _of_numbers(prediction: Array, spread: Array, form: TargetForm) -> pd.DataFrame:
+    """Return predictions of numbers and their spreads, both of shape (n,) or (n, n_targets)."""
+    columns = form.table_of("prediction", prediction)
+    return pd.DataFrame(columns | form.spreads_of(spread))
 
 
 def _of_classes(

@@ -1,6 +1,6 @@
 """The forms of a target of several labels per image: in columns of 0 and 1, or in one text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,13 @@ class SeveralLabels(TargetForm):
     several = True
     texts = True
     sums_to_1 = False
-    metrics = METRICS_OF_LABELS
     for_unreadable = "the frequencies of the labels"
     compared_as = "mean probability of the truth of each label"
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The package's metrics that can judge labels, by name."""
+        return METRICS_OF_LABELS
 
     @property
     def number_columns(self) -> tuple[str, ...]:

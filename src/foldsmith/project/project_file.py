@@ -209,7 +209,12 @@ class ProjectFolder:
     @property
     def target_range(self) -> tuple[float, float]:
         """Lowest and highest possible target."""
-        return self.settings.target_range
+        return self.form.target_range
+
+    @property
+    def loss_weights(self) -> list[float]:
+        """Weight of each of several numbers in a loss; empty for other targets."""
+        return list(self.form.loss_weights)
 
 
 def _own_metric(path: Path, name: str, metric: Metric) -> Metric:

@@ -15,11 +15,14 @@ from pydantic import (
 
 from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.label_forms import LabelsInColumns, LabelsInText, split_labels
+from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.resources import Resources
 from foldsmith.project.target_forms import Classes, OneNumber, TargetForm
+from foldsmith.targets.formulas import parse_formula
 from foldsmith.targets.label_metrics import F1_OF_LABELS
 from foldsmith.targets.metric_text import joined_metric
 from foldsmith.targets.metrics import default_metric
+from foldsmith.utils.suggest import did_you_mean
 
 # Values that follow where an image has several labels: each is absent or present.
 _OF_LABELS = {"target_range": (0, 1), "n_classes": 2, "metric": F1_OF_LABELS.title}
@@ -114,8 +117,9 @@ class ProjectSettings(BaseModel):
             value of that column, as in ``photos/{object_id}.jpg``.
         id_column: Column with the image's unique id.
         target_column: Column to predict.
-        target_columns: Columns of 0 and 1 to predict, a label each, in the place of
-            ``target_column``.
+        target_columns: Several columns to predict, in the place of ``target_column``.
+        target_kind: What these hold: ``labels`` (0 and 1, a label each) or ``numbers``, of which
+            some may be missing.
         label_separator: Text between the labels in ``target_column``, which then contains any
             number of labels per row, as in "scab rust".
         label_names: Names of these labels.
@@ -123,6 +127,13 @@ class ProjectSettings(BaseModel):
         sample_submission: CSV in ``data_dir`` whose columns the submissions take; without
             it they have the id and the target column.
         target_range: Lowest and highest possible target; predictions are clipped to it.
+        target_ranges: The same for each of several numbers, as in ``{a: [0, 10], b: [0, 1]}``, in
+            the place of ``target_range``.
+        target_weights: Weight in the metric, and in the loss of the recipes, of some of several
+            numbers, as in ``{a: 0.1, total: 0.5}``; that of other targets is 1.
+        derived_columns: Columns that predictions and submissions have beside several numbers,
+            computed from these, as in ``{total: a + b + c}``: names, numbers, ``+ - * /`` and
+            brackets. The metric judges those that have a weight.
         n_classes: Number of classes when the target is treated as classes.
         class_values: Target value of each class; evenly spaced over ``target_range`` if
             not given.
@@ -164,11 +175,15 @@ class ProjectSettings(BaseModel):
     id_column: str
     target_column: str | None = None
     target_columns: tuple[str, ...] = ()
+    target_kind: Literal["labels", "numbers"] = "labels"
     label_separator: str | None = None
     label_names: tuple[str, ...] = ()
     group_column: str | None = None
     sample_submission: str | None = None
     target_range: tuple[float, float]
+    target_ranges: dict[str, tuple[float, float]] = {}
+    target_weights: dict[str, float] = {}
+    derived_columns: dict[str, str] = {}
     n_classes: int = Field(ge=2)
     class_values: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
@@ -187,6 +202,8 @@ class ProjectSettings(BaseModel):
     def _of_names(cls, content: object) -> object:
         if not isinstance(content, dict):
             return content
+        if content.get("target_kind") == "numbers":
+            return {**_hull(content.get("target_ranges")), "n_classes": 2, **content}
         if content.get("target_columns") or content.get("label_separator") is not None:
             return {**_OF_LABELS, **content}
         names = content.get("class_names")
@@ -223,11 +240,27 @@ class ProjectSettings(BaseModel):
     @property
     def several_labels(self) -> bool:
         """Whether an image has several labels."""
-        return bool(self.target_columns) or self.label_separator is not None
+        in_columns = bool(self.target_columns) and not self.several_numbers
+        return in_columns or self.label_separator is not None
+
+    @property
+    def several_numbers(self) -> bool:
+        """Whether an image has several numbers."""
+        return self.target_kind == "numbers"
 
     @property
     def form(self) -> TargetForm:
         """The form of the target."""
+        if self.several_numbers:
+            return SeveralNumbers(
+                self.target_columns,
+                tuple(self.target_ranges.get(n, self.target_range) for n in self.target_columns),
+                tuple(self.target_weights.items()),
+                tuple(
+                    (name, parse_formula(text, self.target_columns))
+                    for name, text in self.derived_columns.items()
+                ),
+            )
         if self.target_columns:
             return LabelsInColumns(self.target_columns)
         column = self.target_column
@@ -304,9 +337,15 @@ class ProjectSettings(BaseModel):
     def _check_target(self) -> None:
         if (self.target_column is None) == (not self.target_columns):
             raise ValueError(
-                "target_column: needs the column to predict, or target_columns several of 0 and 1; "
+                "target_column: needs the column to predict, or target_columns several of them; "
                 "not both"
             )
+        if self.several_numbers:
+            self._check_numbers()
+            return
+        for key in ("target_ranges", "target_weights", "derived_columns"):
+            if getattr(self, key):
+                raise ValueError(f"{key}: is for target_kind: numbers; leave it out")
         if (self.label_separator is None) != (not self.label_names):
             raise ValueError("label_separator: needs label_names too, and these need it")
         if not self.several_labels:
@@ -333,6 +372,50 @@ class ProjectSettings(BaseModel):
                 raise ValueError(
                     f"label_names: {name!r} has the separator in it, or blanks around it"
                 )
+
+    def _check_numbers(self) -> None:
+        names = self.target_columns
+        if not names:
+            raise ValueError("target_kind: numbers needs target_columns, the columns to predict")
+        if len(set(names)) < len(names):
+            raise ValueError("target_columns: a name stands twice")
+        if not all(name.strip() for name in names):
+            raise ValueError("target_columns: a name is empty")
+        for key in ("class_values", "class_names", "continuous", "label_separator", "label_names"):
+            if getattr(self, key):
+                raise ValueError(f"{key}: is not for several numbers; leave it out")
+        self._check_ranges()
+        for name, text in self.derived_columns.items():
+            if name in (*names, self.id_column, self.group_column, *_ADDED):
+                raise ValueError(f"derived_columns: {name}: is the name of another column")
+            try:
+                parse_formula(text, names)
+            except ValueError as error:
+                raise ValueError(f"derived_columns: {name}: {error}") from None
+        judged = (*names, *self.derived_columns)
+        for name, weight in self.target_weights.items():
+            if name not in judged:
+                raise ValueError(
+                    f"target_weights: {name} is none of target_columns and derived_columns"
+                    f"{did_you_mean(name, judged)}"
+                )
+            if not (isfinite(weight) and weight > 0):
+                raise ValueError(f"target_weights: {name}: {weight:g} is not above 0")
+
+    def _check_ranges(self) -> None:
+        names, ranges = self.target_columns, self.target_ranges
+        for name in ranges:
+            if name not in names:
+                raise ValueError(
+                    f"target_ranges: {name} is none of target_columns{did_you_mean(name, names)}"
+                )
+        missing = [name for name in names if name not in ranges]
+        if ranges and missing:
+            raise ValueError(f"target_ranges: has no range of {missing[0]}")
+        for name, (low, high) in (ranges or {"": self.target_range}).items():
+            if not (isfinite(low) and isfinite(high) and low < high):
+                key = f"target_ranges: {name}" if name else "target_range"
+                raise ValueError(f"{key}: {low:g} is not below {high:g}, two finite numbers")
 
     def _check_columns(self) -> None:
         targets = [("target_columns", name) for name in self.target_columns]
@@ -378,6 +461,17 @@ class ProjectSettings(BaseModel):
             raise ValueError("class_names: n_classes and target_range follow from them; leave out")
         if self.class_values or self.continuous:
             raise ValueError("class_names: have no order; leave out class_values and continuous")
+
+
+def _hull(ranges: object) -> dict[str, tuple[float, float]]:
+    """Return the lowest and highest value of ranges as ``target_range``; nothing without ranges."""
+    if not isinstance(ranges, dict) or not ranges:
+        return {}
+    try:
+        ends = [(float(low), float(high)) for low, high in ranges.values()]
+    except (TypeError, ValueError):
+        return {"target_range": (0.0, 1.0)}  # the wrong range itself is named later
+    return {"target_range": (min(low for low, _ in ends), max(high for _, high in ends))}
 
 
 def _key_of_labels(settings: ProjectSettings) -> str:

@@ -12,7 +12,9 @@ from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
 from foldsmith.project.submission_forms import (
+    NUMBERS,
     LabelColumns,
+    NumberColumns,
     OneColumn,
     Sample,
     SubmissionForm,
@@ -39,9 +41,14 @@ def submission_form(project: ProjectFolder, test: pd.DataFrame) -> SubmissionFor
     settings = project.settings
     if settings.sample_submission is None:
         texts, columns = test[settings.id_column].to_numpy(dtype=object), project.form.columns
+        if project.form.kind == NUMBERS:
+            columns = project.form.labels
         content = {settings.id_column: texts} | dict.fromkeys(columns, "")
         table = pd.DataFrame(content, dtype=object)
         rows, labels = np.arange(len(test)), project.form.labels
+        if project.form.kind == NUMBERS:
+            positions = tuple(range(len(labels)))
+            return NumberColumns(table, settings.id_column, rows, labels, columns, positions)
         if columns == labels:
             return LabelColumns(table, settings.id_column, rows, labels, columns)
         return OneColumn(table, settings.id_column, rows, labels, columns[0])
@@ -69,7 +76,8 @@ def sample_of(project: ProjectFolder, path: Path, ids: Sequence[str]) -> Sample:
         # Of labels in columns there is none of all of them.
         target=project.settings.target_column or "target",
         labels=project.form.labels,
-        several=project.form.several,
+        kind=project.form.kind,
+        n_needed=len(project.form.columns) if project.form.several else 0,
         named=bool(project.class_names),
         of_probabilities=project.metric.takes_probabilities,
         of_decisions=project.metric.decides,
@@ -87,7 +95,7 @@ def submission_table(
     Args:
         project: The project.
         test: The table of the images to predict.
-        predictions: Shape (n_test,), in the order of ``test``.
+        predictions: Shape (n_test,), or (n_test, n_targets), in the order of ``test``.
         probabilities: Probabilities of the classes, shape (n_test, n_classes), if there are any.
 
     Raises:
@@ -136,7 +144,7 @@ def read_submission(project: ProjectFolder, path: Path, test: pd.DataFrame) -> A
 
 
 def _points(project: ProjectFolder, found: npt.NDArray[Any]) -> Array:
-    """Return point predictions from texts or from class probabilities."""
+    """Return point predictions from texts, class probabilities or several numbers."""
     if found.ndim == 1:
         return project.form.points_of(pd.Series(found, dtype=object))
     return project.form.points(found)

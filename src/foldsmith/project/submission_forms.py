@@ -15,6 +15,8 @@ import pandas as pd
 
 from foldsmith.errors import DataError
 from foldsmith.project.csv_files import line_numbers
+from foldsmith.project.label_forms import SeveralLabels
+from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.submission_ids import (
     Joined,
     id_column_of,
@@ -22,7 +24,11 @@ from foldsmith.project.submission_ids import (
     rows_of_ids,
     rows_of_joined_ids,
 )
+from foldsmith.project.target_forms import OneNumber
 from foldsmith.utils.formatting import brief, counted
+
+# Kinds of targets.
+ONE_COLUMN, LABELS, NUMBERS = OneNumber.kind, SeveralLabels.kind, SeveralNumbers.kind
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -43,7 +49,8 @@ class Sample:
         named: The classes have no order, and submissions name them.
         of_probabilities: Predictions are class probabilities.
         of_decisions: Only the most probable class is judged, not the probability.
-        several: An image has several labels, not one class.
+        kind: Kind of the target's form.
+        n_needed: How many of the labels a sample must have, the first ones; the others may lack.
         id_column: Its column of the ids; None if the order of the rows is all there is.
     """
 
@@ -57,7 +64,8 @@ class Sample:
     named: bool
     of_probabilities: bool
     of_decisions: bool
-    several: bool = False
+    kind: str = ONE_COLUMN
+    n_needed: int = 0
     id_column: str | None = None
 
     @property
@@ -80,6 +88,18 @@ class Sample:
         raise DataError(
             f"{self.path}: {counted(len(self.table), 'row')}, but {self.source} has {len(self.ids)}"
         )
+
+    def rows_of(self, repeated: pd.Series) -> Rows:
+        """Return the row of the test table of each id of a column in which ids repeat.
+
+        Raises:
+            DataError: An id is missing or unknown.
+        """
+        assert self.id_column is not None, "the column has a name"
+        ids = pd.Series(repeated.unique())
+        found = rows_of_ids(self.path, ids, self.id_column, self.ids, self.source)
+        row_of = dict(zip(ids, found, strict=True))
+        return np.asarray(repeated.map(row_of), dtype=np.int64)
 
     def value_column(self) -> str | None:
         """Return the column that predictions go to if there is one such; else None."""
@@ -107,7 +127,7 @@ class SubmissionForm(ABC):
         rows: Row of the test table that each row is about, int64, shape (n_rows,).
         labels: Text of each class.
         needs_probabilities: Predictions must be class probabilities.
-        suits: Whether it suits several labels per image, one class or number, or both.
+        suits: Kinds of targets that it suits.
         example: Lines of such a sample, for the documentation: ids a and b, classes cat and dog.
     """
 
@@ -117,7 +137,7 @@ class SubmissionForm(ABC):
     labels: tuple[str, ...]
 
     needs_probabilities: ClassVar[bool] = True
-    suits: ClassVar[tuple[bool, ...]] = (False,)
+    suits: ClassVar[tuple[str, ...]] = (ONE_COLUMN,)
     example: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -144,7 +164,8 @@ class SubmissionForm(ABC):
         """Return a submission.
 
         Args:
-            values: Prediction of each test image as tables have it, shape (n_test,).
+            values: Prediction of each test image as tables have it, shape (n_test,); of several
+                numbers (n_test, n_columns).
             probabilities: Shape (n_test, n_classes), rows that sum to 1; None if there are none.
         """
 
@@ -157,7 +178,8 @@ class SubmissionForm(ABC):
             n_test: Number of test images.
 
         Returns:
-            Texts as tables have them, or class probabilities, float64, shape (n_test, n_classes).
+            Texts as tables have them, or class probabilities, float64, shape (n_test, n_classes),
+            or several numbers, shape (n_test, n_columns).
         """
 
     @property
@@ -177,7 +199,7 @@ class OneColumn(SubmissionForm):
     column: str
 
     needs_probabilities = False
-    suits: ClassVar[tuple[bool, ...]] = (False, True)
+    suits: ClassVar[tuple[str, ...]] = (ONE_COLUMN, LABELS)
     example = ("id,target", "a,cat", "b,cat")
 
     @classmethod
@@ -214,7 +236,7 @@ class SecondClass(OneColumn):
     """One row per id: the probability of the second of two classes, the positive one."""
 
     needs_probabilities = True
-    suits = (False,)
+    suits = (ONE_COLUMN,)
     example = ("id,target", "a,0.5", "b,0.5")
 
     @classmethod
@@ -293,7 +315,7 @@ class ClassColumns(SubmissionForm):
 class LabelColumns(ClassColumns):
     """One row per id, and a column for each of several labels: 0 or 1, or its probability."""
 
-    suits = (True,)
+    suits = (LABELS,)
     example = ("id,cat,dog", "a,0,0", "b,0,0")
 
     @classmethod
@@ -353,7 +375,7 @@ class LongForm(SubmissionForm):
     column: str
     classes: Rows
 
-    suits = (False, True)
+    suits = (ONE_COLUMN, LABELS)
     example = ("id,class,p", "a,cat,0.5", "a,dog,0.5", "b,cat,0.5", "b,dog,0.5")
 
     @classmethod
@@ -378,11 +400,7 @@ class LongForm(SubmissionForm):
                 f"{len(sample.table):,} rows, and {len(sample.ids):,} ids with "
                 f"{len(sample.labels)} classes need {n:,}"
             )
-        ids = pd.Series(sample.table[column].unique())
-        row_of = dict(
-            zip(ids, rows_of_ids(sample.path, ids, column, sample.ids, sample.source), strict=True)
-        )
-        rows = np.asarray(sample.table[column].map(row_of), dtype=np.int64)
+        rows = sample.rows_of(sample.table[column])
         position = {label: k for k, label in enumerate(sample.labels)}
         value = next(name for name in others if name != of_class[0])
         return cls(
@@ -467,7 +485,7 @@ class RankedClasses(OneColumn):
     k: int = 0
 
     needs_probabilities = True
-    suits = (False,)
+    suits = (ONE_COLUMN,)
     example = ("id,target", "a,cat dog", "b,cat dog")
 
     @classmethod
@@ -522,6 +540,142 @@ class RankedClasses(OneColumn):
         return found
 
 
+@dataclass(frozen=True)
+class NumberColumns(SubmissionForm):
+    """One row per id, and a column for each of several numbers.
+
+    Attributes:
+        columns: Their columns.
+        positions: Number of each among the predicted columns.
+    """
+
+    columns: tuple[str, ...]
+    positions: tuple[int, ...]
+
+    needs_probabilities = False
+    suits = (NUMBERS,)
+    example = ("id,width,height", "a,0,0", "b,0,0")
+
+    @classmethod
+    def recognise(cls, sample: Sample) -> "NumberColumns | None":
+        """Return the form if the columns are targets, or computed from them."""
+        shared = [name for name in sample.others if name in sample.labels]
+        if not shared:
+            return None
+        needed = sample.labels[: sample.n_needed]
+        missing = [name for name in needed if name not in shared]
+        unknown = [name for name in sample.others if name not in shared]
+        if missing or unknown:
+            problem = (
+                f"no column of the target {brief(missing[0])}"
+                if missing
+                else f"a column {brief(unknown[0])}, which is no target and no derived column"
+            )
+            raise DataError(f"{sample.path}: has columns such as {brief(shared[0])}, but {problem}")
+        positions = tuple(list(sample.labels).index(name) for name in shared)
+        return cls(
+            *(sample.table, sample.id_column, sample.rows(), tuple(sample.labels)),
+            *(tuple(shared), positions),
+        )
+
+    @property
+    def title(self) -> str:
+        """The form, for people."""
+        return f"one column per target ({len(self.columns)})"
+
+    @property
+    def value_columns(self) -> tuple[str, ...]:
+        """The columns."""
+        return self.columns
+
+    def filled(self, values: npt.NDArray[Any], probabilities: Array | None) -> pd.DataFrame:
+        """Return the table with the numbers."""
+        of_rows = zip(self.columns, self.positions, strict=True)
+        return self.table.assign(**{name: values[self.rows, k] for name, k in of_rows})
+
+    def read(self, table: pd.DataFrame, n_test: int) -> npt.NDArray[Any]:
+        """Return the numbers; NaN for a computed column that the sample lacks."""
+        found = np.full((n_test, len(self.labels)), np.nan)
+        for name, k in zip(self.columns, self.positions, strict=True):
+            found[self.rows, k] = pd.to_numeric(table[name], errors="coerce")
+        return found
+
+
+@dataclass(frozen=True)
+class LongNumbers(SubmissionForm):
+    """One row per id and target, with its number.
+
+    Attributes:
+        name_column: Column of the targets' names.
+        column: Column of the numbers.
+        positions: Number of each row's target among the predicted columns, shape (n_rows,).
+    """
+
+    name_column: str
+    column: str
+    positions: Rows
+
+    needs_probabilities = False
+    suits = (NUMBERS,)
+    example = ("id,name,value", "a,width,0", "a,height,0", "b,width,0", "b,height,0")
+
+    @classmethod
+    def recognise(cls, sample: Sample) -> "LongNumbers | None":
+        """Return the form if a column holds the names of targets."""
+        others, known = sample.others, set(sample.labels)
+        if sample.id_column is None or len(others) != 2:
+            return None
+        of_name = [name for name in others if known & set(sample.table[name])]
+        if len(of_name) != 1:
+            return None
+        names, ids = sample.table[of_name[0]], sample.table[sample.id_column]
+        named = [name for name in sample.labels if (names == name).any()]
+        for name in [*sample.labels[: sample.n_needed], *names.unique()]:
+            if name not in named:
+                what = "no row of the target" if name in known else "a row of"
+                raise DataError(
+                    f"{sample.path}: has a row for each id and target, but {what} {brief(name)}"
+                    f"{'' if name in known else ', which is no target and no derived column'}"
+                )
+        twice = sample.table.duplicated([sample.id_column, of_name[0]])
+        n = len(sample.ids) * len(named)
+        if twice.any() or len(sample.table) != n:
+            raise DataError(
+                f"{sample.path}: has {len(sample.table):,} rows, but {len(sample.ids):,} ids with "
+                f"{len(named)} targets each need {n:,}, every pair once"
+            )
+        rows = sample.rows_of(ids)
+        position = {label: k for k, label in enumerate(sample.labels)}
+        value = next(name for name in others if name != of_name[0])
+        return cls(
+            *(sample.table, sample.id_column, rows, tuple(sample.labels), of_name[0], value),
+            np.asarray(names.map(position), dtype=np.int64),
+        )
+
+    @property
+    def title(self) -> str:
+        """The form, for people."""
+        return (
+            f"long: a row per id and target ({brief(self.name_column)}), its number in "
+            f"{brief(self.column)}"
+        )
+
+    @property
+    def value_columns(self) -> tuple[str, ...]:
+        """The column."""
+        return (self.column,)
+
+    def filled(self, values: npt.NDArray[Any], probabilities: Array | None) -> pd.DataFrame:
+        """Return the table with the numbers."""
+        return self.table.assign(**{self.column: values[self.rows, self.positions]})
+
+    def read(self, table: pd.DataFrame, n_test: int) -> npt.NDArray[Any]:
+        """Return the numbers; NaN for a computed column that the sample lacks."""
+        found = np.full((n_test, len(self.labels)), np.nan)
+        found[self.rows, self.positions] = pd.to_numeric(table[self.column], errors="coerce")
+        return found
+
+
 FORMS: tuple[type[SubmissionForm], ...] = (
     ClassColumns,
     LabelColumns,
@@ -530,6 +684,8 @@ FORMS: tuple[type[SubmissionForm], ...] = (
     RankedClasses,
     SecondClass,
     OneColumn,
+    NumberColumns,
+    LongNumbers,
 )
 
 
@@ -553,9 +709,15 @@ def form_of(sample: Sample) -> SubmissionForm:
         ),
     )
     for form in FORMS:
-        recognised = form.recognise(sample) if sample.several in form.suits else None
+        recognised = form.recognise(sample) if sample.kind in form.suits else None
         if recognised is not None:
             return recognised
+    if sample.kind == NUMBERS:
+        raise DataError(
+            f"{sample.path}: has no columns of the targets {', '.join(sample.labels)} (it has: "
+            f"{', '.join(sample.table.columns)}); have one column per target, or a row per id and "
+            "target"
+        )
     raise DataError(
         f"{sample.path}: no column {sample.target!r} (it has: {', '.join(sample.table.columns)}); "
         "name the column of the predictions so and keep one such column, or have one column per "

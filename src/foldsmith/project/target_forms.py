@@ -36,7 +36,6 @@ class TargetForm(ABC):
         several: Predictions of an image are an array, a number per output.
         texts: Predictions are written as texts.
         sums_to_1: The probabilities of an image sum to 1.
-        metrics: The package's metrics that can judge it, by name.
         for_unreadable: Prediction of images that cannot be read, for people.
         compared_as: The number by which two runs are compared on an image, for people.
     """
@@ -46,9 +45,13 @@ class TargetForm(ABC):
     several: ClassVar[bool] = False
     texts: ClassVar[bool] = False
     sums_to_1: ClassVar[bool] = True
-    metrics: ClassVar[Mapping[str, Metric]] = METRICS
     for_unreadable: ClassVar[str] = "the mean of the train targets"
     compared_as: ClassVar[str] = "predictions"
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The package's metrics that can judge it, by name."""
+        return METRICS
 
     @property
     @abstractmethod
@@ -95,7 +98,10 @@ class TargetForm(ABC):
 
     @abstractmethod
     def written(self, points: Array) -> npt.NDArray[Any]:
-        """Return predictions as one column of a table has them, shape (n,)."""
+        """Return predictions as one column of a table has them, shape (n,).
+
+        Of several numbers all columns, shape (n, n_columns).
+        """
 
     @abstractmethod
     def problems(
@@ -158,9 +164,71 @@ class TargetForm(ABC):
             Shape (2, n).
         """
 
+    @property
+    def bounds(self) -> tuple[Any, Any]:
+        """Lowest and highest possible value; of several numbers an array of each, (n_targets,)."""
+        return self.target_range
+
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """Weight of each of several numbers in a loss; empty for other targets."""
+        return ()
+
     def judge(self, metric: Metric) -> Metric:
         """Return a metric of the package or the project for this target."""
         return metric
+
+    def names_of(self, name: str) -> tuple[str, ...]:
+        """Return the columns of :meth:`table_of`."""
+        return (name,)
+
+    def shown(self, points: Array) -> list[str]:
+        """Return targets or predictions as a text for each image."""
+        return [
+            value if isinstance(value, str) else number_text(value)
+            for value in self.written(points).tolist()
+        ]
+
+    def table_of(self, name: str, points: Array) -> dict[str, npt.NDArray[Any]]:
+        """Return predictions as columns of a table.
+
+        Args:
+            name: Name of the column; the beginning of their names, where there are several.
+            points: Point predictions.
+        """
+        return {name: self.written(points)}
+
+    def spreads_of(self, spread: Array) -> dict[str, Array]:
+        """Return how far models differ as columns of a table."""
+        return {"spread": spread}
+
+    def no_prediction(self, n: int) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns of predictions and spreads for images that cannot be read."""
+        return dict.fromkeys(("prediction", "spread"), np.full(n, np.nan))
+
+    def predicted(self, table: pd.DataFrame) -> npt.NDArray[Any]:
+        """Return a table's predictions as :meth:`written` does."""
+        return table["prediction"].to_numpy(dtype=object)
+
+    def range_of(self, column: str) -> tuple[float, float]:
+        """Return the lowest and highest value of a column of predictions or spreads."""
+        return self.target_range
+
+    def of_table(self, table: pd.DataFrame, name: str) -> Array:
+        """Return predictions from columns of a table, inverse of :meth:`table_of`."""
+        return self.points_of(table[name])
+
+    def for_folds(self, targets: Array) -> Array:
+        """Return the values that folds balance: numbers, (n,), or labels of 0 and 1, (n, k)."""
+        return targets
+
+    def numbers_of(self, table: pd.DataFrame) -> pd.DataFrame | None:
+        """Return several numbers, a column each by its name; None for other targets."""
+        return None
+
+    def notes(self, table: pd.DataFrame) -> Iterator[str]:
+        """Yield remarks on a table's targets that are no errors."""
+        yield from ()
 
     def screened_by(self, metric: Metric) -> Metric:
         """Return the metric by which a member of a blend has to beat the constant."""

@@ -20,7 +20,10 @@ from foldsmith.project.tables import (
 )
 from foldsmith.report import figures
 from foldsmith.report.heat_maps import look_at
-from foldsmith.report.label_parts import label_parts, mean_errors
+from foldsmith.report.label_parts import label_parts
+from foldsmith.report.label_parts import mean_errors as errors_of_labels
+from foldsmith.report.number_parts import mean_errors as errors_of_numbers
+from foldsmith.report.number_parts import number_parts
 from foldsmith.report.parts import (
     Gallery,
     Part,
@@ -75,7 +78,9 @@ def experiment_section(project: ProjectFolder, step: Step, look_at_ids: Sequence
     section.parts += _texts_about(project, step, manifest, _pooled(scores))
     section.parts += _fold_figures(project, step, manifest, scores)
     if project.form.several:
-        section.parts += label_parts(project, folds, predicted)
+        parts = label_parts if project.form.texts else number_parts
+        section.parts += parts(project, folds, predicted)
+        mean_errors = errors_of_labels if project.form.texts else errors_of_numbers
         off = mean_errors(predicted, targets)
         section.parts += _heat_maps(project, step, folds, targets, predicted, off, look_at_ids)
         return section
@@ -252,9 +257,9 @@ def _said(
 ) -> list[str]:
     """Return a line for each image: id, true target, prediction."""
     ids = folds[project.settings.id_column].astype(str)
-    if project.form.texts:
-        pairs = zip(project.form.written(targets), project.form.written(predicted), strict=True)
-        shown = [f"true {truth}, predicted {said}" for truth, said in pairs]
+    if project.form.texts or project.form.several:
+        of_both = zip(project.form.shown(targets), project.form.shown(predicted), strict=True)
+        shown = [f"true {truth}, predicted {said}" for truth, said in of_both]
     else:
         pairs = zip(targets, predicted, strict=True)
         shown = [f"true {number_text(truth)}, predicted {said:.2f}" for truth, said in pairs]

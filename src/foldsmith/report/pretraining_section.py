@@ -26,7 +26,6 @@ from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.features import TRAIN_FEATURES
 from foldsmith.steps.manifest import read_manifest, verified
 from foldsmith.training.files import PROBES_FILE, entries_of
-from foldsmith.utils.formatting import number_text
 
 # Images of a map: more make it slow, and no clearer.
 _MAPPED = 4000
@@ -94,7 +93,7 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
 def _neighbours(
     project: ProjectFolder, folds: pd.DataFrame, features: npt.NDArray[np.float32]
 ) -> Gallery:
-    targets = project.form.written(targets_of(project, folds))
+    targets = project.form.shown(targets_of(project, folds))
     scaled = features - features.mean(axis=0)
     scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
     paths = image_paths(project, folds)
@@ -103,12 +102,7 @@ def _neighbours(
         nearest = np.argsort(-(scaled @ scaled[k]), kind="stable")
         row = [k, *(other for other in nearest if other != k)][: _NEIGHBOURS + 1]
         images += [
-            (thumbnail(paths[j], project.intensity_range), f"target {_shown(targets[j])}")
-            for j in row
+            (thumbnail(paths[j], project.intensity_range), f"target {targets[j]}") for j in row
         ]
     caption = "Left an image, beside it its nearest by cosine of the frozen features"
     return Gallery(caption, images, _NEIGHBOURS + 1)
-
-
-def _shown(target: float | str) -> str:
-    return target if isinstance(target, str) else number_text(target)

@@ -1,6 +1,6 @@
 """Results of an experiment's finished steps, as tables and figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,12 +147,12 @@ class Results:
         table, targets, folds = self._truth()
         members = self._read_members()
         ids = table[self._project.settings.id_column].astype(str)
-        written = self._project.form.written(targets)
-        frame = pd.DataFrame({"id": ids, "target": written, "fold": folds})
+        table_of = self._project.form.table_of
+        frame = pd.DataFrame({"id": ids, **table_of("target", targets), "fold": folds})
         if not self._is_ensemble:
-            return frame.assign(prediction=self._project.form.written(members[0].oof))
-        frame["prediction"] = self._project.form.written(self._blended())
-        return _beside(frame, {m.name: self._project.form.written(m.oof) for m in members})
+            return frame.assign(**table_of("prediction", members[0].oof))
+        frame = frame.assign(**table_of("prediction", self._blended()))
+        return _beside(frame, _together(table_of(m.name, m.oof) for m in members))
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -168,12 +168,13 @@ class Results:
         test = read_test(self._project)
         ids = test[self._project.settings.id_column].astype(str)
         frame = pd.DataFrame({"id": ids})
-        of_members = {one.name: self._project.form.written(one.test) for one in members}
+        table_of = self._project.form.table_of
         if not self._is_ensemble:
-            return frame.assign(prediction=of_members[members[0].name])
+            return frame.assign(**table_of("prediction", members[0].test))
         file = verified(self.folder / "submission.csv", self._finished())
-        predicted = self._project.form.written(read_submission(self._project, file, test))
-        return _beside(frame.assign(prediction=predicted), of_members)
+        predicted = table_of("prediction", read_submission(self._project, file, test))
+        of_members = _together(table_of(one.name, one.test) for one in members)
+        return _beside(frame.assign(**predicted), of_members)
 
     @property
     def log(self) -> pd.DataFrame:
@@ -306,9 +307,9 @@ class Results:
         manifest = self._finished()
         submitted = str(manifest.facts["submit"])
         kept = read_table(verified(self.folder / CROSS_FITTED, manifest), [])
-        if submitted not in kept:
+        if not set(self._project.form.names_of(submitted)) <= set(kept.columns):
             raise OutputError(f"{self.folder}: {submitted} was not cross-fitted")
-        return self._project.form.points_of(kept[submitted])
+        return self._project.form.of_table(kept, submitted)
 
     def _epochs(self) -> dict[str, int]:
         """Return the epoch of each fold's snapshot; nothing where nothing is trained."""
@@ -334,6 +335,12 @@ class Results:
         _, targets, _ = self._truth()
         predicted = self._blended() if self._is_ensemble else self._read_members()[0].oof
         return targets, predicted.astype(np.float64), self._project.class_values
+
+
+def _together(
+    tables: Iterable[Mapping[str, npt.NDArray[Any]]],
+) -> dict[str, npt.NDArray[Any]]:
+    return {name: values for table in tables for name, values in table.items()}
 
 
 def _beside(frame: pd.DataFrame, of_members: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from foldsmith.report.configuration import differences, tree_of
 from foldsmith.report.costs import cost_of
 from foldsmith.report.experiment_section import experiment_section, missed_probability
 from foldsmith.report.label_parts import label_parts
+from foldsmith.report.number_parts import known_errors, number_parts
 from foldsmith.report.parts import (
     Part,
     Section,
@@ -204,7 +205,11 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
     section.parts.append(table("Weight of each member in each blend", weights, digits=3))
     folds = read_folds(project, step.experiment.globals.meta_file)
     targets = targets_of(project, folds)
-    if project.form.several:
+    if project.form.several and not project.form.texts:
+        kept = read_table(verified(step.folder / CROSS_FITTED, manifest), [])
+        blended = project.form.of_table(kept, str(manifest.facts["submit"]))
+        section.parts += number_parts(project, folds, blended)
+    elif project.form.several:
         names = list(read_table(verified(step.folder / CROSS_FITTED, manifest), []).columns)
         every = np.load(verified(step.folder / CROSS_FITTED_PROBABILITIES, manifest))
         place = names.index(str(manifest.facts["submit"])) - len(names)
@@ -219,6 +224,8 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
             return missed_probability(project, inferred, folder, label, targets)
         file = verified(folder / f"oof_prediction_by_{label}.npy", inferred)
         oof = project.form.of_stored(np.load(file, allow_pickle=False))
+        if project.form.several and not project.form.texts:
+            return known_errors(oof, targets)
         off: Array = (oof - targets).ravel()
         return off
 

@@ -1,7 +1,7 @@
 """Simple baselines: out-of-fold scores that a run has to beat, beside the constant."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from foldsmith.blending.base import Goal, Mask
 from foldsmith.data.images import read_image
 from foldsmith.data.parallel import on_all_cores
 from foldsmith.data.transforms import Compose
+from foldsmith.models.number_heads import NumbersHead
 from foldsmith.models.simple_features import SIMPLE_FEATURES, Features, small_copy
 from foldsmith.models.simple_models import (
     FittedModel,
@@ -212,6 +213,7 @@ def _question(project: ProjectFolder, table: pd.DataFrame, hashes: FileHashes) -
             *(project.form.labels if project.form.texts else ()),
         ],
         "range": list(project.target_range),
+        **({"form": project.form.facts()} if project.metric.of_numbers else {}),
         "intensity": project.intensity_range,
         "folds": hash_folds(project, table),
         "targets": targets_of(project, table).tolist(),
@@ -251,11 +253,13 @@ def _compute(project: ProjectFolder, table: pd.DataFrame) -> dict[str, float]:
     return scores
 
 
-def _models(goal: Goal) -> dict[str, Model]:
+def _models(goal: Goal) -> Mapping[str, Model]:
     """Return the models by name: of numbers, or of classes if the metric ignores their order."""
     metric = goal.metric
     if metric.of_labels:
         return models_of_labels()
+    if metric.of_numbers:
+        return {name: NumbersHead(model) for name, model in models_of_numbers().items()}
     if not metric.of_classes or (metric.uses_order and not metric.takes_probabilities):
         return models_of_numbers()
     return models_of_classes(goal.form.class_values)
@@ -271,7 +275,7 @@ def _out_of_fold(
         found[held] = predicted
     if goal.metric.takes_probabilities:
         return found
-    if found.ndim == 2:
+    if found.ndim == 2 and not goal.metric.of_numbers:
         values: Array = np.asarray(goal.form.class_values)[found.argmax(axis=1)]
         return values
     return np.clip(found, *goal.bounds)

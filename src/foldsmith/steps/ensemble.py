@@ -311,8 +311,9 @@ def _tables_of(data: _Data, blends: _Blends) -> dict[str, pd.DataFrame]:
     tables[ENSEMBLE_SCORES] = _score_table(blends.compared, blends.chosen, goal.metric)
     tables[CROSS_FITTED] = data.table[data.columns].assign(
         **{
-            name: project.form.written(goal.points(predicted))
+            column: values
             for name, predicted in blends.cross_fitted.items()
+            for column, values in project.form.table_of(name, goal.points(predicted)).items()
         }
     )
     return tables
@@ -384,7 +385,7 @@ def _blended(result: ComparedBlend, data: _Data) -> Array:
         return np.empty(data.test_rows.predictions.shape[1:])
     blended = result.fitted.predict(data.test_rows)
     # Weights need not sum to 1: an image that cannot be read gets the mean whatever they are.
-    blended[data.unreadable] = data.goal.encoded(data.targets).mean(axis=0)
+    blended[data.unreadable] = data.goal.mean(data.targets)
     return blended
 
 

@@ -21,9 +21,12 @@ from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.fitted_heads import FittedHead, gives_labels
 from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, write_learned
+from foldsmith.models.number_heads import gives_numbers
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
+from foldsmith.project.label_forms import SeveralLabels
+from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     groups_of,
@@ -32,6 +35,7 @@ from foldsmith.project.tables import (
     readable_test,
     targets_of,
 )
+from foldsmith.project.target_forms import OneNumber
 from foldsmith.steps.checkpoint_choice import LABELS, UNCHOSEN, inference_manifest
 from foldsmith.steps.fingerprint import features_inputs, frozen_inputs
 from foldsmith.steps.manifest import changed_outputs, differences, read_manifest
@@ -47,10 +51,11 @@ from foldsmith.steps.predictions import InferenceResults, results_of, write_resu
 from foldsmith.steps.step_run import StepRun, held
 from foldsmith.steps.trial_build import check_components
 from foldsmith.targets.classification import MultiClass
+from foldsmith.targets.column_scales import Scale, ScaleForm, restore_scale
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.multi_label import MultiLabel, logits_of
+from foldsmith.targets.multi_regression import MultiRegression
 from foldsmith.targets.regression import Regression
-from foldsmith.targets.scale import Form, TargetScale, form_of, lines_of_fold
 from foldsmith.targets.scale_buffer import TARGET_SCALE
 from foldsmith.targets.task import Task
 from foldsmith.utils.atomic import write_npy
@@ -178,11 +183,9 @@ def _fit_folds(
     """Fit the head once per fold, on the rows of the other folds."""
     project, settings = experiment.project, experiment.globals
     targets, groups = targets_of(project, table), groups_of(project, table)
-    form = None
-    if task.learns_numbers:
-        form, reason = form_of(settings.target_scale, targets)
-        if reason:
-            logger.info(reason)
+    form, reason = task.scale_form(settings.target_scale, targets)
+    if reason:
+        logger.info(reason)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
     return [
         _fit_fold(fold, head, settings.seed, task, form, folds, targets, groups, features)
@@ -195,7 +198,7 @@ def _fit_fold(
     head: FeatureHead,
     seed: int,
     task: Task,
-    form: Form | None,
+    form: ScaleForm | None,
     folds: npt.NDArray[np.int64],
     targets: npt.NDArray[np.float64],
     groups: npt.NDArray[np.int64],
@@ -205,7 +208,7 @@ def _fit_fold(
     seen, held_out = folds != fold, np.flatnonzero(folds == fold)
     of_fold = task.fitted(targets[seen], form)
     scale = of_fold.scale
-    for line in lines_of_fold(fold, scale, targets[seen]):
+    for line in of_fold.lines_of_fold(fold, targets[seen]):
         logger.info(line)
     learned = targets[seen] if scale is None else scale.forward(targets[seen])
     fitted = HeadOfFold(head.fit(features[seen], learned, groups[seen], seed), scale)
@@ -267,12 +270,18 @@ def head_of(
     """
     project = experiment.project
     head: FeatureHead = experiment.build(types)["head"]
-    if project.form.several != gives_labels(head):
+    given = OneNumber.kind
+    if gives_labels(head) or gives_numbers(head):
+        given = SeveralLabels.kind if gives_labels(head) else SeveralNumbers.kind
+    if project.form.kind != given:
         raise ConfigError(
             f"{experiment.file}: head: {type(head).__name__} does not give {project.form.kind}, "
             "which the target of project.yml is; of several labels take KernelLabelsHead, "
-            "TreesLabelsHead, or LabelsHead with another head; of one column another head"
+            "TreesLabelsHead, or LabelsHead with another head; of several numbers NumbersHead with "
+            "a head of one; of one column another head"
         )
+    if gives_numbers(head):
+        return head, MultiRegression.of_project(project)
     if gives_labels(head):
         return head, MultiLabel(project.form.labels)
     if gives_probabilities(head):
@@ -398,17 +407,20 @@ class HeadOfFold:
     """
 
     fitted: FittedHead
-    scale: TargetScale | None
+    scale: Scale | None
 
     def logits(self, features: Array) -> Array:
         """Return the head's predictions from features as outputs of its task, float32.
 
-        Numbers are on the scale, shape (n, 1); probabilities of classes become their logarithms,
-        shape (n, n_classes), those of labels their log odds, shape (n, n_labels).
+        Numbers are on the scale, shape (n, 1), several of them (n, n_targets); probabilities of
+        classes become their logarithms, shape (n, n_classes), those of labels their log odds,
+        shape (n, n_labels).
         """
         predicted = self.fitted.predict(features)
         if gives_labels(self.fitted):
             return logits_of(predicted)
+        if gives_numbers(self.fitted):
+            return predicted.astype(np.float32)
         if predicted.ndim == 1:
             return predicted.astype(np.float32)[:, None]
         return np.log(np.maximum(predicted, _LEAST)).astype(np.float32)
@@ -427,5 +439,5 @@ class HeadOfFold:
             arrays: Result of :meth:`arrays`.
         """
         kept = arrays.get(TARGET_SCALE)
-        scale = None if kept is None else TargetScale.restore(kept)
+        scale = None if kept is None else restore_scale(kept)
         return cls(head.restore(part(arrays, "head")), scale)

@@ -94,6 +94,7 @@ def inputs_read(
         *("group_column", "folds"),
         *(("class_names",) if project.class_names else ()),
         *(("target_columns", "label_separator", "label_names") if project.form.several else ()),
+        *(("target_kind",) if project.settings.several_numbers else ()),
     )
     return {
         "project.yml": _project_values(project, keys),

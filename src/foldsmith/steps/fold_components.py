@@ -12,7 +12,7 @@ from foldsmith.config import Components, Context, Experiment
 from foldsmith.data.loader import ImageLoader
 from foldsmith.models.classifier import ImageModel
 from foldsmith.project.tables import FOLD_COLUMN, read_folds
-from foldsmith.targets.scale import Form
+from foldsmith.targets.column_scales import ScaleForm
 from foldsmith.targets.scale_buffer import keep_scale
 from foldsmith.targets.task import Task
 
@@ -43,7 +43,7 @@ def build_fold(
     types: Mapping[str, Callable[..., Any]],
     context: Context,
     task: Task,
-    form: Form | None,
+    form: ScaleForm | None,
 ) -> FoldComponents:
     """Build the model and the loaders of a fold, and put its labels and their scale into them.
 

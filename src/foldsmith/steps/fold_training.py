@@ -43,8 +43,8 @@ from foldsmith.steps.status import Status
 from foldsmith.steps.step_run import StepRun
 from foldsmith.steps.training_run import Listener, TrainingRun
 from foldsmith.targets.auxiliary import read_auxiliary
+from foldsmith.targets.column_scales import ScaleForm
 from foldsmith.targets.metrics import Metric
-from foldsmith.targets.scale import Form, lines_of_fold
 from foldsmith.targets.scoring import check_metric
 from foldsmith.targets.task import Task
 from foldsmith.training.auxiliary import AuxiliaryLoss
@@ -78,7 +78,7 @@ class FoldTraining:
         fold: int,
         start: Start,
         context: Context,
-        form: Form | None,
+        form: ScaleForm | None,
         listener: Listener | None,
     ) -> None:
         output_path = f"{experiment.globals.output_root}/fold{fold}"
@@ -190,7 +190,7 @@ class FoldTraining:
                 training.open()
         logger.info(f"fold {self._fold}: {settings.task}, {runtime.device}, {shown(self._folder)}")
         if process_group.is_main():
-            for line in lines_of_fold(self._fold, made.task.scale, made.labels[made.seen]):
+            for line in made.task.lines_of_fold(self._fold, made.labels[made.seen]):
                 logger.info(line)
         name = f"{self._experiment.file.stem} {self._folder.name}"
         components = made.components

@@ -121,7 +121,7 @@ def write_results(
     arrays[f"oof_prediction_by_{label}.npy"] = project.form.stored(oof)
     columns = [project.settings.id_column, FOLD_COLUMN, *project.form.columns]
     tables[f"oof_prediction_by_{label}.csv"] = table[columns].assign(
-        prediction=project.form.written(oof)
+        **project.form.table_of("prediction", oof)
     )
     if not task.outputs_target:
         arrays[f"oof_logit_by_{label}.npy"] = results.oof_logits

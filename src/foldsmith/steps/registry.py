@@ -51,12 +51,14 @@ FEATURE_HEADS: Places = {
     ),
     **_of("foldsmith.models.kernel_head", "KernelHead"),
     **_of("foldsmith.models.label_heads", "KernelLabelsHead", "LabelsHead", "TreesLabelsHead"),
+    **_of("foldsmith.models.number_heads", "NumbersHead"),
 }
 
 LOSSES: Places = _of(
     "foldsmith.targets.losses",
     *("CornLoss", "CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"),
     *("BCEWithLogitsLoss", "FocalLoss", "AsymmetricLoss"),
+    *("MaskedMSELoss", "MaskedL1Loss", "MaskedHuberLoss"),
 )
 
 TRANSFORMS: Places = _of(

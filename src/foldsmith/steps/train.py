@@ -27,7 +27,7 @@ from foldsmith.steps.output_folder import (
 from foldsmith.steps.step_run import StepRun
 from foldsmith.steps.training_run import Listener
 from foldsmith.steps.trial_build import check_components
-from foldsmith.targets.scale import Form, form_of
+from foldsmith.targets.column_scales import ScaleForm
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task
 
@@ -120,12 +120,10 @@ def train_folds(
     return root
 
 
-def _target_form(experiment: Experiment, task: Task) -> Form | None:
+def _target_form(experiment: Experiment, task: Task) -> ScaleForm | None:
     """Return the form of the target scale, and print why; None for a task without one."""
     _, labels = read_labels(experiment, task)
-    if not task.learns_numbers:
-        return None
-    form, reason = form_of(experiment.globals.target_scale, labels)
+    form, reason = task.scale_form(experiment.globals.target_scale, labels)
     if reason and process_group.is_main():
         logger.info(reason)
     return form

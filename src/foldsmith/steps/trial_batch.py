@@ -16,7 +16,6 @@ from foldsmith.steps.cost import ModelSize, weight_bytes
 from foldsmith.steps.features import check_learning, head_of
 from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.fold_training import check_outputs
-from foldsmith.targets.scale import form_of
 from foldsmith.targets.tasks import create_task
 from foldsmith.training.batch_size import fitting_batch, propose_batch, train_one_batch
 from foldsmith.training.steps import FineTuneStep, PretrainStep, TrainingStep
@@ -65,7 +64,7 @@ def try_fine_tuning(experiment: Experiment, types: Types) -> Trial:
     task = create_task(settings, experiment.project)
     experiment = experiment.with_values({"globals/val_fold": 0})
     _, labels = read_labels(experiment, task)
-    form = form_of(settings.target_scale, labels)[0] if task.learns_numbers else None
+    form, _ = task.scale_form(settings.target_scale, labels)
     context = _context(experiment, runtime, task)
     fold = build_fold(experiment, types, context, task, form)
     parts, task = fold.components, fold.task

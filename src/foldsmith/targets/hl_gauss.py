@@ -14,6 +14,7 @@ from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.number_columns import numbers
 from foldsmith.project.tables import targets_of
+from foldsmith.targets.column_scales import ColumnScales, Scale
 from foldsmith.targets.scale import TargetScale
 from foldsmith.targets.task import VALUE_TEXT, Array, Explained, Logits, Task
 from foldsmith.utils.formatting import number_text
@@ -81,8 +82,9 @@ class HLGauss(Task):
             column=continuous.column,
         )
 
-    def with_scale(self, scale: TargetScale | None) -> Self:
+    def with_scale(self, scale: Scale | None) -> Self:
         """Return the task with a scale that was fitted before."""
+        assert not isinstance(scale, ColumnScales), "of one column"
         return replace(self, scale=scale)
 
     def _learned(self, labels: npt.ArrayLike) -> Array:

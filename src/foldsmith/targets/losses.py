@@ -1,4 +1,4 @@
-"""Losses that an experiment may name: torch's own, CORN's, and those of several labels."""
+"""Losses that an experiment may name: torch's own, CORN's, those of several labels and numbers."""
 
 from collections.abc import Callable
 
@@ -14,6 +14,7 @@ from torch.nn import (
 )
 
 from foldsmith.targets.label_losses import AsymmetricLoss, FocalLoss
+from foldsmith.targets.masked_losses import MaskedHuberLoss, MaskedL1Loss, MaskedMSELoss
 
 __all__ = [
     "AsymmetricLoss",
@@ -25,6 +26,9 @@ __all__ = [
     "L1Loss",
     "Loss",
     "MSELoss",
+    "MaskedHuberLoss",
+    "MaskedL1Loss",
+    "MaskedMSELoss",
     "SmoothL1Loss",
 ]
 

@@ -7,7 +7,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +20,25 @@ from foldsmith.targets.label_means import EQUAL, label_weights, label_weights_pr
 from foldsmith.targets.metric_text import joined_metric
 from foldsmith.utils.suggest import did_you_mean
 
+if TYPE_CHECKING:  # they are made of metrics
+    from foldsmith.targets.column_metrics import JudgedColumns
+
 Array = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
 
-Needs = Literal["values", "classes", "probabilities", "labels", "label probabilities"]
+Needs = Literal["values", "classes", "probabilities", "labels", "label probabilities", "columns"]
 Decision = Literal["thresholds", "priors", "none"]
 VALUES: Needs = "values"
 CLASSES: Needs = "classes"
 PROBABILITIES: Needs = "probabilities"
 LABELS: Needs = "labels"
 LABEL_PROBABILITIES: Needs = "label probabilities"
+COLUMNS: Needs = "columns"
 
 # What metrics of each form of the target need (``TargetForm.needs``).
 OF_ONE_COLUMN: tuple[Needs, ...] = (VALUES, CLASSES, PROBABILITIES)
 OF_LABELS: tuple[Needs, ...] = (LABELS, LABEL_PROBABILITIES)
+OF_NUMBERS: tuple[Needs, ...] = (COLUMNS,)
 
 # Option of metrics of labels: the weight of each in a mean.
 _WEIGHTS = "weights"
@@ -75,10 +80,13 @@ class Metric:
             of classes), the first float64, shape (n, n_classes). Classes are positions, 0 to
             n_classes - 1. Of several labels per image: for ``labels`` (decisions, labels), int64
             of 0 and 1, shape (n, n_labels) each; for ``label probabilities`` (probabilities,
-            labels).
+            labels). Of several numbers per image: for ``columns`` (predictions, targets, weights),
+            float64, shapes (n, n_columns), (n, n_columns) with NaN where a target is missing, and
+            (n_columns,).
         greater_is_better: Its direction.
         needs: ``values``, ``classes`` or ``probabilities``; ``labels`` or ``label probabilities``
-            of several labels per image. A prediction becomes a class by rounding to the nearest
+            of several labels per image; ``columns`` of several numbers, for which one of ``values``
+            is taken for each column. A prediction becomes a class by rounding to the nearest
             class value; if the classes have no order, the most probable class is taken. A label is
             decided for from a probability of 0.5 on.
         uses_order: Classes without an order cannot be judged by it. Always so for ``values``.
@@ -99,6 +107,8 @@ class Metric:
         unordered: The classes have no order.
         labels: Names of the labels, which the option ``weights`` names; if empty, they are not
             known yet.
+        judged: The columns of several numbers that it judges; None for others.
+        of_column: The metric of one of them, if it is a mean of such.
     """
 
     name: str
@@ -118,9 +128,11 @@ class Metric:
     class_values: tuple[float, ...] = ()
     unordered: bool = False
     labels: tuple[str, ...] = ()
+    judged: "JudgedColumns | None" = None
+    of_column: "Metric | None" = None
 
     def __post_init__(self) -> None:
-        known = (*OF_ONE_COLUMN, *OF_LABELS)
+        known = (*OF_ONE_COLUMN, *OF_LABELS, *OF_NUMBERS)
         if self.needs not in known:
             hint = did_you_mean(str(self.needs), known)
             raise ConfigError(
@@ -156,7 +168,9 @@ class Metric:
     def rows(self, predictions: Array, targets: Array) -> Array | None:
         """Return one value per row, shape (n,); None if the metric has none.
 
-        ``from_mean`` of their mean is the metric. Arguments as for the metric itself.
+        ``from_mean`` of their mean is the metric. Of several numbers they have the shape (n,
+        n_columns), with NaN where a target is missing, and the mean is that of each column.
+        Arguments as for the metric itself.
 
         Raises:
             ConfigError: It is not, or the function fails.
@@ -165,13 +179,16 @@ class Metric:
             return None
         try:
             values = self.row_function(*self._arguments(predictions, targets), **self._given())
-            found, whole = float(self.from_mean(values.mean())), self(predictions, targets)
+            mean = column_means(values) if self.of_numbers else values.mean()
+            found, whole = float(self.from_mean(mean)), self(predictions, targets)
         except FoldsmithError:
             raise
         except Exception as error:
             raise self._failed(error) from error
-        if values.shape != targets.shape[:1] or not math.isclose(
-            found, whole, rel_tol=_ROUNDING, abs_tol=_ROUNDING
+        if (
+            len(values) != len(targets)
+            or values.ndim != 1 + self.of_numbers
+            or not math.isclose(found, whole, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
         ):
             raise ConfigError(
                 f"metric {self.title}: row_function and from_mean give {found:g}, function gives "
@@ -194,6 +211,15 @@ class Metric:
     def of_labels(self) -> bool:
         """It judges several labels per image."""
         return self.needs in OF_LABELS
+
+    @property
+    def of_numbers(self) -> bool:
+        """It judges several numbers per image."""
+        return self.needs == COLUMNS
+
+    def for_column(self) -> "Metric":
+        """Return the metric of one of several columns; the RMSE if it is no mean over them."""
+        return self.of_column or RMSE
 
     @property
     def needs_probabilities(self) -> bool:
@@ -367,6 +393,11 @@ class Metric:
             decided = (predictions >= DECIDED).astype(np.int64)
             given = decided if self.needs == LABELS else predictions
             return given, targets.astype(np.int64)
+        if self.of_numbers and predictions.shape != targets.shape:
+            raise ConfigError(
+                f"metric {self.title}: needs a number of each target, shape {targets.shape}; "
+                f"there are {predictions.shape}"
+            )
         if not self.of_classes:
             return predictions, targets
         values = np.asarray(self.class_values or np.unique(targets))
@@ -394,8 +425,18 @@ class Metric:
 def _described(metric: Metric) -> tuple[Any, ...]:
     return (
         *(metric.title, metric.greater_is_better, metric.needs, metric.uses_order),
-        *(metric.class_values, metric.unordered, metric.labels),
+        *(metric.class_values, metric.unordered, metric.labels, metric.judged),
     )
+
+
+def column_means(values: Array) -> Array:
+    """Return the mean of each column, shape (n_columns,), without NaN; NaN for one of NaN alone."""
+    seen = ~np.isnan(values)
+    n = seen.sum(axis=0)
+    means: Array = np.where(
+        n > 0, np.where(seen, values, 0.0).sum(axis=0) / np.maximum(n, 1), np.nan
+    )
+    return means
 
 
 # Metrics of classes in an order, for an error.

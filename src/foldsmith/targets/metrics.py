@@ -16,6 +16,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.targets import partial_areas as areas
 from foldsmith.targets import scores_of_classes as of_classes
 from foldsmith.targets import scores_of_values as of_values
+from foldsmith.targets.column_metrics import GLOBAL_R2
 from foldsmith.targets.label_metrics import METRICS_OF_LABELS
 from foldsmith.targets.metric import (
     ACCURACY,
@@ -23,6 +24,7 @@ from foldsmith.targets.metric import (
     PROBABILITIES,
     RMSE,
     UP_TO_1,
+    VALUES,
     Metric,
     Unjudged,
     default_metric,
@@ -36,6 +38,7 @@ __all__ = [
     "METRICS",
     "METRICS_OF_CLASSES",
     "METRICS_OF_LABELS",
+    "METRICS_OF_NUMBERS",
     "RMSE",
     "TYPES",
     "JudgedProject",
@@ -88,6 +91,7 @@ _MORE = (
         row_function=of_values.symmetric_fraction,
         limits=(0.0, 2.0),
     ),
+    Metric(*("NRMSE", of_values.normalised_rmse), greater_is_better=False, least_squares=True),
     Metric("MedAE", of_values.median_absolute, greater_is_better=False),
     Metric("Pearson", of_values.pearson, greater_is_better=True, limits=(-1.0, 1.0)),
     Metric("Spearman", of_values.spearman, greater_is_better=True, limits=(-1.0, 1.0)),
@@ -180,6 +184,12 @@ _MORE = (
 
 METRICS = {metric.name: metric for metric in (RMSE, MAE, QWK, ACCURACY, LOG_LOSS, AUC, *_MORE)}
 
+# The metrics of several numbers, before they have the columns of a project.
+METRICS_OF_NUMBERS: Mapping[str, Metric] = {
+    **{name: metric for name, metric in METRICS.items() if metric.needs == VALUES},
+    GLOBAL_R2.name: GLOBAL_R2,
+}
+
 METRICS_OF_CLASSES = tuple(name for name, metric in METRICS.items() if metric.of_classes)
 
 
@@ -239,31 +249,24 @@ def project_metric(project: JudgedProject) -> Metric:
 def component(metric: Metric) -> Callable[..., Metric]:
     """Return a function that makes a metric for an experiment, with the docstring of its function.
 
-    Its arguments are the options; a metric of classes or labels takes those of the project.
+    Its arguments are the options; a metric takes the classes, labels or columns of the project.
     """
-    bound = metric.of_classes or metric.of_labels
-    made: Any = partial(_with_classes_of if bound else _with_options, metric)
+    made: Any = partial(_of_project, metric)
     made.__doc__ = metric.function.__doc__
     parameters = [
         Parameter(key, Parameter.KEYWORD_ONLY, default=value, annotation=type(value))
         for key, value in metric.options.items()
     ]
-    if bound:
-        # As customize_type of pytorch-pfn-extras declares it, whose import takes seconds.
-        made._custom_default_kwargs = {"project": "/project"}
-        kind = Parameter.POSITIONAL_OR_KEYWORD
-        parameters.insert(0, Parameter("project", kind, annotation=JudgedProject))
+    # As customize_type of pytorch-pfn-extras declares it, whose import takes seconds.
+    made._custom_default_kwargs = {"project": "/project"}
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    parameters.insert(0, Parameter("project", kind, annotation=JudgedProject))
     made.__signature__ = Signature(parameters)
     return cast(Callable[..., Metric], made)
 
 
-def _with_options(metric: Metric, **options: Any) -> Metric:
-    """Return a metric of values, which needs no classes."""
-    return metric.with_options(options)
-
-
-def _with_classes_of(metric: Metric, project: JudgedProject, **options: Any) -> Metric:
-    """Return a metric with the classes of a project, or the one of its name for its labels.
+def _of_project(metric: Metric, project: JudgedProject, **options: Any) -> Metric:
+    """Return a metric with the classes of a project, or the one of its name for its form.
 
     Args:
         metric: The metric.
@@ -278,9 +281,6 @@ TYPES: dict[str, Callable[..., Metric]] = {
     "ProjectMetric": project_metric,
     **{
         name: component(metric)
-        for name, metric in {
-            **METRICS,
-            **{k: m for k, m in METRICS_OF_LABELS.items() if k not in METRICS},
-        }.items()
+        for name, metric in {**METRICS_OF_LABELS, **METRICS_OF_NUMBERS, **METRICS}.items()
     },
 }

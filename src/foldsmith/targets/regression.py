@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.project import ProjectFolder
-from foldsmith.targets.scale import TargetScale
+from foldsmith.targets.column_scales import Scale
 from foldsmith.targets.task import Array, Logits, Task
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Regression(Task):
     """
 
     target_range: tuple[float, float]
-    scale: TargetScale | None = None
+    scale: Scale | None = None
 
     name = "regression"
     short_name = "reg"
@@ -47,7 +47,7 @@ class Regression(Task):
         """Number of outputs per image."""
         return 1
 
-    def with_scale(self, scale: TargetScale | None) -> Self:
+    def with_scale(self, scale: Scale | None) -> Self:
         """Return the task with a scale that was fitted before."""
         return replace(self, scale=scale)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldsmith.targets.scale import TargetScale
+from foldsmith.targets.column_scales import Scale, restore_scale
 
 if TYPE_CHECKING:  # weights are loaded without the tables that labels come from
     from foldsmith.targets.task import Task
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # weights are loaded without the tables that labels come from
 TARGET_SCALE = "target_scale"
 
 
-def keep_scale(model: nn.Module, scale: TargetScale | None) -> None:
+def keep_scale(model: nn.Module, scale: Scale | None) -> None:
     """Register the scale of the learned targets as a buffer of a model.
 
     Args:
@@ -31,7 +31,7 @@ def keep_scale(model: nn.Module, scale: TargetScale | None) -> None:
         model.register_buffer(TARGET_SCALE, torch.from_numpy(scale.array().view(np.int64).copy()))
 
 
-def scale_kept(model: nn.Module) -> TargetScale | None:
+def scale_kept(model: nn.Module) -> Scale | None:
     """Return the scale that a model keeps; None if it has none.
 
     Raises:
@@ -40,7 +40,7 @@ def scale_kept(model: nn.Module) -> TargetScale | None:
     bits = getattr(model, TARGET_SCALE, None)
     if not torch.is_tensor(bits):
         return None
-    return TargetScale.restore(bits.detach().cpu().numpy().view(np.float64))
+    return restore_scale(bits.detach().cpu().numpy().view(np.float64))
 
 
 def take_scale(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:

@@ -17,6 +17,18 @@ def rmse(predictions: Array, targets: Array) -> float:
     return float(root_mean_squared_error(targets, predictions))
 
 
+def normalised_rmse(predictions: Array, targets: Array) -> float:
+    """Return the root mean squared error as a fraction of the targets' standard deviation.
+
+    Returns:
+        1 for the mean target; if all targets are equal 0 for right predictions and 1 for others.
+    """
+    error, deviation = rmse(predictions, targets), float(np.std(targets))
+    if deviation == 0 or np.ptp(targets) == 0:
+        return float(error > 0)
+    return error / deviation
+
+
 def squared(predictions: Array, targets: Array) -> Array:
     """Return the squared error of each row."""
     return (predictions - targets) ** 2

@@ -21,8 +21,9 @@ from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import targets_of
 from foldsmith.project.target_forms import OneNumber
+from foldsmith.targets.column_scales import Scale, ScaleForm
 from foldsmith.targets.metric import Needs
-from foldsmith.targets.scale import Form, TargetScale
+from foldsmith.targets.scale import TargetScale, form_of, lines_of_fold
 
 if TYPE_CHECKING:  # neither is needed to name a task, and torch takes seconds
     import torch
@@ -86,7 +87,7 @@ class Task(ABC):
     takes_continuous: ClassVar[bool] = False
     form: ClassVar[str] = OneNumber.kind
     judged_by: ClassVar[tuple[Needs, ...]] = OneNumber.needs
-    scale: TargetScale | None = None
+    scale: Scale | None = None
 
     @classmethod
     @abstractmethod
@@ -183,11 +184,28 @@ class Task(ABC):
             DataError: A label does not fit the task.
         """
 
-    def fitted(self, labels: Array, form: Form | None) -> Self:
-        """Return the task with a scale that is fitted to training labels, shape (n,)."""
-        return self.with_scale(None if form is None else TargetScale.fit(labels, form))
+    def scale_form(self, setting: str, labels: Array) -> tuple[ScaleForm | None, str]:
+        """Return the form of the labels' scale, None for none, and the reason if it was chosen.
 
-    def with_scale(self, scale: TargetScale | None) -> Self:
+        Args:
+            setting: ``globals/target_scale``.
+            labels: All labels: every fold has the same form.
+        """
+        return form_of(setting, labels) if self.learns_numbers else (None, "")
+
+    def fitted(self, labels: Array, form: ScaleForm | None) -> Self:
+        """Return the task with a scale that is fitted to training labels, shape (n,)."""
+        if form is None:
+            return self.with_scale(None)
+        assert not isinstance(form, tuple), "of one column"
+        return self.with_scale(TargetScale.fit(labels, form))
+
+    def lines_of_fold(self, fold: int, labels: Array) -> list[str]:
+        """Return remarks about the training labels of a fold, for people."""
+        assert self.scale is None or isinstance(self.scale, TargetScale), "of one column"
+        return lines_of_fold(fold, self.scale, labels)
+
+    def with_scale(self, scale: Scale | None) -> Self:
         """Return the task with a scale that was fitted before; a task without one ignores it."""
         return self
 

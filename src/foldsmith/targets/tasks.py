@@ -9,6 +9,7 @@ from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.corn import Corn
 from foldsmith.targets.hl_gauss import HLGauss
 from foldsmith.targets.multi_label import MultiLabel
+from foldsmith.targets.multi_regression import MultiRegression
 from foldsmith.targets.regression import Regression
 from foldsmith.targets.task import Task
 from foldsmith.utils.suggest import did_you_mean
@@ -16,7 +17,14 @@ from foldsmith.utils.suggest import did_you_mean
 if TYPE_CHECKING:  # config imports no targets, and targets no config
     from foldsmith.config.settings import Globals
 
-_TASKS: tuple[type[Task], ...] = (MultiClass, Regression, HLGauss, Corn, MultiLabel)
+_TASKS: tuple[type[Task], ...] = (
+    MultiClass,
+    Regression,
+    HLGauss,
+    Corn,
+    MultiLabel,
+    MultiRegression,
+)
 
 # By the values of ``globals/task``.
 TYPES: Mapping[str, Callable[..., Any]] = {task.name: task for task in _TASKS}

@@ -51,14 +51,14 @@ class Prediction(BaseModel):
 
     Attributes:
         id: Name of the file; null for an image that is the whole body.
-        prediction: In units of the target, or the name of the class.
-        spread: Standard deviation of the members' predictions.
+        prediction: In units of the target, or the name of the class; of several numbers by name.
+        spread: Standard deviation of the members' predictions, by name for several numbers.
         probabilities: Probability of each class, if the run predicts them.
     """
 
     id: str | None
-    prediction: float | str
-    spread: float
+    prediction: float | str | dict[str, float]
+    spread: float | dict[str, float]
     probabilities: dict[str, float] | None = None
 
 
@@ -321,18 +321,25 @@ def _predict(predictor: "Predictor", uploads: list[_Upload]) -> pd.DataFrame:
 
 
 def _prediction(upload: _Upload, row: "pd.Series[Any]") -> Prediction:
-    probabilities = {
-        str(name).removeprefix(_PROBABILITY): float(value)
-        for name, value in row.items()
-        if str(name).startswith(_PROBABILITY)
-    }
+    if "prediction" not in row.index:
+        of_target = {kind: _by_name(row, f"{kind}_") for kind in ("prediction", "spread")}
+        return Prediction(id=upload.name, **of_target)
     value = row["prediction"]
     return Prediction(
         id=upload.name,
         prediction=value if isinstance(value, str) else float(value),
         spread=float(row["spread"]),
-        probabilities=probabilities or None,
+        probabilities=_by_name(row, _PROBABILITY) or None,
     )
+
+
+def _by_name(row: "pd.Series[Any]", prefix: str) -> dict[str, float]:
+    """Return the numbers in the columns with a prefix, by the rest of their names."""
+    return {
+        str(name).removeprefix(prefix): float(value)
+        for name, value in row.items()
+        if str(name).startswith(prefix)
+    }
 
 
 _REQUEST_BODY = {

@@ -28,7 +28,6 @@ from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.kinds.predictions import PASSES
 from foldsmith.steps.registry import types_of
-from foldsmith.targets.scale import form_of
 from foldsmith.targets.tasks import create_task
 from foldsmith.training.batch_size import train_one_batch
 from foldsmith.training.steps import FineTuneStep
@@ -221,7 +220,7 @@ def _timed(experiment: Experiment) -> float:
     seed_everything(settings.seed)
     task = create_task(settings, project)
     _, labels = read_labels(experiment, task)
-    form = form_of(settings.target_scale, labels)[0] if task.learns_numbers else None
+    form, _ = task.scale_form(settings.target_scale, labels)
     store = open_store(project, settings, FileHashes(project.hash_store))
     fold = build_fold(
         experiment, types, Context(images=store, runtime=runtime, task=task), task, form

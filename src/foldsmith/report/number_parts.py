@@ -1,0 +1,106 @@
+"""Parts of a report about several numbers per image: a row per target, worst and best images."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.blending.bootstrap import bootstrap, interval
+from foldsmith.project import ProjectFolder
+from foldsmith.project.number_forms import SeveralNumbers
+from foldsmith.project.tables import groups_of, image_paths
+from foldsmith.report import figures
+from foldsmith.report.parts import Gallery, Part, picture, table, thumbnail
+from foldsmith.targets.metric import column_means
+from foldsmith.targets.metrics import MAE, RMSE
+
+Array = npt.NDArray[np.float64]
+
+# Images of a gallery.
+_SHOWN = 12
+# With more targets intervals and figures are left out.
+_MOST = 20
+
+
+def number_scores(project: ProjectFolder, folds: pd.DataFrame, predictions: Array) -> pd.DataFrame:
+    """Return a row per judged column with its scores out of fold.
+
+    Columns: target; weight in the metric; images, those that have it; the project's metric of this
+    column alone, with its 95 % interval over groups (low, high); RMSE and MAE; R2.
+
+    Args:
+        project: A project of several numbers.
+        folds: The fold table.
+        predictions: Out of fold, shape (n, n_targets).
+    """
+    form = project.form
+    assert isinstance(form, SeveralNumbers), "a project of several numbers"
+    metric, judged = project.metric.for_column(), form.judged
+    if project.metric.options:
+        metric = metric.with_options(project.metric.options)
+    targets, groups = judged.of(form.read(folds)), groups_of(project, folds)
+    predicted, rows = judged.of(predictions), []
+    for k, name in enumerate(judged.names):
+        seen = ~np.isnan(targets[:, k])
+        wanted, found = targets[seen, k], predicted[seen, k]
+        row: dict[str, object] = {"target": name, "weight": judged.weights[k]}
+        row |= {"images": int(seen.sum()), metric.title: metric(found, wanted)}
+        if len(judged.names) <= _MOST:
+            own_groups = np.unique(groups[seen], return_inverse=True)[1]
+            drawn = bootstrap(metric, {name: found}, wanted, own_groups, seed=0)[name]
+            row["low"], row["high"] = interval(drawn)
+        for other in (RMSE, MAE, project.metrics["R2"].for_column()):
+            row.setdefault(other.name, other(found, wanted))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def number_parts(project: ProjectFolder, folds: pd.DataFrame, predictions: Array) -> Iterator[Part]:
+    """Yield the table of the targets, a figure of each, and the worst and best images.
+
+    Args:
+        project: A project of several numbers.
+        folds: The fold table.
+        predictions: Out of fold, shape (n, n_targets).
+    """
+    form = project.form
+    yield table("Targets, out of fold", number_scores(project, folds, predictions), digits=4)
+    targets = form.read(folds)
+    for k, name in list(enumerate(form.columns))[:_MOST]:
+        seen = ~np.isnan(targets[:, k])
+        wanted = targets[seen, k]
+        ends = (float(wanted.min()), float(wanted.max()))
+        figure = figures.predicted_against_true(wanted, predictions[seen, k], ends)
+        yield picture(f"Out-of-fold predictions of {name}", figure)
+    order = np.argsort(mean_errors(predictions, targets), kind="stable")
+    paths = image_paths(project, folds)
+    ids = folds[project.settings.id_column].astype(str).to_numpy()
+    truth, said = form.shown(targets), form.shown(predictions)
+    for caption, rows in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
+        images = [
+            (
+                thumbnail(paths[k], project.intensity_range),
+                f"{ids[k]}: {truth[k]}; predicted {said[k]}",
+            )
+            for k in rows
+        ]
+        yield Gallery(f"{caption} predictions, out of fold", images)
+
+
+def mean_errors(predictions: Array, targets: Array) -> Array:
+    """Return the mean absolute error of each image in deviations of the targets, shape (n,)."""
+    errors: Array = column_means(np.abs(_scaled(predictions, targets)).T)
+    return errors
+
+
+def known_errors(predictions: Array, targets: Array) -> Array:
+    """Return the errors of all targets that are there, in their deviations, shape (n,)."""
+    scaled = _scaled(predictions, targets)
+    return scaled[~np.isnan(scaled)]
+
+
+def _scaled(predictions: Array, targets: Array) -> Array:
+    deviations = np.nanstd(targets, axis=0)
+    scaled: Array = (predictions - targets) / np.where(deviations > 0, deviations, 1)
+    return scaled

@@ -1,0 +1,189 @@
+"""Metrics of several numbers per image: means over columns of a metric of one, or one of all.
+
+A target that is missing (NaN) is in no score, whatever is predicted for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.targets.formulas import Formula
+from foldsmith.targets.metric import COLUMNS, Metric
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class JudgedColumns:
+    """The columns that a metric of several numbers judges.
+
+    Attributes:
+        targets: Names of the targets, in the order of predictions.
+        derived: Names of the judged columns that are computed from them.
+        formulas: Formula of each of these.
+        weights: Weight of each column, the targets first, above 0.
+    """
+
+    targets: tuple[str, ...]
+    derived: tuple[str, ...]
+    formulas: tuple[Formula, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all columns."""
+        return (*self.targets, *self.derived)
+
+    def of(self, values: Array) -> Array:
+        """Return the columns, shape (n, n_judged), of targets, shape (n, n_targets)."""
+        if not self.derived:
+            return values
+        return with_derived(values, self.targets, self.formulas)
+
+
+def with_derived(values: Array, names: Sequence[str], formulas: Sequence[Formula]) -> Array:
+    """Return columns and those that are computed from them.
+
+    Args:
+        values: Shape (..., n_targets).
+        names: Name of each column.
+        formulas: Formulas of them.
+
+    Returns:
+        Shape (..., n_targets + n_formulas).
+    """
+    columns = {name: values[..., k] for k, name in enumerate(names)}
+    computed = [formula.of(columns) for formula in formulas]
+    return np.concatenate([values, *(each[..., None] for each in computed)], axis=-1)
+
+
+def for_columns(metric: Metric, judged: JudgedColumns) -> Metric:
+    """Return a metric for several numbers per image.
+
+    Args:
+        metric: One of values, whose mean over the columns is taken by their weights; or one of
+            columns, as it is.
+        judged: The columns.
+    """
+    if metric.needs == COLUMNS:
+        return replace(metric, function=partial(_of_all, metric.function, judged), judged=judged)
+    rows = metric.row_function
+    return replace(
+        metric,
+        needs=COLUMNS,
+        function=partial(_mean_of_columns, metric.function, judged),
+        row_function=None if rows is None else partial(_rows_of_columns, rows, judged),
+        from_mean=partial(_weighted_of_means, metric.from_mean, judged.weights),
+        # A mean of roots is no mean of squares.
+        least_squares=metric.least_squares and len(judged.weights) == 1,
+        judged=judged,
+        of_column=metric,
+    )
+
+
+def scores_of_columns(metric: Metric, predictions: Array, targets: Array) -> dict[str, float]:
+    """Return the score of each judged column that has a target, by its name.
+
+    Args:
+        metric: A metric for several numbers.
+        predictions: Shape (n, n_targets).
+        targets: Shape (n, n_targets), NaN where one is missing.
+    """
+    assert metric.judged is not None, "a metric of columns"
+    judge = metric.for_column()
+    columns = zip(metric.judged.of(predictions).T, metric.judged.of(targets).T, strict=True)
+    return {
+        name: judge(predicted[seen], wanted[seen])
+        for name, (predicted, wanted) in zip(metric.judged.names, columns, strict=True)
+        if (seen := ~np.isnan(wanted)).any()
+    }
+
+
+def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return a weighted mean that does not depend on the order of the values, to the digit."""
+    total = math.fsum(weights)
+    return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total
+
+
+def _mean_of_columns(
+    function: Callable[..., float],
+    judged: JudgedColumns,
+    predictions: Array,
+    targets: Array,
+    **options: Any,
+) -> float:
+    """Return the weighted mean of a metric over the columns that have a target."""
+    predicted, wanted = judged.of(predictions), judged.of(targets)
+    seen = ~np.isnan(wanted)
+    kept = np.flatnonzero(seen.any(axis=0)).tolist()
+    values = [
+        float(function(predicted[seen[:, k], k], wanted[seen[:, k], k], **options)) for k in kept
+    ]
+    return weighted_mean(values, [judged.weights[k] for k in kept])
+
+
+def _rows_of_columns(
+    function: Callable[..., Array],
+    judged: JudgedColumns,
+    predictions: Array,
+    targets: Array,
+    **options: Any,
+) -> Array:
+    """Return the value of each row and column, NaN without a target: shape (n, n_judged)."""
+    predicted, wanted = judged.of(predictions), judged.of(targets)
+    found = np.full(wanted.shape, np.nan)
+    for k, seen in enumerate((~np.isnan(wanted)).T):
+        found[seen, k] = function(predicted[seen, k], wanted[seen, k], **options)
+    return found
+
+
+def _weighted_of_means(
+    from_mean: Callable[[Any], Any], weights: Sequence[float], means: Array
+) -> float:
+    """Return the metric for the mean of each column's rows, shape (n_judged,); NaN has none."""
+    kept = np.flatnonzero(~np.isnan(means)).tolist()
+    return weighted_mean([float(from_mean(means[k])) for k in kept], [weights[k] for k in kept])
+
+
+def _of_all(
+    function: Callable[..., float],
+    judged: JudgedColumns,
+    predictions: Array,
+    targets: Array,
+    **options: Any,
+) -> float:
+    return function(
+        judged.of(predictions), judged.of(targets), np.asarray(judged.weights), **options
+    )
+
+
+def global_r2(predictions: Array, targets: Array, weights: Array) -> float:
+    """Return the coefficient of determination of all numbers of all columns together.
+
+    Args:
+        predictions: Shape (n, n_columns).
+        targets: Shape (n, n_columns), NaN where one is missing.
+        weights: Weight of each number of a column, shape (n_columns,).
+
+    Returns:
+        At most 1; 0 for the weighted mean of all targets, and if all targets are equal.
+    """
+    seen = ~np.isnan(targets)
+    weight = np.broadcast_to(weights, targets.shape)[seen]
+    truth = targets[seen]
+    mean = math.fsum(weight * truth) / math.fsum(weight)
+    spread = math.fsum(weight * (truth - mean) ** 2)
+    missed = math.fsum(weight * (truth - predictions[seen]) ** 2)
+    return 1 - missed / spread if spread else 0.0
+
+
+GLOBAL_R2 = Metric(
+    *("GlobalR2", global_r2), greater_is_better=True, needs=COLUMNS, limits=(-math.inf, 1.0)
+)
