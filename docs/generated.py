@@ -31,6 +31,7 @@ from foldsmith.project.settings import (
 )
 from foldsmith.project.submission_forms import FORMS
 from foldsmith.steps import registry
+from foldsmith.targets.column_metrics import GLOBAL_R2
 from foldsmith.targets.metrics import METRICS, METRICS_OF_LABELS
 
 PIECE = re.compile(
@@ -253,15 +254,22 @@ def _yaml(value: Any) -> str:
 def _metrics() -> str:
     """Return a table of the metrics: what each is, of which targets, and how it is named."""
     rows = []
-    for metric in (*METRICS.values(), *METRICS_OF_LABELS.values()):
+    for metric in (*METRICS.values(), *METRICS_OF_LABELS.values(), GLOBAL_R2):
         meaning = parse_docstring(metric.function.__doc__ or "").text.splitlines()[0]
         low, high = ("" if math.isinf(end) else f"{end:g}" for end in metric.limits)
-        targets = "several labels" if metric.of_labels else "one number"
+        targets = "several labels" if metric.of_labels else "one number, or the mean of several"
+        if metric.of_numbers:
+            targets = "several numbers"
         if metric.of_classes and not metric.uses_order:
             targets = "classes in an order or not"
         elif metric.of_classes:
             targets = "classes in an order"
-        how = {"values": "numbers", "classes": "decisions", "labels": "decisions"}
+        how = {
+            "values": "numbers",
+            "columns": "numbers",
+            "classes": "decisions",
+            "labels": "decisions",
+        }
         blends = "exact" if metric.least_squares else "a stand-in"
         rows.append(
             [

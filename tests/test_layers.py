@@ -28,6 +28,7 @@ LEAVES = {
     *("targets.label_means", "targets.scores_of_values", "targets.scores_of_classes"),
     *("targets.scores_of_labels", "targets.partial_areas"),
     "targets.label_metrics",
+    *("targets.column_metrics", "targets.judged_columns", "targets.formulas"),
 }
 
 # (module, module that it may import nevertheless) -> why.

@@ -298,3 +298,17 @@ def test_a_sample_without_a_target_is_one_line(tmp_path):
     project = ProjectFolder.open(folder)
     with pytest.raises(DataError, match="no column of the target height"):
         submission_form(project, read_test(project))
+
+
+def test_runs_are_compared_by_column(finished, cli):
+    said = cli(finished, "compare", "output/400", "output/410", "-o", "compared.html").stdout
+    for name in COLUMNS:
+        assert f"\n{name}: A 0." in said
+    assert "A is better than B by more than noise" in said
+    assert "true width" in (finished / "compared.html").read_text()
+
+
+def test_stack_is_refused(finished, cli):
+    change = "ensemble/methods=[mean, stack]"
+    result = cli(finished, "ensemble", "-cfg", "exp_config/901.yml", change, "-f", code=2)
+    assert "stack predicts one column, but the target is several numbers" in result.stderr

@@ -94,6 +94,7 @@ REFERENCES = {
     "RMSLE": lambda p, y: sk.root_mean_squared_log_error(y, p),
     "MAPE": lambda p, y: sk.mean_absolute_percentage_error(y, p),
     "SMAPE": lambda p, y: np.mean(2 * abs(p - y) / (abs(p) + abs(y))),
+    "NRMSE": lambda p, y: np.sqrt(1 - sk.r2_score(y, p)),
     "MedAE": lambda p, y: sk.median_absolute_error(y, p),
     "Pearson": lambda p, y: stats.pearsonr(p, y)[0],
     "Spearman": lambda p, y: stats.spearmanr(p, y)[0],
@@ -274,8 +275,10 @@ def test_priors_help_rare_classes_and_see_no_row_that_they_judge(name):
 def test_every_line_of_the_documentation_names_a_metric():
     page = Path(__file__).resolve().parents[2] / "docs/metrics.md"
     found = re.findall(r"^\| `metric: (.*?)` \|", page.read_text(), re.MULTILINE)
-    assert [split_metric(text)[0] for text in found] == [*METRICS, *METRICS_OF_LABELS]
+    assert [split_metric(text)[0] for text in found] == [
+        *(*METRICS, *METRICS_OF_LABELS, "GlobalR2")
+    ]
     for text in found[: len(METRICS)]:
         assert judge(text).title == text
-    for text in found[len(METRICS) :]:
+    for text in found[len(METRICS) : -1]:
         assert metric_named(text, metrics=METRICS_OF_LABELS).title == text

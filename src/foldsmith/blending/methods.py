@@ -30,6 +30,7 @@ from foldsmith.blending.weights import (
     simplex_weights,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
+from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, part
 from foldsmith.targets.decisions import DECIDERS
 from foldsmith.targets.metric import Metric
@@ -93,6 +94,11 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
     if method == "stack":
         if goal.metric.of_labels:
             return ScreenedBlend(StackedLabels(method), goal)
+        if goal.metric.of_numbers:
+            raise ConfigError(
+                "ensemble/methods: stack predicts one column, but the target is "
+                f"{goal.form.kind}; leave it out"
+            )
         return ScreenedBlend(StackedTrees(method, goal, seed), goal)
 
     def choose(predictions: Array, targets: Array) -> Array:

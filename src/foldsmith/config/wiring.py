@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from foldsmith.config.named_items import holds_names, in_order
 from foldsmith.config.references import Key, is_reference, parse_reference
-from foldsmith.targets.metrics import METRICS_OF_CLASSES
+from foldsmith.targets.metrics import METRICS, METRICS_OF_LABELS, METRICS_OF_NUMBERS
 
 # The objects that a step puts beside the file's own sections, as in @/project.n_classes.
 CONTEXT: Final = ("project", "images", "runtime", "task")
@@ -77,7 +77,7 @@ WIRING: Final[Mapping[str, Mapping[str, Any]]] = {
         "grad_accum": "@/globals/grad_accum",
     },
     # Validation
-    **dict.fromkeys(("ProjectMetric", *METRICS_OF_CLASSES), _PROJECT),
+    **dict.fromkeys(("ProjectMetric", *METRICS, *METRICS_OF_LABELS, *METRICS_OF_NUMBERS), _PROJECT),
     "Evaluator": {
         "loader": "@/loader/val",
         "model": "@/ema.module",

@@ -11,8 +11,9 @@ import pandas as pd
 
 from foldsmith.project.number_columns import numbers
 from foldsmith.project.target_forms import Lines, TargetForm
-from foldsmith.targets.column_metrics import JudgedColumns, for_columns, with_derived
+from foldsmith.targets.column_metrics import for_columns
 from foldsmith.targets.formulas import Formula
+from foldsmith.targets.judged_columns import JudgedColumns, with_derived
 from foldsmith.targets.metric import OF_NUMBERS, VALUES, column_means
 from foldsmith.targets.metrics import METRICS_OF_NUMBERS, Metric
 from foldsmith.utils.formatting import brief, counted, number_text

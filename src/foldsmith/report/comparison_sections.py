@@ -134,7 +134,7 @@ def _predictions(comparison: RunComparison) -> Section:
     form = comparison.a.project.form
     what = form.compared_as
     # Labels are coloured by their number.
-    colours = targets.sum(axis=1) if form.several else targets
+    colours = np.nansum(targets, axis=1) if form.several else targets
     parts: list[Part] = [
         Text(
             f"Correlation of the {what} {_correlation(points)}, of the errors "
@@ -194,6 +194,9 @@ def _captions(comparison: RunComparison) -> list[str]:
     """Return a caption for each image: its target, and the predictions of A and B."""
     form, targets = comparison.a.project.form, comparison.shared[0].targets
     points = [each.points for each in comparison.shared]
+    if form.several and not form.texts:
+        shown = (form.shown(each) for each in (targets, *points))
+        return [f"true {truth}; A {a}; B {b}" for truth, a, b in zip(*shown, strict=True)]
     if not form.texts:
         numbers = zip(targets, *points, strict=True)
         return [f"true {number_text(truth)}, A {a:.2f}, B {b:.2f}" for truth, a, b in numbers]

@@ -176,9 +176,12 @@ def _of_ensemble(experiment: Experiment, root: Path) -> OofPredictions:
             f"'foldsmith ensemble -cfg {config} -f' blends again"
         )
     blend = str(manifest.facts["submit"])
-    rows = _rows(project, verified(root / CROSS_FITTED, manifest), [blend])
-    honest = [name for name in rows.columns if name not in _row_columns(project)]
-    probabilities, points = None, project.form.points_of(rows[blend])
+    rows = _rows(
+        project, verified(root / CROSS_FITTED, manifest), list(project.form.names_of(blend))
+    )
+    each = len(project.form.names_of(blend))
+    honest = [name for name in rows.columns if name not in _row_columns(project)][::each]
+    probabilities, points = None, project.form.of_table(rows, blend)
     if CROSS_FITTED_PROBABILITIES in manifest.outputs:
         file = verified(root / CROSS_FITTED_PROBABILITIES, manifest)
         every = np.load(file, allow_pickle=False)
@@ -210,7 +213,7 @@ def _of_experiment(experiment: Experiment, root: Path, checkpoint: Checkpoint) -
             remedy = f"; 'foldsmith infer -e {shown(root)} -cri {checkpoint}' makes it"
         raise OutputError(f"{root}: is not finished by {checkpoint}{remedy}")
     table = verified(root / f"oof_prediction_by_{label}.csv", manifest)
-    rows = _rows(project, table, ["prediction"])
+    rows = _rows(project, table, list(project.form.names_of("prediction")))
     file = verified(root / f"oof_prediction_by_{label}.npy", manifest)
     points = project.form.of_stored(np.load(file, allow_pickle=False))
     probabilities = None

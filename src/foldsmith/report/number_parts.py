@@ -1,6 +1,6 @@
 """Parts of a report about several numbers per image: a row per target, worst and best images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from foldsmith.project.tables import groups_of, image_paths
 from foldsmith.report import figures
 from foldsmith.report.parts import Gallery, Part, picture, table, thumbnail
 from foldsmith.targets.metric import column_means
-from foldsmith.targets.metrics import MAE, RMSE
+from foldsmith.targets.metrics import MAE, RMSE, Metric
 
 Array = npt.NDArray[np.float64]
 
@@ -37,8 +37,6 @@ def number_scores(project: ProjectFolder, folds: pd.DataFrame, predictions: Arra
     form = project.form
     assert isinstance(form, SeveralNumbers), "a project of several numbers"
     metric, judged = project.metric.for_column(), form.judged
-    if project.metric.options:
-        metric = metric.with_options(project.metric.options)
     targets, groups = judged.of(form.read(folds)), groups_of(project, folds)
     predicted, rows = judged.of(predictions), []
     for k, name in enumerate(judged.names):
@@ -54,6 +52,44 @@ def number_scores(project: ProjectFolder, folds: pd.DataFrame, predictions: Arra
             row.setdefault(other.name, other(found, wanted))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def compared_columns(
+    metric: Metric,
+    predictions: Mapping[str, Array],
+    targets: Array,
+    groups: npt.NDArray[np.int64],
+) -> pd.DataFrame:
+    """Return a row per judged column with the scores of two runs, the largest gain of B first.
+
+    Columns: label (the column's name); images, those that have it; A and B, the metric of this
+    column alone; gain of B over A (positive is better), with the 95 % interval of paired resamples
+    of groups (low, high).
+
+    Args:
+        metric: A metric of several numbers.
+        predictions: Those of A and B, shape (n, n_targets) each.
+        targets: Shape (n, n_targets).
+        groups: Number of each row's group, from 0 on, shape (n,).
+    """
+    judged, alone = metric.judged, metric.for_column()
+    assert judged is not None, "a metric of several numbers"
+    of_runs, truth = {run: judged.of(each) for run, each in predictions.items()}, judged.of(targets)
+    rows = []
+    for k, name in enumerate(judged.names):
+        seen = ~np.isnan(truth[:, k])
+        if not seen.any():
+            continue
+        own = {run: values[seen, k] for run, values in of_runs.items()}
+        a, b = (alone(values, truth[seen, k]) for values in own.values())
+        row: dict[str, object] = {"label": name, "images": int(seen.sum()), "A": a, "B": b}
+        row["gain"] = alone.gain(b, a)
+        if len(judged.names) <= _MOST:
+            own_groups = np.unique(groups[seen], return_inverse=True)[1]
+            drawn = bootstrap(alone, own, truth[seen, k], own_groups, seed=0)
+            row["low"], row["high"] = interval(alone.gain(drawn["B"], drawn["A"]))
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("gain", ascending=False, kind="stable")
 
 
 def number_parts(project: ProjectFolder, folds: pd.DataFrame, predictions: Array) -> Iterator[Part]:

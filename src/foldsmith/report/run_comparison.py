@@ -1,7 +1,6 @@
 """Paired comparison of two finished runs on the images that both have predicted."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,8 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import groups_of, read_folds
 from foldsmith.report.finished_run import FinishedRun, OofPredictions
 from foldsmith.report.label_parts import compared_labels
+from foldsmith.report.number_parts import compared_columns
 from foldsmith.targets.metrics import Metric
-from foldsmith.utils.formatting import number_text
 
 # Relative difference from which two targets of one image count as different.
 _SAME_TARGET = 1e-12
@@ -32,7 +31,7 @@ class RunComparison:
         metric: The metric of both scores.
         shared: Predictions of A and B for the n shared images, in the same order.
         scores: Scores of A and B; a gain is over A.
-        by_label: A row per label, for several labels per image, see
+        by_label: A row per label or target, for several per image, see
             :func:`~foldsmith.report.label_parts.compared_labels`; else None.
         by_fold: Columns fold, A, B, gain (of B over A; missing if the runs' folds differ).
         constant: Metric of one constant prediction for all images.
@@ -127,7 +126,9 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> RunComparison:
     goal = Goal.of_project(project, metric)
     scores = honest_scores(metric, judged, "A", targets, groups, seed)
     by_label = None
-    if metric.of_labels:
+    if metric.of_numbers:
+        by_label = compared_columns(metric, judged, targets, groups)
+    elif metric.of_labels:
         by_label = compared_labels(metric, project.form.labels, judged, targets, groups)
     return RunComparison(
         *(a, b, metric, shared),
@@ -194,21 +195,17 @@ def _shared(a: FinishedRun, b: FinishedRun) -> tuple[OofPredictions, OofPredicti
         )
     shared = a.predictions.take(np.flatnonzero(in_both)), b.predictions.take(at_b[in_both])
     targets = [each.targets for each in shared]
-    close = np.isclose(targets[0], targets[1], rtol=_SAME_TARGET, atol=0)
+    close = np.isclose(targets[0], targets[1], rtol=_SAME_TARGET, atol=0, equal_nan=True)
     differ = ~close.reshape(len(close), -1).all(axis=1)
     if differ.any():
         k = int(differ.argmax())
-        said = [_said(a.project.form.written(each[k : k + 1])[0]) for each in targets]
+        said = [a.project.form.shown(each[k : k + 1])[0] or "no label" for each in targets]
         raise OutputError(
             f"{a.root} and {b.root}: {counts} are shared, and {differ.sum()} of them have "
             f"different targets, first {shared[0].ids[k]} ({said[0]} and {said[1]}): "
             "runs of different targets cannot be compared"
         )
     return shared
-
-
-def _said(value: Any) -> str:
-    return value or "no label" if isinstance(value, str) else number_text(value)
 
 
 def _groups(run: FinishedRun, ids: list[str]) -> npt.NDArray[np.int64]:

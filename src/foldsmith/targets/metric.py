@@ -7,7 +7,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,10 @@ from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.targets import scores_of_classes as of_classes
 from foldsmith.targets import scores_of_values as of_values
 from foldsmith.targets.class_values import nearest
+from foldsmith.targets.judged_columns import JudgedColumns
 from foldsmith.targets.label_means import EQUAL, label_weights, label_weights_problem
 from foldsmith.targets.metric_text import joined_metric
 from foldsmith.utils.suggest import did_you_mean
-
-if TYPE_CHECKING:  # they are made of metrics
-    from foldsmith.targets.column_metrics import JudgedColumns
 
 Array = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
@@ -128,7 +126,7 @@ class Metric:
     class_values: tuple[float, ...] = ()
     unordered: bool = False
     labels: tuple[str, ...] = ()
-    judged: "JudgedColumns | None" = None
+    judged: JudgedColumns | None = None
     of_column: "Metric | None" = None
 
     def __post_init__(self) -> None:
@@ -219,7 +217,7 @@ class Metric:
 
     def for_column(self) -> "Metric":
         """Return the metric of one of several columns; the RMSE if it is no mean over them."""
-        return self.of_column or RMSE
+        return RMSE if self.of_column is None else replace(self.of_column, options=self.options)
 
     @property
     def needs_probabilities(self) -> bool:

@@ -36,7 +36,6 @@ from foldsmith.utils.suggest import did_you_mean
 __all__ = [
     "ACCURACY",
     "METRICS",
-    "METRICS_OF_CLASSES",
     "METRICS_OF_LABELS",
     "METRICS_OF_NUMBERS",
     "RMSE",
@@ -189,8 +188,6 @@ METRICS_OF_NUMBERS: Mapping[str, Metric] = {
     **{name: metric for name, metric in METRICS.items() if metric.needs == VALUES},
     GLOBAL_R2.name: GLOBAL_R2,
 }
-
-METRICS_OF_CLASSES = tuple(name for name, metric in METRICS.items() if metric.of_classes)
 
 
 def metric_named(
