@@ -247,7 +247,7 @@ def test_an_experiment_gives_options_as_arguments():
         class_values, class_names, metrics = CLASSES, (), METRICS
 
     assert TYPES["FBeta"](Project(), beta=0.5).title == "FBeta(beta=0.5, average=macro)"
-    assert TYPES["Pinball"](quantile=0.9).title == "Pinball(quantile=0.9)"
+    assert TYPES["Pinball"](Project(), quantile=0.9).title == "Pinball(quantile=0.9)"
 
 
 @pytest.mark.parametrize("name", ["F1", "BalancedAccuracy", "MCC", "Jaccard"])

@@ -101,7 +101,7 @@ def test_a_metric_in_an_experiment_knows_classes_that_a_fold_lacks(small_project
     wrong = np.array([0.0, 1, 3, 3, 1])
     assert qwk(targets, targets) == 1.0 > qwk(wrong, targets)
     assert qwk.as_judged(np.array([0.4, 2.6, 9.0])).tolist() == [0.0, 3.0, 3.0]
-    assert TYPES["RMSE"]().as_judged(np.array([0.4])).tolist() == [0.4]
+    assert TYPES["RMSE"](project).as_judged(np.array([0.4])).tolist() == [0.4]
 
 
 def test_a_task_that_has_no_probabilities_is_named():
