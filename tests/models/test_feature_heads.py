@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
@@ -213,3 +215,18 @@ def test_a_ridge_regression_with_one_scale_does_not_enlarge_features_that_hardly
 def test_an_unknown_scaling_of_a_ridge_regression_is_refused():
     with pytest.raises(ConfigError, match="scaling: 'own' must be each or common"):
         RidgeHead(scaling="own")
+
+
+def test_trees_of_thousands_of_classes_stay_small(caplog):
+    rng, n_classes = np.random.default_rng(0), 3000
+    targets = np.arange(n_classes).repeat(2).astype(float)
+    features = (targets[:, None] + rng.normal(size=(len(targets), 2))).astype(np.float32)
+    head = TreesHead(300, class_values=tuple(range(n_classes)))
+    with caplog.at_level(logging.INFO):
+        fitted = head.fit(features, targets, np.arange(len(targets)), 0)
+    assert sum(array.nbytes for array in fitted.arrays().values()) < 600 * 2**20
+    assert "of 3,000 classes more would take more than 512 MiB" in caplog.text
+    found = fitted.predict(features[:40])
+    assert found.shape == (40, n_classes) and found.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    # Blocks of images change nothing.
+    assert (found[30:31] == fitted.predict(features[30:31])).all()

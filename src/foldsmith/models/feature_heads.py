@@ -1,5 +1,6 @@
 """Small models on the features of a frozen backbone: from feature vectors to a target."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,11 @@ from foldsmith.models.forest import Forest, extra_trees
 from foldsmith.models.head_time import TimePart, time_parts
 from foldsmith.models.runtime import seed_everything
 from foldsmith.targets.scores_of_classes import surprise
+
+logger = logging.getLogger(__name__)
+
+# Shares of classes in the leaves of all trees, float32: 512 MiB.
+_MOST_SHARES = 2**27
 
 # Of the solver of a logistic regression; features are standardised, and it mostly ends sooner.
 _STEPS = 1000
@@ -360,7 +366,8 @@ class TreesHead:
     """Extremely randomised trees (Geurts et al. 2006), of numbers or of classes.
 
     Attributes:
-        n_trees: Number of trees.
+        n_trees: Number of trees; of thousands of classes only as many as 512 MiB may hold, since
+            each leaf has a share of every class.
         min_leaf: Fewest images of a leaf.
         max_features: Share of the features that a split chooses from, 0..1.
         class_values: Target value of each class, whose probabilities it gives then; none for a
@@ -384,8 +391,18 @@ class TreesHead:
         """Grow the trees from the seed."""
         from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
+        n_trees = self.n_trees
+        if self.class_values:
+            # A leaf has min_leaf images or more, and a tree at most as many other nodes.
+            size = 2 * max(1, len(targets) // self.min_leaf) * len(self.class_values)
+            n_trees = max(1, min(n_trees, _MOST_SHARES // size))
+        if n_trees < self.n_trees:
+            logger.info(
+                f"note: TreesHead: {n_trees} trees, not {self.n_trees}: of "
+                f"{len(self.class_values):,} classes more would take more than 512 MiB"
+            )
         model = (ExtraTreesClassifier if self.class_values else ExtraTreesRegressor)(
-            self.n_trees,
+            n_trees,
             min_samples_leaf=self.min_leaf,
             # Of 1, a whole number, scikit-learn would make one feature.
             max_features=float(self.max_features),

@@ -21,6 +21,9 @@ Targets = npt.NDArray[np.float64]
 # among the images of a training can be far out in another image, and then outweighs all others.
 _FARTHEST = 5.0
 
+# Numbers of trees that are in memory at once.
+_NUMBERS_AT_ONCE = 2**24
+
 
 def standardiser() -> "Pipeline":
     """Return a transformer that standardises features and bounds them."""
@@ -221,8 +224,14 @@ class FittedTrees:
 
     def predict(self, features: Features) -> Targets:
         """Return the means."""
-        means: Targets = self.forest.predict(features).mean(axis=1)
-        return means
+        # Predictions of each tree for thousands of classes are large: a block of images at a time.
+        width = max(1, self.forest.value[0].size) * len(self.forest.roots)
+        rows = max(1, _NUMBERS_AT_ONCE // width)
+        blocks = [
+            self.forest.predict(features[start : start + rows]).mean(axis=1)
+            for start in range(0, max(1, len(features)), rows)
+        ]
+        return np.concatenate(blocks)
 
     def arrays(self) -> Arrays:
         """Return the trees."""
