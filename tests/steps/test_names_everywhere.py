@@ -85,7 +85,7 @@ def finished(tmp_path_factory, tables):
     (folder / "exp_config").mkdir()
     for name, content in experiments.items():
         (folder / f"exp_config/{name}.yml").write_text(dump_yaml(content))
-    result = foldsmith(folder, "run", "-cfg", "exp_config/901.yml")
+    result = foldsmith(folder, "run", "--no-report", "-cfg", "exp_config/901.yml")
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
 
@@ -143,6 +143,7 @@ def test_python_has_the_same_names(finished, tables):
 
 
 def test_the_report_and_a_comparison_read_them(finished, cli):
+    cli(finished, "report", "-cfg", "exp_config/901.yml")
     page = html.unescape((finished / "reports/901.html").read_text())
     assert "4 classes: 1e5 12, NA 12, name 10, 0.10 6" in page and "6 groups by site" in page
     said = cli(finished, "compare", RUN, "output/001").stdout

@@ -60,8 +60,16 @@ def environment(n: int) -> list[dict[str, str]]:
     return [common | {"RANK": str(k), "LOCAL_RANK": str(k)} for k in range(n)]
 
 
+def short_grace() -> None:
+    """Wait for a peer's message for a moment: no torchrun is there to be told first."""
+    process_group._GRACE_S = 0.5
+
+
 def together(n: int, folder: Path, *arguments: str) -> list[Command]:
-    return [Command(folder, *arguments, environment=each) for each in environment(n)]
+    return [
+        Command(folder, *arguments, environment=each, before=(short_grace,))
+        for each in environment(n)
+    ]
 
 
 def finished(commands: list[Command], code: int = 0) -> list[subprocess.CompletedProcess]:
@@ -282,7 +290,12 @@ def test_what_another_job_has_made_is_not_replaced(project, cli):
     }
     for restarts in ("0", "1"):  # torchrun starts anew whatever has failed
         both = [
-            Command(project, *PRETRAIN, environment=each | {"TORCHELASTIC_RESTART_COUNT": restarts})
+            Command(
+                project,
+                *PRETRAIN,
+                environment=each | {"TORCHELASTIC_RESTART_COUNT": restarts},
+                before=(short_grace,),
+            )
             for each in environment(2)
         ]
         first, second = finished(both, 2)
