@@ -448,7 +448,7 @@ class JoinedIds(LongForm):
     @classmethod
     def recognise(cls, sample: Sample) -> "JoinedIds | None":
         """Return the form if a column has each id joined with each class."""
-        if len(sample.table.columns) != 2:
+        if len(sample.table.columns) != 2 or sample.kind not in cls.suits:
             return None
         for name in sample.table.columns:
             joined = joined_ids(sample.table[name], sample.ids, sample.labels)
