@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldsmith.data.epoch_order import epoch_order
+from foldsmith.data.epoch_order import balanced_order, epoch_order, of_stream_epoch, stream_epoch
 from foldsmith.data.loader import EpochBatchSampler, ImageLoader
 from foldsmith.errors import ConfigError
 
@@ -79,3 +79,41 @@ def test_the_sampler_takes_it():
 def test_a_window_that_means_nothing_is_an_error(window, shuffle):
     with pytest.raises(ConfigError, match=f"window: {window} needs shuffle: true and at least"):
         ImageLoader([None] * 10, 4, shuffle=shuffle, window=window)
+
+
+MEMBERS = st.lists(st.integers(-1, 3), min_size=1, max_size=200)
+
+
+@given(MEMBERS, SMALL, st.integers(0, 2**20))
+def test_a_balanced_epoch_takes_every_class_equally_often(members, seed, epoch):
+    member = np.array(members)
+    classes = member[:, None] == np.arange(4)
+    order, repeats = balanced_order(classes, seed, epoch)
+    assert len(order) == len(member)
+    # Images without a class are one more.
+    counts = [(member[order] == each).sum() for each in set(members)]
+    assert max(counts) - min(counts) <= 1
+    for each in set(members):
+        taken = np.bincount(order, minlength=len(member))[member == each]
+        assert taken.max() - taken.min() <= 1
+    again = balanced_order(classes, seed, epoch)
+    np.testing.assert_array_equal(order, again[0])
+    # No two places of an epoch share an image and its augmentation.
+    assert len(set(zip(order.tolist(), repeats.tolist(), strict=True))) == len(order)
+    assert all(
+        (repeats[order == image] == np.arange((order == image).sum())).all() for image in order[:5]
+    )
+
+
+@given(st.integers(0, 2**24 - 1), st.integers(0, 2**31))
+def test_the_key_of_a_sample_contains_epoch_and_repeat(epoch, repeat):
+    assert of_stream_epoch(stream_epoch(epoch, repeat)) == (epoch, repeat)
+    assert stream_epoch(epoch, 0) == epoch
+
+
+def test_labels_are_balanced_one_by_one():
+    labels = np.zeros((100, 2), bool)
+    labels[:50, 0] = labels[45:48, 1] = True
+    order, _ = balanced_order(labels, 0, 0)
+    # A third of the epoch each: the first label, the second one, none.
+    assert labels[order][:, 1].sum() >= 33 and (~labels[order].any(axis=1)).sum() == 33

@@ -10,6 +10,7 @@ from foldsmith.config.references import Key, is_reference, parse_reference, path
 from foldsmith.config.settings import (
     FINE_TUNINGS,
     HEAD_DECIDES,
+    MEMBERS,
     NULLABLE,
     OTHER_TASKS,
     EnsembleSettings,
@@ -17,6 +18,7 @@ from foldsmith.config.settings import (
 )
 from foldsmith.config.values import arguments_of
 from foldsmith.config.wiring import CONTEXT
+from foldsmith.project.class_weights import class_weights_problem
 from foldsmith.project.project_file import ProjectFolder
 from foldsmith.project.validation import validation_message
 from foldsmith.utils.suggest import did_you_mean
@@ -155,6 +157,13 @@ def _check_project(settings: Mapping[str, Any], project: ProjectFolder) -> Itera
     for name in settings["auxiliary"]:
         if name not in declared:
             yield f"globals/auxiliary: {file} declares no {name}{did_you_mean(name, declared)}"
+
+    weights = settings["class_weights"]
+    wrong = class_weights_problem(weights, project.form.labels)
+    if weights not in (None, "none") and settings["task"] not in MEMBERS:
+        wrong = f"is for experiments that learn targets, not for {settings['task']}"
+    if wrong is not None:
+        yield f"globals/class_weights: {wrong}"
 
 
 def _task_type(name: str, types: Mapping[str, Callable[..., Any]]) -> Any:

@@ -20,7 +20,7 @@ from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.config.named_items import LIST_TYPE, as_calls, as_lists, listed
 from foldsmith.config.overrides import apply_override
 from foldsmith.config.references import private_attributes, walk_path
-from foldsmith.config.settings import Globals
+from foldsmith.config.settings import MEMBERS, Globals
 from foldsmith.config.wiring import wired
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.project.budget import within_budget
@@ -140,6 +140,7 @@ class Experiment:
             tree["globals"] = defaults | tree["globals"]
         for text in overrides:
             apply_override(tree, text)
+        _take_class_weights(tree, project)
         experiment = cls(project, path, tree)
         experiment.sources = sources
         return experiment
@@ -213,6 +214,18 @@ class Experiment:
     def dump(self) -> str:
         """Return the resolved experiment as YAML, which :meth:`load` reads again."""
         return dump_yaml(self.tree, compact=True)
+
+
+def _take_class_weights(tree: dict[str, Any], project: ProjectFolder) -> None:
+    """Let an experiment that learns targets have the class weights of its project."""
+    section = tree.get("globals")
+    if (
+        isinstance(section, dict)
+        and section.get("task") in MEMBERS
+        and section.get("class_weights") is None
+        and project.settings.class_weights is not None
+    ):
+        section["class_weights"] = copy.deepcopy(project.settings.class_weights)
 
 
 class Components:

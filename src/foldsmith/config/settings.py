@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from foldsmith.config.loggers import LoggerName
+from foldsmith.project.class_weights import ClassWeights
 from foldsmith.project.resources import Resources
 
 
@@ -82,6 +83,9 @@ class Globals(BaseModel):
             0.999; null keeps the weights themselves.
         auxiliary: Weight of each auxiliary head of a fine-tuning, by the name that the project
             declares it under.
+        class_weights: Weights of classes or labels in the loss of a fine-tuning and in heads on
+            frozen features: ``balanced``, a weight by name as in ``{cat: 1, lynx: 5}``, or
+            ``none``; null takes the ``class_weights`` of ``project.yml``.
         n_bins: Bins of a label distribution.
         label_sigma: Standard deviation of its soft labels, in bins.
         continuous_target: Learn the distribution of the project's ``continuous`` column.
@@ -140,6 +144,7 @@ class Globals(BaseModel):
     target_scale: Literal["auto", "linear", "log", "rank", "none"] = "auto"
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     auxiliary: dict[str, Annotated[float, Field(gt=0)]] = {}
+    class_weights: ClassWeights | None = None
     n_bins: int = Field(default=32, ge=2)
     label_sigma: float = Field(default=0.75, gt=0)
     continuous_target: bool = False

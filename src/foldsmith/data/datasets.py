@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from foldsmith.data.cache.image_store import ImageStore
+from foldsmith.data.epoch_order import of_stream_epoch
 from foldsmith.data.transforms import Compose, Normalize, Transform
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.project import ProjectFolder
@@ -108,7 +109,8 @@ class ImageDataset(Dataset[Batch | DrawnBatch]):
     """Images with transforms; every sample draws from a random stream of its own.
 
     A sample's key is (epoch, index): its augmentation depends on (seed, epoch, index) alone, not
-    on workers, batch size or earlier random numbers.
+    on workers, batch size or earlier random numbers. A sampler that takes an image more than once
+    in an epoch counts the times in the epoch (``stream_epoch``).
 
     Args:
         images: Where decoded images come from.
@@ -131,6 +133,10 @@ class ImageDataset(Dataset[Batch | DrawnBatch]):
         targets: Target of each image, float64, shape (n,); NaN if there is none.
         codes: Encoded target of each image (``Task.codes``), shape (n,); the target itself until a
             training sets it.
+        weights: Weight of each image in the loss, float32, shape (n,) or (n, n_labels), which a
+            training sets; None for 1 each.
+        classes: Which classes or labels each image has, bool, shape (n, n_classes), for a sampler
+            that balances them; None if the targets are no classes.
         drawing: Whether batches are :class:`DrawnBatch`, with the drawn numbers in the place of
             transformed images.
         with_images: Whether those hold the images.
@@ -166,6 +172,8 @@ class ImageDataset(Dataset[Batch | DrawnBatch]):
         self.rows = rows
         self.targets = np.full(len(paths), np.nan) if targets is None else targets
         self.codes: npt.NDArray[Any] = self.targets
+        self.weights: npt.NDArray[np.float32] | None = None
+        self.classes: npt.NDArray[np.bool_] | None = None
         self.seed = seed
         self.drawing = False
         self.with_images = True
@@ -175,8 +183,10 @@ class ImageDataset(Dataset[Batch | DrawnBatch]):
 
     def _stream(self, epoch: int, index: int, view: int) -> np.random.Generator:
         # Philox takes a key as it stands: a stream per sample without hashing a seed first.
+        epoch, repeat = of_stream_epoch(epoch)
         key = np.array([self.seed, (epoch << 40) | (view << 32) | index], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key))
+        # The counter of a stream never comes to its last number by itself.
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, repeat]))
 
     def view(self, epoch: int, index: int, view: int = 0) -> npt.NDArray[Any]:
         """Return one augmented view of one image, shape (H, W, 3), not yet normalised."""
@@ -316,7 +326,9 @@ def labelled_images(
     chosen = table.iloc[rows]
     targets = targets_of(project, chosen)
     paths = image_paths(project, chosen)
-    return ImageDataset(images, paths, rows, targets, transforms, seed, label=f"decode {part}")
+    dataset = ImageDataset(images, paths, rows, targets, transforms, seed, label=f"decode {part}")
+    dataset.classes = project.form.classes(targets)
+    return dataset
 
 
 def test_images(

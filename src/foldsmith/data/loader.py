@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from foldsmith.data.datasets import Batch, DrawnBatch, ImageDataset
-from foldsmith.data.epoch_order import epoch_order
+from foldsmith.data.epoch_order import balanced_order, epoch_order, stream_epoch
 from foldsmith.data.on_device import OnDevice
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, DataError, FoldsmithError, one_line
@@ -57,6 +57,8 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         drop_last: Leave out an incomplete last batch.
         seed: Seed of the order.
         window: As for :func:`foldsmith.data.epoch_order.epoch_order`.
+        classes: Classes of the images to take equally often, as for
+            :func:`foldsmith.data.epoch_order.balanced_order`; None to take every image once.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         drop_last: bool,
         seed: int,
         window: int | None = None,
+        classes: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.n = n
+        self.classes = classes
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -94,12 +98,17 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         return sizes
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.arange(self.n)
-        if self.shuffle:
+        order, repeats = np.arange(self.n), np.zeros(self.n, np.int64)
+        if self.classes is not None:
+            order, repeats = balanced_order(self.classes, self.seed, self.epoch)
+        elif self.shuffle:
             order = epoch_order(self.n, self.seed, self.epoch, self.window)
         ends = np.cumsum(self.sizes())
-        for batch in np.split(order, ends)[: len(ends)]:
-            yield [(self.epoch, int(index)) for index in batch[process_group.share(len(batch))]]
+        for batch in np.split(np.arange(self.n), ends)[: len(ends)]:
+            yield [
+                (stream_epoch(self.epoch, int(repeats[place])), int(order[place]))
+                for place in batch[process_group.share(len(batch))]
+            ]
 
     def places(self, of: int) -> npt.NDArray[np.int64]:
         """Return where in the order of an epoch the images of one process are, by its rank."""
@@ -128,6 +137,9 @@ class ImageLoader:
             images that are larger than memory: reads then come from a few regions of the data, see
             :func:`foldsmith.data.epoch_order.epoch_order`. A training with
             another window is stale.
+        sampler: ``balanced`` takes images of every class (or label) equally often, those of a rare
+            class again and again, each time with another augmentation; an epoch has as many images
+            as before. ``uniform`` takes every image once.
         device: Where the model computes; the CPU if null.
 
     Attributes:
@@ -137,7 +149,8 @@ class ImageLoader:
         num_workers: Number of processes.
 
     Raises:
-        ConfigError: ``drop_last`` leaves no batch at all, or a window is less than a batch.
+        ConfigError: ``drop_last`` leaves no batch at all, a window is less than a batch, or there
+            are no classes to balance.
     """
 
     def __init__(
@@ -150,6 +163,7 @@ class ImageLoader:
         seed: int = 0,
         pin_memory: bool = True,
         window: int | None = None,
+        sampler: Literal["uniform", "balanced"] = "uniform",
         device: torch.device | None = None,
     ) -> None:
         if batch_size < 1 or (num_workers != "auto" and num_workers < 0):
@@ -158,13 +172,16 @@ class ImageLoader:
             raise ConfigError(
                 f"window: {window} needs shuffle: true and at least the batch_size, {batch_size}"
             )
+        classes = _classes_to_balance(dataset, shuffle, window) if sampler == "balanced" else None
         self.dataset = dataset
         self.on_device = OnDevice(dataset)
         cores = max(1, cores_here() // process_group.local_size())
         if num_workers == "auto":
             num_workers = workers_for("cpu" if device is None else device.type, cores)
         self.num_workers = min(num_workers, cores)
-        self.sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, drop_last, seed, window)
+        self.sampler = EpochBatchSampler(
+            *(len(dataset), batch_size, shuffle, drop_last, seed, window), classes=classes
+        )
         if not len(self.sampler):
             raise ConfigError(
                 f"{counted(len(dataset), 'image does', 'images do')} not fill one batch of "
@@ -240,6 +257,18 @@ class ImageLoader:
             if not self.num_workers:
                 raise
             raise _death_of_a_worker(error) from error
+
+
+def _classes_to_balance(
+    dataset: ImageDataset, shuffle: bool, window: int | None
+) -> npt.NDArray[np.bool_]:
+    if not shuffle or window is not None:
+        raise ConfigError("sampler: balanced needs shuffle: true, and no window")
+    if dataset.classes is None:
+        raise ConfigError(
+            "sampler: balanced needs classes or labels, and the targets are none; leave it out"
+        )
+    return dataset.classes
 
 
 def workers_for(kind: str, cores: int) -> int:

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from foldsmith.targets.losses import Loss
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.scoring import score_logits, score_predictions
 from foldsmith.targets.task import Task
+from foldsmith.targets.weighted_losses import Loss, with_weights
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class FoldLogits:
         rows: Rows of the train table, shape (n,).
         logits: Shape (n, n_outputs).
         task: The task, with the target scale of the fold.
+        weights: Weight of each of its rows in the loss, float32, shape (n,) or (n, n_labels); None
+            for 1 each.
     """
 
     fold: int
@@ -31,6 +33,7 @@ class FoldLogits:
     rows: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
     task: Task
+    weights: npt.NDArray[np.float32] | None = None
 
 
 def collect_oof(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.float32]:
@@ -92,7 +95,7 @@ def score_table(
     Args:
         parts: Every fold once.
         labels: Labels of the task for the train table, shape (n_train,).
-        loss: Loss of (logits, encoded targets).
+        loss: Loss of (logits, encoded targets), or of (logits, encoded targets, weights).
         metric: Metric of the predictions.
 
     Returns:
@@ -105,9 +108,13 @@ def score_table(
     for part in parts:
         codes[part.rows] = part.task.codes(labels[part.rows])
 
+    weights = _weights_in_order(parts, len(labels))
+    weighted = with_weights(loss, weights is not None)
+
     def loss_of(rows: npt.NDArray[np.int64] | slice) -> float:
         encoded = parts[0].task.encode(torch.from_numpy(codes[rows]))
-        return float(loss(torch.from_numpy(logits[rows]), encoded))
+        of_rows = None if weights is None else torch.from_numpy(weights[rows])
+        return float(weighted(torch.from_numpy(logits[rows]), encoded, of_rows))
 
     records: list[tuple[object, object, float, float]] = []
     for part in parts:
@@ -119,3 +126,15 @@ def score_table(
     records.append(("oof", None, loss_of(slice(None)), pooled))
     table = pd.DataFrame(records, columns=["fold", "epoch", "loss", "metric"])
     return table.astype({"epoch": "Int64"})
+
+
+def _weights_in_order(parts: Sequence[FoldLogits], n_train: int) -> npt.NDArray[np.float32] | None:
+    """Return the weights of all rows in the order of the train table; None for 1 each."""
+    given = [part.weights for part in parts if part.weights is not None]
+    if not given:
+        return None
+    ordered = np.ones((n_train, *given[0].shape[1:]), np.float32)
+    for part in parts:
+        if part.weights is not None:
+            ordered[part.rows] = part.weights
+    return ordered

@@ -1,6 +1,8 @@
 """Small models on the features of a frozen backbone: from feature vectors to a target."""
 
+import inspect
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +26,9 @@ from foldsmith.models.fitted_heads import (
     FittedSoftmax,
     FittedTrees,
     Targets,
+    fitted_standardiser,
     gives_labels,
     standardised,
-    standardiser,
 )
 from foldsmith.models.forest import Forest, extra_trees
 from foldsmith.models.head_time import TimePart, time_parts
@@ -50,7 +52,12 @@ class FeatureHead(Protocol):
     """
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedHead:
         """Learn from the images of the training folds.
 
@@ -59,6 +66,9 @@ class FeatureHead(Protocol):
             targets: Shape (n,).
             groups: Group of each image, shape (n,): equal ones stay together in every split.
             seed: Seed of everything that is drawn.
+            weights: Weight of each image, above 0, shape (n,), with the mean 1; several labels may
+                have weights of their own, shape (n, n_labels). None for 1 each. A head of a
+                project without this argument is fitted where nothing has a weight.
         """
 
     def restore(self, arrays: Arrays) -> FittedHead:
@@ -86,18 +96,23 @@ class RidgeHead:
             raise ConfigError(f"alphas: {list(self.alphas)} must be numbers above 0")
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedLine:
         """Fit in closed form; nothing is drawn."""
         from sklearn.linear_model import RidgeCV
 
-        scaler = standardiser().fit(features.astype(np.float64))[0]
+        scaler = fitted_standardiser(features.astype(np.float64), weights)[0]
         # Deviations of the features as the regression sees them.
         spread = np.ones_like(scaler.scale_)
         if self.scaling == "common":
             spread = scaler.scale_ / (np.sqrt(scaler.var_.mean()) or 1.0)
         ridge = RidgeCV(alphas=np.asarray(self.alphas, np.float64))
-        ridge.fit(standardised(features, scaler.mean_, scaler.scale_) * spread, targets)
+        ridge.fit(standardised(features, scaler.mean_, scaler.scale_) * spread, targets, weights)
         weights = ridge.coef_ * spread
         return FittedLine(scaler.mean_, scaler.scale_, weights, float(ridge.intercept_))
 
@@ -110,7 +125,9 @@ class RidgeHead:
         return (TimePart(self.fit, rows=n_features, power=1),)
 
 
-def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
+def ridge_layer(
+    features: Features, targets: Targets, sample_weights: Targets | None = None
+) -> tuple[Targets, float]:
     """Return a linear layer by ridge regression, its strength by the leave-one-out error.
 
     Features are centred and scaled by one common factor, not each by its own standard deviation,
@@ -119,6 +136,7 @@ def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
     Args:
         features: Shape (n, n_features).
         targets: Shape (n,).
+        sample_weights: Weight of each row, shape (n,); None for 1 each.
 
     Returns:
         Weights, shape (n_features,), and bias.
@@ -128,7 +146,8 @@ def ridge_layer(features: Features, targets: Targets) -> tuple[Targets, float]:
     inputs = features.astype(np.float64)
     mean = inputs.mean(axis=0)
     scale = float(inputs.std(axis=0).mean()) or 1.0
-    model = RidgeCV(alphas=np.asarray(RidgeHead().alphas)).fit((inputs - mean) / scale, targets)
+    model = RidgeCV(alphas=np.asarray(RidgeHead().alphas))
+    model.fit((inputs - mean) / scale, targets, sample_weights)
     weights: Targets = model.coef_ / scale
     return weights, float(model.intercept_ - weights @ mean)
 
@@ -146,29 +165,32 @@ class _KernelRows:
     rows: Targets
     gamma: float
     kernel: Targets
+    weights: Targets | None = None
 
     @classmethod
-    def of(cls, features: Features) -> "_KernelRows":
+    def of(cls, features: Features, weights: Targets | None = None) -> "_KernelRows":
         """Standardise features, and compute their kernel."""
         from sklearn.metrics.pairwise import rbf_kernel
 
         inputs = features.astype(np.float64)
-        scaler = standardiser().fit(inputs)
+        scaler = fitted_standardiser(inputs, weights)
         rows = scaler.transform(inputs)
         # As documented by scikit-learn for gamma="scale".
-        gamma = 1.0 / (rows.shape[1] * (float(rows.var()) or 1.0))
-        return cls(scaler[0].mean_, scaler[0].scale_, rows, gamma, rbf_kernel(rows, gamma=gamma))
+        gamma = 1.0 / (rows.shape[1] * (_variance(rows, weights) or 1.0))
+        kernel = rbf_kernel(rows, gamma=gamma)
+        return cls(scaler[0].mean_, scaler[0].scale_, rows, gamma, kernel, weights)
 
     def fit(self, targets: Targets, penalty: float, epsilon: float) -> FittedKernel:
         """Fit a support vector regression to the standardised targets."""
         from sklearn.svm import SVR
 
-        mean, scale = float(targets.mean()), float(targets.std())
+        mean = float(np.average(targets, weights=self.weights))
+        scale = math.sqrt(_variance(targets, self.weights))
         centres, weights, bias = self.rows[:0], targets[:0], mean
         # A tube that holds all targets has no support vectors, and its middle is the prediction.
         if scale > 0 and np.ptp(targets) > 2 * epsilon * scale:
             machine = SVR(kernel="precomputed", C=penalty, epsilon=epsilon)
-            machine.fit(self.kernel, (targets - mean) / scale)
+            machine.fit(self.kernel, (targets - mean) / scale, self.weights)
             centres, weights = self.rows[machine.support_], machine.dual_coef_[0] * scale
             bias = float(machine.intercept_[0]) * scale + mean
         return FittedKernel(
@@ -196,28 +218,38 @@ class SVRHead:
     epsilon: tuple[float, ...] = (0.2,)
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedKernel:
         """Choose by groups, then fit to all; nothing is drawn."""
         from sklearn.model_selection import GroupKFold
 
         n_groups, choices = len(np.unique(groups)), sorted(product(self.C, self.epsilon))
-        whole = _KernelRows.of(features)
+        whole = _KernelRows.of(features, weights)
         if n_groups < 2 or len(choices) < 2:
             # Nothing can be held out to choose by.
             middle = sorted(self.C)[len(self.C) // 2], sorted(self.epsilon)[len(self.epsilon) // 2]
             return whole.fit(targets, *middle)
         splits = [
-            (_KernelRows.of(features[seen]), targets[seen], features[held], targets[held])
+            (
+                _KernelRows.of(features[seen], _part(weights, seen)),
+                *(targets[seen], features[held], targets[held], _part(weights, held)),
+            )
             for seen, held in GroupKFold(min(3, n_groups)).split(features, targets, groups)
         ]
 
         def error(choice: tuple[float, float]) -> float:
-            off = [
-                rows.fit(wanted, *choice).predict(others) - missed
-                for rows, wanted, others, missed in splits
+            squares = [
+                np.average(
+                    np.square(rows.fit(wanted, *choice).predict(others) - missed), weights=of_held
+                )
+                for rows, wanted, others, missed, of_held in splits
             ]
-            return float(np.mean([np.square(each).mean() for each in off]))
+            return float(np.mean(squares))
 
         return whole.fit(targets, *min(choices, key=error))
 
@@ -247,14 +279,21 @@ class MLPHead:
     weight_decay: float = 1e-2
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedNetwork:
         """Train on the squared error of standardised targets."""
         seed_everything(seed)
-        scaler = standardiser().fit(features)
+        scaler = fitted_standardiser(features, weights)
         inputs = torch.from_numpy(scaler.transform(features).astype(np.float32))
         # Equal targets leave nothing to scale.
-        mean, scale = float(targets.mean()), float(targets.std()) if np.ptp(targets) else 1.0
+        mean = float(np.average(targets, weights=weights))
+        scale = math.sqrt(_variance(targets, weights)) if np.ptp(targets) else 1.0
+        importance = None if weights is None else torch.from_numpy(weights.astype(np.float32))
         wanted = torch.from_numpy(((targets - mean) / scale).astype(np.float32))
         model = nn.Sequential(
             nn.Dropout(self.dropout),
@@ -268,7 +307,11 @@ class MLPHead:
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
         for _ in range(self.epochs):
             for rows in torch.split(torch.randperm(len(inputs)), self.batch_size):
-                loss = nn.functional.mse_loss(model(inputs[rows])[:, 0], wanted[rows])
+                outputs = model(inputs[rows])[:, 0]
+                if importance is None:
+                    loss = nn.functional.mse_loss(outputs, wanted[rows])
+                else:
+                    loss = (importance[rows] * (outputs - wanted[rows]) ** 2).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -310,7 +353,12 @@ class LogisticHead:
             raise ConfigError(f"C: {list(self.C)} must be numbers above 0")
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedSoftmax:
         """Choose by groups, then fit to all; nothing is drawn."""
         from sklearn.model_selection import GroupKFold
@@ -318,37 +366,42 @@ class LogisticHead:
         classes = _classes_of(targets, self.class_values)
         n_groups, strengths = len(np.unique(groups)), sorted(self.C)
         if n_groups < 2 or len(strengths) < 2:
-            return self._fit(features, classes, strengths[len(strengths) // 2])
+            return self._fit(features, classes, strengths[len(strengths) // 2], weights)
         splits = list(GroupKFold(min(3, n_groups)).split(features, classes, groups))
 
         def held_out_loss(strength: float) -> float:
             total = 0.0
             for seen, held in splits:
-                probabilities = self._fit(features[seen], classes[seen], strength).predict(
-                    features[held]
-                )
-                total += float(surprise(probabilities, classes[held], len(self.class_values)).sum())
+                fitted = self._fit(features[seen], classes[seen], strength, _part(weights, seen))
+                probabilities = fitted.predict(features[held])
+                each = surprise(probabilities, classes[held], len(self.class_values))
+                total += float((each if weights is None else each * weights[held]).sum())
             return total
 
-        return self._fit(features, classes, min(strengths, key=held_out_loss))
+        return self._fit(features, classes, min(strengths, key=held_out_loss), weights)
 
     def restore(self, arrays: Arrays) -> FittedSoftmax:
         """Return the linear functions."""
         return FittedSoftmax(**arrays)
 
     def _fit(
-        self, features: Features, classes: npt.NDArray[np.int64], strength: float
+        self,
+        features: Features,
+        classes: npt.NDArray[np.int64],
+        strength: float,
+        sample_weights: Targets | None,
     ) -> FittedSoftmax:
         from sklearn.linear_model import LogisticRegression
 
-        scaler, seen = standardiser().fit(features.astype(np.float64)), np.unique(classes)
+        scaler = fitted_standardiser(features.astype(np.float64), sample_weights)
+        seen = np.unique(classes)
         # A class that is not there to learn from has no probability.
         weights = np.zeros((len(self.class_values), features.shape[1]))
         bias = np.full(len(self.class_values), -np.inf)
         bias[seen] = 0.0
         if len(seen) > 1:
             model = LogisticRegression(C=strength, max_iter=_STEPS)
-            model.fit(scaler.transform(features.astype(np.float64)), classes)
+            model.fit(scaler.transform(features.astype(np.float64)), classes, sample_weights)
             # Of two classes there is one function, for the second.
             rows = seen if len(seen) > 2 else seen[1:]
             weights[rows], bias[rows] = model.coef_, model.intercept_
@@ -386,7 +439,12 @@ class TreesHead:
             )
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedTrees:
         """Grow the trees from the seed."""
         from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
@@ -410,11 +468,11 @@ class TreesHead:
             n_jobs=-1,
         )
         if not self.class_values:
-            return FittedTrees(extra_trees(model.fit(features, targets)))
+            return FittedTrees(extra_trees(model.fit(features, targets, weights)))
         with warnings.catch_warnings():
             # Of many classes with few images each, scikit-learn wonders whether they are numbers.
             warnings.filterwarnings("ignore", message="The number of unique classes")
-            model.fit(features, _classes_of(targets, self.class_values))
+            model.fit(features, _classes_of(targets, self.class_values), weights)
         forest = extra_trees(model)
         shares = np.zeros((len(forest.value), len(self.class_values)), np.float32)
         shares[:, model.classes_] = forest.value
@@ -457,10 +515,16 @@ class MeanHead:
         return gives_labels(self.heads[0])
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedMean:
         """Fit every head to the same images."""
-        return FittedMean(tuple(head.fit(features, targets, groups, seed) for head in self.heads))
+        fitted = (fit_head(head, features, targets, groups, seed, weights) for head in self.heads)
+        return FittedMean(tuple(fitted))
 
     def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
         """Return the times of all heads."""
@@ -470,6 +534,56 @@ class MeanHead:
         """Return the heads."""
         parts = (head.restore(part(arrays, str(k))) for k, head in enumerate(self.heads))
         return FittedMean(tuple(parts))
+
+
+def fit_head(
+    head: FeatureHead,
+    features: Features,
+    targets: Targets,
+    groups: npt.NDArray[np.int64],
+    seed: int,
+    weights: Targets | None,
+) -> FittedHead:
+    """Fit a head, with weights if there are any; those of a project may take none.
+
+    Images of weight 0 are left out.
+
+    Args:
+        head: The head.
+        features: As :meth:`FeatureHead.fit` takes them.
+        targets: Likewise.
+        groups: Likewise.
+        seed: Likewise.
+        weights: Likewise, at least 0.
+
+    Raises:
+        ConfigError: There are weights and the head takes none.
+    """
+    if weights is None:
+        return head.fit(features, targets, groups, seed)
+    if "weights" not in inspect.signature(head.fit).parameters:
+        raise ConfigError(
+            f"head: {type(head).__name__} takes no weights, but class_weights or the "
+            "sample_weight_column of project.yml give some; give its fit a fifth argument named "
+            "weights, take another head, or set globals/class_weights to none"
+        )
+    learned = weights > 0 if weights.ndim == 1 else (weights > 0).any(axis=1)
+    return head.fit(
+        *(features[learned], targets[learned], groups[learned], seed), weights=weights[learned]
+    )
+
+
+def _part(weights: Targets | None, rows: npt.NDArray[np.int64]) -> Targets | None:
+    return None if weights is None else weights[rows]
+
+
+def _variance(values: Targets, weights: Targets | None) -> float:
+    """Return the variance of all values, (n,) or (n, k), with weights of their rows."""
+    if weights is None:
+        return float(values.var())
+    rows = values.reshape(len(values), -1)
+    mean = np.average(rows.mean(axis=1), weights=weights)
+    return float(np.average(((rows - mean) ** 2).mean(axis=1), weights=weights))
 
 
 def _class_values(head: FeatureHead) -> Sequence[float]:

@@ -35,6 +35,19 @@ def standardiser() -> "Pipeline":
     return make_pipeline(StandardScaler(), bound)
 
 
+def fitted_standardiser(features: npt.NDArray[Any], weights: Targets | None = None) -> "Pipeline":
+    """Return :func:`standardiser` with the mean and deviation of features.
+
+    Args:
+        features: Shape (n, n_features).
+        weights: Weight of each row, shape (n,); None for 1 each.
+    """
+    fitted = standardiser()
+    if weights is None:
+        return fitted.fit(features)
+    return fitted.fit(features, standardscaler__sample_weight=weights)
+
+
 def standardised(features: Features, mean: Targets, scale: Targets) -> Targets:
     """Return features as :func:`standardiser` leaves them."""
     found: Targets = np.clip((features.astype(np.float64) - mean) / scale, -_FARTHEST, _FARTHEST)

@@ -12,9 +12,9 @@ from foldsmith.models.fitted_heads import (
     Features,
     FittedKernelClasses,
     Targets,
+    fitted_standardiser,
     gaussians,
     standardised,
-    standardiser,
 )
 from foldsmith.models.head_time import TimePart
 
@@ -53,10 +53,15 @@ class KernelHead:
                 raise ConfigError(f"{name}: {list(values)} must be numbers above 0")
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedKernelClasses:
         """Choose by groups, then fit to all; only the rows to choose by are drawn."""
-        rows = _Rows.of(features, targets, self.class_values)
+        rows = _Rows.of(features, targets, self.class_values, weights)
         return self._solved(rows, *self._choice(rows, groups, seed))
 
     def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
@@ -79,15 +84,12 @@ class KernelHead:
         self, rows: "_Rows", gamma: float, alpha: float, sharpness: float
     ) -> FittedKernelClasses:
         """Return the head with chosen values, fitted to all rows."""
-        from scipy.linalg import cho_factor, cho_solve
-
         inputs, wanted = rows.inputs, rows.wanted
-        kernel = gaussians(inputs, inputs, gamma / inputs.shape[1])
-        kernel[np.diag_indices(len(kernel))] += alpha
-        means = wanted.mean(axis=0)
-        factor = cho_factor(kernel, lower=True, overwrite_a=True)
+        means = np.average(wanted, axis=0, weights=rows.weights)
         weights = np.zeros((len(inputs), len(self.class_values)))
-        weights[:, rows.seen] = cho_solve(factor, wanted - means)
+        weights[:, rows.seen] = solved(
+            gaussians(inputs, inputs, gamma / inputs.shape[1]), alpha, wanted - means, rows.weights
+        )
         bias = np.full(len(self.class_values), -np.inf)
         bias[rows.seen] = means
         return FittedKernelClasses(
@@ -105,24 +107,30 @@ class KernelHead:
     ) -> tuple[float, float, float]:
         """Return gamma, alpha and sharpness, chosen by some of the rows."""
         some = some_rows(groups, seed)
-        return self._chosen(rows.inputs[some], rows.wanted[some], groups[some])
+        weights = None if rows.weights is None else rows.weights[some]
+        return self._chosen(rows.inputs[some], rows.wanted[some], groups[some], weights)
 
     def restore(self, arrays: Arrays) -> FittedKernelClasses:
         """Return the sums of Gaussians."""
         return FittedKernelClasses(**arrays)
 
     def _chosen(
-        self, inputs: Features, wanted: Targets, groups: npt.NDArray[np.int64]
+        self,
+        inputs: Features,
+        wanted: Targets,
+        groups: npt.NDArray[np.int64],
+        weights: Targets | None,
     ) -> tuple[float, float, float]:
         """Return gamma, alpha and sharpness with the least held-out log loss."""
         parts = parts_of_groups(groups)
         best = (np.inf, 0.0, 0.0, 0.0)
         for gamma in sorted(self.gamma):
-            kernel = gaussians(inputs, inputs, gamma / inputs.shape[1])
+            kernel = weighted_kernel(gaussians(inputs, inputs, gamma / inputs.shape[1]), weights)
             values, vectors = np.linalg.eigh(kernel)
             for alpha in sorted(self.alpha):
-                scores = held_out_scores(np.maximum(values, 0) + alpha, vectors, wanted, parts)
-                loss, sharpness = _sharpest(scores, wanted)
+                regularised = np.maximum(values, 0) + alpha
+                scores = held_out_scores(regularised, vectors, wanted, parts, weights)
+                loss, sharpness = _sharpest(scores, wanted, weights)
                 best = min(best, (loss, gamma, alpha, sharpness))
         return best[1:]
 
@@ -137,6 +145,7 @@ class _Rows:
         inputs: Standardised features, shape (n, n_features).
         seen: Classes that are there; one that is not there to learn from has no probability.
         wanted: 1 for the class of a row and 0 for others, shape (n, n_seen).
+        weights: Weight of each row, above 0, shape (n,); None for 1 each.
     """
 
     mean: Targets
@@ -144,16 +153,23 @@ class _Rows:
     inputs: Features
     seen: npt.NDArray[np.int64]
     wanted: Targets
+    weights: Targets | None = None
 
     @classmethod
-    def of(cls, features: Features, targets: Targets, class_values: Sequence[float]) -> "_Rows":
+    def of(
+        cls,
+        features: Features,
+        targets: Targets,
+        class_values: Sequence[float],
+        weights: Targets | None = None,
+    ) -> "_Rows":
         """Return the rows of features and targets."""
         classes = np.abs(targets[:, None] - np.asarray(class_values)).argmin(axis=1)
         seen = np.unique(classes)
-        scaler = standardiser().fit(features.astype(np.float64))[0]
+        scaler = fitted_standardiser(features.astype(np.float64), weights)[0]
         inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
         wanted = (classes[:, None] == seen).astype(np.float64)
-        return cls(scaler.mean_, scaler.scale_, inputs, seen, wanted)
+        return cls(scaler.mean_, scaler.scale_, inputs, seen, wanted, weights)
 
 
 def some_rows(groups: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
@@ -178,8 +194,54 @@ def parts_of_groups(groups: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]
     return [held for _, held in GroupKFold(n_parts).split(groups, groups=groups)]
 
 
+def weighted_kernel(kernel: Targets, weights: Targets | None) -> Targets:
+    """Return the kernel of a problem without weights that has the same solution.
+
+    With squared errors times weights w, the coefficients solve (K + alpha / w) a = y. Times the
+    roots r of the weights, that is (r K r + alpha) (a / r) = r y, a problem without weights.
+
+    Args:
+        kernel: Shape (n, n); it may be changed.
+        weights: Above 0, shape (n,); None for 1 each.
+    """
+    if weights is None:
+        return kernel
+    roots = np.sqrt(weights)
+    kernel *= roots[:, None]
+    kernel *= roots
+    return kernel
+
+
+def solved(
+    kernel: Targets, alpha: float, centred: Targets, weights: Targets | None = None
+) -> Targets:
+    """Return the coefficients of regularised least squares, shape (n, n_classes).
+
+    Args:
+        kernel: Shape (n, n); it is changed.
+        alpha: Strength of the regularisation.
+        centred: Scores to learn without their means, shape (n, n_classes).
+        weights: Weight of each row, above 0, shape (n,); None for 1 each.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
+    kernel = weighted_kernel(kernel, weights)
+    kernel[np.diag_indices(len(kernel))] += alpha
+    factor = cho_factor(kernel, lower=True, overwrite_a=True)
+    if weights is None:
+        coefficients: Targets = cho_solve(factor, centred)
+        return coefficients
+    roots = np.sqrt(weights)[:, None]
+    weighted: Targets = roots * cho_solve(factor, roots * centred)
+    return weighted
+
+
 def held_out_scores(
-    values: Targets, vectors: Targets, wanted: Targets, parts: list[npt.NDArray[np.int64]]
+    values: Targets,
+    vectors: Targets,
+    wanted: Targets,
+    parts: list[npt.NDArray[np.int64]],
+    row_weights: Targets | None = None,
 ) -> Targets:
     """Return the scores of each part from the other parts, without fitting again.
 
@@ -191,17 +253,25 @@ def held_out_scores(
         vectors: Its eigenvectors, shape (n, n).
         wanted: Scores to learn, shape (n, n_classes).
         parts: Rows of each part.
+        row_weights: Weights of the rows, with which :func:`weighted_kernel` has made the kernel;
+            None for 1 each.
     """
-    means = wanted.mean(axis=0)
-    weights = vectors @ ((vectors.T @ (wanted - means)) / values[:, None])
+    centred = wanted - np.average(wanted, axis=0, weights=row_weights)
+    roots = None if row_weights is None else np.sqrt(row_weights)[:, None]
+    if roots is not None:
+        centred = roots * centred
+    weights = vectors @ ((vectors.T @ centred) / values[:, None])
     scores = wanted.copy()
     for part in parts:
         inverse = (vectors[part] / values) @ vectors[part].T
-        scores[part] -= np.linalg.solve(inverse, weights[part])
+        errors = np.linalg.solve(inverse, weights[part])
+        scores[part] -= errors if roots is None else errors / roots[part]
     return scores
 
 
-def _sharpest(scores: Targets, wanted: Targets) -> tuple[float, float]:
+def _sharpest(
+    scores: Targets, wanted: Targets, weights: Targets | None = None
+) -> tuple[float, float]:
     """Return the least log loss of scores times a factor, and the factor."""
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -210,7 +280,8 @@ def _sharpest(scores: Targets, wanted: Targets) -> tuple[float, float]:
 
     def loss(logarithm: float) -> float:
         factor = np.exp(logarithm)
-        return float((logsumexp(factor * scores, axis=1) - factor * right).mean())
+        losses = logsumexp(factor * scores, axis=1) - factor * right
+        return float(np.average(losses, weights=weights))
 
     found = minimize_scalar(loss, bounds=_SHARPNESS, method="bounded")
     return float(found.fun), float(np.exp(found.x))

@@ -7,21 +7,33 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import FeatureHead, TreesHead, gives_probabilities
+from foldsmith.models.feature_heads import (
+    FeatureHead,
+    TreesHead,
+    fit_head,
+    gives_probabilities,
+)
 from foldsmith.models.fitted_arrays import ArrayFields, Arrays, part, prefixed
 from foldsmith.models.fitted_heads import (
     Features,
     FittedHead,
     FittedTrees,
     Targets,
+    fitted_standardiser,
     gaussians,
     gives_labels,
     standardised,
-    standardiser,
 )
 from foldsmith.models.forest import Forest
 from foldsmith.models.head_time import TimePart
-from foldsmith.models.kernel_head import CHOSEN_BY, held_out_scores, parts_of_groups, some_rows
+from foldsmith.models.kernel_head import (
+    CHOSEN_BY,
+    held_out_scores,
+    parts_of_groups,
+    solved,
+    some_rows,
+    weighted_kernel,
+)
 from foldsmith.targets.scores_of_labels import surprise
 
 # A label is learned as a class with these two values.
@@ -63,17 +75,34 @@ class LabelsHead:
             )
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> "FittedLabels":
         """Fit one head per label; targets have the shape (n, n_labels)."""
-        heads = tuple(self.head.fit(features, column, groups, seed) for column in targets.T)
+        of_labels = (
+            [None] * targets.shape[1] if weights is None else list(_columns(weights, targets).T)
+        )
+        columns = list(zip(targets.T, of_labels, strict=True))
+        heads = tuple(
+            fit_head(self.head, features, column, groups, seed, of_label)
+            for column, of_label in columns
+        )
         if gives_probabilities(self.head):
             return FittedLabels(heads)
-        curves = [self._curve(features, column, groups, seed) for column in targets.T]
+        curves = [self._curve(features, column, groups, seed, each) for column, each in columns]
         return FittedLabels(heads, np.stack(curves))
 
     def _curve(
-        self, features: Features, column: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        column: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None,
     ) -> Targets:
         """Return the logistic function of one label, by held-out numbers."""
         from sklearn.model_selection import GroupKFold
@@ -81,11 +110,12 @@ class LabelsHead:
         n_groups, scores = len(np.unique(groups)), np.empty(len(column))
         if n_groups < 2:
             # Nothing can be held out: of one group the frequency is all that is known.
-            return logistic_curve(np.zeros(len(column)), column)
+            return logistic_curve(np.zeros(len(column)), column, weights)
         for seen, held in GroupKFold(min(_HELD_OUT, n_groups)).split(features, column, groups):
-            fitted = self.head.fit(features[seen], column[seen], groups[seen], seed)
+            of_seen = None if weights is None else weights[seen]
+            fitted = fit_head(self.head, features[seen], column[seen], groups[seen], seed, of_seen)
             scores[held] = fitted.predict(features[held])
-        return logistic_curve(scores, column)
+        return logistic_curve(scores, column, weights)
 
     def restore(self, arrays: Arrays) -> "FittedLabels":
         """Return the head of each label."""
@@ -152,12 +182,21 @@ class TreesLabelsHead:
         return TreesHead(self.n_trees, self.min_leaf, self.max_features)
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> FittedTrees:
-        """Grow the trees from the seed; targets have the shape (n, n_labels)."""
+        """Grow the trees from the seed; targets have the shape (n, n_labels).
+
+        Labels share the trees: these have the mean of a row's weights over its labels.
+        """
         # Of 0 and 1 the squared error is Gini's impurity, but for a factor.
         one = targets[:, 0] if targets.shape[1] == 1 else targets
-        forest = self._trees().fit(features, one, groups, seed).forest
+        shared = None if weights is None else weights.reshape(len(weights), -1).mean(axis=1)
+        forest = self._trees().fit(features, one, groups, seed, shared).forest
         # One label is one number, which has no axis of its own.
         value = forest.value.reshape(len(forest.value), -1)
         return FittedTrees(replace(forest, value=value), gives_labels=True)
@@ -175,9 +214,15 @@ class _Scaled(NamedTuple):
     inputs: Features
 
 
-def _scaled(features: Features) -> _Scaled:
+def _columns(weights: Targets, targets: Targets) -> Targets:
+    """Return weights with a column per label."""
+    of_labels: Targets = np.broadcast_to(weights.reshape(len(weights), -1), targets.shape)
+    return of_labels
+
+
+def _scaled(features: Features, weights: Targets | None = None) -> _Scaled:
     """Return standardised features."""
-    scaler = standardiser().fit(features.astype(np.float64))[0]
+    scaler = fitted_standardiser(features.astype(np.float64), weights)[0]
     inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
     return _Scaled(scaler.mean_, scaler.scale_, inputs)
 
@@ -188,7 +233,9 @@ class KernelLabelsHead:
 
     As :class:`~foldsmith.models.kernel_head.KernelHead`, with scores of 0 and 1 for each label; a
     logistic function per label, fitted to held-out scores (Platt 1999), makes probabilities of
-    them. All labels share the kernel, so that a hundred of them take little longer than one.
+    them. All labels share the kernel, so that a hundred of them take little longer than one: with
+    ``class_weights`` the kernel is fitted with the mean of a row's weights over its labels, and
+    each logistic function with the weights of its label.
 
     Attributes:
         alpha: Strengths of the regularisation to choose from, by the log loss of a grouped 10-fold
@@ -208,13 +255,24 @@ class KernelLabelsHead:
                 raise ConfigError(f"{name}: {list(values)} must be numbers above 0")
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> "FittedKernelLabels":
         """Choose by groups, then fit to all; only the rows to choose by are drawn."""
         rows = some_rows(groups, seed)
-        scaled = _scaled(features)
-        chosen = self._chosen(scaled.inputs[rows], targets[rows], groups[rows])
-        return self._solved(scaled, targets, *chosen)
+        # Labels share the kernel: it has the mean of a row's weights.
+        shared = None if weights is None else weights.reshape(len(weights), -1).mean(axis=1)
+        scaled = _scaled(features, shared)
+        of_labels = None if weights is None else _columns(weights, targets)[rows]
+        chosen = self._chosen(
+            *(scaled.inputs[rows], targets[rows], groups[rows]),
+            *(None if shared is None else shared[rows], of_labels),
+        )
+        return self._solved(scaled, targets, *chosen, shared)
 
     def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
         """Return the times of the choice, by a limited number of rows, and of the fit to all."""
@@ -222,27 +280,31 @@ class KernelLabelsHead:
         def choice(
             features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
         ) -> None:
-            self._chosen(_scaled(features).inputs, targets, groups)
+            self._chosen(_scaled(features).inputs, targets, groups, None, None)
 
         def fit(
             features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
         ) -> FittedKernelLabels:
             curves = np.zeros((targets.shape[1], 2))
-            return self._solved(_scaled(features), targets, self.gamma[0], self.alpha[0], curves)
+            chosen = self.gamma[0], self.alpha[0], curves
+            return self._solved(_scaled(features), targets, *chosen, None)
 
         return TimePart(choice, rows=CHOSEN_BY), TimePart(fit)
 
     def _solved(
-        self, scaled: "_Scaled", targets: Targets, gamma: float, alpha: float, curves: Targets
+        self,
+        scaled: "_Scaled",
+        targets: Targets,
+        gamma: float,
+        alpha: float,
+        curves: Targets,
+        shared: Targets | None,
     ) -> "FittedKernelLabels":
         """Return the head with chosen values, fitted to all rows."""
-        from scipy.linalg import cho_factor, cho_solve
-
         inputs = scaled.inputs
         kernel = gaussians(inputs, inputs, gamma / inputs.shape[1])
-        kernel[np.diag_indices(len(kernel))] += alpha
-        means = targets.mean(axis=0)
-        weights = cho_solve(cho_factor(kernel, lower=True, overwrite_a=True), targets - means)
+        means = np.average(targets, axis=0, weights=shared)
+        weights = solved(kernel, alpha, targets - means, shared)
         return FittedKernelLabels(
             mean=scaled.mean,
             scale=scaled.scale,
@@ -258,21 +320,36 @@ class KernelLabelsHead:
         return FittedKernelLabels(**arrays)
 
     def _chosen(
-        self, inputs: Features, wanted: Targets, groups: npt.NDArray[np.int64]
+        self,
+        inputs: Features,
+        wanted: Targets,
+        groups: npt.NDArray[np.int64],
+        shared: Targets | None,
+        of_labels: Targets | None,
     ) -> tuple[float, float, Targets]:
-        """Return gamma and alpha with the least held-out log loss, and the logistic functions."""
+        """Return gamma and alpha with the least held-out log loss, and the logistic functions.
+
+        Args:
+            inputs: Standardised features.
+            wanted: Labels of 0 and 1.
+            groups: Group of each row.
+            shared: Weight of each row in the kernel; None for 1 each.
+            of_labels: Weight of each row and label in the log loss; None for 1 each.
+        """
         parts = parts_of_groups(groups)
         labels = wanted.astype(np.int64)
         best = (np.inf, 0.0, 0.0)
         curves = np.zeros((wanted.shape[1], 2))
         for gamma in sorted(self.gamma):
-            kernel = gaussians(inputs, inputs, gamma / inputs.shape[1])
+            kernel = weighted_kernel(gaussians(inputs, inputs, gamma / inputs.shape[1]), shared)
             values, vectors = np.linalg.eigh(kernel)
             for alpha in sorted(self.alpha):
-                scores = held_out_scores(np.maximum(values, 0) + alpha, vectors, wanted, parts)
-                columns = zip(scores.T, wanted.T, strict=True)
-                found = np.stack([logistic_curve(*pair) for pair in columns])
-                loss = float(surprise(_squashed(scores, found), labels).mean())
+                regularised = np.maximum(values, 0) + alpha
+                scores = held_out_scores(regularised, vectors, wanted, parts, shared)
+                weights = [None] * len(scores.T) if of_labels is None else list(of_labels.T)
+                columns = zip(scores.T, wanted.T, weights, strict=True)
+                found = np.stack([logistic_curve(*column) for column in columns])
+                loss = _log_loss(_squashed(scores, found), labels, of_labels)
                 if (loss, gamma, alpha) < best:
                     best, curves = (loss, gamma, alpha), found
         return best[1], best[2], curves
@@ -309,7 +386,7 @@ class FittedKernelLabels(ArrayFields):
         return _squashed(scores, self.curves)
 
 
-def logistic_curve(scores: Targets, labels: Targets) -> Targets:
+def logistic_curve(scores: Targets, labels: Targets, weights: Targets | None = None) -> Targets:
     """Return slope and intercept of the logistic function of scores with the least log loss.
 
     Targets are those of Platt ("Probabilistic Outputs for Support Vector Machines", 1999), a
@@ -318,13 +395,15 @@ def logistic_curve(scores: Targets, labels: Targets) -> Targets:
     Args:
         scores: Shape (n,).
         labels: 0 or 1, shape (n,).
+        weights: Weight of each image, at least 0, shape (n,); None for 1 each.
     """
     from scipy.special import expit, logit
 
-    n_present = float(labels.sum())
-    n_absent = len(labels) - n_present
+    importance = np.ones(len(labels)) if weights is None else weights
+    n_present = float(labels @ importance)
+    n_absent = float(importance.sum()) - n_present
     wanted = np.where(labels > 0, (n_present + 1) / (n_present + 2), 1 / (n_absent + 2))
-    constant = np.array([0.0, float(logit(wanted.mean()))])
+    constant = np.array([0.0, float(logit(np.average(wanted, weights=weights)))])
     spread = float(scores.std())
     if spread == 0 or not n_present or not n_absent:
         return constant
@@ -333,8 +412,10 @@ def logistic_curve(scores: Targets, labels: Targets) -> Targets:
     found = constant.copy()
     for _ in range(_STEPS):
         probabilities = expit(inputs @ found)
-        slope = inputs.T @ (probabilities - wanted) + [_PENALTY * found[0], 0.0]
-        curvature = (inputs * (probabilities * (1 - probabilities))[:, None]).T @ inputs
+        slope = inputs.T @ (importance * (probabilities - wanted)) + [_PENALTY * found[0], 0.0]
+        curvature = (
+            inputs * (importance * probabilities * (1 - probabilities))[:, None]
+        ).T @ inputs
         curvature[0, 0] += _PENALTY
         curvature[np.diag_indices(2)] += 1e-9
         step = np.linalg.solve(curvature, slope)
@@ -345,6 +426,18 @@ def logistic_curve(scores: Targets, labels: Targets) -> Targets:
     if found[0] <= 0:
         return constant
     return np.array([found[0] / spread, found[1] - found[0] * centre / spread])
+
+
+def _log_loss(
+    probabilities: Targets, labels: npt.NDArray[np.int64], weights: Targets | None
+) -> float:
+    """Return the mean log loss; weights have the shape of the labels."""
+    if weights is None:
+        return float(surprise(probabilities, labels).mean())
+    columns = [
+        surprise(probabilities[:, k : k + 1], labels[:, k : k + 1]) for k in range(labels.shape[1])
+    ]
+    return float((np.stack(columns, axis=1) * weights).mean())
 
 
 def _squashed(scores: Targets, curves: Targets) -> Targets:

@@ -112,6 +112,10 @@ class SeveralLabels(TargetForm):
         """Return a metric that knows the labels by name."""
         return metric.for_labels(self.names)
 
+    def classes(self, targets: Array) -> npt.NDArray[np.bool_]:
+        """Return which labels each image has."""
+        return targets > 0
+
     def screened_by(self, metric: Metric) -> Metric:
         """Return the AUC for a metric of decisions, whose thresholds are fitted afterwards."""
         return METRICS_OF_LABELS["AUC"] if metric.decides else metric

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from foldsmith.project.budget import Budget, budget_of, seconds_of
+from foldsmith.project.class_weights import ClassWeights, class_weights_problem
 from foldsmith.project.label_forms import LabelsInColumns, LabelsInText, split_labels
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.resources import Resources
@@ -124,6 +125,13 @@ class ProjectSettings(BaseModel):
             number of labels per row, as in "scab rust".
         label_names: Names of these labels.
         group_column: Column whose equal values must stay in one fold, if there is one.
+        sample_weight_column: Column of the train table with the weight of each row, a number of at
+            least 0, for losses and heads. Weights have the mean 1 among the rows of a
+            training; a row of weight 0 is predicted, and nothing is learned from it.
+        class_weights: Weights of classes or labels in losses and heads, the default of the
+            experiments' ``globals/class_weights``: ``balanced`` (every class has the same sum of
+            weights, and the present and absent images of every label), or a weight by name, as in
+            ``{cat: 1, lynx: 5}``, 1 for others.
         sample_submission: CSV in ``data_dir`` whose columns the submissions take; without
             it they have the id and the target column.
         target_range: Lowest and highest possible target; predictions are clipped to it.
@@ -179,6 +187,8 @@ class ProjectSettings(BaseModel):
     label_separator: str | None = None
     label_names: tuple[str, ...] = ()
     group_column: str | None = None
+    sample_weight_column: str | None = None
+    class_weights: ClassWeights | None = None
     sample_submission: str | None = None
     target_range: tuple[float, float]
     target_ranges: dict[str, tuple[float, float]] = {}
@@ -332,6 +342,9 @@ class ProjectSettings(BaseModel):
             )
         if self.group_column is None and "Group" in self.folds.method:
             raise ValueError(f"group_column: folds/method {self.folds.method} needs one")
+        problem = class_weights_problem(self.class_weights, self.form.labels)
+        if problem is not None:
+            raise ValueError(f"class_weights: {problem}")
         return self
 
     def _check_target(self) -> None:
@@ -425,6 +438,7 @@ class ProjectSettings(BaseModel):
             ("id_column", self.id_column),
             *targets,
             ("group_column", self.group_column),
+            ("sample_weight_column", self.sample_weight_column),
         ]
         for key, column in columns:
             if column in _ADDED:

@@ -12,7 +12,7 @@ import pandas as pd
 from foldsmith.errors import DataError, one_line
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import line_numbers, parse
-from foldsmith.project.number_columns import as_numbers
+from foldsmith.project.number_columns import as_numbers, numbers
 from foldsmith.targets.class_values import off_values
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import hash_texts
@@ -119,6 +119,8 @@ def read_train(project: ProjectFolder, with_bad: bool = False) -> pd.DataFrame:
     columns = [settings.id_column, *project.form.columns]
     if settings.group_column is not None:
         columns.append(settings.group_column)
+    if settings.sample_weight_column is not None:
+        columns.append(settings.sample_weight_column)
     table = read_table(
         path, columns, settings.id_column, number_columns=project.form.number_columns
     )
@@ -165,6 +167,24 @@ def _value_problems(project: ProjectFolder, path: Path, table: pd.DataFrame) -> 
         empty = gaps(table[settings.group_column])
         if empty.any():
             yield f"column {settings.group_column}: {_without_group(path, empty)}"
+    yield from _weight_problems(project, path, table)
+
+
+def _weight_problems(project: ProjectFolder, path: Path, table: pd.DataFrame) -> Iterable[str]:
+    column = project.settings.sample_weight_column
+    if column is None:
+        return
+    weights = numbers(table[column])
+    # NaN is no number either, and infinity would leave the others nothing.
+    wrong = ~((weights >= 0) & (weights < np.inf))
+    if wrong.any():
+        yield (
+            f"column {column}: {counted(int(wrong.sum()), 'weight is', 'weights are')} missing, "
+            f"negative or no number, such as {str(table[column][wrong].iloc[0])!r} "
+            f"({_lines(path, wrong)}); weights must be numbers of at least 0"
+        )
+    elif not (weights > 0).any():
+        yield f"column {column}: every weight is 0; one at least must be above 0"
 
 
 def _without_group(path: Path, empty: pd.Series) -> str:
@@ -250,6 +270,8 @@ def read_folds(project: ProjectFolder, meta_file: str | None) -> pd.DataFrame:
         )
         raise DataError(f"{path}: no such file; {remedy}")
     columns = [settings.id_column, *project.form.columns, FOLD_COLUMN]
+    if settings.sample_weight_column is not None:
+        columns.append(settings.sample_weight_column)
     as_number = [*project.form.number_columns, FOLD_COLUMN]
     table = read_table(path, columns, settings.id_column, number_columns=as_number)
     table = _without_bad(project, table)
@@ -260,7 +282,7 @@ def read_folds(project: ProjectFolder, meta_file: str | None) -> pd.DataFrame:
             f"{path}: column {FOLD_COLUMN}: must hold 0..{project.n_splits - 1}, "
             f"the folds of project.yml; {remedy}"
         )
-    problems = path_problems(project, table)
+    problems = [*path_problems(project, table), *_weight_problems(project, path, table)]
     group = group_column_of(project, table)
     if group is not None and gaps(table[group]).any():
         problems.append(f"column {group}: {_without_group(path, gaps(table[group]))}")
@@ -316,6 +338,14 @@ def _fields(template: str) -> Iterator[str]:
 def targets_of(project: ProjectFolder, table: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return the targets, float64, shape (n,), or (n, n_outputs) by the form of the target."""
     return project.form.read(table)
+
+
+def sample_weights_of(
+    project: ProjectFolder, table: pd.DataFrame
+) -> npt.NDArray[np.float64] | None:
+    """Return the weight of each row, shape (n,); None without a ``sample_weight_column``."""
+    column = project.settings.sample_weight_column
+    return None if column is None else numbers(table[column]).to_numpy(np.float64, copy=True)
 
 
 def group_column_of(project: ProjectFolder, table: pd.DataFrame) -> str | None:

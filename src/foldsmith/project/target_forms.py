@@ -230,6 +230,13 @@ class TargetForm(ABC):
         """Yield remarks on a table's targets that are no errors."""
         yield from ()
 
+    def classes(self, targets: Array) -> npt.NDArray[np.bool_] | None:
+        """Return which classes or labels each image has, shape (n, n_classes).
+
+        None if the targets are no classes.
+        """
+        return None
+
     def screened_by(self, metric: Metric) -> Metric:
         """Return the metric by which a member of a blend has to beat the constant."""
         return metric
@@ -347,6 +354,12 @@ class OneNumber(TargetForm):
         """Return the expectation of the class values, shape (n,)."""
         expectation: Array = probabilities @ np.asarray(self.class_values)
         return expectation
+
+    def classes(self, targets: Array) -> npt.NDArray[np.bool_] | None:
+        """Return the class of each image; None if a target is none of the class values."""
+        if not self.class_values or off_values(targets, self.class_values).any():
+            return None
+        return self.encoded(targets) > 0
 
     @property
     def extremes(self) -> Array:

@@ -17,7 +17,7 @@ from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError
 from foldsmith.inference.oof import FoldLogits, in_table_order, score_table
 from foldsmith.inference.predict import image_batches, predict_logits
-from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
+from foldsmith.models.feature_heads import FeatureHead, fit_head, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.fitted_heads import FittedHead, gives_labels
 from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, write_learned
@@ -56,6 +56,7 @@ from foldsmith.targets.metrics import Metric
 from foldsmith.targets.multi_label import MultiLabel, logits_of
 from foldsmith.targets.multi_regression import MultiRegression
 from foldsmith.targets.regression import Regression
+from foldsmith.targets.row_weights import training_weights
 from foldsmith.targets.scale_buffer import TARGET_SCALE
 from foldsmith.targets.task import Task
 from foldsmith.utils.atomic import write_npy
@@ -188,7 +189,10 @@ def _fit_folds(
         logger.info(reason)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
     return [
-        _fit_fold(fold, head, settings.seed, task, form, folds, targets, groups, features)
+        _fit_fold(
+            *(fold, head, settings.seed, task, form, folds, targets, groups, features),
+            training_weights(project, settings.class_weights, table, folds != fold),
+        )
         for fold in range(project.n_splits)
     ]
 
@@ -203,6 +207,7 @@ def _fit_fold(
     targets: npt.NDArray[np.float64],
     groups: npt.NDArray[np.int64],
     features: Array,
+    weights: npt.NDArray[np.float64] | None,
 ) -> _Fold:
     """Fit the head on the other folds and predict the rows of this one."""
     seen, held_out = folds != fold, np.flatnonzero(folds == fold)
@@ -211,8 +216,12 @@ def _fit_fold(
     for line in of_fold.lines_of_fold(fold, targets[seen]):
         logger.info(line)
     learned = targets[seen] if scale is None else scale.forward(targets[seen])
-    fitted = HeadOfFold(head.fit(features[seen], learned, groups[seen], seed), scale)
-    oof = FoldLogits(fold, None, held_out, fitted.logits(features[held_out]), of_fold)
+    of_seen = None if weights is None else weights[seen]
+    fitted = HeadOfFold(fit_head(head, features[seen], learned, groups[seen], seed, of_seen), scale)
+    oof = FoldLogits(
+        *(fold, None, held_out, fitted.logits(features[held_out]), of_fold),
+        weights=None if weights is None else weights[held_out].astype(np.float32),
+    )
     return _Fold(fold, fitted, oof)
 
 

@@ -57,6 +57,7 @@ _FREE_TYPES = ("LogReport", "LearningCurve", "ConsoleReport", "CollapseWatch", "
 
 # Not read by a pretraining and by features, which learn no target.
 _TARGET_SCALE = "globals/target_scale"
+_OF_TARGETS = (_TARGET_SCALE, "globals/class_weights")
 
 # Not read by a training.
 _INFERENCE_ONLY = ("dataset/test", "loader/test", "globals/tta")
@@ -162,7 +163,7 @@ def pretrain_inputs(
     check_preprocessed(experiment, hashes)
     without = (*_INFERENCE_ONLY, "probe")
     inputs: Inputs = {
-        "config": _config(experiment, (*without, _TARGET_SCALE)),
+        "config": _config(experiment, (*without, *_OF_TARGETS)),
         "files": _files(experiment, types, hashes, without),
         "images": hash_images(paths, hashes),
         **_intensity(project),
@@ -282,7 +283,7 @@ def features_inputs(
     readable = test.iloc[readable_test(project, test)]
     paths = image_paths(project, table) + image_paths(project, readable)
     return {
-        "config": _config(experiment, ("head", _TARGET_SCALE)),
+        "config": _config(experiment, ("head", *_OF_TARGETS)),
         "files": _files(experiment, types, hashes, ("head",)),
         **_intensity(project),
         "images": hash_images(paths, hashes),
@@ -297,7 +298,7 @@ def frozen_inputs(
     features = features_inputs(experiment, types, hashes)
     lasting = new_image_inputs(experiment, types, hashes)
     table = read_folds(project, experiment.globals.meta_file)
-    names = (*project.form.columns, group_column_of(project, table))
+    names = (*_target_columns(project), group_column_of(project, table))
     return lasting | {
         "files": lasting["files"] | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
@@ -336,7 +337,7 @@ def ensemble_inputs(
         "files": files,
         "groups": hash_columns(table, [group]) if group else None,
         "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, list(project.form.columns)),
+        "targets": hash_columns(table, _target_columns(project)),
         "test ids": hash_columns(test, [project.settings.id_column]),
         "unreadable": hash_value(readable_test(project, test).tolist()),
         "predictions": dict(predictions),
@@ -381,10 +382,16 @@ def _project_values(project: ProjectFolder, keys: Iterable[str]) -> dict[str, An
     return flatten({key: values[key] for key in keys})
 
 
+def _target_columns(project: ProjectFolder) -> list[str]:
+    """Return the columns of the targets, and that of the weights of the rows."""
+    weights = project.settings.sample_weight_column
+    return [*project.form.columns, *(() if weights is None else (weights,))]
+
+
 def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
     """Return the hash of the targets, and of the continuous column if that is learned."""
     settings = experiment.project.settings
-    targets = hash_columns(table, list(experiment.project.form.columns))
+    targets = hash_columns(table, _target_columns(experiment.project))
     continuous = settings.continuous
     if not experiment.globals.continuous_target or continuous is None:
         return targets
@@ -411,7 +418,12 @@ def _hash_auxiliary(
 
 
 def _target_values(project: ProjectFolder) -> dict[str, Any]:
-    return {"metric": project.metric.title, **project.form.facts()}
+    weights = project.settings.sample_weight_column
+    return {
+        "metric": project.metric.title,
+        **project.form.facts(),
+        **({} if weights is None else {"sample_weight_column": weights}),
+    }
 
 
 def _sample(project: ProjectFolder, hashes: FileHashes) -> dict[str, str]:

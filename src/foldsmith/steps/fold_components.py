@@ -7,16 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from foldsmith.config import Components, Context, Experiment
 from foldsmith.data.loader import ImageLoader
 from foldsmith.models.classifier import ImageModel
 from foldsmith.project.tables import FOLD_COLUMN, read_folds
 from foldsmith.targets.column_scales import ScaleForm
+from foldsmith.targets.row_weights import training_weights
 from foldsmith.targets.scale_buffer import keep_scale
 from foldsmith.targets.task import Task
 
 Labels = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class FoldComponents:
         table: The fold table.
         labels: Label of each of its rows, float64, shape (n,).
         seen: Whether a row is trained on, bool, shape (n,).
+        weights: Weight of each row in the loss, float32, shape (n,) or (n, n_labels); None for 1
+            each.
     """
 
     components: Components
@@ -36,6 +41,11 @@ class FoldComponents:
     table: pd.DataFrame
     labels: Labels
     seen: npt.NDArray[np.bool_]
+    weights: Weights | None
+
+    def weights_on(self, device: torch.device) -> torch.Tensor | None:
+        """Return the weights of the rows on a device."""
+        return None if self.weights is None else torch.from_numpy(self.weights).to(device)
 
 
 def build_fold(
@@ -60,17 +70,18 @@ def build_fold(
     """
     table, labels = read_labels(experiment, task)
     seen = table[FOLD_COLUMN].to_numpy() != experiment.globals.val_fold
+    weights = weights_of_fold(experiment, table, seen)
     of_fold = task.fitted(labels[seen], form)
     components = experiment.build(types, replace(context, task=of_fold))
     # The learned labels may be finer than the target in the datasets.
     for name in ("loader/train", "loader/val"):
-        set_labels(components[name], of_fold, labels)
+        set_labels(components[name], of_fold, labels, weights)
     # Before the average and the optimizer are made.
     if of_fold.scale is not None:
         keep_scale(components["model"], of_fold.scale)
         if isinstance(components["model"], ImageModel) and of_fold.outputs_target:
             components["model"].start_at_zero()
-    return FoldComponents(components, of_fold, table, labels, seen)
+    return FoldComponents(components, of_fold, table, labels, seen, weights)
 
 
 def read_labels(experiment: Experiment, task: Task) -> tuple[pd.DataFrame, Labels]:
@@ -85,8 +96,24 @@ def read_labels(experiment: Experiment, task: Task) -> tuple[pd.DataFrame, Label
     return table, labels
 
 
-def set_labels(loader: ImageLoader, task: Task, labels: Labels) -> None:
-    """Give the images of a loader their labels, one per row of the fold table."""
+def weights_of_fold(
+    experiment: Experiment, table: pd.DataFrame, seen: npt.NDArray[np.bool_]
+) -> Weights | None:
+    """Return the weight of each row in the loss of a fold, float32; None for 1 each.
+
+    Raises:
+        DataError: As :func:`~foldsmith.targets.row_weights.training_weights`.
+    """
+    settings = experiment.globals
+    weights = training_weights(experiment.project, settings.class_weights, table, seen)
+    return None if weights is None else weights.astype(np.float32)
+
+
+def set_labels(
+    loader: ImageLoader, task: Task, labels: Labels, weights: Weights | None = None
+) -> None:
+    """Give the images of a loader their labels and weights, one per row of the fold table."""
     dataset = loader.dataset
     dataset.targets = labels[dataset.rows]
     dataset.codes = task.codes(dataset.targets)
+    dataset.weights = None if weights is None else weights[dataset.rows]

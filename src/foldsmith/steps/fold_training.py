@@ -47,6 +47,7 @@ from foldsmith.targets.column_scales import ScaleForm
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.scoring import check_metric
 from foldsmith.targets.task import Task
+from foldsmith.targets.weighted_losses import with_weights
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.extensions.snapshots import every_epoch_snapshot
 from foldsmith.training.steps import FineTuneStep
@@ -151,7 +152,7 @@ class FoldTraining:
         with process_group.main_first():
             # Built when the weights are those at the start of training: an average copies them.
             made.components.ensure("loss", "optimizer", "scheduler", "ema", "manager", "extensions")
-        return _Built(made, model, auxiliary)
+        return _Built(made, model, auxiliary, made.weights_on(runtime.device))
 
     def _checked_model(self, made: FoldComponents) -> tuple[nn.Module, AuxiliaryLoss | None]:
         """Return the model of the fold on its device, and the loss of its auxiliary heads."""
@@ -159,6 +160,7 @@ class FoldTraining:
         loader = components["loader/train"]
         auxiliary = _add_auxiliary(self._experiment, components["model"], made.table, runtime)
         check_metric(task, components["eval/metric"])
+        with_weights(components["loss"], made.weights is not None)
         measured = Measured(self._run.project.measurements)
         model = tune(components["model"], loader, self._settings, runtime, measured)
         check_outputs(self._all_folds, model, components["loader/val"], task, runtime)
@@ -172,7 +174,7 @@ class FoldTraining:
         val_as_train = self._experiment.with_values({"dataset/val/part": "train"})
         context = replace(self._context, task=made.task)
         loader: ImageLoader = val_as_train.build(self._run.types, context)["loader/val"]
-        set_labels(loader, made.task, made.labels)
+        set_labels(loader, made.task, made.labels, made.weights)
         if isinstance(model, ImageModel) and not model.freeze_backbone:
             measure_norms(model.backbone, loader, self._context.runtime)
         return loader
@@ -227,11 +229,13 @@ class _Built:
         made: The components, the task and the labels of the fold.
         model: The model, on its device, the same in all processes.
         auxiliary: Losses of its auxiliary heads, or None.
+        weights: Weight of each row in the loss, on the device; None for 1 each.
     """
 
     made: FoldComponents
     model: nn.Module
     auxiliary: AuxiliaryLoss | None
+    weights: torch.Tensor | None
 
     def step(self, experiment: Experiment) -> FineTuneStep:
         """Return the training step of the fold."""
@@ -243,6 +247,7 @@ class _Built:
             head_epochs=settings.head_epochs,
             ema=components["ema"],
             auxiliary=self.auxiliary,
+            weights=self.weights,
         )
 
 
@@ -299,7 +304,9 @@ def _start_head(model: nn.Module, loader: ImageLoader, runtime: Runtime) -> None
             f"globals/head_init: {type(model).__name__} has no head to set; take ImageModel"
         )
     features = predict_logits([model.backbone], loader, runtime, "ridge")[0]
-    model.start_head(*ridge_layer(features, loader.dataset.codes.astype(np.float64)))
+    dataset = loader.dataset
+    weights = None if dataset.weights is None else dataset.weights.astype(np.float64)
+    model.start_head(*ridge_layer(features, dataset.codes.astype(np.float64), weights))
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, read_folds, read_test, readable_test
 from foldsmith.steps.checkpoint_choice import LABELS, Chosen, choose, inference_manifest
 from foldsmith.steps.fingerprint import as_trained, hash_folds, infer_inputs, without_pretrained
+from foldsmith.steps.fold_components import weights_of_fold
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.oof_summary import (
     constant_score,
@@ -244,6 +245,17 @@ class _Folds:
         metric: Metric = self.components["eval/metric"]
         return metric
 
+    def with_weights(self, experiment: Experiment, table: pd.DataFrame) -> "_Folds":
+        """Return the folds with the weights of their images in the loss."""
+        folds = table[FOLD_COLUMN].to_numpy()
+
+        def weighted(part: FoldLogits) -> FoldLogits:
+            weights = weights_of_fold(experiment, table, folds != part.fold)
+            return part if weights is None else replace(part, weights=weights[part.rows])
+
+        of_last = list(map(weighted, self.of_last_epoch))
+        return replace(self, oof=list(map(weighted, self.oof)), of_last_epoch=of_last)
+
 
 def _predict_folds(
     experiment: Experiment, run: StepRun, task: Task, snapshots: _Snapshots
@@ -279,6 +291,7 @@ def _results(
     """Score the folds, predict the test images and put everything together."""
     project = experiment.project
     labels, readable = task.labels(project, table), readable_test(project, test)
+    folds = folds.with_weights(experiment, table)
     scores = _score(folds, root, snapshots, task, table, labels)
     of_readable = _predict_test(experiment, folds) if len(readable) else None
     return results_of(folds.oof, task, labels, of_readable, readable, len(test), scores)

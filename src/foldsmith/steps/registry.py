@@ -56,7 +56,15 @@ FEATURE_HEADS: Places = {
 
 LOSSES: Places = _of(
     "foldsmith.targets.losses",
-    *("CornLoss", "CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"),
+    *(
+        "CornLoss",
+        "CrossEntropyLoss",
+        "MSELoss",
+        "L1Loss",
+        "SmoothL1Loss",
+        "HuberLoss",
+        "QuantileLoss",
+    ),
     *("BCEWithLogitsLoss", "FocalLoss", "AsymmetricLoss"),
     *("MaskedMSELoss", "MaskedL1Loss", "MaskedHuberLoss"),
 )

@@ -70,7 +70,10 @@ def try_fine_tuning(experiment: Experiment, types: Types) -> Trial:
     parts, task = fold.components, fold.task
     model = runtime.place(parts["model"])
     check_outputs(experiment, model, parts["loader/val"], task, runtime)
-    step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
+    step = FineTuneStep(
+        *(model, parts["loss"], task, None, settings.max_epoch, settings.seed),
+        weights=fold.weights_on(runtime.device),
+    )
     return _train(experiment, step, parts, runtime)
 
 

@@ -1,11 +1,8 @@
 """Losses that an experiment may name: torch's own, CORN's, those of several labels and numbers."""
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 from torch.nn import (
-    BCEWithLogitsLoss,
     CrossEntropyLoss,
     HuberLoss,
     L1Loss,
@@ -13,8 +10,16 @@ from torch.nn import (
     SmoothL1Loss,
 )
 
-from foldsmith.targets.label_losses import AsymmetricLoss, FocalLoss
+from foldsmith.errors import ConfigError
+from foldsmith.targets.label_losses import (
+    AsymmetricLoss,
+    BCEWithLogitsLoss,
+    FocalLoss,
+    check_smoothing,
+    smoothed,
+)
 from foldsmith.targets.masked_losses import MaskedHuberLoss, MaskedL1Loss, MaskedMSELoss
+from foldsmith.targets.weighted_losses import Loss, over_outputs, weighted_mean
 
 __all__ = [
     "AsymmetricLoss",
@@ -29,11 +34,9 @@ __all__ = [
     "MaskedHuberLoss",
     "MaskedL1Loss",
     "MaskedMSELoss",
+    "QuantileLoss",
     "SmoothL1Loss",
 ]
-
-# From (logits, encoded targets) to a scalar.
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class CornLoss(nn.Module):
@@ -41,12 +44,52 @@ class CornLoss(nn.Module):
 
     Output j is learned from the images of class j and above; the sum over all of them is
     divided by their number.
+
+    Args:
+        label_smoothing: What an output learns becomes half of it in place of 0, and 1 minus half of
+            it in place of 1; 0..1.
     """
 
-    def forward(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = check_smoothing(label_smoothing)
+
+    def forward(
+        self, logits: torch.Tensor, classes: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the loss of logits, shape (n, n_classes - 1), and classes, int64, shape (n,)."""
         ranks = torch.arange(logits.shape[1], device=logits.device)
         asked = classes[:, None] >= ranks
         above = (classes[:, None] > ranks).to(logits.dtype)
+        above = smoothed(above, self.label_smoothing)
         each = nn.functional.binary_cross_entropy_with_logits(logits, above, reduction="none")
-        return (each * asked).sum() / asked.sum()
+        losses = each * asked
+        if weights is not None:
+            losses = losses * over_outputs(weights, losses)
+        return losses.sum() / asked.sum()
+
+
+class QuantileLoss(nn.Module):
+    """Pinball loss of numbers, whose least value is at a quantile of the target.
+
+    Koenker & Bassett, "Regression Quantiles", 1978. The metric ``Pinball`` of the same quantile
+    judges it.
+
+    Args:
+        quantile: Share of the targets below the prediction, above 0 and below 1; 0.5 is half the
+            absolute error.
+    """
+
+    def __init__(self, quantile: float = 0.5) -> None:
+        super().__init__()
+        if not 0 < quantile < 1:
+            raise ConfigError(f"QuantileLoss: quantile: {quantile} must be above 0 and below 1")
+        self.quantile = quantile
+
+    def forward(
+        self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the (weighted) mean loss of outputs and targets of one shape."""
+        above = targets - outputs
+        losses = torch.maximum(self.quantile * above, (self.quantile - 1) * above)
+        return weighted_mean(losses, weights)

@@ -10,8 +10,8 @@ from foldsmith.data.datasets import Batch
 from foldsmith.distributed.collectives import gathered, own
 from foldsmith.errors import ConfigError
 from foldsmith.ssl.method import Method, require_method
-from foldsmith.targets.losses import Loss
 from foldsmith.targets.task import Task
+from foldsmith.targets.weighted_losses import Loss, with_weights
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.ema import ModelEma
 from foldsmith.training.mixing import BatchMixing
@@ -89,7 +89,7 @@ class FineTuneStep:
 
     Args:
         model: Model from images to logits.
-        loss: Loss of (logits, encoded targets).
+        loss: Loss of (logits, encoded targets), or of (logits, encoded targets, weights).
         task: How targets are encoded.
         mixup: Mixup, CutMix or the like; or None.
         max_epoch: Number of epochs, for mixup's end.
@@ -98,9 +98,12 @@ class FineTuneStep:
             ``train_head_alone`` only.
         ema: Moving average of the model's weights, or None.
         auxiliary: Losses of the model's auxiliary heads, or None.
+        weights: Weight of each row of the train table in the loss, on the model's device; None for
+            1 each.
 
     Raises:
-        ConfigError: ``head_epochs`` is set and the model cannot train its head alone.
+        ConfigError: ``head_epochs`` is set and the model cannot train its head alone; or there are
+            weights and the loss takes none.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class FineTuneStep:
         head_epochs: int = 0,
         ema: ModelEma | None = None,
         auxiliary: AuxiliaryLoss | None = None,
+        weights: torch.Tensor | None = None,
     ) -> None:
         if head_epochs and not hasattr(model, "train_head_alone"):
             raise ConfigError(
@@ -121,7 +125,8 @@ class FineTuneStep:
                 "no train_head_alone); set it to 0, or take model/type ImageModel"
             )
         self.model = model
-        self.loss = loss
+        self.loss = with_weights(loss, weights is not None)
+        self.weights = weights
         self.task = task
         self.mixup = mixup
         self.max_epoch = max_epoch
@@ -169,7 +174,8 @@ class FineTuneStep:
         rows: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Return the whole loss, and those of auxiliary heads by name."""
-        loss = self.loss(logits, targets)
+        weights = None if self.weights is None else self.weights[rows]
+        loss = self.loss(logits, targets, weights)
         if self.auxiliary is None:
             return {"loss": loss}
         weighted, losses = self.auxiliary(outputs, rows)

@@ -227,7 +227,10 @@ def _timed(experiment: Experiment) -> float:
     )
     parts, task = fold.components, fold.task
     model = runtime.place(parts["model"])
-    step = FineTuneStep(model, parts["loss"], task, None, settings.max_epoch, settings.seed)
+    step = FineTuneStep(
+        *(model, parts["loss"], task, None, settings.max_epoch, settings.seed),
+        weights=fold.weights_on(runtime.device),
+    )
     loader, optimizer = parts["loader/train"], parts["optimizer"]
     n_images = loader.sampler.batch_size
     keys = [(0, index % len(loader.dataset)) for index in range(n_images)]

@@ -11,10 +11,10 @@ from torch import nn
 from foldsmith.data.loader import ImageLoader
 from foldsmith.inference.predict import predict_logits
 from foldsmith.models.runtime import Runtime
-from foldsmith.targets.losses import Loss
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.scoring import score_logits
 from foldsmith.targets.task import Task
+from foldsmith.targets.weighted_losses import Loss, with_weights
 
 
 class Evaluator(extension.Extension):
@@ -26,7 +26,7 @@ class Evaluator(extension.Extension):
     Args:
         loader: Validation batches.
         model: The model.
-        loss: Loss of (logits, encoded targets).
+        loss: Loss of (logits, encoded targets), or of (logits, encoded targets, weights).
         metric: Metric of the predictions.
         task: How targets are encoded and logits become predictions.
         runtime: Device and precision.
@@ -63,7 +63,9 @@ class Evaluator(extension.Extension):
         logits = predict_logits([self.model], self.loader, self.runtime)[0]
         dataset = self.loader.dataset
         encoded = self.task.encode(torch.from_numpy(dataset.codes))
-        loss = float(self.loss(torch.from_numpy(logits), encoded))
+        weights = None if dataset.weights is None else torch.from_numpy(dataset.weights)
+        weighted = with_weights(self.loss, weights is not None)
+        loss = float(weighted(torch.from_numpy(logits), encoded, weights))
         metric = score_logits(self.task, self.metric, logits, dataset.targets)
         ppe.reporting.report({"val/loss": loss, "val/metric": metric})
 

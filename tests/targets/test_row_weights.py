@@ -1,0 +1,94 @@
+"""Weights of rows and of classes in the training of a fold."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foldsmith.errors import DataError
+from foldsmith.project.label_forms import LabelsInColumns
+from foldsmith.project.target_forms import Classes, OneNumber
+from foldsmith.targets.row_weights import training_weights
+
+CLASSES = Classes("animal", (0, 2), (0.0, 1.0, 2.0), ("cat", "dog", "lynx"))
+LABELS = LabelsInColumns(("red", "blue"))
+NUMBER = OneNumber("price", (0, 9), tuple(map(float, range(10))))
+
+
+def project(form, column=None):
+    settings = SimpleNamespace(sample_weight_column=column, train_csv="train.csv")
+    return SimpleNamespace(form=form, settings=settings, data_dir=Path("input"))
+
+
+animals = st.lists(st.sampled_from(["cat", "dog", "lynx"]), min_size=6, max_size=20)
+
+
+@given(animals, st.data())
+def test_the_mean_of_a_training_is_1_and_balanced_classes_weigh_alike(names, data):
+    n = len(names)
+    rows = data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
+    seen = np.arange(n) % 3 > 0
+    if not any(w for w, there in zip(rows, seen, strict=True) if there):
+        rows[1] = 1
+    table = pd.DataFrame({"animal": names, "w": [str(w) for w in rows]})
+    weights = training_weights(project(CLASSES, "w"), "balanced", table, seen)
+    if weights is None:
+        return
+    assert weights[seen].mean() == pytest.approx(1)
+    sums = {name: weights[seen & (table["animal"] == name)].sum() for name in set(names)}
+    there = [total for total in sums.values() if total > 0]
+    np.testing.assert_allclose(there, there[0])
+    # Whole weights are repeated rows.
+    again = np.repeat(np.arange(n), rows)
+    repeated = training_weights(
+        project(CLASSES), "balanced", table.iloc[again].reset_index(drop=True), seen[again]
+    )
+    repeated = np.ones(len(again)) if repeated is None else repeated
+    of_row = {}
+    for row, weight in zip(again, repeated, strict=True):
+        of_row[row] = of_row.get(row, 0) + weight
+    learned = [row for row in of_row if seen[row]]
+    ratio = np.array([weights[row] / of_row[row] for row in learned])
+    np.testing.assert_allclose(ratio, ratio[0])
+
+
+@given(st.floats(0.25, 8), animals)
+def test_equal_weights_are_none(weight, names):
+    table = pd.DataFrame({"animal": names, "w": weight})
+    seen = np.ones(len(names), bool)
+    assert training_weights(project(CLASSES, "w"), None, table, seen) is None
+    assert training_weights(project(CLASSES, "w"), "none", table, seen) is None
+    assert training_weights(project(CLASSES), {"cat": 2, "dog": 2, "lynx": 2}, table, seen) is None
+
+
+def test_given_weights_are_of_their_classes():
+    table = pd.DataFrame({"animal": ["cat", "cat", "dog", "lynx"]})
+    weights = training_weights(project(CLASSES), {"lynx": 4}, table, np.ones(4, bool))
+    np.testing.assert_allclose(weights, np.array([1, 1, 1, 4]) / 1.75)
+
+
+def test_labels_have_weights_of_their_own():
+    table = pd.DataFrame({"red": [1, 0, 0, 0], "blue": [1, 1, 0, 0]})
+    seen = np.ones(4, bool)
+    balanced = training_weights(project(LABELS), "balanced", table, seen)
+    np.testing.assert_allclose(balanced[:, 0], [2, 2 / 3, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(balanced[:, 1], 1)
+    given = training_weights(project(LABELS), {"red": 5}, table, seen)
+    np.testing.assert_allclose(given[:, 0], np.array([5, 1, 1, 1]) / 2)
+    np.testing.assert_allclose(given[:, 1], 1)
+
+
+def test_numbers_that_are_no_classes_are_named():
+    table = pd.DataFrame({"price": [1.5, 2.25]})
+    with pytest.raises(DataError, match="column price: the targets .1.5 to 2.25. are none of"):
+        training_weights(project(NUMBER), "balanced", table, np.ones(2, bool))
+
+
+def test_a_training_of_rows_without_weight_is_refused():
+    table = pd.DataFrame({"price": [1, 2, 3], "w": ["0", "0", "1"]})
+    with pytest.raises(DataError, match="column w: every row that a fold is trained on"):
+        training_weights(project(NUMBER, "w"), None, table, np.array([True, True, False]))
