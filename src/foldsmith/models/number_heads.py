@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
+from foldsmith.models.feature_heads import FeatureHead, fit_head, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed
 from foldsmith.models.fitted_heads import Features, FittedHead, Targets, gives_labels
 
@@ -32,7 +32,12 @@ class NumbersHead:
             )
 
     def fit(
-        self, features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
     ) -> "FittedNumbers":
         """Fit one head per target; targets have the shape (n, n_targets), NaN where missing.
 
@@ -41,9 +46,9 @@ class NumbersHead:
         fitted: list[FittedHead] = []
         for column, seen in zip(targets.T, ~np.isnan(targets.T), strict=True):
             rows, values = (seen, column[seen]) if seen.any() else (slice(2), np.zeros(2))
-            fitted.append(
-                self.head.fit(features[rows], values[: len(features)], groups[rows], seed)
-            )
+            of_rows = None if weights is None else weights[rows]
+            values = values[: len(features)]
+            fitted.append(fit_head(self.head, features[rows], values, groups[rows], seed, of_rows))
         return FittedNumbers(fitted)
 
     def restore(self, arrays: Arrays) -> "FittedNumbers":

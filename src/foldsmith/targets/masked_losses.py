@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from foldsmith.targets.weighted_losses import over_outputs
+
 
 class _MaskedLoss(nn.Module):
     """The mean of a loss over all targets that are there.
@@ -18,16 +20,21 @@ class _MaskedLoss(nn.Module):
         super().__init__()
         self.weights = tuple(map(float, weights))
 
-    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the mean loss; 0 if a batch has no target.
 
         Args:
             outputs: Shape (n, n_targets).
             targets: Shape (n, n_targets), NaN where one is missing.
+            weights: Weight of each image, shape (n,); None for 1 each.
         """
         seen = ~torch.isnan(targets)
         # Not a product with 0: NaN times 0 is NaN, in the gradient too.
         losses = self._each(torch.where(seen, outputs, 0.0), torch.where(seen, targets, 0.0))
+        if weights is not None:
+            losses = losses * over_outputs(weights, losses)
         weight = seen.to(losses.dtype)
         if self.weights:
             weight = weight * losses.new_tensor(self.weights)
