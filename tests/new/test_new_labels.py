@@ -121,9 +121,11 @@ def test_each_combination_may_be_a_class(made, capsys):
     assert "several labels" in capsys.readouterr().out
 
 
-def test_columns_of_other_values_are_refused(made):
+def test_columns_of_other_values_are_no_labels(made):
+    """They are several numbers, unless they are said to be labels."""
+    columns = {"a": [0, 1] * 12, "b": [0, 2] * 12}
     with pytest.raises(DataError, match="column b: '2' is neither 0 nor 1; several columns of"):
-        made({"a": [0, 1] * 12, "b": [0, 2] * 12}, target_column="a,b", time="small")
+        made(columns, target_column="a,b", time="small", labels=True)
     with pytest.raises(DataError, match="no column 'c' for --target"):
         made({"a": [0, 1] * 12}, target_column="a,c", time="small")
 

@@ -16,12 +16,20 @@ from foldsmith.config.imports import RECIPES
 from foldsmith.data.intensity import IntensityRange, range_text
 from foldsmith.errors import UNSUPPORTED, OutputError
 from foldsmith.new.survey.labels import Labels
+from foldsmith.new.survey.several import Numbers
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.project.settings import FoldSettings
 from foldsmith.steps.output_folder import shown
-from foldsmith.targets.metrics import METRICS, METRICS_OF_LABELS, Metric, default_metric, names_of
+from foldsmith.targets.metrics import (
+    METRICS,
+    METRICS_OF_LABELS,
+    METRICS_OF_NUMBERS,
+    Metric,
+    default_metric,
+    names_of,
+)
 from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
@@ -32,13 +40,14 @@ logger = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).parent / "template"
 
 # The recommended experiments: for numbers, for classes without an order or a metric of class
-# probabilities, for several labels per image.
-Recipe = Literal["numbers", "classes", "labels"]
+# probabilities, for several labels or numbers per image.
+Recipe = Literal["numbers", "classes", "labels", "several numbers"]
 RECIPES_OF_TARGETS: tuple[Recipe, ...] = get_args(Recipe)
 # Folders of experiments that take the place of the template's.
 _TEMPLATES: dict[Recipe, Path] = {
     "classes": Path(__file__).parent / "template_classes",
     "labels": Path(__file__).parent / "template_labels",
+    "several numbers": Path(__file__).parent / "template_numbers",
 }
 
 README = "README.md"
@@ -67,6 +76,7 @@ _METRICS: dict[Recipe, str] = {
     "numbers": _listed(metric for metric in METRICS.values() if not metric.needs_probabilities),
     "classes": _listed(metric for metric in METRICS.values() if not metric.needs_order),
     "labels": _listed(METRICS_OF_LABELS.values()),
+    "several numbers": _listed(METRICS_OF_NUMBERS.values()),
 }
 
 # Lines for images with more than 8 bits per channel.
@@ -155,6 +165,8 @@ class Found:
     @property
     def recipe(self) -> Recipe:
         """The experiments that suit the target."""
+        if isinstance(self.target, Numbers):
+            return "several numbers"
         if isinstance(self.target, Labels):
             return "labels"
         return "classes" if self.unordered or self.metric.needs_probabilities else "numbers"
@@ -187,6 +199,11 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
 def _target_lines(found: Found) -> str:
     """Return the lines of the project file on the target."""
     target, column = found.target, f"target_column: {scalar_yaml(found.target_column)}\n"
+    if isinstance(target, Numbers):
+        ranges = zip(target.names, target.ranges, strict=True)
+        listed = "\n".join(f"  {scalar_yaml(name)}: {_numbers(ends)}" for name, ends in ranges)
+        names = "\n".join(f"- {scalar_yaml(name)}" for name in target.names)
+        return f"target_columns:\n{names}\ntarget_kind: numbers\ntarget_ranges:\n{listed}"
     if isinstance(target, Labels):
         names = "\n".join(f"- {scalar_yaml(name)}" for name in target.names)
         if target.column is None:
@@ -223,6 +240,12 @@ def _gaussians(n_images: int) -> str:
 
 def _about_target(found: Found) -> str:
     """Return the comment above the target."""
+    if isinstance(found.target, Numbers):
+        return (
+            "# The columns to predict, a number each, and their lowest and highest possible values."
+            "\n# target_weights and derived_columns may follow. For labels of 0 and 1 leave out\n"
+            "# target_kind and target_ranges."
+        )
     if isinstance(found.target, Labels):
         return (
             "# The labels to predict, any number of them per image. For one class per image, begin "
@@ -251,7 +274,9 @@ def _about_target(found: Found) -> str:
 def readme_values(folder: Path, found: Found) -> dict[str, str]:
     """Return the values of the README."""
     target, added = found.target, f"the image's `{found.path_column}`"
-    if isinstance(target, Labels):
+    if isinstance(target, Numbers):
+        what = f"{len(target.names)} numbers"
+    elif isinstance(target, Labels):
         what = f"{len(target.names)} labels"
     elif found.unordered:
         what = f"{len(target.classes)} classes"

@@ -67,6 +67,7 @@ from foldsmith.new.survey.labels import (
     labels_in_text,
     named_columns,
 )
+from foldsmith.new.survey.several import Numbers, numbers_in_columns, without_targets
 from foldsmith.new.survey.targets import (
     Target,
     choose_folds,
@@ -84,7 +85,7 @@ from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.label_metrics import F1_OF_LABELS
 from foldsmith.targets.metric_text import split_metric
-from foldsmith.targets.metrics import METRICS_OF_LABELS, metric_named
+from foldsmith.targets.metrics import METRICS_OF_LABELS, METRICS_OF_NUMBERS, metric_named
 from foldsmith.utils.formatting import brief, counted
 from foldsmith.utils.log_output import lines_hidden
 
@@ -311,10 +312,14 @@ def _find_labels(
         _refuse_same(id_column, name, group_column)
     if group_column is not None:
         check_group(train, group_column)
-    metric = F1_OF_LABELS
+    known, metric, kind = METRICS_OF_LABELS, F1_OF_LABELS, "labels"
+    if isinstance(labels, Numbers):
+        # Units differ from column to column.
+        known, kind = dict(METRICS_OF_NUMBERS), "several numbers"
+        metric = known["NRMSE"]
     if data.metric is not None:
-        metric = metric_named(data.metric, metrics=METRICS_OF_LABELS)
-    logger.info(f"metric   {metric.title}{', as named' if data.metric else ': labels'}")
+        metric = metric_named(data.metric, metrics=known)
+    logger.info(f"metric   {metric.title}{', as named' if data.metric else f': {kind}'}")
     groups = None if group_column is None else train.table[group_column]
     folds, why = choose_label_folds(labels, groups)
     if FOLD_COLUMN in train.table.columns:
@@ -350,7 +355,8 @@ def _labels_of(
 ) -> Labels | None:
     """Return the labels of the train table; None if an image has one class or number."""
     if columns:
-        return labels_in_columns(train, columns)
+        several = None if data.labels else numbers_in_columns(train, columns)
+        return several or labels_in_columns(train, columns)
     other = data.metric is not None and split_metric(data.metric)[0] not in METRICS_OF_LABELS
     found = None
     if not (data.train is None or data.classes is not None or other):
@@ -414,6 +420,10 @@ def _read_rows(data: Data, decide: Decisions, folders: Folders) -> ReadRows:
             data.target_column,
             lambda: guess_target(train, id_column, known or [], test_table),
         )
+    if columns and data.skip_missing:
+        gone = without_targets(train, columns)
+        train = skip_rows(train, gone, id_column, "no target", skipped)
+        paths = [path for path, gap in zip(paths, gone, strict=True) if not gap]
     labels = None if one_hot else _labels_of(train, data, columns, target_column)
     # An image may have no label.
     if data.skip_missing and labels is None:

@@ -9,9 +9,11 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.new.new_tables import NewTables
 from foldsmith.new.survey.labels import Labels
+from foldsmith.new.survey.several import Numbers
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.csv_files import read_texts
 from foldsmith.project.label_forms import SeveralLabels
+from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.submission_forms import Sample, form_of
 from foldsmith.project.target_forms import OneNumber
 from foldsmith.steps.output_folder import shown
@@ -63,7 +65,8 @@ def sample_submission(
                 source="the test table",
                 id_name=id_column,
                 target=tables.target_column,
-                kind=SeveralLabels.kind if isinstance(target, Labels) else OneNumber.kind,
+                kind=_kind(target),
+                n_needed=len(target.names) if isinstance(target, Numbers) else 0,
                 labels=_labels(target, metric),
                 named=metric.unordered,
                 of_probabilities=metric.takes_probabilities,
@@ -79,6 +82,12 @@ def sample_submission(
     why = ", as named" if named is not None else ", found beside the tables"
     logger.info(f"sample   {path.name}{why}: {form.title}")
     return table
+
+
+def _kind(target: Target | Labels) -> str:
+    if isinstance(target, Numbers):
+        return SeveralNumbers.kind
+    return SeveralLabels.kind if isinstance(target, Labels) else OneNumber.kind
 
 
 def _labels(target: Target | Labels, metric: Metric) -> tuple[str, ...]:

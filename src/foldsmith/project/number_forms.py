@@ -23,6 +23,12 @@ Array = npt.NDArray[np.float64]
 # Texts of a missing target, in lower case.
 _GAPS = ("", "na", "n/a", "nan", "null", "none")
 
+
+def is_gap(column: pd.Series) -> pd.Series:
+    """Return which values of a column of text stand for a missing target."""
+    return column.astype(str).str.strip().str.lower().isin(_GAPS)
+
+
 # Folds balance the place of an image along one line; digits beyond these are noise.
 _DECIMALS = 6
 

@@ -46,6 +46,11 @@ class Labels:
         """Names of the target's columns, for people."""
         return self.column or ", ".join(self.names)
 
+    @property
+    def for_folds(self) -> npt.NDArray[np.float64]:
+        """The values that folds balance: the labels."""
+        return self.values
+
     def summary(self) -> str:
         """Return how many images have each label, on one line."""
         counts = self.values.sum(axis=0).astype(int)
@@ -170,7 +175,7 @@ def choose_label_folds(labels: Labels, groups: pd.Series | None) -> tuple[FoldSe
     for n_splits in (5, 4, 3, 2):
         settings = FoldSettings(method=method, n_splits=n_splits)
         try:
-            assign_folds(settings, labels.values, groups)
+            assign_folds(settings, labels.for_folds, groups)
         except DataError as error:
             reason = error
         else:

@@ -268,7 +268,7 @@ def _recipe_of(project: ProjectFolder, budget: Budget) -> Texts:
     of_classes = project.form.unordered or project.metric.needs_probabilities
     recipe: Recipe = "classes" if of_classes else "numbers"
     if project.form.several:
-        recipe = "labels"
+        recipe = "labels" if project.form.texts else "several numbers"
     n_images = len(read_train(project)) + len(read_test(project))
     return recipe_texts(recipe, budget, n_images)
 

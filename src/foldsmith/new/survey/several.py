@@ -1,0 +1,73 @@
+"""Several numbers per image in the columns of a table."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldsmith.errors import DataError
+from foldsmith.new.survey.columns import Source
+from foldsmith.new.survey.labels import Labels
+from foldsmith.project.number_columns import numbers
+from foldsmith.project.number_forms import SeveralNumbers, is_gap
+from foldsmith.utils.formatting import brief
+
+
+@dataclass(frozen=True)
+class Numbers(Labels):
+    """The targets of a new project that predicts several numbers; values have NaN for gaps.
+
+    Attributes:
+        ranges: Lowest and highest value of each target.
+    """
+
+    ranges: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def for_folds(self) -> npt.NDArray[np.float64]:
+        """The values that folds balance, shape (n,)."""
+        return SeveralNumbers(self.names, self.ranges).for_folds(self.values)
+
+    def summary(self) -> str:
+        """Return how many images have each target and its range, on one line."""
+        found = zip(self.names, self.ranges, (~np.isnan(self.values)).sum(axis=0), strict=True)
+        listed = [f"{brief(name)} {low:g}..{high:g} ({n:,})" for name, (low, high), n in found]
+        more = f", and {len(listed) - 10} more" if len(listed) > 10 else ""
+        return f"{len(listed)} numbers (images): {', '.join(listed[:10])}{more}"
+
+
+def numbers_in_columns(source: Source, columns: tuple[str, ...]) -> Numbers | None:
+    """Return the numbers of columns; None if all of them hold 0 and 1 alone.
+
+    Raises:
+        DataError: A column has a text that is no number, or is without any number; or a row has
+            no target.
+    """
+    read = np.stack([numbers(source.table[name]).to_numpy(np.float64) for name in columns], axis=1)
+    gaps = np.stack([is_gap(source.table[name]) for name in columns], axis=1)
+    labels = np.isin(read, (0, 1)) | (np.isnan(read) & ~gaps)
+    if labels.all() or not np.isfinite(read).any(axis=0).all():
+        return None
+    strange = np.isnan(read) & ~gaps
+    if strange.any():
+        row, k = np.argwhere(strange)[0]
+        raise DataError(
+            f"{source.file}: column {columns[k]}: {source.table[columns[k]].iloc[row]!r} is no "
+            "number; several columns of --target are numbers, or labels of 0 and 1"
+        )
+    if np.isnan(read).all(axis=1).any():
+        row = int(np.isnan(read).all(axis=1).argmax())
+        raise DataError(
+            f"{source.file}: row {row + 1} has none of the targets {', '.join(columns)}; leave out "
+            "such rows, with --skip-missing for example"
+        )
+    ends = [(float(np.nanmin(c)), float(np.nanmax(c))) for c in read.T]
+    # Equal targets have no range of their own.
+    ranges = tuple((low, high if high > low else low + 1) for low, high in ends)
+    return Numbers(columns, read, ranges=ranges)
+
+
+def without_targets(source: Source, columns: tuple[str, ...]) -> pd.Series:
+    """Return which rows have none of the targets."""
+    return source.table[list(columns)].apply(is_gap).all(axis=1)
