@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import typer
 import typer.main
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticUndefined
 
 from foldsmith.cli.main import app
@@ -118,6 +119,12 @@ def annotation_text(annotation: Any) -> str:
         return "any"
     if isinstance(annotation, str):
         return annotation
+    if get_origin(annotation) is Annotated and isinstance(
+        annotation.__metadata__[0], BeforeValidator
+    ):
+        return annotation_text(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(annotation_text, get_args(annotation)))
     text = inspect.formatannotation(annotation)
     text = text.replace("typing.", "")
     text = re.sub(r"Annotated\[(\w+), (?:[^\[\]]|\[[^\]]*\])*\]", r"\1", text)

@@ -330,8 +330,9 @@ def test_speeds_are_measured_on_the_projects_own_images(mine, tmp_path_factory, 
     facts = facts_of(mine, TUNED, {"403": files[0], "402": files[1]})
     assert (facts.n_train, facts.n_test, facts.side, facts.n_splits) == (24, 6, 36, mine.n_splits)
     # Two kinds of mirrored images, and members of one thread side by side.
-    # The regression predicts four views of 72 x 72 px where it learns 64 x 64 px.
-    assert facts.views == pytest.approx((4 * (72 / 64) ** 2, 2), rel=1e-3)
+    # Both predict views of 72 x 72 px where they learn 64 x 64 px.
+    area = (72 / 64) ** 2
+    assert facts.views == pytest.approx((4 * area, 2 * area), rel=1e-3)
     assert facts.untrained_processes == facts.processes
     before = sorted(mine.folder.rglob("*"))
     # Without the other processes, which the test of the command above has.

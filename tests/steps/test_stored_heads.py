@@ -1,6 +1,7 @@
 """The transforms that run once per image, before ``preprocess`` has measured the images."""
 
 import numpy as np
+import pytest
 
 from foldsmith.config import Experiment
 from foldsmith.data.transforms import Compose
@@ -21,9 +22,10 @@ def test_normalize_may_follow_the_only_stored_transform(project_dir):
     assert [type(transform) for transform in head.transforms] == [Resize]
 
 
-def test_a_regression_from_random_weights_learns_parts_of_the_images_that_it_predicts(project_dir):
+@pytest.mark.parametrize("recipe", ["from_scratch_regression", "from_scratch_distribution"])
+def test_networks_for_numbers_learn_parts_of_the_images_that_they_predict(project_dir, recipe):
     file = project_dir / "exp_config/010.yml"
-    file.write_text("import: foldsmith:from_scratch_regression.yml\ndataset/img_size: 32\n")
+    file.write_text(f"import: foldsmith:{recipe}.yml\ndataset/img_size: 32\n")
     experiment = Experiment.load(ProjectFolder.open(project_dir), file).written_out()
     parts = experiment.build(types_of(experiment.project))
 

@@ -242,7 +242,7 @@ def test_two_runs_of_classes_are_compared(finished, cli):
     assert f"Accuracy {(oof['prediction'] == oof['class']).mean():.4f}" in printed
     page = (finished / "reports/compare_901_ensemble_400_descriptors.html").read_text()
     assert "probability of the true class" in page
-    assert re.search(r"true dog, A \w+( 2)? \([\d.]+\), B .*; probability of the true class\)", page)
+    assert re.search(r"true dog, A \w+( 2)? \([\d.]+\), B .*; probability of the true", page)
 
 
 def test_the_report_shows_classes(finished, cli):
