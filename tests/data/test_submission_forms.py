@@ -95,10 +95,13 @@ def test_it_is_recognised_filled_and_read_back(tmp_path_factory, title, seed, or
 def test_the_example_of_the_documentation_has_the_form(tmp_path, form):
     head, *lines = [line.split(",") for line in form.example]
     sample = pd.DataFrame(lines, columns=head)
-    settings = {"class_names": ["cat", "dog"], "target_column": "target"}
-    if False not in form.suits:
-        settings = {"label_names": ["cat", "dog"], "label_separator": " ", "names": ()}
-    project, _ = make(tmp_path, sample, **{"target_column": "target", **settings})
+    settings = {"names": ["cat", "dog"], "target_column": "target"}
+    if "several labels" in form.suits and "one column" not in form.suits:
+        settings |= {"label_names": ["cat", "dog"], "label_separator": " ", "names": ()}
+    elif "several numbers" in form.suits:
+        settings = {"names": None, "target_column": None, "metric": "RMSE", "target_range": [0, 1]}
+        settings |= {"target_columns": ["width", "height"], "target_kind": "numbers"}
+    project, _ = make(tmp_path, sample, **settings)
     test = pd.DataFrame({"id": ["a", "b"]})
     assert type(submission_form(project, test)) is form
 

@@ -171,9 +171,8 @@ def test_the_target_is_the_column_that_is_meant(made, columns, test, target):
     [
         ({"width": NUMBERS, "breed": KINDS}, None),
         ({"length": NUMBERS, "weight": [k / 7 for k in COUNT]}, None),
-        # Two targets, and two columns of one class each.
+        # Two targets.
         ({"length": [k / 3 for k in COUNT], "weight": [k / 7 for k in COUNT]}, None),
-        ({"cat": [0, 1] * 10, "dog": [1, 0] * 10}, None),
         ({"width": NUMBERS, "price": OTHERS}, {"price": [0] * 4}),
         ({"score": NUMBERS, "grade": OTHERS}, None),
     ],
