@@ -319,6 +319,20 @@ def test_a_pretraining_is_written_where_it_is_planned(mine):
     assert frozen.tree["model"]["base_name"] == made == choice.level.backbone
 
 
+@pytest.mark.parametrize(
+    ("transform", "views"),
+    [
+        ("null", 4),
+        ("{type: Resize, crop_pct: 0.5}", 16),
+        ("{type: LongestMaxSize}", 4),
+    ],
+)
+def test_a_larger_image_that_is_predicted_counts_by_its_area(mine, transform, views):
+    file = mine.folder / "exp_config/410.yml"
+    file.write_text(f"{file.read_text()}\ndataset/val/transforms/shrink: {transform}\n")
+    assert facts_of(mine, {"410": "exp_config/410.yml"}, {}).views == (views,)
+
+
 def test_speeds_are_measured_on_the_projects_own_images(mine, tmp_path_factory, monkeypatch):
     trials = tmp_path_factory.mktemp("trials")
     monkeypatch.setattr("tempfile.tempdir", str(trials))

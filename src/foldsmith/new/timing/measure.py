@@ -107,8 +107,8 @@ def facts_of(
 
 def _views(experiment: Experiment) -> float:
     """Return the views of an image that is predicted, by their area in crops of the training."""
-    shrink = experiment.tree["dataset"]["val"]["transforms"]["shrink"]
-    area: float = shrink.get("crop_pct", 1.0) ** -2
+    steps = experiment.written_out().tree["dataset"]["val"]["transforms"]
+    area: float = min((step.get("crop_pct", 1.0) for step in steps), default=1.0) ** -2
     return PASSES[experiment.globals.tta] * area
 
 
