@@ -47,17 +47,17 @@ _ALL = (
     _of_ranks("AUC", of_labels.auc),
     _of_ranks("AveragePrecision", of_labels.average_precision),
     _of_ranks(
-        *("PartialAUC", areas.partial_auc_of_labels),
+        *("PartialAUC", areas.partial_auc),
         options={"max_fpr": 0.1, "weights": EQUAL},
         problem_of=areas.max_fpr_problem,
     ),
     _of_ranks(
-        *("AUCAboveTPR", areas.auc_above_of_labels),
+        *("AUCAboveTPR", areas.auc_above),
         options={"min_tpr": 0.8, "weights": EQUAL},
         problem_of=areas.min_tpr_problem,
     ),
     _of_ranks(
-        *("pF1", areas.probabilistic_f_of_labels),
+        *("pF1", areas.probabilistic_f),
         options={"beta": 1.0, "weights": EQUAL},
         problem_of=areas.beta_problem,
     ),

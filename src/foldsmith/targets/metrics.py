@@ -54,6 +54,7 @@ _of_decisions = partial(Metric, greater_is_better=True, needs=CLASSES, limits=UP
 _averaged = partial(
     _of_decisions, options={"average": "macro"}, problem_of=of_classes.average_problem
 )
+_of_probabilities = partial(Metric, greater_is_better=True, needs=PROBABILITIES, limits=UP_TO_1)
 
 MAE = Metric("MAE", of_values.mae, greater_is_better=False, row_function=of_values.absolute)
 QWK = _of_decisions(*("QWK", of_classes.quadratic_kappa), uses_order=True, limits=(-1.0, 1.0))
@@ -63,9 +64,7 @@ LOG_LOSS = Metric(
     needs=PROBABILITIES,
     row_function=of_classes.surprise,
 )
-AUC = Metric(
-    *("AUC", of_classes.macro_auc), greater_is_better=True, needs=PROBABILITIES, limits=UP_TO_1
-)
+AUC = _of_probabilities("AUC", of_classes.macro_auc)
 
 _MORE = (
     Metric(
@@ -125,57 +124,32 @@ _MORE = (
         limits=(0.0, 2.0),
         least_squares=True,
     ),
-    Metric(
-        *("AveragePrecision", of_classes.average_precision),
-        greater_is_better=True,
-        needs=PROBABILITIES,
-        limits=UP_TO_1,
-    ),
-    Metric(
-        *("WeightedAUC", of_classes.weighted_auc),
-        greater_is_better=True,
-        needs=PROBABILITIES,
-        limits=UP_TO_1,
-    ),
-    Metric(
-        *("PartialAUC", areas.partial_auc),
-        greater_is_better=True,
-        needs=PROBABILITIES,
-        limits=UP_TO_1,
+    _of_probabilities("AveragePrecision", of_classes.average_precision),
+    _of_probabilities("WeightedAUC", of_classes.weighted_auc),
+    _of_probabilities(
+        *("PartialAUC", areas.of_classes(areas.partial_auc)),
         options={"max_fpr": 0.1},
         problem_of=areas.max_fpr_problem,
     ),
-    Metric(
-        *("AUCAboveTPR", areas.auc_above),
-        greater_is_better=True,
-        needs=PROBABILITIES,
-        limits=UP_TO_1,
+    _of_probabilities(
+        *("AUCAboveTPR", areas.of_classes(areas.auc_above)),
         options={"min_tpr": 0.8},
         problem_of=areas.min_tpr_problem,
     ),
-    Metric(
-        *("pF1", areas.probabilistic_f),
-        greater_is_better=True,
-        needs=PROBABILITIES,
-        limits=UP_TO_1,
+    _of_probabilities(
+        *("pF1", areas.of_classes(areas.probabilistic_f)),
         options={"beta": 1.0},
         problem_of=areas.beta_problem,
     ),
-    Metric(
+    _of_probabilities(
         *("TopKAccuracy", of_classes.top_k),
-        greater_is_better=True,
-        needs=PROBABILITIES,
         row_function=of_classes.top_k_rows,
-        limits=UP_TO_1,
         options={"k": 2},
         problem_of=of_classes.top_k_problem,
     ),
-    Metric(
+    _of_probabilities(
         *("MAPatK", of_classes.mean_precision_at_k),
-        greater_is_better=True,
-        needs=PROBABILITIES,
         row_function=of_classes.precision_at_k_rows,
-        limits=UP_TO_1,
         options={"k": 3},
         problem_of=of_classes.rank_problem,
     ),

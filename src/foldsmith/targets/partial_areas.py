@@ -1,11 +1,12 @@
 """Parts of the area under the ROC curve, and the probabilistic F score, of classes and of labels.
 
-Classes are judged one against the rest, of two the second alone; labels each by itself. Arguments
-are those of the other scores: (probabilities, classes, number of classes) or (probabilities,
-labels).
+The scores are of (probabilities, labels), each label by itself; :func:`of_classes` makes them
+scores of classes.
 """
 
 from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +81,12 @@ def _mean(
     function: Callable[[Array, Mask], float],
     judged: Callable[[Mask], bool],
     probabilities: Array,
-    positive: Mask,
+    labels: Labels | Mask,
     weights: Array | None,
     otherwise: float,
 ) -> float:
     """Return the mean over the columns that can be judged."""
+    positive = labels == 1
     seen = np.array([judged(column) for column in positive.T])
     if not seen.any():
         return otherwise
@@ -92,40 +94,31 @@ def _mean(
     return weighted_mean(np.array(found), None if weights is None else weights[seen])
 
 
-def _against_the_rest(probabilities: Array, classes: Labels, n_classes: int) -> tuple[Array, Mask]:
-    first = 0 if n_classes > 2 else 1
-    return probabilities[:, first:], classes[:, None] == np.arange(first, n_classes)
-
-
-def partial_auc(probabilities: Array, classes: Labels, n_classes: int, *, max_fpr: float) -> float:
-    """Return the area under the ROC curve up to a false positive rate (McClish 1989).
-
-    Classes that no row or every row has cannot be ranked and are left out.
+def of_classes(of_labels: Callable[..., float]) -> Callable[..., float]:
+    """Return a score of labels as one of classes: each against the rest, of two the second alone.
 
     Args:
-        probabilities: Shape (n, n_classes).
-        classes: True classes, shape (n,).
-        n_classes: Number of classes; of two the second is the positive one.
-        max_fpr: The highest false positive rate, above 0.
+        of_labels: Called with (probabilities, labels) and its options.
 
     Returns:
-        1 for the best order, 0.5 for chance.
+        A function of (probabilities, classes, number of classes) and the same options.
     """
-    return partial_auc_of_labels(
-        *_against_the_rest(probabilities, classes, n_classes), max_fpr=max_fpr
-    )
+
+    @wraps(of_labels)
+    def score(probabilities: Array, classes: Labels, n_classes: int, **options: Any) -> float:
+        first = 0 if n_classes > 2 else 1
+        positive = classes[:, None] == np.arange(first, n_classes)
+        return of_labels(probabilities[:, first:], positive, **options)
+
+    return score
 
 
-def partial_auc_of_labels(
-    probabilities: Array,
-    labels: Labels | Mask,
-    *,
-    max_fpr: float,
-    weights: Array | None = None,
+def partial_auc(
+    probabilities: Array, labels: Labels | Mask, *, max_fpr: float, weights: Array | None = None
 ) -> float:
     """Return the area under the ROC curve up to a false positive rate (McClish 1989).
 
-    Labels that no row or every row has cannot be ranked and are left out of the mean.
+    Classes or labels that no row or every row has cannot be ranked and are left out.
 
     Args:
         probabilities: Shape (n, n_labels).
@@ -136,42 +129,16 @@ def partial_auc_of_labels(
     Returns:
         1 for the best order, 0.5 for chance.
     """
-
-    def area(scores: Array, positive: Mask) -> float:
-        return _up_to(scores, positive, max_fpr)
-
-    return _mean(area, _ranked, probabilities, labels == 1, weights, 0.5)
+    area = partial(_up_to, max_fpr=max_fpr)
+    return _mean(area, _ranked, probabilities, labels, weights, 0.5)
 
 
-def auc_above(probabilities: Array, classes: Labels, n_classes: int, *, min_tpr: float) -> float:
-    """Return the area under the ROC curve that lies above a true positive rate (ISIC 2024).
-
-    Classes that no row or every row has cannot be ranked and are left out.
-
-    Args:
-        probabilities: Shape (n, n_classes).
-        classes: True classes, shape (n,).
-        n_classes: Number of classes; of two the second is the positive one.
-        min_tpr: The lowest true positive rate, below 1.
-
-    Returns:
-        In 0..1 - min_tpr.
-    """
-    return auc_above_of_labels(
-        *_against_the_rest(probabilities, classes, n_classes), min_tpr=min_tpr
-    )
-
-
-def auc_above_of_labels(
-    probabilities: Array,
-    labels: Labels | Mask,
-    *,
-    min_tpr: float,
-    weights: Array | None = None,
+def auc_above(
+    probabilities: Array, labels: Labels | Mask, *, min_tpr: float, weights: Array | None = None
 ) -> float:
     """Return the area under the ROC curve that lies above a true positive rate (ISIC 2024).
 
-    Labels that no row or every row has cannot be ranked and are left out of the mean.
+    Classes or labels that no row or every row has cannot be ranked and are left out.
 
     Args:
         probabilities: Shape (n, n_labels).
@@ -182,39 +149,16 @@ def auc_above_of_labels(
     Returns:
         In 0..1 - min_tpr.
     """
-
-    def area(scores: Array, positive: Mask) -> float:
-        return _above(scores, positive, min_tpr)
-
-    return _mean(area, _ranked, probabilities, labels == 1, weights, (1 - min_tpr) ** 2 / 2)
+    area = partial(_above, min_tpr=min_tpr)
+    return _mean(area, _ranked, probabilities, labels, weights, (1 - min_tpr) ** 2 / 2)
 
 
-def probabilistic_f(probabilities: Array, classes: Labels, n_classes: int, *, beta: float) -> float:
-    """Return the probabilistic F score: probabilities count in the place of decisions (RSNA 2022).
-
-    Classes that no row has are left out.
-
-    Args:
-        probabilities: Shape (n, n_classes).
-        classes: True classes, shape (n,).
-        n_classes: Number of classes; of two the second is the positive one.
-        beta: Above 0; recall counts beta times as much as precision.
-    """
-    return probabilistic_f_of_labels(
-        *_against_the_rest(probabilities, classes, n_classes), beta=beta
-    )
-
-
-def probabilistic_f_of_labels(
-    probabilities: Array,
-    labels: Labels | Mask,
-    *,
-    beta: float,
-    weights: Array | None = None,
+def probabilistic_f(
+    probabilities: Array, labels: Labels | Mask, *, beta: float, weights: Array | None = None
 ) -> float:
     """Return the probabilistic F score: probabilities count in the place of decisions (RSNA 2022).
 
-    Labels that no row has are left out of the mean.
+    Classes or labels that no row has are left out.
 
     Args:
         probabilities: Shape (n, n_labels).
@@ -222,8 +166,5 @@ def probabilistic_f_of_labels(
         beta: Above 0; recall counts beta times as much as precision.
         weights: Weight of each label in the mean, by its name; ``equal`` for none.
     """
-
-    def score(scores: Array, positive: Mask) -> float:
-        return _probabilistic_f(scores, positive, beta)
-
-    return _mean(score, _any, probabilities, labels == 1, weights, 0.0)
+    score = partial(_probabilistic_f, beta=beta)
+    return _mean(score, _any, probabilities, labels, weights, 0.0)
