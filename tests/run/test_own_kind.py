@@ -15,8 +15,10 @@ import time
 from pathlib import Path
 
 from foldsmith.project.tables import hash_columns, read_folds
-from foldsmith.steps.base import Step, StepKind, Trial, name_of
+from foldsmith.steps.base import Step, StepKind
+from foldsmith.steps.cost import Trial
 from foldsmith.steps.manifest import MANIFEST
+from foldsmith.steps.output_folder import name_of
 from foldsmith.utils.atomic import write_json
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.owned_files import OwnedFiles

@@ -17,25 +17,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.project import ProjectFolder
 from foldsmith.project.resources import Resources
-from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize, same_speed
-from foldsmith.steps.manifest import (
-    MANIFEST,
-    Inputs,
-    Manifest,
-    changed_outputs,
-    differences,
-)
-from foldsmith.steps.output_folder import RESOLVED_CONFIG
+from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize, Trial, same_speed
+from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, changed_outputs, differences
+from foldsmith.steps.output_folder import name_of
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 
-# Guessed seconds of a step that was never measured and whose kind has no better guess.
-_GUESS_S = 60.0
-
-
 if TYPE_CHECKING:
     import pandas as pd
+
+# Guessed seconds of a step that was never measured and whose kind has no better guess.
+_GUESS_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """Name of the experiment, as :func:`name_of`."""
+        """Name of the experiment, as :func:`~foldsmith.steps.output_folder.name_of`."""
         return name_of(self.experiment) if self.experiment else ""
 
     @property
@@ -114,21 +107,6 @@ class Plan:
         """The fold tables that its experiments name; None for the one from preprocess."""
         experiments = (step.experiment for step in self.steps)
         return {experiment.globals.meta_file for experiment in experiments if experiment}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Result of one batch through the model of an experiment.
-
-    Attributes:
-        text: One line for people.
-        size: Size of the model, without its operations; None if no weights are kept.
-        other_bytes: Size of the other files that the experiment writes.
-    """
-
-    text: str
-    size: ModelSize | None = None
-    other_bytes: int = 0
 
 
 class Planner(Protocol):
@@ -506,16 +484,3 @@ class StepKind(ABC):
             FoldsmithError: It fails.
         """
         return None
-
-
-def name_of(experiment: Experiment) -> str:
-    """Return the name of an experiment: the name of its file without the suffix.
-
-    An experiment that was read from an output folder is named by the folder, relative to the
-    project.
-    """
-    file = experiment.file
-    if file.name != RESOLVED_CONFIG:
-        return file.stem
-    folder, project = file.parent, experiment.project.folder
-    return str(folder.relative_to(project) if folder.is_relative_to(project) else folder)

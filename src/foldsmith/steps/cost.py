@@ -51,6 +51,21 @@ class ModelSize:
     forward: Mapping[int, float]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Result of one batch through the model of an experiment.
+
+    Attributes:
+        text: One line for people.
+        size: Size of the model, without its operations; None if no weights are kept.
+        other_bytes: Size of the other files that the experiment writes.
+    """
+
+    text: str
+    size: ModelSize | None = None
+    other_bytes: int = 0
+
+
 class Costs:
     """Numbers of images and sizes of models of a project, each counted once.
 

@@ -105,6 +105,19 @@ def read_resolved(project: ProjectFolder, root: Path) -> Experiment:
     return Experiment.load(project, path)
 
 
+def name_of(experiment: Experiment) -> str:
+    """Return the name of an experiment: the name of its file without the suffix.
+
+    An experiment that was read from an output folder is named by the folder, relative to the
+    project.
+    """
+    file = experiment.file
+    if file.name != RESOLVED_CONFIG:
+        return file.stem
+    folder, project = file.parent, experiment.project.folder
+    return str(folder.relative_to(project) if folder.is_relative_to(project) else folder)
+
+
 def refuse_existing(folder: Path, resumable: bool = True) -> None:
     """Make sure that a folder is not there, or empty.
 

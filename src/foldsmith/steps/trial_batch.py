@@ -11,8 +11,7 @@ from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.project.tables import read_test, read_train
-from foldsmith.steps.base import Trial
-from foldsmith.steps.cost import ModelSize, weight_bytes
+from foldsmith.steps.cost import ModelSize, Trial, weight_bytes
 from foldsmith.steps.features import check_learning, head_of
 from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.fold_training import check_outputs

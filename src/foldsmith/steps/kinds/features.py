@@ -6,12 +6,13 @@ from typing import Any
 
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import FoldsmithError
-from foldsmith.steps.base import Options, Plan, Planner, Step, Trial, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step
 from foldsmith.steps.checkpoint_choice import UNCHOSEN
-from foldsmith.steps.cost import Costs
+from foldsmith.steps.cost import Costs, Trial
 from foldsmith.steps.fingerprint import frozen_inputs
 from foldsmith.steps.kinds.predictions import PASSES, PredictionStep
 from foldsmith.steps.manifest import Inputs
+from foldsmith.steps.output_folder import name_of
 from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes

@@ -8,13 +8,14 @@ from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Options, Plan, Planner, Step, Trial, name_of
+from foldsmith.steps.base import Options, Plan, Planner, Step
 from foldsmith.steps.checkpoint_choice import choose
-from foldsmith.steps.cost import Costs, ModelSize
+from foldsmith.steps.cost import Costs, ModelSize, Trial
 from foldsmith.steps.fingerprint import infer_inputs
 from foldsmith.steps.kinds.predictions import PASSES, PredictionStep
 from foldsmith.steps.kinds.train import SNAPSHOTS, Train
 from foldsmith.steps.manifest import MANIFEST, Inputs, read_manifest
+from foldsmith.steps.output_folder import name_of
 from foldsmith.steps.status import StepState
 from foldsmith.targets.tasks import task_type
 from foldsmith.training.epoch_report import EpochReport

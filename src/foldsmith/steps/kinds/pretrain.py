@@ -7,13 +7,13 @@ from typing import Any
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.config.backbones import BACKBONE_OF_PROBE, backbone_problem
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Plan, Planner, Step, Trial, name_of
-from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize
+from foldsmith.steps.base import Plan, Planner, Step
+from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize, Trial
 from foldsmith.steps.fingerprint import pretrain_inputs, without_probe
 from foldsmith.steps.kinds.preprocess import Preprocess
 from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import Inputs, Manifest
-from foldsmith.steps.output_folder import Start, is_record
+from foldsmith.steps.output_folder import Start, is_record, name_of
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 

@@ -7,13 +7,13 @@ from typing import Any
 from foldsmith.config import Checkpoint, Experiment
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.base import Plan, Planner, Step, Trial, name_of
+from foldsmith.steps.base import Plan, Planner, Step
 from foldsmith.steps.checkpoint_choice import choose
-from foldsmith.steps.cost import Costs, ModelSize
+from foldsmith.steps.cost import Costs, ModelSize, Trial
 from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
-from foldsmith.steps.output_folder import Start, is_record
+from foldsmith.steps.output_folder import Start, is_record, name_of
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
