@@ -84,6 +84,13 @@ def test_a_label_that_is_missing_is_named(tmp_path):
         submission_form(project, test)
 
 
+def test_a_sample_of_other_columns_is_told_the_forms_of_labels(tmp_path):
+    project, test = make(tmp_path, COLUMNS, pd.DataFrame({"id": IDS, "a": 0, "b": 0}))
+    wanted = "have one column per label, or a row per id and class, or a column 'target'"
+    with pytest.raises(DataError, match=f"no column of predictions .it has: id, a, b.; {wanted}"):
+        submission_form(project, test)
+
+
 @pytest.mark.parametrize("separator", ["_", "__", "-", "|"])
 @pytest.mark.parametrize("label_first", [False, True])
 def test_ids_joined_with_labels_are_taken_apart(tmp_path, separator, label_first):

@@ -119,8 +119,8 @@ def test_a_sample_of_other_ids_is_refused(tmp_path, sample, message):
 @pytest.mark.parametrize(
     ("columns", "settings", "message"),
     [
-        (["a", "b"], {}, r"no column 'target' .it has: Id, a, b.; name the column"),
-        ([], {}, "no column 'target' .it has: Id."),
+        (["a", "b"], {}, r"no column of predictions .it has: Id, a, b.; have .*a column 'target'"),
+        ([], {}, "no column of predictions .it has: Id."),
         (
             ["cat", "dog"],
             {"class_names": ["cat", "dog"], "target_range": [0, 1], "n_classes": 2},

@@ -153,7 +153,7 @@ def test_ordered_classes_have_columns_too(tmp_path):
         ),
         (
             pd.DataFrame({"Id": IDS, "a": 0, "b": 0}),
-            "no column 'label' .it has: Id, a, b.; .*or have one column per class, or a row per",
+            "it has: Id, a, b.; have one column per class, or a row per id and class, or a column ",
         ),
     ],
 )

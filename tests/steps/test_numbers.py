@@ -290,14 +290,44 @@ def test_sample_submissions_have_columns_or_rows_per_target(tmp_path):
             assert float(chosen) == 2 * (numbers[1, 0] + numbers[1, 2])
 
 
-def test_a_sample_without_a_target_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["light", "width"], "such as light, but no column of the target height"),
+        ([*NUMBERS, "depth"], "but a column depth, which is no target and no derived column"),
+        (["a", "b"], "one column per target .width, light, height, around., or a row per id and t"),
+    ],
+)
+def test_a_sample_with_other_columns_is_one_line(tmp_path, columns, message):
     folder = make_numbers(tmp_path / "x", sample_submission="sample.csv")
     ids = np.arange(N_TRAIN, N_TRAIN + N_TEST)
-    sample = pd.DataFrame({"id": ids, "light": 0, "width": 0})
+    sample = pd.DataFrame({"id": ids} | dict.fromkeys(columns, 0))
     sample.to_csv(folder / "input/sample.csv", index=False)
     project = ProjectFolder.open(folder)
-    with pytest.raises(DataError, match="no column of the target height"):
+    with pytest.raises(DataError, match=message) as caught:
         submission_form(project, read_test(project))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[:-1], "a row for each id and target, but some are missing: it has 23 rows"),
+        (lambda t: pd.concat([t, t[:1]]), "one stands twice, in line 26"),
+        (lambda t: t[t["which"] != "height"], "but no row of the target height"),
+        (lambda t: t.replace("light", "lite"), "but no row of the target light"),
+        (lambda t: pd.concat([t, t[:1].replace("width", "depth")]), "but a row of depth, which"),
+    ],
+)
+def test_a_long_sample_in_part_is_one_line(tmp_path, change, message):
+    folder = make_numbers(tmp_path / "x", sample_submission="sample.csv")
+    pairs = [(k, name) for name in NUMBERS for k in range(N_TRAIN, N_TRAIN + N_TEST)]
+    sample = pd.DataFrame(pairs, columns=["id", "which"]).assign(value=0)
+    change(sample).to_csv(folder / "input/sample.csv", index=False)
+    project = ProjectFolder.open(folder)
+    with pytest.raises(DataError, match=message) as caught:
+        submission_form(project, read_test(project))
+    assert "\n" not in str(caught.value)
 
 
 def test_runs_are_compared_by_column(finished, cli):

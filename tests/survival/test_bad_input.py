@@ -66,7 +66,7 @@ def test_tables_that_do_not_fit_each_other(small_project):
     assert any("8 ids are in train.csv too" in line for line in lines)
     pd.DataFrame({"wrong": [0] * 8}).to_csv(data / "sample.csv", index=False)
     lines = errors_of(foldsmith(small_project, "preprocess"))
-    assert any("sample.csv: no column 'target' (it has: wrong)" in line for line in lines)
+    assert any("sample.csv: no column of predictions (it has: wrong)" in line for line in lines)
 
 
 def jpeg(image: Image.Image, **options) -> bytes:

@@ -9,13 +9,10 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.new.new_tables import NewTables
 from foldsmith.new.survey.labels import Labels
-from foldsmith.new.survey.several import Numbers
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.csv_files import read_texts
-from foldsmith.project.label_forms import SeveralLabels
-from foldsmith.project.number_forms import SeveralNumbers
-from foldsmith.project.submission_forms import Sample, form_of
-from foldsmith.project.target_forms import OneNumber
+from foldsmith.project.submission_base import Sample
+from foldsmith.project.submission_forms import form_of
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.metric import Metric
 from foldsmith.utils.formatting import number_text
@@ -56,7 +53,7 @@ def sample_submission(
     try:
         if not len(tables.test):
             raise DataError(f"{path}: needs the images to predict; name their table with --test")
-        table = read_texts(path)
+        table, labels = read_texts(path), _labels(target, metric)
         form = form_of(
             Sample(
                 path=path,
@@ -65,9 +62,9 @@ def sample_submission(
                 source="the test table",
                 id_name=id_column,
                 target=tables.target_column,
-                kind=_kind(target),
-                n_needed=len(target.names) if isinstance(target, Numbers) else 0,
-                labels=_labels(target, metric),
+                kind=target.kind,
+                needed=labels,
+                labels=labels,
                 named=metric.unordered,
                 of_probabilities=metric.takes_probabilities,
                 of_decisions=metric.decides,
@@ -82,12 +79,6 @@ def sample_submission(
     why = ", as named" if named is not None else ", found beside the tables"
     logger.info(f"sample   {path.name}{why}: {form.title}")
     return table
-
-
-def _kind(target: Target | Labels) -> str:
-    if isinstance(target, Numbers):
-        return SeveralNumbers.kind
-    return SeveralLabels.kind if isinstance(target, Labels) else OneNumber.kind
 
 
 def _labels(target: Target | Labels, metric: Metric) -> tuple[str, ...]:

@@ -50,8 +50,7 @@ def in_form_of(
             f"{sample}: its form ({form.title}) needs class probabilities, which this run does "
             "not predict; leave out --sample, or take a run whose metric needs them"
         )
-    probabilities = None
-    if form.needs_probabilities:
-        given = table[columns].to_numpy(dtype=np.float64)
-        probabilities = project.form.submitted(given, project.metric)
-    return form.filled(project.form.predicted(table), probabilities)
+    if not form.needs_probabilities:
+        return form.filled(project.form.predicted(table))
+    probabilities = table[columns].to_numpy(dtype=np.float64)
+    return form.filled(project.form.submitted(probabilities, project.metric))

@@ -79,6 +79,11 @@ class SeveralNumbers(TargetForm):
         return (*self.names, *(name for name, _ in self.formulas))
 
     @property
+    def handed_in(self) -> tuple[str, ...]:
+        """The targets and the columns that are computed from them."""
+        return self.labels
+
+    @property
     def target_range(self) -> tuple[float, float]:
         """Lowest and highest possible value of any target."""
         return min(low for low, _ in self.limits), max(high for _, high in self.limits)

@@ -11,15 +11,10 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
-from foldsmith.project.submission_forms import (
-    NUMBERS,
-    LabelColumns,
-    NumberColumns,
-    OneColumn,
-    Sample,
-    SubmissionForm,
-    form_of,
-)
+from foldsmith.project.submission_base import Sample, SubmissionForm
+from foldsmith.project.submission_columns import LabelColumns, NumberColumns
+from foldsmith.project.submission_forms import form_of
+from foldsmith.project.submission_one_column import OneColumn
 
 Array = npt.NDArray[np.float64]
 
@@ -40,18 +35,14 @@ def submission_form(project: ProjectFolder, test: pd.DataFrame) -> SubmissionFor
     """
     settings = project.settings
     if settings.sample_submission is None:
-        texts, columns = test[settings.id_column].to_numpy(dtype=object), project.form.columns
-        if project.form.kind == NUMBERS:
-            columns = project.form.labels
+        texts, columns = test[settings.id_column].to_numpy(dtype=object), project.form.handed_in
         content = {settings.id_column: texts} | dict.fromkeys(columns, "")
         table = pd.DataFrame(content, dtype=object)
-        rows, labels = np.arange(len(test)), project.form.labels
-        if project.form.kind == NUMBERS:
-            positions = tuple(range(len(labels)))
-            return NumberColumns(table, settings.id_column, rows, labels, columns, positions)
-        if columns == labels:
-            return LabelColumns(table, settings.id_column, rows, labels, columns)
-        return OneColumn(table, settings.id_column, rows, labels, columns[0])
+        known = (table, settings.id_column, np.arange(len(test)), project.form.labels)
+        for in_columns in (LabelColumns, NumberColumns):
+            if project.form.kind in in_columns.suits and columns == project.form.labels:
+                return in_columns(*known, columns)
+        return OneColumn(*known, columns[0])
     path = project.data_dir / settings.sample_submission
     return form_of(sample_of(project, path, test[settings.id_column].tolist()))
 
@@ -77,7 +68,7 @@ def sample_of(project: ProjectFolder, path: Path, ids: Sequence[str]) -> Sample:
         target=project.settings.target_column or "target",
         labels=project.form.labels,
         kind=project.form.kind,
-        n_needed=len(project.form.columns) if project.form.several else 0,
+        needed=project.form.columns,
         named=bool(project.class_names),
         of_probabilities=project.metric.takes_probabilities,
         of_decisions=project.metric.decides,
@@ -103,16 +94,14 @@ def submission_table(
     """
     form = submission_form(project, test)
     if not form.needs_probabilities:
-        probabilities = None
-    elif probabilities is None:
+        return form.filled(project.form.written(np.asarray(predictions, np.float64)))
+    if probabilities is None:
         raise DataError(
             f"{project.data_dir / str(project.settings.sample_submission)}: its form ({form.title})"
             " needs class probabilities, which these predictions do not have; predict by a task "
             "that gives them, such as multi-class"
         )
-    else:
-        probabilities = project.form.submitted(probabilities, project.metric)
-    return form.filled(project.form.written(np.asarray(predictions, np.float64)), probabilities)
+    return form.filled(project.form.submitted(probabilities, project.metric))
 
 
 def read_submission(project: ProjectFolder, path: Path, test: pd.DataFrame) -> Array:

@@ -69,6 +69,11 @@ class TargetForm(ABC):
         """Text of each class or label, in the order of their probabilities."""
 
     @property
+    def handed_in(self) -> tuple[str, ...]:
+        """Columns of a submission if there is no sample of one."""
+        return self.columns
+
+    @property
     def unordered(self) -> bool:
         """Whether it is classes without an order."""
         return False

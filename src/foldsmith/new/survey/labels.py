@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,8 @@ class Labels:
     column: str | None = None
     separator: str = ""
     example: str = ""
+
+    kind: ClassVar[str] = LabelsInText.kind
 
     @property
     def target(self) -> str:

@@ -24,6 +24,8 @@ class Numbers(Labels):
 
     ranges: tuple[tuple[float, float], ...] = ()
 
+    kind = SeveralNumbers.kind
+
     @property
     def for_folds(self) -> npt.NDArray[np.float64]:
         """The values that folds balance, shape (n,)."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from foldsmith.new.survey.values import (
 )
 from foldsmith.project.number_columns import numbers
 from foldsmith.project.settings import FoldMethod, FoldSettings
+from foldsmith.project.target_forms import OneNumber
 from foldsmith.utils.formatting import brief, counted
 
 # A continuous target has so many classes, steps of its range, for whatever needs some.
@@ -55,6 +57,8 @@ class Target:
     class_values: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    kind: ClassVar[str] = OneNumber.kind
 
     @property
     def values_of_classes(self) -> tuple[float, ...]:
