@@ -14,7 +14,11 @@ from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.calibration import CalibratedBlend
 from foldsmith.blending.methods import create_blend, restore_blend
 from foldsmith.config import BlendMethod, EnsembleSettings
-from foldsmith.models.feature_heads import MeanHead, MLPHead, RidgeHead, SVRHead, TreesHead
+from foldsmith.models.feature_heads import MeanHead
+from foldsmith.models.mlp_head import MLPHead
+from foldsmith.models.ridge_head import RidgeHead
+from foldsmith.models.svr_head import SVRHead
+from foldsmith.models.trees_head import TreesHead
 from foldsmith.project.target_forms import OneNumber
 from foldsmith.steps.features import HeadOfFold
 from foldsmith.targets.classification import MultiClass

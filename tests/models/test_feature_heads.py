@@ -8,16 +8,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import (
-    LogisticHead,
-    MeanHead,
-    MLPHead,
-    RidgeHead,
-    SVRHead,
-    TreesHead,
-    ridge_layer,
-)
+from foldsmith.models.feature_heads import MeanHead
 from foldsmith.models.fitted_arrays import read_arrays, write_arrays
+from foldsmith.models.logistic_head import LogisticHead
+from foldsmith.models.mlp_head import MLPHead
+from foldsmith.models.ridge_head import RidgeHead, ridge_layer
+from foldsmith.models.svr_head import SVRHead
+from foldsmith.models.trees_head import TreesHead
 
 HEADS = [
     RidgeHead(),

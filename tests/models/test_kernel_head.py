@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import MeanHead, RidgeHead, SVRHead
+from foldsmith.models.feature_heads import MeanHead
 from foldsmith.models.fitted_heads import gaussians
 from foldsmith.models.kernel_head import (
     KernelHead,
@@ -14,6 +14,8 @@ from foldsmith.models.kernel_head import (
     parts_of_groups,
     some_rows,
 )
+from foldsmith.models.ridge_head import RidgeHead
+from foldsmith.models.svr_head import SVRHead
 
 VALUES = (1.0, 2.0, 5.0)
 

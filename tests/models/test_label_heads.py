@@ -5,13 +5,17 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import LogisticHead, MeanHead, RidgeHead, SVRHead, TreesHead
+from foldsmith.models.feature_heads import MeanHead
 from foldsmith.models.label_heads import (
     KernelLabelsHead,
     LabelsHead,
     TreesLabelsHead,
     logistic_curve,
 )
+from foldsmith.models.logistic_head import LogisticHead
+from foldsmith.models.ridge_head import RidgeHead
+from foldsmith.models.svr_head import SVRHead
+from foldsmith.models.trees_head import TreesHead
 from foldsmith.targets.label_metrics import METRICS_OF_LABELS
 
 LOGISTIC = LabelsHead(LogisticHead((0.0, 1.0), C=(0.01, 0.1)))

@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import (
-    LogisticHead,
-    MeanHead,
-    MLPHead,
-    RidgeHead,
-    SVRHead,
-    TreesHead,
-    fit_head,
-)
+from foldsmith.models.feature_heads import MeanHead, fit_head
 from foldsmith.models.kernel_head import KernelHead
 from foldsmith.models.label_heads import KernelLabelsHead, LabelsHead
+from foldsmith.models.logistic_head import LogisticHead
+from foldsmith.models.mlp_head import MLPHead
+from foldsmith.models.ridge_head import RidgeHead
+from foldsmith.models.svr_head import SVRHead
+from foldsmith.models.trees_head import TreesHead
 
 VALUES = (0.0, 1.0, 2.0)
 RNG = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from foldsmith.config import Context, Experiment
 from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.inference.predict import predict_logits
-from foldsmith.models.feature_heads import ridge_layer
+from foldsmith.models.ridge_head import ridge_layer
 from foldsmith.models.runtime import create_runtime
 from foldsmith.project import ProjectFolder
 from foldsmith.steps import fold_training

@@ -50,7 +50,7 @@ from typing import Any
 
 import numpy as np
 
-from foldsmith.models.feature_heads import RidgeHead
+from foldsmith.models.ridge_head import RidgeHead
 from foldsmith.models.fitted_heads import ArrayFields
 
 

@@ -11,8 +11,8 @@ from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.bootstrap import bootstrap
 from foldsmith.blending.methods import create_blend
 from foldsmith.config import EnsembleSettings
-from foldsmith.models.feature_heads import RidgeHead
 from foldsmith.models.number_heads import NumbersHead
+from foldsmith.models.ridge_head import RidgeHead
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.target_forms import OneNumber
 from foldsmith.targets.column_scales import ColumnScales, restore_scale

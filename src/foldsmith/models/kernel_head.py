@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from foldsmith.errors import ConfigError
+from foldsmith.models.feature_heads import classes_of, weights_of
 from foldsmith.models.fitted_arrays import Arrays
 from foldsmith.models.fitted_heads import (
     Features,
@@ -84,7 +86,7 @@ class KernelHead:
         self, rows: "_Rows", gamma: float, alpha: float, sharpness: float
     ) -> FittedKernelClasses:
         """Return the head with chosen values, fitted to all rows."""
-        inputs, wanted = rows.inputs, rows.wanted
+        inputs, wanted = rows.scaled.inputs, rows.wanted
         means = np.average(wanted, axis=0, weights=rows.weights)
         weights = np.zeros((len(inputs), len(self.class_values)))
         weights[:, rows.seen] = solved(
@@ -93,8 +95,8 @@ class KernelHead:
         bias = np.full(len(self.class_values), -np.inf)
         bias[rows.seen] = means
         return FittedKernelClasses(
-            mean=rows.mean,
-            scale=rows.scale,
+            mean=rows.scaled.mean,
+            scale=rows.scaled.scale,
             centres=inputs,
             weights=weights.astype(np.float32),
             gamma=gamma / inputs.shape[1],
@@ -107,8 +109,8 @@ class KernelHead:
     ) -> tuple[float, float, float]:
         """Return gamma, alpha and sharpness, chosen by some of the rows."""
         some = some_rows(groups, seed)
-        weights = None if rows.weights is None else rows.weights[some]
-        return self._chosen(rows.inputs[some], rows.wanted[some], groups[some], weights)
+        weights = weights_of(rows.weights, some)
+        return self._chosen(rows.scaled.inputs[some], rows.wanted[some], groups[some], weights)
 
     def restore(self, arrays: Arrays) -> FittedKernelClasses:
         """Return the sums of Gaussians."""
@@ -135,22 +137,39 @@ class KernelHead:
         return best[1:]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Standardised features, and the scores to learn.
+class ScaledFeatures(NamedTuple):
+    """Standardised features.
 
     Attributes:
-        mean: Mean of each feature.
-        scale: Deviation of each feature.
-        inputs: Standardised features, shape (n, n_features).
-        seen: Classes that are there; one that is not there to learn from has no probability.
-        wanted: 1 for the class of a row and 0 for others, shape (n, n_seen).
-        weights: Weight of each row, above 0, shape (n,); None for 1 each.
+        mean: Mean of each feature, shape (n_features,).
+        scale: Deviation of each feature, shape (n_features,).
+        inputs: Standardised features, float32, shape (n, n_features).
     """
 
     mean: Targets
     scale: Targets
     inputs: Features
+
+    @classmethod
+    def of(cls, features: Features, weights: Targets | None) -> "ScaledFeatures":
+        """Standardise features by the mean and deviation of weighted rows."""
+        scaler = fitted_standardiser(features.astype(np.float64), weights)[0]
+        inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
+        return cls(scaler.mean_, scaler.scale_, inputs)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Standardised features, and the scores to learn.
+
+    Attributes:
+        scaled: The features.
+        seen: Classes that are there; one that is not there to learn from has no probability.
+        wanted: 1 for the class of a row and 0 for others, shape (n, n_seen).
+        weights: Weight of each row, above 0, shape (n,); None for 1 each.
+    """
+
+    scaled: ScaledFeatures
     seen: npt.NDArray[np.int64]
     wanted: Targets
     weights: Targets | None = None
@@ -164,12 +183,10 @@ class _Rows:
         weights: Targets | None = None,
     ) -> "_Rows":
         """Return the rows of features and targets."""
-        classes = np.abs(targets[:, None] - np.asarray(class_values)).argmin(axis=1)
+        classes = classes_of(targets, class_values)
         seen = np.unique(classes)
-        scaler = fitted_standardiser(features.astype(np.float64), weights)[0]
-        inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
         wanted = (classes[:, None] == seen).astype(np.float64)
-        return cls(scaler.mean_, scaler.scale_, inputs, seen, wanted, weights)
+        return cls(ScaledFeatures.of(features, weights), seen, wanted, weights)
 
 
 def some_rows(groups: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:

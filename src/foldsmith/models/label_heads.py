@@ -1,25 +1,19 @@
 """Heads on frozen features that give the probabilities of several labels per image."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import (
-    FeatureHead,
-    TreesHead,
-    fit_head,
-    gives_probabilities,
-)
+from foldsmith.models.feature_heads import FeatureHead, fit_head, gives_probabilities, weights_of
 from foldsmith.models.fitted_arrays import ArrayFields, Arrays, part, prefixed
 from foldsmith.models.fitted_heads import (
     Features,
     FittedHead,
     FittedTrees,
     Targets,
-    fitted_standardiser,
     gaussians,
     gives_labels,
     standardised,
@@ -28,12 +22,14 @@ from foldsmith.models.forest import Forest
 from foldsmith.models.head_time import TimePart
 from foldsmith.models.kernel_head import (
     CHOSEN_BY,
+    ScaledFeatures,
     held_out_scores,
     parts_of_groups,
     solved,
     some_rows,
     weighted_kernel,
 )
+from foldsmith.models.trees_head import TreesHead
 from foldsmith.targets.scores_of_labels import surprise
 
 # A label is learned as a class with these two values.
@@ -83,10 +79,7 @@ class LabelsHead:
         weights: Targets | None = None,
     ) -> "FittedLabels":
         """Fit one head per label; targets have the shape (n, n_labels)."""
-        of_labels = (
-            [None] * targets.shape[1] if weights is None else list(_columns(weights, targets).T)
-        )
-        columns = list(zip(targets.T, of_labels, strict=True))
+        columns = list(zip(targets.T, _by_label(weights, targets), strict=True))
         heads = tuple(
             fit_head(self.head, features, column, groups, seed, of_label)
             for column, of_label in columns
@@ -112,7 +105,7 @@ class LabelsHead:
             # Nothing can be held out: of one group the frequency is all that is known.
             return logistic_curve(np.zeros(len(column)), column, weights)
         for seen, held in GroupKFold(min(_HELD_OUT, n_groups)).split(features, column, groups):
-            of_seen = None if weights is None else weights[seen]
+            of_seen = weights_of(weights, seen)
             fitted = fit_head(self.head, features[seen], column[seen], groups[seen], seed, of_seen)
             scores[held] = fitted.predict(features[held])
         return logistic_curve(scores, column, weights)
@@ -195,7 +188,7 @@ class TreesLabelsHead:
         """
         # Of 0 and 1 the squared error is Gini's impurity, but for a factor.
         one = targets[:, 0] if targets.shape[1] == 1 else targets
-        shared = None if weights is None else weights.reshape(len(weights), -1).mean(axis=1)
+        shared = _over_labels(weights)
         forest = self._trees().fit(features, one, groups, seed, shared).forest
         # One label is one number, which has no axis of its own.
         value = forest.value.reshape(len(forest.value), -1)
@@ -206,25 +199,16 @@ class TreesLabelsHead:
         return FittedTrees(Forest(**arrays), gives_labels=True)
 
 
-class _Scaled(NamedTuple):
-    """Standardised features, float32, with the mean and deviation of each."""
-
-    mean: Targets
-    scale: Targets
-    inputs: Features
-
-
-def _columns(weights: Targets, targets: Targets) -> Targets:
-    """Return weights with a column per label."""
-    of_labels: Targets = np.broadcast_to(weights.reshape(len(weights), -1), targets.shape)
-    return of_labels
+def _by_label(weights: Targets | None, targets: Targets) -> list[Targets] | list[None]:
+    """Return the weights of the rows for each label, shape (n,), or None for 1 each."""
+    if weights is None:
+        return [None] * targets.shape[1]
+    return list(np.broadcast_to(weights.reshape(len(weights), -1), targets.shape).T)
 
 
-def _scaled(features: Features, weights: Targets | None = None) -> _Scaled:
-    """Return standardised features."""
-    scaler = fitted_standardiser(features.astype(np.float64), weights)[0]
-    inputs = standardised(features, scaler.mean_, scaler.scale_).astype(np.float32)
-    return _Scaled(scaler.mean_, scaler.scale_, inputs)
+def _over_labels(weights: Targets | None) -> Targets | None:
+    """Return the mean weight of each row over its labels, shape (n,), or None for 1 each."""
+    return None if weights is None else weights.reshape(len(weights), -1).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -265,12 +249,10 @@ class KernelLabelsHead:
         """Choose by groups, then fit to all; only the rows to choose by are drawn."""
         rows = some_rows(groups, seed)
         # Labels share the kernel: it has the mean of a row's weights.
-        shared = None if weights is None else weights.reshape(len(weights), -1).mean(axis=1)
-        scaled = _scaled(features, shared)
-        of_labels = None if weights is None else _columns(weights, targets)[rows]
+        shared = _over_labels(weights)
+        scaled = ScaledFeatures.of(features, shared)
         chosen = self._chosen(
-            *(scaled.inputs[rows], targets[rows], groups[rows]),
-            *(None if shared is None else shared[rows], of_labels),
+            *(scaled.inputs[rows], targets[rows], groups[rows], weights_of(weights, rows))
         )
         return self._solved(scaled, targets, *chosen, shared)
 
@@ -280,20 +262,20 @@ class KernelLabelsHead:
         def choice(
             features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
         ) -> None:
-            self._chosen(_scaled(features).inputs, targets, groups, None, None)
+            self._chosen(ScaledFeatures.of(features, None).inputs, targets, groups, None)
 
         def fit(
             features: Features, targets: Targets, groups: npt.NDArray[np.int64], seed: int
         ) -> FittedKernelLabels:
             curves = np.zeros((targets.shape[1], 2))
             chosen = self.gamma[0], self.alpha[0], curves
-            return self._solved(_scaled(features), targets, *chosen, None)
+            return self._solved(ScaledFeatures.of(features, None), targets, *chosen, None)
 
         return TimePart(choice, rows=CHOSEN_BY), TimePart(fit)
 
     def _solved(
         self,
-        scaled: "_Scaled",
+        scaled: ScaledFeatures,
         targets: Targets,
         gamma: float,
         alpha: float,
@@ -324,8 +306,7 @@ class KernelLabelsHead:
         inputs: Features,
         wanted: Targets,
         groups: npt.NDArray[np.int64],
-        shared: Targets | None,
-        of_labels: Targets | None,
+        weights: Targets | None,
     ) -> tuple[float, float, Targets]:
         """Return gamma and alpha with the least held-out log loss, and the logistic functions.
 
@@ -333,10 +314,10 @@ class KernelLabelsHead:
             inputs: Standardised features.
             wanted: Labels of 0 and 1.
             groups: Group of each row.
-            shared: Weight of each row in the kernel; None for 1 each.
-            of_labels: Weight of each row and label in the log loss; None for 1 each.
+            weights: Weight of each row, or of each row and label; None for 1 each.
         """
         parts = parts_of_groups(groups)
+        shared, of_labels = _over_labels(weights), _by_label(weights, wanted)
         labels = wanted.astype(np.int64)
         best = (np.inf, 0.0, 0.0)
         curves = np.zeros((wanted.shape[1], 2))
@@ -346,10 +327,9 @@ class KernelLabelsHead:
             for alpha in sorted(self.alpha):
                 regularised = np.maximum(values, 0) + alpha
                 scores = held_out_scores(regularised, vectors, wanted, parts, shared)
-                weights = [None] * len(scores.T) if of_labels is None else list(of_labels.T)
-                columns = zip(scores.T, wanted.T, weights, strict=True)
+                columns = zip(scores.T, wanted.T, of_labels, strict=True)
                 found = np.stack([logistic_curve(*column) for column in columns])
-                loss = _log_loss(_squashed(scores, found), labels, of_labels)
+                loss = _log_loss(_squashed(scores, found), labels, weights)
                 if (loss, gamma, alpha) < best:
                     best, curves = (loss, gamma, alpha), found
         return best[1], best[2], curves
@@ -431,13 +411,13 @@ def logistic_curve(scores: Targets, labels: Targets, weights: Targets | None = N
 def _log_loss(
     probabilities: Targets, labels: npt.NDArray[np.int64], weights: Targets | None
 ) -> float:
-    """Return the mean log loss; weights have the shape of the labels."""
+    """Return the mean log loss; weights are those of rows, or of rows and labels."""
     if weights is None:
         return float(surprise(probabilities, labels).mean())
     columns = [
         surprise(probabilities[:, k : k + 1], labels[:, k : k + 1]) for k in range(labels.shape[1])
     ]
-    return float((np.stack(columns, axis=1) * weights).mean())
+    return float((np.stack(columns, axis=1) * weights.reshape(len(weights), -1)).mean())
 
 
 def _squashed(scores: Targets, curves: Targets) -> Targets:

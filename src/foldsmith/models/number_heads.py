@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.errors import ConfigError
-from foldsmith.models.feature_heads import FeatureHead, fit_head, gives_probabilities
+from foldsmith.models.feature_heads import FeatureHead, fit_head, gives_probabilities, weights_of
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed
 from foldsmith.models.fitted_heads import Features, FittedHead, Targets, gives_labels
 
@@ -45,9 +45,8 @@ class NumbersHead:
         """
         fitted: list[FittedHead] = []
         for column, seen in zip(targets.T, ~np.isnan(targets.T), strict=True):
-            rows, values = (seen, column[seen]) if seen.any() else (slice(2), np.zeros(2))
-            of_rows = None if weights is None else weights[rows]
-            values = values[: len(features)]
+            rows = np.flatnonzero(seen) if seen.any() else np.arange(min(2, len(seen)))
+            values, of_rows = np.where(seen, column, 0.0)[rows], weights_of(weights, rows)
             fitted.append(fit_head(self.head, features[rows], values, groups[rows], seed, of_rows))
         return FittedNumbers(fitted)
 

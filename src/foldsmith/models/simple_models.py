@@ -7,9 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.models.feature_heads import FeatureHead, LogisticHead, RidgeHead, SVRHead, TreesHead
+from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.fitted_heads import Features, Targets, standardiser
 from foldsmith.models.label_heads import ABSENT_AND_PRESENT, KernelLabelsHead, LabelsHead
+from foldsmith.models.logistic_head import LogisticHead
+from foldsmith.models.ridge_head import RidgeHead
+from foldsmith.models.svr_head import SVRHead
+from foldsmith.models.trees_head import TreesHead
 from foldsmith.targets.class_values import nearest
 
 # Each model has one fixed strength: a baseline costs seconds, as a first attempt does.

@@ -17,7 +17,7 @@ from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError
 from foldsmith.inference.oof import FoldLogits, in_table_order, score_table
 from foldsmith.inference.predict import image_batches, predict_logits
-from foldsmith.models.feature_heads import FeatureHead, fit_head, gives_probabilities
+from foldsmith.models.feature_heads import FeatureHead, fit_head, gives_probabilities, weights_of
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
 from foldsmith.models.fitted_heads import FittedHead, gives_labels
 from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, write_learned
@@ -216,7 +216,7 @@ def _fit_fold(
     for line in of_fold.lines_of_fold(fold, targets[seen]):
         logger.info(line)
     learned = targets[seen] if scale is None else scale.forward(targets[seen])
-    of_seen = None if weights is None else weights[seen]
+    of_seen = weights_of(weights, seen)
     fitted = HeadOfFold(fit_head(head, features[seen], learned, groups[seen], seed, of_seen), scale)
     oof = FoldLogits(
         *(fold, None, held_out, fitted.logits(features[held_out]), of_fold),

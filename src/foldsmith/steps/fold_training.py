@@ -20,8 +20,8 @@ from foldsmith.distributed.collectives import same_weights, synchronised
 from foldsmith.errors import ConfigError, one_line
 from foldsmith.inference.predict import measure_norms, predict_logits
 from foldsmith.models.classifier import ImageModel
-from foldsmith.models.feature_heads import ridge_layer
 from foldsmith.models.measured_choices import Measured, tune
+from foldsmith.models.ridge_head import ridge_layer
 from foldsmith.models.runtime import Runtime, random_state_kept, seed_everything
 from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.steps.fingerprint import train_inputs

@@ -45,10 +45,12 @@ DESCRIPTORS: Places = {
 }
 
 FEATURE_HEADS: Places = {
-    **_of(
-        "foldsmith.models.feature_heads",
-        *("LogisticHead", "RidgeHead", "SVRHead", "TreesHead", "MLPHead", "MeanHead"),
-    ),
+    **_of("foldsmith.models.logistic_head", "LogisticHead"),
+    **_of("foldsmith.models.ridge_head", "RidgeHead"),
+    **_of("foldsmith.models.svr_head", "SVRHead"),
+    **_of("foldsmith.models.trees_head", "TreesHead"),
+    **_of("foldsmith.models.mlp_head", "MLPHead"),
+    **_of("foldsmith.models.feature_heads", "MeanHead"),
     **_of("foldsmith.models.kernel_head", "KernelHead"),
     **_of("foldsmith.models.label_heads", "KernelLabelsHead", "LabelsHead", "TreesLabelsHead"),
     **_of("foldsmith.models.number_heads", "NumbersHead"),

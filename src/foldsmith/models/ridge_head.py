@@ -1,0 +1,95 @@
+"""Ridge regression on frozen features: a head, and a first last layer of a network."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from foldsmith.errors import ConfigError
+from foldsmith.models.fitted_arrays import Arrays
+from foldsmith.models.fitted_heads import (
+    Features,
+    FittedLine,
+    Targets,
+    fitted_standardiser,
+    standardised,
+)
+from foldsmith.models.head_time import TimePart
+
+
+@dataclass(frozen=True)
+class RidgeHead:
+    """Ridge regression on standardised features.
+
+    Attributes:
+        alphas: Strengths to choose from, by the leave-one-out error within the training folds.
+        scaling: ``each``: every feature is divided by its own deviation; ``common``: all by the
+            root of their mean variance, so that those that hardly vary remain small. The latter
+            suits many features of one kind.
+    """
+
+    alphas: tuple[float, ...] = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
+    scaling: Literal["each", "common"] = "each"
+
+    def __post_init__(self) -> None:
+        if self.scaling not in ("each", "common"):
+            raise ConfigError(f"scaling: {self.scaling!r} must be each or common")
+        if not self.alphas or min(self.alphas) <= 0:
+            raise ConfigError(f"alphas: {list(self.alphas)} must be numbers above 0")
+
+    def fit(
+        self,
+        features: Features,
+        targets: Targets,
+        groups: npt.NDArray[np.int64],
+        seed: int,
+        weights: Targets | None = None,
+    ) -> FittedLine:
+        """Fit in closed form; nothing is drawn."""
+        from sklearn.linear_model import RidgeCV
+
+        scaler = fitted_standardiser(features.astype(np.float64), weights)[0]
+        # Deviations of the features as the regression sees them.
+        spread = np.ones_like(scaler.scale_)
+        if self.scaling == "common":
+            spread = scaler.scale_ / (np.sqrt(scaler.var_.mean()) or 1.0)
+        ridge = RidgeCV(alphas=np.asarray(self.alphas, np.float64))
+        ridge.fit(standardised(features, scaler.mean_, scaler.scale_) * spread, targets, weights)
+        slopes = ridge.coef_ * spread
+        return FittedLine(scaler.mean_, scaler.scale_, slopes, float(ridge.intercept_))
+
+    def restore(self, arrays: Arrays) -> FittedLine:
+        """Return the line."""
+        return FittedLine(**arrays)
+
+    def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
+        """Return the time of the fit: the matrix to decompose is no larger than the features."""
+        return (TimePart(self.fit, rows=n_features, power=1),)
+
+
+def ridge_layer(
+    features: Features, targets: Targets, sample_weights: Targets | None = None
+) -> tuple[Targets, float]:
+    """Return a linear layer by ridge regression, its strength by the leave-one-out error.
+
+    Features are centred and scaled by one common factor, not each by its own standard deviation,
+    because a layer cannot bound its inputs.
+
+    Args:
+        features: Shape (n, n_features).
+        targets: Shape (n,).
+        sample_weights: Weight of each row, shape (n,); None for 1 each.
+
+    Returns:
+        Weights, shape (n_features,), and bias.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    inputs = features.astype(np.float64)
+    mean = inputs.mean(axis=0)
+    scale = float(inputs.std(axis=0).mean()) or 1.0
+    model = RidgeCV(alphas=np.asarray(RidgeHead().alphas))
+    model.fit((inputs - mean) / scale, targets, sample_weights)
+    weights: Targets = model.coef_ / scale
+    return weights, float(model.intercept_ - weights @ mean)
