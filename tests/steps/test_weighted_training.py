@@ -84,6 +84,39 @@ def test_equal_weights_change_no_byte_and_others_do(cli, weighted):
     assert resolved["globals"]["class_weights"] == "balanced"
 
 
+def test_a_blend_is_stale_by_weights_only_if_a_member_predicts_otherwise(cli, weighted):
+    blend = {
+        "import": "foldsmith:ensemble.yml",
+        "globals/output_path": "output/900",
+        "ensemble/experiments": ["output/300"],
+        "ensemble/methods": ["mean"],
+    }
+    write_experiment(weighted, "900", blend)
+    arguments = ("run", "-cfg", "exp_config/900.yml")
+
+    def blend_and_member():
+        """Return the bytes of both manifests, which contain the times of the steps."""
+        names = ("900/manifest.json", "300/manifest_by_last.json")
+        return [(weighted / "output" / name).read_bytes() for name in names]
+
+    change(weighted, sample_weight_column="w")
+    cli(weighted, *arguments)
+    path, first = weighted / "input/train.csv", blend_and_member()
+    table = pd.read_csv(path)
+    # Twice the weights give the same heads; equal weights give others.
+    for weights, same in ((2 * table["w"], True), (1, False)):
+        table.assign(w=weights).to_csv(path, index=False)
+        cli(weighted, *arguments)
+        again = blend_and_member()
+        assert again[1] != first[1]
+        assert (again[0] == first[0]) == same
+    # Another column with the same weights fits the heads again, and makes no blend.
+    change(weighted, sample_weight_column="same")
+    cli(weighted, *arguments)
+    assert blend_and_member()[0] == again[0]
+    assert blend_and_member()[1] != again[1]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [("-1", "-1"), ("", "''"), ("nan", "'nan'"), ("inf", "'inf'"), ("heavy", "'heavy'")],

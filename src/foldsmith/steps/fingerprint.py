@@ -207,7 +207,7 @@ def train_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     return {
         "config": as_trained(experiment),
-        "project.yml": _target_values(project),
+        "project.yml": _learned_values(project),
         "fold": fold,
         "files": _files(experiment, types, hashes, _INFERENCE_ONLY)
         | metric_files(project, hashes, project.metric),
@@ -265,7 +265,7 @@ def new_image_inputs(
     without = () if experiment.globals.task in HEAD_DECIDES else TRAINING_ONLY
     return {
         "config": _config(experiment, without),
-        "project.yml": _target_values(project),
+        "project.yml": _learned_values(project),
         "files": _files(experiment, types, hashes, without)
         | metric_files(project, hashes, project.metric),
         **_intensity(project),
@@ -298,7 +298,7 @@ def frozen_inputs(
     features = features_inputs(experiment, types, hashes)
     lasting = new_image_inputs(experiment, types, hashes)
     table = read_folds(project, experiment.globals.meta_file)
-    names = (*_target_columns(project), group_column_of(project, table))
+    names = (*_learned_columns(project), group_column_of(project, table))
     return lasting | {
         "files": lasting["files"] | _sample(project, hashes),
         "fold assignment": hash_folds(project, table),
@@ -311,7 +311,7 @@ def frozen_inputs(
 def ensemble_inputs(
     experiment: Experiment, predictions: Mapping[str, str], hashes: FileHashes
 ) -> Inputs:
-    """Return the inputs of an ensemble.
+    """Return the inputs of an ensemble. Blends ignore the weights of rows.
 
     Args:
         experiment: The ensemble.
@@ -337,7 +337,7 @@ def ensemble_inputs(
         "files": files,
         "groups": hash_columns(table, [group]) if group else None,
         "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, _target_columns(project)),
+        "targets": hash_columns(table, list(project.form.columns)),
         "test ids": hash_columns(test, [project.settings.id_column]),
         "unreadable": hash_value(readable_test(project, test).tolist()),
         "predictions": dict(predictions),
@@ -382,8 +382,8 @@ def _project_values(project: ProjectFolder, keys: Iterable[str]) -> dict[str, An
     return flatten({key: values[key] for key in keys})
 
 
-def _target_columns(project: ProjectFolder) -> list[str]:
-    """Return the columns of the targets, and that of the weights of the rows."""
+def _learned_columns(project: ProjectFolder) -> list[str]:
+    """Return the columns that a training learns from: targets, and weights of the rows."""
     weights = project.settings.sample_weight_column
     return [*project.form.columns, *(() if weights is None else (weights,))]
 
@@ -391,7 +391,7 @@ def _target_columns(project: ProjectFolder) -> list[str]:
 def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
     """Return the hash of the targets, and of the continuous column if that is learned."""
     settings = experiment.project.settings
-    targets = hash_columns(table, _target_columns(experiment.project))
+    targets = hash_columns(table, _learned_columns(experiment.project))
     continuous = settings.continuous
     if not experiment.globals.continuous_target or continuous is None:
         return targets
@@ -418,12 +418,15 @@ def _hash_auxiliary(
 
 
 def _target_values(project: ProjectFolder) -> dict[str, Any]:
+    """Return the metric and the form of the target, on which scores and blends depend."""
+    return {"metric": project.metric.title, **project.form.facts()}
+
+
+def _learned_values(project: ProjectFolder) -> dict[str, Any]:
+    """Return those values, and the column of the weights, on which trainings depend too."""
     weights = project.settings.sample_weight_column
-    return {
-        "metric": project.metric.title,
-        **project.form.facts(),
-        **({} if weights is None else {"sample_weight_column": weights}),
-    }
+    of_rows = {} if weights is None else {"sample_weight_column": weights}
+    return _target_values(project) | of_rows
 
 
 def _sample(project: ProjectFolder, hashes: FileHashes) -> dict[str, str]:
