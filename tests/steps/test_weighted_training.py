@@ -216,6 +216,27 @@ def test_a_balanced_sampler_is_the_same_for_any_number_of_workers(cli, weighted)
     assert plain.read_bytes() != found[0]
 
 
+def test_the_report_names_weights_and_sampler(cli, weighted):
+    file = weighted / "exp_config/100.yml"
+    of_network = {"globals/class_weights": {3: 5, 0: 0.5}, "loader/train/sampler": "balanced"}
+    write_experiment(weighted, "100", yaml.safe_load(file.read_text()) | of_network)
+    balanced = {"sample_weight_column": "w", "class_weights": "balanced"}
+    for name, settings, sentence in (
+        ("100", balanced, "sample_weight_column: w; class_weights: 3 5, 0 0.5; sampler: balanced."),
+        ("300", balanced, "sample_weight_column: w; class_weights: balanced."),
+        ("300", {"sample_weight_column": None, "class_weights": "none"}, None),
+    ):
+        change(weighted, **settings)
+        cli(weighted, "run", "-cfg", f"exp_config/{name}.yml")
+        cli(weighted, "report", "-cfg", f"exp_config/{name}.yml", "-o", f"{name}.html")
+        page = (weighted / f"{name}.html").read_text()
+        assert "out-of-fold RMSE" in page
+        if sentence is None:
+            assert "Weights of images" not in page
+        else:
+            assert f"Weights of images: {sentence}" in page
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.config import Experiment
-from foldsmith.config.settings import FINE_TUNINGS
+from foldsmith.config.settings import FINE_TUNINGS, MEMBERS
 from foldsmith.errors import one_line
 from foldsmith.inference.saliency import COARSE
 from foldsmith.project import ProjectFolder
@@ -45,6 +45,7 @@ from foldsmith.steps.members import task_of
 from foldsmith.steps.oof_summary import POOLED, PRIORS, THRESHOLDS, more_epochs_may_help
 from foldsmith.targets.scoring import probabilities_of
 from foldsmith.training.files import entries_of
+from foldsmith.utils.flatten import flatten
 from foldsmith.utils.formatting import number_text
 
 Array = npt.NDArray[np.float64]
@@ -126,7 +127,7 @@ def _pooled(scores: pd.DataFrame) -> float:
 def _texts_about(
     project: ProjectFolder, step: Step, manifest: Manifest, value: float
 ) -> list[Part]:
-    """Return the sentences about an experiment: its score, the constant, more epochs."""
+    """Return the sentences about an experiment: score, constant, weights, more epochs."""
     assert step.experiment is not None
     metric = str(manifest.facts["metric_name"])
     texts: list[Part] = [Text(_sentence(step.experiment, step, manifest, metric, value))]
@@ -134,10 +135,30 @@ def _texts_about(
     if constant is not None:
         same = "The constant, the same prediction for every image"
         texts.append(Text(f"{same}: {metric} {constant:.4f}."))
+    weights = _weights_text(project, step.experiment)
+    if weights:
+        texts.append(Text(weights))
     advice = more_epochs_may_help(step.folder, project.n_splits)
     if advice:
         texts.append(Text(f"{advice[0].upper()}{advice[1:]}."))
     return texts
+
+
+def _weights_text(project: ProjectFolder, experiment: Experiment) -> str:
+    """Return the keys that weight or balance the images of a training; empty without any."""
+    settings, weights = experiment.globals, experiment.globals.class_weights
+    if settings.task not in MEMBERS:
+        return ""
+    if isinstance(weights, dict):
+        weights = ", ".join(f"{name} {number_text(value)}" for name, value in weights.items())
+    sampler = flatten(experiment.tree).get("loader/train/sampler")
+    keys = {
+        "sample_weight_column": project.settings.sample_weight_column,
+        "class_weights": None if weights == "none" else weights,
+        "sampler": None if sampler == "uniform" else sampler,
+    }
+    named = [f"{key}: {value}" for key, value in keys.items() if value is not None]
+    return f"Weights of images: {'; '.join(named)}." if named else ""
 
 
 def _fold_figures(
