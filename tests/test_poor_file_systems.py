@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from foldsmith.errors import OutputError
-from foldsmith.new.new import Data, new_project_of
+from foldsmith.new.new import new_project_of
+from foldsmith.new.new_rows import Data
 from foldsmith.utils import atomic, locking
 from foldsmith.utils.locking import holder, is_free, lock
 

@@ -86,9 +86,10 @@ class Project(ProjectFolder):
             DataError: A table or image is wrong.
             OutputError: The folder holds a project already.
         """
-        from foldsmith.new import new
+        from foldsmith.new.new import new_project_of
+        from foldsmith.new.new_rows import Data
 
-        data = new.Data(
+        data = Data(
             images=Path(images),
             train=_path(train),
             test=_path(test),
@@ -104,7 +105,7 @@ class Project(ProjectFolder):
             skip_missing=skip_missing,
         )
         with lines_shown(quiet):
-            new.new_project_of(Path(folder), data, yes=True)
+            new_project_of(Path(folder), data, yes=True)
         return cls.open(folder)
 
     def run(

@@ -11,7 +11,8 @@ import yaml
 from pages import DOCS, blocks
 
 from foldsmith import Project
-from foldsmith.new.new import Data, new_project_of
+from foldsmith.new.new import new_project_of
+from foldsmith.new.new_rows import Data
 from foldsmith.project import ProjectFolder
 
 PAGE = DOCS / "forms.md"

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from foldsmith.config import Experiment
-from foldsmith.new.new import Data, new_project_of
+from foldsmith.new.new import new_project_of
+from foldsmith.new.new_rows import Data
 from foldsmith.new.timing import planned
 from foldsmith.new.timing.mirrors import compare, mirror_test, without_mirrors
 from foldsmith.project import ProjectFolder

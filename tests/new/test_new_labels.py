@@ -9,7 +9,8 @@ import pytest
 
 from foldsmith.config import Experiment
 from foldsmith.errors import DataError
-from foldsmith.new.new import Data, new_project_of
+from foldsmith.new.new import new_project_of
+from foldsmith.new.new_rows import Data
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.labels import labels_in_text
 from foldsmith.project import ProjectFolder

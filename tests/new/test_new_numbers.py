@@ -33,7 +33,11 @@ def test_columns_of_numbers_are_recognised_and_planned(tmp_path, cli, form):
     sample.to_csv(tmp_path / "sample.csv", index=False)
     named = ("--target", ",".join(NUMBERS), "--sample", str(tmp_path / "sample.csv"))
     said = new(cli, tmp_path, folder, *named).stdout
-    assert "numbers  3 numbers (images): width" in said and "are labels" in said
+    width = pd.read_csv(folder / "input/train.csv")["width"]
+    found = f"width from {width.min():g} to {width.max():g} (in 34 of 40 images), light from"
+    assert f"numbers  3 per image: {found}" in said and "are labels" in said
+    readme = (tmp_path / "fresh/README.md").read_text()
+    assert "two networks with an output per target" in readme and "probabilities" not in readme
     assert ("one column per target" if form == "columns" else "a row per id and target") in said
     project = ProjectFolder.open(tmp_path / "fresh")
     assert isinstance(project.form, SeveralNumbers) and project.form.columns == NUMBERS

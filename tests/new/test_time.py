@@ -15,7 +15,8 @@ from given_speeds import MEASURE, measure_for_a_moment
 
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
-from foldsmith.new.new import Data, new_project, new_project_of
+from foldsmith.new.new import new_project, new_project_of
+from foldsmith.new.new_rows import Data
 from foldsmith.new.timing import planned
 from foldsmith.new.timing.facts import MachineSpeeds, Speed
 from foldsmith.new.timing.measure import facts_of, measured_speeds

@@ -15,7 +15,8 @@ from foldsmith.cli.new_command import _ask
 from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import DataError, OutputError
 from foldsmith.new.files import TEMPLATE
-from foldsmith.new.new import Data, new_project, new_project_of
+from foldsmith.new.new import new_project, new_project_of
+from foldsmith.new.new_rows import Data
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import image_paths, read_test, read_train
 from foldsmith.run.dry_run import dry_run

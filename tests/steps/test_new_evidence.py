@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from foldsmith.errors import DataError
-from foldsmith.new.new import Data, new_project_of
+from foldsmith.new.new import new_project_of
+from foldsmith.new.new_rows import Data
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import image_paths, read_train
 

@@ -16,7 +16,8 @@ import foldsmith as package
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.extras.serve.limits import Limits
 from foldsmith.extras.serve.service import create_app
-from foldsmith.new.new import Data, new_project_of
+from foldsmith.new.new import new_project_of
+from foldsmith.new.new_rows import Data
 from foldsmith.predictor.export import export
 from foldsmith.predictor.predict import predict
 from foldsmith.project import ProjectFolder

@@ -165,7 +165,8 @@ def new(
     --skip-missing, also the rows that were left out, in DIR/input/skipped.csv. Nothing that exists
     is replaced.
     """
-    from foldsmith.new.new import Data, new_project, new_project_of
+    from foldsmith.new.new import new_project, new_project_of
+    from foldsmith.new.new_rows import Data
 
     if images is None:
         flags = {

@@ -9,7 +9,6 @@ from foldsmith.data.folds import ClassSizes
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Guess, Source, called_like_class
 from foldsmith.new.survey.labels import Labels
-from foldsmith.new.survey.several import Numbers
 from foldsmith.new.survey.targets import Target, is_text, may_be_ids
 from foldsmith.project.budget import WORDS, seconds_of
 from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
@@ -199,19 +198,9 @@ def _check_judged(metric: Metric, target: Target, ordered: bool, column: str) ->
 
 
 def say_labels(labels: Labels) -> None:
-    """Print how labels are understood, and how to change that."""
-    if isinstance(labels, Numbers):
-        logger.info(f"numbers  {labels.summary()}")
-        logger.info(
-            "         (columns of 0 and 1 alone are labels; in project.yml target_kind says which)"
-        )
-        return
-    logger.info(f"labels   {labels.summary()}")
-    if labels.column is not None:
-        logger.info(
-            f"         (several per image, as {brief(repr(labels.example))}; to take each "
-            "combination for a class: --classes)"
-        )
+    """Print how labels or numbers are understood, and how to change that."""
+    for line in labels.summary():
+        logger.info(line)
 
 
 def choose_time(named: str | None, n_images: int) -> str:

@@ -1,10 +1,9 @@
 """The files of a new project: templates, filled in with the findings in the data."""
 
-import json
 import logging
 import os
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -16,7 +15,6 @@ from foldsmith.config.imports import RECIPES
 from foldsmith.data.intensity import IntensityRange, range_text
 from foldsmith.errors import UNSUPPORTED, OutputError
 from foldsmith.new.survey.labels import Labels
-from foldsmith.new.survey.several import Numbers
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.project_file import PROJECT_FILE
@@ -32,7 +30,7 @@ from foldsmith.targets.metrics import (
 )
 from foldsmith.utils.atomic import remove_leftovers_of, write_csv, write_text
 from foldsmith.utils.formatting import counted
-from foldsmith.utils.yaml_io import read_yaml, scalar_yaml
+from foldsmith.utils.yaml_io import numbers_yaml, read_yaml, scalar_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +75,19 @@ _METRICS: dict[Recipe, str] = {
     "classes": _listed(metric for metric in METRICS.values() if not metric.needs_order),
     "labels": _listed(METRICS_OF_LABELS.values()),
     "several numbers": _listed(METRICS_OF_NUMBERS.values()),
+}
+
+# Parts of the README: the fine-tunings, and the file of probabilities.
+_FINE_TUNINGS: dict[Recipe, str] = {
+    "numbers": "`exp_config/410.yml`, `420.yml` | fine-tuning as regression, as a label "
+    "distribution",
+    "classes": "`exp_config/410.yml` | fine-tuning as classification",
+    "labels": "`exp_config/410.yml` | fine-tuning with an output per label",
+    "several numbers": "`exp_config/410.yml`, `420.yml` | two networks with an output per target",
+}
+_PROBABILITIES: dict[Recipe, str] = {
+    "classes": " `probabilities.csv`: those of each class;",
+    "labels": " `probabilities.csv`: those of each label;",
 }
 
 # Lines for images with more than 8 bits per channel.
@@ -165,10 +176,8 @@ class Found:
     @property
     def recipe(self) -> Recipe:
         """The experiments that suit the target."""
-        if isinstance(self.target, Numbers):
-            return "several numbers"
         if isinstance(self.target, Labels):
-            return "labels"
+            return self.target.recipe
         return "classes" if self.unordered or self.metric.needs_probabilities else "numbers"
 
 
@@ -199,24 +208,15 @@ def project_values(folder: Path, found: Found) -> dict[str, Any]:
 def _target_lines(found: Found) -> str:
     """Return the lines of the project file on the target."""
     target, column = found.target, f"target_column: {scalar_yaml(found.target_column)}\n"
-    if isinstance(target, Numbers):
-        ranges = zip(target.names, target.ranges, strict=True)
-        listed = "\n".join(f"  {scalar_yaml(name)}: {_numbers(ends)}" for name, ends in ranges)
-        names = "\n".join(f"- {scalar_yaml(name)}" for name in target.names)
-        return f"target_columns:\n{names}\ntarget_kind: numbers\ntarget_ranges:\n{listed}"
     if isinstance(target, Labels):
-        names = "\n".join(f"- {scalar_yaml(name)}" for name in target.names)
-        if target.column is None:
-            return f"target_columns:\n{names}"
-        separator = f"label_separator: {json.dumps(target.separator)}\n"
-        return f"{column}{separator}label_names:\n{names}"
+        return target.project_lines
     if found.unordered:
         names = "\n".join(f"- {scalar_yaml(name)}" for name in target.classes)
         return f"{column}class_names:\n{names}"
     return column + _SCALE.format(
-        range=_numbers(target.range),
+        range=numbers_yaml(target.range),
         n_classes=target.n_classes,
-        class_values=_numbers(target.class_values),
+        class_values=numbers_yaml(target.class_values),
     )
 
 
@@ -240,17 +240,8 @@ def _gaussians(n_images: int) -> str:
 
 def _about_target(found: Found) -> str:
     """Return the comment above the target."""
-    if isinstance(found.target, Numbers):
-        return (
-            "# The columns to predict, a number each, and their lowest and highest possible values."
-            "\n# target_weights and derived_columns may follow. For labels of 0 and 1 leave out\n"
-            "# target_kind and target_ranges."
-        )
     if isinstance(found.target, Labels):
-        return (
-            "# The labels to predict, any number of them per image. For one class per image, begin "
-            "anew\n# with 'foldsmith new ... --classes'."
-        )
+        return found.target.about
     classes = found.target.classes
     if not classes:
         return str(TO_FILL_IN["about_target"])
@@ -274,10 +265,8 @@ def _about_target(found: Found) -> str:
 def readme_values(folder: Path, found: Found) -> dict[str, str]:
     """Return the values of the README."""
     target, added = found.target, f"the image's `{found.path_column}`"
-    if isinstance(target, Numbers):
-        what = f"{len(target.names)} numbers"
-    elif isinstance(target, Labels):
-        what = f"{len(target.names)} labels"
+    if isinstance(target, Labels):
+        what = f"{len(target.names)} {target.recipe.removeprefix('several ')}"
     elif found.unordered:
         what = f"{len(target.classes)} classes"
     elif target.classes:
@@ -289,15 +278,7 @@ def readme_values(folder: Path, found: Found) -> dict[str, str]:
     if found.group_column is not None:
         groups = f"no {on_one_line(found.group_column)} in two of them"
     submission = "`submission.csv`: the predictions to hand in;"
-    fine_tunings = (
-        "`exp_config/410.yml`, `420.yml` | fine-tuning as regression, as a label distribution"
-    )
-    if found.recipe != "numbers":
-        submission += " `probabilities.csv`: those of each class;"
-        fine_tunings = "`exp_config/410.yml` | fine-tuning as classification"
-    if found.recipe == "labels":
-        submission = submission.replace("each class", "each label")
-        fine_tunings = "`exp_config/410.yml` | fine-tuning with an output per label"
+    submission += _PROBABILITIES.get(found.recipe, "")
     to_predict = f"{counted(len(found.test), 'image')} to predict."
     if not len(found.test):
         submission = "`submission.csv`: empty, as there is nothing to predict;"
@@ -312,7 +293,7 @@ def readme_values(folder: Path, found: Found) -> dict[str, str]:
         f"{on_one_line(found.source_column)}, {what}; {found.folds.n_splits} folds, {groups}; "
         f"{to_predict}",
         "submission": submission,
-        "fine_tunings": fine_tunings,
+        "fine_tunings": _FINE_TUNINGS[found.recipe],
         "added": added,
         "links": ", ".join(f"`input/{name}`" for name in found.links),
     }
@@ -321,11 +302,6 @@ def readme_values(folder: Path, found: Found) -> dict[str, str]:
 def on_one_line(text: str) -> str:
     """Return a text of the data for a comment or a README: on one line."""
     return " ".join(text.split())
-
-
-def _numbers(values: Sequence[float]) -> str:
-    """Return numbers as YAML, with all their digits."""
-    return str([int(v) if v == int(v) and abs(v) < 1e15 else v for v in values])
 
 
 def own_name(folder: Path) -> str:

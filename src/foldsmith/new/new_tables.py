@@ -88,7 +88,7 @@ def new_tables(
     files: tuple[Path | None, Path | None],
     rows: ReadRows,
     folders: Folders,
-    target: Target | None,
+    target: Target | Labels,
     ordered: bool,
 ) -> NewTables:
     """Return the tables of the project: the rows that were read, with paths and usable targets.
@@ -97,7 +97,7 @@ def new_tables(
         files: The train table and the test table, for messages.
         rows: The rows.
         folders: The folders of the images.
-        target: The target of the train rows; None for labels, which stay as they are.
+        target: The target of the train rows; several labels or numbers stay as they are.
         ordered: Whether the target is a scale.
 
     Raises:
@@ -106,7 +106,7 @@ def new_tables(
     source, test, target_column = rows.train, rows.test, rows.target_column
     path_column = _free_name("path", source, test)
     train = source.table.assign(**{path_column: below(IMAGES, rows.paths)})
-    if target is None:
+    if isinstance(target, Labels):
         pass
     elif not ordered:
         train[target_column] = target.labels

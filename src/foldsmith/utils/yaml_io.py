@@ -1,6 +1,7 @@
 """Reading and writing YAML: safe, with numbers such as ``1e-4`` read as numbers."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,8 @@ def scalar_yaml(value: object) -> str:
         width=float("inf"),
     )
     return text.strip()[1:-1]
+
+
+def numbers_yaml(values: Iterable[float]) -> str:
+    """Return numbers as a list on one line, with all their digits, whole ones without a point."""
+    return str([int(v) if v == int(v) and abs(v) < 1e15 else v for v in values])

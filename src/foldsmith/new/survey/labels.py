@@ -1,9 +1,10 @@
 """Several labels per image in the columns of a table."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,10 @@ from foldsmith.project.label_forms import LabelsInText, split_labels
 from foldsmith.project.number_columns import numbers
 from foldsmith.project.settings import FoldMethod, FoldSettings
 from foldsmith.project.tables import FOLD_COLUMN
+from foldsmith.targets.label_metrics import F1_OF_LABELS, METRICS_OF_LABELS
+from foldsmith.targets.metric import Metric
 from foldsmith.utils.formatting import brief, counted
+from foldsmith.utils.yaml_io import scalar_yaml
 
 # Separators other than blanks, the most usual first.
 _SEPARATORS = (";", "|", ",", "/")
@@ -43,6 +47,22 @@ class Labels:
     example: str = ""
 
     kind: ClassVar[str] = LabelsInText.kind
+    recipe: ClassVar[Literal["labels", "several numbers"]] = "labels"
+    metrics: ClassVar[Mapping[str, Metric]] = METRICS_OF_LABELS
+    default_metric: ClassVar[Metric] = F1_OF_LABELS
+    about: ClassVar[str] = (
+        "# The labels to predict, any number of them per image. For one class per image, begin "
+        "anew\n# with 'foldsmith new ... --classes'."
+    )
+
+    @property
+    def project_lines(self) -> str:
+        """The lines of the project file on the target."""
+        names = "\n".join(f"- {scalar_yaml(name)}" for name in self.names)
+        if self.column is None:
+            return f"target_columns:\n{names}"
+        separator = f"label_separator: {json.dumps(self.separator)}\n"
+        return f"target_column: {scalar_yaml(self.column)}\n{separator}label_names:\n{names}"
 
     @property
     def target(self) -> str:
@@ -54,14 +74,20 @@ class Labels:
         """The values that folds balance: the labels."""
         return self.values
 
-    def summary(self) -> str:
-        """Return how many images have each label, on one line."""
+    def summary(self) -> Iterator[str]:
+        """Yield how many images have each label, and how to take them for something else."""
         counts = self.values.sum(axis=0).astype(int)
         pairs = list(zip(self.names, counts, strict=True))[:10]
         listed = ", ".join(f"{brief(name)} {count:,}" for name, count in pairs)
         more = f", and {len(self.names) - 10} more" if len(self.names) > 10 else ""
         without = int((self.values.sum(axis=1) == 0).sum())
-        return f"{len(self.names)} labels: {listed}{more}; {counted(without, 'image')} without any"
+        images = counted(without, "image")
+        yield f"labels   {len(self.names)} labels: {listed}{more}; {images} without any"
+        if self.column is not None:
+            yield (
+                f"         (several per image, as {brief(repr(self.example))}; to take each "
+                "combination for a class: --classes)"
+            )
 
 
 def named_columns(source: Source, given: str | None) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Several numbers per image in the columns of a table."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.labels import Labels
 from foldsmith.project.number_columns import numbers
 from foldsmith.project.number_forms import SeveralNumbers, is_gap
+from foldsmith.targets.metrics import METRICS_OF_NUMBERS
 from foldsmith.utils.formatting import brief
+from foldsmith.utils.yaml_io import numbers_yaml, scalar_yaml
 
 
 @dataclass(frozen=True)
@@ -25,18 +28,44 @@ class Numbers(Labels):
     ranges: tuple[tuple[float, float], ...] = ()
 
     kind = SeveralNumbers.kind
+    recipe = "several numbers"
+    metrics = METRICS_OF_NUMBERS
+    # Units differ from column to column.
+    default_metric = METRICS_OF_NUMBERS["NRMSE"]
+    about = (
+        "# The columns to predict, a number each, and their lowest and highest possible values."
+        "\n# target_weights and derived_columns may follow. For labels of 0 and 1 leave out\n"
+        "# target_kind and target_ranges."
+    )
+
+    @property
+    def project_lines(self) -> str:
+        """The lines of the project file on the targets."""
+        ranges = zip(self.names, self.ranges, strict=True)
+        listed = "\n".join(f"  {scalar_yaml(name)}: {numbers_yaml(ends)}" for name, ends in ranges)
+        names = "\n".join(f"- {scalar_yaml(name)}" for name in self.names)
+        return f"target_columns:\n{names}\ntarget_kind: numbers\ntarget_ranges:\n{listed}"
 
     @property
     def for_folds(self) -> npt.NDArray[np.float64]:
         """The values that folds balance, shape (n,)."""
         return SeveralNumbers(self.names, self.ranges).for_folds(self.values)
 
-    def summary(self) -> str:
-        """Return how many images have each target and its range, on one line."""
+    def summary(self) -> Iterator[str]:
+        """Yield the range of each target, how many images have it, and which setting it is."""
+        n_images = len(self.values)
         found = zip(self.names, self.ranges, (~np.isnan(self.values)).sum(axis=0), strict=True)
-        listed = [f"{brief(name)} {low:g}..{high:g} ({n:,})" for name, (low, high), n in found]
+        listed = [
+            f"{brief(name)} from {low:g} to {high:g}"
+            + (f" (in {n:,} of {n_images:,} images)" if n < n_images else "")
+            for name, (low, high), n in found
+        ]
         more = f", and {len(listed) - 10} more" if len(listed) > 10 else ""
-        return f"{len(listed)} numbers (images): {', '.join(listed[:10])}{more}"
+        yield f"numbers  {len(listed)} per image: {', '.join(listed[:10])}{more}"
+        yield (
+            "         (columns of 0 and 1 alone are labels; the setting in project.yml is "
+            "target_kind)"
+        )
 
 
 def numbers_in_columns(source: Source, columns: tuple[str, ...]) -> Numbers | None:
