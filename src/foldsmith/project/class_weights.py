@@ -34,6 +34,17 @@ def _text(name: object) -> str:
 ClassWeights = Annotated[Literal["balanced", "none"] | dict[str, float], BeforeValidator(_checked)]
 
 
+def class_weights_text(weights: Any) -> str | None:
+    """Return class weights for people, as in ``cat 1, lynx 5``; None if they are None.
+
+    Args:
+        weights: As :data:`ClassWeights`, or None.
+    """
+    if not isinstance(weights, Mapping):
+        return None if weights is None else str(weights)
+    return ", ".join(f"{name} {number_text(weight)}" for name, weight in weights.items())
+
+
 def class_weights_problem(weights: Any, names: Sequence[str]) -> str | None:
     """Return what is wrong with class weights, for people; None if nothing is.
 

@@ -12,6 +12,7 @@ from foldsmith.config.settings import FINE_TUNINGS, MEMBERS
 from foldsmith.errors import one_line
 from foldsmith.inference.saliency import COARSE
 from foldsmith.project import ProjectFolder
+from foldsmith.project.class_weights import class_weights_text
 from foldsmith.project.tables import (
     group_column_of,
     image_paths,
@@ -146,18 +147,16 @@ def _texts_about(
 
 def _weights_text(project: ProjectFolder, experiment: Experiment) -> str:
     """Return the keys that weight or balance the images of a training; empty without any."""
-    settings, weights = experiment.globals, experiment.globals.class_weights
+    settings = experiment.globals
     if settings.task not in MEMBERS:
         return ""
-    if isinstance(weights, dict):
-        weights = ", ".join(f"{name} {number_text(value)}" for name, value in weights.items())
-    sampler = flatten(experiment.tree).get("loader/train/sampler")
     keys = {
         "sample_weight_column": project.settings.sample_weight_column,
-        "class_weights": None if weights == "none" else weights,
-        "sampler": None if sampler == "uniform" else sampler,
+        "class_weights": class_weights_text(settings.class_weights),
+        "sampler": flatten(experiment.tree).get("loader/train/sampler"),
     }
-    named = [f"{key}: {value}" for key, value in keys.items() if value is not None]
+    unchanged = (None, "none", "uniform")
+    named = [f"{key}: {value}" for key, value in keys.items() if value not in unchanged]
     return f"Weights of images: {'; '.join(named)}." if named else ""
 
 
