@@ -20,11 +20,8 @@ from foldsmith.project.tables import (
     targets_of,
 )
 from foldsmith.report import figures
+from foldsmith.report.form_parts import PARTS_OF_FORMS
 from foldsmith.report.heat_maps import look_at
-from foldsmith.report.label_parts import label_parts
-from foldsmith.report.label_parts import mean_errors as errors_of_labels
-from foldsmith.report.number_parts import mean_errors as errors_of_numbers
-from foldsmith.report.number_parts import number_parts
 from foldsmith.report.parts import (
     Gallery,
     Part,
@@ -79,11 +76,10 @@ def experiment_section(project: ProjectFolder, step: Step, look_at_ids: Sequence
     scores = pd.read_csv(verified(step.folder / f"score_by_{label}.csv", manifest))
     section.parts += _texts_about(project, step, manifest, _pooled(scores))
     section.parts += _fold_figures(project, step, manifest, scores)
-    if project.form.several:
-        parts = label_parts if project.form.texts else number_parts
-        section.parts += parts(project, folds, predicted)
-        mean_errors = errors_of_labels if project.form.texts else errors_of_numbers
-        off = mean_errors(predicted, targets)
+    of_form = PARTS_OF_FORMS.get(project.form.kind)
+    if of_form is not None:
+        section.parts += of_form.parts(project, folds, predicted)
+        off = of_form.image_errors(predicted, targets)
         section.parts += _heat_maps(project, step, folds, targets, predicted, off, look_at_ids)
         return section
     caption = "Out-of-fold predictions; in the confusion, counts on shares of each row"

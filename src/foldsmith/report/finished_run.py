@@ -35,9 +35,6 @@ from foldsmith.utils.hashing import FileHashes
 
 Array = npt.NDArray[np.float64]
 
-# Targets further apart than this share of them are different ones.
-_SAME_TARGET = 1e-12
-
 
 @dataclass(frozen=True)
 class OofPredictions:
@@ -133,7 +130,7 @@ def read_finished(
     kind, task = kind_of(experiment), experiment.globals.task
     if kind.gathers:
         checkpoint = EnsembleSettings.model_validate(experiment.tree["ensemble"]).checkpoint
-        predictions = _of_ensemble(experiment, root)
+        predictions = ensemble_predictions(experiment, root)
     elif kind.predicts:
         if any(inference_manifest(root, each).is_file() for each in LABELS):
             checkpoint = checkpoint_of(root, task, checkpoint)
@@ -162,8 +159,16 @@ def _remedy(project: ProjectFolder, root: Path) -> str:
     return f"; 'foldsmith run -cfg {shown(experiment.file)}' makes it"
 
 
-def _of_ensemble(experiment: Experiment, root: Path) -> OofPredictions:
-    """Read the cross-fitted predictions of the blend that an ensemble recommends."""
+def ensemble_predictions(experiment: Experiment, root: Path) -> OofPredictions:
+    """Return the cross-fitted predictions of the blend that an ensemble recommends.
+
+    Args:
+        experiment: The ensemble as it was run.
+        root: Its output folder.
+
+    Raises:
+        OutputError: It is not finished, or has kept no such predictions.
+    """
     project = experiment.project
     manifest = read_manifest(root / MANIFEST)
     if manifest is None:

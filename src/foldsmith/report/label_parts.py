@@ -163,3 +163,9 @@ def mean_errors(probabilities: Array, targets: Array) -> Array:
     """Return the mean distance of the probabilities from 0 and 1, shape (n,)."""
     errors: Array = np.abs(probabilities - targets).mean(axis=1)
     return errors
+
+
+def all_errors(probabilities: Array, targets: Array) -> Array:
+    """Return the errors of all probabilities, shape (n * n_labels,)."""
+    errors: Array = (probabilities - targets).ravel()
+    return errors

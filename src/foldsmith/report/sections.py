@@ -23,8 +23,8 @@ from foldsmith.report import figures
 from foldsmith.report.configuration import differences, tree_of
 from foldsmith.report.costs import cost_of
 from foldsmith.report.experiment_section import experiment_section, missed_probability
-from foldsmith.report.label_parts import label_parts
-from foldsmith.report.number_parts import known_errors, number_parts
+from foldsmith.report.finished_run import ensemble_predictions
+from foldsmith.report.form_parts import PARTS_OF_FORMS
 from foldsmith.report.parts import (
     Part,
     Section,
@@ -43,7 +43,6 @@ from foldsmith.steps.checkpoint_choice import (
     LABELS,
     read_inference,
 )
-from foldsmith.steps.ensemble import CROSS_FITTED, CROSS_FITTED_PROBABILITIES
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.steps.members import so_far
 from foldsmith.steps.output_folder import read_resolved
@@ -205,15 +204,10 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
     section.parts.append(table("Weight of each member in each blend", weights, digits=3))
     folds = read_folds(project, step.experiment.globals.meta_file)
     targets = targets_of(project, folds)
-    if project.form.several and not project.form.texts:
-        kept = read_table(verified(step.folder / CROSS_FITTED, manifest), [])
-        blended = project.form.of_table(kept, str(manifest.facts["submit"]))
-        section.parts += number_parts(project, folds, blended)
-    elif project.form.several:
-        names = list(read_table(verified(step.folder / CROSS_FITTED, manifest), []).columns)
-        every = np.load(verified(step.folder / CROSS_FITTED_PROBABILITIES, manifest))
-        place = names.index(str(manifest.facts["submit"])) - len(names)
-        section.parts += label_parts(project, folds, every[place])
+    of_form = PARTS_OF_FORMS.get(project.form.kind)
+    if of_form is not None:
+        blended = ensemble_predictions(experiment, step.folder)
+        section.parts += of_form.parts(project, folds, blended.points)
 
     def errors_of(folder: Path) -> Array:
         checkpoint, inferred = read_inference(folder, settings.checkpoint)
@@ -224,9 +218,7 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
             return missed_probability(project, inferred, folder, label, targets)
         file = verified(folder / f"oof_prediction_by_{label}.npy", inferred)
         oof = project.form.of_stored(np.load(file, allow_pickle=False))
-        if project.form.several and not project.form.texts:
-            return known_errors(oof, targets)
-        off: Array = (oof - targets).ravel()
+        off: Array = oof - targets if of_form is None else of_form.errors(oof, targets)
         return off
 
     names = [Path(member).name for member in settings.experiments]
