@@ -66,6 +66,13 @@ def test_with_many_rows_it_is_the_logistic_regression():
         assert fitted.bias[k] == pytest.approx(model.intercept_[0], abs=0.03)
 
 
+def test_with_nothing_to_learn_from_it_is_the_mean_of_the_logits():
+    _, targets = members(3)
+    noise = np.random.default_rng(3).normal(size=(4, *targets.shape))
+    fitted = stack(expit(1e-3 * noise), targets)
+    assert fitted.weights == pytest.approx(np.full((3, 4), 1 / 4), abs=0.01)
+
+
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(3, 30))
 @settings(max_examples=15, deadline=None)
 def test_orders_change_nothing_and_arrays_restore_it(seed, n):
@@ -81,12 +88,26 @@ def test_orders_change_nothing_and_arrays_restore_it(seed, n):
     assert (restored.predict(rows(predictions)) == found).all()
 
 
+def test_members_without_a_weight_can_be_left_out():
+    predictions, targets = members(4)
+    fitted = stack(predictions, targets)
+    fitted.weights[0, 1] = 0  # no say about one label
+    there = np.array([True, False, True])
+    among = fitted.among(there)
+    assert (among.uses(3) == there).all()
+    found = fitted.predict(rows(predictions))
+    assert among.predict(rows(predictions[[0, 0, 1]])) == pytest.approx(found)
+    assert among.only(there).predict(rows(predictions)) == pytest.approx(found)
+
+
 @pytest.mark.parametrize("there", [0.0, 1.0])
 def test_a_label_that_no_or_every_image_has_is_learned(there):
     predictions, targets = members(2)
     targets[:, 2] = there
-    found = stack(predictions, targets).predict(rows(predictions))[:, 2]
-    assert np.isfinite(found).all()
+    fitted = stack(predictions, targets)
+    found = fitted.predict(rows(predictions))[:, 2]
+    # Its intercept is no larger than 600 rows justify.
+    assert 3 < (2 * there - 1) * fitted.bias[2] < 10
     # From a mean of logits near 0 to the truth.
     assert np.abs(found - there).mean() < 0.05
     sure = np.full_like(predictions, there)

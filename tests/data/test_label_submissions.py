@@ -118,8 +118,22 @@ def test_ids_joined_with_classes_and_with_suffixes(tmp_path):
     project, _ = make(tmp_path, content, sample, "LogLoss")
     pd.DataFrame({"id": [f"{i}.jpg" for i in IDS]}).to_csv(tmp_path / "input/test.csv", index=False)
     probabilities = PROBABILITIES / PROBABILITIES.sum(axis=1, keepdims=True)
-    table = submission_table(project, read_test(project), probabilities.argmax(1), probabilities)
+    given = read_test(project), probabilities.argmax(1), probabilities
+    table = submission_table(project, *given)
     assert table["p"].tolist() == pytest.approx(probabilities.ravel().tolist())
+    # Without the suffix in the sample alone.
+    short = sample.assign(id=sample["id"].str.removesuffix(".jpg"))
+    short.to_csv(tmp_path / "input/sample.csv", index=False)
+    assert submission_table(project, *given)["p"].tolist() == table["p"].tolist()
+
+
+def test_joined_ids_that_may_be_of_two_labels_are_refused(tmp_path):
+    labels = {"target_columns": ["b", "a_b"]}
+    texts = [f"{i}_{name}" for i in ("x", "x_a") for name in labels["target_columns"]]
+    project, _ = make(tmp_path, labels, pd.DataFrame({"id": texts, "p": 0}))
+    pd.DataFrame({"id": ["x", "x_a"]}).to_csv(tmp_path / "input/test.csv", index=False)
+    with pytest.raises(DataError, match="an id may be of two labels"):
+        submission_form(project, read_test(project))
 
 
 @pytest.mark.parametrize(

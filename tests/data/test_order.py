@@ -116,4 +116,17 @@ def test_labels_are_balanced_one_by_one():
     labels[:50, 0] = labels[45:48, 1] = True
     order, _ = balanced_order(labels, 0, 0)
     # A third of the epoch each: the first label, the second one, none.
-    assert labels[order][:, 1].sum() >= 33 and (~labels[order].any(axis=1)).sum() == 33
+    assert labels[order][:, 1].sum() >= 33 and (~labels[order].any(axis=1)).sum() in (33, 34)
+
+
+def test_balanced_epochs_differ_are_shuffled_and_take_all_images_in_time():
+    member = np.repeat([0, 1], [20, 80])
+    classes = member[:, None] == np.arange(2)
+    keys = [(0, 0), (0, 1), (1, 0)]
+    orders = [balanced_order(classes, seed, epoch)[0] for seed, epoch in keys]
+    for k, order in enumerate(orders):
+        assert all((order == other).mean() < 0.2 for other in orders[k + 1 :])
+        # Of 100 places about every second one has another class than the next one.
+        assert 30 < (np.diff(member[order]) != 0).sum() < 70
+    taken = {int(image) for epoch in range(20) for image in balanced_order(classes, 0, epoch)[0]}
+    assert taken == set(range(100))

@@ -9,8 +9,10 @@ from sklearn import metrics as sk
 from test_all_metrics import above_tpr, probabilistic_f
 
 from foldsmith.errors import ConfigError
+from foldsmith.targets import label_thresholds
 from foldsmith.targets.decisions import LABEL_THRESHOLDS
 from foldsmith.targets.label_losses import AsymmetricLoss, FocalLoss
+from foldsmith.targets.label_means import weighted_mean
 from foldsmith.targets.label_metrics import METRICS_OF_LABELS
 from foldsmith.targets.label_thresholds import apply_label_thresholds, fit_label_thresholds
 from foldsmith.targets.metric_text import split_metric
@@ -125,6 +127,15 @@ def test_the_order_of_rows_and_labels_changes_nothing(name, seed):
     assert metric.rows(probabilities, labels) is None or metric.row_function is not None
 
 
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=12), st.randoms())
+def test_the_order_of_labels_changes_no_digit_of_a_mean(values, random):
+    weights = [1.0 + (k % 3) / 10 for k in range(len(values))]
+    order = random.sample(range(len(values)), len(values))
+    scores, by_label = np.array(values), np.array(weights)
+    assert weighted_mean(scores[order], None) == weighted_mean(scores, None)
+    assert weighted_mean(scores[order], by_label[order]) == weighted_mean(scores, by_label)
+
+
 @pytest.mark.parametrize("name", REFERENCES)
 def test_rows_without_some_labels_have_a_finite_score(name):
     metric = named(name)
@@ -178,6 +189,31 @@ def test_weights_of_labels_are_a_weighted_mean_of_each_alone(name, seed):
     assert equal(probabilities, labels) == pytest.approx(bound(probabilities, labels), abs=1e-12)
 
 
+@pytest.mark.parametrize("name", WEIGHABLE)
+def test_a_label_that_cannot_be_judged_leaves_the_others_their_weights(name):
+    probabilities, labels = data(3, n_labels=3)
+    metric = METRICS_OF_LABELS[name]
+    two = metric.for_labels("ab").with_options({"weights": {"a": 2, "b": 5}})
+    # The first label is neither true nor decided for in any row: nothing ranks it or hits it.
+    more = metric.for_labels("xab").with_options({"weights": {"x": 9, "a": 2, "b": 5}})
+    zeros = np.zeros((len(labels), 1))
+    found = more(np.hstack([zeros, probabilities[:, :2]]), np.hstack([zeros, labels[:, :2]]))
+    expected = two(probabilities[:, :2], labels[:, :2])
+    if metric.row_function is not None:  # errors, of which the first label has none
+        expected *= 7 / 16
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "by_chance"),
+    [("AUC", 0.5), ("PartialAUC", 0.5), ("AUCAboveTPR(min_tpr=0.6)", 0.4**2 / 2), ("pF1", 0.0)],
+)
+def test_without_a_label_to_rank_the_score_is_that_of_chance(name, by_chance):
+    probabilities, _ = data(0)
+    assert named(name)(probabilities, np.zeros_like(probabilities)) == by_chance
+    assert named(name)(np.zeros_like(probabilities), np.zeros_like(probabilities)) == by_chance
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -187,7 +223,9 @@ def test_weights_of_labels_are_a_weighted_mean_of_each_alone(name, seed):
         ("LogLoss(weights=[1, 2])", "weights must be equal, or a weight of each label"),
         ("F1(average=micro, weights={a: 1, b: 2})", "weights need average=macro"),
         ("PartialAUC(max_fpr=0)", "max_fpr must be above 0 and at most 1"),
+        ("PartialAUC(max_fpr=1.1)", "max_fpr must be above 0 and at most 1"),
         ("AUCAboveTPR(min_tpr=1)", "min_tpr must be at least 0 and below 1"),
+        ("AUCAboveTPR(min_tpr=-0.1)", "min_tpr must be at least 0 and below 1"),
         ("pF1(beta=0)", "beta must be above 0"),
     ],
 )
@@ -223,6 +261,40 @@ def test_thresholds_are_in_sample_never_worse_than_a_half(name, seed):
     order = np.random.default_rng(seed).permutation(labels.shape[1])
     again = fit_label_thresholds(probabilities[:, order], labels[:, order], metric)
     assert again == pytest.approx(cuts[order])
+
+
+def test_each_label_gets_the_threshold_that_parts_it(monkeypatch):
+    odd = np.arange(40) % 2
+    nothing = np.zeros(40)
+    labels = np.stack([odd, odd, nothing, nothing], axis=1).astype(float)
+    low, high = 0.1 + 0.2 * odd, 0.7 + 0.2 * odd
+    probabilities = np.stack([low, high, np.full(40, 0.95), np.full(40, 0.01)], axis=1)
+    cuts = fit_label_thresholds(probabilities, labels, named("F1"))
+    # The third label, which no image has, is decided for none; the fourth one keeps the best
+    # threshold for all.
+    assert 0.1 < cuts[0] <= 0.3 and 0.7 < cuts[1] <= 0.9 and cuts[2] > 0.95
+    assert cuts[3] == pytest.approx(0.2)
+    # A second sweep finds each threshold for those that the others have by now.
+    metric, (probabilities, labels) = named("Accuracy"), data(0, n=50)
+    scores = []
+    for sweeps in (0, 1, 2):
+        monkeypatch.setattr(label_thresholds, "_SWEEPS", sweeps)
+        cuts = fit_label_thresholds(probabilities, labels, metric)
+        scores.append(metric(apply_label_thresholds(probabilities, cuts), labels))
+    assert scores[0] < scores[1] < scores[2]
+
+
+@pytest.mark.parametrize("seed", [21, 464, 606])
+def test_thresholds_that_harm_together_are_not_taken_together(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    shape = int(rng.integers(5, 14)), int(rng.integers(2, 4))
+    labels, probabilities = (rng.random(shape) < 0.5).astype(float), rng.random(shape).round(1)
+    metric, scores = named("Accuracy"), []
+    for sweeps in (0, 2):
+        monkeypatch.setattr(label_thresholds, "_SWEEPS", sweeps)
+        cuts = fit_label_thresholds(probabilities, labels, metric)
+        scores.append(metric(apply_label_thresholds(probabilities, cuts), labels))
+    assert scores[0] < scores[1]
 
 
 def test_thresholds_find_a_rare_label():
@@ -264,6 +336,15 @@ def test_losses_are_those_of_the_papers():
         labels == 1, (1 - p) * p.log(), shifted**4 * (1 - shifted).log()
     ).mean()
     assert AsymmetricLoss()(logits, labels) == pytest.approx(float(asymmetric))
+    # The weights have no gradient, as in the authors' code.
+    logits.requires_grad_()
+    p = torch.sigmoid(logits)
+    shifted = (p - 0.05).clamp(min=0)
+    weights = torch.where(labels == 1, 1 - p, shifted**4).detach()
+    entropy = -torch.where(labels == 1, p.log(), (1 - shifted).log())
+    (expected,) = torch.autograd.grad((weights * entropy).mean(), logits)
+    (found,) = torch.autograd.grad(AsymmetricLoss()(logits, labels), logits)
+    torch.testing.assert_close(found, expected)
     # Large logits leave the gradient finite.
     far = torch.tensor([[80.0, -80.0]], requires_grad=True)
     for loss in (FocalLoss(), AsymmetricLoss()):
