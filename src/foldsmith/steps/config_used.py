@@ -1,11 +1,55 @@
-"""The part of an experiment that a step reads."""
+"""The part of an experiment that a step reads, and the values of it that change a result."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from foldsmith.config import Experiment
+from foldsmith.config.named_items import as_lists
 from foldsmith.config.references import Key, is_reference, parse_reference
 from foldsmith.project import ProjectFolder
+from foldsmith.utils.flatten import flatten
+
+# Keys that change where and how fast an experiment runs and its output on the screen, but not its
+# results.
+_FREE_GLOBALS = (
+    *("device", "image_store", "cudnn_benchmark", "channels_last", "compile"),
+    *("output_path", "output_root"),
+    *(
+        "val_fold",
+        "meta_file",
+        "snapshot_interval",
+        "snapshot_epochs",
+        "resume_interval",
+        "stop_on_collapse",
+        "loggers",
+        "resources",
+    ),
+)
+_FREE_KEYS = ("num_workers", "pin_memory")
+_FREE_TYPES = ("LogReport", "LearningCurve", "ConsoleReport", "CollapseWatch", "RankWatch")
+
+
+def values_used(experiment: Experiment, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the values of an experiment that can change a result, by path.
+
+    Args:
+        experiment: The experiment.
+        without: As for :func:`tree_read`.
+    """
+    tree = as_lists(tree_read(experiment.wired, without))
+    tree["globals"] = {k: v for k, v in tree["globals"].items() if k not in _FREE_GLOBALS}
+    if isinstance(tree.get("extensions"), list):
+        tree["extensions"] = [
+            entry
+            for entry in tree["extensions"]
+            if not (isinstance(entry, dict) and entry.get("type") in _FREE_TYPES)
+        ]
+    return {
+        key: value
+        for key, value in flatten(tree).items()
+        if key.rsplit("/", 1)[-1] not in _FREE_KEYS
+    } | project_values(tree, experiment.project)
 
 
 def tree_read(tree: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from foldsmith.project.tables import (
     read_train,
     readable_test,
 )
-from foldsmith.steps.fingerprint import hash_folds, without_pretrained
+from foldsmith.steps.data_hashes import hash_folds
+from foldsmith.steps.fingerprint import without_pretrained
 from foldsmith.steps.manifest import Manifest
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.flatten import flatten

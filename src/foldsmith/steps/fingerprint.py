@@ -9,7 +9,6 @@ import pandas as pd
 from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.config.check import named_files
-from foldsmith.config.named_items import as_lists
 from foldsmith.config.settings import HEAD_DECIDES
 from foldsmith.data.folds import MAX_CLASSES
 from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA
@@ -17,7 +16,6 @@ from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.own_files import files_behind, hashes_of
 from foldsmith.project.tables import (
-    FOLD_COLUMN,
     group_column_of,
     hash_columns,
     image_paths,
@@ -28,32 +26,23 @@ from foldsmith.project.tables import (
     readable_test,
     targets_are_classes,
 )
-from foldsmith.steps.config_used import project_values, tree_read
+from foldsmith.steps.config_used import tree_read, values_used
+from foldsmith.steps.data_hashes import (
+    hash_auxiliary,
+    hash_folds,
+    hash_images,
+    hash_labels,
+    hash_sample,
+    hash_tables,
+    intensity_range,
+    learned_columns,
+    learned_values,
+    target_values,
+)
 from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs, read_manifest
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.flatten import flatten
-from foldsmith.utils.hashing import FileHashes, hash_texts, hash_value
-from foldsmith.utils.memo import once
-from foldsmith.utils.path_list import Paths
-
-# Keys that change where and how fast an experiment runs and its output on the screen, but not its
-# results.
-_FREE_GLOBALS = (
-    *("device", "image_store", "cudnn_benchmark", "channels_last", "compile"),
-    *("output_path", "output_root"),
-    *(
-        "val_fold",
-        "meta_file",
-        "snapshot_interval",
-        "snapshot_epochs",
-        "resume_interval",
-        "stop_on_collapse",
-        "loggers",
-        "resources",
-    ),
-)
-_FREE_KEYS = ("num_workers", "pin_memory")
-_FREE_TYPES = ("LogReport", "LearningCurve", "ConsoleReport", "CollapseWatch", "RankWatch")
+from foldsmith.utils.hashing import FileHashes, hash_value
 
 # Not read by a pretraining and by features, which learn no target.
 _TARGET_SCALE = "globals/target_scale"
@@ -102,7 +91,7 @@ def inputs_read(
         "many classes": _are_many_classes(project, train),
         "files": dict(tables),
         "images": images,
-        **_intensity(project),
+        **intensity_range(project),
     }
 
 
@@ -115,12 +104,6 @@ def _are_many_classes(project: ProjectFolder, train: pd.DataFrame) -> bool:
         and train[project.form.columns[0]].nunique() > MAX_CLASSES
         and targets_are_classes(project, train)
     )
-
-
-def hash_tables(project: ProjectFolder, hashes: FileHashes) -> dict[str, str]:
-    """Return the hash of each of the tables that preprocess reads."""
-    names = (project.settings.train_csv, project.settings.test_csv)
-    return {name: hashes.of(project.data_dir / name) for name in names}
 
 
 def check_preprocessed(experiment: Experiment, hashes: FileHashes) -> None:
@@ -163,18 +146,18 @@ def pretrain_inputs(
     check_preprocessed(experiment, hashes)
     without = (*_INFERENCE_ONLY, "probe")
     inputs: Inputs = {
-        "config": _config(experiment, (*without, *_OF_TARGETS)),
+        "config": values_used(experiment, (*without, *_OF_TARGETS)),
         "files": _files(experiment, types, hashes, without),
         "images": hash_images(paths, hashes),
-        **_intensity(project),
+        **intensity_range(project),
     }
     if experiment.tree.get("probe"):
         table = read_folds(project, experiment.globals.meta_file)
-        config, files = _config(experiment, _INFERENCE_ONLY), _files(experiment, types, hashes)
+        config, files = values_used(experiment, _INFERENCE_ONLY), _files(experiment, types, hashes)
         inputs["probe"] = {
             **{key: value for key, value in config.items() if key not in inputs["config"]},
             **{key: value for key, value in files.items() if key not in inputs["files"]},
-            **_target_values(project),
+            **target_values(project),
             "metric": project.metric.for_points().title,
             **metric_files(project, hashes, project.metric.for_points()),
             "fold assignment": hash_folds(project, table),
@@ -195,7 +178,7 @@ def without_probe(inputs: Inputs) -> Inputs:
 
 def as_trained(experiment: Experiment) -> dict[str, Any]:
     """Return the values of a fine-tuning that its trainings depend on, by path."""
-    return _config(experiment, _INFERENCE_ONLY)
+    return values_used(experiment, _INFERENCE_ONLY)
 
 
 def train_inputs(
@@ -207,15 +190,15 @@ def train_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     return {
         "config": as_trained(experiment),
-        "project.yml": _learned_values(project),
+        "project.yml": learned_values(project),
         "fold": fold,
         "files": _files(experiment, types, hashes, _INFERENCE_ONLY)
         | metric_files(project, hashes, project.metric),
         "fold assignment": hash_folds(project, table),
-        "targets": _hash_labels(experiment, table),
-        "auxiliary": _hash_auxiliary(experiment, table, hashes),
+        "targets": hash_labels(experiment, table),
+        "auxiliary": hash_auxiliary(experiment, table, hashes),
         "images": hash_images(image_paths(project, table), hashes),
-        **_intensity(project),
+        **intensity_range(project),
     }
 
 
@@ -245,9 +228,9 @@ def infer_inputs(
     lasting = new_image_inputs(experiment, types, hashes)
     return lasting | {
         "checkpoint": checkpoint,
-        "files": lasting["files"] | _sample(project, hashes),
+        "files": lasting["files"] | hash_sample(project, hashes),
         "fold assignment": hash_folds(project, table),
-        "targets": _hash_labels(experiment, table),
+        "targets": hash_labels(experiment, table),
         "test ids": hash_columns(test, [project.settings.id_column]),
         "images": hash_images(paths, hashes),
         "snapshots": dict(snapshots),
@@ -264,11 +247,11 @@ def new_image_inputs(
     project = experiment.project
     without = () if experiment.globals.task in HEAD_DECIDES else TRAINING_ONLY
     return {
-        "config": _config(experiment, without),
-        "project.yml": _learned_values(project),
+        "config": values_used(experiment, without),
+        "project.yml": learned_values(project),
         "files": _files(experiment, types, hashes, without)
         | metric_files(project, hashes, project.metric),
-        **_intensity(project),
+        **intensity_range(project),
     }
 
 
@@ -283,9 +266,9 @@ def features_inputs(
     readable = test.iloc[readable_test(project, test)]
     paths = image_paths(project, table) + image_paths(project, readable)
     return {
-        "config": _config(experiment, ("head", *_OF_TARGETS)),
+        "config": values_used(experiment, ("head", *_OF_TARGETS)),
         "files": _files(experiment, types, hashes, ("head",)),
-        **_intensity(project),
+        **intensity_range(project),
         "images": hash_images(paths, hashes),
     }
 
@@ -298,9 +281,9 @@ def frozen_inputs(
     features = features_inputs(experiment, types, hashes)
     lasting = new_image_inputs(experiment, types, hashes)
     table = read_folds(project, experiment.globals.meta_file)
-    names = (*_learned_columns(project), group_column_of(project, table))
+    names = (*learned_columns(project), group_column_of(project, table))
     return lasting | {
-        "files": lasting["files"] | _sample(project, hashes),
+        "files": lasting["files"] | hash_sample(project, hashes),
         "fold assignment": hash_folds(project, table),
         "targets": hash_columns(table, [name for name in names if name is not None]),
         "images": features["images"],
@@ -323,7 +306,7 @@ def ensemble_inputs(
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
     settings = EnsembleSettings.model_validate(experiment.tree["ensemble"])
-    files = _sample(project, hashes) | metric_files(project, hashes, project.metric)
+    files = hash_sample(project, hashes) | metric_files(project, hashes, project.metric)
     if "stack" in settings.methods:
         files[IMG_INFO] = hashes.of(project.data_dir / IMG_INFO)
     group = group_column_of(project, table)
@@ -333,7 +316,7 @@ def ensemble_inputs(
         "config": flatten(settings.model_dump(mode="json", exclude=ignored))
         | {"globals/seed": experiment.globals.seed}
         | {_TARGET_SCALE: experiment.globals.target_scale},
-        "project.yml": _target_values(project),
+        "project.yml": target_values(project),
         "files": files,
         "groups": hash_columns(table, [group]) if group else None,
         "fold assignment": hash_folds(project, table),
@@ -351,26 +334,6 @@ def without_pretrained(experiment: Experiment) -> Experiment:
     return experiment
 
 
-def hash_folds(project: ProjectFolder, table: pd.DataFrame) -> str:
-    """Return the hash of which row is in which fold, in the order of the rows."""
-    return hash_columns(table, [project.settings.id_column, FOLD_COLUMN])
-
-
-def _intensity(project: ProjectFolder) -> Inputs:
-    """Return the scale of images with more than 8 bits per channel; nothing if there is none."""
-    return {} if project.intensity_range is None else {"intensity": list(project.intensity_range)}
-
-
-def hash_images(paths: Paths, hashes: FileHashes) -> str:
-    """Return the hash of the names and contents of images, in their order."""
-    return once(("images", paths.sha256()), lambda: hash_contents(paths, hashes.each(paths)))
-
-
-def hash_contents(paths: Paths, digests: Iterable[str]) -> str:
-    """Return :func:`hash_images` of images whose hashes are known."""
-    return hash_texts([paths.names(), digests])
-
-
 def _table(project: ProjectFolder, name: str) -> pd.DataFrame:
     """Read a table with every row, those with unreadable images included."""
     column = project.settings.id_column
@@ -380,80 +343,6 @@ def _table(project: ProjectFolder, name: str) -> pd.DataFrame:
 def _project_values(project: ProjectFolder, keys: Iterable[str]) -> dict[str, Any]:
     values = project.settings.model_dump(mode="json")
     return flatten({key: values[key] for key in keys})
-
-
-def _learned_columns(project: ProjectFolder) -> list[str]:
-    """Return the columns that a training learns from: targets, and weights of the rows."""
-    weights = project.settings.sample_weight_column
-    return [*project.form.columns, *(() if weights is None else (weights,))]
-
-
-def _hash_labels(experiment: Experiment, table: pd.DataFrame) -> str:
-    """Return the hash of the targets, and of the continuous column if that is learned."""
-    settings = experiment.project.settings
-    targets = hash_columns(table, _learned_columns(experiment.project))
-    continuous = settings.continuous
-    if not experiment.globals.continuous_target or continuous is None:
-        return targets
-    labels = hash_columns(table, [name for name in (continuous.column,) if name in table])
-    return hash_value([targets, labels, continuous.model_dump(mode="json")])
-
-
-def _hash_auxiliary(
-    experiment: Experiment, table: pd.DataFrame, hashes: FileHashes
-) -> dict[str, str]:
-    """Return the hash of each learned auxiliary target: its settings and its column."""
-    project = experiment.project
-    found = {}
-    for name in experiment.globals.auxiliary:
-        settings = project.settings.auxiliary.get(name)
-        if settings is None:
-            continue  # the training will say so
-        if settings.table is not None:
-            content = hashes.of(project.data_dir / settings.table)
-        else:
-            content = hash_columns(table, [c for c in (settings.column,) if c in table])
-        found[name] = hash_value([settings.model_dump(mode="json"), content])
-    return found
-
-
-def _target_values(project: ProjectFolder) -> dict[str, Any]:
-    """Return the metric and the form of the target, on which scores and blends depend."""
-    return {"metric": project.metric.title, **project.form.facts()}
-
-
-def _learned_values(project: ProjectFolder) -> dict[str, Any]:
-    """Return those values, and the column of the weights, on which trainings depend too."""
-    weights = project.settings.sample_weight_column
-    of_rows = {} if weights is None else {"sample_weight_column": weights}
-    return _target_values(project) | of_rows
-
-
-def _sample(project: ProjectFolder, hashes: FileHashes) -> dict[str, str]:
-    name = project.settings.sample_submission
-    return {} if name is None else {name: hashes.of(project.data_dir / name)}
-
-
-def _config(experiment: Experiment, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the values of an experiment that matter, by path.
-
-    Args:
-        experiment: The experiment.
-        without: As for :func:`~foldsmith.steps.config_used.tree_read`.
-    """
-    tree = as_lists(tree_read(experiment.wired, without))
-    tree["globals"] = {k: v for k, v in tree["globals"].items() if k not in _FREE_GLOBALS}
-    if isinstance(tree.get("extensions"), list):
-        tree["extensions"] = [
-            entry
-            for entry in tree["extensions"]
-            if not (isinstance(entry, dict) and entry.get("type") in _FREE_TYPES)
-        ]
-    return {
-        key: value
-        for key, value in flatten(tree).items()
-        if key.rsplit("/", 1)[-1] not in _FREE_KEYS
-    } | project_values(tree, experiment.project)
 
 
 def _files(

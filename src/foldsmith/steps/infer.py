@@ -24,7 +24,8 @@ from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, read_folds, read_test, readable_test
 from foldsmith.steps.checkpoint_choice import LABELS, Chosen, choose, inference_manifest
-from foldsmith.steps.fingerprint import as_trained, hash_folds, infer_inputs, without_pretrained
+from foldsmith.steps.data_hashes import hash_folds
+from foldsmith.steps.fingerprint import as_trained, infer_inputs, without_pretrained
 from foldsmith.steps.fold_components import weights_of_fold
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.oof_summary import (

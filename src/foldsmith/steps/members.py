@@ -22,7 +22,7 @@ from foldsmith.steps.checkpoint_choice import (
     predicting_command,
     read_inference,
 )
-from foldsmith.steps.fingerprint import hash_folds
+from foldsmith.steps.data_hashes import hash_folds
 from foldsmith.steps.manifest import Manifest, verified, why_unread
 from foldsmith.steps.output_folder import RESOLVED_CONFIG, read_resolved
 from foldsmith.targets.metrics import Metric

@@ -44,7 +44,8 @@ from foldsmith.project.tables import (
     read_test,
     read_train,
 )
-from foldsmith.steps.fingerprint import hash_contents, hash_tables, inputs_read
+from foldsmith.steps.data_hashes import hash_contents, hash_tables
+from foldsmith.steps.fingerprint import inputs_read
 from foldsmith.steps.image_store import stored_heads
 from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs
 from foldsmith.steps.output_folder import shown
