@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "survival"))
 _LONGEST = (
     *("docs/test_documents", "test_notebook", "test_gpu_check", "new/test_time"),
     *("run/test_ray_engine", "steps/test_new_images", "run/test_staleness", "survival/"),
-    *("steps/test_predictor_files", "steps/test_patches", "report/test_report"),
-    *("steps/test_end_to_end", "training/test_several_processes", "run/test_side_by_side"),
-    *("steps/test_unordered", "steps/test_fine_tuning", "steps/test_target_units"),
+    *("steps/test_predict_command", "steps/test_predictor_files", "steps/test_patches"),
+    *("report/test_report", "steps/test_end_to_end", "training/test_several_processes"),
+    *("run/test_side_by_side", "steps/test_unordered", "steps/test_fine_tuning"),
+    "steps/test_target_units",
 )
 
 
