@@ -17,6 +17,8 @@ from foldsmith.errors import UNSUPPORTED, OutputError
 from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.budget import Budget, budget_of, seconds_of
+from foldsmith.project.label_forms import SeveralLabels
+from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.project.settings import FoldSettings
 from foldsmith.steps.output_folder import shown
@@ -41,6 +43,11 @@ TEMPLATE = Path(__file__).parent / "template"
 # probabilities, for several labels or numbers per image.
 Recipe = Literal["numbers", "classes", "labels", "several numbers"]
 RECIPES_OF_TARGETS: tuple[Recipe, ...] = get_args(Recipe)
+# The recipes of other targets than one column.
+_RECIPE_OF_KIND: dict[str, Recipe] = {
+    SeveralLabels.kind: "labels",
+    SeveralNumbers.kind: "several numbers",
+}
 # Folders of experiments that take the place of the template's.
 _TEMPLATES: dict[Recipe, Path] = {
     "classes": Path(__file__).parent / "template_classes",
@@ -123,6 +130,18 @@ TO_FILL_IN = {
 }
 
 
+def recipe_of(kind: str, unordered: bool, metric: Metric) -> Recipe:
+    """Return the experiments that suit a target.
+
+    Args:
+        kind: Kind of the target's form.
+        unordered: It is classes without an order.
+        metric: The metric.
+    """
+    of_one: Recipe = "classes" if unordered or metric.needs_probabilities else "numbers"
+    return _RECIPE_OF_KIND.get(kind, of_one)
+
+
 @dataclass(frozen=True)
 class Found:
     """Contents of a new project.
@@ -176,9 +195,7 @@ class Found:
     @property
     def recipe(self) -> Recipe:
         """The experiments that suit the target."""
-        if isinstance(self.target, Labels):
-            return self.target.recipe
-        return "classes" if self.unordered or self.metric.needs_probabilities else "numbers"
+        return recipe_of(self.target.kind, self.unordered, self.metric)
 
 
 def project_values(folder: Path, found: Found) -> dict[str, Any]:
@@ -266,7 +283,7 @@ def readme_values(folder: Path, found: Found) -> dict[str, str]:
     """Return the values of the README."""
     target, added = found.target, f"the image's `{found.path_column}`"
     if isinstance(target, Labels):
-        what = f"{len(target.names)} {target.recipe.removeprefix('several ')}"
+        what = f"{len(target.names)} {target.kind.removeprefix('several ')}"
     elif found.unordered:
         what = f"{len(target.classes)} classes"
     elif target.classes:

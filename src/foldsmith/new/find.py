@@ -117,7 +117,7 @@ def _choose_for_labels(data: Data, decide: Decisions, rows: ReadRows, labels: La
     say_labels(labels)
     columns = labels.names if labels.column is None else (labels.column,)
     group_column = _choose_group(data, decide, rows, columns)
-    metric, why = labels.default_metric, f": {labels.recipe}"
+    metric, why = labels.default_metric, f": {labels.kind}"
     if data.metric is not None:
         metric, why = metric_named(data.metric, metrics=labels.metrics), ", as named"
     logger.info(f"metric   {metric.title}{why}")

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.project.number_columns import numbers
-from foldsmith.project.target_forms import Lines, TargetForm
+from foldsmith.project.number_columns import columns_of_numbers
+from foldsmith.project.target_forms import Lines, SeveralOutputs
 from foldsmith.targets.label_metrics import METRICS_OF_LABELS
 from foldsmith.targets.metric import DECIDED, OF_LABELS
 from foldsmith.targets.metrics import Metric
@@ -22,7 +22,7 @@ _BETWEEN = (" ", ";", "|", ",")
 
 
 @dataclass(frozen=True)
-class SeveralLabels(TargetForm):
+class SeveralLabels(SeveralOutputs):
     """Any number of labels per image, each present or not: targets of 0 and 1, shape (n, n_labels).
 
     Attributes:
@@ -33,9 +33,7 @@ class SeveralLabels(TargetForm):
 
     kind = "several labels"
     needs = OF_LABELS
-    several = True
     texts = True
-    sums_to_1 = False
     for_unreadable = "the frequencies of the labels"
     compared_as = "mean probability of the truth of each label"
 
@@ -43,11 +41,6 @@ class SeveralLabels(TargetForm):
     def metrics(self) -> Mapping[str, Metric]:
         """The package's metrics that can judge labels, by name."""
         return METRICS_OF_LABELS
-
-    @property
-    def number_columns(self) -> tuple[str, ...]:
-        """None: a value that is no label is shown as it is written."""
-        return ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -58,11 +51,6 @@ class SeveralLabels(TargetForm):
     def target_range(self) -> tuple[float, float]:
         """0 and 1."""
         return 0.0, 1.0
-
-    @property
-    def class_values(self) -> tuple[float, ...]:
-        """None: labels do not exclude each other."""
-        return ()
 
     @property
     def between(self) -> str:
@@ -83,10 +71,6 @@ class SeveralLabels(TargetForm):
         ]
         return np.array(texts, dtype=object)
 
-    def encoded(self, targets: Array) -> Array:
-        """Return the targets."""
-        return targets
-
     def points(self, probabilities: Array) -> Array:
         """Return the probabilities; a label is decided for from 0.5 on."""
         return probabilities
@@ -95,14 +79,6 @@ class SeveralLabels(TargetForm):
     def extremes(self) -> Array:
         """No label and all labels, shape (2, n_labels)."""
         return np.stack([np.zeros(len(self.names)), np.ones(len(self.names))])
-
-    def stored(self, points: Array) -> Array:
-        """Return the probabilities as they are, shape (n, n_labels)."""
-        return points
-
-    def of_stored(self, array: npt.NDArray[Any]) -> Array:
-        """Return the probabilities, shape (n, n_labels)."""
-        return array.astype(np.float64)
 
     def submitted(self, probabilities: Array, metric: Metric) -> npt.NDArray[Any]:
         """Return 0 and 1 where the metric judges decisions; else the probabilities."""
@@ -127,8 +103,13 @@ class SeveralLabels(TargetForm):
 
     def compared(self, points: Array, probabilities: Array | None, targets: Array) -> Array:
         """Return the mean over the labels of the probability of what is true, and ones."""
-        given = 1 - np.abs(points - targets).mean(axis=1)
+        given = 1 - self.mean_errors(points, targets)
         return np.stack([given, np.ones(len(given))])
+
+    def mean_errors(self, points: Array, targets: Array) -> Array:
+        """Return the mean distance of the probabilities from 0 and 1, shape (n,)."""
+        errors: Array = np.abs(points - targets).mean(axis=1)
+        return errors
 
     def indicators(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the targets as whole numbers."""
@@ -147,8 +128,7 @@ class LabelsInColumns(SeveralLabels):
 
     def read(self, table: pd.DataFrame) -> Array:
         """Return the columns; NaN for other values than 0 and 1."""
-        columns = [numbers(table[name]).to_numpy(np.float64) for name in self.names]
-        values = np.stack(columns, axis=1)
+        values = columns_of_numbers(table, self.names)
         return np.where((values == 0) | (values == 1), values, np.nan)
 
     def problems(

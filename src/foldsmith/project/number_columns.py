@@ -1,6 +1,9 @@
 """Numbers in columns of text."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 
@@ -18,6 +21,11 @@ def numbers(column: pd.Series) -> pd.Series:
         return pd.to_numeric(column, errors="coerce").astype(np.float64)
     except OverflowError:
         return column.map(_number).astype(np.float64)
+
+
+def columns_of_numbers(table: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return columns as float64, shape (n, n_columns); NaN as :func:`numbers` has it."""
+    return np.stack([numbers(table[name]).to_numpy(np.float64) for name in names], axis=1)
 
 
 def _number(value: object) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.project.number_columns import numbers
-from foldsmith.project.target_forms import Lines, TargetForm
+from foldsmith.project.number_columns import columns_of_numbers, numbers
+from foldsmith.project.target_forms import Lines, SeveralOutputs
 from foldsmith.targets.column_metrics import for_columns
 from foldsmith.targets.formulas import Formula
 from foldsmith.targets.judged_columns import JudgedColumns, with_derived
@@ -37,7 +37,7 @@ _ROUNDED = 1e-3
 
 
 @dataclass(frozen=True)
-class SeveralNumbers(TargetForm):
+class SeveralNumbers(SeveralOutputs):
     """Several numbers per image, some of which may be missing: NaN in targets.
 
     Predictions are arrays of the targets, shape (n, n_targets). Tables have further columns that
@@ -58,8 +58,6 @@ class SeveralNumbers(TargetForm):
 
     kind = "several numbers"
     needs = OF_NUMBERS
-    several = True
-    sums_to_1 = False
     for_unreadable = "the mean of each target"
     compared_as = "errors in deviations of the targets"
 
@@ -67,11 +65,6 @@ class SeveralNumbers(TargetForm):
     def columns(self) -> tuple[str, ...]:
         """A column per target."""
         return self.names
-
-    @property
-    def number_columns(self) -> tuple[str, ...]:
-        """None: a value that is no number is shown as it is written."""
-        return ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -93,11 +86,6 @@ class SeveralNumbers(TargetForm):
         """Lowest and highest possible value of each target, shape (n_targets,) each."""
         low, high = np.asarray(self.limits, dtype=np.float64).T
         return low, high
-
-    @property
-    def class_values(self) -> tuple[float, ...]:
-        """None: they are no classes."""
-        return ()
 
     @cached_property
     def judged(self) -> JudgedColumns:
@@ -127,8 +115,7 @@ class SeveralNumbers(TargetForm):
 
     def read(self, table: pd.DataFrame) -> Array:
         """Return the columns, shape (n, n_targets); NaN for gaps, and for other texts."""
-        columns = [numbers(table[name]).to_numpy(np.float64) for name in self.names]
-        values = np.stack(columns, axis=1)
+        values = columns_of_numbers(table, self.names)
         return np.where(np.isfinite(values), values, np.nan)
 
     def points_of(self, column: pd.Series) -> Array:
@@ -287,10 +274,6 @@ class SeveralNumbers(TargetForm):
         place: Array = (scaled @ direction).round(_DECIMALS) + 0.0
         return place
 
-    def encoded(self, targets: Array) -> Array:
-        """Return the targets."""
-        return targets
-
     def points(self, probabilities: Array) -> Array:
         """Return the targets of rows of all columns."""
         return probabilities[:, : len(self.names)]
@@ -299,14 +282,6 @@ class SeveralNumbers(TargetForm):
     def extremes(self) -> Array:
         """The lowest and the highest value of each target, shape (2, n_targets)."""
         return np.stack(self.bounds)
-
-    def stored(self, points: Array) -> Array:
-        """Return the targets as they are, shape (n, n_targets)."""
-        return points
-
-    def of_stored(self, array: npt.NDArray[Any]) -> Array:
-        """Return the targets, shape (n, n_targets)."""
-        return array.astype(np.float64)
 
     def submitted(self, probabilities: Array, metric: Metric) -> npt.NDArray[Any]:
         """Return the numbers."""
@@ -318,10 +293,17 @@ class SeveralNumbers(TargetForm):
 
     def compared(self, points: Array, probabilities: Array | None, targets: Array) -> Array:
         """Return the mean absolute error of each image in deviations of the targets, and 0."""
-        deviations = np.nanstd(targets, axis=0)
-        off = np.abs(points - targets) / np.where(deviations > 0, deviations, 1)
-        errors = column_means(off.T)
+        errors = self.mean_errors(points, targets)
         return np.stack([errors, np.zeros(len(errors))])
+
+    def mean_errors(self, points: Array, targets: Array) -> Array:
+        """Return the mean of the errors in deviations of the targets, shape (n,)."""
+        return column_means(np.abs(_in_deviations(points, targets)).T)
+
+    def errors(self, points: Array, targets: Array) -> Array:
+        """Return the errors of all targets that are not missing, in deviations of the targets."""
+        scaled = _in_deviations(points, targets)
+        return scaled[~np.isnan(scaled)]
 
     def facts(self) -> dict[str, Any]:
         """Return columns, ranges, weights and formulas."""
@@ -331,3 +313,10 @@ class SeveralNumbers(TargetForm):
             "target_weights": dict(self.given_weights),
             "derived_columns": {name: formula.text for name, formula in self.formulas},
         }
+
+
+def _in_deviations(points: Array, targets: Array) -> Array:
+    """Return the error of each target in standard deviations of its column, NaN for missing."""
+    deviations = np.nanstd(targets, axis=0)
+    scaled: Array = (points - targets) / np.where(deviations > 0, deviations, 1)
+    return scaled

@@ -60,8 +60,8 @@ class TargetForm(ABC):
 
     @property
     def number_columns(self) -> tuple[str, ...]:
-        """Those of them that contain numbers."""
-        return self.columns
+        """Those of them that are read as numbers; a wrong value of others is shown as written."""
+        return ()
 
     @property
     @abstractmethod
@@ -84,9 +84,9 @@ class TargetForm(ABC):
         """Lowest and highest possible target."""
 
     @property
-    @abstractmethod
     def class_values(self) -> tuple[float, ...]:
         """Target value of each class; empty if it is no classes."""
+        return ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -250,6 +250,14 @@ class TargetForm(ABC):
         """Return a column of 0 and 1 per label, by its name; None if there are no labels."""
         return None
 
+    def mean_errors(self, points: Array, targets: Array) -> Array:
+        """Return the mean absolute error of each image, shape (n,)."""
+        return np.abs(points - targets)
+
+    def errors(self, points: Array, targets: Array) -> Array:
+        """Return the errors of all predictions in one line, by which members are correlated."""
+        return (points - targets).ravel()
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """Return the values of ``project.yml`` that decide how targets are read."""
@@ -259,6 +267,25 @@ class TargetForm(ABC):
         targets = self.read(table).reshape(len(table), -1)
         low, high = self.target_range
         return pd.Series(~((targets >= low) & (targets <= high)).all(axis=1), index=table.index)
+
+
+class SeveralOutputs(TargetForm):
+    """Several labels or numbers per image: predictions are the outputs, shape (n, n_outputs)."""
+
+    several = True
+    sums_to_1 = False
+
+    def encoded(self, targets: Array) -> Array:
+        """Return the targets."""
+        return targets
+
+    def stored(self, points: Array) -> Array:
+        """Return the predictions as they are, shape (n, n_outputs)."""
+        return points
+
+    def of_stored(self, array: npt.NDArray[Any]) -> Array:
+        """Return the predictions, shape (n, n_outputs)."""
+        return array.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -289,6 +316,11 @@ class OneNumber(TargetForm):
     def columns(self) -> tuple[str, ...]:
         """The column."""
         return (self.column,)
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """The column, if it contains numbers."""
+        return () if self.texts else self.columns
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -420,11 +452,6 @@ class Classes(OneNumber):
     def class_names(self) -> tuple[str, ...]:
         """Text of each class."""
         return self.names
-
-    @property
-    def number_columns(self) -> tuple[str, ...]:
-        """None: the column contains texts."""
-        return ()
 
     @property
     def labels(self) -> tuple[str, ...]:

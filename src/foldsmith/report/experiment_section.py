@@ -76,10 +76,10 @@ def experiment_section(project: ProjectFolder, step: Step, look_at_ids: Sequence
     scores = pd.read_csv(verified(step.folder / f"score_by_{label}.csv", manifest))
     section.parts += _texts_about(project, step, manifest, _pooled(scores))
     section.parts += _fold_figures(project, step, manifest, scores)
-    of_form = PARTS_OF_FORMS.get(project.form.kind)
-    if of_form is not None:
-        section.parts += of_form.parts(project, folds, predicted)
-        off = of_form.image_errors(predicted, targets)
+    parts_of_form = PARTS_OF_FORMS.get(project.form.kind)
+    if parts_of_form is not None:
+        section.parts += parts_of_form(project, folds, predicted)
+        off = project.form.mean_errors(predicted, targets)
         section.parts += _heat_maps(project, step, folds, targets, predicted, off, look_at_ids)
         return section
     caption = "Out-of-fold predictions; in the confusion, counts on shares of each row"

@@ -126,7 +126,7 @@ def label_parts(
         )
     yield table(title, scores)
     targets = project.form.read(folds)
-    order = np.argsort(mean_errors(probabilities, targets), kind="stable")
+    order = np.argsort(project.form.mean_errors(probabilities, targets), kind="stable")
     paths = image_paths(project, folds)
     ids = folds[project.settings.id_column].astype(str).to_numpy()
     truth, predicted = project.form.written(targets), project.form.written(probabilities)
@@ -157,15 +157,3 @@ def label_parts(
         ]
         name = brief(project.form.labels[k])
         yield Gallery(f"{name}: worst predictions, then best ones, out of fold", images)
-
-
-def mean_errors(probabilities: Array, targets: Array) -> Array:
-    """Return the mean distance of the probabilities from 0 and 1, shape (n,)."""
-    errors: Array = np.abs(probabilities - targets).mean(axis=1)
-    return errors
-
-
-def all_errors(probabilities: Array, targets: Array) -> Array:
-    """Return the errors of all probabilities, shape (n * n_labels,)."""
-    errors: Array = (probabilities - targets).ravel()
-    return errors

@@ -12,7 +12,6 @@ from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.tables import groups_of, image_paths
 from foldsmith.report import figures
 from foldsmith.report.parts import Gallery, Part, picture, table, thumbnail
-from foldsmith.targets.metric import column_means
 from foldsmith.targets.metrics import MAE, RMSE, Metric
 
 Array = npt.NDArray[np.float64]
@@ -109,7 +108,7 @@ def number_parts(project: ProjectFolder, folds: pd.DataFrame, predictions: Array
         ends = (float(wanted.min()), float(wanted.max()))
         figure = figures.predicted_against_true(wanted, predictions[seen, k], ends)
         yield picture(f"Out-of-fold predictions of {name}", figure)
-    order = np.argsort(mean_errors(predictions, targets), kind="stable")
+    order = np.argsort(form.mean_errors(predictions, targets), kind="stable")
     paths = image_paths(project, folds)
     ids = folds[project.settings.id_column].astype(str).to_numpy()
     truth, said = form.shown(targets), form.shown(predictions)
@@ -122,21 +121,3 @@ def number_parts(project: ProjectFolder, folds: pd.DataFrame, predictions: Array
             for k in rows
         ]
         yield Gallery(f"{caption} predictions, out of fold", images)
-
-
-def mean_errors(predictions: Array, targets: Array) -> Array:
-    """Return the mean absolute error of each image in deviations of the targets, shape (n,)."""
-    errors: Array = column_means(np.abs(_scaled(predictions, targets)).T)
-    return errors
-
-
-def known_errors(predictions: Array, targets: Array) -> Array:
-    """Return the errors of all targets that are there, in their deviations, shape (n,)."""
-    scaled = _scaled(predictions, targets)
-    return scaled[~np.isnan(scaled)]
-
-
-def _scaled(predictions: Array, targets: Array) -> Array:
-    deviations = np.nanstd(targets, axis=0)
-    scaled: Array = (predictions - targets) / np.where(deviations > 0, deviations, 1)
-    return scaled

@@ -204,10 +204,10 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
     section.parts.append(table("Weight of each member in each blend", weights, digits=3))
     folds = read_folds(project, step.experiment.globals.meta_file)
     targets = targets_of(project, folds)
-    of_form = PARTS_OF_FORMS.get(project.form.kind)
-    if of_form is not None:
+    parts_of_form = PARTS_OF_FORMS.get(project.form.kind)
+    if parts_of_form is not None:
         blended = ensemble_predictions(experiment, step.folder)
-        section.parts += of_form.parts(project, folds, blended.points)
+        section.parts += parts_of_form(project, folds, blended.points)
 
     def errors_of(folder: Path) -> Array:
         checkpoint, inferred = read_inference(folder, settings.checkpoint)
@@ -218,8 +218,7 @@ def _ensemble(project: ProjectFolder, step: Step) -> Section:
             return missed_probability(project, inferred, folder, label, targets)
         file = verified(folder / f"oof_prediction_by_{label}.npy", inferred)
         oof = project.form.of_stored(np.load(file, allow_pickle=False))
-        off: Array = oof - targets if of_form is None else of_form.errors(oof, targets)
-        return off
+        return project.form.errors(oof, targets)
 
     names = [Path(member).name for member in settings.experiments]
     if len(names) > 1:

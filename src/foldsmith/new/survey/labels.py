@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from foldsmith.data.folds import assign_folds
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source, like_group, target_rank
 from foldsmith.project.label_forms import LabelsInText, split_labels
-from foldsmith.project.number_columns import numbers
+from foldsmith.project.number_columns import columns_of_numbers, numbers
 from foldsmith.project.settings import FoldMethod, FoldSettings
 from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.targets.label_metrics import F1_OF_LABELS, METRICS_OF_LABELS
@@ -47,7 +47,6 @@ class Labels:
     example: str = ""
 
     kind: ClassVar[str] = LabelsInText.kind
-    recipe: ClassVar[Literal["labels", "several numbers"]] = "labels"
     metrics: ClassVar[Mapping[str, Metric]] = METRICS_OF_LABELS
     default_metric: ClassVar[Metric] = F1_OF_LABELS
     about: ClassVar[str] = (
@@ -128,7 +127,7 @@ def as_one_class(source: Source, columns: tuple[str, ...]) -> tuple[Source, str]
     Returns:
         None if a row has not exactly one 1.
     """
-    read = np.stack([numbers(source.table[name]).to_numpy(np.float64) for name in columns], axis=1)
+    read = columns_of_numbers(source.table, columns)
     if not np.isin(read, (0, 1)).all() or not (read.sum(axis=1) == 1).all():
         return None
     name = "class"
@@ -144,8 +143,7 @@ def labels_in_columns(source: Source, columns: tuple[str, ...]) -> Labels:
     Raises:
         DataError: A column has another value.
     """
-    read = [numbers(source.table[name]).to_numpy(np.float64) for name in columns]
-    values = np.stack(read, axis=1)
+    values = columns_of_numbers(source.table, columns)
     for k, name in enumerate(columns):
         wrong = ~np.isin(values[:, k], (0, 1))
         if wrong.any():

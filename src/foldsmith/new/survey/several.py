@@ -10,7 +10,7 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.labels import Labels
-from foldsmith.project.number_columns import numbers
+from foldsmith.project.number_columns import columns_of_numbers
 from foldsmith.project.number_forms import SeveralNumbers, is_gap
 from foldsmith.targets.metrics import METRICS_OF_NUMBERS
 from foldsmith.utils.formatting import brief
@@ -28,7 +28,6 @@ class Numbers(Labels):
     ranges: tuple[tuple[float, float], ...] = ()
 
     kind = SeveralNumbers.kind
-    recipe = "several numbers"
     metrics = METRICS_OF_NUMBERS
     # Units differ from column to column.
     default_metric = METRICS_OF_NUMBERS["NRMSE"]
@@ -75,7 +74,7 @@ def numbers_in_columns(source: Source, columns: tuple[str, ...]) -> Numbers | No
         DataError: A column has a text that is no number, or is without any number; or a row has
             no target.
     """
-    read = np.stack([numbers(source.table[name]).to_numpy(np.float64) for name in columns], axis=1)
+    read = columns_of_numbers(source.table, columns)
     gaps = np.stack([is_gap(source.table[name]) for name in columns], axis=1)
     labels = np.isin(read, (0, 1)) | (np.isnan(read) & ~gaps)
     if labels.all() or not np.isfinite(read).any(axis=0).all():

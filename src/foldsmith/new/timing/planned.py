@@ -15,7 +15,7 @@ from typing import Any
 
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
-from foldsmith.new.files import Recipe, recipe_texts, recipe_texts_to_fill_in
+from foldsmith.new.files import recipe_of, recipe_texts, recipe_texts_to_fill_in
 from foldsmith.new.timing.facts import Facts, MachineSpeeds
 from foldsmith.new.timing.measure import facts_of, measured_speeds, values_of
 from foldsmith.new.timing.mirrors import MirrorTest, mirror_test, without_mirrors
@@ -265,10 +265,7 @@ def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFo
 
 def _recipe_of(project: ProjectFolder, budget: Budget) -> Texts:
     """Return the recommended experiments for a project, without planned values."""
-    of_classes = project.form.unordered or project.metric.needs_probabilities
-    recipe: Recipe = "classes" if of_classes else "numbers"
-    if project.form.several:
-        recipe = "labels" if project.form.texts else "several numbers"
+    recipe = recipe_of(project.form.kind, project.form.unordered, project.metric)
     n_images = len(read_train(project)) + len(read_test(project))
     return recipe_texts(recipe, budget, n_images)
 
