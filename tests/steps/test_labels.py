@@ -26,6 +26,8 @@ from foldsmith.report.finished_run import read_finished
 from foldsmith.report.label_parts import label_parts, label_scores
 from foldsmith.report.run_comparison import compare_runs
 from foldsmith.steps.preprocess import preprocess
+from foldsmith.targets.decisions import LABEL_THRESHOLDS
+from foldsmith.targets.label_thresholds import fit_label_thresholds
 
 N_TRAIN, N_TEST = 40, 8
 
@@ -177,6 +179,7 @@ def test_runs_are_compared_by_label(finished, cli):
         assert row["gain"] == pytest.approx(row["B"] - row["A"])
         assert row["low"] <= row["gain"] <= row["high"]
         assert f"{row['label']}: A {row['A']:.4f}, B {row['B']:.4f}" in said
+    assert comparison.by_label["gain"].is_monotonic_decreasing
     page = (finished / "reports/compare_400_410.html").read_text()
     assert all(f"<td>{name}</td>" in page for name in LABELS)
     # The blend that is recommended brings its thresholds, each fitted without the fold it judges.
@@ -193,6 +196,29 @@ def test_runs_of_other_labels_are_not_compared(finished, tmp_path, cli):
     (other / "project.yml").write_text(text.replace("- red\n- green", "- green\n- red"))
     result = cli(finished, "compare", "output/400", str(other / "output/410"), code=2)
     assert "have other labels, or in another order" in result.stderr
+
+
+def test_scores_of_each_label_are_its_own(tmp_path):
+    # The weights of the metric play no part for a label alone.
+    metric = "F1(weights={red: 1, green: 1, blue: 2})"
+    project = ProjectFolder.open(make_labels(tmp_path / "x", metric=metric))
+    preprocess(project)
+    folds = read_folds(project, None)
+    rng, targets = np.random.default_rng(0), project.form.read(folds)
+    probabilities = (0.1 + 0.2 * targets + 0.3 * rng.random(targets.shape)).round(3)
+    scores = label_scores(project, folds, probabilities).set_index("label")
+    fold_numbers = folds["fold"].to_numpy()
+    decided = LABEL_THRESHOLDS.cross_fitted(probabilities, targets, fold_numbers, project.metric)
+    cuts = fit_label_thresholds(probabilities, targets, project.metric)
+    for k, name in enumerate(LABELS):
+        row, truth = scores.loc[name], targets[:, k]
+        plain, better = (f1_score(truth, p[:, k] >= 0.5) for p in (probabilities, decided))
+        assert row["F1(average=macro)"] == pytest.approx(plain) and row["images"] == truth.sum()
+        assert row["low"] <= plain <= row["high"]
+        assert row["AUC"] == pytest.approx(roc_auc_score(truth, probabilities[:, k]))
+        assert row["with_threshold"] == pytest.approx(better) and better > plain
+        assert row["threshold"] == pytest.approx(cuts[k])
+        assert row["hits"] == (truth * (decided[:, k] >= 0.5)).sum()
 
 
 def test_counts_and_galleries_of_each_label(tmp_path):
