@@ -12,6 +12,7 @@ from foldsmith.models.feature_heads import MeanHead
 from foldsmith.models.fitted_arrays import read_arrays, write_arrays
 from foldsmith.models.logistic_head import LogisticHead
 from foldsmith.models.mlp_head import MLPHead
+from foldsmith.models.number_heads import NumbersHead
 from foldsmith.models.ridge_head import RidgeHead, ridge_layer
 from foldsmith.models.svr_head import SVRHead
 from foldsmith.models.trees_head import TreesHead
@@ -227,3 +228,11 @@ def test_trees_of_thousands_of_classes_stay_small(caplog):
     assert found.shape == (40, n_classes) and found.sum(axis=1) == pytest.approx(1, abs=1e-5)
     # Blocks of images change nothing.
     assert (found[30:31] == fitted.predict(features[30:31])).all()
+
+
+def test_a_number_that_no_image_has_is_predicted_as_0():
+    features, targets, groups = images(40)
+    both = np.stack([targets, np.full(40, np.nan)], axis=1)
+    found = NumbersHead(RidgeHead()).fit(features, both, groups, 0).predict(features)
+    alone = RidgeHead().fit(features, targets, groups, 0).predict(features)
+    np.testing.assert_array_equal(found, np.stack([alone, np.zeros(40)], axis=1))

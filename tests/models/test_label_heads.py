@@ -120,6 +120,8 @@ def test_the_logistic_curve_is_that_of_scikit_learn():
     # Scores that separate the labels leave it finite, falling ones make it flat.
     assert np.isfinite(logistic_curve(np.arange(10.0), (np.arange(10) > 4) * 1.0)).all()
     assert logistic_curve(np.arange(10.0), (np.arange(10) < 5) * 1.0)[0] == 0
+    # Platt's target of 8 absent labels is 1 / (8 + 2), not 0.
+    assert logistic_curve(np.arange(8.0), np.zeros(8)) == pytest.approx([0, -np.log(9)])
 
 
 def test_heads_of_something_else_are_refused():

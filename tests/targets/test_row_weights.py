@@ -82,9 +82,49 @@ def test_labels_have_weights_of_their_own():
     np.testing.assert_allclose(given[:, 1], 1)
 
 
+def test_balanced_labels_count_the_weights_of_the_rows_that_are_trained_on():
+    table = pd.DataFrame({"red": [1, 0, 0, 1], "blue": [1, 1, 1, 0], "w": ["1", "2", "1", "5"]})
+    seen = np.array([True, True, True, False])
+    weights = training_weights(project(LABELS, "w"), "balanced", table, seen)
+    np.testing.assert_allclose(weights[:, 0], [1.5, 1, 0.5, 7.5])
+    # All images of the training have this label: there is nothing to balance.
+    np.testing.assert_allclose(weights[:, 1], [0.75, 1.5, 0.75, 3.75])
+
+
+@pytest.mark.parametrize("red", [[1, 1, 1], [1, 1, 0]])
+def test_a_label_without_weight_is_named(red):
+    table = pd.DataFrame({"red": red, "blue": [1, 0, 0]})
+    seen = np.array([True, True, False])
+    message = "class_weights: every row .* has the weight 0 for the label red; give one"
+    with pytest.raises(DataError, match=message):
+        training_weights(project(LABELS), {"red": 0}, table, seen)
+
+
+def test_a_training_of_classes_without_weight_is_refused():
+    table = pd.DataFrame({"animal": ["cat", "cat", "dog"]})
+    seen = np.array([True, True, False])
+    with pytest.raises(DataError, match="class_weights: every row that a fold is trained on has"):
+        training_weights(project(CLASSES), {"cat": 0}, table, seen)
+
+
+def test_a_class_of_the_held_out_fold_alone_has_the_weight_of_the_rarest():
+    table = pd.DataFrame({"animal": ["cat", "cat", "cat", "dog", "lynx"]})
+    seen = np.arange(5) < 4
+    weights = training_weights(project(CLASSES), "balanced", table, seen)
+    np.testing.assert_allclose(weights, np.array([1, 1, 1, 3, 3]) * 2 / 3)
+
+
+def test_rows_that_are_held_out_do_not_make_weights_unequal():
+    table = pd.DataFrame({"price": [1, 2, 3], "w": ["2", "2", "7"]})
+    seen = np.array([True, True, False])
+    assert training_weights(project(NUMBER, "w"), None, table, seen) is None
+
+
 def test_numbers_that_are_no_classes_are_named():
     table = pd.DataFrame({"price": [1.5, 2.25]})
-    with pytest.raises(DataError, match="column price: the targets .1.5 to 2.25. are none of"):
+    with pytest.raises(
+        DataError, match="column price: the targets .1.5 to 2.25. are not all among"
+    ):
         training_weights(project(NUMBER), "balanced", table, np.ones(2, bool))
 
 

@@ -17,6 +17,8 @@ CLASSES = torch.tensor([0, 1, 2, 3, 1, 2])
 SOFT = torch.softmax(torch.randn(N, 4, generator=RNG), dim=1)
 LABELS = (torch.randn(N, 4, generator=RNG) > 0).float()
 NUMBERS = torch.randn(N, 1, generator=RNG)
+SEVERAL = torch.randn(N, 4, generator=RNG)
+SEVERAL[0, 1] = SEVERAL[3, 2] = torch.nan
 
 CASES = {
     "cross-entropy": (losses.CrossEntropyLoss(), LOGITS, CLASSES),
@@ -35,8 +37,18 @@ CASES = {
     "corn, smoothed": (losses.CornLoss(label_smoothing=0.1), LOGITS[:, :3], CLASSES),
     "focal": (losses.FocalLoss(), LOGITS, LABELS),
     "asymmetric": (losses.AsymmetricLoss(), LOGITS, LABELS),
+    "masked mse": (losses.MaskedMSELoss(), LOGITS, SEVERAL),
+    "masked l1": (losses.MaskedL1Loss(), LOGITS, SEVERAL),
+    "masked huber": (losses.MaskedHuberLoss(), LOGITS, SEVERAL),
 }
 WHOLE = torch.tensor([1, 2, 0, 3, 1, 1])
+
+
+def counted(name, targets):
+    """Return which values a loss without weights is the mean of."""
+    if name.startswith("corn"):
+        return targets[:, None] >= torch.arange(3)
+    return ~torch.isnan(targets) if name.startswith("masked") else torch.ones(N, 1)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,12 +58,8 @@ def test_whole_weights_are_repeated_rows(name):
     repeated = loss(outputs[again], targets[again])
     weighted = with_weights(loss, True)
     found = weighted(outputs, targets, WHOLE.float())
-    if name.startswith("corn"):  # divided by the conditional outputs that rows have, not by rows
-        each = targets[:, None] >= torch.arange(3)
-        found = found * each.sum() / each[again].sum()
-    else:
-        found = found * N / len(again)
-    torch.testing.assert_close(found, repeated)
+    each = counted(name, targets)
+    torch.testing.assert_close(found * each.sum() / each[again].sum(), repeated)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -102,16 +110,25 @@ def test_the_quantile_loss_is_least_at_the_quantile(quantile):
         losses.QuantileLoss(1)
 
 
-@pytest.mark.parametrize("kind", [losses.BCEWithLogitsLoss, losses.FocalLoss, losses.CornLoss])
-def test_smoothed_labels_are_learned_less_than_surely(kind):
-    targets = CLASSES[:2] if kind is losses.CornLoss else torch.tensor([[1.0, 1, 0], [0, 1, 0]])
-    plain = {}
-    for smoothing in (0.0, 0.2):
-        loss = kind(label_smoothing=smoothing)
-        plain[smoothing] = [
-            float(loss(torch.tensor([[s, s, -s], [-s, s, -s]]), targets)) for s in (2.0, 20.0)
-        ]
-    assert plain[0.0][1] < plain[0.0][0] or kind is losses.CornLoss
-    assert plain[0.2][1] > plain[0.2][0]
-    with pytest.raises(ConfigError, match="label_smoothing: 1.5 must be"):
-        kind(label_smoothing=1.5)
+OF_LABELS = [losses.BCEWithLogitsLoss, losses.FocalLoss, losses.AsymmetricLoss]
+
+
+@pytest.mark.parametrize("kind", OF_LABELS)
+def test_smoothed_labels_are_learned_as_numbers_between_0_and_1(kind):
+    found = kind(label_smoothing=0.2)(LOGITS, LABELS)
+    torch.testing.assert_close(found, kind()(LOGITS, LABELS * 0.8 + 0.1))
+    assert found != kind()(LOGITS, LABELS)
+
+
+@pytest.mark.parametrize(("target", "best"), [(0, 0.1), (1, 0.9)])
+def test_the_best_output_of_smoothed_corn_is_less_than_sure(target, best):
+    logits = torch.logit(torch.tensor([[best]])).requires_grad_()
+    losses.CornLoss(label_smoothing=0.2)(logits, torch.tensor([target])).backward()
+    assert float(logits.grad) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [*OF_LABELS, losses.CornLoss])
+@pytest.mark.parametrize("smoothing", [-0.1, 1, 1.5])
+def test_a_wrong_smoothing_is_refused(kind, smoothing):
+    with pytest.raises(ConfigError, match=f"label_smoothing: {smoothing} must be at least 0"):
+        kind(label_smoothing=smoothing)

@@ -1,4 +1,4 @@
-"""The weight of each labelled image in losses and heads: of its row, and of its classes."""
+"""The weight of each labelled image in losses and heads: that of its row times its class's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,23 +38,31 @@ def training_weights(
         weights of the training are equal.
 
     Raises:
-        DataError: Every row of the training has the weight 0, or the targets are no classes.
+        DataError: Every row of the training has the weight 0, or has it for one of the labels; or
+            a target is none of the classes.
     """
-    of_rows = sample_weights_of(project, table)
-    weights = np.ones(len(table)) if of_rows is None else of_rows
+    given = sample_weights_of(project, table)
+    weights = np.ones(len(table)) if given is None else given
     if not (weights[seen] > 0).any():
         raise DataError(
             f"{project.data_dir / project.settings.train_csv}: column "
             f"{project.settings.sample_weight_column}: every row that a fold is trained on has "
-            "the weight 0"
+            "the weight 0; give some of them a weight above 0"
         )
     if class_weights not in (None, "none"):
         weights = _with_classes(project, class_weights, table, seen, weights)
-    if np.ptp(weights[seen], axis=0).max() == 0:
+    learned = weights[seen]
+    weightless = ~(learned > 0).any(axis=0)
+    if weightless.any():
+        of_label = f" for the label {project.form.labels[weightless.argmax()]}"
+        raise DataError(
+            "class_weights: every row that a fold is trained on has the weight 0"
+            f"{of_label if learned.ndim > 1 else ''}; give one of their classes or labels a weight "
+            "above 0"
+        )
+    if np.ptp(learned, axis=0).max() == 0:
         return None
-    means = weights[seen].mean(axis=0)
-    # A label may have no weight at all.
-    normalised: Array = weights / np.where(means > 0, means, 1.0)
+    normalised: Array = weights / learned.mean(axis=0)
     return normalised
 
 
@@ -72,9 +80,9 @@ def _with_classes(
         low, high = (number_text(value) for value in (np.nanmin(targets), np.nanmax(targets)))
         raise DataError(
             f"{project.data_dir / project.settings.train_csv}: column {', '.join(form.columns)}: "
-            f"the targets ({low} to {high}) are none of the class values, so that class_weights "
-            "fit none; set class_values and n_classes in project.yml, or globals/class_weights to "
-            "none"
+            f"the targets ({low} to {high}) are not all among the class values, which "
+            "class_weights need; set class_values and n_classes in project.yml, or "
+            "globals/class_weights to none"
         )
     if form.several:
         of_present, of_absent = _of_labels(class_weights, form.labels, present, seen, of_rows)
@@ -82,8 +90,6 @@ def _with_classes(
         return each
     of_classes = _of_classes(class_weights, form.labels, present, seen, of_rows)
     weights: Array = of_rows * (present @ of_classes)
-    if not (weights[seen] > 0).any():
-        raise DataError("class_weights: every row that a fold is trained on has the weight 0")
     return weights
 
 
@@ -102,9 +108,8 @@ def _of_classes(
     if class_weights != "balanced":
         return _given(class_weights, names)
     sums = of_rows[seen] @ present[seen]
-    # A class without an image to train on changes nothing.
     balanced: Array = np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0)
-    # Of a class that only the fold held out has: about that of the rarest one.
+    # A class that only the held-out fold has gets the weight of the rarest one.
     balanced[sums == 0] = balanced.max()
     return balanced
 
