@@ -9,18 +9,23 @@ NUMBERS = ("width", "light", "height")
 RANGES = {"width": [0, 40], "light": [0, 1000], "height": [0, 40]}
 DERIVED = {"around": "2 * (width + height)"}
 
+TREES = {"type": "TreesHead", "n_trees": 20}
 EXPERIMENTS = {
     "400": {
         "import": "foldsmith:image_descriptors_numbers.yml",
         "globals/output_root": "output/400",
         "dataset/img_size": 32,
+        "head": {
+            "type": "NumbersHead",
+            "head": {"type": "MeanHead", "heads": [{"type": "RidgeHead"}, TREES]},
+        },
     },
     "410": {
         "import": "foldsmith:multi_regression.yml",
         "globals/output_root": "output/410",
         "globals/max_epoch": 2,
         "globals/device": "cpu",
-        "model/base_name": "resnet10t",
+        "model/base_name": "test_resnet",
         "dataset/img_size": 32,
     },
     "901": {
@@ -63,7 +68,7 @@ def make_numbers(
     test.to_csv(folder / "input/test.csv", index=False)
     content = {
         **{"name": "numbers", "image_path": "images/{id}.png", "id_column": "id"},
-        **{"folds": {"method": "StratifiedKFold", "n_splits": 3}},
+        **{"folds": {"method": "StratifiedKFold", "n_splits": 2}},
         **{"target_columns": list(order), "target_kind": "numbers"},
         **{"target_ranges": {name: RANGES[name] for name in order}, "metric": "NRMSE"},
         **({"derived_columns": derived} if derived else {}),
