@@ -1,5 +1,6 @@
 """Several numbers per image: from tables to submissions and predictions of new images."""
 
+import shutil
 import signal
 
 import numpy as np
@@ -142,9 +143,9 @@ def test_a_target_that_changes_makes_steps_stale(finished, cli):
 def test_a_killed_fine_tuning_continues_and_ends_as_one_that_was_not_killed(
     finished, tmp_path, cli
 ):
-    folder = make_numbers(tmp_path / "killed", target_weights=WEIGHTS)
-    alone = "ensemble/experiments=[output/410]"
-    run = ("run", "--no-report", "-cfg", "exp_config/901.yml", alone)
+    folder = shutil.copytree(finished, tmp_path / "killed")
+    shutil.rmtree(folder / "output/410")
+    run = ("run", "--no-report", "-cfg", "exp_config/901.yml")
     before = (die_at_write, "410/fold1/resume.pth", "after")
     killed = Command(folder, *run, before=before).finish()
     assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr

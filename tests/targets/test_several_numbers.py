@@ -77,6 +77,16 @@ def test_one_column_has_the_metric_of_one_number(name):
     assert np.allclose(several, alone, rtol=1e-12)
 
 
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 300), size=st.floats(1e-6, 1e6))
+@settings(max_examples=30, deadline=None)
+def test_nrmse_is_the_rmse_of_scikit_learn_in_deviations_to_the_digit(seed, n, size):
+    predictions, targets = np.random.default_rng(seed).normal(size=(2, n)) * size
+    expected = METRICS["RMSE"](predictions, targets) / np.std(targets)
+    assert METRICS_OF_NUMBERS["NRMSE"](predictions, targets) == expected
+    same = np.full(n, size)
+    assert [METRICS_OF_NUMBERS["NRMSE"](x, same) for x in (same, predictions)] == [0, 1]
+
+
 def test_global_r2_is_that_of_all_numbers_by_their_weights():
     form = SeveralNumbers(NAMES, LIMITS, (("a", 0.1), ("b", 0.2), ("c", 0.7)))
     metric = form.judge(METRICS_OF_NUMBERS["GlobalR2"])
