@@ -332,11 +332,11 @@ def test_whether_a_difference_is_more_than_noise(project):
         return compare_runs(a, replace(a, predictions=replace(said, points=points)))
 
     better = against((said.points + said.targets) / 2)
-    assert better.verdict == "B is better than A by more than noise"
+    assert better.verdict == "B is better than A by more than noise: 0 lies outside the interval"
     assert better.scores[1].gain == pytest.approx(better.scores[0].score / 2)
     assert (better.by_fold["gain"] > 0).all()
     worse = against(2 * said.points - said.targets)
-    assert worse.verdict == "A is better than B by more than noise"
+    assert worse.verdict == "A is better than B by more than noise: 0 lies outside the interval"
     assert against(said.points).verdict == "A and B are equally good"
     noise = np.random.default_rng(0).normal(0, 0.02, len(said.points))
     assert "that may be noise" in against(said.points + noise).verdict

@@ -78,7 +78,7 @@ class Goal:
 
         Returns:
             Their mean and standard deviation, which is 0 if all are equal; 0 and 1 for
-            probabilities, and for ``raw``. Of several numbers an array of each.
+            probabilities, and for ``raw``. For several numbers they are arrays.
         """
         if self.metric.takes_probabilities or (self.raw and targets.ndim == 1):
             return 0.0, 1.0

@@ -59,7 +59,7 @@ class CrossFittedScore:
 
     @property
     def beats_baseline(self) -> bool:
-        """Better than the baseline by more than noise."""
+        """Whether 95 % of the resampled gains over the baseline lie above 0."""
         return self.gain_interval[0] > 0
 
 

@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 # Images of a gallery.
 _SHOWN = 12
-# Labels that are printed; the page has all of them.
+# Labels or targets that are printed; the page has all of them.
 _LABEL_LINES = 12
 _CURVES = ("train/loss", "val/loss", "val/metric")
 
@@ -42,7 +42,7 @@ def lines_of(comparison: RunComparison) -> list[str]:
 
 
 def _label_lines(comparison: RunComparison) -> list[str]:
-    """Return a line per label, those with the largest gains and losses if there are many."""
+    """Return a line per label or target; the largest gains and losses if there are many."""
     labels = comparison.by_label
     if labels is None:
         return []
@@ -108,8 +108,8 @@ def _scores(comparison: RunComparison) -> Section:
     parts.append(table("Scores of the folds; a positive gain is better in B", by_fold))
     if comparison.by_label is not None:
         caption = (
-            f"{metric} of each label alone, with 95 % of resamples of the gain of B over A, the "
-            "largest gain first"
+            f"{metric} of each label or target alone, with 95 % of resamples of the gain of B over "
+            "A, the largest gain first"
         )
         parts.append(table(caption, comparison.by_label))
     return Section("Scores", "scores", parts)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-# Of ink that shows on white and on black.
+# Colour of ink that shows on white and on black.
 _GREY = "#7d8590"
 
 # Colours of matplotlib's cycle, and marks for more classes than it has.
@@ -345,7 +345,7 @@ def with_intervals(scores: pd.DataFrame, metric: str) -> "Figure":
     places = np.arange(len(scores))[::-1]
     middle = scores["cross_fitted"].to_numpy(np.float64)
     gaps = np.stack([middle - scores["low"], scores["high"] - middle]).astype(np.float64)
-    # Of few groups an interval may miss its own score.
+    # With few groups an interval may miss its own score.
     gaps = np.maximum(gaps, 0)
     colours = ["C1" if chosen else "C0" for chosen in scores["submit"]]
     axis.errorbar(middle, places, xerr=gaps, fmt="none", ecolor=_GREY, elinewidth=1, capsize=2)

@@ -137,8 +137,8 @@ class Results:
     def oof(self) -> pd.DataFrame:
         """Out-of-fold predictions of the labelled images.
 
-        Columns: id, target, fold, prediction. Of an ensemble that of the recommended blend, its
-        weights fitted on the other folds, and a column per member.
+        Columns: id, target, fold, prediction. For an ensemble it is that of the recommended blend,
+        its weights fitted on the other folds, and there is a column per member.
 
         Raises:
             OutputError: The experiment is not finished, or predicts nothing.
@@ -330,7 +330,7 @@ class Results:
         if self._project.form.several:
             raise OutputError(
                 f"{self.folder}: this figure is of one column, but the target is "
-                f"{self._project.form.kind}; the report has a table of the labels"
+                f"{self._project.form.kind}; the report has a table of them"
             )
         _, targets, _ = self._truth()
         predicted = self._blended() if self._is_ensemble else self._read_members()[0].oof

@@ -64,16 +64,22 @@ class RunComparison:
 
     @property
     def verdict(self) -> str:
-        """Which run is better, as text."""
+        """Which run is better, as text.
+
+        More than noise: the 95 % interval of the gain lies on one side of 0.
+        """
         gain, (low, high) = self.scores[1].gain, self.scores[1].gain_interval
         if low > 0:
-            return "B is better than A by more than noise"
+            return "B is better than A by more than noise: 0 lies outside the interval"
         if high < 0:
-            return "A is better than B by more than noise"
+            return "A is better than B by more than noise: 0 lies outside the interval"
         if gain == 0:
             return "A and B are equally good"
         better, other = ("B", "A") if gain > 0 else ("A", "B")
-        return f"{better} is better than {other} on these images, but that may be noise"
+        return (
+            f"{better} is better than {other} on these images, but that may be noise: 0 lies "
+            "inside the interval"
+        )
 
     @property
     def difference(self) -> str:

@@ -33,7 +33,7 @@ class Decider:
     def cross_fitted(
         self, predictions: Array, targets: Array, folds: npt.NDArray[np.int64], metric: Metric
     ) -> Array:
-        """Return predictions of each fold by what was fitted on the other folds.
+        """Return predictions of each fold, with numbers that were fitted on the other folds.
 
         Args:
             predictions: Out of fold, as the metric takes them.
@@ -67,7 +67,7 @@ DECIDERS = (THRESHOLDS, PRIORS, LABEL_THRESHOLDS)
 
 
 def decider_of(metric: Metric, how: str) -> Decider | None:
-    """Return the way of a name that suits a metric; None for another name.
+    """Return the decider of a name for a metric; None if the metric has none of that name.
 
     Args:
         metric: The metric.

@@ -47,7 +47,7 @@ class BCEWithLogitsLoss(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """Binary cross-entropy with less weight on what is nearly right (Lin et al. 2017).
+    """Binary cross-entropy with less weight on labels that are nearly right (Lin et al. 2017).
 
     Args:
         gamma: Exponent of the weight; 0 is the binary cross-entropy.
@@ -69,8 +69,8 @@ class FocalLoss(nn.Module):
         """Return the (weighted) mean loss over images and labels."""
         labels = smoothed(labels, self.label_smoothing)
         entropy = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        # exp(-entropy) is the probability of what is true, without a rounding to 0. (Of smoothed
-        # labels it is less than 1 at best.)
+        # exp(-entropy) is the probability of the true answer, without a rounding to 0. With
+        # smoothed labels it is always below 1.
         losses = (1 - torch.exp(-entropy)) ** self.gamma * entropy
         if self.alpha is not None:
             losses = losses * (self.alpha * labels + (1 - self.alpha) * (1 - labels))

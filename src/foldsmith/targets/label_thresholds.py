@@ -23,8 +23,10 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
     """Find the threshold of each label with the best metric.
 
     Candidates lie just below probabilities of images with the label. First all labels get one
-    threshold; then each label in turn its own, some times over. A label moves only
-    if the metric of all labels becomes better, so that one without a hit keeps the common one.
+    common threshold. Each sweep then finds the best threshold of every label while the others
+    stay, and moves all labels together; if that is worse than the best single move, it makes that
+    one alone. A label moves only if the metric of all labels becomes better, so that a label
+    without a hit keeps the common threshold.
 
     Args:
         probabilities: Shape (n, n_labels).
@@ -32,7 +34,7 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
         metric: A metric of decisions.
 
     Returns:
-        In 0..1, shape (n_labels,). In sample never worse than 0.5 for all.
+        In 0..1, shape (n_labels,). In sample they are never worse than 0.5 for all labels.
     """
     n_labels = probabilities.shape[1]
     cuts: Array = np.full(n_labels, 0.5)
@@ -66,7 +68,7 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
         alone = [one for one, _ in found.values()]
         top = alone[metric.best(alone)]
         if metric.gain(value, top) < 0:
-            # Of equal ones that of the lowest threshold: their order does not matter.
+            # Among equal moves the lowest threshold wins, whatever the order of the labels.
             equal = [k for k, (one, _) in found.items() if one == top]
             k = min(equal, key=lambda k: (found[k][1], float(np.sort(probabilities[:, k]).sum())))
             together = cuts.copy()

@@ -76,11 +76,11 @@ class Metric:
             targets), float64, shape (n,) each; for ``classes`` (predicted classes, classes, number
             of classes), int64, shape (n,); for ``probabilities`` (probabilities, classes, number
             of classes), the first float64, shape (n, n_classes). Classes are positions, 0 to
-            n_classes - 1. Of several labels per image: for ``labels`` (decisions, labels), int64
-            of 0 and 1, shape (n, n_labels) each; for ``label probabilities`` (probabilities,
-            labels). Of several numbers per image: for ``columns`` (predictions, targets, weights),
-            float64, shapes (n, n_columns), (n, n_columns) with NaN where a target is missing, and
-            (n_columns,).
+            n_classes - 1. For several labels per image: ``labels`` gets (decisions, labels), int64
+            of 0 and 1, shape (n, n_labels) each; ``label probabilities`` gets (probabilities,
+            labels). For several numbers per image: ``columns`` gets (predictions, targets,
+            weights), float64, shapes (n, n_columns), (n, n_columns) with NaN where a target is
+            missing, and (n_columns,).
         greater_is_better: Its direction.
         needs: ``values``, ``classes`` or ``probabilities``; ``labels`` or ``label probabilities``
             of several labels per image; ``columns`` of several numbers, for which one of ``values``
@@ -166,7 +166,7 @@ class Metric:
     def rows(self, predictions: Array, targets: Array) -> Array | None:
         """Return one value per row, shape (n,); None if the metric has none.
 
-        ``from_mean`` of their mean is the metric. Of several numbers they have the shape (n,
+        ``from_mean`` of their mean is the metric. For several numbers they have the shape (n,
         n_columns), with NaN where a target is missing, and the mean is that of each column.
         Arguments as for the metric itself.
 

@@ -111,7 +111,7 @@ def hamming_rows(decisions: Labels, labels: Labels, *, weights: Array | None = N
 
 
 def log_loss(probabilities: Array, labels: Labels, *, weights: Array | None = None) -> float:
-    """Return the mean negative logarithm of the probability of what is true, over all labels.
+    """Return the mean negative logarithm of the probability of the truth, over all labels.
 
     Args:
         probabilities: Shape (n, n_labels); none counts as less than 1e-15 from 0 and 1.
