@@ -156,12 +156,12 @@ def test_a_killed_fine_tuning_continues_and_ends_as_one_that_was_not_killed(
 def test_one_column_gives_the_numbers_of_one_number(tmp_path, cli):
     """Heads, networks, blends and folds of form 4 with one column equal those of form 1."""
     made = {
-        "several": make_numbers(
-            tmp_path / "several", order=("width",), missing=False, derived=None, metric="RMSE"
-        ),
-        "one": make_numbers(
-            tmp_path / "one", order=("width",), missing=False, derived=None, metric="RMSE"
-        ),
+        name: make_numbers(
+            tmp_path / name,
+            *(24, 2),
+            **{"order": ("width",), "missing": False, "derived": None, "metric": "RMSE"},
+        )
+        for name in ("several", "one")
     }
     content = yaml.safe_load((made["one"] / "project.yml").read_text())
     for key in ("target_columns", "target_kind", "target_ranges"):
@@ -332,6 +332,16 @@ def test_a_long_sample_in_part_is_one_line(tmp_path, change, message):
     with pytest.raises(DataError, match=message) as caught:
         submission_form(project, read_test(project))
     assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_does_not_leave_missing_targets_out_is_refused(finished, cli):
+    train = ("train", "-cfg", "exp_config/410.yml", "globals/output_root=output/420")
+    result = cli(finished, *train, "loss={type: MSELoss}", code=2)
+    (line,) = [line for line in result.stderr.splitlines() if "error: " in line]
+    folds = pd.read_csv(finished / "input/train_skf-2fold.csv")
+    n = (folds[list(NUMBERS)].isna().any(axis=1) & (folds["fold"] != 0)).sum()
+    assert f"loss: MSELoss is NaN where a target is missing, as in {n} training rows" in line
+    assert "MaskedMSELoss" in line
 
 
 def test_runs_are_compared_by_column(finished, cli):

@@ -47,14 +47,18 @@ from foldsmith.targets.column_scales import ScaleForm
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.scoring import check_metric
 from foldsmith.targets.task import Task
-from foldsmith.targets.weighted_losses import with_weights
+from foldsmith.targets.weighted_losses import loss_name, with_weights
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.extensions.snapshots import every_epoch_snapshot
 from foldsmith.training.steps import FineTuneStep
+from foldsmith.utils.formatting import counted
 from foldsmith.utils.locking import lock
 from foldsmith.utils.owned_files import OwnedFiles
 
 logger = logging.getLogger(__name__)
+
+# Rows with a missing target on which a loss is tried.
+_TRIED = 8
 
 
 class FoldTraining:
@@ -161,6 +165,7 @@ class FoldTraining:
         auxiliary = _add_auxiliary(self._experiment, components["model"], made.table, runtime)
         check_metric(task, components["eval/metric"])
         with_weights(components["loss"], made.weights is not None)
+        _check_missing_targets(made, runtime)
         measured = Measured(self._run.project.measurements)
         model = tune(components["model"], loader, self._settings, runtime, measured)
         check_outputs(self._all_folds, model, components["loader/val"], task, runtime)
@@ -248,6 +253,27 @@ class _Built:
             ema=components["ema"],
             auxiliary=self.auxiliary,
             weights=self.weights,
+        )
+
+
+def _check_missing_targets(made: FoldComponents, runtime: Runtime) -> None:
+    """Make sure that the loss leaves missing targets out, if there are any.
+
+    Raises:
+        ConfigError: It is NaN for rows with a missing target.
+    """
+    labels = made.labels[made.seen]
+    gaps = np.isnan(labels.reshape(len(labels), -1)).any(axis=1)
+    if not gaps.any():
+        return
+    codes = made.task.codes(labels[gaps][:_TRIED])
+    targets = made.task.encode(torch.from_numpy(codes).to(runtime.device))
+    loss = with_weights(made.components["loss"], needed=False)
+    if torch.isnan(loss(torch.zeros_like(targets), targets, None)):
+        raise ConfigError(
+            f"loss: {loss_name(made.components['loss'])} is NaN where a target is missing, as in "
+            f"{counted(int(gaps.sum()), 'training row')}; take a loss that leaves missing targets "
+            "out: MaskedMSELoss, MaskedL1Loss or MaskedHuberLoss"
         )
 
 

@@ -71,9 +71,9 @@ def with_weights(loss: Loss, needed: bool) -> WeightedLoss:
     each = _without_mean(loss)
     if needed and each is None:
         raise ConfigError(
-            f"loss: {_name(loss)} takes no weights, but class_weights or the sample_weight_column "
-            "of project.yml give some; give its forward a third argument named weights, take "
-            "another loss, or set globals/class_weights to none"
+            f"loss: {loss_name(loss)} takes no weights, but class_weights or the "
+            "sample_weight_column of project.yml give some; give its forward a third argument "
+            "named weights, take another loss, or set globals/class_weights to none"
         )
 
     def value(
@@ -104,5 +104,6 @@ def _without_mean(loss: Any) -> Loss | None:
     return each
 
 
-def _name(loss: Loss) -> str:
+def loss_name(loss: Loss) -> str:
+    """Return the name of a loss, for people."""
     return getattr(loss, "__name__", type(loss).__name__)
