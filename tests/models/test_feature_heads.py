@@ -223,7 +223,7 @@ def test_trees_of_thousands_of_classes_stay_small(caplog):
     with caplog.at_level(logging.INFO):
         fitted = head.fit(features, targets, np.arange(len(targets)), 0)
     assert sum(array.nbytes for array in fitted.arrays().values()) < 600 * 2**20
-    assert "of 3,000 classes more would take more than 512 MiB" in caplog.text
+    assert "with 3,000 classes more trees would take more than 512 MiB" in caplog.text
     found = fitted.predict(features[:40])
     assert found.shape == (40, n_classes) and found.sum(axis=1) == pytest.approx(1, abs=1e-5)
     # Blocks of images change nothing.

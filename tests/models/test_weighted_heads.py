@@ -6,7 +6,7 @@ import pytest
 from foldsmith.errors import ConfigError
 from foldsmith.models.feature_heads import MeanHead, fit_head
 from foldsmith.models.kernel_head import KernelHead
-from foldsmith.models.label_heads import KernelLabelsHead, LabelsHead
+from foldsmith.models.label_heads import KernelLabelsHead, LabelsHead, TreesLabelsHead
 from foldsmith.models.logistic_head import LogisticHead
 from foldsmith.models.mlp_head import MLPHead
 from foldsmith.models.ridge_head import RidgeHead, ridge_layer
@@ -152,7 +152,9 @@ def test_the_heavy_rows_decide(name):
     assert upper(heavy).mean() > upper(plain).mean() + 0.05
 
 
-@pytest.mark.parametrize("head", [KernelLabelsHead(), DETERMINISTIC["labels"][0]])
+@pytest.mark.parametrize(
+    "head", [KernelLabelsHead(), DETERMINISTIC["labels"][0], TreesLabelsHead(100)]
+)
 def test_a_heavy_label_is_predicted_more_often_than_the_other(head):
     plain = fit_head(head, FEATURES, LABELS, GROUPS, 0, None).predict(FEATURES)
     weights = np.stack([np.where(LABELS[:, 0] > 0, 5.0, 1.0), np.ones(N)], axis=1)

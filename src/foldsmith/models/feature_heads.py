@@ -15,10 +15,10 @@ from foldsmith.models.head_time import TimePart, time_parts
 
 
 class FeatureHead(Protocol):
-    """Something that learns a target from features.
+    """Learns a target from features.
 
-    One that gives probabilities of classes has an attribute ``class_values``: the target value of
-    each class, in the order of the probabilities. Not empty.
+    A head that gives probabilities of classes has a sequence ``class_values``, not empty: the
+    target value of each class, in the order of the probabilities.
     """
 
     def fit(
@@ -37,8 +37,8 @@ class FeatureHead(Protocol):
             groups: Group of each image, shape (n,): equal ones stay together in every split.
             seed: Seed of everything that is drawn.
             weights: Weight of each image, above 0, shape (n,), with the mean 1; several labels may
-                have weights of their own, shape (n, n_labels). None for 1 each. A head of a
-                project without this argument is fitted where nothing has a weight.
+                have weights of their own, shape (n, n_labels). None for 1 each. A project's own
+                head may lack this argument; it is then refused if there are weights.
         """
 
     def restore(self, arrays: Arrays) -> FittedHead:
@@ -53,9 +53,7 @@ def fit_head(
     seed: int,
     weights: Targets | None,
 ) -> FittedHead:
-    """Fit a head, with weights if there are any; those of a project may take none.
-
-    Images of weight 0 are left out.
+    """Fit a head, with weights if there are any. Images of weight 0 are left out.
 
     Args:
         head: The head.

@@ -20,9 +20,9 @@ from foldsmith.models.fitted_heads import (
 )
 from foldsmith.models.head_time import TimePart
 
-# Strengths and widths are chosen by so many rows at most: it takes the cube of their number.
+# Most rows to choose strengths and widths by: the time grows with the cube of their number.
 CHOSEN_BY = 1000
-# Parts that are held out for the choice.
+# Number of parts, each of which is held out once for the choice.
 _PARTS = 10
 # Logarithm of the factor from scores to logits.
 _SHARPNESS = (-1.0, 5.0)
@@ -164,7 +164,7 @@ class _Rows:
 
     Attributes:
         scaled: The features.
-        seen: Classes that are there; one that is not there to learn from has no probability.
+        seen: Classes of the rows; a class without a row to learn from has no probability.
         wanted: 1 for the class of a row and 0 for others, shape (n, n_seen).
         weights: Weight of each row, above 0, shape (n,); None for 1 each.
     """
@@ -214,12 +214,12 @@ def parts_of_groups(groups: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]
 def weighted_kernel(kernel: Targets, weights: Targets | None) -> Targets:
     """Return the kernel of a problem without weights that has the same solution.
 
-    With squared errors times weights w, the coefficients solve (K + alpha / w) a = y. Times the
-    roots r of the weights, that is (r K r + alpha) (a / r) = r y, a problem without weights.
+    With weights w of the squared errors, the coefficients a solve (K + alpha / w) a = y. Multiplied
+    by the roots r of the weights, this is (r K r + alpha) (a / r) = r y, a problem without weights.
 
     Args:
         kernel: Shape (n, n); it may be changed.
-        weights: Above 0, shape (n,); None for 1 each.
+        weights: Weight of each row, above 0, shape (n,); None for 1 each.
     """
     if weights is None:
         return kernel

@@ -37,12 +37,12 @@ ABSENT_AND_PRESENT = (0.0, 1.0)
 
 # Name of the logistic functions among the arrays of a head.
 _CURVES = "curves"
-# Parts that are held out to fit them.
+# Number of parts, each of which is held out once to fit them.
 _HELD_OUT = 3
 
-# Iterations of Newton's method for the two numbers of a logistic function.
+# Most iterations of Newton's method for the two numbers of a logistic function.
 _STEPS = 25
-# Of a penalty on the slope, in rows: it bounds the slope where scores separate the labels.
+# Strength of a penalty on the slope, in rows, for scores that separate the labels.
 _PENALTY = 1e-2
 
 
@@ -102,7 +102,7 @@ class LabelsHead:
 
         n_groups, scores = len(np.unique(groups)), np.empty(len(column))
         if n_groups < 2:
-            # Nothing can be held out: of one group the frequency is all that is known.
+            # Nothing can be held out of a single group: take the frequency of the label.
             return logistic_curve(np.zeros(len(column)), column, weights)
         for seen, held in GroupKFold(min(_HELD_OUT, n_groups)).split(features, column, groups):
             of_seen = weights_of(weights, seen)
@@ -171,7 +171,7 @@ class TreesLabelsHead:
         self._trees()
 
     def _trees(self) -> TreesHead:
-        """Return the trees of numbers that it is made of, whose limits are the same."""
+        """Return the head of numbers that grows the trees and checks the arguments."""
         return TreesHead(self.n_trees, self.min_leaf, self.max_features)
 
     def fit(
@@ -186,11 +186,11 @@ class TreesLabelsHead:
 
         Labels share the trees: these have the mean of a row's weights over its labels.
         """
-        # Of 0 and 1 the squared error is Gini's impurity, but for a factor.
+        # For 0 and 1 the squared error is Gini's impurity times a factor.
         one = targets[:, 0] if targets.shape[1] == 1 else targets
         shared = _over_labels(weights)
         forest = self._trees().fit(features, one, groups, seed, shared).forest
-        # One label is one number, which has no axis of its own.
+        # The trees of a single number have values without a second axis.
         value = forest.value.reshape(len(forest.value), -1)
         return FittedTrees(replace(forest, value=value), gives_labels=True)
 

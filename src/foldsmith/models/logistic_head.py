@@ -77,14 +77,14 @@ class LogisticHead:
 
         scaler = fitted_standardiser(features.astype(np.float64), sample_weights)
         seen = np.unique(classes)
-        # A class that is not there to learn from has no probability.
+        # A class without an image to learn from has no probability.
         weights = np.zeros((len(self.class_values), features.shape[1]))
         bias = np.full(len(self.class_values), -np.inf)
         bias[seen] = 0.0
         if len(seen) > 1:
             model = LogisticRegression(C=strength, max_iter=_STEPS)
             model.fit(scaler.transform(features.astype(np.float64)), classes, sample_weights)
-            # Of two classes there is one function, for the second.
+            # For two classes there is one function, that of the second.
             rows = seen if len(seen) > 2 else seen[1:]
             weights[rows], bias[rows] = model.coef_, model.intercept_
         return FittedSoftmax(scaler[0].mean_, scaler[0].scale_, weights, bias)

@@ -41,7 +41,7 @@ class NumbersHead:
     ) -> "FittedNumbers":
         """Fit one head per target; targets have the shape (n, n_targets), NaN where missing.
 
-        A target that no image has is predicted as 0, the mean on its scale.
+        A target that no image has is predicted as 0, which is the mean on its scale.
         """
         fitted: list[FittedHead] = []
         for column, seen in zip(targets.T, ~np.isnan(targets.T), strict=True):

@@ -25,7 +25,7 @@ class TreesHead:
     """Extremely randomised trees (Geurts et al. 2006), of numbers or of classes.
 
     Attributes:
-        n_trees: Number of trees; of thousands of classes only as many as 512 MiB may hold, since
+        n_trees: Number of trees; with thousands of classes no more than fit into 512 MiB, since
             each leaf has a share of every class.
         min_leaf: Fewest images of a leaf.
         max_features: Share of the features that a split chooses from, 0..1.
@@ -62,13 +62,13 @@ class TreesHead:
             n_trees = max(1, min(n_trees, _MOST_SHARES // size))
         if n_trees < self.n_trees:
             logger.info(
-                f"note: TreesHead: {n_trees} trees, not {self.n_trees}: of "
-                f"{len(self.class_values):,} classes more would take more than 512 MiB"
+                f"note: TreesHead: {n_trees} trees, not {self.n_trees}: with "
+                f"{len(self.class_values):,} classes more trees would take more than 512 MiB"
             )
         model = (ExtraTreesClassifier if self.class_values else ExtraTreesRegressor)(
             n_trees,
             min_samples_leaf=self.min_leaf,
-            # Of 1, a whole number, scikit-learn would make one feature.
+            # The whole number 1 is one feature for scikit-learn.
             max_features=float(self.max_features),
             random_state=seed,
             n_jobs=-1,
@@ -76,7 +76,7 @@ class TreesHead:
         if not self.class_values:
             return FittedTrees(extra_trees(model.fit(features, targets, weights)))
         with warnings.catch_warnings():
-            # Of many classes with few images each, scikit-learn wonders whether they are numbers.
+            # With few images per class, scikit-learn warns that the classes may be numbers.
             warnings.filterwarnings("ignore", message="The number of unique classes")
             model.fit(features, classes_of(targets, self.class_values), weights)
         forest = extra_trees(model)

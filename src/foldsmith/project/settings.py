@@ -126,12 +126,12 @@ class ProjectSettings(BaseModel):
         label_names: Names of these labels.
         group_column: Column whose equal values must stay in one fold, if there is one.
         sample_weight_column: Column of the train table with the weight of each row, a number of at
-            least 0, for losses and heads. Weights have the mean 1 among the rows of a
-            training; a row of weight 0 is predicted, and nothing is learned from it.
+            least 0, for losses and heads. Weights are scaled to the mean 1 over the rows of a
+            training; a row of weight 0 is predicted, but nothing is learned from it.
         class_weights: Weights of classes or labels in losses and heads, the default of the
             experiments' ``globals/class_weights``: ``balanced`` (every class has the same sum of
-            weights, and the present and absent images of every label), or a weight by name, as in
-            ``{cat: 1, lynx: 5}``, 1 for others.
+            weights; for each label, the images with it and those without it), or a weight by name,
+            as in ``{cat: 1, lynx: 5}``, 1 for others.
         sample_submission: CSV in ``data_dir`` whose columns the submissions take; without
             it they have the id and the target column.
         target_range: Lowest and highest possible target; predictions are clipped to it.

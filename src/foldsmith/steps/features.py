@@ -285,9 +285,9 @@ def head_of(
     if project.form.kind != given:
         raise ConfigError(
             f"{experiment.file}: head: {type(head).__name__} does not give {project.form.kind}, "
-            "which the target of project.yml is; of several labels take KernelLabelsHead, "
-            "TreesLabelsHead, or LabelsHead with another head; of several numbers NumbersHead with "
-            "a head of one; of one column another head"
+            "the form of the target in project.yml; for several labels take KernelLabelsHead, "
+            "TreesLabelsHead, or LabelsHead with another head; for several numbers take "
+            "NumbersHead with a head of one number; for one column take another head"
         )
     if gives_numbers(head):
         return head, MultiRegression.of_project(project)

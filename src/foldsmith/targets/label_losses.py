@@ -9,7 +9,7 @@ from foldsmith.targets.weighted_losses import weighted_mean
 
 
 def smoothed(labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-    """Return labels of 0 and 1 moved towards 0.5: by half of the smoothing."""
+    """Return labels of 0 and 1 moved towards 0.5 by half of the smoothing."""
     return labels if label_smoothing == 0 else labels * (1 - label_smoothing) + label_smoothing / 2
 
 
@@ -81,7 +81,7 @@ class AsymmetricLoss(nn.Module):
     """Focal loss with a larger exponent for absent labels (Ridnik et al. 2021).
 
     Ridnik et al., "Asymmetric Loss For Multi-Label Classification", 2021. Absent labels with a
-    probability below the margin count nothing. The mean takes the place of the paper's sum, so
+    probability below the margin contribute nothing. The mean takes the place of the paper's sum, so
     that the learning rate does not depend on the number of labels.
 
     Args:
@@ -113,7 +113,7 @@ class AsymmetricLoss(nn.Module):
         absent = (1 - present + self.margin).clamp(max=1)
         of_truth = labels * present + (1 - labels) * absent
         gamma = labels * self.gamma_positive + (1 - labels) * self.gamma_negative
-        # The paper's authors leave the weight out of the gradient.
+        # No gradient passes through the weight, as in the code of the paper's authors.
         with torch.no_grad():
             weight = (1 - of_truth).clamp(min=0) ** gamma
         entropy = -labels * functional.logsigmoid(logits)

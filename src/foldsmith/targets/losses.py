@@ -1,4 +1,4 @@
-"""Losses that an experiment may name: torch's own, CORN's, those of several labels and numbers."""
+"""Losses that an experiment may name: for one number, classes, several labels and numbers."""
 
 import torch
 from torch import nn
@@ -46,8 +46,8 @@ class CornLoss(nn.Module):
     divided by their number.
 
     Args:
-        label_smoothing: What an output learns becomes half of it in place of 0, and 1 minus half of
-            it in place of 1; 0..1.
+        label_smoothing: The targets 0 and 1 of an output become half of it and 1 minus half of it,
+            0..1.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -72,8 +72,8 @@ class CornLoss(nn.Module):
 class QuantileLoss(nn.Module):
     """Pinball loss of numbers, whose least value is at a quantile of the target.
 
-    Koenker & Bassett, "Regression Quantiles", 1978. The metric ``Pinball`` of the same quantile
-    judges it.
+    Koenker & Bassett, "Regression Quantiles", 1978. Judge it by the metric ``Pinball`` of the same
+    quantile.
 
     Args:
         quantile: Share of the targets below the prediction, above 0 and below 1; 0.5 is half the

@@ -10,10 +10,10 @@ from foldsmith.targets.weighted_losses import over_outputs
 
 
 class _MaskedLoss(nn.Module):
-    """The mean of a loss over all targets that are there.
+    """The mean of a loss over all targets that are not missing.
 
     Args:
-        weights: Weight of each target; all alike if there are none.
+        weights: Weight of each target; equal weights if it is empty.
     """
 
     def __init__(self, weights: Sequence[float] = ()) -> None:
@@ -23,7 +23,7 @@ class _MaskedLoss(nn.Module):
     def forward(
         self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the mean loss; 0 if a batch has no target.
+        """Return the mean loss; 0 if a batch has only missing targets.
 
         Args:
             outputs: Shape (n, n_targets).
@@ -48,7 +48,7 @@ class MaskedMSELoss(_MaskedLoss):
     """The squared error of several numbers per image, missing ones left out.
 
     Args:
-        weights: Weight of each target; all alike if there are none.
+        weights: Weight of each target; equal weights if it is empty.
     """
 
     def _each(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class MaskedL1Loss(_MaskedLoss):
     """The absolute error of several numbers per image, missing ones left out.
 
     Args:
-        weights: Weight of each target; all alike if there are none.
+        weights: Weight of each target; equal weights if it is empty.
     """
 
     def _each(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -71,7 +71,7 @@ class MaskedHuberLoss(_MaskedLoss):
 
     Args:
         delta: Error from which on it grows linearly, on the scale of the learned targets.
-        weights: Weight of each target; all alike if there are none.
+        weights: Weight of each target; equal weights if it is empty.
     """
 
     def __init__(self, delta: float = 1.0, weights: Sequence[float] = ()) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from foldsmith.errors import ConfigError
 
-# From (outputs, encoded targets), and weights if its signature has them, to a scalar.
+# Maps (outputs, encoded targets), and weights if its signature has them, to a scalar.
 Loss = Callable[..., torch.Tensor]
 
 # Argument of a loss that takes weights.
@@ -18,7 +18,7 @@ _WEIGHTS = "weights"
 
 
 class WeightedLoss(Protocol):
-    """From outputs, encoded targets, and weights or None, to a scalar."""
+    """A function of outputs, encoded targets, and weights or None, that returns a scalar."""
 
     def __call__(
         self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
@@ -36,8 +36,8 @@ class WeightedLoss(Protocol):
 def weighted_mean(each: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """Return the mean of losses times weights.
 
-    It is divided by the number of losses, and not by the sum of the batch's weights: each image
-    then has the same influence in whatever batch it is.
+    The sum is divided by the number of losses, not by the sum of the batch's weights: the influence
+    of an image then does not depend on the other images of its batch.
 
     Args:
         each: Shape (n, ...).
@@ -56,12 +56,12 @@ def over_outputs(weights: torch.Tensor, each: torch.Tensor) -> torch.Tensor:
 def with_weights(loss: Loss, needed: bool) -> WeightedLoss:
     """Return a loss that takes weights, or None in their place.
 
-    A loss with an argument ``weights`` gets them. One of torch's becomes the weighted mean of its
+    A loss with an argument ``weights`` gets them. A loss of torch becomes the weighted mean of its
     values.
 
     Args:
         loss: The loss of an experiment.
-        needed: Whether there are weights; without them every loss will do.
+        needed: Whether there are weights; without them every loss is accepted.
 
     Raises:
         ConfigError: There are weights and the loss cannot take them.
@@ -90,12 +90,12 @@ def _arguments(loss: Loss) -> list[str]:
     called = loss.forward if isinstance(loss, nn.Module) else loss
     try:
         return list(inspect.signature(called).parameters)
-    except (TypeError, ValueError):  # a callable of C has none
+    except (TypeError, ValueError):  # a callable written in C has no signature
         return []
 
 
 def _without_mean(loss: Any) -> Loss | None:
-    """Return one of torch's losses without its mean; None for others."""
+    """Return a loss of torch without its mean; None for other losses."""
     own = type(loss).__module__.startswith("torch.")
     if not own or getattr(loss, "reduction", None) != "mean":
         return None
