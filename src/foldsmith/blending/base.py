@@ -93,15 +93,15 @@ class Goal:
 
     @property
     def bounds(self) -> tuple[Bound, Bound]:
-        """Lowest and highest value that a blend may have; of several numbers each its own."""
+        """Lowest and highest value that a blend may have; for several numbers, those of each."""
         return (0.0, 1.0) if self.metric.takes_probabilities else self.form.bounds
 
     def entries(self, predictions: Array, targets: Array) -> tuple[Array, Array, tuple[Any, Any]]:
         """Return predictions, ideal predictions and bounds as least squares take them.
 
         In units that do not depend on those of the target, as are the tolerances of the solvers.
-        Of several numbers each target that is there is a row, with the square root of its weight
-        as a factor.
+        For several numbers, each target that is present is a row, scaled by the square root of its
+        weight.
 
         Args:
             predictions: Shape (n_members, n, ...).

@@ -27,9 +27,9 @@ class _Counts(NamedTuple):
     """Images of each class, float64, shape (n_classes,).
 
     Attributes:
-        hits: Predicted as it and of it.
-        predicted: Predicted as it.
-        true: Of it.
+        hits: Images of the class that are predicted as it.
+        predicted: Images that are predicted as the class.
+        true: Images of the class.
     """
 
     hits: Array
