@@ -80,7 +80,7 @@ def test_one_label_is_a_column(tmp_path):
 def test_a_label_that_is_missing_is_named(tmp_path):
     sample = pd.DataFrame({"id": IDS, "scab": 0, "rust": 0, "mildew": 0})
     project, test = make(tmp_path, COLUMNS, sample)
-    with pytest.raises(DataError, match="but mildew, which is no class"):
+    with pytest.raises(DataError, match="labels such as scab, but mildew, which is no label"):
         submission_form(project, test)
 
 

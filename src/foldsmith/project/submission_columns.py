@@ -59,7 +59,7 @@ class ClassColumns(Columns):
     @classmethod
     def recognise(cls, sample: Sample) -> "ClassColumns | None":
         """Return the form if the columns are the classes, maybe with one prefix."""
-        columns = _columns_of(sample)
+        columns = _columns_of(sample, "class", "classes")
         if columns is None:
             return None
         sample.needs_probabilities("a column for each class")
@@ -86,7 +86,7 @@ class LabelColumns(Columns):
     @classmethod
     def recognise(cls, sample: Sample) -> "LabelColumns | None":
         """Return the form if the columns are the labels, maybe with one prefix."""
-        columns = _columns_of(sample)
+        columns = _columns_of(sample, "label", "labels")
         if sample.others == list(sample.labels):
             columns = tuple(sample.labels)
         if columns is None:
@@ -145,8 +145,17 @@ class NumberColumns(Columns):
         return f"one column per target ({len(self.columns)})"
 
 
-def _columns_of(sample: Sample) -> tuple[str, ...] | None:
-    """Return the column of each class, if the columns are such."""
+def _columns_of(sample: Sample, one: str, several: str) -> tuple[str, ...] | None:
+    """Return the column of each class or label, if the columns are such.
+
+    Args:
+        sample: The sample submission.
+        one: The word for a class or label.
+        several: Its plural.
+
+    Raises:
+        DataError: Some columns are, and others are not.
+    """
     others, labels = sample.others, list(sample.labels)
     if len(others) < 2:
         return None
@@ -164,9 +173,9 @@ def _columns_of(sample: Sample) -> tuple[str, ...] | None:
     missing = [label for label in labels if label not in others]
     unknown = [name for name in others if name not in labels]
     problem = (
-        f"none of {brief(missing[0])}" if missing else f"{brief(unknown[0])}, which is no class"
+        f"none of {brief(missing[0])}" if missing else f"{brief(unknown[0])}, which is no {one}"
     )
     raise DataError(
-        f"{sample.path}: has columns of classes such as {brief(shared[0])}, but {problem}; it must "
-        "have one for each class of the train table, and no others beside the ids"
+        f"{sample.path}: has columns of {several} such as {brief(shared[0])}, but {problem}; it "
+        f"must have one for each {one} of the train table, and no others beside the ids"
     )
