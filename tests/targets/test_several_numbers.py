@@ -19,6 +19,7 @@ from foldsmith.targets.column_scales import ColumnScales, restore_scale
 from foldsmith.targets.formulas import parse_formula
 from foldsmith.targets.losses import MaskedHuberLoss, MaskedL1Loss, MaskedMSELoss
 from foldsmith.targets.metrics import METRICS, METRICS_OF_NUMBERS
+from foldsmith.targets.multi_regression import MultiRegression
 from foldsmith.targets.scale import TargetScale
 
 NAMES = ("a", "b", "c")
@@ -48,6 +49,8 @@ def test_a_metric_is_the_weighted_mean_of_its_columns(name):
         alone.append(METRICS[name](predictions[seen, k], targets[seen, k]))
     expected = np.average(alone, weights=[3.0, 1.0, 0.5])
     assert metric(predictions, targets) == pytest.approx(expected)
+    # The lowest squared error of all columns together is not that of each.
+    assert not metric.least_squares
     rows = metric.rows(predictions, targets)
     assert (rows is None) == (METRICS[name].row_function is None)
 
@@ -70,6 +73,7 @@ def test_one_column_has_the_metric_of_one_number(name):
     metric = SeveralNumbers(("a",), LIMITS[:1]).judge(METRICS[name])
     predictions, targets = drawn(3, missing=0)
     one = METRICS[name]
+    assert metric.least_squares == one.least_squares
     assert metric(predictions[:, :1], targets[:, :1]) == one(predictions[:, 0], targets[:, 0])
     groups = np.arange(30) // 2
     several = bootstrap(metric, {"x": predictions[:, :1]}, targets[:, :1], groups, 0)["x"]
@@ -176,9 +180,26 @@ def test_losses_leave_missing_targets_out(masked, plain):
     assert torch.allclose(loss, plain(predictions[seen], targets[seen]))
     loss.backward()
     assert (outputs.grad[~seen] == 0).all() and torch.isfinite(outputs.grad).all()
-    other = torch.where(seen, predictions, torch.tensor(1e30))
-    assert masked(other, targets) == loss
+    for value in (1e30, torch.inf, torch.nan):
+        assert masked(torch.where(seen, predictions, torch.tensor(value)), targets) == loss
     assert masked(outputs, torch.full_like(targets, torch.nan)) == 0
+
+
+def test_outputs_are_clipped_to_the_range_of_each_target_and_begin_at_its_mean():
+    _, targets = drawn(8)
+    scales = ColumnScales.fit(targets, ("linear", "linear", "log"))
+    for scale in (None, scales):
+        task = MultiRegression(NAMES, ((0.0, 5.0), (2.0, 6.0), (1.0, 9.0)), scale)
+        far = 1e3 * np.array([[1, -1, 1], [-1, 1, -1]], dtype=np.float32)
+        assert task.predict(far).tolist() == [[5, 2, 9], [0, 6, 1]]
+        means = np.nanmean(targets, axis=0)
+        first = task.predict(task.constant_logits(targets))
+        assert np.allclose(first, means.clip((0, 2, 1), (5, 6, 9)), rtol=1e-5)
+        codes = task.codes(targets)
+        assert (np.isnan(codes) == np.isnan(targets)).all()
+        back = task.predict(codes)[~np.isnan(targets)]
+        kept = targets.clip((0, 2, 1), (5, 6, 9))[~np.isnan(targets)]
+        assert np.allclose(back, kept, rtol=1e-5)
 
 
 def test_weights_of_a_loss_count():
