@@ -66,6 +66,15 @@ def run_both(cli, folder, *arguments):
     return {run: path.read_bytes() for run, path in logits.items()}
 
 
+def loss_of_head(folder, of_table=True):
+    """Return the out-of-fold loss in the score table of the head, or that without weights."""
+    if of_table:
+        return pd.read_csv(folder / "output/300/score_by_last.csv")["loss"].iloc[-1]
+    logits = np.load(folder / "output/300/oof_logit_by_last.npy").astype(float)
+    classes = pd.read_csv(folder / "input/train.csv")["target"].to_numpy(int)
+    return -logits[np.arange(len(classes)), classes].mean()
+
+
 def test_equal_weights_change_no_byte_and_others_do(cli, weighted):
     cli(weighted, "preprocess")
     plain = run_both(cli, weighted)
@@ -76,10 +85,13 @@ def test_equal_weights_change_no_byte_and_others_do(cli, weighted):
         in cli(weighted, "run", "-cfg", "exp_config/300.yml", "--dry-run").stdout
     )
     assert run_both(cli, weighted) == plain
+    assert loss_of_head(weighted) == pytest.approx(loss_of_head(weighted, of_table=False), rel=1e-5)
     change(weighted, sample_weight_column="w", class_weights="balanced")
     others = run_both(cli, weighted)
     assert others["output/100"] != plain["output/100"]
     assert others["output/300"] != plain["output/300"]
+    # The out-of-fold loss has the weights too.
+    assert abs(loss_of_head(weighted) - loss_of_head(weighted, of_table=False)) > 1e-3
     resolved = yaml.safe_load((weighted / "output/300/resolved_config.yml").read_text())
     assert resolved["globals"]["class_weights"] == "balanced"
 
