@@ -187,6 +187,8 @@ def test_runs_are_compared_by_label(finished, cli):
     scores = pd.read_csv(finished / "output/901/ensemble_scores.csv").set_index("name")
     score = scores.loc[blend.predictions.blend, "cross_fitted"]
     assert blend.project.metric(blend.predictions.points, targets) == pytest.approx(score)
+    # Its tables have decisions; reports rank images by the probabilities behind them.
+    assert not np.isin(blend.predictions.points, (0, 1)).all()
 
 
 def test_runs_of_other_labels_are_not_compared(finished, tmp_path, cli):
