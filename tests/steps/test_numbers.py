@@ -287,6 +287,8 @@ def test_sample_submissions_have_columns_or_rows_per_target(tmp_path):
         made.to_csv(folder / "made.csv", index=False)
         again = read_submission(project, folder / "made.csv", read_test(project))
         assert np.allclose(again, numbers)
+        if form == "columns":
+            assert made["light"].astype(float).tolist() == numbers[::-1, 1].tolist()
         if form == "long":
             chosen = made[(made["id"] == str(ids[1])) & (made["which"] == "around")]["value"].iloc[
                 0
@@ -318,6 +320,7 @@ def test_a_sample_with_other_columns_is_one_line(tmp_path, columns, message):
     [
         (lambda t: t[:-1], "a row for each id and target, but some are missing: it has 23 rows"),
         (lambda t: pd.concat([t, t[:1]]), "one stands twice, in line 26"),
+        (lambda t: pd.concat([t[:-1], t[:1]]), "one stands twice, in line 25: it has 24 rows"),
         (lambda t: t[t["which"] != "height"], "but no row of the target height"),
         (lambda t: t.replace("light", "lite"), "but no row of the target light"),
         (lambda t: pd.concat([t, t[:1].replace("width", "depth")]), "but a row of depth, which"),

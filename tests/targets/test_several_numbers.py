@@ -161,6 +161,7 @@ def test_formulas_are_as_python_computes_them(text):
 def test_names_that_python_has_not_stand_in_backquotes():
     formula = parse_formula("`dry weight` * 2", ("dry weight",))
     assert formula.of({"dry weight": np.array([1.0, np.nan])})[0] == 2
+    assert parse_formula("b - -a + (+a)", NAMES).of({"a": np.ones(1), "b": np.zeros(1)}) == 2
     assert np.isnan(parse_formula("a / b", NAMES).of({"a": np.ones(1), "b": np.zeros(1)})).all()
 
 
