@@ -9,6 +9,7 @@ from foldsmith.models.kernel_head import KernelHead
 from foldsmith.models.label_heads import KernelLabelsHead, LabelsHead, TreesLabelsHead
 from foldsmith.models.logistic_head import LogisticHead
 from foldsmith.models.mlp_head import MLPHead
+from foldsmith.models.number_heads import NumbersHead
 from foldsmith.models.ridge_head import RidgeHead, ridge_layer
 from foldsmith.models.svr_head import SVRHead
 from foldsmith.models.trees_head import TreesHead
@@ -34,6 +35,7 @@ DETERMINISTIC = {
     "kernel of labels": (KernelLabelsHead(alpha=(0.1, 1.0), gamma=(1.0,)), LABELS),
     "labels": (LabelsHead(LogisticHead((0.0, 1.0), C=(0.1,))), LABELS),
     "network of one batch": (MLPHead(hidden=8, dropout=0, epochs=9, batch_size=999), NUMBERS),
+    "numbers": (NumbersHead(RidgeHead(alphas=(3.0,))), np.stack([NUMBERS, -NUMBERS], axis=1)),
     "labels by ridge": (LabelsHead(RidgeHead(alphas=(3.0,))), LABELS),
     "mean": (MeanHead((RidgeHead(alphas=(3.0,)), SVRHead(C=(1.0,)))), NUMBERS),
 }
@@ -161,6 +163,16 @@ def test_a_heavy_label_is_predicted_more_often_than_the_other(head):
     heavy = fit_head(head, FEATURES, LABELS, GROUPS, 0, weights).predict(FEATURES)
     raised = heavy.mean(axis=0) - plain.mean(axis=0)
     assert raised[0] > 0.05 and abs(raised[1]) < 0.05
+
+
+def test_only_rows_without_any_weight_are_left_out():
+    class Own:
+        def fit(self, features, targets, groups, seed, weights=None):
+            return len(features), len(weights)
+
+    weights = np.ones((N, 2))
+    weights[:3], weights[3:9, 0] = 0, 0
+    assert fit_head(Own(), FEATURES, LABELS, GROUPS, 0, weights) == (N - 3, N - 3)
 
 
 def test_a_head_that_takes_no_weights_is_named():
