@@ -33,9 +33,11 @@ from foldsmith.project.tables import image_paths, read_test, read_train, targets
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.tasks import create_task
+from foldsmith.training.fine_tune_step import FineTuneStep
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import create_manager
-from foldsmith.training.steps import FineTuneStep, PretrainStep, TrainingStep
+from foldsmith.training.pretrain_step import PretrainStep
+from foldsmith.training.training_step import TrainingStep
 from foldsmith.utils.hashing import FileHashes
 
 BACKBONE = "resnet18d"

@@ -164,7 +164,7 @@ def load(folder: Path) -> dict[str, float]:
     from foldsmith.project import ProjectFolder
     from foldsmith.steps.image_store import open_store
     from foldsmith.steps.registry import types_of
-    from foldsmith.training.steps import PretrainStep
+    from foldsmith.training.pretrain_step import PretrainStep
     from foldsmith.utils.hashing import FileHashes
 
     project = ProjectFolder.open(folder)

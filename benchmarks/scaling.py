@@ -74,7 +74,7 @@ def measure(folder: Path, n: int) -> dict[str, float]:
     from foldsmith.steps.image_store import open_store
     from foldsmith.steps.preprocess import preprocess
     from foldsmith.steps.registry import types_of
-    from foldsmith.training.steps import PretrainStep
+    from foldsmith.training.pretrain_step import PretrainStep
     from foldsmith.utils.hashing import FileHashes
 
     make(folder, n)

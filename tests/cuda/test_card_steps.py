@@ -17,9 +17,10 @@ from foldsmith.steps.image_store import open_store
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.scale import form_of
 from foldsmith.targets.tasks import create_task
+from foldsmith.training.fine_tune_step import FineTuneStep
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import create_manager
-from foldsmith.training.steps import FineTuneStep, PretrainStep
+from foldsmith.training.pretrain_step import PretrainStep
 from foldsmith.utils.hashing import FileHashes
 
 pytestmark = pytest.mark.cuda

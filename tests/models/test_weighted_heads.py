@@ -10,7 +10,8 @@ from foldsmith.models.label_heads import KernelLabelsHead, LabelsHead, TreesLabe
 from foldsmith.models.logistic_head import LogisticHead
 from foldsmith.models.mlp_head import MLPHead
 from foldsmith.models.number_heads import NumbersHead
-from foldsmith.models.ridge_head import RidgeHead, ridge_layer
+from foldsmith.models.ridge_head import RidgeHead
+from foldsmith.models.ridge_layer import ridge_layer
 from foldsmith.models.svr_head import SVRHead
 from foldsmith.models.trees_head import TreesHead
 

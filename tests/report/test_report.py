@@ -23,7 +23,7 @@ from foldsmith.report.finished_run import read_finished
 from foldsmith.report.heat_maps import look_at
 from foldsmith.report.run_comparison import compare_runs
 from foldsmith.run.engine import run
-from foldsmith.steps.oof_summary import improving_folds, more_epochs_may_help
+from foldsmith.steps.epoch_advice import improving_folds, more_epochs_may_help
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.tasks import create_task
 

@@ -8,7 +8,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.ssl.method import Method, depends_on_progress, feature_std, has_teacher, two_views
 from foldsmith.ssl.momentum import momentum_at, momentum_copy
 from foldsmith.steps.registry import LIBRARY_TYPES, METHODS
-from foldsmith.training.steps import PretrainStep
+from foldsmith.training.pretrain_step import PretrainStep
 
 
 class Following(Method):

@@ -16,12 +16,12 @@ from foldsmith.config import Context, Experiment
 from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.inference.predict import predict_logits
-from foldsmith.models.ridge_head import ridge_layer
+from foldsmith.models.ridge_layer import ridge_layer
 from foldsmith.models.runtime import create_runtime
 from foldsmith.project import ProjectFolder
 from foldsmith.steps import fold_training
+from foldsmith.steps.epoch_advice import more_epochs_may_help
 from foldsmith.steps.infer import infer
-from foldsmith.steps.oof_summary import more_epochs_may_help
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.train import train, train_folds

@@ -8,8 +8,8 @@ from foldsmith.models.classifier import ImageModel
 from foldsmith.targets.auxiliary import AuxiliaryTargets
 from foldsmith.targets.regression import Regression
 from foldsmith.training.auxiliary import AuxiliaryLoss
+from foldsmith.training.fine_tune_step import FineTuneStep
 from foldsmith.training.mixing import Mixup
-from foldsmith.training.steps import FineTuneStep
 
 NAN = np.nan
 TARGETS = {

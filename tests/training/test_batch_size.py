@@ -14,7 +14,7 @@ from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
 from foldsmith.targets.regression import Regression
 from foldsmith.training.batch_size import fitting_batch
-from foldsmith.training.steps import FineTuneStep
+from foldsmith.training.fine_tune_step import FineTuneStep
 from foldsmith.utils.hashing import FileHashes
 
 

@@ -16,9 +16,9 @@ from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import create_runtime
 from foldsmith.targets.regression import Regression
 from foldsmith.training.extensions.log import log_report
+from foldsmith.training.fine_tune_step import FineTuneStep
 from foldsmith.training.loop import optimizer_steps, run_training, scaled_lr, window_weights
 from foldsmith.training.manager import create_manager
-from foldsmith.training.steps import FineTuneStep
 from foldsmith.utils.hashing import FileHashes
 
 

@@ -9,8 +9,8 @@ from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
 from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.regression import Regression
+from foldsmith.training.fine_tune_step import FineTuneStep
 from foldsmith.training.mixing import CutMix, Mixup, MixupOrCutMix
-from foldsmith.training.steps import FineTuneStep
 
 
 def test_the_published_epochs():

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from foldsmith.data.datasets import Batch
 from foldsmith.errors import ConfigError
 from foldsmith.ssl.method import Method
+from foldsmith.training.pretrain_step import PretrainStep
 from foldsmith.training.progressive import ProgressiveResize
-from foldsmith.training.steps import PretrainStep
 
 
 def test_sizes_follow_the_epochs():

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from foldsmith.data.datasets import ImageDataset, View
 from foldsmith.data.images import decode
 from foldsmith.data.intensity import IntensityRange
-from foldsmith.data.transforms import Compose, Normalize
+from foldsmith.data.transforms.base import Compose
+from foldsmith.data.transforms.normalize import Normalize
 
 GAP = 4
 

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.data.epoch_order import of_stream_epoch
-from foldsmith.data.transforms import Compose, Normalize, Transform
+from foldsmith.data.transforms.base import Compose, Transform
+from foldsmith.data.transforms.normalize import Normalize
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (

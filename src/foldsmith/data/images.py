@@ -26,7 +26,7 @@ from foldsmith.data.intensity import (
     scaled,
     value_range,
 )
-from foldsmith.data.transforms import Compose
+from foldsmith.data.transforms.base import Compose
 from foldsmith.errors import DataError, one_line
 from foldsmith.utils.hashing import hash_bytes
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from foldsmith.data.images import Image, as_bytes, decode
 from foldsmith.data.intensity import DeepImageError, IntensityRange
-from foldsmith.data.transforms import Compose
+from foldsmith.data.transforms.base import Compose
 from foldsmith.errors import DataError, one_line
 from foldsmith.project.image_files import LISTED_SUFFIXES, LeftOut, walk_images
 

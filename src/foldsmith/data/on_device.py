@@ -11,7 +11,7 @@ from foldsmith.data.datasets import (
     ImageSequence,
     different_sizes,
 )
-from foldsmith.data.transforms import Normalize
+from foldsmith.data.transforms.normalize import Normalize
 from foldsmith.data.transforms.pixels import Pixels, to_device
 from foldsmith.errors import DataError
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from foldsmith.data.cache.image_store import ImageStore
 from foldsmith.data.datasets import ImageDataset
-from foldsmith.data.transforms import Transform
+from foldsmith.data.transforms.base import Transform
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import image_paths, read_folds, targets_of

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldsmith.config import TestTimeAugmentation
+from foldsmith.config.settings import TestTimeAugmentation
 from foldsmith.data.datasets import Batch, DrawnBatch
 from foldsmith.data.loader import ImageLoader, worker_errors
 from foldsmith.distributed import process_group

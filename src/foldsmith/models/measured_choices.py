@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldsmith.config import Globals
+from foldsmith.config.settings import Globals
 from foldsmith.data.loader import ImageLoader
 from foldsmith.data.on_device import OnDevice
 from foldsmith.distributed import process_group

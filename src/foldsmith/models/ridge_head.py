@@ -1,4 +1,4 @@
-"""Ridge regression on frozen features: a head, and a first last layer of a network."""
+"""Ridge regression on frozen features."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +16,7 @@ from foldsmith.models.fitted_heads import (
     standardised,
 )
 from foldsmith.models.head_time import TimePart
+from foldsmith.models.ridge_layer import ALPHAS
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RidgeHead:
             suits many features of one kind.
     """
 
-    alphas: tuple[float, ...] = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
+    alphas: tuple[float, ...] = ALPHAS
     scaling: Literal["each", "common"] = "each"
 
     def __post_init__(self) -> None:
@@ -66,30 +67,3 @@ class RidgeHead:
     def time_parts(self, n_features: int) -> tuple[TimePart, ...]:
         """Return the time of the fit: the matrix to decompose is no larger than the features."""
         return (TimePart(self.fit, rows=n_features, power=1),)
-
-
-def ridge_layer(
-    features: Features, targets: Targets, sample_weights: Targets | None = None
-) -> tuple[Targets, float]:
-    """Return a linear layer by ridge regression, its strength by the leave-one-out error.
-
-    Features are centred and scaled by one common factor, not each by its own standard deviation,
-    because a layer cannot bound its inputs.
-
-    Args:
-        features: Shape (n, n_features).
-        targets: Shape (n,).
-        sample_weights: Weight of each row, shape (n,); None for 1 each.
-
-    Returns:
-        Weights, shape (n_features,), and bias.
-    """
-    from sklearn.linear_model import RidgeCV
-
-    inputs = features.astype(np.float64)
-    mean = inputs.mean(axis=0)
-    scale = float(inputs.std(axis=0).mean()) or 1.0
-    model = RidgeCV(alphas=np.asarray(RidgeHead().alphas))
-    model.fit((inputs - mean) / scale, targets, sample_weights)
-    weights: Targets = model.coef_ / scale
-    return weights, float(model.intercept_ - weights @ mean)

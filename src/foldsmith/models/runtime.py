@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldsmith.config import Globals
+from foldsmith.config.settings import Globals
 from foldsmith.data.datasets import Batch, DrawnBatch
 from foldsmith.data.on_device import OnDevice
 from foldsmith.errors import FoldsmithError

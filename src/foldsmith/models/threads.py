@@ -9,7 +9,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from foldsmith.config import Experiment, Globals
+from foldsmith.config import Experiment
+from foldsmith.config.settings import Globals
 from foldsmith.models.devices import kind_of_device
 from foldsmith.utils.machine import cores_here, idle_cores
 

@@ -8,7 +8,7 @@ from typing import Any
 from foldsmith.config import Components, Experiment
 from foldsmith.config.backbones import picked_backbone
 from foldsmith.data.image_table import STATS_BY_DATA
-from foldsmith.data.transforms import Normalize
+from foldsmith.data.transforms.normalize import Normalize
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.backbone import create_backbone, num_features
 from foldsmith.models.snapshots import load_weights

@@ -13,7 +13,7 @@ from foldsmith.config import Checkpoint, Components, Context, Experiment
 from foldsmith.data.datasets import ImageDataset, stored_head
 from foldsmith.data.loader import ImageLoader
 from foldsmith.data.loose_images import ImagesAtHand
-from foldsmith.data.transforms import Compose, Transform
+from foldsmith.data.transforms.base import Compose, Transform
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.inference.predict import predict_in_turn
 from foldsmith.models.feature_heads import FeatureHead

@@ -38,9 +38,10 @@ from foldsmith.steps.base import Step
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
 )
+from foldsmith.steps.epoch_advice import more_epochs_may_help
 from foldsmith.steps.manifest import Manifest, read_manifest, verified
 from foldsmith.steps.members import task_of
-from foldsmith.steps.oof_summary import POOLED, PRIORS, THRESHOLDS, more_epochs_may_help
+from foldsmith.steps.oof_summary import POOLED, PRIORS, THRESHOLDS
 from foldsmith.targets.scoring import probabilities_of
 from foldsmith.training.files import entries_of
 from foldsmith.utils.flatten import flatten

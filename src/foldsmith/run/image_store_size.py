@@ -9,7 +9,7 @@ import pandas as pd
 from foldsmith.data.image_table import IMG_INFO
 from foldsmith.data.images import read_image
 from foldsmith.data.intensity import IntensityRange
-from foldsmith.data.transforms import Compose
+from foldsmith.data.transforms.base import Compose
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import image_paths, read_test, read_train

@@ -14,7 +14,7 @@ import pandas as pd
 from foldsmith.blending.base import Goal, Mask
 from foldsmith.data.images import read_image
 from foldsmith.data.parallel import on_all_cores
-from foldsmith.data.transforms import Compose
+from foldsmith.data.transforms.base import Compose
 from foldsmith.models.number_heads import NumbersHead
 from foldsmith.models.simple_features import SIMPLE_FEATURES, Features, small_copy
 from foldsmith.models.simple_models import (

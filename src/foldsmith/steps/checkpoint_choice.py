@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from foldsmith.config import Checkpoint
-from foldsmith.config.settings import HEAD_DECIDES
+from foldsmith.config.settings import HEAD_DECIDES, Checkpoint
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.training.files import LOG_FILE

@@ -21,7 +21,7 @@ from foldsmith.errors import ConfigError, one_line
 from foldsmith.inference.predict import measure_norms, predict_logits
 from foldsmith.models.classifier import ImageModel
 from foldsmith.models.measured_choices import Measured, tune
-from foldsmith.models.ridge_head import ridge_layer
+from foldsmith.models.ridge_layer import ridge_layer
 from foldsmith.models.runtime import Runtime, random_state_kept, seed_everything
 from foldsmith.project.tables import FOLD_COLUMN
 from foldsmith.steps.fingerprint import train_inputs
@@ -50,7 +50,7 @@ from foldsmith.targets.task import Task
 from foldsmith.targets.weighted_losses import loss_name, with_weights
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.extensions.snapshots import every_epoch_snapshot
-from foldsmith.training.steps import FineTuneStep
+from foldsmith.training.fine_tune_step import FineTuneStep
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.locking import lock
 from foldsmith.utils.owned_files import OwnedFiles

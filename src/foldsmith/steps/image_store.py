@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from foldsmith.config import Experiment, Globals
 from foldsmith.data.cache.image_store import ImageStore
-from foldsmith.data.transforms import Compose
+from foldsmith.data.transforms.base import Compose
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.registry import types_of
 from foldsmith.utils.hashing import FileHashes

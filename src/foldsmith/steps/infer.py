@@ -25,13 +25,13 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, read_folds, read_test, readable_test
 from foldsmith.steps.checkpoint_choice import LABELS, Chosen, choose, inference_manifest
 from foldsmith.steps.data_hashes import hash_folds
+from foldsmith.steps.epoch_advice import more_epochs_may_help
 from foldsmith.steps.fingerprint import as_trained, infer_inputs, without_pretrained
 from foldsmith.steps.fold_components import weights_of_fold
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.oof_summary import (
     constant_score,
     logged_last,
-    more_epochs_may_help,
     print_constant,
     print_scores,
     score_facts,

@@ -32,7 +32,7 @@ from foldsmith.data.statistics import (
     statistics_by_data,
 )
 from foldsmith.data.table_checks import table_problems
-from foldsmith.data.transforms import Compose
+from foldsmith.data.transforms.base import Compose
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.project_file import PROJECT_FILE

@@ -40,7 +40,7 @@ from foldsmith.steps.step_run import StepRun
 from foldsmith.steps.training_run import Listener, TrainingRun
 from foldsmith.steps.trial_build import check_components
 from foldsmith.training.files import PROBES_FILE
-from foldsmith.training.steps import PretrainStep
+from foldsmith.training.pretrain_step import PretrainStep
 from foldsmith.utils.formatting import counted
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.runtime import create_runtime
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
+from foldsmith.steps.epoch_advice import more_epochs_may_help
 from foldsmith.steps.features import fit_experiment
 from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.fold_components import read_labels
 from foldsmith.steps.fold_training import FoldTraining
-from foldsmith.steps.oof_summary import more_epochs_may_help
 from foldsmith.steps.output_folder import (
     Start,
     note_replacement,

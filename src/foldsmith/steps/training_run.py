@@ -28,7 +28,7 @@ from foldsmith.training.extensions.progress import Progress
 from foldsmith.training.extensions.snapshots import restore, resume_snapshot
 from foldsmith.training.loop import run_training
 from foldsmith.training.manager import extend
-from foldsmith.training.steps import TrainingStep
+from foldsmith.training.training_step import TrainingStep
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,9 @@ from foldsmith.steps.fold_components import build_fold, read_labels
 from foldsmith.steps.fold_training import check_outputs
 from foldsmith.targets.tasks import create_task
 from foldsmith.training.batch_size import fitting_batch, propose_batch, train_one_batch
-from foldsmith.training.steps import FineTuneStep, PretrainStep, TrainingStep
+from foldsmith.training.fine_tune_step import FineTuneStep
+from foldsmith.training.pretrain_step import PretrainStep
+from foldsmith.training.training_step import TrainingStep
 from foldsmith.utils.formatting import counted
 from foldsmith.utils.hashing import FileHashes
 

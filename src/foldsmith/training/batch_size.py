@@ -6,7 +6,7 @@ from foldsmith.data.datasets import Batch
 from foldsmith.data.loader import ImageLoader
 from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import Runtime, is_out_of_memory
-from foldsmith.training.steps import TrainingStep
+from foldsmith.training.training_step import TrainingStep
 from foldsmith.utils.formatting import counted
 
 # Fraction of a GPU's free memory that a batch may fill.

@@ -16,7 +16,7 @@ from foldsmith.distributed.collectives import batch_of, sum_gradients
 from foldsmith.errors import FoldsmithError, TrainingError, one_line
 from foldsmith.models.runtime import Runtime, seed_everything
 from foldsmith.training.files import RESUME_FILE
-from foldsmith.training.steps import TrainingStep
+from foldsmith.training.training_step import TrainingStep
 
 # Batches between two looks at the losses: each look waits for the device.
 CHECK_INTERVAL = 100

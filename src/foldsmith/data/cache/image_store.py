@@ -22,7 +22,7 @@ from foldsmith.data.cache.versions import DECODER, remove_other_versions, scale_
 from foldsmith.data.images import FileRead, Image, decode_bytes, read_bytes, read_image
 from foldsmith.data.intensity import IntensityRange
 from foldsmith.data.parallel import on_all_cores
-from foldsmith.data.transforms import Compose
+from foldsmith.data.transforms.base import Compose
 from foldsmith.errors import DataError, OutputError
 from foldsmith.utils.atomic import remove_leftovers, replacing
 from foldsmith.utils.formatting import counted, size_text

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.data.images import Image
-from foldsmith.data.transforms import Compose
+from foldsmith.data.transforms.base import Compose
 from foldsmith.utils.key_index import KeyTable
 
 # Bytes of a key: SHA-256 of the file, then the applied transforms (0: none).

@@ -30,7 +30,7 @@ from foldsmith.steps.kinds.predictions import PASSES
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.tasks import create_task
 from foldsmith.training.batch_size import train_one_batch
-from foldsmith.training.steps import FineTuneStep
+from foldsmith.training.fine_tune_step import FineTuneStep
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.machine import cores_here, idle_cores
 

@@ -83,7 +83,7 @@ class Infer(PredictionStep):
         tidy_inference(step.folder, step.checkpoint, project.n_splits)
 
     def advice(self, step: Step, project: ProjectFolder) -> str | None:
-        from foldsmith.steps.oof_summary import more_epochs_may_help
+        from foldsmith.steps.epoch_advice import more_epochs_may_help
 
         return more_epochs_may_help(step.folder, project.n_splits)
 

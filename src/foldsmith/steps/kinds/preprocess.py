@@ -76,7 +76,7 @@ class Preprocess(StepKind):
 
     def guess_s(self, step: Step, costs: Costs) -> float | None:
         from foldsmith.data.images import read_image
-        from foldsmith.data.transforms import Compose
+        from foldsmith.data.transforms.base import Compose
 
         project = costs.project
         tables = [read_train(project, with_bad=True), read_test(project)]

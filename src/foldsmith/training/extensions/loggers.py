@@ -1,20 +1,22 @@
 """The loggers of a training."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from foldsmith.config import Experiment
-from foldsmith.config.loggers import LoggerName, loggers_at_hand
+from foldsmith.config.lazy_types import LazyTypes
+from foldsmith.config.loggers import loggers_at_hand
 from foldsmith.training.extensions.epoch_logger import Create, EpochLogger, LoggedRun
-from foldsmith.training.extensions.log_mlflow import MlflowLogger
-from foldsmith.training.extensions.log_tensorboard import TensorBoardLogger
-from foldsmith.training.extensions.log_wandb import WandbLogger
 from foldsmith.utils.flatten import flatten
 
-_LOGGERS: dict[LoggerName, Create] = {
-    "tensorboard": TensorBoardLogger,
-    "mlflow": MlflowLogger,
-    "wandb": WandbLogger,
-}
+# Imported when an experiment names them.
+_LOGGERS: Mapping[str, Create] = LazyTypes(
+    {
+        "tensorboard": "foldsmith.training.extensions.log_tensorboard:TensorBoardLogger",
+        "mlflow": "foldsmith.training.extensions.log_mlflow:MlflowLogger",
+        "wandb": "foldsmith.training.extensions.log_wandb:WandbLogger",
+    }
+)
 
 
 def loggers_of(experiment: Experiment, folder: Path, name: str) -> list[EpochLogger]:

@@ -1,6 +1,6 @@
-"""The computation on one batch: from views to a loss."""
+"""The computation on one batch of a fine-tuning: from images to the loss of the task."""
 
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,79 +9,11 @@ from torch import nn
 from foldsmith.data.datasets import Batch
 from foldsmith.distributed.collectives import gathered, own
 from foldsmith.errors import ConfigError
-from foldsmith.ssl.method import Method, require_method
 from foldsmith.targets.task import Task
 from foldsmith.targets.weighted_losses import Loss, with_weights
 from foldsmith.training.auxiliary import AuxiliaryLoss
 from foldsmith.training.ema import ModelEma
 from foldsmith.training.mixing import BatchMixing
-from foldsmith.training.progressive import ProgressiveResize
-
-
-class TrainingStep(Protocol):
-    """A training step.
-
-    Attributes:
-        model: The module that is trained.
-    """
-
-    model: nn.Module
-
-    def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
-        """Return the scalars of one batch; ``loss`` is the one to minimise.
-
-        Args:
-            batch: On the model's device.
-            epoch: Counted from 0.
-            index: Number of the batch in the epoch, counted from 0.
-        """
-
-    def start_epoch(self, epoch: int) -> None:
-        """Prepare an epoch (counted from 0), before the model is set to train."""
-
-    def after_update(self, progress: float) -> None:
-        """Run after an optimizer step, for example to update averages of weights.
-
-        Args:
-            progress: Share of the whole training's optimizer steps that are done, above 0..1.
-        """
-
-
-class PretrainStep:
-    """Self-supervised: the method computes its own loss from the views.
-
-    Args:
-        model: The method.
-        progressive: Sizes of the views over the epochs, or None for those of the dataset.
-        max_epoch: Number of epochs, for those sizes.
-
-    Raises:
-        ConfigError: The model is not a self-supervised method.
-    """
-
-    def __init__(
-        self, model: nn.Module, progressive: ProgressiveResize | None = None, max_epoch: int = 1
-    ) -> None:
-        require_method(model)
-        self.model: nn.Module = model
-        self.method = cast(Method, model)
-        self.progressive = progressive
-        self.max_epoch = max_epoch
-
-    def __call__(self, batch: Batch, epoch: int, index: int) -> dict[str, torch.Tensor]:
-        """Return the values of the method."""
-        views = batch.views
-        if self.progressive is not None:
-            views = self.progressive(views, epoch, self.max_epoch)
-        scalars: dict[str, torch.Tensor] = self.model(views)
-        return scalars
-
-    def start_epoch(self, epoch: int) -> None:
-        """Do nothing."""
-
-    def after_update(self, progress: float) -> None:
-        """Let the method move its momentum encoder, if it has one."""
-        self.method.after_update(progress)
 
 
 class FineTuneStep:
