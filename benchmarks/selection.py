@@ -31,7 +31,7 @@ from foldsmith.blending.comparison import (
     within_noise,
 )
 from foldsmith.config import EnsembleSettings
-from foldsmith.project.target_forms import Classes, OneNumber
+from foldsmith.project.column_forms import Classes, OneNumber
 from foldsmith.targets.metrics import Metric, metric_named
 
 Array = npt.NDArray[np.float64]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from foldsmith.blending.base import Goal, Rows
-from foldsmith.project.target_forms import OneNumber
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.targets.metrics import metric_named
 
 VALUES = (0.0, 1.0, 2.0, 3.0)

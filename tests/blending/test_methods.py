@@ -22,7 +22,7 @@ from foldsmith.blending.weights import (
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.errors import ConfigError, TrainingError
-from foldsmith.project.target_forms import OneNumber
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.targets.metrics import METRICS, metric_named
 from foldsmith.targets.scores_of_values import rmse
 

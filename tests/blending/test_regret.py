@@ -7,7 +7,7 @@ from foldsmith.blending.base import Goal, Rows
 from foldsmith.blending.candidates import BASELINE, candidates_of
 from foldsmith.blending.comparison import MEAN_OF_BEST, compare, recommend, within_noise
 from foldsmith.config import EnsembleSettings
-from foldsmith.project.target_forms import OneNumber
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.targets.metrics import RMSE
 
 RANGE = (-4.0, 4.0)

@@ -124,6 +124,8 @@ def test_too_few_groups_are_not_tested(tmp_path):
 
 def test_several_labels_are_not_tested(tmp_path):
     opened = project(tmp_path, slanted, NAMES)
+    table = pd.read_csv(opened.data_dir / "train.csv").assign(left=1, right=0)
+    table.to_csv(opened.data_dir / "train.csv", index=False)
     labels = {"target_columns": ["left", "right"], "class_names": ()}
     settings = opened.settings.model_dump(exclude_unset=True) | labels
     del settings["target_column"], settings["metric"], settings["class_names"]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldsmith.errors import DataError
+from foldsmith.project.column_forms import Classes, OneNumber
 from foldsmith.project.label_forms import LabelsInColumns
-from foldsmith.project.target_forms import Classes, OneNumber
 from foldsmith.targets.row_weights import training_weights
 
 CLASSES = Classes("animal", (0, 2), (0.0, 1.0, 2.0), ("cat", "dog", "lynx"))

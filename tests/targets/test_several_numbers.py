@@ -13,8 +13,8 @@ from foldsmith.blending.methods import create_blend
 from foldsmith.config import EnsembleSettings
 from foldsmith.models.number_heads import NumbersHead
 from foldsmith.models.ridge_head import RidgeHead
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.project.number_forms import SeveralNumbers
-from foldsmith.project.target_forms import OneNumber
 from foldsmith.targets.column_scales import ColumnScales, restore_scale
 from foldsmith.targets.formulas import parse_formula
 from foldsmith.targets.losses import MaskedHuberLoss, MaskedL1Loss, MaskedMSELoss

@@ -34,6 +34,8 @@ class SeveralLabels(SeveralOutputs):
     kind = "several labels"
     needs = OF_LABELS
     texts = True
+    project_keys = ("target_columns", "label_separator", "label_names")
+    of_probabilities = True
     for_unreadable = "the frequencies of the labels"
     compared_as = "mean probability of the truth of each label"
 

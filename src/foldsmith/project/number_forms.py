@@ -59,6 +59,8 @@ class SeveralNumbers(SeveralOutputs):
     kind = "several numbers"
     needs = OF_NUMBERS
     for_unreadable = "the mean of each target"
+    project_keys = ("target_columns", "label_separator", "label_names", "target_kind")
+    between_runs = "; "
     compared_as = "errors in deviations of the targets"
 
     @property

@@ -83,9 +83,8 @@ class ProjectFolder:
                     f"{file}: metric: {name} is not a Metric; write it into TYPES as "
                     f'"{name}": Metric("{name}", FUNCTION, greater_is_better=...)'
                 )
-            several = f" of {self.form.kind}" if self.form.several else ""
             raise ConfigError(
-                f"{file}: metric: there is no metric {name}{several}"
+                f"{file}: metric: there is no metric {name}{self.form.of_kind}"
                 f"{did_you_mean(name, self.metrics)}"
             )
         metric, unordered = self.metrics[name], self.form.unordered

@@ -15,10 +15,11 @@ from pydantic import (
 
 from foldsmith.project.budget import Budget, budget_of, seconds_of
 from foldsmith.project.class_weights import ClassWeights, class_weights_problem
+from foldsmith.project.column_forms import Classes, OneNumber
 from foldsmith.project.label_forms import LabelsInColumns, LabelsInText, split_labels
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.resources import Resources
-from foldsmith.project.target_forms import Classes, OneNumber, TargetForm
+from foldsmith.project.target_forms import TargetForm
 from foldsmith.targets.formulas import parse_formula
 from foldsmith.targets.label_metrics import F1_OF_LABELS
 from foldsmith.targets.metric_text import joined_metric

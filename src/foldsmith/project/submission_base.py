@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.errors import DataError
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.project.label_forms import SeveralLabels
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.submission_ids import rows_of_ids
-from foldsmith.project.target_forms import OneNumber
 from foldsmith.utils.formatting import counted
 
 # Kinds of targets.

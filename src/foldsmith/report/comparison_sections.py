@@ -18,7 +18,7 @@ from foldsmith.report.run_comparison import RunComparison
 from foldsmith.steps.base import Step, StepKind
 from foldsmith.training.files import entries_of
 from foldsmith.utils.flatten import flatten
-from foldsmith.utils.formatting import brief, number_text
+from foldsmith.utils.formatting import brief
 
 Array = npt.NDArray[np.float64]
 
@@ -133,8 +133,7 @@ def _predictions(comparison: RunComparison) -> Section:
     errors, targets = np.abs(points - right), comparison.shared[0].targets
     form = comparison.a.project.form
     what = form.compared_as
-    # Labels are coloured by their number.
-    colours = np.nansum(targets, axis=1) if form.several else targets
+    colours = form.colours(targets)
     parts: list[Part] = [
         Text(
             f"Correlation of the {what} {_correlation(points)}, of the errors "
@@ -193,18 +192,14 @@ def _images(comparison: RunComparison) -> Section:
 def _captions(comparison: RunComparison) -> list[str]:
     """Return a caption for each image: its target, and the predictions of A and B."""
     form, targets = comparison.a.project.form, comparison.shared[0].targets
-    points = [each.points for each in comparison.shared]
-    if form.several and not form.texts:
-        shown = (form.shown(each) for each in (targets, *points))
-        return [f"true {truth}; A {a}; B {b}" for truth, a, b in zip(*shown, strict=True)]
+    shown = [form.shown(targets), *(form.said(each.points) for each in comparison.shared)]
+    texts = list(zip(*([text or "no label" for text in each] for each in shown), strict=True))
+    between = form.between_runs
     if not form.texts:
-        numbers = zip(targets, *points, strict=True)
-        return [f"true {number_text(truth)}, A {a:.2f}, B {b:.2f}" for truth, a, b in numbers]
-    names = ([text or "no label" for text in form.written(each)] for each in (targets, *points))
-    given = _values(comparison)[0].T
+        return [between.join((f"true {truth}", f"A {a}", f"B {b}")) for truth, a, b in texts]
     return [
-        f"true {truth}, A {a} ({p:.2f}), B {b} ({q:.2f}; {form.compared_as})"
-        for (truth, a, b), (p, q) in zip(zip(*names, strict=True), given, strict=True)
+        between.join((f"true {truth}", f"A {a} ({p:.2f})", f"B {b} ({q:.2f}; {form.compared_as})"))
+        for (truth, a, b), (p, q) in zip(texts, _values(comparison)[0].T, strict=True)
     ]
 
 

@@ -274,13 +274,8 @@ def _said(
 ) -> list[str]:
     """Return a line for each image: id, true target, prediction."""
     ids = folds[project.settings.id_column].astype(str)
-    if project.form.texts or project.form.several:
-        of_both = zip(project.form.shown(targets), project.form.shown(predicted), strict=True)
-        shown = [f"true {truth}, predicted {said}" for truth, said in of_both]
-    else:
-        pairs = zip(targets, predicted, strict=True)
-        shown = [f"true {number_text(truth)}, predicted {said:.2f}" for truth, said in pairs]
-    return [f"{name}: {text}" for name, text in zip(ids, shown, strict=True)]
+    of_all = zip(ids, project.form.shown(targets), project.form.said(predicted), strict=True)
+    return [f"{name}: true {truth}, predicted {said}" for name, truth, said in of_all]
 
 
 def _looked_at(

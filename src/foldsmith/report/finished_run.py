@@ -191,8 +191,7 @@ def ensemble_predictions(experiment: Experiment, root: Path) -> OofPredictions:
         file = verified(root / CROSS_FITTED_PROBABILITIES, manifest)
         every = np.load(file, allow_pickle=False)
         probabilities = every[honest.index(blend)]
-        if project.form.several:
-            # The table has only the decisions.
+        if project.form.of_probabilities:
             points = probabilities
     scores = read_table(verified(root / "ensemble_scores.csv", manifest), ["name"])
     # The second column is the metric in sample, under the metric's name.

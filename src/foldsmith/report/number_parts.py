@@ -8,7 +8,6 @@ import pandas as pd
 
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.project import ProjectFolder
-from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.tables import groups_of, image_paths
 from foldsmith.report import figures
 from foldsmith.report.parts import Gallery, Part, picture, table, thumbnail
@@ -33,10 +32,9 @@ def number_scores(project: ProjectFolder, folds: pd.DataFrame, predictions: Arra
         folds: The fold table.
         predictions: Out of fold, shape (n, n_targets).
     """
-    form = project.form
-    assert isinstance(form, SeveralNumbers), "a project of several numbers"
-    metric, judged = project.metric.for_column(), form.judged
-    targets, groups = judged.of(form.read(folds)), groups_of(project, folds)
+    metric, judged = project.metric.for_column(), project.metric.judged
+    assert judged is not None, "a project of several numbers"
+    targets, groups = judged.of(project.form.read(folds)), groups_of(project, folds)
     predicted, rows = judged.of(predictions), []
     for k, name in enumerate(judged.names):
         seen = ~np.isnan(targets[:, k])

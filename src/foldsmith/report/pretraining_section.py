@@ -83,9 +83,10 @@ def _features(plan: Plan, step: Step) -> Iterator[Part]:
         targets = targets_of(project, folds)
         title = f"Labelled images by the features of {other.name} (principal components)"
         chosen = np.linspace(0, len(folds) - 1, min(_MAPPED, len(folds))).astype(int)
-        if not project.form.several:
+        on_map = project.form.on_map(targets)
+        if on_map is not None:
             names = project.class_names
-            yield picture(title, figures.map_of(features[chosen], targets[chosen], names))
+            yield picture(title, figures.map_of(features[chosen], on_map[chosen], names))
         yield _neighbours(project, folds, features)
         return
 

@@ -327,11 +327,8 @@ class Results:
     def _points(self) -> tuple[Array, Array, Sequence[float]]:
         """Return targets, out-of-fold predictions and class values, all as numbers."""
         self._finished()
-        if self._project.form.several:
-            raise OutputError(
-                f"{self.folder}: this figure is of one column, but the target is "
-                f"{self._project.form.kind}; the report has a table of them"
-            )
+        if problem := self._project.form.figures_problem:
+            raise OutputError(f"{self.folder}: {problem}; the report has a table of them")
         _, targets, _ = self._truth()
         predicted = self._blended() if self._is_ensemble else self._read_members()[0].oof
         return targets, predicted.astype(np.float64), self._project.class_values

@@ -25,6 +25,7 @@ from foldsmith.models.number_heads import gives_numbers
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.project.label_forms import SeveralLabels
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.tables import (
@@ -35,7 +36,6 @@ from foldsmith.project.tables import (
     readable_test,
     targets_of,
 )
-from foldsmith.project.target_forms import OneNumber
 from foldsmith.steps.checkpoint_choice import LABELS, UNCHOSEN, inference_manifest
 from foldsmith.steps.fingerprint import features_inputs, frozen_inputs
 from foldsmith.steps.manifest import changed_outputs, differences, read_manifest

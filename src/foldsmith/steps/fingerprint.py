@@ -81,10 +81,7 @@ def inputs_read(
     """
     keys = (
         *("data_dir", "train_csv", "test_csv", "image_path", "id_column", "target_column"),
-        *("group_column", "folds"),
-        *(("class_names",) if project.class_names else ()),
-        *(("target_columns", "label_separator", "label_names") if project.form.several else ()),
-        *(("target_kind",) if project.settings.several_numbers else ()),
+        *("group_column", "folds", *project.form.project_keys),
     )
     return {
         "project.yml": _project_values(project, keys),

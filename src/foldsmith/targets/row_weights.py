@@ -84,7 +84,7 @@ def _with_classes(
             "class_weights need; set class_values and n_classes in project.yml, or "
             "globals/class_weights to none"
         )
-    if form.several:
+    if not form.sums_to_1:
         of_present, of_absent = _of_labels(class_weights, form.labels, present, seen, of_rows)
         each: Array = of_rows[:, None] * np.where(present, of_present, of_absent)
         return each

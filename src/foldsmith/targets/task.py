@@ -19,8 +19,8 @@ import pandas as pd
 
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.project.tables import targets_of
-from foldsmith.project.target_forms import OneNumber
 from foldsmith.targets.column_scales import Scale, ScaleForm
 from foldsmith.targets.metric import Needs
 from foldsmith.targets.scale import TargetScale, form_of, lines_of_fold

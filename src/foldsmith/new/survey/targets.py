@@ -24,9 +24,9 @@ from foldsmith.new.survey.values import (
     mixed_signs,
     without_sign,
 )
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.project.number_columns import numbers
 from foldsmith.project.settings import FoldMethod, FoldSettings
-from foldsmith.project.target_forms import OneNumber
 from foldsmith.utils.formatting import brief, counted
 
 # A continuous target has so many classes, steps of its range, for whatever needs some.

@@ -19,6 +19,7 @@ from foldsmith.models.simple_features import Features, shapes, small_copy
 from foldsmith.models.simple_models import models_of_classes, models_of_numbers
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import groups_of, image_paths, read_train, targets_of
+from foldsmith.project.target_forms import OneTarget
 from foldsmith.targets.metrics import Metric, default_metric
 
 Array = npt.NDArray[np.float64]
@@ -85,15 +86,16 @@ def mirror_test(project: ProjectFolder) -> MirrorTest | None:
         project: The project; it need not be preprocessed.
 
     Returns:
-        None if there are too few images or groups, or several targets per image.
+        None if there are too few images or groups, or if the form of the target is not tested. Of
+        several targets the first whose mirror images have another target, else the first.
 
     Raises:
         DataError: A table is wrong.
     """
-    if project.form.several:
-        return None
     table = read_train(project)
     table = table.iloc[:: -(-len(table) // _MOST_IMAGES)]
+    if not project.form.one_by_one(targets_of(project, table)):
+        return None
     images, rows = [], []
     for row, path in enumerate(image_paths(project, table)):
         try:
@@ -105,12 +107,26 @@ def mirror_test(project: ProjectFolder) -> MirrorTest | None:
     groups = np.unique(groups_of(project, table), return_inverse=True)[1]
     if len(np.unique(groups)) < _PARTS:
         return None
-    unordered = bool(project.class_names)
-    metric = default_metric(unordered).for_classes(project.class_values, unordered)
     stacked = np.stack(images)
-    mirrored = np.ascontiguousarray(stacked[:, :, ::-1])
-    targets = targets_of(project, table)
-    return compare(metric, shapes(stacked), shapes(mirrored), targets, groups)
+    features = shapes(stacked), shapes(np.ascontiguousarray(stacked[:, :, ::-1]))
+    found = [
+        _test_of(target, *features, groups)
+        for target in project.form.one_by_one(targets_of(project, table))
+    ]
+    known = [test for test in found if test is not None]
+    return next((test for test in known if not test.same), known[0] if known else None)
+
+
+def _test_of(
+    target: OneTarget, images: Features, mirrored: Features, groups: Groups
+) -> MirrorTest | None:
+    """Return the test of one target; None if too few groups have it."""
+    seen = ~np.isnan(target.values)
+    of_seen = np.unique(groups[seen], return_inverse=True)[1]
+    if not seen.any() or of_seen.max() + 1 < _PARTS:
+        return None
+    metric = default_metric(target.unordered).for_classes(target.class_values, target.unordered)
+    return compare(metric, images[seen], mirrored[seen], target.values[seen], of_seen)
 
 
 def compare(
