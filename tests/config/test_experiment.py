@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from foldsmith.config import Context, Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.config.overrides import apply_override
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
@@ -25,7 +26,7 @@ def load(project, name, *overrides):
 
 def problems(project, name, *overrides):
     with pytest.raises(ConfigError) as error:
-        load(project, name, *overrides).check(types_of(project))
+        check_experiment(load(project, name, *overrides), types_of(project))
     return str(error.value)
 
 
@@ -38,7 +39,7 @@ def test_all_experiments_pass_the_check(atmacup, path):
     # Their pretrained backbones do not exist in a fresh clone.
     pretrained = "pretrained" in load(atmacup, path.name).tree.get("model", {})
     no_file = ["model/pretrained=null"] if pretrained else []
-    load(atmacup, path.name, *no_file).check(types_of(atmacup))
+    check_experiment(load(atmacup, path.name, *no_file), types_of(atmacup))
 
 
 def test_published_values(atmacup):
@@ -142,7 +143,7 @@ def test_a_misspelt_global_is_found(project_dir):
 def test_broken_files(project_dir, text, message):
     project = write_experiment(project_dir, text)
     with pytest.raises(ConfigError, match=message):
-        load(project, "x.yml").check(types_of(project))
+        check_experiment(load(project, "x.yml"), types_of(project))
 
 
 def test_the_resolved_file_loads_to_the_same_tree(atmacup, tmp_path):
@@ -183,5 +184,5 @@ def test_an_error_inside_a_part_names_its_path(atmacup):
 )
 def test_what_the_project_does_not_declare(atmacup, text, message):
     with pytest.raises(ConfigError) as error:
-        load(atmacup, "100.yml", text, "model/pretrained=null").check(types_of(atmacup))
+        check_experiment(load(atmacup, "100.yml", text, "model/pretrained=null"), types_of(atmacup))
     assert message in str(error.value).replace("'", "")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldsmith.config import Context, Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.config.named_items import as_lists, in_order
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
@@ -54,7 +55,7 @@ def test_a_transform_is_dropped_added_and_changed(tmp_path, as_override, name, v
         experiment = load(tmp_path, "", f"{key}={value}")
     else:
         experiment = load(tmp_path, f"{key}: {value}\n")
-    experiment.check(types_of(ATMACUP))
+    check_experiment(experiment, types_of(ATMACUP))
     assert built(experiment, TRANSFORMS) == expected
     (tmp_path / "resolved.yml").write_text(experiment.dump())
     again = Experiment.load(ATMACUP, tmp_path / "resolved.yml")
@@ -64,7 +65,7 @@ def test_a_transform_is_dropped_added_and_changed(tmp_path, as_override, name, v
 def test_an_extension_is_dropped_and_added(tmp_path):
     text = "extensions/lr_curve: null\nextensions/every: {type: WeightsSnapshot, filename: a, "
     experiment = load(tmp_path, text + "trigger: {type: LastEpoch}}\n")
-    experiment.check(types_of(ATMACUP))
+    check_experiment(experiment, types_of(ATMACUP))
     names = list(experiment.wired["extensions"])
     assert "lr_curve" not in names
     assert names[-1] == "every"
@@ -82,7 +83,7 @@ def test_an_extension_is_dropped_and_added(tmp_path):
 )
 def test_mistakes_are_named(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as error:
-        load(tmp_path, text + "\n").check(types_of(ATMACUP))
+        check_experiment(load(tmp_path, text + "\n"), types_of(ATMACUP))
     assert "\n" not in str(error.value)
 
 
@@ -99,7 +100,7 @@ def test_lists_still_read_and_equal_what_has_names(tmp_path):
         TRANSFORMS: lists["dataset"]["train"]["transforms"],
     }
     plain = named.with_values(values)
-    plain.check(types_of(ATMACUP))
+    check_experiment(plain, types_of(ATMACUP))
     assert built(plain, TRANSFORMS) == PLAIN
     assert as_trained(plain) == as_trained(named)
 

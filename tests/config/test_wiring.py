@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pytorch_pfn_extras.config import Config, customize_type
 
 from foldsmith.config import Context, Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.config.wiring import WIRING, wired
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
@@ -71,7 +72,7 @@ def test_an_argument_that_differs_from_its_wiring_counts(override):
         override += "groups, lr: 0.1}"
     changed = load("200", override)
     assert as_trained(changed) != as_trained(EXPERIMENTS["200"])
-    changed.check(types_of(ATMACUP))
+    check_experiment(changed, types_of(ATMACUP))
 
 
 def widths(experiment):
@@ -121,4 +122,4 @@ def test_an_argument_without_its_section_is_still_missing():
         {"extensions": [{"type": "WeightsSnapshot", "filename": "x", "trigger": [1, "epoch"]}]}
     )
     with pytest.raises(ConfigError, match="WeightsSnapshot needs the argument target"):
-        wrong.check(types_of(ATMACUP))
+        check_experiment(wrong, types_of(ATMACUP))

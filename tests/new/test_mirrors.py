@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from foldsmith.config import Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.new.new import new_project_of
 from foldsmith.new.new_rows import Data
 from foldsmith.new.timing import planned
@@ -55,7 +56,7 @@ NUMBERS = [k % 2 + k % 4 / 10 for k in range(N)]
 
 def experiment(opened, name):
     loaded = Experiment.load(opened, opened.path(f"exp_config/{name}.yml"))
-    loaded.check(types_of(opened))
+    check_experiment(loaded, types_of(opened))
     return loaded
 
 

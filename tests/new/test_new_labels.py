@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from foldsmith.config import Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.errors import DataError
 from foldsmith.new.new import new_project_of
 from foldsmith.new.new_rows import Data
@@ -59,7 +60,7 @@ def test_several_columns_are_labels(made, capsys):
     experiments = sorted((project.folder / "exp_config").glob("4*.yml"))
     assert len(experiments) >= 5
     for file in experiments:
-        Experiment.load(project, file, ()).check(types_of(project))
+        check_experiment(Experiment.load(project, file, ()), types_of(project))
     tree = Experiment.load(project, project.folder / "exp_config/410.yml", ()).tree
     assert tree["globals"]["task"] == "multi-label"
 

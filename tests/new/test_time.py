@@ -14,6 +14,7 @@ import pytest
 from given_speeds import MEASURE, measure_for_a_moment
 
 from foldsmith.config import Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.errors import ConfigError
 from foldsmith.new.new import new_project, new_project_of
 from foldsmith.new.new_rows import Data
@@ -312,10 +313,10 @@ def test_a_pretraining_is_written_where_it_is_planned(mine):
     steps = plan_of(project, "exp_config/901.yml").steps
     assert {step.label for step in steps} >= {"pretrain 300", "fit 401"}
     frozen = Experiment.load(project, project.path("exp_config/401.yml"))
-    frozen.check(types_of(project), ["output/300_pretraining/backbone_epoch_300.pth"])
+    check_experiment(frozen, types_of(project), ["output/300_pretraining/backbone_epoch_300.pth"])
     pretraining = Experiment.load(project, project.path("exp_config/300.yml"))
     assert pretraining.globals.max_epoch == choice.pretraining
-    pretraining.check(types_of(project))
+    check_experiment(pretraining, types_of(project))
     made = pretraining.tree["model"]["backbone"]["model_name"]
     assert frozen.tree["model"]["base_name"] == made == choice.level.backbone
 

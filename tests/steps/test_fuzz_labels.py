@@ -8,6 +8,7 @@ from label_data import LABELS, make_labels
 from test_fuzz import FUZZ, MANY, TOKENS, YAML_TOKENS, edited
 
 from foldsmith.config import Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import FoldsmithError
 from foldsmith.project import ProjectFolder
@@ -50,7 +51,7 @@ def test_project_files_of_labels(projects, form, data):
     try:
         project = ProjectFolder.open(projects[form])
         problems = table_problems(project)
-        Experiment.load(project, "exp_config/410.yml").check(types_of(project))
+        check_experiment(Experiment.load(project, "exp_config/410.yml"), types_of(project))
     except FoldsmithError as error:
         one_line(error)
     else:

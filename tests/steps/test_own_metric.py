@@ -15,6 +15,7 @@ from warm import foldsmith
 
 from foldsmith.api import Project
 from foldsmith.config import Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.report.finished_run import read_finished
@@ -325,6 +326,6 @@ def test_an_experiment_takes_a_metric_by_its_name_alone(judged, name):
     project = ProjectFolder.open(judged)
     override = f"eval/metric={{type: {name}}}"
     experiment = Experiment.load(project, Path("exp_config/100.yml"), [override])
-    experiment.check(types_of(project))
+    check_experiment(experiment, types_of(project))
     metric = experiment.build(types_of(project))["eval/metric"]
     assert metric == project.metrics[name].for_classes(project.class_values)

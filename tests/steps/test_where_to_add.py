@@ -15,6 +15,7 @@ from small_project import EXPERIMENTS, write_experiment
 
 import foldsmith
 from foldsmith.config import Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.run.engine import run
@@ -307,5 +308,5 @@ def test_a_task_a_loss_a_model_an_augmentation_and_a_head_work_from_training_to_
 def test_a_misspelt_word_is_found_before_anything_runs(own, name, override, message):
     experiment = Experiment.load(own, f"exp_config/{name}.yml", [override])
     with pytest.raises(ConfigError) as error:
-        experiment.check(types_of(own))
+        check_experiment(experiment, types_of(own))
     assert message in str(error.value)

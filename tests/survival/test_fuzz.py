@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from small_project import EXPERIMENTS, PROJECT, make_project
 
 from foldsmith.config import Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.data.images import decode
 from foldsmith.data.table_checks import table_problems
 from foldsmith.errors import DataError, FoldsmithError
@@ -75,7 +76,7 @@ def test_experiment_files(fuzzed, data):
     path.write_text(data.draw(edited(original, YAML_TOKENS)), encoding="utf-8")
     project = ProjectFolder.open(fuzzed)
     try:
-        Experiment.load(project, path).check(types_of(project))
+        check_experiment(Experiment.load(project, path), types_of(project))
         plan_of(project, "exp_config/900.yml")
     except FoldsmithError as error:
         assert str(error).strip()
@@ -102,7 +103,9 @@ def test_project_files(fuzzed, text):
 def test_overrides(fuzzed, override):
     project = ProjectFolder.open(fuzzed)
     try:
-        Experiment.load(project, "exp_config/100.yml", [override]).check(types_of(project))
+        check_experiment(
+            Experiment.load(project, "exp_config/100.yml", [override]), types_of(project)
+        )
     except FoldsmithError as error:
         assert str(error).strip()
 

@@ -14,6 +14,7 @@ from warm import Command
 
 import foldsmith
 from foldsmith.config import Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.config.loggers import loggers_at_hand
 from foldsmith.errors import ConfigError
 from foldsmith.steps.preprocess import preprocess
@@ -207,7 +208,7 @@ def test_what_a_logger_lacks_is_sent_first_and_what_it_has_is_not(tmp_path):
 def check(folder, *overrides):
     project = foldsmith.Project.open(folder)
     experiment = Experiment.load(project, folder / "exp_config/200.yml", overrides)
-    experiment.check(types_of(project))
+    check_experiment(experiment, types_of(project))
 
 
 def test_a_package_that_is_missing_is_named_before_anything_starts(folder, monkeypatch):

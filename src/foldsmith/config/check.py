@@ -5,8 +5,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from foldsmith.config.experiment import Experiment
 from foldsmith.config.loggers import logger_problems
-from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
+from foldsmith.config.named_files import files_of_call
+from foldsmith.config.references import (
+    Key,
+    is_reference,
+    nodes_of,
+    parse_reference,
+    path_text,
+    walk_path,
+)
 from foldsmith.config.settings import (
     FINE_TUNINGS,
     HEAD_DECIDES,
@@ -18,19 +27,33 @@ from foldsmith.config.settings import (
 )
 from foldsmith.config.values import arguments_of
 from foldsmith.config.wiring import CONTEXT
+from foldsmith.errors import ConfigError
 from foldsmith.project.class_weights import class_weights_problem
 from foldsmith.project.project_file import ProjectFolder
 from foldsmith.project.validation import validation_message
 from foldsmith.utils.suggest import did_you_mean
 
-# Type -> its arguments that take the path of a file, relative to the project folder.
-FILE_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    "ImageModel": ("pretrained",),
-    "PretrainedBackbone": ("pretrained",),
-}
+
+def check_experiment(
+    experiment: Experiment, types: Mapping[str, Callable[..., Any]], made: Sequence[str] = ()
+) -> None:
+    """Check everything that can be known before any work starts.
+
+    Args:
+        experiment: The experiment.
+        types: Every callable that a ``type:`` may name.
+        made: Files that are not there yet, but will be when the experiment runs.
+
+    Raises:
+        ConfigError: One line per problem: unknown section, type, argument or key,
+            missing argument, broken reference, missing file.
+    """
+    problems = _tree_problems(experiment.wired, types, experiment.project, made)
+    if problems:
+        raise ConfigError("\n".join(f"{experiment.file}: {problem}" for problem in problems))
 
 
-def check_tree(
+def _tree_problems(
     tree: Mapping[str, Any],
     types: Mapping[str, Callable[..., Any]],
     project: ProjectFolder,
@@ -60,7 +83,7 @@ def check_tree(
     # Only the kind of the project's own can say which keys of its sections it reads.
     read = [s for s in (*required, *optional) if s[-1] != "/" or own_kind is not None]
     used: list[list[Key]] = [list(section.rstrip("/").split("/")) for section in read]
-    for path, node in _walk(tree, []):
+    for path, node in nodes_of(tree):
         if is_reference(node):
             problem, target = _check_reference(node, path, tree, project)
             if problem:
@@ -80,18 +103,6 @@ def check_tree(
     else:
         problems += _check_unused(tree, used)
     return problems
-
-
-def _walk(node: Any, path: list[Key]) -> Iterator[tuple[list[Key], Any]]:
-    yield path, node
-    if isinstance(node, dict):
-        children = list(node.items())
-    elif isinstance(node, list):
-        children = list(enumerate(node))
-    else:
-        children = []
-    for key, child in children:
-        yield from _walk(child, [*path, key])
 
 
 def _check_sections(
@@ -260,7 +271,7 @@ def _check_call(
     if name not in project.types:  # the hints of a project's own types may be incomplete
         for problem in arguments.value_problems({key: node[key] for key in given & named}):
             yield f"{where}/{problem}"
-    for key, value in _files_of(node, path, tree):
+    for key, value in files_of_call(node, path, tree):
         if value not in made and not project.path(value).is_file():
             yield (
                 f"{where}/{key}: no such file: {project.path(value)}; "
@@ -268,43 +279,10 @@ def _check_call(
             )
 
 
-def named_files(tree: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files that an experiment's parts are made from.
-
-    Args:
-        tree: The experiment after imports and overrides.
-
-    Returns:
-        Path of the argument, as in ``model/pretrained`` -> file, relative to the project.
-    """
-    found = {}
-    for path, node in _walk(tree, []):
-        if isinstance(node, dict) and isinstance(node.get("type"), str):
-            for key, value in _files_of(node, path, tree):
-                found[path_text([*path, key])] = value
-    return found
-
-
-def _files_of(
-    node: Mapping[str, Any], path: list[Key], tree: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    """Yield argument and file of one ``{type: NAME, argument: ...}``, references followed."""
-    for key in sorted(node.keys() & set(FILE_ARGUMENTS.get(node["type"], ()))):
-        value = node[key]
-        if is_reference(value):
-            try:
-                target, attributes = parse_reference(value, [*path, key])
-                value = None if attributes else walk_path(tree, target)
-            except (KeyError, ValueError):
-                value = None  # reported as a broken reference
-        if isinstance(value, str):
-            yield key, value
-
-
 def _check_unused(tree: Mapping[str, Any], used: list[list[Key]]) -> Iterator[str]:
     """Yield the values that nothing reads: most often a misspelt key."""
     node: Any
-    for path, node in _walk(tree, []):
+    for path, node in nodes_of(tree):
         if len(path) < 2 or path[0] == "globals":
             continue
         parents: list[Any] = [walk_path(tree, path[:depth]) for depth in range(len(path))]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from foldsmith.config.backbones import picked_backbone, source_of
-from foldsmith.config.check import check_tree
 from foldsmith.config.imports import read_with_imports
 from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.config.named_items import LIST_TYPE, as_calls, as_lists, listed
@@ -182,21 +181,6 @@ class Experiment:
         copied = Experiment(self.project, self.file, as_lists(self.wired))
         copied.sources = self.sources
         return copied
-
-    def check(self, types: Types, made: Sequence[str] = ()) -> None:
-        """Check everything that can be known before any work starts.
-
-        Args:
-            types: Every callable that a ``type:`` may name.
-            made: Files that are not there yet, but will be when the experiment runs.
-
-        Raises:
-            ConfigError: One line per problem: unknown section, type, argument or key,
-                missing argument, broken reference, missing file.
-        """
-        problems = check_tree(self.wired, types, self.project, made)
-        if problems:
-            raise ConfigError("\n".join(f"{self.file}: {problem}" for problem in problems))
 
     def build(self, types: Types, context: Context | None = None) -> "Components":
         """Return the components of the experiment, each built when it is first asked for.

@@ -57,6 +57,18 @@ def private_attributes(tree: Any, path: Sequence[Key] = ()) -> Iterator[tuple[st
             yield path_text(path), tree
 
 
+def nodes_of(node: Any, path: Sequence[Key] = ()) -> Iterator[tuple[list[Key], Any]]:
+    """Yield path and value of a node of the tree and of each node below it."""
+    yield list(path), node
+    children: list[tuple[Key, Any]] = []
+    if isinstance(node, dict):
+        children = list(node.items())
+    elif isinstance(node, list):
+        children = list(enumerate(node))
+    for key, child in children:
+        yield from nodes_of(child, [*path, key])
+
+
 def walk_path(tree: Any, path: Sequence[Key]) -> Any:
     """Return the value at ``path``.
 

@@ -15,7 +15,7 @@ from torch import nn
 from foldsmith import __version__
 from foldsmith.blending.methods import restore_blend
 from foldsmith.config import Experiment
-from foldsmith.config.check import named_files
+from foldsmith.config.named_files import named_files
 from foldsmith.data.loose_images import ImagesAtHand
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.feature_heads import FeatureHead

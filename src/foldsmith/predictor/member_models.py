@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from foldsmith.config import Checkpoint, Components, Context, Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.data.datasets import ImageDataset, stored_head
 from foldsmith.data.loader import ImageLoader
 from foldsmith.data.loose_images import ImagesAtHand
@@ -204,7 +205,7 @@ def read_inferred(
     if not kind_of(experiment).frozen:
         experiment = without_pretrained(experiment)
     types = types_of(project)
-    experiment.check(types)
+    check_experiment(experiment, types)
     hashes = FileHashes(project.hash_store)
     experiment = as_inferred(experiment, manifest, types, hashes)
     changed = _changed(experiment, manifest, types, hashes)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from foldsmith.config import Checkpoint, Experiment
-from foldsmith.config.check import named_files
+from foldsmith.config.check import check_experiment
+from foldsmith.config.named_files import named_files
 from foldsmith.config.output_path import (
     EXPERIMENTS,
     check_output,
@@ -283,7 +284,7 @@ class _Builder(Planner):
 
     def check(self, experiment: Experiment, made: Sequence[str] = ()) -> None:
         try:
-            experiment.check(self.types, made)
+            check_experiment(experiment, self.types, made)
             if not self.as_run:
                 check_output(experiment)
         except (ConfigError, OutputError) as error:

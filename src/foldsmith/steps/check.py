@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foldsmith.config import Context, Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
@@ -33,7 +34,7 @@ def check(project: ProjectFolder, config: Path | str, overrides: Sequence[str] =
     if problems:
         raise ConfigError("\n".join(problems))
     types = types_of(project)
-    experiment.check(types)
+    check_experiment(experiment, types)
     if experiment.tree.keys() - {"globals", "ensemble"}:
         # Components are built with torch and timm, which take seconds; an ensemble has none.
         from foldsmith.steps.trial_build import check_components
@@ -68,7 +69,7 @@ def show_augmentations(
         raise ConfigError(f"{experiment.file}: {experiment.globals.task} has no augmentations")
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"{sheet}: must end in .png or .jpg")
-    experiment.check(types)
+    check_experiment(experiment, types)
     # Only the images that are shown are decoded.
     store = ImageStore(None, FileHashes(project.hash_store), project.intensity_range)
     context = Context(images=store)

@@ -26,6 +26,7 @@ from foldsmith.blending.methods import (
     with_fewer_trials,
 )
 from foldsmith.config import EnsembleSettings, Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError, DataError, one_line
 from foldsmith.models.fitted_arrays import Arrays, prefixed, write_arrays
@@ -234,7 +235,7 @@ def _checked_folder(experiment: Experiment, run: StepRun, force: bool) -> Path:
         raise ConfigError(f"{experiment.file}: globals/task is {experiment.globals.task}")
     if experiment.globals.output_path is None:
         raise ConfigError(f"{experiment.file}: globals/output_path is missing")
-    experiment.check(run.types)
+    check_experiment(experiment, run.types)
     check_output(experiment, force)
     return run.project.path(experiment.globals.output_path)
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from foldsmith.config import EnsembleSettings, Experiment
 from foldsmith.config.backbones import snapshot_epochs
-from foldsmith.config.check import named_files
+from foldsmith.config.named_files import named_files
 from foldsmith.config.settings import HEAD_DECIDES
 from foldsmith.data.folds import MAX_CLASSES
 from foldsmith.data.image_table import IMG_INFO, STATS_BY_DATA

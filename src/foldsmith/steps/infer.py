@@ -14,6 +14,7 @@ import pandas as pd
 from torch import nn
 
 from foldsmith.config import Checkpoint, Components, Experiment, TestTimeAugmentation
+from foldsmith.config.check import check_experiment
 from foldsmith.config.settings import FINE_TUNINGS, HEAD_DECIDES
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.inference.oof import FoldLogits, collect_oof, oof_predictions, score_table
@@ -139,7 +140,7 @@ def _infer(
 ) -> pd.DataFrame:
     """Predict and write; the folders are held."""
     experiment, project = without_pretrained(as_given), run.project
-    experiment.check(run.types)
+    check_experiment(experiment, run.types)
     table, test = read_folds(project, experiment.globals.meta_file), read_test(project)
     snapshots, inputs = _find_snapshots(experiment, run, root, table, checkpoint)
     task = create_task(experiment.globals, project)

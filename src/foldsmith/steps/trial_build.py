@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from foldsmith.config import Context, Experiment
+from foldsmith.config.check import check_experiment
 from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.config.named_items import holds_names
 from foldsmith.config.references import Key, is_reference, parse_reference, path_text, walk_path
@@ -35,7 +36,7 @@ def check_components(experiment: Experiment, types: Types) -> None:
     Raises:
         ConfigError: One line per problem.
     """
-    experiment.check(types)
+    check_experiment(experiment, types)
     problems = trial_problems(experiment, types)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -48,7 +49,7 @@ def trial_problems(experiment: Experiment, types: Types) -> list[str]:
     time; models of a project's own are left to ``doctor``.
 
     Args:
-        experiment: One that :meth:`Experiment.check` has found in order.
+        experiment: One that :func:`check_experiment` has found in order.
         types: The registry.
     """
     project, settings = experiment.project, experiment.globals
