@@ -64,7 +64,7 @@ from foldsmith.run.engine import run
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.pretrain import pretrain
 from foldsmith.steps.registry import types_of
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 from foldsmith.targets.scale_buffer import task_kept
 from foldsmith.targets.scoring import predictions_of
 from foldsmith.targets.tasks import create_task

@@ -30,7 +30,7 @@ from foldsmith.api import override_texts
 from foldsmith.steps.manifest import MANIFEST, read_manifest
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.pretrain import pretrain
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 COLUMNS = ("image_id", "tomato_id", "freshness")
 

@@ -14,7 +14,7 @@ from small_project import EXPERIMENTS, write_experiment
 
 from foldsmith.distributed import process_group
 from foldsmith.steps.pretrain import pretrain
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 pytestmark = pytest.mark.cuda
 

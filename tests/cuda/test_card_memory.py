@@ -11,7 +11,7 @@ from small_project import write_experiment
 from foldsmith.errors import FoldsmithError
 from foldsmith.run.doctor import doctor
 from foldsmith.steps import trial_batch
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 pytestmark = pytest.mark.cuda
 

@@ -16,7 +16,7 @@ from foldsmith.models.snapshots import read_snapshot
 from foldsmith.project import ProjectFolder
 from foldsmith.run.doctor import doctor
 from foldsmith.steps.preprocess import preprocess
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.run.engine import run
 from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.registry import types_of
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 from foldsmith.utils.hashing import FileHashes
 
 LOSS = """

@@ -17,7 +17,7 @@ from foldsmith.run.plan import plan_of
 from foldsmith.run.state import states_of
 from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.manifest import read_manifest
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 from foldsmith.utils.hashing import FileHashes
 
 TARGET = "exp_config/900.yml"

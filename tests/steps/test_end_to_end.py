@@ -19,7 +19,7 @@ from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.pretrain import pretrain
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 from foldsmith.utils.hashing import hash_file
 
 CLS = "output/100_resnet18d_cls"

@@ -9,7 +9,7 @@ from warm import Command
 
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.infer import infer
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 from foldsmith.utils.owned_files import OwnedFiles
 
 MODEL = "model/base_name=test_resnet"

@@ -24,7 +24,8 @@ from foldsmith.steps.epoch_advice import more_epochs_may_help
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.registry import types_of
-from foldsmith.steps.train import train, train_folds
+from foldsmith.steps.train import train_folds
+from foldsmith.steps.train_command import train
 from foldsmith.targets.scale_buffer import scale_kept, take_scale
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.hashing import FileHashes

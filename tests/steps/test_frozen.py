@@ -14,7 +14,7 @@ from foldsmith.run.dry_run import dry_run
 from foldsmith.run.engine import run
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 FROZEN = {
     "import": "foldsmith:frozen_features.yml",

@@ -20,7 +20,7 @@ from foldsmith.predictor.export import export
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.infer import infer
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 
 def test_the_test_images_get_what_was_submitted(blended, predictor, predicted):

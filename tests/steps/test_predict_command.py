@@ -17,7 +17,7 @@ from foldsmith.errors import ConfigError, DataError, OutputError
 from foldsmith.predictor.predict import predict
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.infer import infer
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 
 @pytest.mark.parametrize(

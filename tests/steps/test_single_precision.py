@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.pretrain import pretrain
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 # What computes for people, on the CPU wherever the models are.
 ON_THE_HOST = {"datasets.py", "hl_gauss.py"}

@@ -14,7 +14,7 @@ from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.pretrain import pretrain
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 SHORT = {
     "globals/max_epoch": 1,

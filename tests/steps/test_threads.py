@@ -17,7 +17,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.run import slots
 from foldsmith.run.engine import run
 from foldsmith.steps.preprocess import preprocess
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 from foldsmith.utils import machine
 
 

@@ -7,7 +7,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.check import check
 from foldsmith.steps.pretrain import pretrain
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 
 RANDOM = "model/pretrained=null"
 

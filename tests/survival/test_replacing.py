@@ -20,7 +20,8 @@ from foldsmith.steps.infer import infer
 from foldsmith.steps.output_folder import TO_REPLACE
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.pretrain import pretrain, pretrain_experiment
-from foldsmith.steps.train import train, train_folds
+from foldsmith.steps.train import train_folds
+from foldsmith.steps.train_command import train
 
 QUICK = {"globals/max_epoch": 1, "dataset/img_size": 32}
 FINE_TUNING = EXPERIMENTS["200"] | QUICK | {"model/pretrained": None}

@@ -18,7 +18,7 @@ from foldsmith.steps.ensemble import ensemble
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.pretrain import pretrain
-from foldsmith.steps.train import train
+from foldsmith.steps.train_command import train
 from foldsmith.utils.owned_files import OwnedFiles
 
 # A small head on random features, fine-tunings of an epoch, and an ensemble of both.

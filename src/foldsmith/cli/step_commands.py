@@ -88,7 +88,7 @@ def train(
     once, and has predicted when this ends. Needs "foldsmith preprocess", and the backbone if the
     experiment names one.
     """
-    from foldsmith.steps.train import train
+    from foldsmith.steps.train_command import train
 
     train(
         open_project(project, trust_python),

@@ -1,7 +1,7 @@
 """Which epoch of each fold an inference uses, and where its snapshot is."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -9,7 +9,7 @@ from typing import Any, get_args
 from foldsmith.config.settings import HEAD_DECIDES, Checkpoint
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
-from foldsmith.training.files import LOG_FILE
+from foldsmith.training.files import LOG_FILE, validated_entries
 
 # Part of the result files' names for each checkpoint: score_by_best_metric.csv, ...
 LABELS: dict[Checkpoint, str] = {
@@ -197,11 +197,6 @@ def read_log(root: Path, fold: int) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         raise OutputError(f"{path}: is no log of a training; {again}") from None
     return log
-
-
-def validated_entries(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the entries of the epochs that were validated, as ``globals/validations`` has it."""
-    return [entry for entry in log if "val/metric" in entry]
 
 
 def common_curve(root: Path, n_splits: int) -> list[float]:

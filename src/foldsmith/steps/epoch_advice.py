@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from foldsmith.steps.checkpoint_choice import validated_entries
 from foldsmith.steps.manifest import MANIFEST, read_manifest
-from foldsmith.training.files import entries_of
+from foldsmith.training.files import entries_of, validated_entries
 from foldsmith.utils.formatting import counted
 
 # A training of fewer epochs has no trend.

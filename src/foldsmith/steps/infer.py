@@ -75,7 +75,7 @@ def infer(
 
     Args:
         project: The project.
-        experiment_folder: Output folder of :func:`~foldsmith.steps.train.train`, relative
+        experiment_folder: Output folder of :func:`~foldsmith.steps.train_command.train`, relative
             to the project folder.
         checkpoint: Which snapshot of each fold: best validation ``metric``, lowest validation
             ``loss``, the ``last`` epoch, or the best epoch of all folds in ``common`` (needs

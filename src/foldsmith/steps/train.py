@@ -1,4 +1,4 @@
-"""Stage 3: K-fold fine-tuning."""
+"""The fine-tuning of a model in each fold."""
 
 import gc
 import logging
@@ -7,14 +7,13 @@ from pathlib import Path
 
 from foldsmith.config import Experiment
 from foldsmith.config.output_path import check_output
-from foldsmith.config.settings import FINE_TUNINGS, HEAD_DECIDES
+from foldsmith.config.settings import FINE_TUNINGS
 from foldsmith.distributed import process_group
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.models.runtime import create_runtime
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.epoch_advice import more_epochs_may_help
-from foldsmith.steps.features import fit_experiment
 from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.fold_components import read_labels
 from foldsmith.steps.fold_training import FoldTraining
@@ -26,59 +25,11 @@ from foldsmith.steps.output_folder import (
 )
 from foldsmith.steps.step_run import StepRun
 from foldsmith.steps.training_run import Listener
-from foldsmith.steps.trial_build import check_components
 from foldsmith.targets.column_scales import ScaleForm
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task
 
 logger = logging.getLogger(__name__)
-
-
-def train(
-    project: ProjectFolder,
-    config: Path | str,
-    overrides: Sequence[str] = (),
-    folds: Sequence[int] | None = None,
-    force: bool = False,
-    resume: bool = False,
-) -> Path:
-    """Fine-tune one model per fold, each validated on its own fold.
-
-    Writes into ``{output_root}/fold{k}`` the log, plots, and snapshots of the model at the
-    best validation metric, at the lowest validation loss and after the last epoch.
-
-    Processes that torchrun has started train together
-    (:mod:`foldsmith.distributed.process_group`); processes that it restarts continue.
-
-    Args:
-        project: The project.
-        config: Experiment file, relative to the project folder.
-        overrides: ``PATH=VALUE`` each.
-        folds: Folds to train; all, or those of ``globals/val_fold``, if None.
-        force: Allow existing output; the chosen folds are trained again.
-        resume: Skip the chosen folds that are finished and continue the others after their
-            last finished epoch. The result equals that of an uninterrupted run.
-
-    Returns:
-        The output folder of the experiment.
-
-    Raises:
-        ConfigError: The experiment is wrong or no fine-tuning, or a fold does not exist.
-        OutputError: A fold has been trained already, or is being trained.
-        DataError: A table or image is wrong.
-        TrainingError: The loss is not a number.
-    """
-    start: Start = "resume" if resume else "force" if force else "new"
-    with process_group.joined():
-        with process_group.main_first():
-            experiment = Experiment.load(project, Path(config), overrides)
-        if experiment.globals.task not in HEAD_DECIDES:
-            return train_folds(experiment, folds, start)
-        if folds is not None:
-            raise ConfigError(f"{experiment.file}: frozen features are fitted in all folds at once")
-        if process_group.size() > 1:
-            raise ConfigError(f"{experiment.file}: frozen features are fitted without torchrun")
-        return fit_experiment(experiment, start)
 
 
 @with_threads
@@ -88,19 +39,28 @@ def train_folds(
     start: Start,
     listener: Listener | None = None,
 ) -> Path:
-    """Train one model per fold of a fine-tuning; as :func:`train`.
+    """Fine-tune one model per fold, each validated on its own fold.
 
     Args:
-        experiment: A fine-tuning.
-        folds: Folds to train; None as in :func:`train`.
+        experiment: A fine-tuning that :func:`~foldsmith.steps.trial_build.check_components` has
+            found in order.
+        folds: Folds to train; all, or those of ``globals/val_fold``, if None.
         start: Treatment of existing output folders.
         listener: Called after each epoch.
+
+    Returns:
+        The output folder of the experiment.
+
+    Raises:
+        ConfigError: The experiment is no fine-tuning, or a fold does not exist.
+        OutputError: A fold has been trained already, or is being trained.
+        DataError: A table or image is wrong.
+        TrainingError: The loss is not a number.
     """
     project, settings = experiment.project, experiment.globals
     with process_group.main_first():
         run = StepRun.of(project)
-        root = _root_of(experiment)
-        check_components(experiment, run.types)
+        root = output_root(experiment)
         check_output(experiment, force=start == "force")
         chosen = _chosen_folds(project, settings.val_fold if folds is None else list(folds))
         task = create_task(settings, project)
@@ -146,8 +106,12 @@ def _check_folders(
             note_replacement(folder, train_inputs(experiment, fold, run.types, run.hashes))
 
 
-def _root_of(experiment: Experiment) -> Path:
-    """Return the output folder, after a look at whether this is a fine-tuning."""
+def output_root(experiment: Experiment) -> Path:
+    """Return the output folder of a fine-tuning.
+
+    Raises:
+        ConfigError: The experiment is none, or names no folder.
+    """
     settings = experiment.globals
     if settings.task not in FINE_TUNINGS:
         stage = "pretrain" if settings.task == "self-supervised" else settings.task

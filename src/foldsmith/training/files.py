@@ -1,6 +1,7 @@
 """Names of the files that a training leaves in its output folder, and reading its log."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,3 +37,8 @@ def entries_of(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         return []
     return entries
+
+
+def validated_entries(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries of the epochs that were validated, as ``globals/validations`` has it."""
+    return [entry for entry in log if "val/metric" in entry]

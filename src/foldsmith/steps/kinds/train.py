@@ -14,6 +14,7 @@ from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.output_folder import Start, is_record, name_of
+from foldsmith.steps.registry import types_of
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
@@ -102,7 +103,9 @@ class Train(Training):
         listen: Callable[[EpochReport], None],
     ) -> None:
         from foldsmith.steps.train import train_folds
+        from foldsmith.steps.trial_build import check_components
 
+        check_components(experiment, types_of(experiment.project))
         train_folds(experiment, [step.fold or 0], start, listen)
 
     def images(self, step: Step, costs: Costs) -> tuple[int, int]:
