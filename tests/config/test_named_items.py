@@ -11,7 +11,7 @@ from foldsmith.config.check import check_experiment
 from foldsmith.config.named_items import as_lists, in_order
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.fingerprint import as_trained
+from foldsmith.steps.inputs.train import as_trained
 from foldsmith.steps.registry import types_of
 from foldsmith.targets.tasks import create_task
 

@@ -13,7 +13,7 @@ from foldsmith.config.check import check_experiment
 from foldsmith.config.wiring import WIRING, wired
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.fingerprint import as_trained
+from foldsmith.steps.inputs.train import as_trained
 from foldsmith.steps.registry import LIBRARY_TYPES, types_of
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.flatten import flatten

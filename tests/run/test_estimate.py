@@ -19,7 +19,9 @@ from foldsmith.run.image_store_size import image_sizes
 from foldsmith.run.plan import plan_of
 from foldsmith.run.state import speeds_of, states_of
 from foldsmith.steps.cost import Costs, weight_bytes
-from foldsmith.steps.fingerprint import infer_inputs, pretrain_inputs, train_inputs
+from foldsmith.steps.inputs.predictions import infer_inputs
+from foldsmith.steps.inputs.pretrain import pretrain_inputs
+from foldsmith.steps.inputs.train import train_inputs
 from foldsmith.steps.kinds.pretrain import kept_backbones
 from foldsmith.steps.kinds.training import resume_bytes
 from foldsmith.steps.manifest import read_manifest, write_manifest

@@ -13,7 +13,7 @@ from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
 from foldsmith.run.engine import run
-from foldsmith.steps.fingerprint import train_inputs
+from foldsmith.steps.inputs.train import train_inputs
 from foldsmith.steps.registry import types_of
 from foldsmith.steps.train_command import train
 from foldsmith.utils.hashing import FileHashes

@@ -16,7 +16,7 @@ from foldsmith.run.engine import run
 from foldsmith.run.plan import plan_of
 from foldsmith.run.state import states_of
 from foldsmith.run.status import status
-from foldsmith.steps.fingerprint import train_inputs
+from foldsmith.steps.inputs.train import train_inputs
 from foldsmith.steps.manifest import differences, write_manifest
 from foldsmith.steps.registry import types_of
 from foldsmith.utils.hashing import FileHashes

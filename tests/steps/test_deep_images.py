@@ -13,7 +13,7 @@ from foldsmith.data.images import decode
 from foldsmith.data.loose_images import pixels_of
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.fingerprint import preprocess_inputs
+from foldsmith.steps.inputs.preprocess import preprocess_inputs
 from foldsmith.steps.manifest import differences
 from foldsmith.utils.hashing import FileHashes
 

@@ -8,7 +8,7 @@ import pytest
 from foldsmith.errors import ConfigError, DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import groups_of, image_paths, read_folds, read_train
-from foldsmith.steps.fingerprint import preprocess_inputs
+from foldsmith.steps.inputs.preprocess import preprocess_inputs
 from foldsmith.steps.manifest import PREPROCESS_MANIFEST, differences, read_manifest
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.utils.hashing import FileHashes

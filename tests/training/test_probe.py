@@ -14,7 +14,7 @@ from foldsmith.errors import ConfigError, DataError
 from foldsmith.inference.probes import ridge_oof
 from foldsmith.models.backbone import create_backbone
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.fingerprint import pretrain_inputs
+from foldsmith.steps.inputs.pretrain import pretrain_inputs
 from foldsmith.steps.manifest import differences, read_manifest
 from foldsmith.steps.preprocess import preprocess
 from foldsmith.steps.pretrain import may_be_longer, pretrain, pretrain_experiment

@@ -31,7 +31,8 @@ from foldsmith.project.own_files import DATA_FILES, files_behind
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.steps.config_used import tree_read
 from foldsmith.steps.features import HeadOfFold
-from foldsmith.steps.fingerprint import TRAINING_ONLY, without_pretrained
+from foldsmith.steps.inputs.predictions import TRAINING_ONLY
+from foldsmith.steps.inputs.shared import without_pretrained
 from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.members import goal_of
 from foldsmith.targets.scale_buffer import TARGET_SCALE, take_scale

@@ -30,7 +30,8 @@ from foldsmith.steps.checkpoint_choice import (
     predicting_command,
 )
 from foldsmith.steps.features import HeadOfFold, head_file, head_of
-from foldsmith.steps.fingerprint import new_image_inputs, without_pretrained
+from foldsmith.steps.inputs.predictions import new_image_inputs
+from foldsmith.steps.inputs.shared import without_pretrained
 from foldsmith.steps.kinds.predictions import as_inferred
 from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest

@@ -24,7 +24,7 @@ from foldsmith.run.plan import plan_of, plan_of_all
 from foldsmith.run.sample_project import sampled
 from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.cost import ModelSize
-from foldsmith.steps.fingerprint import without_pretrained
+from foldsmith.steps.inputs.shared import without_pretrained
 from foldsmith.utils.formatting import counted, size_text
 from foldsmith.utils.hashing import FileHashes
 from foldsmith.utils.machine import cores_here, memory_here

@@ -27,7 +27,7 @@ from foldsmith.models.simple_models import (
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import FOLD_COLUMN, groups_of, image_paths, targets_of
 from foldsmith.steps.data_hashes import hash_folds, hash_images
-from foldsmith.steps.fingerprint import metric_files
+from foldsmith.steps.inputs.shared import metric_files
 from foldsmith.steps.manifest import Manifest
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.atomic import write_json

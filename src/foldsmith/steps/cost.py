@@ -19,7 +19,7 @@ from foldsmith.project.tables import (
     readable_test,
 )
 from foldsmith.steps.data_hashes import hash_folds
-from foldsmith.steps.fingerprint import without_pretrained
+from foldsmith.steps.inputs.shared import without_pretrained
 from foldsmith.steps.manifest import Manifest
 from foldsmith.targets.tasks import create_task
 from foldsmith.utils.flatten import flatten

@@ -41,7 +41,7 @@ from foldsmith.project.tables import (
     targets_of,
 )
 from foldsmith.steps.baselines import ScoresToBeat, scores_to_beat, simple_baselines
-from foldsmith.steps.fingerprint import ensemble_inputs
+from foldsmith.steps.inputs.ensemble import ensemble_inputs
 from foldsmith.steps.manifest import MANIFEST
 from foldsmith.steps.members import (
     Member,

@@ -37,7 +37,7 @@ from foldsmith.project.tables import (
     targets_of,
 )
 from foldsmith.steps.checkpoint_choice import LABELS, UNCHOSEN, inference_manifest
-from foldsmith.steps.fingerprint import features_inputs, frozen_inputs
+from foldsmith.steps.inputs.predictions import features_inputs, frozen_inputs
 from foldsmith.steps.manifest import changed_outputs, differences, read_manifest
 from foldsmith.steps.oof_summary import constant_score, print_constant
 from foldsmith.steps.output_folder import (

@@ -24,8 +24,8 @@ from foldsmith.models.measured_choices import Measured, tune
 from foldsmith.models.ridge_layer import ridge_layer
 from foldsmith.models.runtime import Runtime, random_state_kept, seed_everything
 from foldsmith.project.tables import FOLD_COLUMN
-from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.fold_components import FoldComponents, build_fold, set_labels
+from foldsmith.steps.inputs.train import train_inputs
 from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.output_folder import (
     Start,

@@ -27,8 +27,10 @@ from foldsmith.project.tables import FOLD_COLUMN, read_folds, read_test, readabl
 from foldsmith.steps.checkpoint_choice import LABELS, Chosen, choose, inference_manifest
 from foldsmith.steps.data_hashes import hash_folds
 from foldsmith.steps.epoch_advice import more_epochs_may_help
-from foldsmith.steps.fingerprint import as_trained, infer_inputs, without_pretrained
 from foldsmith.steps.fold_components import weights_of_fold
+from foldsmith.steps.inputs.predictions import infer_inputs
+from foldsmith.steps.inputs.shared import without_pretrained
+from foldsmith.steps.inputs.train import as_trained
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.oof_summary import (
     constant_score,

@@ -45,8 +45,8 @@ from foldsmith.project.tables import (
     read_train,
 )
 from foldsmith.steps.data_hashes import hash_contents, hash_tables
-from foldsmith.steps.fingerprint import inputs_read
 from foldsmith.steps.image_store import stored_heads
+from foldsmith.steps.inputs.preprocess import inputs_read
 from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs
 from foldsmith.steps.output_folder import shown
 from foldsmith.steps.step_run import StepRun

@@ -19,7 +19,7 @@ from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.ssl.method import depends_on_progress, require_method
-from foldsmith.steps.fingerprint import pretrain_inputs
+from foldsmith.steps.inputs.pretrain import pretrain_inputs
 from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.output_folder import (
     Start,

@@ -14,9 +14,9 @@ from foldsmith.models.runtime import create_runtime
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.epoch_advice import more_epochs_may_help
-from foldsmith.steps.fingerprint import train_inputs
 from foldsmith.steps.fold_components import read_labels
 from foldsmith.steps.fold_training import FoldTraining
+from foldsmith.steps.inputs.train import train_inputs
 from foldsmith.steps.output_folder import (
     Start,
     note_replacement,

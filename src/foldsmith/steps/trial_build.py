@@ -15,7 +15,7 @@ from foldsmith.config.wiring import CONTEXT
 from foldsmith.data.datasets import check_transforms
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.models.runtime import weights_on
-from foldsmith.steps.fingerprint import without_pretrained
+from foldsmith.steps.inputs.shared import without_pretrained
 from foldsmith.steps.registry import DATASETS, LOADERS, MODELS, PROBE_DATASETS
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task, task_types

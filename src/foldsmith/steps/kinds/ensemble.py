@@ -6,7 +6,7 @@ from pathlib import Path
 from foldsmith.config import Checkpoint, EnsembleSettings, Experiment
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind
 from foldsmith.steps.cost import Costs
-from foldsmith.steps.fingerprint import ensemble_inputs
+from foldsmith.steps.inputs.ensemble import ensemble_inputs
 from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.members import member_hashes, so_far
 from foldsmith.steps.output_folder import name_of

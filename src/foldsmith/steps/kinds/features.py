@@ -9,7 +9,7 @@ from foldsmith.errors import FoldsmithError
 from foldsmith.steps.base import Options, Plan, Planner, Step
 from foldsmith.steps.checkpoint_choice import UNCHOSEN
 from foldsmith.steps.cost import Costs, Trial
-from foldsmith.steps.fingerprint import frozen_inputs
+from foldsmith.steps.inputs.predictions import frozen_inputs
 from foldsmith.steps.kinds.predictions import PASSES, PredictionStep
 from foldsmith.steps.manifest import Inputs
 from foldsmith.steps.output_folder import name_of

@@ -11,7 +11,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Options, Plan, Planner, Step
 from foldsmith.steps.checkpoint_choice import choose
 from foldsmith.steps.cost import Costs, ModelSize, Trial
-from foldsmith.steps.fingerprint import infer_inputs
+from foldsmith.steps.inputs.predictions import infer_inputs
 from foldsmith.steps.kinds.predictions import PASSES, PredictionStep
 from foldsmith.steps.kinds.train import SNAPSHOTS, Train
 from foldsmith.steps.manifest import MANIFEST, Inputs, read_manifest

@@ -8,7 +8,7 @@ from foldsmith.config import Checkpoint, Experiment
 from foldsmith.steps.base import Step, StepKind
 from foldsmith.steps.checkpoint_choice import checkpoint_for, inference_manifest
 from foldsmith.steps.cost import Costs
-from foldsmith.steps.fingerprint import new_image_inputs
+from foldsmith.steps.inputs.predictions import new_image_inputs
 from foldsmith.steps.manifest import Manifest, read_manifest
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.hashing import FileHashes

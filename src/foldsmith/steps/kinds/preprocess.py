@@ -11,7 +11,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import image_paths, read_test, read_train
 from foldsmith.steps.base import Options, Plan, Planner, Step, StepKind
 from foldsmith.steps.cost import Costs
-from foldsmith.steps.fingerprint import preprocess_inputs
+from foldsmith.steps.inputs.preprocess import preprocess_inputs
 from foldsmith.steps.manifest import PREPROCESS_MANIFEST, Inputs, Manifest
 from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport

@@ -9,7 +9,7 @@ from foldsmith.config.backbones import BACKBONE_OF_PROBE, backbone_problem
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Plan, Planner, Step
 from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize, Trial
-from foldsmith.steps.fingerprint import pretrain_inputs, without_probe
+from foldsmith.steps.inputs.pretrain import pretrain_inputs, without_probe
 from foldsmith.steps.kinds.preprocess import Preprocess
 from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import Inputs, Manifest

@@ -10,7 +10,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Plan, Planner, Step
 from foldsmith.steps.checkpoint_choice import choose
 from foldsmith.steps.cost import Costs, ModelSize, Trial
-from foldsmith.steps.fingerprint import train_inputs
+from foldsmith.steps.inputs.train import train_inputs
 from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.output_folder import Start, is_record, name_of

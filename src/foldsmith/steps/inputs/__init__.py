@@ -1,0 +1,1 @@
+"""The inputs of each step, as hashes of content."""
