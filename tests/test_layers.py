@@ -36,6 +36,20 @@ EXCEPTIONS = {
     ("run.engine", "extras.ray.engine"): "the engine is chosen here; Ray need not be installed",
 }
 
+# Packages and modules that the training of a fold does without: who reads a training need not read
+# them, and a change of them changes no training.
+NOT_OF_A_TRAINING = (
+    *("ssl", "blending", "predictor", "run", "report", "new", "extras", "api", "cli"),
+    *("config.check", "config.values", "config.source_signatures", "config.source_statements"),
+    *("data.folds", "data.statistics", "data.near_duplicates", "data.loose_images"),
+    *("data.transforms", "data.transforms.colour", "data.transforms.geometry"),
+    *("models.feature_heads", "models.fitted_heads", "models.descriptors"),
+    *("inference.oof", "steps.kinds", "steps.features", "steps.predictions", "steps.oof_summary"),
+    *("steps.infer", "steps.ensemble", "steps.pretrain", "steps.trial_build"),
+    *("project.submission", "project.submission_forms", "project.submission_rows"),
+    *("training.pretrain_step", "training.extensions.log_mlflow"),
+)
+
 # Packages that the core does without: only these may import them.
 OPTIONAL = {"extras": {"api", "cli", "extras"}}
 
@@ -51,19 +65,21 @@ def modules(root: Path) -> dict[str, Path]:
 
 def imports_of(path: Path, known: Iterable[str], package: str = "foldsmith") -> set[str]:
     """Return the modules of the package that a file imports anywhere, by statement or by name."""
-    names = set()
+    known, names = set(known), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            # `from a.b import c` means the module a.b.c, or a name in a.b.
+            inside = node.module.removeprefix(package).removeprefix(".")
+            for alias in node.names:
+                is_module = f"{inside}.{alias.name}".removeprefix(".") in known
+                names.add(f"{node.module}.{alias.name}" if is_module else node.module)
         elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
             names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
     found = {name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}.")}
-    found &= set(known)
-    # `from a.b import c` names a.b and, if c is a module, a.b.c, which is the one meant.
-    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+    return found & known
 
 
 def root_names(path: Path) -> set[str]:
@@ -99,19 +115,20 @@ def upward_imports(imports: dict[str, set[str]]) -> list[str]:
     ]
 
 
+def reached(imports: dict[str, set[str]], start: str) -> set[str]:
+    """Return the modules that a module imports, directly or through others."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        more = imports[todo.pop()] - seen
+        seen |= more
+        todo += more
+    return seen
+
+
 def circles(imports: dict[str, set[str]]) -> list[list[str]]:
     """Return the groups of modules that import each other, directly or through others."""
-
-    def reached(start: str) -> set[str]:
-        seen: set[str] = set()
-        todo = [start]
-        while todo:
-            more = imports[todo.pop()] - seen
-            seen |= more
-            todo += more
-        return seen
-
-    reach = {module: reached(module) for module in imports}
+    reach = {module: reached(imports, module) for module in imports}
     found: list[list[str]] = []
     for module in imports:
         if module in reach[module] and not any(module in group for group in found):
@@ -147,6 +164,15 @@ def test_the_core_does_without_extras(imports):
             and not is_exception(module, other)
         ]
         assert found == []
+
+
+def test_a_training_reaches_only_its_own_code(imports):
+    of_training = reached(imports, "steps.train")
+    for name in NOT_OF_A_TRAINING:
+        is_package = "." not in name
+        found = {m for m in imports if m == name or (is_package and m.startswith(f"{name}."))}
+        assert found, f"there is no module {name}"
+        assert not found & of_training
 
 
 def test_each_exception_is_needed(imports):

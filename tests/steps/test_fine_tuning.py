@@ -1,6 +1,5 @@
 """What a fine-tuning may be told to do, through the real train stage."""
 
-import importlib
 import json
 import shutil
 
@@ -19,7 +18,7 @@ from foldsmith.inference.predict import predict_logits
 from foldsmith.models.ridge_layer import ridge_layer
 from foldsmith.models.runtime import create_runtime
 from foldsmith.project import ProjectFolder
-from foldsmith.steps import fold_training
+from foldsmith.steps import fold_training, pretrain
 from foldsmith.steps.epoch_advice import more_epochs_may_help
 from foldsmith.steps.infer import infer
 from foldsmith.steps.preprocess import preprocess
@@ -327,14 +326,13 @@ def test_a_table_that_changes_between_two_folds_is_read_again(small):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("module", ["train", "pretrain"])
-def test_what_changes_while_a_training_is_prepared_ends_it(small, monkeypatch, module):
-    stage = importlib.import_module(f"foldsmith.steps.{module}")
-    building = fold_training if module == "train" else stage
+@pytest.mark.parametrize("command", [train, pretrain.pretrain])
+def test_what_changes_while_a_training_is_prepared_ends_it(small, monkeypatch, command):
+    building = fold_training if command is train else pretrain
     tune = building.tune
 
     def edit_and_tune(*arguments):
-        if module == "train":
+        if command is train:
             change_targets(small.fold_table)
         else:
             image = next((small.folder / "input/photos").glob("*.jpg"))
@@ -342,11 +340,11 @@ def test_what_changes_while_a_training_is_prepared_ends_it(small, monkeypatch, m
         return tune(*arguments)
 
     monkeypatch.setattr(building, "tune", edit_and_tune)
-    file = {"train": "exp_config/200.yml", "pretrain": "exp_config/000.yml"}[module]
-    overrides = ["model/pretrained=null"] if module == "train" else []
+    file = {"train": "exp_config/200.yml", "pretrain": "exp_config/000.yml"}[command.__name__]
+    overrides = ["model/pretrained=null"] if command is train else []
     with pytest.raises(
         DataError, match="(were changed meanwhile|was changed since preprocess wrote it)"
     ):
-        getattr(stage, module)(small, file, overrides)
-    folder = {"train": "output/200/fold0", "pretrain": "output/000"}[module]
+        command(small, file, overrides)
+    folder = {"train": "output/200/fold0", "pretrain": "output/000"}[command.__name__]
     assert not (small.folder / folder).exists()

@@ -14,7 +14,7 @@ from foldsmith.blending.methods import (
     with_fewer_trials,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
-from foldsmith.targets.tasks import SHORT_NAMES
+from foldsmith.targets.tasks import short_names
 
 # The plain mean of all members, which every other blend is compared with.
 BASELINE = "avg-all"
@@ -33,7 +33,7 @@ def candidates_of(
         seed: Seed of Optuna and of the trees.
     """
     found = []
-    for task in dict.fromkeys((*SHORT_NAMES, *tasks)):
+    for task in dict.fromkeys((*short_names(), *tasks)):
         of_task = [k for k, one in enumerate(tasks) if one == task]
         if of_task:
             blend = average_blend(f"avg-{task}", goal, of_task)

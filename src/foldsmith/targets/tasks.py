@@ -1,46 +1,41 @@
 """The registry of supervised tasks: the library's, and those of a project's own Python."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
 
+from foldsmith.config.lazy_types import LazyTypes
 from foldsmith.errors import ConfigError
 from foldsmith.project import ProjectFolder
-from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.corn import Corn
-from foldsmith.targets.hl_gauss import HLGauss
-from foldsmith.targets.multi_label import MultiLabel
-from foldsmith.targets.multi_regression import MultiRegression
-from foldsmith.targets.regression import Regression
 from foldsmith.targets.task import Task
 from foldsmith.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:  # config imports no targets, and targets no config
     from foldsmith.config.settings import Globals
 
-_TASKS: tuple[type[Task], ...] = (
-    MultiClass,
-    Regression,
-    HLGauss,
-    Corn,
-    MultiLabel,
-    MultiRegression,
-)
+# By the values of ``globals/task``; a task is imported when an experiment names it.
+TYPES: Mapping[str, str] = {
+    "multi-class": "foldsmith.targets.classification:MultiClass",
+    "regression": "foldsmith.targets.regression:Regression",
+    "hl-gauss": "foldsmith.targets.hl_gauss:HLGauss",
+    "corn": "foldsmith.targets.corn:Corn",
+    "multi-label": "foldsmith.targets.multi_label:MultiLabel",
+    "multi-regression": "foldsmith.targets.multi_regression:MultiRegression",
+}
 
-# By the values of ``globals/task``.
-TYPES: Mapping[str, Callable[..., Any]] = {task.name: task for task in _TASKS}
 
-# In the order of the averages of one task's members in an ensemble.
-SHORT_NAMES = tuple(task.short_name or task.name for task in _TASKS)
+def short_names() -> tuple[str, ...]:
+    """Return the short names of the library's tasks.
+
+    They are in the order of the averages of one task's members in an ensemble.
+    """
+    tasks: list[Any] = list(LazyTypes(TYPES).values())
+    return tuple(task.short_name or task.name for task in tasks)
 
 
 def task_types(project: ProjectFolder) -> dict[str, type[Task]]:
     """Return the tasks that an experiment of a project may name, the library's first."""
-    types = {**TYPES, **project.types}
-    return {
-        name: found
-        for name, found in types.items()
-        if isinstance(found, type) and issubclass(found, Task)
-    }
+    types = LazyTypes(TYPES) | project.types
+    return {name: found for name, found in types.items() if _is_task(found)}
 
 
 def task_type(name: str, project: ProjectFolder) -> type[Task]:
@@ -49,10 +44,15 @@ def task_type(name: str, project: ProjectFolder) -> type[Task]:
     Raises:
         ConfigError: No task has this name.
     """
+    found = (LazyTypes(TYPES) | project.types).get(name)
+    if _is_task(found):
+        return found
     known = task_types(project)
-    if name not in known:
-        raise ConfigError(f"globals/task: unknown task {name}{did_you_mean(name, known)}")
-    return known[name]
+    raise ConfigError(f"globals/task: unknown task {name}{did_you_mean(name, known)}")
+
+
+def _is_task(found: object) -> TypeGuard[type[Task]]:
+    return isinstance(found, type) and issubclass(found, Task)
 
 
 def create_task(settings: "Globals", project: ProjectFolder) -> Task:
