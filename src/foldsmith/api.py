@@ -169,7 +169,7 @@ class Project(ProjectFolder):
 
         Args:
             experiment: The experiment.
-            overrides: Those that it was run with.
+            overrides: Overrides that it was run with.
 
         Raises:
             ConfigError: An experiment is wrong.
@@ -187,7 +187,7 @@ class Project(ProjectFolder):
 
         Args:
             experiment: The experiment; None for all in ``exp_config``.
-            overrides: Those that it was run with.
+            overrides: Overrides that it was run with.
 
         Returns:
             Columns step, kind, experiment, fold, status, why, epochs_left, seconds_left.
@@ -262,7 +262,7 @@ class Project(ProjectFolder):
 
         Args:
             experiment: The experiment.
-            overrides: Those that it was run with.
+            overrides: Overrides that it was run with.
             output: The file; ``reports/NAME.html`` in the project folder if None.
 
         Returns:

@@ -13,8 +13,8 @@ import typer
 # Of steps/output_folder.py, which to import would take seconds.
 _RESOLVED = "resolved_config.yml"
 
-# Values of ``globals/task`` of runs that predict nothing, and of those that are no fine-tuning. All
-# other values are supervised tasks: a project may have its own.
+# Values of ``globals/task`` for runs that predict nothing, and for all runs that are not
+# fine-tunings. All other values are supervised tasks: a project may have its own.
 PRETRAININGS = ("self-supervised",)
 OTHERS = (*PRETRAININGS, "frozen-features", "ensemble")
 

@@ -56,7 +56,7 @@ RunProject = Annotated[
         "--project",
         metavar="DIR",
         help="Project folder; --run is relative to it.",
-        show_default="that of the run",
+        show_default="the project of the run",
     ),
 ]
 PredictingRun = Annotated[

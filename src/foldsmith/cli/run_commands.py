@@ -244,7 +244,7 @@ def compare(
             "--project",
             metavar="DIR",
             help="Project folder; A and B are relative to it.",
-            show_default="those that they lie in",
+            show_default="the projects of A and B",
         ),
     ] = None,
     trust_python: TrustPython = False,

@@ -75,7 +75,7 @@ class SourceStatements:
                 self._found[name] = statement
 
     def _parse_whole(self) -> None:
-        """Parse the file, whose layout is not that of blocks."""
+        """Parse the whole file: its layout does not show where each block begins."""
         self._found = {}
         self._add(ast.parse(self._source).body)
 

@@ -285,7 +285,7 @@ def check_transforms(transforms: Sequence[Transform]) -> None:
 
 
 def _split(transforms: Sequence[Transform]) -> tuple[Compose, View]:
-    """Split transforms into those that run once per image and those that make a view."""
+    """Split transforms into a part that runs once per image and a part that makes a view."""
     steps = list(transforms)
     last = steps[-1] if steps else None
     normalize = last if isinstance(last, Normalize) else None

@@ -83,7 +83,7 @@ def balanced_order(
     Returns:
         Indices and how often the epoch has taken each of them before, int64, shape (n,).
     """
-    # The third number makes it another stream than that of ``epoch_order``.
+    # The third number makes its random stream differ from that of ``epoch_order``.
     rng = np.random.default_rng([seed, epoch, 1])
     n = len(classes)
     of_class = [np.flatnonzero(column) for column in classes.T]

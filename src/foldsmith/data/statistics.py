@@ -194,7 +194,7 @@ def intensity_problem(project: ProjectFolder, paths: Paths, facts: MeasuredImage
 
 
 def channel_statistics(table: pd.DataFrame) -> pd.DataFrame:
-    """Pool the statistics of images into those of all their pixels.
+    """Pool the statistics of each image into statistics of all pixels.
 
     The standard deviation is that of the pixels: the mean square of all pixels less the
     square of the mean. It is larger than the standard deviation of the images' means, which ignores

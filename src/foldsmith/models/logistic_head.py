@@ -84,7 +84,7 @@ class LogisticHead:
         if len(seen) > 1:
             model = LogisticRegression(C=strength, max_iter=_STEPS)
             model.fit(scaler.transform(features.astype(np.float64)), classes, sample_weights)
-            # For two classes there is one function, that of the second.
+            # Two classes have one function: the function of the second class.
             rows = seen if len(seen) > 2 else seen[1:]
             weights[rows], bias[rows] = model.coef_, model.intercept_
         return FittedSoftmax(scaler[0].mean_, scaler[0].scale_, weights, bias)

@@ -4,7 +4,7 @@ import torch
 
 
 def resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Return images in another size; those that become smaller are smoothed.
+    """Return images in another size; images that become smaller are smoothed.
 
     The same as ``interpolate(mode="bilinear", antialias=True)``, which not all devices have.
 

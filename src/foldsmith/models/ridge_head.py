@@ -26,8 +26,8 @@ class RidgeHead:
     Attributes:
         alphas: Strengths to choose from, by the leave-one-out error within the training folds.
         scaling: ``each``: every feature is divided by its own deviation; ``common``: all by the
-            root of their mean variance, so that those that hardly vary remain small. The latter
-            suits many features of one kind.
+            root of their mean variance, so that features that hardly vary remain small. The
+            latter suits many features of one kind.
     """
 
     alphas: tuple[float, ...] = ALPHAS

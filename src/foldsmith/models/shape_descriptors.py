@@ -62,10 +62,10 @@ class ShapeDescriptors(nn.Module):
 def gradient_histograms(images: torch.Tensor, cells: int = 8) -> torch.Tensor:
     """Return histograms of oriented gradients, HOG (Dalal and Triggs, CVPR 2005).
 
-    Images are resized so that a cell is 8 px wide. The gradient of a pixel is that of the channel
-    where it is the largest. It votes for the two nearest of nine unsigned directions and for the
-    four nearest cells. Blocks of 2 x 2 cells overlap; each is normalised to length 1, clipped at
-    0.2 and normalised again.
+    Images are resized so that a cell is 8 px wide. The gradient of a pixel is taken from the
+    channel where it is the largest. It votes for the two nearest of nine unsigned directions and
+    for the four nearest cells. Blocks of 2 x 2 cells overlap; each is normalised to length 1,
+    clipped at 0.2 and normalised again.
 
     Args:
         images: RGB or grey in 0..1, shape (n, channels, H, W).

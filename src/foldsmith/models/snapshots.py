@@ -59,7 +59,7 @@ def _reason(path: Path, error: Exception) -> str:
     except Exception:  # of a damaged or foreign file again
         objects = []
     if not objects:
-        return "it is damaged, or in a form other than that of torch.save"
+        return "it is damaged, or was not written by torch.save"
     return (
         f"it holds more than tensors and plain values ({', '.join(sorted(objects)[:3])}), which "
         "would run code; save the tensors alone: torch.save(model.state_dict(), FILE)"

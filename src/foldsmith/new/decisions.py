@@ -95,7 +95,7 @@ class Decisions:
                 f"{source.file}: which column is the {what}? It may be {', '.join(choices)}; name "
                 f"it with --{what}{first}"
             )
-        # Any column may be meant, not only those that look like it.
+        # The user may mean any column, also one that does not look like it.
         known = {*choices, *self._taken}
         others = [name for name in source.table.columns if name not in known]
         return self._ask(f"Which column is the {what}?", [*choices, *others], best)

@@ -357,8 +357,8 @@ class LinkToImages:
             if error.errno not in UNSUPPORTED:
                 raise
             raise OutputError(
-                f"{shown(link)}: this file system has no links, as that of Google Drive; make the "
-                "project on a local disk, and keep its folder output there by a link to it "
+                f"{shown(link)}: this file system has no links (Google Drive, say, has none); make "
+                "the project on a local disk, and keep its folder output there by a link to it "
                 "(notebooks/colab.ipynb shows it)"
             ) from None
 

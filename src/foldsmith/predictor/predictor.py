@@ -92,11 +92,12 @@ class Predictor:
         Returns:
             A row per image, in their order. Columns: path (None for an image in memory);
             prediction, in units of the target or the name of a class; spread, the standard
-            deviation of the predictions of the members that have a say (of a single one: of its
-            folds' models), of classes without an order that of the predicted class's probability,
-            of labels the mean of those of their probabilities; of several numbers prediction_NAME
-            and spread_NAME of each; probability_NAME of each class or label, where the run blends
-            probabilities or is a single experiment that gives them.
+            deviation over the members with a weight (of a single member, over its folds' models);
+            probability_NAME of each class or label, if the run blends probabilities or is a single
+            experiment that gives them. The deviation is of the predictions; for classes without
+            an order, of the probability of the predicted class; for labels, the mean of the
+            deviations of their probabilities. Several numbers have prediction_NAME and
+            spread_NAME each.
 
         Raises:
             DataError: There are no images, or some cannot be read: a line for each of these.

@@ -60,7 +60,7 @@ class Sample:
 
     @property
     def others(self) -> list[str]:
-        """Its columns beside that of the ids."""
+        """Its columns without the column of the ids."""
         return [name for name in self.table.columns if name != self.id_column]
 
     def rows(self) -> Rows:

@@ -18,7 +18,7 @@ def improving_folds(logs: Sequence[Sequence[dict[str, Any]]], greater_is_better:
     That is in the last tenth of the epochs. By chance that is one fold in ten.
 
     Args:
-        logs: Entries of each fold, one per epoch; ``val/metric`` is in those that were validated.
+        logs: Entries of each fold, one per epoch; ``val/metric`` is in entries of validated epochs.
         greater_is_better: Direction of the metric.
     """
     best = max if greater_is_better else min

@@ -46,8 +46,8 @@ SOURCES = Path("sources")
 # Records the inputs of a training started with `-f`, until it replaces the results in the folder.
 TO_REPLACE = "to_replace.json"
 
-# Files of each running training, beside those that extensions write through its manager. The
-# event files have names that only their writer knows.
+# Files of each running training. Extensions write others through its manager, and the logger of
+# TensorBoard records the names of its event files itself.
 _RUNNING = (
     *(MANIFEST, UNFINISHED, TO_REPLACE, LOG_FILE, PROBES_FILE, PROGRESS_FILE, RESUME_FILE),
     LOGGED_RUNS,

@@ -1,4 +1,4 @@
-"""The weight of each labelled image in losses and heads: that of its row times its class's."""
+"""The weight of each labelled image in losses and heads: its row's weight times its class's."""
 
 from collections.abc import Mapping
 from typing import Any

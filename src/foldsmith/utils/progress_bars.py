@@ -204,7 +204,7 @@ def drawn_on(screen: Screen) -> Iterator[None]:
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Draw no bars in this context, for a process whose terminal is that of another one."""
+    """Draw no bars in this context, for a process that shares the terminal of another one."""
     with _drawn_on(None):
         yield
 

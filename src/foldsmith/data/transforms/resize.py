@@ -230,8 +230,8 @@ class CenterCrop(Transform):
     """Cut out the centre.
 
     Attributes:
-        height: px, at most that of the image.
-        width: px, at most that of the image.
+        height: px, at most the height of the image.
+        width: px, at most the width of the image.
     """
 
     height: int
@@ -249,5 +249,5 @@ class CenterCrop(Transform):
         return image[top : top + self.height, left : left + self.width]
 
     def size_after(self, height: int, width: int, drawn: Drawn) -> tuple[int, int]:
-        """Return the size, at most that of the crop."""
+        """Return the size, at most the size of the crop."""
         return min(height, self.height), min(width, self.width)

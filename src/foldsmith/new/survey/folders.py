@@ -77,7 +77,7 @@ def _refuse_parts(folder: Path, where: str, classes: list[str]) -> None:
     if not others:
         raise DataError(
             f"{where}: holds {', '.join(parts)}, which are no classes; name the folder of the "
-            f"labelled images and that of the images to predict{named}"
+            f"labelled images and the folder of the images to predict{named}"
         )
     rest = f"name it{named}" if test is not None and len(parts) == 1 else "move it elsewhere"
     raise DataError(

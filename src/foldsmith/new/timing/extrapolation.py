@@ -48,7 +48,7 @@ def seconds_at(
 
 
 def continued(sizes: Sequence[int], seconds: Sequence[float], larger: int) -> float:
-    """Return the seconds of a larger size than those that were tried."""
+    """Return the seconds of a size that is larger than all tried sizes."""
     from scipy.optimize import nnls
 
     # Relative errors count, and sizes relative to the last one keep the numbers small.
