@@ -20,7 +20,7 @@ from foldsmith.models.ridge_head import RidgeHead
 from foldsmith.models.svr_head import SVRHead
 from foldsmith.models.trees_head import TreesHead
 from foldsmith.project.column_forms import OneNumber
-from foldsmith.steps.features import HeadOfFold
+from foldsmith.steps.fold_heads import HeadOfFold
 from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.corn import Corn
 from foldsmith.targets.hl_gauss import HLGauss

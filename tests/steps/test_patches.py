@@ -20,7 +20,8 @@ from foldsmith.config import Context, Experiment
 from foldsmith.extras.serve.limits import Limits
 from foldsmith.extras.serve.service import create_app
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.features import fit_experiment, images_to_learn_from
+from foldsmith.steps.features import fit_experiment
+from foldsmith.steps.frozen_features import images_to_learn_from
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.registry import types_of
 from foldsmith.utils.hashing import FileHashes

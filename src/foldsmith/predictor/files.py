@@ -30,7 +30,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.own_files import DATA_FILES, files_behind
 from foldsmith.project.project_file import PROJECT_FILE
 from foldsmith.steps.config_used import tree_read
-from foldsmith.steps.features import HeadOfFold
+from foldsmith.steps.fold_heads import HeadOfFold
 from foldsmith.steps.inputs.predictions import TRAINING_ONLY
 from foldsmith.steps.inputs.shared import without_pretrained
 from foldsmith.steps.kinds.registry import kind_of

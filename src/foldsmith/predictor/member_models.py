@@ -29,7 +29,7 @@ from foldsmith.steps.checkpoint_choice import (
     inference_manifest,
     predicting_command,
 )
-from foldsmith.steps.features import HeadOfFold, head_file, head_of
+from foldsmith.steps.fold_heads import HeadOfFold, head_file, head_of
 from foldsmith.steps.inputs.predictions import new_image_inputs
 from foldsmith.steps.inputs.shared import without_pretrained
 from foldsmith.steps.kinds.predictions import as_inferred

@@ -23,7 +23,7 @@ from foldsmith.report.parts import (
 )
 from foldsmith.report.step_section import step_section
 from foldsmith.steps.base import Plan, Step
-from foldsmith.steps.features import TRAIN_FEATURES
+from foldsmith.steps.frozen_features import TRAIN_FEATURES
 from foldsmith.steps.manifest import read_manifest, verified
 from foldsmith.training.files import PROBES_FILE, entries_of
 

@@ -1,33 +1,23 @@
 """Members made of frozen features: a small model on a backbone that is not trained further."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
-from torch import nn
 
-from foldsmith.config import Context, Experiment
+from foldsmith.config import Experiment
 from foldsmith.config.output_path import check_output
 from foldsmith.errors import ConfigError
-from foldsmith.inference.oof import FoldLogits, in_table_order, score_table
-from foldsmith.inference.predict import image_batches, predict_logits
-from foldsmith.models.feature_heads import FeatureHead, fit_head, gives_probabilities, weights_of
-from foldsmith.models.fitted_arrays import Arrays, part, prefixed, write_arrays
-from foldsmith.models.fitted_heads import FittedHead, gives_labels
-from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, write_learned
-from foldsmith.models.number_heads import gives_numbers
-from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
+from foldsmith.inference.oof import FoldLogits, score_table
+from foldsmith.models.feature_heads import FeatureHead, fit_head, weights_of
+from foldsmith.models.fitted_arrays import write_arrays
+from foldsmith.models.learns_from_images import LEARNED
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
-from foldsmith.project.column_forms import OneNumber
-from foldsmith.project.label_forms import SeveralLabels
-from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     groups_of,
@@ -37,8 +27,14 @@ from foldsmith.project.tables import (
     targets_of,
 )
 from foldsmith.steps.checkpoint_choice import LABELS, UNCHOSEN, inference_manifest
-from foldsmith.steps.inputs.predictions import features_inputs, frozen_inputs
-from foldsmith.steps.manifest import changed_outputs, differences, read_manifest
+from foldsmith.steps.fold_heads import HeadOfFold, head_file, head_of
+from foldsmith.steps.frozen_features import (
+    FEATURES_MANIFEST,
+    TEST_FEATURES,
+    TRAIN_FEATURES,
+    features_of,
+)
+from foldsmith.steps.inputs.predictions import frozen_inputs
 from foldsmith.steps.oof_summary import constant_score, print_constant
 from foldsmith.steps.output_folder import (
     RESOLVED_CONFIG,
@@ -50,26 +46,13 @@ from foldsmith.steps.output_folder import (
 from foldsmith.steps.predictions import InferenceResults, results_of, write_results
 from foldsmith.steps.step_run import StepRun, held
 from foldsmith.steps.trial_build import check_components
-from foldsmith.targets.classification import MultiClass
-from foldsmith.targets.column_scales import Scale, ScaleForm, restore_scale
+from foldsmith.targets.column_scales import ScaleForm
 from foldsmith.targets.metrics import Metric
-from foldsmith.targets.multi_label import MultiLabel, logits_of
-from foldsmith.targets.multi_regression import MultiRegression
-from foldsmith.targets.regression import Regression
 from foldsmith.targets.row_weights import training_weights
-from foldsmith.targets.scale_buffer import TARGET_SCALE
 from foldsmith.targets.task import Task
-from foldsmith.utils.atomic import write_npy
 from foldsmith.utils.owned_files import OwnedFiles
 
 logger = logging.getLogger(__name__)
-
-TRAIN_FEATURES = "train_features.npy"
-TEST_FEATURES = "test_features.npy"
-FEATURES_MANIFEST = "features.json"
-
-# No probability is less: its logarithm must be a number.
-_LEAST = 1e-12
 
 Array = npt.NDArray[np.float32]
 
@@ -103,7 +86,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
     head, task = head_of(experiment, run.types)
     with held(root):
         owned = _reserve(root, manifest, project.n_splits)
-        features = _features(experiment, run.restarted(), root, anew=start == "force")
+        features = features_of(experiment, run.restarted(), root, anew=start == "force")
         folds = _fit_folds(experiment, head, task, table, features[0])
         results = _results(project, folds, task, table, test, features[1])
         run.begin_writing(owned, manifest.name, [head_file(fold.number) for fold in folds], "fit")
@@ -266,187 +249,3 @@ def _write(
     names = (TRAIN_FEATURES, TEST_FEATURES, RESOLVED_CONFIG)
     learned = [path for path in (root / LEARNED,) if path.exists()]
     return [*predictions, *heads, *(root / name for name in names), *learned]
-
-
-def head_of(
-    experiment: Experiment, types: Mapping[str, Callable[..., Any]]
-) -> tuple[FeatureHead, Task]:
-    """Return the head of an experiment, and the task of its outputs: numbers or classes.
-
-    Raises:
-        ConfigError: The head gives numbers, and the project's classes have no order; or it gives
-            probabilities of other classes than the project's.
-    """
-    project = experiment.project
-    head: FeatureHead = experiment.build(types)["head"]
-    given = OneNumber.kind
-    if gives_labels(head) or gives_numbers(head):
-        given = SeveralLabels.kind if gives_labels(head) else SeveralNumbers.kind
-    if project.form.kind != given:
-        raise ConfigError(
-            f"{experiment.file}: head: {type(head).__name__} does not give {project.form.kind}, "
-            "the form of the target in project.yml; for several labels take KernelLabelsHead, "
-            "TreesLabelsHead, or LabelsHead with another head; for several numbers take "
-            "NumbersHead with a head of one number; for one column take another head"
-        )
-    if gives_numbers(head):
-        return head, MultiRegression.of_project(project)
-    if gives_labels(head):
-        return head, MultiLabel(project.form.labels)
-    if gives_probabilities(head):
-        if list(head.class_values) != project.class_values:  # type: ignore[attr-defined]
-            raise ConfigError(
-                f"{experiment.file}: head: class_values must be those of the project, "
-                '"@/project.class_values"'
-            )
-        return head, MultiClass(tuple(project.class_values), project.class_names)
-    if project.class_names:
-        raise ConfigError(
-            f"{experiment.file}: head: {type(head).__name__} gives numbers, but the class_names of "
-            "project.yml have no order; take LogisticHead, or TreesHead with class_values: "
-            '"@/project.class_values"'
-        )
-    return head, Regression(project.target_range)
-
-
-def _features(experiment: Experiment, run: StepRun, root: Path, anew: bool) -> tuple[Array, Array]:
-    """Return the features of the train table and of the readable test images.
-
-    Returns:
-        Shapes (n_train, n_features) and (n_readable, n_features).
-    """
-    inputs = features_inputs(experiment, run.types, run.hashes)
-    manifest, files = root / FEATURES_MANIFEST, [root / TRAIN_FEATURES, root / TEST_FEATURES]
-    kept = read_manifest(manifest)
-    if (
-        kept is None
-        or anew
-        or differences(kept.inputs, inputs)
-        or changed_outputs(root, kept, run.hashes)
-    ):
-        model, *computed = _compute_features(experiment, run)
-        manifest.unlink(missing_ok=True)
-        for path, array in zip(files, computed, strict=True):
-            write_npy(path, array)
-        (root / LEARNED).unlink(missing_ok=True)
-        if isinstance(model, LearnsFromImages):
-            write_learned(model, root / LEARNED)
-            files.append(root / LEARNED)
-        run.finish(manifest, f"features {shown(root)}", inputs, files)
-    train, test = (np.load(path, allow_pickle=False) for path in files[:2])
-    return train, test
-
-
-def _compute_features(experiment: Experiment, run: StepRun) -> tuple[nn.Module, Array, Array]:
-    """Return the model, after it has learned if it does so, and the features of all images."""
-    project, tta = run.project, experiment.globals.tta
-    runtime = create_runtime(experiment.globals)
-    # Random weights are a backbone too, and should be the same ones every time.
-    seed_everything(experiment.globals.seed)
-    context = run.context(experiment.globals, runtime)
-    backbone = runtime.place(experiment.build(run.types, context)["model"])
-    if isinstance(backbone, LearnsFromImages):
-        _learn(backbone, experiment, run, context, runtime)
-    by_fold = []
-    for fold in range(project.n_splits):
-        of_fold = experiment.with_values({"globals/val_fold": fold})
-        components = of_fold.build(run.types, context)
-        loader = components["loader/val"]
-        features = predict_logits([backbone], loader, runtime, f"fold {fold}", tta)[0]
-        by_fold.append((loader.dataset.rows, features))
-    train = in_table_order(by_fold, sum(len(rows) for rows, _ in by_fold))
-    if not len(readable_test(project, read_test(project))):
-        return backbone, train, np.empty((0, train.shape[1]), np.float32)
-    test = predict_logits([backbone], components["loader/test"], runtime, "test", tta)[0]
-    return backbone, train, test
-
-
-def check_learning(experiment: Experiment, model: object) -> None:
-    """Check that an experiment whose model learns from images has a loader of them.
-
-    Raises:
-        ConfigError: It has none.
-    """
-    if isinstance(model, LearnsFromImages) and not experiment.tree["loader"].get("learn"):
-        raise ConfigError(
-            f"{experiment.file}: loader/learn is missing: {type(model).__name__} learns from "
-            "images; take it and dataset/learn from foldsmith:recommended_patches.yml"
-        )
-
-
-def images_to_learn_from(experiment: Experiment, n_images: int) -> int:
-    """Return how many images a model learns from without labels.
-
-    Args:
-        experiment: An experiment with a ``loader/learn``.
-        n_images: Images of its project.
-    """
-    most: int | None = experiment.tree["dataset"]["learn"].get("most")
-    return n_images if most is None else min(n_images, most)
-
-
-def _learn(
-    model: LearnsFromImages,
-    experiment: Experiment,
-    run: StepRun,
-    context: Context,
-    runtime: Runtime,
-) -> None:
-    """Let a model learn from the images of ``loader/learn``."""
-    check_learning(experiment, model)
-    loader = experiment.build(run.types, context)["loader/learn"]
-    with torch.no_grad():
-        batches = image_batches(loader, runtime, "learn from images")
-        seed = experiment.globals.seed
-        model.learn(model.sample(batches, len(loader.dataset), seed), seed)
-
-
-def head_file(fold: int) -> str:
-    """Return the name of the file that holds a fold's fitted head."""
-    return f"head_fold{fold}.safetensors"
-
-
-@dataclass(frozen=True)
-class HeadOfFold:
-    """The fitted head of a fold, and its scale of the target.
-
-    Attributes:
-        fitted: The head.
-        scale: Scale of its numbers; None for the target itself, or for classes.
-    """
-
-    fitted: FittedHead
-    scale: Scale | None
-
-    def logits(self, features: Array) -> Array:
-        """Return the head's predictions from features as outputs of its task, float32.
-
-        Numbers are on the scale, shape (n, 1), several of them (n, n_targets); probabilities of
-        classes become their logarithms, shape (n, n_classes), those of labels their log odds,
-        shape (n, n_labels).
-        """
-        predicted = self.fitted.predict(features)
-        if gives_labels(self.fitted):
-            return logits_of(predicted)
-        if gives_numbers(self.fitted):
-            return predicted.astype(np.float32)
-        if predicted.ndim == 1:
-            return predicted.astype(np.float32)[:, None]
-        return np.log(np.maximum(predicted, _LEAST)).astype(np.float32)
-
-    def arrays(self) -> Arrays:
-        """Return all that :meth:`restore` needs."""
-        scale = {} if self.scale is None else {TARGET_SCALE: self.scale.array()}
-        return prefixed("head", self.fitted.arrays()) | scale
-
-    @classmethod
-    def restore(cls, head: FeatureHead, arrays: Arrays) -> "HeadOfFold":
-        """Return the head of a fold that gave these arrays.
-
-        Args:
-            head: The kind of head that was fitted.
-            arrays: Result of :meth:`arrays`.
-        """
-        kept = arrays.get(TARGET_SCALE)
-        scale = None if kept is None else restore_scale(kept)
-        return cls(head.restore(part(arrays, "head")), scale)

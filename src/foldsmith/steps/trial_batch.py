@@ -12,9 +12,10 @@ from foldsmith.errors import FoldsmithError
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
 from foldsmith.project.tables import read_test, read_train
 from foldsmith.steps.cost import ModelSize, Trial, weight_bytes
-from foldsmith.steps.features import check_learning, head_of
 from foldsmith.steps.fold_components import build_fold, read_labels
+from foldsmith.steps.fold_heads import head_of
 from foldsmith.steps.fold_training import check_outputs
+from foldsmith.steps.frozen_features import check_learning
 from foldsmith.targets.tasks import create_task
 from foldsmith.training.batch_size import fitting_batch, propose_batch, train_one_batch
 from foldsmith.training.fine_tune_step import FineTuneStep

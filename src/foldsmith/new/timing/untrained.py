@@ -28,7 +28,9 @@ from foldsmith.models.threads import threads_of
 from foldsmith.new.timing.extrapolation import seconds_at
 from foldsmith.new.timing.facts import Facts
 from foldsmith.project.tables import read_test, read_train, targets_of
-from foldsmith.steps.features import fit_experiment, head_of, images_to_learn_from
+from foldsmith.steps.features import fit_experiment
+from foldsmith.steps.fold_heads import head_of
+from foldsmith.steps.frozen_features import images_to_learn_from
 from foldsmith.steps.image_store import open_store
 from foldsmith.steps.registry import types_of
 from foldsmith.utils.hashing import FileHashes

@@ -35,7 +35,7 @@ class Features(PredictionStep):
         return (planner.add(Step(self, label, output, needs, experiment, checkpoint=UNCHOSEN)),)
 
     def gives_probabilities(self, experiment: Experiment, planner: Planner) -> bool:
-        from foldsmith.steps.features import head_of
+        from foldsmith.steps.fold_heads import head_of
 
         try:
             return head_of(experiment, planner.types)[1].gives_probabilities()
