@@ -7,7 +7,7 @@ import pandas as pd
 
 from foldsmith.config import Experiment
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import FOLD_COLUMN, hash_columns
+from foldsmith.project.tables import FOLD_COLUMN, hash_columns, image_paths, readable_test
 from foldsmith.steps.manifest import Inputs
 from foldsmith.utils.hashing import FileHashes, hash_texts, hash_value
 from foldsmith.utils.memo import once
@@ -28,6 +28,14 @@ def hash_folds(project: ProjectFolder, table: pd.DataFrame) -> str:
 def hash_images(paths: Paths, hashes: FileHashes) -> str:
     """Return the hash of the names and contents of images, in their order."""
     return once(("images", paths.sha256()), lambda: hash_contents(paths, hashes.each(paths)))
+
+
+def hash_all_images(
+    project: ProjectFolder, table: pd.DataFrame, test: pd.DataFrame, hashes: FileHashes
+) -> str:
+    """Return :func:`hash_images` of the images of a table and of the readable test images."""
+    readable = test.iloc[readable_test(project, test)]
+    return hash_images(image_paths(project, table) + image_paths(project, readable), hashes)
 
 
 def hash_contents(paths: Paths, digests: Iterable[str]) -> str:

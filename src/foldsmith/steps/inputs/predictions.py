@@ -8,15 +8,13 @@ from foldsmith.config.settings import HEAD_DECIDES
 from foldsmith.project.tables import (
     group_column_of,
     hash_columns,
-    image_paths,
     read_folds,
     read_test,
-    readable_test,
 )
 from foldsmith.steps.config_used import values_used
 from foldsmith.steps.data_hashes import (
+    hash_all_images,
     hash_folds,
-    hash_images,
     hash_labels,
     hash_sample,
     intensity_range,
@@ -62,8 +60,6 @@ def infer_inputs(
     check_preprocessed(experiment, hashes)
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
-    readable = test.iloc[readable_test(project, test)]
-    paths = image_paths(project, table) + image_paths(project, readable)
     experiment = without_pretrained(experiment)
     lasting = new_image_inputs(experiment, types, hashes)
     return lasting | {
@@ -72,7 +68,7 @@ def infer_inputs(
         "fold assignment": hash_folds(project, table),
         "targets": hash_labels(experiment, table),
         "test ids": hash_columns(test, [project.settings.id_column]),
-        "images": hash_images(paths, hashes),
+        "images": hash_all_images(project, table, test, hashes),
         "snapshots": dict(snapshots),
     }
 
@@ -103,13 +99,11 @@ def features_inputs(
     check_preprocessed(experiment, hashes)
     table = read_folds(project, experiment.globals.meta_file)
     test = read_test(project)
-    readable = test.iloc[readable_test(project, test)]
-    paths = image_paths(project, table) + image_paths(project, readable)
     return {
         "config": values_used(experiment, ("head", *OF_TARGETS)),
         "files": files_of(experiment, types, hashes, ("head",)),
         **intensity_range(project),
-        "images": hash_images(paths, hashes),
+        "images": hash_all_images(project, table, test, hashes),
     }
 
 

@@ -7,14 +7,12 @@ from foldsmith.config import Experiment
 from foldsmith.config.backbones import snapshot_epochs
 from foldsmith.project.tables import (
     hash_columns,
-    image_paths,
     read_folds,
     read_test,
     read_train,
-    readable_test,
 )
 from foldsmith.steps.config_used import values_used
-from foldsmith.steps.data_hashes import hash_folds, hash_images, intensity_range, target_values
+from foldsmith.steps.data_hashes import hash_all_images, hash_folds, intensity_range, target_values
 from foldsmith.steps.inputs.shared import (
     INFERENCE_ONLY,
     OF_TARGETS,
@@ -36,15 +34,13 @@ def pretrain_inputs(
     :func:`without_probe`.
     """
     project = experiment.project
-    test = read_test(project)
-    readable = test.iloc[readable_test(project, test)]
-    paths = image_paths(project, read_train(project)) + image_paths(project, readable)
+    train, test = read_train(project), read_test(project)
     check_preprocessed(experiment, hashes)
     without = (*INFERENCE_ONLY, "probe")
     inputs: Inputs = {
         "config": values_used(experiment, (*without, *OF_TARGETS)),
         "files": files_of(experiment, types, hashes, without),
-        "images": hash_images(paths, hashes),
+        "images": hash_all_images(project, train, test, hashes),
         **intensity_range(project),
     }
     if experiment.tree.get("probe"):
