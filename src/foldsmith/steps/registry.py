@@ -121,9 +121,9 @@ MANAGER: Places = {
 NUMBERS: Places = _of("foldsmith.training.loop", "optimizer_steps", "scaled_lr")
 
 DATASETS: Places = {
-    "LabelledImages": "foldsmith.data.datasets:labelled_images",
-    "TestImages": "foldsmith.data.datasets:test_images",
-    "AllImages": "foldsmith.data.datasets:all_images",
+    "LabelledImages": "foldsmith.data.project_images:labelled_images",
+    "TestImages": "foldsmith.data.project_images:test_images",
+    "AllImages": "foldsmith.data.project_images:all_images",
 }
 
 PROBE_DATASETS: Places = {"ProbeImages": "foldsmith.data.probe_images:probe_images"}

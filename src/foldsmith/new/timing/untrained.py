@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 
 from foldsmith.config import Context, Experiment
-from foldsmith.data.datasets import all_images
 from foldsmith.data.loader import ImageLoader
+from foldsmith.data.project_images import all_images
 from foldsmith.inference.predict import image_batches, predict_logits
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.head_time import TimePart, time_parts
