@@ -176,6 +176,25 @@ def test_another_time_adds_and_removes_experiments(mine):
     assert {file.stem for file in mine.path("exp_config").iterdir()} == names
 
 
+@pytest.mark.parametrize("side, sizes", [(36, (36, 36)), (9, (32, 32)), (150, (128, 152))])
+def test_members_without_a_training_see_no_enlarged_images(tmp_path, side, sizes):
+    new_project_of(tmp_path / "mine", make_data(tmp_path, side=side))
+
+    def size_of(project, name):
+        file = project.path(f"exp_config/{name}.yml")
+        return Experiment.load(project, file).tree["dataset"]["img_size"]
+
+    # More time gives 404 larger images, but none that is enlarged.
+    for time, size in zip(("10m", "1h"), sizes, strict=True):
+        project = planned.plan_for(
+            ProjectFolder.open(tmp_path / "mine"), "exp_config/901.yml", time
+        )
+        assert size_of(project, "404") == size
+        assert size_of(project, "400") == min(96, size)
+    reasons = [why for why in planned.read_plan(project.folder).why if "descriptors" in why]
+    assert reasons == [f"descriptors at {sizes[1]} px"]
+
+
 def test_a_project_that_was_filled_in_is_planned_by_run(tmp_path, small_images):
     new_project(tmp_path / "mine", "15m")
     text = (tmp_path / "mine/project.yml").read_text()

@@ -37,7 +37,8 @@ class Facts:
     Attributes:
         n_train: Labelled images.
         n_test: Images to predict.
-        side: Typical side of the images in pixels.
+        side: Typical side of the images in pixels: the root of their area.
+        longest: Typical longest side.
         n_splits: Folds.
         fine_tunings: Names of the experiments that are fine-tuned, the most useful first.
         untrained: Names of the members without a training, the most useful first.
@@ -52,6 +53,7 @@ class Facts:
     n_train: int
     n_test: int
     side: int
+    longest: int
     n_splits: int
     fine_tunings: tuple[str, ...]
     untrained: tuple[str, ...]

@@ -79,13 +79,13 @@ def facts_of(
     train, test = read_train(project), read_test(project)
     on_gpu = kind_of_device("auto") != "cpu"
     paths = image_paths(project, train)
-    sides = []
+    shapes = []
     for path in paths[:: -(-len(paths) // _SAMPLE)]:
         try:
-            sides.append(float(np.prod(image_values(path).shape[:2])) ** 0.5)
+            shapes.append(image_values(path).shape[:2])
         except DataError:
             continue  # preprocess will say so
-    if not sides:
+    if not shapes:
         raise DataError(f"{project.data_dir}: none of the first images can be read")
     tuned = [Experiment.load(project, project.path(file)) for file in fine_tunings.values()]
     fitted = [Experiment.load(project, project.path(file)) for file in untrained.values()]
@@ -93,7 +93,8 @@ def facts_of(
     return Facts(
         n_train=len(train),
         n_test=len(test),
-        side=round(float(np.median(sides))),
+        side=round(float(np.median(np.prod(shapes, axis=1) ** 0.5))),
+        longest=round(float(np.median(np.max(shapes, axis=1)))),
         n_splits=project.n_splits,
         fine_tunings=tuple(fine_tunings),
         untrained=tuple(untrained),

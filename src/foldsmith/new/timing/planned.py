@@ -42,6 +42,11 @@ _BLEND = "901"
 
 _NO_MIRRORS = "# No mirror images: they have other targets."
 
+_NOT_ENLARGED = "# Images are not enlarged."
+
+# Sizes of members without a training: the smallest, and the side of a cell of gradients.
+_LEAST_SIDE, _CELL = 32, 4
+
 _TIME_LINE = re.compile(r"^time:.*$", re.MULTILINE)
 
 # Other processes are worth a line if they keep so many cores busy.
@@ -90,9 +95,10 @@ class Measurements:
         facts: Facts about the data.
         speeds: Speeds of this machine.
         texts: The experiments of the recommended recipe without planned values; without mirror
-            images where these have other targets.
-        mirrors: The test of that; None if there was none.
+            images where these have other targets, and at sizes that enlarge no image.
+        mirrors: The test of mirror images; None if there was none.
         mirror_images: The project's setting.
+        side: Size of the members that would have enlarged images; None if none would.
     """
 
     facts: Facts
@@ -100,6 +106,7 @@ class Measurements:
     texts: Texts
     mirrors: MirrorTest | None = None
     mirror_images: bool | None = None
+    side: int | None = None
 
 
 def measured(project: ProjectFolder, time: str, texts: Texts) -> Measurements:
@@ -125,10 +132,13 @@ def measured(project: ProjectFolder, time: str, texts: Texts) -> Measurements:
         fine_tunings = {name: files[name] for name in _FINE_TUNINGS if name in files}
         untrained = {name: files[name] for name in _UNTRAINED}
         facts = facts_of(project, fine_tunings, untrained)
+        side = max(_LEAST_SIDE, -(-facts.longest // _CELL) * _CELL)
+        smaller = _not_enlarged(project, untrained, texts, side)
+        _write_to(files.values(), smaller)
         first = next(iter(fine_tunings.values()))
         fitted = list(untrained.values())
         speeds = measured_speeds(project, facts, first, fitted, seconds_of(time))
-    return Measurements(facts, speeds, texts, mirrors, wanted)
+    return Measurements(facts, speeds, smaller, mirrors, wanted, side if smaller != texts else None)
 
 
 def _write_to(files: Iterable[str], texts: Texts) -> None:
@@ -145,6 +155,27 @@ def _without_mirrors(project: ProjectFolder, files: Iterable[str], texts: Texts)
     return found
 
 
+def _not_enlarged(
+    project: ProjectFolder, files: Mapping[str, str], texts: Texts, side: int
+) -> Texts:
+    """Return the experiments, of which some see no image larger than a side.
+
+    Enlarged images cost time and were worse or no better for these members (docs/recipe.md).
+
+    Args:
+        project: The project.
+        files: Their names and files.
+        texts: All experiments of the recommended recipe.
+        side: Longest side of the project's images.
+    """
+    found = dict(texts)
+    for path, text in texts.items():
+        file = files.get(Path(path).stem)
+        if file and Experiment.load(project, Path(file)).tree["dataset"]["img_size"] > side:
+            found[path] = _added(text, _NOT_ENLARGED, {"dataset/img_size": side})
+    return found
+
+
 def planned(found: Measurements, time: str) -> TimePlan:
     """Choose the values that fit a time, and print them with the reasons.
 
@@ -156,6 +187,9 @@ def planned(found: Measurements, time: str) -> TimePlan:
     choice = choose(seconds_of(time), facts, speeds)
     if found.mirrors is not None:
         choice = replace(choice, why={**choice.why, **_about_mirrors(found.mirrors)})
+    if found.side is not None:
+        size = {f"descriptors at {found.side} px": "small images are not enlarged for them"}
+        choice = replace(choice, why={**choice.why, **size})
     for line in _lines(time, choice, speeds):
         logger.info(line)
     if speeds.busy_cores >= _MANY_BUSY:
@@ -254,6 +288,9 @@ def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFo
         )
         _refuse_changed(project, written)
         logger.info(f"a new plan for {time}: measuring this machine")
+        # Values by time are those of the new one.
+        settings = project.settings.model_copy(update={"time": time})
+        project = ProjectFolder(project.folder, settings, trust=True, remembered=False)
         planned_before = written[0].keys()
         record = planned(measured(project, time, texts), time)
         changing = sorted(planned_before | record.texts.keys())
