@@ -149,7 +149,7 @@ class Project(ProjectFolder):
         Raises:
             ConfigError: An experiment is wrong, or a step that is left out is not done.
             DataError: A table or image is wrong.
-            OutputError: Another process is at a step.
+            OutputError: Another process runs a step.
             TrainingError: Trainings have failed; steps that do not depend on them have run.
         """
         from foldsmith.run import engine as run_engine

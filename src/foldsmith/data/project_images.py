@@ -96,7 +96,8 @@ def all_images(
         n_views: Views per image.
         n_local: Further views, by ``local_transforms``: the small crops of DINO.
         local_transforms: Transforms of the further views.
-        most: Most images; of more, so many are taken, evenly spaced in the order of the tables.
+        most: Largest number of images. If there are more, this many are taken, evenly spaced in
+            the order of the tables.
     """
     test = read_test(project)
     readable = test.iloc[readable_test(project, test)]

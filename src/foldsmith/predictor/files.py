@@ -84,9 +84,9 @@ def write_predictor(predictor: Predictor, folder: Path, onnx: bool = False) -> s
         onnx: Networks as ONNX files, which ONNX Runtime runs, instead of weights for torch.
 
     Returns:
-        How far its predictions of a few images are from the run's, for people. Those of ONNX files,
-        which compute in float32, are compared with the run's weights in float32; by how much the
-        run's own precision (bf16, say) differs from that is named beside it.
+        How far its predictions of a few images are from the run's, for people. ONNX files compute
+        in float32, so they are compared with the run's weights in float32; the text adds how far
+        the run's own precision, such as bf16, is from float32.
 
     Raises:
         ConfigError: An experiment is made from further files, which cannot be taken along; or

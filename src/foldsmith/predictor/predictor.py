@@ -56,7 +56,7 @@ class Predictor:
 
     Attributes:
         run: Output folder of the run, or the folder that it was exported into.
-        members: Names of the experiments that have a say in the blend; of a single experiment its
+        members: Names of the experiments with a weight in the blend; for a single experiment, its
             own.
         blend: Name of the blend; None for a single experiment.
         models: The members themselves.

@@ -68,7 +68,7 @@ def run(
         ConfigError: An experiment is wrong, a step that is left out is not done, or a step asks
             for more than any node of the cluster has.
         DataError: A table or image is wrong.
-        OutputError: Another process is at a step, or a file that foldsmith made was changed.
+        OutputError: Another process runs a step, or a file that foldsmith made was changed.
         TrainingError: Trainings have failed; everything that does not need them has been run.
     """
     if address is not None and engine != "ray":

@@ -63,7 +63,7 @@ def run_step(
 
 
 def refuse_running(step: Step, state: StepState) -> None:
-    """Make sure that no other process is at a step.
+    """Make sure that no other process runs a step.
 
     Raises:
         OutputError: One is.

@@ -36,7 +36,7 @@ from foldsmith.utils.locking import lock
 
 Array = npt.NDArray[np.float64]
 
-# Labelled images that are read and scored; of more, so many are drawn: they are to cost seconds.
+# Labelled images that are read and scored, at most: larger tables are sampled, to take seconds.
 MOST_ROWS = 2000
 
 # Whatever the experiments' seeds are, these scores stay.

@@ -148,7 +148,7 @@ def choose(
     folder = root / f"fold{fold}"
     log = read_log(root, fold)
     validated = validated_entries(log)
-    # Losses fall; of the metric the training says so.
+    # A lower loss is better; the training's manifest has the direction of its metric.
     upwards = checkpoint != "loss" and bool(manifest.facts.get("greater_is_better", False))
     best = max if upwards else min
     if checkpoint == "last":

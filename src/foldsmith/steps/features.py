@@ -75,7 +75,7 @@ def fit_experiment(experiment: Experiment, start: Start) -> Path:
 
     Raises:
         ConfigError: The experiment is wrong.
-        OutputError: The folder exists and ``start`` is ``new``, or another process is at it.
+        OutputError: The folder exists and ``start`` is ``new``, or another process runs it.
         DataError: A table or image is wrong.
     """
     run = StepRun.of(experiment.project)

@@ -53,7 +53,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Return a manifest; None if there is none, or it is damaged or of another making."""
+    """Return a manifest; None if there is none, or it is damaged or foldsmith did not write it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if _CHECKSUM in content and _with_checksum(content) != content:

@@ -183,10 +183,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def start_in(folder: Path, start: Start) -> Start:
-    """Return how a training starts in its folder: as it was asked to, the first time.
+    """Return how a training starts in its folder: the first time, as its command asks.
 
-    Processes that torchrun starts anew have the same command as before: what these have begun,
-    or finished, is gone on with.
+    Processes that torchrun restarts have the same command as before, so they continue a training
+    that they began, and keep one that they finished.
     """
     manifests = (read_manifest(folder / name) for name in (MANIFEST, UNFINISHED))
     before = {one for each in manifests if each for one in each.facts.get("started_by", ())}
@@ -225,7 +225,8 @@ def note_replacement(folder: Path, inputs: Inputs) -> None:
         inputs: Inputs of the training.
 
     Raises:
-        OutputError: A file of another making is in the way, or another process is at the folder.
+        OutputError: A file that foldsmith did not write is in the way, or another process holds the
+            folder.
     """
     if any((folder / name).exists() for name in (MANIFEST, RESUME_FILE)):
         with lock(folder):
@@ -266,7 +267,7 @@ def open_folder(folder: Path) -> bool:
         Whether an earlier training has left something there.
 
     Raises:
-        OutputError: A file of another making is in the way.
+        OutputError: A file that foldsmith did not write is in the way.
     """
     folder.mkdir(parents=True, exist_ok=True)
     OwnedFiles(folder).record(_RUNNING, TRAINING)
@@ -283,7 +284,7 @@ def prepare(folder: Path, step: str, inputs: Inputs, status: Status) -> None:
         status: ``STARTED`` if it continues; else it begins anew.
 
     Raises:
-        OutputError: A file of another making is in the way.
+        OutputError: A file that foldsmith did not write is in the way.
     """
     earlier = OwnedFiles(folder).of()
     open_folder(folder)
@@ -400,7 +401,7 @@ def save_sources(folder: Path, experiment: Experiment, step: str) -> list[Path]:
         The files.
 
     Raises:
-        OutputError: A file of another making is in the way.
+        OutputError: A file that foldsmith did not write is in the way.
     """
     root = experiment.project.folder
     copies = {}

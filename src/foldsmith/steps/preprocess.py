@@ -75,11 +75,15 @@ def preprocess(
 ) -> pd.DataFrame:
     """Measure every image and split the labelled ones into folds.
 
-    Writes into the data folder ``img_info.csv`` (size, channel means and standard deviations
-    of each image, 0..255), ``stats_by_data.csv`` (those of all pixels, of train's and of
-    test's), the fold table (the train table plus the column ``fold``) and, where there are
-    any, ``near_duplicates.csv`` (near-identical images in different folds, or in train and
-    test) and ``bad_images.csv`` (skipped images).
+    Writes into the data folder:
+
+    - ``img_info.csv``: size, channel means and standard deviations of each image, 0..255,
+    - ``stats_by_data.csv``: means and standard deviations of all pixels, of the pixels of train
+      and of the pixels of test,
+    - the fold table: the train table plus the column ``fold``,
+    - ``near_duplicates.csv``, if there are near-identical images in different folds, or in train
+      and test,
+    - ``bad_images.csv``, if images were skipped.
 
     Args:
         project: The project.
@@ -92,8 +96,8 @@ def preprocess(
 
     Raises:
         DataError: One line per problem of the tables and images; a table was changed meanwhile.
-        OutputError: Another process is at it, or the data folder has a file of the name of a
-            result that preprocess did not write.
+        OutputError: Another process runs it, or the data folder has a file that preprocess did not
+            write under the name of one of its results.
     """
     run, data = StepRun.of(project), project.data_dir
     with lock(data / PREPROCESS_MANIFEST):

@@ -18,7 +18,7 @@ from foldsmith.utils.row_files import RowFiles, Rows
 # Another decoder may see other pixels.
 _FORMAT = f"v2-{DECODER}"
 
-# Images per file: so many are lost at most when a process is killed.
+# Images per file, and so the largest number that is lost when a process is killed.
 _IMAGES = 2**15
 
 _ROW = np.dtype(

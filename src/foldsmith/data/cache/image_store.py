@@ -300,10 +300,10 @@ class Stored:
 class Images:
     """A sequence of prepared images; ``images[i]`` is uint8 RGB, shape (H, W, 3), read-only.
 
-    The checksum of a stored image is verified when it is read for the first time, by whichever of
-    the processes that share the object by a fork. A damaged one is decoded from its file instead,
-    each time; its shard is taken out of the store, and the next command that needs it decodes its
-    images anew.
+    The checksum of a stored image is verified when it is read for the first time. Processes that
+    share the object by a fork verify it once between them. A damaged image is decoded from its file
+    each time; its shard is taken out of the store, and the next command that needs the shard
+    decodes its images again.
 
     Args:
         paths: The images.

@@ -47,8 +47,8 @@ class Limits:
         megabytes: Size of a body, in 10^6 bytes.
         megapixels: Pixels of its images together, in 10^6: a small file can hold a picture that
             fills the memory.
-        requests: Requests that are read or predicted at one time; the bodies of so many are held
-            in memory.
+        requests: Requests that are read or predicted at one time; memory holds the bodies of all of
+            them.
         seconds: Time that a client has to send a request.
     """
 

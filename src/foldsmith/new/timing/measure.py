@@ -50,11 +50,11 @@ _START_S, _EPOCH_S, _MEMBER_S = 8.0, 0.05, 3.0
 # Seconds of the simple baselines for each labelled image that they are scored on.
 _BASELINE_S = 0.012
 
-# A training is slower than the median of a few batches by so much: loaders that start, batches
-# that are not full, the manager's work after each.
+# Speed of a training, as a part of the speed of a few batches (their median): loaders have to
+# start, some batches are not full, and the manager works after each.
 _SUSTAINED = 0.92
 
-# Other processes are watched for so long.
+# Seconds for which other processes are watched.
 _WATCHED_S = 0.5
 
 # Seconds of the command before it measures.
