@@ -6,12 +6,9 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 from foldsmith.errors import ConfigError
 from foldsmith.models.feature_heads import MeanHead
-from foldsmith.models.label_heads import (
-    KernelLabelsHead,
-    LabelsHead,
-    TreesLabelsHead,
-    logistic_curve,
-)
+from foldsmith.models.kernel_labels import KernelLabelsHead
+from foldsmith.models.label_heads import LabelsHead, TreesLabelsHead
+from foldsmith.models.logistic_curves import logistic_curve
 from foldsmith.models.logistic_head import LogisticHead
 from foldsmith.models.ridge_head import RidgeHead
 from foldsmith.models.svr_head import SVRHead

@@ -6,7 +6,8 @@ import pytest
 from foldsmith.errors import ConfigError
 from foldsmith.models.feature_heads import MeanHead, fit_head
 from foldsmith.models.kernel_head import KernelHead
-from foldsmith.models.label_heads import KernelLabelsHead, LabelsHead, TreesLabelsHead
+from foldsmith.models.kernel_labels import KernelLabelsHead
+from foldsmith.models.label_heads import LabelsHead, TreesLabelsHead
 from foldsmith.models.logistic_head import LogisticHead
 from foldsmith.models.mlp_head import MLPHead
 from foldsmith.models.number_heads import NumbersHead

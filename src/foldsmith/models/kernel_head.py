@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.errors import ConfigError
 from foldsmith.models.feature_heads import classes_of, weights_of
 from foldsmith.models.fitted_arrays import Arrays
 from foldsmith.models.fitted_heads import (
@@ -18,6 +17,7 @@ from foldsmith.models.fitted_heads import (
     gaussians,
     standardised,
 )
+from foldsmith.models.head_arguments import check_above_zero
 from foldsmith.models.head_time import TimePart
 
 # Most rows to choose strengths and widths by: the time grows with the cube of their number.
@@ -50,9 +50,8 @@ class KernelHead:
     gamma: tuple[float, ...] = (0.25, 0.5, 1, 2)
 
     def __post_init__(self) -> None:
-        for name, values in (("alpha", self.alpha), ("gamma", self.gamma)):
-            if not values or min(values) <= 0:
-                raise ConfigError(f"{name}: {list(values)} must be numbers above 0")
+        check_above_zero("alpha", self.alpha)
+        check_above_zero("gamma", self.gamma)
 
     def fit(
         self,

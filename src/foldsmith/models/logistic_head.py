@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.errors import ConfigError
 from foldsmith.models.feature_heads import classes_of, weights_of
 from foldsmith.models.fitted_arrays import Arrays
 from foldsmith.models.fitted_heads import Features, FittedSoftmax, Targets, fitted_standardiser
+from foldsmith.models.head_arguments import check_above_zero
 from foldsmith.targets.scores_of_classes import surprise
 
 # Most iterations of the solver. Features are standardised, so that it mostly needs fewer.
@@ -30,8 +30,7 @@ class LogisticHead:
     C: tuple[float, ...] = (0.001, 0.01, 0.1, 1)
 
     def __post_init__(self) -> None:
-        if not self.C or min(self.C) <= 0:
-            raise ConfigError(f"C: {list(self.C)} must be numbers above 0")
+        check_above_zero("C", self.C)
 
     def fit(
         self,

@@ -15,6 +15,7 @@ from foldsmith.models.fitted_heads import (
     fitted_standardiser,
     standardised,
 )
+from foldsmith.models.head_arguments import check_above_zero
 from foldsmith.models.head_time import TimePart
 from foldsmith.models.ridge_layer import ALPHAS
 
@@ -36,8 +37,7 @@ class RidgeHead:
     def __post_init__(self) -> None:
         if self.scaling not in ("each", "common"):
             raise ConfigError(f"scaling: {self.scaling!r} must be each or common")
-        if not self.alphas or min(self.alphas) <= 0:
-            raise ConfigError(f"alphas: {list(self.alphas)} must be numbers above 0")
+        check_above_zero("alphas", self.alphas)
 
     def fit(
         self,

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.fitted_heads import Features, Targets, standardiser
-from foldsmith.models.label_heads import ABSENT_AND_PRESENT, KernelLabelsHead, LabelsHead
+from foldsmith.models.kernel_labels import KernelLabelsHead
+from foldsmith.models.label_heads import ABSENT_AND_PRESENT, LabelsHead
 from foldsmith.models.logistic_head import LogisticHead
 from foldsmith.models.ridge_head import RidgeHead
 from foldsmith.models.svr_head import SVRHead

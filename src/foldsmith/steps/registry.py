@@ -52,7 +52,8 @@ FEATURE_HEADS: Places = {
     **_of("foldsmith.models.mlp_head", "MLPHead"),
     **_of("foldsmith.models.feature_heads", "MeanHead"),
     **_of("foldsmith.models.kernel_head", "KernelHead"),
-    **_of("foldsmith.models.label_heads", "KernelLabelsHead", "LabelsHead", "TreesLabelsHead"),
+    **_of("foldsmith.models.kernel_labels", "KernelLabelsHead"),
+    **_of("foldsmith.models.label_heads", "LabelsHead", "TreesLabelsHead"),
     **_of("foldsmith.models.number_heads", "NumbersHead"),
 }
 
