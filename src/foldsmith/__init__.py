@@ -58,7 +58,7 @@ def load(
             or a folder written by ``foldsmith export``.
         blend: Blend of the ensemble; the one that it recommends if None.
         checkpoint: Which snapshots of a single experiment, if it was inferred by several.
-        device: Where to compute, as in ``globals/device``; None as each experiment says.
+        device: Where to compute, as in ``globals/device``; None for the device of each experiment.
         project: The project folder; ``run`` is relative to it. None takes the one that
             the run lies in.
         trust: Run the Python that the project or export brings, if it does; read it first. An

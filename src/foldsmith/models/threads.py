@@ -71,7 +71,7 @@ def advise_if_busy(settings: Globals) -> None:
     share from it. It is logged once per process.
 
     Args:
-        settings: Of the training.
+        settings: Settings of the training.
     """
     global _advised
     threads = torch.get_num_threads()

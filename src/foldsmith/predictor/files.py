@@ -195,7 +195,8 @@ def read_predictor(folder: Path, device: str | None, trust: bool) -> Predictor:
 
     Args:
         folder: The folder.
-        device: Where to compute, as in ``globals/device``; None as each experiment says.
+        device: Where to compute, as in ``globals/device``; None for the device of each
+            experiment.
         trust: Run the Python in the folder, if there is any.
 
     Raises:

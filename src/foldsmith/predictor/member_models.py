@@ -147,7 +147,7 @@ def read_member(
         project: The project.
         folder: Output folder of a fine-tuning or of frozen features.
         checkpoint: Which snapshots.
-        device: Where to compute; None as the experiment says.
+        device: Where to compute; None for the device of the experiment.
 
     Raises:
         ConfigError: The experiment is wrong, or a file that it names is missing.

@@ -52,7 +52,7 @@ def train_folds(
         The output folder of the experiment.
 
     Raises:
-        ConfigError: The experiment is no fine-tuning, or a fold does not exist.
+        ConfigError: The experiment is not a fine-tuning, or a fold does not exist.
         OutputError: A fold has been trained already, or is being trained.
         DataError: A table or image is wrong.
         TrainingError: The loss is not a number.
@@ -110,7 +110,7 @@ def output_root(experiment: Experiment) -> Path:
     """Return the output folder of a fine-tuning.
 
     Raises:
-        ConfigError: The experiment is none, or names no folder.
+        ConfigError: The experiment is not a fine-tuning, or names no folder.
     """
     settings = experiment.globals
     if settings.task not in FINE_TUNINGS:

@@ -56,7 +56,7 @@ def train(
             experiment = Experiment.load(project, Path(config), overrides)
             frozen = experiment.globals.task in HEAD_DECIDES
             if not frozen:
-                output_root(experiment)  # what is no fine-tuning is not checked as one
+                output_root(experiment)  # Refuse other tasks before checking the rest.
                 check_components(experiment, types_of(project))
         if not frozen:
             return train_folds(experiment, folds, start)

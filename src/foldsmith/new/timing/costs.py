@@ -18,10 +18,10 @@ class FineTuning:
     """Seconds of the fine-tunings at a level.
 
     Attributes:
-        epoch_s: Of an epoch of a fold.
-        validation_s: Of a validation of a fold.
+        epoch_s: Seconds of an epoch of a fold.
+        validation_s: Seconds of a validation of a fold.
         validations: Validations of a fold at most; None for one each epoch.
-        infer_s: Of the inference of each fine-tuning.
+        infer_s: Seconds of the inference of each fine-tuning.
     """
 
     epoch_s: float

@@ -122,9 +122,9 @@ def measured_speeds(
 ) -> MachineSpeeds:
     """Return the speeds of this machine for the images of a project.
 
-    A few images are preprocessed in a temporary folder; of each candidate a model is trained on
-    some batches of them, with the recipe's transforms, loss and optimizer. Of the members without
-    a training, each part is timed with them (:func:`~foldsmith.new.timing.untrained.untrained_s`).
+    A few images are preprocessed in a temporary folder. A model of each candidate is trained on
+    some batches of them, with the recipe's transforms, loss and optimizer. Members without a
+    training are timed part by part (:func:`~foldsmith.new.timing.untrained.untrained_s`).
 
     Args:
         project: The project.

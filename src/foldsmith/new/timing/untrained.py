@@ -54,11 +54,11 @@ class _Parts:
     """Seconds of the parts of a member.
 
     Attributes:
-        decoding_s: Of an image that is decoded.
-        features_s: Of the features of an image.
-        learning_s: Of learning without labels from all images.
-        small_head_s: Of a head for the sample.
-        head_s: Of a head for a fold, its predictions included.
+        decoding_s: Seconds to decode an image.
+        features_s: Seconds for the features of an image.
+        learning_s: Seconds to learn without labels from all images.
+        small_head_s: Seconds to fit a head to the sample.
+        head_s: Seconds to fit a head for a fold, its predictions included.
     """
 
     decoding_s: float
