@@ -24,12 +24,8 @@ from foldsmith.cli.main import app
 from foldsmith.config.imports import RECIPE_PREFIX, RECIPES
 from foldsmith.config.settings import EnsembleSettings, Globals
 from foldsmith.config.wiring import wiring_of
-from foldsmith.project.settings import (
-    AuxiliarySettings,
-    ContinuousSettings,
-    FoldSettings,
-    ProjectSettings,
-)
+from foldsmith.project.further_targets import AuxiliarySettings, ContinuousSettings
+from foldsmith.project.settings import FoldSettings, ProjectSettings
 from foldsmith.project.submission_forms import FORMS
 from foldsmith.steps import registry
 from foldsmith.targets.column_metrics import GLOBAL_R2

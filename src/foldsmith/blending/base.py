@@ -1,13 +1,13 @@
 """The interface of blends: fitted on out-of-fold predictions, applied to other rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.weights import Bound, blend
+from foldsmith.blending.weights import ALL_TOGETHER, Bound, blend
 from foldsmith.models.fitted_arrays import Arrays, prefixed
 from foldsmith.project import ProjectFolder
 from foldsmith.project.target_forms import TargetForm
@@ -101,7 +101,7 @@ class Goal:
 
         In units that do not depend on those of the target, as are the tolerances of the solvers.
         For several numbers, each target that is present is a row, scaled by the square root of its
-        weight.
+        weight; for several class targets, each class of a target that is present.
 
         Args:
             predictions: Shape (n_members, n, ...).
@@ -112,30 +112,27 @@ class Goal:
             numbers, or of each row its own, shape (n_rows,).
         """
         origin, unit = self.scale_of(targets)
-        if not self.metric.of_numbers:
+        ideal, weights = self.encoded(targets), self.form.output_weights
+        if weights is None:
             flat = (predictions.reshape(len(predictions), -1) - origin) / unit
             low, high = ((bound - origin) / unit for bound in self.bounds)
-            return flat, (self.encoded(targets).ravel() - origin) / unit, (low, high)
-        roots = np.sqrt(np.asarray(self.form.loss_weights) / np.mean(self.form.loss_weights))
+            return flat, (ideal.ravel() - origin) / unit, (low, high)
+        roots = np.sqrt(weights / weights.mean())
         # A target that is the same for all images is predicted as it is.
         factor = np.divide(roots, unit, out=np.zeros_like(roots), where=np.asarray(unit) != 0)
-        seen = ~np.isnan(targets)
+        seen = ~np.isnan(ideal)
         low, high = (
-            np.broadcast_to((bound - origin) * factor, targets.shape)[seen] for bound in self.bounds
+            np.broadcast_to((bound - origin) * factor, ideal.shape)[seen] for bound in self.bounds
         )
         apart = (predictions - origin) * factor
-        return apart[:, seen], ((targets - origin) * factor)[seen], (low, high)
+        return apart[:, seen], ((ideal - origin) * factor)[seen], (low, high)
 
     def mean(self, targets: Array) -> Array:
         """Return the mean ideal prediction, shape () or (n_outputs,), missing targets left out."""
         ideal = self.encoded(targets)
-        mean: Array = column_means(ideal) if self.metric.of_numbers else ideal.mean(axis=0)
+        gaps = self.form.output_weights is not None
+        mean: Array = column_means(ideal) if gaps else ideal.mean(axis=0)
         return mean
-
-    @property
-    def sums_to_1(self) -> bool:
-        """Whether the probabilities of an image sum to 1."""
-        return self.form.sums_to_1
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -161,8 +158,7 @@ class Goal:
             quantiles of the targets, shape ().
         """
         if self.metric.takes_probabilities:
-            frequencies: Array = self.encoded(targets).mean(axis=0)
-            return frequencies
+            return self.mean(targets)
         if self.metric.of_numbers:
             column = replace(self, metric=self.metric.for_column())
             known = [values[~np.isnan(values)] for values in targets.T]
@@ -264,13 +260,13 @@ class FittedWeights:
         origin: The number, of several numbers one each: the mean target, so that weights which
             sum to less than 1 shrink predictions towards it; a shift of all targets is one of all
             predictions.
-        sums_to_1: Sums of probabilities are scaled so that those of an image sum to 1.
+        sum_to_1: Places of the probabilities that are scaled so that they sum to 1.
     """
 
     weights: Array
     bounds: tuple[Bound, Bound]
     origin: Bound = 0.0
-    sums_to_1: bool = True
+    sum_to_1: Sequence[slice] = ALL_TOGETHER
 
     @property
     def with_facts(self) -> bool:
@@ -294,7 +290,7 @@ class FittedWeights:
 
     def predict(self, rows: Rows) -> Array:
         """Return the clipped sums."""
-        return blend(rows.predictions, self.weights, self.bounds, self.origin, self.sums_to_1)
+        return blend(rows.predictions, self.weights, self.bounds, self.origin, self.sum_to_1)
 
     def arrays(self) -> Arrays:
         """Return the weights and the number."""
@@ -323,7 +319,7 @@ class WeightedBlend:
         weights = np.zeros(len(rows.predictions))
         if np.any(unit):
             weights = self.choose(rows.predictions, targets)
-        return FittedWeights(weights, self.goal.bounds, origin, self.goal.sums_to_1)
+        return FittedWeights(weights, self.goal.bounds, origin, self.goal.form.sum_to_1)
 
 
 @dataclass(frozen=True)

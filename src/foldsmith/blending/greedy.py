@@ -1,9 +1,11 @@
 """Greedy selection of members with replacement."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from foldsmith.blending.weights import Bound, blend
+from foldsmith.blending.weights import ALL_TOGETHER, Bound, blend
 from foldsmith.targets.metrics import Metric
 
 Array = npt.NDArray[np.float64]
@@ -15,7 +17,7 @@ def greedy_weights(
     target_range: tuple[Bound, Bound],
     metric: Metric,
     rounds: int = 30,
-    sums_to_1: bool = True,
+    sum_to_1: Sequence[slice] = ALL_TOGETHER,
 ) -> Array:
     """Return the shares of members that were added one at a time, each the best to add.
 
@@ -31,7 +33,7 @@ def greedy_weights(
         target_range: Blends are clipped to it.
         metric: Metric of (predictions, targets).
         rounds: How many members are added after the first ones.
-        sums_to_1: As for :func:`~foldsmith.blending.weights.blend`.
+        sum_to_1: As for :func:`~foldsmith.blending.weights.blend`.
 
     Returns:
         Shape (n_members,), multiples of 1 / (number of added members) that sum to 1. In
@@ -40,7 +42,7 @@ def greedy_weights(
 
     def value_of(counts: Array) -> float:
         shares = counts / counts.sum()
-        return metric(blend(predictions, shares, target_range, sums_to_1=sums_to_1), targets)
+        return metric(blend(predictions, shares, target_range, sum_to_1=sum_to_1), targets)
 
     alone = np.eye(len(predictions))
     values = np.array([value_of(member) for member in alone])

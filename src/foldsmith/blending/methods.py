@@ -94,7 +94,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
     if method == "stack":
         if goal.metric.of_labels:
             return ScreenedBlend(StackedLabels(method), goal)
-        if goal.metric.of_numbers:
+        if goal.metric.of_numbers or goal.form.block_sizes:
             raise ConfigError(
                 "ensemble/methods: stack predicts one column, but the target is "
                 f"{goal.form.kind}; leave it out"
@@ -119,7 +119,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
                 return ridge_weights(flat, wanted)
             case "greedy":
                 return greedy_weights(
-                    *(predictions, targets, goal.bounds, goal.metric), sums_to_1=goal.sums_to_1
+                    *(predictions, targets, goal.bounds, goal.metric), sum_to_1=goal.form.sum_to_1
                 )
             case _:
                 return search_weights(
@@ -131,7 +131,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
                     seed,
                     goal.metric,
                     origin,
-                    goal.sums_to_1,
+                    goal.form.sum_to_1,
                 )
 
     return ScreenedBlend(WeightedBlend(method, goal, choose), goal)
@@ -173,7 +173,7 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
         return FittedOnSome(blend, arrays["members"].astype(np.bool_))
     if "weights" in arrays:
         origin = arrays["origin"] if arrays["origin"].ndim else float(arrays["origin"])
-        return FittedWeights(arrays["weights"], goal.bounds, origin, goal.sums_to_1)
+        return FittedWeights(arrays["weights"], goal.bounds, origin, goal.form.sum_to_1)
     if "label_weights" in arrays:
         return FittedStackedLabels.restore(arrays)
     for decider in DECIDERS:

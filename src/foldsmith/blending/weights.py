@@ -1,5 +1,7 @@
 """Weights of a blend, chosen on out-of-fold predictions."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,8 @@ Array = npt.NDArray[np.float64]
 # A number; of several numbers per image one each, or one for each prediction.
 Bound = float | Array
 
+# Place of the probabilities of one set of classes.
+ALL_TOGETHER = (slice(None),)
 
 # Points of the box that the search of the clipped blend begins at. With none, 2 of 300 random
 # problems end above the lowest of 5,000 points, by 1e-5; with eight, none does.
@@ -22,7 +26,7 @@ def blend(
     weights: Array,
     target_range: tuple[Bound, Bound],
     origin: Bound = 0.0,
-    sums_to_1: bool = True,
+    sum_to_1: Sequence[slice] = ALL_TOGETHER,
 ) -> Array:
     """Return the weighted sum of predictions, clipped to the target range.
 
@@ -32,8 +36,8 @@ def blend(
         weights: Shape (n_members,); they need not sum to 1.
         target_range: Lowest and highest possible target; 0 and 1 for probabilities.
         origin: The weights are those of the distances from it; of several numbers one each.
-        sums_to_1: Scale the probabilities of each row so that they sum to 1; those of labels, which
-            do not exclude each other, are left as they are.
+        sum_to_1: Places of the probabilities that are scaled so that they sum to 1 in each row;
+            none for those of labels, which do not exclude each other.
 
     Returns:
         Shape (n,), or (n, n_classes).
@@ -41,11 +45,16 @@ def blend(
     apart = predictions - origin if np.any(origin) else predictions
     sums = (weights @ apart.reshape(len(predictions), -1)).reshape(predictions.shape[1:])
     clipped = np.clip(origin + sums if np.any(origin) else sums, *target_range)
-    if clipped.ndim == 1 or not sums_to_1:
+    if clipped.ndim == 1:
         return clipped
-    total = clipped.sum(axis=1, keepdims=True)
-    # Weights that are all 0 say nothing: every class alike.
-    return np.where(total > 0, clipped / np.where(total > 0, total, 1), 1 / clipped.shape[1])
+    for place in sum_to_1:
+        own = clipped[:, place]
+        total = own.sum(axis=1, keepdims=True)
+        # Weights that are all 0 say nothing: every class alike.
+        clipped[:, place] = np.where(
+            total > 0, own / np.where(total > 0, total, 1), 1 / own.shape[1]
+        )
+    return clipped
 
 
 def equal_weights(n_members: int) -> Array:
@@ -195,7 +204,7 @@ def search_weights(
     seed: int,
     metric: Metric = RMSE,
     origin: Bound = 0.0,
-    sums_to_1: bool = True,
+    sum_to_1: Sequence[slice] = ALL_TOGETHER,
 ) -> Array:
     """Search for the weights with the best metric, by Optuna's TPE.
 
@@ -213,7 +222,7 @@ def search_weights(
         seed: Seed of the search.
         metric: Metric of (predictions, targets).
         origin: As for :func:`blend`.
-        sums_to_1: As for :func:`blend`.
+        sum_to_1: As for :func:`blend`.
 
     Returns:
         Weights in 0..1, shape (n_members,); they are not made to sum to 1.
@@ -225,7 +234,7 @@ def search_weights(
 
     def objective(trial: optuna.Trial) -> float:
         weights = np.array([trial.suggest_float(name, 0.0, 1.0, step=step) for name in names])
-        return metric(blend(predictions, weights, target_range, origin, sums_to_1), targets)
+        return metric(blend(predictions, weights, target_range, origin, sum_to_1), targets)
 
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed),

@@ -132,7 +132,7 @@ def class_sizes(project: ProjectFolder, table: pd.DataFrame) -> ClassSizes | Non
     labels = project.form.indicators(table)
     if labels is not None:
         sizes = {str(name): int(n) for name, n in labels.sum().items()}
-        return ClassSizes(sizes, kind="labels")
+        return ClassSizes(sizes, kind="classes" if project.form.block_sizes else "labels")
     if not targets_are_classes(project, table):
         return None
     return ClassSizes.of(table[project.form.columns[0]], project.class_names or None)
@@ -169,7 +169,8 @@ def _by_target(project: ProjectFolder, table: pd.DataFrame) -> pd.DataFrame:
     if labels is not None:
         if len(labels.columns) <= MAX_CLASSES:
             return labels.groupby(folds).sum()
-        return (labels.groupby(folds).sum() > 0).sum(axis=1).rename("labels").to_frame()
+        name = "classes" if project.form.block_sizes else "labels"
+        return (labels.groupby(folds).sum() > 0).sum(axis=1).rename(name).to_frame()
     values = project.form.numbers_of(table)
     if values is not None:
         return values.iloc[:, :MAX_CLASSES].groupby(folds).mean().add_prefix("mean ")

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,6 +83,27 @@ def fit_head(
 def gives_probabilities(head: FeatureHead) -> bool:
     """Return whether a head gives probabilities of classes."""
     return bool(_class_values(head))
+
+
+def with_classes(head: FeatureHead, class_values: Sequence[float]) -> FeatureHead:
+    """Return a head of classes for other classes.
+
+    Args:
+        head: A dataclass with the field ``class_values``, or a :class:`MeanHead` of such.
+        class_values: Target value of each class.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if isinstance(head, MeanHead):
+        return replace(head, heads=tuple(with_classes(one, class_values) for one in head.heads))
+    if not is_dataclass(head) or "class_values" not in {field.name for field in fields(head)}:
+        raise ConfigError(
+            f"head: {type(head).__name__} cannot be fitted to several targets: it must be a "
+            "dataclass with the field class_values"
+        )
+    changed: FeatureHead = replace(head, class_values=class_values)
+    return changed
 
 
 def _class_values(head: FeatureHead) -> Sequence[float]:

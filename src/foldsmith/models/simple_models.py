@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from foldsmith.models.class_target_heads import ClassTargetsHead
 from foldsmith.models.feature_heads import FeatureHead
 from foldsmith.models.fitted_heads import Features, Targets, standardiser
 from foldsmith.models.kernel_labels import KernelLabelsHead
@@ -66,6 +67,20 @@ def models_of_labels() -> dict[str, Model]:
     logistic = LogisticHead(ABSENT_AND_PRESENT, C=(_RIDGE_OF_CLASSES,))
     kernel = KernelLabelsHead(alpha=(0.1,), gamma=(1.0,))
     return {"logistic": LabelsHead(logistic), "kernel": kernel}
+
+
+def models_of_class_targets(sizes: Sequence[int]) -> dict[str, Model]:
+    """Return classifiers of several class targets per image by name.
+
+    Args:
+        sizes: Number of classes of each target.
+    """
+    models = models_of_classes(tuple(map(float, range(max(sizes)))))
+    return {
+        # A baseline is not kept, so that its models need no restore.
+        name: ClassTargetsHead(sizes, cast(FeatureHead, model))
+        for name, model in models.items()
+    }
 
 
 @dataclass(frozen=True)

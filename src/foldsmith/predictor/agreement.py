@@ -57,7 +57,8 @@ def agreement(first: Predictor, second: Predictor, images: Sequence[Any]) -> Agr
     off = np.abs(numbers[0].to_numpy() - numbers[1].to_numpy())
     changed = None
     if project.form.texts:
-        changed = int((tables[0]["prediction"] != tables[1]["prediction"]).sum())
+        texts = list(project.form.names_of("prediction"))
+        changed = int((tables[0][texts] != tables[1][texts]).any(axis=1).sum())
     return Agreement(float(off.max()), float((off / scales).max()), changed, tables)
 
 

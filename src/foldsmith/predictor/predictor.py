@@ -235,5 +235,5 @@ def _of_classes(
         labels: Text of each class or label.
     """
     columns = {f"probability_{name}": probabilities[:, k] for k, name in enumerate(labels)}
-    written, of_image = form.written(prediction), form.spread(spread, by_model, probabilities)
-    return pd.DataFrame({"prediction": written, "spread": of_image} | columns)
+    of_image = form.spreads_of(form.spread(spread, by_model, probabilities))
+    return pd.DataFrame(form.table_of("prediction", prediction) | of_image | columns)

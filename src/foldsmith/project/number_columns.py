@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+# Texts of a missing target, in lower case.
+GAPS = ("", "na", "n/a", "nan", "null", "none")
+
 
 def as_numbers(column: pd.Series) -> pd.Series:
     """Return a column of text as int64 if it holds whole numbers alone, else as float64."""
@@ -33,3 +36,8 @@ def _number(value: object) -> float:
         return float(str(value))
     except ValueError:
         return np.nan
+
+
+def is_gap(column: pd.Series) -> pd.Series:
+    """Return which values of a column of text stand for a missing target."""
+    return column.astype(str).str.strip().str.lower().isin(GAPS)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.project.number_columns import columns_of_numbers, numbers
+from foldsmith.project.number_columns import GAPS, columns_of_numbers, numbers
 from foldsmith.project.target_forms import Lines, SeveralOutputs
 from foldsmith.targets.column_metrics import for_columns
 from foldsmith.targets.formulas import Formula
@@ -19,15 +19,6 @@ from foldsmith.targets.metrics import METRICS_OF_NUMBERS, Metric
 from foldsmith.utils.formatting import brief, counted, number_text
 
 Array = npt.NDArray[np.float64]
-
-# Texts of a missing target, in lower case.
-_GAPS = ("", "na", "n/a", "nan", "null", "none")
-
-
-def is_gap(column: pd.Series) -> pd.Series:
-    """Return which values of a column of text stand for a missing target."""
-    return column.astype(str).str.strip().str.lower().isin(_GAPS)
-
 
 # Folds balance the place of an image along one line; digits beyond these are noise.
 _DECIMALS = 6
@@ -111,6 +102,11 @@ class SeveralNumbers(SeveralOutputs):
         """Weight of each target in a loss: that in the metric."""
         return self.judged.weights[: len(self.names)]
 
+    @property
+    def output_weights(self) -> Array:
+        """Weight of each target, shape (n_targets,)."""
+        return np.asarray(self.loss_weights, dtype=np.float64)
+
     def judge(self, metric: Metric) -> Metric:
         """Return a metric of values or columns for the columns of this target."""
         return for_columns(metric, self.judged) if metric.needs in (VALUES, *OF_NUMBERS) else metric
@@ -183,7 +179,7 @@ class SeveralNumbers(SeveralOutputs):
             low, high = self.limits[k]
             values = pd.Series(targets[:, k], index=table.index)
             texts = table[name].astype(str).str.strip()
-            strange = values.isna() & ~texts.str.lower().isin(_GAPS)
+            strange = values.isna() & ~texts.str.lower().isin(GAPS)
             without &= ~strange
             for wrong, what in (
                 (strange, "no number (a missing one is an empty cell)"),
@@ -232,7 +228,7 @@ class SeveralNumbers(SeveralOutputs):
         bad = (seen & ~((targets >= low) & (targets <= high))).any(axis=1) | ~seen.any(axis=1)
         for k, name in enumerate(self.names):
             texts = table[name].astype(str).str.strip().str.lower()
-            bad |= ~seen[:, k] & ~texts.isin(_GAPS).to_numpy()
+            bad |= ~seen[:, k] & ~texts.isin(GAPS).to_numpy()
         return pd.Series(bad, index=table.index)
 
     def numbers_of(self, table: pd.DataFrame) -> pd.DataFrame:

@@ -212,8 +212,13 @@ class ProjectFolder:
 
     @property
     def loss_weights(self) -> list[float]:
-        """Weight of each of several numbers in a loss; empty for other targets."""
+        """Weight of each of several numbers or class targets in a loss; empty for others."""
         return list(self.form.loss_weights)
+
+    @property
+    def block_sizes(self) -> list[int]:
+        """Number of classes of each of several class targets; empty for other targets."""
+        return list(self.form.block_sizes)
 
 
 def _own_metric(path: Path, name: str, metric: Metric) -> Metric:

@@ -1,7 +1,6 @@
 """The settings of a project: the content of ``project.yml``."""
 
 import re
-from itertools import pairwise
 from math import isfinite
 from typing import Literal
 
@@ -14,17 +13,24 @@ from pydantic import (
 )
 
 from foldsmith.project.budget import Budget, budget_of, seconds_of
+from foldsmith.project.class_forms import ClassTargets
 from foldsmith.project.class_weights import ClassWeights, class_weights_problem
 from foldsmith.project.column_forms import Classes, OneNumber
+from foldsmith.project.further_targets import AuxiliarySettings, ContinuousSettings
 from foldsmith.project.label_forms import LabelsInColumns, LabelsInText, split_labels
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.resources import Resources
+from foldsmith.project.several_targets import (
+    check_classes,
+    check_names,
+    check_ranges,
+    check_weights,
+)
 from foldsmith.project.target_forms import TargetForm
 from foldsmith.targets.formulas import parse_formula
 from foldsmith.targets.label_metrics import F1_OF_LABELS
 from foldsmith.targets.metric_text import joined_metric
 from foldsmith.targets.metrics import default_metric
-from foldsmith.utils.suggest import did_you_mean
 
 # Values that follow where an image has several labels: each is absent or present.
 _OF_LABELS = {"target_range": (0, 1), "n_classes": 2, "metric": F1_OF_LABELS.title}
@@ -33,8 +39,6 @@ _OF_LABELS = {"target_range": (0, 1), "n_classes": 2, "metric": F1_OF_LABELS.tit
 _ADDED = ("fold", "merged_group", "prediction")
 
 FoldMethod = Literal["StratifiedGroupKFold", "GroupKFold", "StratifiedKFold", "KFold"]
-
-AuxiliaryKind = Literal["regression", "multi-label"]
 
 # The fold table is named after the method, as in train_sgkf-5fold.csv.
 FOLD_METHOD_SHORT: dict[str, str] = {
@@ -63,50 +67,6 @@ class FoldSettings(BaseModel):
     merge_near_duplicates: bool = False
 
 
-class ContinuousSettings(BaseModel):
-    """A continuous column that the target is a coarse form of.
-
-    Attributes:
-        column: Column of the train table, as a date.
-        range: Lowest and highest possible value.
-        thresholds: Values at which the target changes to the next class value, ascending, one
-            less than there are classes; a value on a threshold has the lower target.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    column: str
-    range: tuple[float, float]
-    thresholds: tuple[float, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "ContinuousSettings":
-        low, high = self.range
-        inside = (low, *self.thresholds, high)
-        if any(one >= other for one, other in pairwise(inside)):
-            raise ValueError(f"range and thresholds: {list(inside)} must ascend")
-        return self
-
-
-class AuxiliarySettings(BaseModel):
-    """Something else that is known of the labelled images, for auxiliary heads.
-
-    Attributes:
-        table: CSV in ``data_dir`` with the id column, any number of rows per id; the train
-            table if not given.
-        column: Its column.
-        kind: ``regression`` (numbers) or ``multi-label`` (words, several per image).
-        min_count: Images of the training folds that a word needs, to be learned.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    table: str | None = None
-    column: str
-    kind: AuxiliaryKind
-    min_count: int = Field(default=10, ge=1)
-
-
 class ProjectSettings(BaseModel):
     """The content of ``project.yml``.
 
@@ -120,8 +80,10 @@ class ProjectSettings(BaseModel):
         id_column: Column with the image's unique id.
         target_column: Column to predict.
         target_columns: Several columns to predict, in the place of ``target_column``.
-        target_kind: What these hold: ``labels`` (0 and 1, a label each) or ``numbers``, of which
-            some may be missing.
+        target_kind: What these hold: ``labels`` (0 and 1, a label each), ``numbers`` or
+            ``classes``; some numbers or classes may be missing.
+        target_classes: Texts of the classes of each column of ``target_kind: classes``, as in
+            ``{colour: [red, blue], shape: [disc, square]}``, which have no order.
         label_separator: Text between the labels in ``target_column``, which then contains any
             number of labels per row, as in "scab rust".
         label_names: Names of these labels.
@@ -139,7 +101,7 @@ class ProjectSettings(BaseModel):
         target_ranges: The same for each of several numbers, as in ``{a: [0, 10], b: [0, 1]}``, in
             the place of ``target_range``.
         target_weights: Weight in the metric, and in the loss of the recipes, of some of several
-            numbers, as in ``{a: 0.1, total: 0.5}``; that of other targets is 1.
+            numbers or class targets, as in ``{a: 0.1, total: 0.5}``; that of other targets is 1.
         derived_columns: Columns that predictions and submissions have beside several numbers,
             computed from these, as in ``{total: a + b + c}``: names, numbers, ``+ - * /`` and
             brackets. The metric judges those that have a weight.
@@ -184,7 +146,8 @@ class ProjectSettings(BaseModel):
     id_column: str
     target_column: str | None = None
     target_columns: tuple[str, ...] = ()
-    target_kind: Literal["labels", "numbers"] = "labels"
+    target_kind: Literal["labels", "numbers", "classes"] = "labels"
+    target_classes: dict[str, tuple[str, ...]] = {}
     label_separator: str | None = None
     label_names: tuple[str, ...] = ()
     group_column: str | None = None
@@ -215,6 +178,9 @@ class ProjectSettings(BaseModel):
             return content
         if content.get("target_kind") == "numbers":
             return {**_hull(content.get("target_ranges")), "n_classes": 2, **content}
+        if content.get("target_kind") == "classes":
+            metric = default_metric(unordered=True).name
+            return {"target_range": (0, 1), "n_classes": 2, "metric": metric, **content}
         if content.get("target_columns") or content.get("label_separator") is not None:
             return {**_OF_LABELS, **content}
         names = content.get("class_names")
@@ -251,7 +217,7 @@ class ProjectSettings(BaseModel):
     @property
     def several_labels(self) -> bool:
         """Whether an image has several labels."""
-        in_columns = bool(self.target_columns) and not self.several_numbers
+        in_columns = bool(self.target_columns) and self.target_kind == "labels"
         return in_columns or self.label_separator is not None
 
     @property
@@ -260,8 +226,16 @@ class ProjectSettings(BaseModel):
         return self.target_kind == "numbers"
 
     @property
+    def several_classes(self) -> bool:
+        """Whether an image has several class targets."""
+        return self.target_kind == "classes"
+
+    @property
     def form(self) -> TargetForm:
         """The form of the target."""
+        if self.several_classes:
+            classes = tuple((name, self.target_classes[name]) for name in self.target_columns)
+            return ClassTargets(classes, tuple(self.target_weights.items()))
         if self.several_numbers:
             return SeveralNumbers(
                 self.target_columns,
@@ -298,6 +272,13 @@ class ProjectSettings(BaseModel):
         for name in value if isinstance(value, list | tuple) else ():
             if not isinstance(name, str):
                 raise ValueError(f"{name!r} is no text in YAML; write it in quotes")
+        return value
+
+    @field_validator("target_classes", mode="before")
+    @classmethod
+    def _texts_of_columns(cls, value: object) -> object:
+        for names in value.values() if isinstance(value, dict) else ():
+            cls._texts(names)
         return value
 
     @field_validator("auxiliary")
@@ -354,12 +335,20 @@ class ProjectSettings(BaseModel):
                 "target_column: needs the column to predict, or target_columns several of them; "
                 "not both"
             )
+        if self.several_numbers or self.several_classes:
+            self._check_named_columns()
         if self.several_numbers:
             self._check_numbers()
             return
-        for key in ("target_ranges", "target_weights", "derived_columns"):
+        for key in ("target_ranges", "derived_columns"):
             if getattr(self, key):
                 raise ValueError(f"{key}: is for target_kind: numbers; leave it out")
+        if self.several_classes:
+            self._check_class_targets()
+            return
+        for key, kinds in (("target_weights", "numbers or classes"), ("target_classes", "classes")):
+            if getattr(self, key):
+                raise ValueError(f"{key}: is for target_kind: {kinds}; leave it out")
         if (self.label_separator is None) != (not self.label_names):
             raise ValueError("label_separator: needs label_names too, and these need it")
         if not self.several_labels:
@@ -387,18 +376,24 @@ class ProjectSettings(BaseModel):
                     f"label_names: {name!r} has the separator in it, or blanks around it"
                 )
 
-    def _check_numbers(self) -> None:
-        names = self.target_columns
-        if not names:
-            raise ValueError("target_kind: numbers needs target_columns, the columns to predict")
-        if len(set(names)) < len(names):
-            raise ValueError("target_columns: a name stands twice")
-        if not all(name.strip() for name in names):
-            raise ValueError("target_columns: a name is empty")
+    def _check_named_columns(self) -> None:
+        kind = self.target_kind
+        check_names(kind, self.target_columns)
         for key in ("class_values", "class_names", "continuous", "label_separator", "label_names"):
             if getattr(self, key):
-                raise ValueError(f"{key}: is not for several numbers; leave it out")
-        self._check_ranges()
+                raise ValueError(f"{key}: is not for target_kind: {kind}; leave it out")
+        check_weights(self.target_weights, (*self.target_columns, *self.derived_columns))
+
+    def _check_class_targets(self) -> None:
+        if (self.target_range, self.n_classes) != ((0, 1), 2):
+            raise ValueError("target_range: and n_classes follow from target_classes; leave out")
+        check_classes(self.target_columns, self.target_classes)
+
+    def _check_numbers(self) -> None:
+        names = self.target_columns
+        if self.target_classes:
+            raise ValueError("target_classes: is for target_kind: classes; leave it out")
+        check_ranges(names, self.target_ranges, self.target_range)
         for name, text in self.derived_columns.items():
             if name in (*names, self.id_column, self.group_column, *_ADDED):
                 raise ValueError(f"derived_columns: {name}: is the name of another column")
@@ -406,30 +401,6 @@ class ProjectSettings(BaseModel):
                 parse_formula(text, names)
             except ValueError as error:
                 raise ValueError(f"derived_columns: {name}: {error}") from None
-        judged = (*names, *self.derived_columns)
-        for name, weight in self.target_weights.items():
-            if name not in judged:
-                raise ValueError(
-                    f"target_weights: {name} is none of target_columns and derived_columns"
-                    f"{did_you_mean(name, judged)}"
-                )
-            if not (isfinite(weight) and weight > 0):
-                raise ValueError(f"target_weights: {name}: {weight:g} is not above 0")
-
-    def _check_ranges(self) -> None:
-        names, ranges = self.target_columns, self.target_ranges
-        for name in ranges:
-            if name not in names:
-                raise ValueError(
-                    f"target_ranges: {name} is none of target_columns{did_you_mean(name, names)}"
-                )
-        missing = [name for name in names if name not in ranges]
-        if ranges and missing:
-            raise ValueError(f"target_ranges: has no range of {missing[0]}")
-        for name, (low, high) in (ranges or {"": self.target_range}).items():
-            if not (isfinite(low) and isfinite(high) and low < high):
-                key = f"target_ranges: {name}" if name else "target_range"
-                raise ValueError(f"{key}: {low:g} is not below {high:g}, two finite numbers")
 
     def _check_columns(self) -> None:
         targets = [("target_columns", name) for name in self.target_columns]

@@ -12,7 +12,7 @@ from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
 from foldsmith.project.submission_base import Sample, SubmissionForm
-from foldsmith.project.submission_columns import LabelColumns, NumberColumns
+from foldsmith.project.submission_columns import LabelColumns, NumberColumns, TargetColumns
 from foldsmith.project.submission_forms import form_of
 from foldsmith.project.submission_one_column import OneColumn
 
@@ -38,9 +38,9 @@ def submission_form(project: ProjectFolder, test: pd.DataFrame) -> SubmissionFor
         texts, columns = test[settings.id_column].to_numpy(dtype=object), project.form.handed_in
         content = {settings.id_column: texts} | dict.fromkeys(columns, "")
         table = pd.DataFrame(content, dtype=object)
-        known = (table, settings.id_column, np.arange(len(test)), project.form.labels)
-        for in_columns in (LabelColumns, NumberColumns):
-            if project.form.kind in in_columns.suits and columns == project.form.labels:
+        known = (table, settings.id_column, np.arange(len(test)), project.form.outputs)
+        for in_columns in (LabelColumns, NumberColumns, TargetColumns):
+            if project.form.kind in in_columns.suits and columns == project.form.outputs:
                 return in_columns(*known, columns)
         return OneColumn(*known, columns[0])
     path = project.data_dir / settings.sample_submission
@@ -66,7 +66,7 @@ def sample_of(project: ProjectFolder, path: Path, ids: Sequence[str]) -> Sample:
         id_name=project.settings.id_column,
         # Of labels in columns there is none of all of them.
         target=project.settings.target_column or "target",
-        labels=project.form.labels,
+        labels=project.form.outputs,
         kind=project.form.kind,
         needed=project.form.columns,
         named=bool(project.class_names),
@@ -133,7 +133,7 @@ def read_submission(project: ProjectFolder, path: Path, test: pd.DataFrame) -> A
 
 
 def _points(project: ProjectFolder, found: npt.NDArray[Any]) -> Array:
-    """Return point predictions from texts, class probabilities or several numbers."""
-    if found.ndim == 1:
-        return project.form.points_of(pd.Series(found, dtype=object))
+    """Return point predictions from texts, class probabilities or several numbers or texts."""
+    if found.ndim == 1 or found.dtype == object:
+        return project.form.points_of(pd.Series(list(found), dtype=object))
     return project.form.points(found)

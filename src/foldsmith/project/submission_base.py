@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldsmith.errors import DataError
+from foldsmith.project.class_forms import ClassTargets
 from foldsmith.project.column_forms import OneNumber
 from foldsmith.project.label_forms import SeveralLabels
 from foldsmith.project.number_forms import SeveralNumbers
@@ -19,6 +20,7 @@ from foldsmith.utils.formatting import counted
 
 # Kinds of targets.
 ONE_COLUMN, LABELS, NUMBERS = OneNumber.kind, SeveralLabels.kind, SeveralNumbers.kind
+CLASS_TARGETS = ClassTargets.kind
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -35,12 +37,13 @@ class Sample:
         source: Where these are from, for messages.
         id_name: Name of the project's id column.
         target: Name of the project's target column.
-        labels: Text of each class.
+        labels: Text of each class; of several class targets the name of each.
         named: The classes have no order, and submissions name them.
         of_probabilities: Predictions are class probabilities.
         of_decisions: Only the most probable class is judged, not the probability.
         kind: Kind of the target's form.
-        needed: Those of several numbers that a sample must have; computed ones may be missing.
+        needed: Those of several numbers or class targets that a sample must have; computed ones may
+            be missing.
         id_column: Its column of the ids; None if the order of the rows is all there is.
     """
 
@@ -173,8 +176,8 @@ class SubmissionForm(ABC):
             n_test: Number of test images.
 
         Returns:
-            Texts as tables have them, or class probabilities, float64, shape (n_test, n_classes),
-            or several numbers, shape (n_test, n_columns).
+            Texts as tables have them, object, or class probabilities, float64, shape (n_test,
+            n_classes), or several numbers or texts, shape (n_test, n_columns).
         """
 
     @property

@@ -8,7 +8,12 @@ from dataclasses import replace
 
 from foldsmith.errors import DataError
 from foldsmith.project.submission_base import Sample, SubmissionForm
-from foldsmith.project.submission_columns import ClassColumns, LabelColumns, NumberColumns
+from foldsmith.project.submission_columns import (
+    ClassColumns,
+    LabelColumns,
+    NumberColumns,
+    TargetColumns,
+)
 from foldsmith.project.submission_ids import id_column_of
 from foldsmith.project.submission_one_column import OneColumn, RankedClasses, SecondClass
 from foldsmith.project.submission_rows import JoinedIds, LongClasses, LongNumbers
@@ -23,6 +28,7 @@ FORMS: tuple[type[SubmissionForm], ...] = (
     OneColumn,
     NumberColumns,
     LongNumbers,
+    TargetColumns,
 )
 
 

@@ -50,7 +50,6 @@ class TargetForm(ABC):
         of_probabilities: Point predictions are probabilities, of which tables have the decisions.
         between_runs: Text between the predictions of two runs.
         texts: Predictions are written as texts.
-        sums_to_1: The probabilities of an image sum to 1.
         for_unreadable: Prediction of images that cannot be read, for people.
         compared_as: The number by which two runs are compared on an image, for people.
     """
@@ -61,7 +60,6 @@ class TargetForm(ABC):
     of_probabilities: ClassVar[bool] = False
     between_runs: ClassVar[str] = ", "
     texts: ClassVar[bool] = False
-    sums_to_1: ClassVar[bool] = True
     for_unreadable: ClassVar[str] = "the mean of the train targets"
     compared_as: ClassVar[str] = "predictions"
 
@@ -94,6 +92,37 @@ class TargetForm(ABC):
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
         """Text of each class or label, in the order of their probabilities."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Name of each column of a submission with a column for each output."""
+        return self.labels
+
+    @property
+    def sum_to_1(self) -> tuple[slice, ...]:
+        """Places of the probabilities of an image that sum to 1: all together, or several blocks.
+
+        Empty for labels, which do not exclude each other, and for numbers.
+        """
+        return (slice(None),)
+
+    @property
+    def class_texts(self) -> tuple[tuple[str, ...], ...]:
+        """Texts of the classes of each of several class targets; empty for other targets."""
+        return ()
+
+    @property
+    def block_sizes(self) -> tuple[int, ...]:
+        """Number of classes of each of several class targets; empty for other targets."""
+        return tuple(map(len, self.class_texts))
+
+    @property
+    def output_weights(self) -> Array | None:
+        """Weight of each output in blends of least squares, shape (n_outputs,); None for equal.
+
+        Ideal predictions then may have gaps, NaN.
+        """
+        return None
 
     @property
     def handed_in(self) -> tuple[str, ...]:
@@ -203,7 +232,7 @@ class TargetForm(ABC):
 
     @property
     def loss_weights(self) -> tuple[float, ...]:
-        """Weight of each of several numbers in a loss; empty for other targets."""
+        """Weight of each of several numbers or class targets in a loss; empty for others."""
         return ()
 
     def judge(self, metric: Metric) -> Metric:
@@ -315,7 +344,10 @@ class TargetForm(ABC):
 class SeveralOutputs(TargetForm):
     """Several labels or numbers per image: predictions are the outputs, shape (n, n_outputs)."""
 
-    sums_to_1 = False
+    @property
+    def sum_to_1(self) -> tuple[slice, ...]:
+        """Nothing."""
+        return ()
 
     @property
     def of_kind(self) -> str:

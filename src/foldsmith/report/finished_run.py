@@ -190,7 +190,7 @@ def ensemble_predictions(experiment: Experiment, root: Path) -> OofPredictions:
     if CROSS_FITTED_PROBABILITIES in manifest.outputs:
         file = verified(root / CROSS_FITTED_PROBABILITIES, manifest)
         every = np.load(file, allow_pickle=False)
-        probabilities = every[honest.index(blend)]
+        probabilities = every[honest.index(project.form.names_of(blend)[0])]
         if project.form.of_probabilities:
             points = probabilities
     scores = read_table(verified(root / "ensemble_scores.csv", manifest), ["name"])

@@ -12,6 +12,7 @@ from foldsmith.blending.comparison import CrossFittedScore, honest_scores
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import groups_of, read_folds
+from foldsmith.report.class_target_parts import compared_class_targets
 from foldsmith.report.finished_run import FinishedRun, OofPredictions
 from foldsmith.report.label_parts import compared_labels
 from foldsmith.report.number_parts import compared_columns
@@ -134,6 +135,8 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> RunComparison:
     by_label = None
     if metric.of_numbers:
         by_label = compared_columns(metric, judged, targets, groups)
+    elif metric.blocks is not None:
+        by_label = compared_class_targets(metric, judged, targets, groups)
     elif metric.of_labels:
         by_label = compared_labels(metric, project.form.labels, judged, targets, groups)
     return RunComparison(
@@ -163,10 +166,11 @@ def _own_code(project: ProjectFolder, metric: Metric) -> list[str]:
 
 def _common_metric(a: FinishedRun, b: FinishedRun) -> Metric:
     metric, other = a.project.metric, b.project.metric
-    if metric.of_labels and a.project.form.labels != b.project.form.labels:
+    same = a.project.form.labels == b.project.form.labels
+    if (metric.of_labels or metric.blocks is not None) and not same:
         raise ConfigError(
-            f"{a.project.source_files[0]} and {b.project.source_files[0]}: have other labels, or "
-            "in another order; runs are compared by one metric of the same labels"
+            f"{a.project.source_files[0]} and {b.project.source_files[0]}: have other labels or "
+            "classes, or in another order; runs are compared by one metric of the same ones"
         )
     if not metric.same_judge(other):
         files = [run.project.source_files[0] for run in (a, b)]

@@ -20,6 +20,7 @@ from foldsmith.models.simple_features import SIMPLE_FEATURES, Features, small_co
 from foldsmith.models.simple_models import (
     FittedModel,
     Model,
+    models_of_class_targets,
     models_of_classes,
     models_of_labels,
     models_of_numbers,
@@ -214,7 +215,7 @@ def _question(project: ProjectFolder, table: pd.DataFrame, hashes: FileHashes) -
             *(project.form.labels if project.form.texts else ()),
         ],
         "range": list(project.target_range),
-        **({"form": project.form.facts()} if project.metric.of_numbers else {}),
+        **({"form": project.form.facts()} if project.form.output_weights is not None else {}),
         "intensity": project.intensity_range,
         "folds": hash_folds(project, table),
         "targets": targets_of(project, table).tolist(),
@@ -261,6 +262,8 @@ def _models(goal: Goal) -> Mapping[str, Model]:
         return models_of_labels()
     if metric.of_numbers:
         return {name: NumbersHead(model) for name, model in models_of_numbers().items()}
+    if goal.form.block_sizes:
+        return models_of_class_targets(goal.form.block_sizes)
     if not metric.of_classes or (metric.uses_order and not metric.takes_probabilities):
         return models_of_numbers()
     return models_of_classes(goal.form.class_values)

@@ -12,12 +12,15 @@ from foldsmith.errors import ConfigError
 from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed
 from foldsmith.models.fitted_heads import FittedHead, gives_labels
+from foldsmith.models.class_target_heads import gives_class_targets
 from foldsmith.models.number_heads import gives_numbers
 from foldsmith.project.column_forms import OneNumber
+from foldsmith.project.class_forms import ClassTargets
 from foldsmith.project.label_forms import SeveralLabels
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.targets.classification import MultiClass
 from foldsmith.targets.column_scales import Scale, restore_scale
+from foldsmith.targets.multi_classification import MultiClassification
 from foldsmith.targets.multi_label import MultiLabel, logits_of
 from foldsmith.targets.multi_regression import MultiRegression
 from foldsmith.targets.regression import Regression
@@ -46,16 +49,26 @@ def head_of(
     """
     project = experiment.project
     head: FeatureHead = experiment.build(types)["head"]
-    given = OneNumber.kind
-    if gives_labels(head) or gives_numbers(head):
-        given = SeveralLabels.kind if gives_labels(head) else SeveralNumbers.kind
-    if project.form.kind != given:
+    kinds = {
+        SeveralLabels.kind: gives_labels(head),
+        SeveralNumbers.kind: gives_numbers(head),
+        ClassTargets.kind: gives_class_targets(head),
+    }
+    if project.form.kind != next((kind for kind, given in kinds.items() if given), OneNumber.kind):
         raise ConfigError(
             f"{experiment.file}: head: {type(head).__name__} does not give {project.form.kind}, "
             "the form of the target in project.yml; for several labels take KernelLabelsHead, "
             "TreesLabelsHead, or LabelsHead with another head; for several numbers take "
-            "NumbersHead with a head of one number; for one column take another head"
+            "NumbersHead with a head of one number; for several class targets take "
+            "ClassTargetsHead with a head of classes; for one column take another head"
         )
+    if gives_class_targets(head):
+        if tuple(head.sizes) != project.form.block_sizes:  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"{experiment.file}: head: sizes must be those of the project, "
+                '"@/project.block_sizes"'
+            )
+        return head, MultiClassification.of_project(project)
     if gives_numbers(head):
         return head, MultiRegression.of_project(project)
     if gives_labels(head):

@@ -269,11 +269,12 @@ def _check_missing_targets(made: FoldComponents, runtime: Runtime) -> None:
     codes = made.task.codes(labels[gaps][:_TRIED])
     targets = made.task.encode(torch.from_numpy(codes).to(runtime.device))
     loss = with_weights(made.components["loss"], needed=False)
-    if torch.isnan(loss(torch.zeros_like(targets), targets, None)):
+    outputs = torch.zeros(len(codes), made.task.n_outputs, device=runtime.device)
+    if torch.isnan(loss(outputs, targets, None)):
         raise ConfigError(
             f"loss: {loss_name(made.components['loss'])} is NaN where a target is missing, as in "
             f"{counted(int(gaps.sum()), 'training row')}; take a loss that leaves missing targets "
-            "out: MaskedMSELoss, MaskedL1Loss or MaskedHuberLoss"
+            "out: MaskedMSELoss, MaskedL1Loss or MaskedHuberLoss; of classes ClassTargetsLoss"
         )
 
 

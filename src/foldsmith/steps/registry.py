@@ -55,6 +55,7 @@ FEATURE_HEADS: Places = {
     **_of("foldsmith.models.kernel_labels", "KernelLabelsHead"),
     **_of("foldsmith.models.label_heads", "LabelsHead", "TreesLabelsHead"),
     **_of("foldsmith.models.number_heads", "NumbersHead"),
+    **_of("foldsmith.models.class_target_heads", "ClassTargetsHead"),
 }
 
 LOSSES: Places = _of(
@@ -69,7 +70,7 @@ LOSSES: Places = _of(
         "QuantileLoss",
     ),
     *("BCEWithLogitsLoss", "FocalLoss", "AsymmetricLoss"),
-    *("MaskedMSELoss", "MaskedL1Loss", "MaskedHuberLoss"),
+    *("MaskedMSELoss", "MaskedL1Loss", "MaskedHuberLoss", "ClassTargetsLoss"),
 )
 
 TRANSFORMS: Places = _of(

@@ -9,8 +9,8 @@ import pandas as pd
 
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
+from foldsmith.project.further_targets import AuxiliaryKind, AuxiliarySettings
 from foldsmith.project.number_columns import numbers
-from foldsmith.project.settings import AuxiliaryKind, AuxiliarySettings
 from foldsmith.project.tables import gaps, read_table
 from foldsmith.targets.scale import TargetScale
 

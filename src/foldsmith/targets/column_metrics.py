@@ -36,7 +36,7 @@ def for_columns(metric: Metric, judged: JudgedColumns) -> Metric:
         needs=COLUMNS,
         function=partial(_mean_of_columns, metric.function, judged),
         row_function=None if rows is None else partial(_rows_of_columns, rows, judged),
-        from_mean=partial(_weighted_of_means, metric.from_mean, judged.weights),
+        from_mean=partial(mean_over_columns, metric.from_mean, judged.weights),
         # A mean of roots is no mean of squares.
         least_squares=metric.least_squares and len(judged.weights) == 1,
         judged=judged,
@@ -66,6 +66,14 @@ def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
     """Return a weighted mean that does not depend on the order of the values, to the digit."""
     total = math.fsum(weights)
     return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total
+
+
+def mean_over_columns(
+    from_mean: Callable[[Any], Any], weights: Sequence[float], means: Array
+) -> float:
+    """Return the metric for the mean of each column's rows, shape (n_columns,); NaN has none."""
+    kept = np.flatnonzero(~np.isnan(means)).tolist()
+    return weighted_mean([float(from_mean(means[k])) for k in kept], [weights[k] for k in kept])
 
 
 def _mean_of_columns(
@@ -98,14 +106,6 @@ def _rows_of_columns(
     for k, seen in enumerate((~np.isnan(wanted)).T):
         found[seen, k] = function(predicted[seen, k], wanted[seen, k], **options)
     return found
-
-
-def _weighted_of_means(
-    from_mean: Callable[[Any], Any], weights: Sequence[float], means: Array
-) -> float:
-    """Return the metric for the mean of each column's rows, shape (n_judged,); NaN has none."""
-    kept = np.flatnonzero(~np.isnan(means)).tolist()
-    return weighted_mean([float(from_mean(means[k])) for k in kept], [weights[k] for k in kept])
 
 
 def _of_all(

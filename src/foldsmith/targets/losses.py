@@ -11,6 +11,7 @@ from torch.nn import (
 )
 
 from foldsmith.errors import ConfigError
+from foldsmith.targets.class_target_loss import ClassTargetsLoss
 from foldsmith.targets.label_losses import (
     AsymmetricLoss,
     BCEWithLogitsLoss,
@@ -24,6 +25,7 @@ from foldsmith.targets.weighted_losses import Loss, over_outputs, weighted_mean
 __all__ = [
     "AsymmetricLoss",
     "BCEWithLogitsLoss",
+    "ClassTargetsLoss",
     "CornLoss",
     "CrossEntropyLoss",
     "FocalLoss",

@@ -15,16 +15,25 @@ import numpy.typing as npt
 from foldsmith.errors import ConfigError, FoldsmithError, one_line
 from foldsmith.targets import scores_of_classes as of_classes
 from foldsmith.targets import scores_of_values as of_values
+from foldsmith.targets.class_blocks import ClassBlocks
 from foldsmith.targets.class_values import nearest
 from foldsmith.targets.judged_columns import JudgedColumns
 from foldsmith.targets.label_means import EQUAL, label_weights, label_weights_problem
-from foldsmith.targets.metric_text import joined_metric
+from foldsmith.targets.metric_text import KINDS, joined_metric, same_kind
 from foldsmith.utils.suggest import did_you_mean
 
 Array = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
 
-Needs = Literal["values", "classes", "probabilities", "labels", "label probabilities", "columns"]
+Needs = Literal[
+    "values",
+    "classes",
+    "probabilities",
+    "labels",
+    "label probabilities",
+    "columns",
+    "class columns",
+]
 Decision = Literal["thresholds", "priors", "none"]
 VALUES: Needs = "values"
 CLASSES: Needs = "classes"
@@ -32,11 +41,13 @@ PROBABILITIES: Needs = "probabilities"
 LABELS: Needs = "labels"
 LABEL_PROBABILITIES: Needs = "label probabilities"
 COLUMNS: Needs = "columns"
+CLASS_COLUMNS: Needs = "class columns"
 
 # What metrics of each form of the target need (``TargetForm.needs``).
 OF_ONE_COLUMN: tuple[Needs, ...] = (VALUES, CLASSES, PROBABILITIES)
 OF_LABELS: tuple[Needs, ...] = (LABELS, LABEL_PROBABILITIES)
 OF_NUMBERS: tuple[Needs, ...] = (COLUMNS,)
+OF_CLASS_COLUMNS: tuple[Needs, ...] = (CLASS_COLUMNS,)
 
 # Option of metrics of labels: the weight of each in a mean.
 _WEIGHTS = "weights"
@@ -80,13 +91,17 @@ class Metric:
             of 0 and 1, shape (n, n_labels) each; ``label probabilities`` gets (probabilities,
             labels). For several numbers per image: ``columns`` gets (predictions, targets,
             weights), float64, shapes (n, n_columns), (n, n_columns) with NaN where a target is
-            missing, and (n_columns,).
+            missing, and (n_columns,). For several class targets per image: ``class columns`` gets
+            (blocks, probabilities, targets), a :class:`~foldsmith.targets.class_blocks.ClassBlocks`
+            and float64, shapes (n, n_outputs) and (n, n_columns), the latter class numbers with
+            NaN where one is missing.
         greater_is_better: Its direction.
         needs: ``values``, ``classes`` or ``probabilities``; ``labels`` or ``label probabilities``
             of several labels per image; ``columns`` of several numbers, for which one of ``values``
-            is taken for each column. A prediction becomes a class by rounding to the nearest
-            class value; if the classes have no order, the most probable class is taken. A label is
-            decided for from a probability of 0.5 on.
+            is taken for each column; ``class columns`` of several class targets, for which one of
+            ``classes`` or ``probabilities`` is taken for each column. A prediction becomes a class
+            by rounding to the nearest class value; if the classes have no order, the most probable
+            class is taken. A label is decided for from a probability of 0.5 on.
         uses_order: Classes without an order cannot be judged by it. Always so for ``values``.
         row_function: Arguments as for ``function``; returns one value per row, shape (n,). Only for
             a metric that is a function of their mean. Resampling is faster with it.
@@ -106,7 +121,8 @@ class Metric:
         labels: Names of the labels, which the option ``weights`` names; if empty, they are not
             known yet.
         judged: The columns of several numbers that it judges; None for others.
-        of_column: The metric of one of them, if it is a mean of such.
+        blocks: The columns of several class targets that it judges; None for others.
+        of_column: The metric of one column, if it is a mean of such.
     """
 
     name: str
@@ -127,10 +143,11 @@ class Metric:
     unordered: bool = False
     labels: tuple[str, ...] = ()
     judged: JudgedColumns | None = None
+    blocks: ClassBlocks | None = None
     of_column: "Metric | None" = None
 
     def __post_init__(self) -> None:
-        known = (*OF_ONE_COLUMN, *OF_LABELS, *OF_NUMBERS)
+        known = (*OF_ONE_COLUMN, *OF_LABELS, *OF_NUMBERS, *OF_CLASS_COLUMNS)
         if self.needs not in known:
             hint = did_you_mean(str(self.needs), known)
             raise ConfigError(
@@ -166,7 +183,7 @@ class Metric:
     def rows(self, predictions: Array, targets: Array) -> Array | None:
         """Return one value per row, shape (n,); None if the metric has none.
 
-        ``from_mean`` of their mean is the metric. For several numbers they have the shape (n,
+        ``from_mean`` of their mean is the metric. For a mean over columns they have the shape (n,
         n_columns), with NaN where a target is missing, and the mean is that of each column.
         Arguments as for the metric itself.
 
@@ -177,7 +194,7 @@ class Metric:
             return None
         try:
             values = self.row_function(*self._arguments(predictions, targets), **self._given())
-            mean = column_means(values) if self.of_numbers else values.mean()
+            mean = column_means(values) if self.by_column else values.mean()
             found, whole = float(self.from_mean(mean)), self(predictions, targets)
         except FoldsmithError:
             raise
@@ -185,7 +202,7 @@ class Metric:
             raise self._failed(error) from error
         if (
             len(values) != len(targets)
-            or values.ndim != 1 + self.of_numbers
+            or values.ndim != 1 + self.by_column
             or not math.isclose(found, whole, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
         ):
             raise ConfigError(
@@ -215,9 +232,19 @@ class Metric:
         """It judges several numbers per image."""
         return self.needs == COLUMNS
 
+    @property
+    def by_column(self) -> bool:
+        """Its values per row are those of each column."""
+        return self.of_numbers or self.of_column is not None
+
     def for_column(self) -> "Metric":
-        """Return the metric of one of several columns; the RMSE if it is no mean over them."""
-        return RMSE if self.of_column is None else replace(self.of_column, options=self.options)
+        """Return the metric of one of several columns.
+
+        If it is no mean over them, that is the RMSE of numbers and the accuracy of classes.
+        """
+        if self.of_column is not None:
+            return replace(self.of_column, options=self.options)
+        return RMSE if self.of_numbers else ACCURACY
 
     @property
     def needs_probabilities(self) -> bool:
@@ -228,7 +255,7 @@ class Metric:
     def takes_probabilities(self) -> bool:
         """It is called with probabilities of classes or labels, not with point predictions."""
         of_classes = self.needs_probabilities or (self.needs == CLASSES and self.unordered)
-        return of_classes or self.of_labels
+        return of_classes or self.of_labels or self.needs == CLASS_COLUMNS
 
     @property
     def needs_order(self) -> bool:
@@ -269,8 +296,8 @@ class Metric:
             if key not in self.options:
                 hint = did_you_mean(key, self.options) if self.options else " (it has none)"
                 raise ConfigError(f"metric {self.name}: there is no option {key}{hint}")
-            if not _same_kind(value, self.options[key]):
-                kind = _KINDS[type(self.options[key])]
+            if not same_kind(value, self.options[key]):
+                kind = KINDS[type(self.options[key])]
                 raise ConfigError(f"metric {self.name}: {key} must be {kind}, not {value!r}")
         changed = replace(self, options={**self.options, **given})
         changed._check_options(None)
@@ -396,6 +423,11 @@ class Metric:
                 f"metric {self.title}: needs a number of each target, shape {targets.shape}; "
                 f"there are {predictions.shape}"
             )
+        if self.blocks is not None and predictions.shape != (len(targets), self.blocks.n_outputs):
+            raise ConfigError(
+                f"metric {self.title}: needs a probability of each class of each target, shape "
+                f"({len(targets)}, {self.blocks.n_outputs}); there are {predictions.shape}"
+            )
         if not self.of_classes:
             return predictions, targets
         values = np.asarray(self.class_values or np.unique(targets))
@@ -423,7 +455,7 @@ class Metric:
 def _described(metric: Metric) -> tuple[Any, ...]:
     return (
         *(metric.title, metric.greater_is_better, metric.needs, metric.uses_order),
-        *(metric.class_values, metric.unordered, metric.labels, metric.judged),
+        *(metric.class_values, metric.unordered, metric.labels, metric.judged, metric.blocks),
     )
 
 
@@ -439,21 +471,6 @@ def column_means(values: Array) -> Array:
 
 # Metrics of classes in an order, for an error.
 _EXAMPLES = "F1, QWK or Accuracy"
-
-_KINDS: dict[type, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a name or a list of numbers",
-}
-
-
-def _same_kind(value: Any, default: Any) -> bool:
-    """Return whether a value may take the place of another one."""
-    if isinstance(default, str):
-        return isinstance(value, str | list | tuple | Mapping)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return number and (isinstance(value, int) or isinstance(default, float))
-
 
 # Limits of a share.
 UP_TO_1 = (0.0, 1.0)

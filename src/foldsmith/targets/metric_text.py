@@ -1,6 +1,7 @@
 """A metric and its options as text: ``FBeta(beta=2, average=macro)``."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -59,3 +60,19 @@ def _key(name: Any) -> str:
     """Return a name for YAML, in quotes where it is not plain."""
     text = str(name)
     return text if re.fullmatch(r"[A-Za-z_]\w*", text) else json.dumps(text, ensure_ascii=False)
+
+
+# Text of each kind of option.
+KINDS: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a name or a list of numbers",
+}
+
+
+def same_kind(value: Any, default: Any) -> bool:
+    """Return whether a value may take the place of another one."""
+    if isinstance(default, str):
+        return isinstance(value, str | list | tuple | Mapping)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return number and (isinstance(value, int) or isinstance(default, float))

@@ -16,6 +16,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.targets import partial_areas as areas
 from foldsmith.targets import scores_of_classes as of_classes
 from foldsmith.targets import scores_of_values as of_values
+from foldsmith.targets.class_column_metrics import EXACT_MATCH
 from foldsmith.targets.column_metrics import GLOBAL_R2
 from foldsmith.targets.label_metrics import METRICS_OF_LABELS
 from foldsmith.targets.metric import (
@@ -36,6 +37,7 @@ from foldsmith.utils.suggest import did_you_mean
 __all__ = [
     "ACCURACY",
     "METRICS",
+    "METRICS_OF_CLASS_COLUMNS",
     "METRICS_OF_LABELS",
     "METRICS_OF_NUMBERS",
     "RMSE",
@@ -163,6 +165,16 @@ METRICS_OF_NUMBERS: Mapping[str, Metric] = {
     GLOBAL_R2.name: GLOBAL_R2,
 }
 
+# The metrics of several class targets, likewise.
+METRICS_OF_CLASS_COLUMNS: Mapping[str, Metric] = {
+    **{
+        name: metric
+        for name, metric in METRICS.items()
+        if metric.of_classes and not metric.uses_order
+    },
+    EXACT_MATCH.name: EXACT_MATCH,
+}
+
 
 def metric_named(
     name: str, class_values: Sequence[float] = (), metrics: Mapping[str, Metric] = METRICS
@@ -252,6 +264,11 @@ TYPES: dict[str, Callable[..., Metric]] = {
     "ProjectMetric": project_metric,
     **{
         name: component(metric)
-        for name, metric in {**METRICS_OF_LABELS, **METRICS_OF_NUMBERS, **METRICS}.items()
+        for name, metric in {
+            **METRICS_OF_LABELS,
+            **METRICS_OF_CLASS_COLUMNS,
+            **METRICS_OF_NUMBERS,
+            **METRICS,
+        }.items()
     },
 }

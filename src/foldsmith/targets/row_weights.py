@@ -34,8 +34,8 @@ def training_weights(
         seen: Whether a row is trained on, shape (n,).
 
     Returns:
-        float64, shape (n,), or (n, n_labels) if labels have weights of their own; None if all
-        weights of the training are equal.
+        float64, shape (n,), or (n, n_labels) or (n, n_columns) if labels or several class targets
+        have weights of their own; None if all weights of the training are equal.
 
     Raises:
         DataError: Every row of the training has the weight 0, or has it for one of the labels; or
@@ -54,7 +54,8 @@ def training_weights(
     learned = weights[seen]
     weightless = ~(learned > 0).any(axis=0)
     if weightless.any():
-        of_label = f" for the label {project.form.labels[weightless.argmax()]}"
+        names = project.form.columns if project.form.block_sizes else project.form.labels
+        of_label = f" for the label or target {names[weightless.argmax()]}"
         raise DataError(
             "class_weights: every row that a fold is trained on has the weight 0"
             f"{of_label if learned.ndim > 1 else ''}; give one of their classes or labels a weight "
@@ -84,13 +85,33 @@ def _with_classes(
             "class_weights need; set class_values and n_classes in project.yml, or "
             "globals/class_weights to none"
         )
-    if not form.sums_to_1:
+    if not form.sum_to_1:
         of_present, of_absent = _of_labels(class_weights, form.labels, present, seen, of_rows)
         each: Array = of_rows[:, None] * np.where(present, of_present, of_absent)
         return each
-    of_classes = _of_classes(class_weights, form.labels, present, seen, of_rows)
-    weights: Array = of_rows * (present @ of_classes)
-    return weights
+    columns = [
+        _of_block(class_weights, form.labels[place], present[:, place], seen, of_rows)
+        for place in form.sum_to_1
+    ]
+    return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+
+
+def _of_block(
+    class_weights: Any,
+    names: tuple[str, ...],
+    present: npt.NDArray[np.bool_],
+    seen: npt.NDArray[np.bool_],
+    of_rows: Array,
+) -> Array:
+    """Return the weights of rows times those of their classes, which exclude each other.
+
+    Rows without a class have the mean weight of the others, so that the mean of these stays 1.
+    """
+    weights: Array = of_rows * (present @ _of_classes(class_weights, names, present, seen, of_rows))
+    known: npt.NDArray[np.bool_] = np.asarray(present.any(axis=1))
+    if known.all() or not known[seen].any():
+        return weights
+    return np.where(known, weights, weights[known & seen].mean())
 
 
 def _given(class_weights: Mapping[str, float], names: tuple[str, ...]) -> Array:

@@ -20,6 +20,7 @@ TYPES: Mapping[str, str] = {
     "corn": "foldsmith.targets.corn:Corn",
     "multi-label": "foldsmith.targets.multi_label:MultiLabel",
     "multi-regression": "foldsmith.targets.multi_regression:MultiRegression",
+    "multi-classification": "foldsmith.targets.multi_classification:MultiClassification",
 }
 
 

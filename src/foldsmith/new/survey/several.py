@@ -10,8 +10,8 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.labels import Labels
-from foldsmith.project.number_columns import columns_of_numbers
-from foldsmith.project.number_forms import SeveralNumbers, is_gap
+from foldsmith.project.number_columns import columns_of_numbers, is_gap
+from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.targets.metrics import METRICS_OF_NUMBERS
 from foldsmith.utils.formatting import brief
 from foldsmith.utils.yaml_io import numbers_yaml, scalar_yaml
