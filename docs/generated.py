@@ -28,6 +28,7 @@ from foldsmith.project.further_targets import AuxiliarySettings, ContinuousSetti
 from foldsmith.project.settings import FoldSettings, ProjectSettings
 from foldsmith.project.submission_forms import FORMS
 from foldsmith.steps import registry
+from foldsmith.targets.class_column_metrics import EXACT_MATCH
 from foldsmith.targets.column_metrics import GLOBAL_R2
 from foldsmith.targets.metrics import METRICS, METRICS_OF_LABELS
 
@@ -257,14 +258,16 @@ def _yaml(value: Any) -> str:
 def _metrics() -> str:
     """Return a table of the metrics: what each is, of which targets, and how it is named."""
     rows = []
-    for metric in (*METRICS.values(), *METRICS_OF_LABELS.values(), GLOBAL_R2):
+    for metric in (*METRICS.values(), *METRICS_OF_LABELS.values(), GLOBAL_R2, EXACT_MATCH):
         meaning = parse_docstring(metric.function.__doc__ or "").text.splitlines()[0]
         low, high = ("" if math.isinf(end) else f"{end:g}" for end in metric.limits)
         targets = "several labels" if metric.of_labels else "one number, or the mean of several"
         if metric.of_numbers:
             targets = "several numbers"
         if metric.of_classes and not metric.uses_order:
-            targets = "classes in an order or not"
+            targets = "classes in an order or not, or the mean of several class targets"
+        elif metric.name == EXACT_MATCH.name:
+            targets = "several class targets"
         elif metric.of_classes:
             targets = "classes in an order"
         how = {
@@ -272,6 +275,7 @@ def _metrics() -> str:
             "columns": "numbers",
             "classes": "decisions",
             "labels": "decisions",
+            EXACT_MATCH.needs: "decisions",
         }
         blends = "exact" if metric.least_squares else "a stand-in"
         rows.append(

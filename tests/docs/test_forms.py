@@ -69,8 +69,12 @@ def test_an_example_runs_and_its_submission_has_the_form(title, images, tmp_path
     (tmp_path / "project.yml").write_text(yaml.safe_dump(content))
     (tmp_path / "exp_config").mkdir()
     numbers = content.get("target_kind") == "numbers"
+    parts = content.get("target_kind") == "classes"
     labels = "target_columns" in content or "label_separator" in content
     head = HEADS["labels" if labels else "classes"]
+    if parts:
+        alone = {"type": "LogisticHead", "class_values": [0, 1], "C": [0.1]}
+        head = {"type": "ClassTargetsHead", "sizes": "@/project.block_sizes", "head": alone}
     if "target_range" in content:
         ridge = {"type": "RidgeHead"}
         head = {"type": "NumbersHead", "head": ridge} if numbers else ridge
@@ -87,6 +91,7 @@ def test_an_example_runs_and_its_submission_has_the_form(title, images, tmp_path
     assert made[kept].equals(wanted[kept])
     values = made.drop(columns=kept).to_numpy().ravel()
     known = {*content.get("class_names", ()), *content.get("label_names", ())}
+    known |= {text for texts in content.get("target_classes", {}).values() for text in texts}
     if title == "Findings":
         assert set(values) <= {"0", "1"}
     elif wanted.iloc[0, -1].replace(".", "").isdigit():
@@ -115,8 +120,8 @@ def test_new_recognises_the_example(title, images, tmp_path, capsys):
     data = Data(
         *(images, tmp_path / "train.csv", tmp_path / "test.csv"),
         sample=tmp_path / "sample.csv",
-        # Of several columns the targets must be named, if they are numbers.
-        target_column=",".join(content["target_columns"]) if title == "Sizes" else None,
+        # Of several columns the targets must be named, if they are numbers or classes.
+        target_column=",".join(content["target_columns"]) if "target_kind" in content else None,
         metric=metric,
         time="small",
     )

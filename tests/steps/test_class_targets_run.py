@@ -294,3 +294,23 @@ def test_submissions_with_a_column_per_target_are_filled_and_read(tmp_path):
     sample.drop(columns="size").to_csv(folder / "input/sample.csv", index=False)
     with pytest.raises(DataError, match="no column of the target size"):
         submission_table(project, read_test(project), points)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_submissions_with_a_row_per_target_are_filled_and_read(tmp_path, joined):
+    """As in Bengali.AI: Test_0_root, Test_0_vowel, ..."""
+    folder = make_class_targets(tmp_path / "x", sample_submission="sample.csv")
+    pairs = [(k, name) for k in range(N_TRAIN, N_TRAIN + N_TEST) for name in TARGETS[::-1]]
+    sample = pd.DataFrame(pairs, columns=["id", "which"]).assign(value=0)
+    if joined:
+        sample["row"] = sample["id"].astype(str) + "_" + sample["which"]
+        sample = sample[["row", "value"]]
+    sample.to_csv(folder / "input/sample.csv", index=False)
+    project = ProjectFolder.open(folder)
+    numbers = np.stack([np.arange(N_TEST) % 3, np.arange(N_TEST) % 2], axis=1)
+    points = project.form.encoded(numbers.astype(float))
+    made = submission_table(project, read_test(project), points)
+    expected = [CLASSES[name][numbers[k - N_TRAIN, TARGETS.index(name)]] for k, name in pairs]
+    assert made["value"].tolist() == expected
+    made.to_csv(folder / "made.csv", index=False)
+    assert np.array_equal(read_submission(project, folder / "made.csv", read_test(project)), points)

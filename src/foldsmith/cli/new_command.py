@@ -93,7 +93,7 @@ def new(
         typer.Option(
             "--target",
             metavar="COLUMN",
-            help="Column to predict; several, as a,b,c, are numbers; of 0 and 1 labels or classes.",
+            help="Column to predict; several, as a,b,c: numbers, labels of 0 and 1, or classes.",
             show_default="found in the data",
         ),
     ] = None,

@@ -53,9 +53,10 @@ class Globals(BaseModel):
 
     Attributes:
         task: A supervised task, ``multi-class``, ``regression``, ``hl-gauss`` (bins of the target),
-            ``corn`` (ordered classes), ``multi-label`` (several labels per image) or one of the
-            project's own Python; or ``self-supervised``, ``frozen-features`` (a small model on the
-            features of a backbone that is not trained further) or ``ensemble``.
+            ``corn`` (ordered classes), ``multi-label`` (several labels per image),
+            ``multi-regression`` (several numbers), ``multi-classification`` (several class targets)
+            or one of the project's own Python; or ``self-supervised``, ``frozen-features`` (a small
+            model on the features of a backbone that is not trained further) or ``ensemble``.
         seed: Seed of weights, order, augmentation and mixup.
         output_path: Output folder of a pretraining or an ensemble, relative to the project
             folder. For ``train`` it is set to ``output_root/fold{k}``.

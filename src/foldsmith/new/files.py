@@ -17,6 +17,7 @@ from foldsmith.errors import UNSUPPORTED, OutputError
 from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target
 from foldsmith.project.budget import Budget, budget_of, seconds_of
+from foldsmith.project.class_forms import ClassTargets
 from foldsmith.project.label_forms import SeveralLabels
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.project.project_file import PROJECT_FILE
@@ -24,6 +25,7 @@ from foldsmith.project.settings import FoldSettings
 from foldsmith.steps.output_folder import shown
 from foldsmith.targets.metrics import (
     METRICS,
+    METRICS_OF_CLASS_COLUMNS,
     METRICS_OF_LABELS,
     METRICS_OF_NUMBERS,
     Metric,
@@ -40,19 +42,21 @@ logger = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).parent / "template"
 
 # The recommended experiments: for numbers, for classes without an order or a metric of class
-# probabilities, for several labels or numbers per image.
-Recipe = Literal["numbers", "classes", "labels", "several numbers"]
+# probabilities, for several labels, numbers or class targets per image.
+Recipe = Literal["numbers", "classes", "labels", "several numbers", "class targets"]
 RECIPES_OF_TARGETS: tuple[Recipe, ...] = get_args(Recipe)
 # The recipes of other targets than one column.
 _RECIPE_OF_KIND: dict[str, Recipe] = {
     SeveralLabels.kind: "labels",
     SeveralNumbers.kind: "several numbers",
+    ClassTargets.kind: "class targets",
 }
 # Folders of experiments that take the place of the template's.
 _TEMPLATES: dict[Recipe, Path] = {
     "classes": Path(__file__).parent / "template_classes",
     "labels": Path(__file__).parent / "template_labels",
     "several numbers": Path(__file__).parent / "template_numbers",
+    "class targets": Path(__file__).parent / "template_class_targets",
 }
 
 README = "README.md"
@@ -82,6 +86,7 @@ _METRICS: dict[Recipe, str] = {
     "classes": _listed(metric for metric in METRICS.values() if not metric.needs_order),
     "labels": _listed(METRICS_OF_LABELS.values()),
     "several numbers": _listed(METRICS_OF_NUMBERS.values()),
+    "class targets": _listed(METRICS_OF_CLASS_COLUMNS.values()),
 }
 
 # Parts of the README: the fine-tunings, and the file of probabilities.
@@ -91,10 +96,12 @@ _FINE_TUNINGS: dict[Recipe, str] = {
     "classes": "`exp_config/410.yml` | fine-tuning as classification",
     "labels": "`exp_config/410.yml` | fine-tuning with an output per label",
     "several numbers": "`exp_config/410.yml`, `420.yml` | two networks with an output per target",
+    "class targets": "`exp_config/410.yml` | fine-tuning with the classes of each target",
 }
 _PROBABILITIES: dict[Recipe, str] = {
     "classes": " `probabilities.csv`: those of each class;",
     "labels": " `probabilities.csv`: those of each label;",
+    "class targets": " `probabilities.csv`: those of each class of each target;",
 }
 
 # Lines for images with more than 8 bits per channel.

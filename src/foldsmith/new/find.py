@@ -125,7 +125,7 @@ def _choose_for_labels(data: Data, decide: Decisions, rows: ReadRows, labels: La
     folds, why = choose_label_folds(labels, groups)
     folds, why = _or_own_folds(rows.train, folds, why)
     logger.info(f"folds    {folds.n_splits} by {folds.method}{f': {why}' if why else ''}")
-    return _Chosen(labels, False, group_column, metric, metric, folds)
+    return _Chosen(labels, False, group_column, metric, labels.judged_by(metric), folds)
 
 
 def _choose_group(

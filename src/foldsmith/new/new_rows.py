@@ -9,6 +9,7 @@ import pandas as pd
 from foldsmith.errors import DataError
 from foldsmith.new.decisions import Decisions, skip_rows
 from foldsmith.new.new_tables import Folders, ReadRows
+from foldsmith.new.survey.class_columns import classes_in_columns
 from foldsmith.new.survey.columns import Source
 from foldsmith.new.survey.folders import class_folders
 from foldsmith.new.survey.guesses import guess_id, guess_target, locate, other_image_columns
@@ -138,8 +139,13 @@ def _labels_of(
 ) -> Labels | None:
     """Return the labels of the train table; None if an image has one class or number."""
     if columns:
-        several = None if data.labels else numbers_in_columns(train, columns)
-        return several or labels_in_columns(train, columns)
+        if data.labels:
+            return labels_in_columns(train, columns)
+        return (
+            classes_in_columns(train, columns, as_classes=data.classes is True)
+            or numbers_in_columns(train, columns)
+            or labels_in_columns(train, columns)
+        )
     other = data.metric is not None and split_metric(data.metric)[0] not in METRICS_OF_LABELS
     found = None
     if not (data.train is None or data.classes is not None or other):

@@ -283,5 +283,6 @@ def _numbers(texts: npt.NDArray[Any], classes_of: tuple[tuple[str, tuple[str, ..
     found = np.full(texts.shape, np.nan)
     for k, (_, classes) in enumerate(classes_of):
         known = {name: number for number, name in enumerate(classes)}
-        found[:, k] = pd.Series(texts[:, k], dtype=object).map(known).astype(np.float64)
+        column = pd.Series(texts[:, k], dtype=object).astype(str).str.strip()
+        found[:, k] = column.map(known).astype(np.float64)
     return found

@@ -95,3 +95,5 @@ def check_classes(names: Sequence[str], classes: Mapping[str, Sequence[str]]) ->
             raise ValueError(f"target_classes: {name}: a class stands twice")
         if not all(text.strip() for text in of_column):
             raise ValueError(f"target_classes: {name}: a class is empty")
+        if any(text != text.strip() for text in of_column):
+            raise ValueError(f"target_classes: {name}: a class has blanks around it")

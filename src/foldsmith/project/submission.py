@@ -12,7 +12,8 @@ from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.csv_files import read_texts
 from foldsmith.project.submission_base import Sample, SubmissionForm
-from foldsmith.project.submission_columns import LabelColumns, NumberColumns, TargetColumns
+from foldsmith.project.submission_class_targets import TargetColumns
+from foldsmith.project.submission_columns import LabelColumns, NumberColumns
 from foldsmith.project.submission_forms import form_of
 from foldsmith.project.submission_one_column import OneColumn
 

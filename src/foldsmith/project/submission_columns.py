@@ -9,7 +9,6 @@ import pandas as pd
 
 from foldsmith.errors import DataError
 from foldsmith.project.submission_base import (
-    CLASS_TARGETS,
     LABELS,
     NUMBERS,
     Sample,
@@ -144,21 +143,6 @@ class NumberColumns(Columns):
     def title(self) -> str:
         """The form, for people."""
         return f"one column per target ({len(self.columns)})"
-
-
-@dataclass(frozen=True)
-class TargetColumns(NumberColumns):
-    """One row per id, and a column with the class of each of several targets."""
-
-    suits = (CLASS_TARGETS,)
-    example = ("id,colour,shape", "a,red,disc", "b,red,disc")
-
-    def read(self, table: pd.DataFrame, n_test: int) -> npt.NDArray[Any]:
-        """Return the texts of the classes."""
-        found = np.full((n_test, len(self.labels)), "", dtype=object)
-        for name, k in zip(self.columns, self.positions, strict=True):
-            found[self.rows, k] = table[name].to_numpy(dtype=object)
-        return found
 
 
 def _columns_of(sample: Sample, one: str, several: str) -> tuple[str, ...] | None:

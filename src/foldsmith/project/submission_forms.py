@@ -8,12 +8,8 @@ from dataclasses import replace
 
 from foldsmith.errors import DataError
 from foldsmith.project.submission_base import Sample, SubmissionForm
-from foldsmith.project.submission_columns import (
-    ClassColumns,
-    LabelColumns,
-    NumberColumns,
-    TargetColumns,
-)
+from foldsmith.project.submission_class_targets import JoinedTargets, LongTargets, TargetColumns
+from foldsmith.project.submission_columns import ClassColumns, LabelColumns, NumberColumns
 from foldsmith.project.submission_ids import id_column_of
 from foldsmith.project.submission_one_column import OneColumn, RankedClasses, SecondClass
 from foldsmith.project.submission_rows import JoinedIds, LongClasses, LongNumbers
@@ -29,6 +25,8 @@ FORMS: tuple[type[SubmissionForm], ...] = (
     NumberColumns,
     LongNumbers,
     TargetColumns,
+    LongTargets,
+    JoinedTargets,
 )
 
 
@@ -39,9 +37,10 @@ def form_of(sample: Sample) -> SubmissionForm:
         DataError: It has none of the forms, or its ids are not those of the test table.
     """
     # Before the ids are looked for: joined with labels they are none.
-    found = JoinedIds.recognise(sample)
-    if found is not None:
-        return found
+    for joined in (JoinedIds, JoinedTargets):
+        found = joined.recognise(sample)
+        if found is not None:
+            return found
     sample = replace(
         sample,
         id_column=id_column_of(

@@ -138,11 +138,11 @@ class JoinedIds(LongForm):
 
     joined: Joined
 
-    suits = (ONE_COLUMN, LABELS)
+    suits: ClassVar[tuple[str, ...]] = (ONE_COLUMN, LABELS)
     example = ("id,p", "a_cat,0.5", "a_dog,0.5", "b_cat,0.5", "b_dog,0.5")
 
     @classmethod
-    def recognise(cls, sample: Sample) -> JoinedIds | None:
+    def recognise(cls, sample: Sample) -> Self | None:
         """Return the form if a column has each id joined with each class."""
         if len(sample.table.columns) != 2 or sample.kind not in cls.suits:
             return None

@@ -84,7 +84,8 @@ def numbers_in_columns(source: Source, columns: tuple[str, ...]) -> Numbers | No
         row, k = np.argwhere(strange)[0]
         raise DataError(
             f"{source.file}: column {columns[k]}: {source.table[columns[k]].iloc[row]!r} is no "
-            "number; several columns of --target are numbers, or labels of 0 and 1"
+            "number; several columns of --target are numbers, labels of 0 and 1, or all of them "
+            "texts, which are classes (--classes takes numbers for classes too)"
         )
     if np.isnan(read).all(axis=1).any():
         row = int(np.isnan(read).all(axis=1).argmax())

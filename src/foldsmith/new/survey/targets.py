@@ -199,7 +199,7 @@ def examine_target(
 
 
 def _of_classes(text: pd.Series, notes: tuple[str, ...]) -> Target:
-    classes = sorted(text.unique(), key=_natural)
+    classes = sorted(text.unique(), key=natural_order)
     numbered = text.map({name: k for k, name in enumerate(classes)}).to_numpy(np.float64)
     n = len(classes)
     return Target(numbered, (0.0, n - 1.0), n, classes=tuple(classes), notes=notes)
@@ -351,7 +351,7 @@ def _why_fewer(targets: pd.Series, groups: pd.Series | None, smallest: int) -> s
     return "five would leave one of them empty"
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
+def natural_order(text: str) -> list[tuple[int, str]]:
     """Return the sort key of a text: numbers in it sort by value."""
     return [
         (int("".join(part)), "") if digits else (0, "".join(part).casefold())
