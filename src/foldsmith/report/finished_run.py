@@ -138,7 +138,7 @@ def read_finished(
         predictions = _of_experiment(experiment, root, checkpoint)
     else:
         raise OutputError(f"{root}: a {task} run has no predictions to compare")
-    if predictions.points.shape != predictions.targets.shape:
+    if predictions.points.shape[1:] != opened.form.extremes.shape[1:]:
         raise OutputError(
             f"{root}: was made for other labels than those of {opened.source_files[0]}"
             f"{_remedy(opened, root)}"

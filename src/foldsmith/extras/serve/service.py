@@ -51,13 +51,15 @@ class Prediction(BaseModel):
 
     Attributes:
         id: Name of the file; null for an image that is the whole body.
-        prediction: In units of the target, or the name of the class; of several numbers by name.
-        spread: Standard deviation of the members' predictions, by name for several numbers.
-        probabilities: Probability of each class, if the run predicts them.
+        prediction: In units of the target, or the name of the class; of several numbers or class
+            targets by name.
+        spread: Standard deviation of the members' predictions, likewise.
+        probabilities: Probability of each class, if the run predicts them; of several class
+            targets as ``colour=red``.
     """
 
     id: str | None
-    prediction: float | str | dict[str, float]
+    prediction: float | str | dict[str, float] | dict[str, str]
     spread: float | dict[str, float]
     probabilities: dict[str, float] | None = None
 
@@ -322,8 +324,12 @@ def _predict(predictor: "Predictor", uploads: list[_Upload]) -> pd.DataFrame:
 
 def _prediction(upload: _Upload, row: "pd.Series[Any]") -> Prediction:
     if "prediction" not in row.index:
-        of_target = {kind: _by_name(row, f"{kind}_") for kind in ("prediction", "spread")}
-        return Prediction(id=upload.name, **of_target)
+        return Prediction(
+            id=upload.name,
+            prediction=_by_name(row, "prediction_"),
+            spread=_by_name(row, "spread_"),
+            probabilities=_by_name(row, _PROBABILITY) or None,
+        )
     value = row["prediction"]
     return Prediction(
         id=upload.name,
@@ -333,10 +339,10 @@ def _prediction(upload: _Upload, row: "pd.Series[Any]") -> Prediction:
     )
 
 
-def _by_name(row: "pd.Series[Any]", prefix: str) -> dict[str, float]:
-    """Return the numbers in the columns with a prefix, by the rest of their names."""
+def _by_name(row: "pd.Series[Any]", prefix: str) -> dict[str, Any]:
+    """Return the numbers or texts in the columns with a prefix, by the rest of their names."""
     return {
-        str(name).removeprefix(prefix): float(value)
+        str(name).removeprefix(prefix): value if isinstance(value, str) else float(value)
         for name, value in row.items()
         if str(name).startswith(prefix)
     }
