@@ -47,10 +47,11 @@ def sampled(project: ProjectFolder, n_train: int = _TRAIN) -> Iterator[ProjectFo
             (data / name).parent.mkdir(parents=True, exist_ok=True)
             write_csv(data / name, whole.iloc[rows])
         tables = [each.table for each in settings.auxiliary.values() if each.table is not None]
-        others = [*tables, *([settings.sample_submission] if settings.sample_submission else [])]
-        _link([str(project.data_dir / name) for name in others], project.data_dir, data)
+        _link([str(project.data_dir / name) for name in tables], project.data_dir, data)
         sample = copy.copy(project)
-        sample.settings = settings.model_copy(update={"data_dir": str(data)})
+        # A sample submission has the ids of the whole test table.
+        changed = {"data_dir": str(data), "sample_submission": None}
+        sample.settings = settings.model_copy(update=changed)
         with lines_hidden():
             preprocess(sample, skip_bad=True)
         yield sample
