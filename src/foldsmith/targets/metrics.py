@@ -266,9 +266,9 @@ TYPES: dict[str, Callable[..., Metric]] = {
         name: component(metric)
         for name, metric in {
             **METRICS_OF_LABELS,
-            **METRICS_OF_CLASS_COLUMNS,
             **METRICS_OF_NUMBERS,
             **METRICS,
+            EXACT_MATCH.name: EXACT_MATCH,
         }.items()
     },
 }
