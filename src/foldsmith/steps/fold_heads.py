@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from foldsmith.config import Experiment
 from foldsmith.errors import ConfigError
+from foldsmith.models.class_target_heads import gives_class_targets
 from foldsmith.models.feature_heads import FeatureHead, gives_probabilities
 from foldsmith.models.fitted_arrays import Arrays, part, prefixed
 from foldsmith.models.fitted_heads import FittedHead, gives_labels
-from foldsmith.models.class_target_heads import gives_class_targets
 from foldsmith.models.number_heads import gives_numbers
-from foldsmith.project.column_forms import OneNumber
 from foldsmith.project.class_forms import ClassTargets
+from foldsmith.project.column_forms import OneNumber
 from foldsmith.project.label_forms import SeveralLabels
 from foldsmith.project.number_forms import SeveralNumbers
 from foldsmith.targets.classification import MultiClass
