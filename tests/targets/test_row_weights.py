@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldsmith.errors import DataError
+from foldsmith.project.class_forms import ClassTargets
 from foldsmith.project.column_forms import Classes, OneNumber
 from foldsmith.project.label_forms import LabelsInColumns
 from foldsmith.targets.row_weights import training_weights
@@ -132,3 +133,20 @@ def test_a_training_of_rows_without_weight_is_refused():
     table = pd.DataFrame({"price": [1, 2, 3], "w": ["0", "0", "1"]})
     with pytest.raises(DataError, match="column w: every row that a fold is trained on"):
         training_weights(project(NUMBER, "w"), None, table, np.array([True, True, False]))
+
+
+def test_several_class_targets_are_balanced_each_by_itself():
+    """As classes, over the images that have the target; the mean of these is 1."""
+    form = ClassTargets((("animal", ("cat", "dog", "lynx")), ("sex", ("f", "m"))))
+    names = ["cat"] * 6 + ["dog"] * 3 + ["lynx"] * 1 + [""] * 2
+    table = pd.DataFrame({"animal": names, "sex": ["f", "f", "f", "m"] * 3})
+    seen = np.arange(12) != 11
+    weights = training_weights(project(form), "balanced", table, seen)
+    assert weights.shape == (12, 2)
+    there = table["animal"] != ""
+    alone = table[there].reset_index(drop=True)
+    animal = training_weights(project(CLASSES), "balanced", alone, np.ones(10, bool))
+    np.testing.assert_allclose(weights[there, 0], animal)
+    assert weights[seen, 1].mean() == pytest.approx(1)
+    given = training_weights(project(form), {"animal=lynx": 3.0}, table, seen)
+    assert given[9, 0] == pytest.approx(3 * given[0, 0])
