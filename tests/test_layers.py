@@ -29,6 +29,7 @@ LEAVES = {
     *("targets.scores_of_labels", "targets.partial_areas"),
     "targets.label_metrics",
     *("targets.column_metrics", "targets.judged_columns", "targets.formulas"),
+    *("targets.class_column_metrics", "targets.class_blocks"),
 }
 
 # (module, module that it may import nevertheless) -> why.

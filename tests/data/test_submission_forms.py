@@ -101,6 +101,10 @@ def test_the_example_of_the_documentation_has_the_form(tmp_path, form):
     elif "several numbers" in form.suits:
         settings = {"names": None, "target_column": None, "metric": "RMSE", "target_range": [0, 1]}
         settings |= {"target_columns": ["width", "height"], "target_kind": "numbers"}
+    elif "several class targets" in form.suits:
+        classes = {"colour": ["red", "blue"], "shape": ["disc", "square"]}
+        settings = {"names": None, "target_column": None, "target_columns": list(classes)}
+        settings |= {"target_kind": "classes", "target_classes": classes}
     project, _ = make(tmp_path, sample, **settings)
     test = pd.DataFrame({"id": ["a", "b"]})
     assert type(submission_form(project, test)) is form

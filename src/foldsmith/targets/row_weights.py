@@ -54,8 +54,9 @@ def training_weights(
     learned = weights[seen]
     weightless = ~(learned > 0).any(axis=0)
     if weightless.any():
-        names = project.form.columns if project.form.block_sizes else project.form.labels
-        of_label = f" for the label or target {names[weightless.argmax()]}"
+        form = project.form
+        one, names = ("target", form.columns) if form.block_sizes else ("label", form.labels)
+        of_label = f" for the {one} {names[weightless.argmax()]}"
         raise DataError(
             "class_weights: every row that a fold is trained on has the weight 0"
             f"{of_label if learned.ndim > 1 else ''}; give one of their classes or labels a weight "

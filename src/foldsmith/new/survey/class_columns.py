@@ -23,7 +23,7 @@ _LISTED = 10
 
 
 @dataclass(frozen=True)
-class ClassColumns(Labels):
+class ClassTargetColumns(Labels):
     """The targets of a new project that predicts several classes; values have NaN for gaps.
 
     Attributes:
@@ -95,7 +95,7 @@ def _some(texts: tuple[str, ...]) -> str:
 
 def classes_in_columns(
     source: Source, columns: tuple[str, ...], as_classes: bool
-) -> ClassColumns | None:
+) -> ClassTargetColumns | None:
     """Return the class targets of columns; None if a column holds numbers.
 
     Args:
@@ -128,7 +128,7 @@ def classes_in_columns(
         ],
         axis=1,
     )
-    return ClassColumns(columns, values, classes_of=classes_of)
+    return ClassTargetColumns(columns, values, classes_of=classes_of)
 
 
 def _classes(source: Source, name: str, known: pd.Series) -> tuple[str, ...]:
