@@ -67,3 +67,17 @@ def test_the_rank_counts_directions():
     singular = np.linalg.svd(wide, compute_uv=False)
     share = singular / singular.sum()
     assert effective_rank(wide) == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+
+
+@pytest.mark.parametrize("probe", [knn_oof, ridge_oof])
+def test_a_missing_target_is_left_out(probe):
+    """Each target is fitted to the images that have it, and predicted for all."""
+    rng = np.random.default_rng(0)
+    features, folds = rng.normal(size=(40, 3)), np.arange(40) % 2
+    targets = features @ rng.normal(size=(3, 2))
+    targets[rng.random(40) < 0.3, 1] = np.nan
+    found, there = probe(features, targets, folds), ~np.isnan(targets[:, 1])
+    np.testing.assert_allclose(found[:, 0], probe(features, targets[:, 0], folds))
+    alone = probe(features[there], targets[there, 1], folds[there])
+    np.testing.assert_allclose(found[there, 1], alone)
+    assert np.isfinite(found).all()

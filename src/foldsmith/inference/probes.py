@@ -22,19 +22,39 @@ def out_of_fold(
 
     Args:
         features: Shape (n, dim).
-        targets: Shape (n,), or (n, n_targets).
+        targets: Shape (n,), or (n, n_targets), NaN where one is missing.
         folds: Fold of each row, shape (n,).
         create: From a number of rows to an estimator of scikit-learn that is fitted on so many.
 
     Returns:
         The shape of the targets.
     """
+    if np.isnan(targets).any():
+        columns = [_out_of_fold_of(features, one, folds, create) for one in targets.T]
+        return np.stack(columns, axis=1)
     predictions = np.empty(targets.shape, dtype=np.float64)
     for fold in np.unique(folds):
         seen = folds != fold
         model = create(int(seen.sum()))
         model.fit(features[seen], targets[seen])  # type: ignore[attr-defined]
         predictions[~seen] = model.predict(features[~seen])  # type: ignore[attr-defined]
+    return predictions
+
+
+def _out_of_fold_of(
+    features: Features,
+    targets: Array,
+    folds: npt.NDArray[np.int64],
+    create: Callable[[int], object],
+) -> Array:
+    """Return the predictions of one target, fitted to the images that have it; 0 without such."""
+    predictions, known = np.zeros(len(targets)), ~np.isnan(targets)
+    for fold in np.unique(folds):
+        seen, held = known & (folds != fold), folds == fold
+        if seen.any():
+            model = create(int(seen.sum()))
+            model.fit(features[seen], targets[seen])  # type: ignore[attr-defined]
+            predictions[held] = model.predict(features[held])  # type: ignore[attr-defined]
     return predictions
 
 

@@ -84,8 +84,8 @@ class ClassTargets(SeveralOutputs):
 
     @property
     def target_range(self) -> tuple[float, float]:
-        """Lowest and highest class number of any column."""
-        return 0.0, float(max(self.blocks.sizes) - 1)
+        """0 and 1, those of the probabilities."""
+        return 0.0, 1.0
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
