@@ -72,8 +72,7 @@ def _tree_problems(
     own_kind = _own_kind(task, project)
     if task in FINE_TUNINGS and learned is None and own_kind is None:
         known = (*OTHER_TASKS, *(name for name in types if _task_type(name, types)))
-        listed = ", ".join(sorted(known))
-        return [f"globals/task: unknown task {task}{did_you_mean(task, known)} (known: {listed})"]
+        return [f"globals/task: unknown task {task}{did_you_mean(task, known)}"]
     required, optional = sections_of(task, own_kind)
     recipe = (
         f"; a {task} experiment starts with an import of a recipe, as in 'import: "
