@@ -136,15 +136,7 @@ def _shape_problem(node: Any, section: str) -> str | None:
     if is_reference(node) and section != "model" and not section.endswith("/"):
         return None
     if section == "extensions":
-        if _is_call(node) or not isinstance(node, list | dict):
-            return f"must be components by name, or a list of them, not {node!r}"
-        items = node.values() if isinstance(node, dict) else node
-        wrong = [each for each in items if not (is_reference(each) or _is_call(each))]
-        if wrong:
-            return f"must hold {{type: NAME, ...}} each, not {wrong[0]!r}"
-        if not any(_is_call(each) and each["type"] == "LogReport" for each in items):
-            return "must hold a {type: LogReport}, whose log the others and the report read"
-        return None
+        return _extensions_problem(node)
     if section.endswith("/"):
         return f"must hold keys and values, not {node!r}"
     if _is_call(node):
@@ -153,6 +145,19 @@ def _shape_problem(node: Any, section: str) -> str | None:
         return None
     null = " or null" if section in NULLABLE else ""
     return f"must be {{type: NAME, ...}}{null}, not {node!r}"
+
+
+def _extensions_problem(node: Any) -> str | None:
+    """Return the problem with the shape of the extensions."""
+    if _is_call(node) or not isinstance(node, list | dict):
+        return f"must be components by name, or a list of them, not {node!r}"
+    items = node.values() if isinstance(node, dict) else node
+    wrong = [each for each in items if not (is_reference(each) or _is_call(each))]
+    if wrong:
+        return f"must hold {{type: NAME, ...}} each, not {wrong[0]!r}"
+    if not any(_is_call(each) and each["type"] == "LogReport" for each in items):
+        return "must hold a {type: LogReport}, whose log the others and the report read"
+    return None
 
 
 def _is_call(node: Any) -> bool:

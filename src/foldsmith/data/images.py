@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldsmith.data.file_formats import (
+    TiffTags,
     has_more_images,
     is_avif,
     is_jpeg,
@@ -242,35 +243,54 @@ def _tiff(content: bytes, path: Path) -> _Values:
     if tags is None:
         raise _unreadable(path, why_unreadable(content))
     if tags.bits <= 8 and tags.kind != 2:
-        values: _Values | None
-        if tags.photometric == 2 and tags.samples == 4:
-            # OpenCV multiplies colours by alpha.
-            values = _pillow(content)
-            values = None if values is None else values[..., :3]
-        else:
-            values = _opencv(content, cv2.IMREAD_COLOR_RGB)
+        values = _tiff_of_bytes(content, tags)
         supported = tags.samples <= (4 if tags.photometric in (2, 5) else 3)
     else:
-        colour = tags.photometric == 2 and tags.samples in (3, 4) and tags.planar == 1
-        grey = tags.photometric in (0, 1) and tags.samples == 1
-        supported = (colour or grey) and (tags.bits, tags.kind) != (16, 3)
-        supported = supported and (tags.photometric != 0 or tags.kind == 1)
-        values = _opencv(content, cv2.IMREAD_UNCHANGED) if supported else None
-        if values is not None and values.ndim == 3:
-            values = values[..., 2::-1]
-        if values is not None and tags.photometric == 0:
-            values = (2**tags.bits - 1 - values.astype(np.int64)).astype(values.dtype)
+        supported = _is_supported(tags)
+        values = _tiff_of_numbers(content, tags) if supported else None
     if values is None:
-        reason = "truncated or damaged"
-        if not supported:
-            reason = f"a TIFF of {tags.as_text}, which is not supported; convert it to grey or RGB"
-        elif (tags.bits, tags.kind) == (32, 1) and int(cv2.__version__.split(".")[0]) < 5:
-            reason = (
-                f"a TIFF of {tags.as_text}, which OpenCV {cv2.__version__} does not read; install "
-                "opencv-python-headless 5.0 or later, or convert it to floating-point numbers"
-            )
-        raise _unreadable(path, reason)
+        raise _unreadable(path, _tiff_problem(tags, supported))
     return values
+
+
+def _tiff_of_bytes(content: bytes, tags: TiffTags) -> _Values | None:
+    """Decode a TIFF of at most 8 bits per sample; None if it cannot be."""
+    if tags.photometric != 2 or tags.samples != 4:
+        return _opencv(content, cv2.IMREAD_COLOR_RGB)
+    # OpenCV multiplies colours by alpha.
+    values = _pillow(content)
+    return None if values is None else values[..., :3]
+
+
+def _is_supported(tags: TiffTags) -> bool:
+    """Return whether a TIFF of more than 8 bits per sample, or of signed numbers, is decoded."""
+    colour = tags.photometric == 2 and tags.samples in (3, 4) and tags.planar == 1
+    grey = tags.photometric in (0, 1) and tags.samples == 1
+    if not (colour or grey) or (tags.bits, tags.kind) == (16, 3):
+        return False
+    return tags.photometric != 0 or tags.kind == 1
+
+
+def _tiff_of_numbers(content: bytes, tags: TiffTags) -> _Values | None:
+    """Decode a supported TIFF of more than 8 bits per sample, or of signed numbers."""
+    values = _opencv(content, cv2.IMREAD_UNCHANGED)
+    if values is not None and values.ndim == 3:
+        values = values[..., 2::-1]
+    if values is not None and tags.photometric == 0:
+        values = (2**tags.bits - 1 - values.astype(np.int64)).astype(values.dtype)
+    return values
+
+
+def _tiff_problem(tags: TiffTags, supported: bool) -> str:
+    """Return why a TIFF was not decoded."""
+    if not supported:
+        return f"a TIFF of {tags.as_text}, which is not supported; convert it to grey or RGB"
+    if (tags.bits, tags.kind) == (32, 1) and int(cv2.__version__.split(".")[0]) < 5:
+        return (
+            f"a TIFF of {tags.as_text}, which OpenCV {cv2.__version__} does not read; install "
+            "opencv-python-headless 5.0 or later, or convert it to floating-point numbers"
+        )
+    return "truncated or damaged"
 
 
 def _opencv(content: bytes, flags: int) -> _Values | None:
