@@ -113,20 +113,25 @@ def main() -> None:
     except Stopped as stopped:
         code = signals.stopped(stopped.args[0], arguments)
     except Exception as error:
-        received = signals.received()
-        if received is not None:
-            # A library's way to say that it was interrupted: no error of its own.
-            sys.exit(signals.stopped(received, arguments))
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()  # a mistyped option: the class depends on typer's version
-            sys.exit(error.exit_code)
-        if debug:
-            traceback.print_exc()
-        told = isinstance(error, FoldsmithError) and error.told
-        for line in [] if told else _message(error).splitlines():
-            print(f"foldsmith: error: {line}", file=sys.stderr)
-        code = 2 if isinstance(error, (FoldsmithError, OSError, MemoryError)) else 1
+        code = _report(error, arguments, debug)
     sys.exit(code)
+
+
+def _report(error: Exception, arguments: list[str], debug: bool) -> int:
+    """Print an error that ended a command; return the exit code."""
+    received = signals.received()
+    if received is not None:
+        # A library's way to report an interruption: not an error of its own.
+        return signals.stopped(received, arguments)
+    if hasattr(error, "show") and hasattr(error, "exit_code"):
+        error.show()  # a mistyped option: the class depends on typer's version
+        return int(error.exit_code)
+    if debug:
+        traceback.print_exc()
+    told = isinstance(error, FoldsmithError) and error.told
+    for line in [] if told else _message(error).splitlines():
+        print(f"foldsmith: error: {line}", file=sys.stderr)
+    return 2 if isinstance(error, (FoldsmithError, OSError, MemoryError)) else 1
 
 
 def _refuse_torchrun(arguments: list[str]) -> None:
