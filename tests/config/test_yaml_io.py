@@ -1,8 +1,11 @@
 import pytest
+import yaml
+from bundled import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
 from foldsmith.errors import ConfigError
+from foldsmith.utils import yaml_io
 from foldsmith.utils.yaml_io import dump_yaml, parse_yaml, read_yaml, scalar_yaml
 
 
@@ -50,3 +53,36 @@ def test_a_text_that_is_written_is_read_as_that_text(text):
 def test_round_trip():
     value = {"a": [1, 2.5e-5, None, "x: y", True], "b": {"c": "@/a"}}
     assert parse_yaml(dump_yaml(value), "here") == value
+
+
+RECIPES = sorted(REPOSITORY.glob("src/foldsmith/config/recipes/*.yml"))
+
+
+@pytest.mark.parametrize("text", ["a: [1, b: 2]", "010: 1e5", "{a: ~, b: 'x y'}", "- &x 1\n- *x"])
+def test_both_parsers_read_the_same(text, monkeypatch):
+    assert issubclass(yaml_io._FastLoader, yaml.CSafeLoader)
+    texts = [text, *(path.read_text() for path in RECIPES)]
+    fast = [parse_yaml(text, "here") for text in texts]
+    monkeypatch.setattr(yaml_io, "_FastLoader", yaml_io._Loader)
+    assert [parse_yaml(text, "here") for text in texts] == fast
+
+
+@pytest.mark.parametrize("text", ["\n\ufeffa: b", "a:\tb\nc: d\te", "a: [b"])
+def test_without_libyaml_the_same_value_or_error(text, monkeypatch):
+    def outcome():
+        try:
+            return parse_yaml(text, "here")
+        except ConfigError as error:
+            return str(error)
+
+    found = outcome()
+    monkeypatch.setattr(yaml_io, "_FastLoader", yaml_io._Loader)
+    assert outcome() == found
+
+
+# libyaml's parser calls itself for each level, and the process would die without a word.
+@pytest.mark.parametrize("opened", ["[", "{a: ", "- ", "? "])
+def test_nesting_without_end_is_one_line(opened):
+    with pytest.raises(ConfigError, match=r"^here:1: .* nested more than 100 deep$"):
+        parse_yaml(opened * 200_000, "here")
+    assert parse_yaml("[" * 99 + "]" * 99, "here")
