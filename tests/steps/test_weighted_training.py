@@ -59,7 +59,7 @@ def change(folder, **values):
 def run_both(cli, folder, *arguments):
     """Train the network and fit the head; return the bytes and scores of both."""
     for name in ("100", "300"):
-        cli(folder, "run", "-cfg", f"exp_config/{name}.yml", *arguments)
+        cli(folder, "run", "--no-report", "-cfg", f"exp_config/{name}.yml", *arguments)
     cli(folder, "infer", "-e", "output/100", "-cri", "last")
     logits = {run: (folder / run / "oof_logit_by_last.npy") for run in RUNS[:1]}
     logits |= {run: next((folder / run).glob("oof_logit_by_*.npy")) for run in RUNS[1:]}
@@ -104,7 +104,7 @@ def test_a_blend_is_stale_by_weights_only_if_a_member_predicts_otherwise(cli, we
         "ensemble/methods": ["mean"],
     }
     write_experiment(weighted, "900", blend)
-    arguments = ("run", "-cfg", "exp_config/900.yml")
+    arguments = ("run", "--no-report", "-cfg", "exp_config/900.yml")
 
     def blend_and_member():
         """Return the bytes of both manifests, which contain the times of the steps."""
@@ -182,12 +182,12 @@ def test_an_own_loss_gets_the_weights_that_it_takes(cli, weighted):
     change(weighted, python=["losses.py"], sample_weight_column="w", class_weights={3: 5})
     cli(weighted, "preprocess")
     by_last = ("infer", "-e", "output/100", "-cri", "last")
-    cli(weighted, "run", "-cfg", "exp_config/100.yml")
+    cli(weighted, "run", "--no-report", "-cfg", "exp_config/100.yml")
     cli(weighted, *by_last)
     by_torch = pd.read_csv(weighted / "output/100/score_by_last.csv")
     log = json.loads((weighted / "output/100/fold0/log.json").read_text())
     override = "loss={type: Recorded, weighs: true}"
-    cli(weighted, "run", "-cfg", "exp_config/100.yml", override)
+    cli(weighted, "run", "--no-report", "-cfg", "exp_config/100.yml", override)
     cli(weighted, *by_last)
     by_own = pd.read_csv(weighted / "output/100/score_by_last.csv")
     pd.testing.assert_frame_equal(by_own, by_torch)
@@ -239,7 +239,7 @@ def test_the_report_names_weights_and_sampler(cli, weighted):
         ("300", {"sample_weight_column": None, "class_weights": "none"}, None),
     ):
         change(weighted, **settings)
-        cli(weighted, "run", "-cfg", f"exp_config/{name}.yml")
+        cli(weighted, "run", "--no-report", "-cfg", f"exp_config/{name}.yml")
         cli(weighted, "report", "-cfg", f"exp_config/{name}.yml", "-o", f"{name}.html")
         page = (weighted / f"{name}.html").read_text()
         assert "out-of-fold RMSE" in page
