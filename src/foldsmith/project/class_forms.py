@@ -79,7 +79,7 @@ class ClassTargets(SeveralOutputs):
 
     @property
     def output_weights(self) -> Array:
-        """Weight of each probability: that of its column, shape (n_outputs,)."""
+        """Weight of each probability, which is the weight of its column, shape (n_outputs,)."""
         return np.repeat(np.asarray(self.blocks.weights), self.blocks.sizes)
 
     @property

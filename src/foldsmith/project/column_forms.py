@@ -75,7 +75,7 @@ class OneNumber(TargetForm):
     def problems(
         self, table: pd.DataFrame, ids: pd.Series, lines: Lines, metric: Metric
     ) -> Iterator[str]:
-        """Yield missing targets, those out of range, and those that the metric cannot judge."""
+        """Yield targets that are missing, out of range, or that the metric cannot judge."""
         targets = pd.Series(self.read(table), index=table.index)
         low, high = self.target_range
         outside = f"outside target_range {number_text(low)}..{number_text(high)}"

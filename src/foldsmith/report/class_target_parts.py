@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 _SHOWN = 12
 # With more targets intervals and figures are left out; with more classes the confusion.
 _MOST, _MOST_CLASSES = 20, 40
-# Scores beside that of the project.
+# Scores in addition to the project's metric.
 _OTHERS = ("Accuracy", "BalancedAccuracy", "LogLoss")
 
 
@@ -30,7 +30,7 @@ def class_target_scores(
 ) -> pd.DataFrame:
     """Return a row per target with its scores out of fold.
 
-    Columns: target; weight in the metric; classes; images, those that have the target; the
+    Columns: target; weight in the metric; classes; images, how many have the target; the
     project's metric of this target alone, with its 95 % interval over groups (low, high);
     constant, that metric of the frequencies of the classes; accuracy, balanced accuracy and log
     loss.
@@ -71,7 +71,7 @@ def compared_class_targets(
 ) -> pd.DataFrame:
     """Return a row per target with the scores of two runs, the largest gain of B first.
 
-    Columns: label (the target's name); images, those that have it; A and B, the metric of this
+    Columns: label (the target's name); images, how many have it; A and B, the metric of this
     target alone; gain of B over A (positive is better), with the 95 % interval of paired resamples
     of groups (low, high).
 

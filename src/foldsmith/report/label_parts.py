@@ -29,7 +29,7 @@ _MOST_INTERVALS = 40
 def label_scores(project: ProjectFolder, folds: pd.DataFrame, probabilities: Array) -> pd.DataFrame:
     """Return a row per label with its scores out of fold.
 
-    Columns: label; images, those that have it; the project's metric of this label alone, with its
+    Columns: label; images, how many have it; the project's metric of this label alone, with its
     95 % interval over groups (low, high); AUC; for a metric of decisions also ``with_threshold``,
     the metric with thresholds that were fitted on the other folds, and ``threshold``, the one that
     is fitted on all rows; hits, misses and false_alarms: images that have the label and are decided
@@ -79,7 +79,7 @@ def compared_labels(
 ) -> pd.DataFrame:
     """Return a row per label with the scores of two runs, the largest gain of the second first.
 
-    Columns: label; images, those that have it; A and B, the metric of this label alone; gain of B
+    Columns: label; images, how many have it; A and B, the metric of this label alone; gain of B
     over A (positive is better), with the 95 % interval of paired resamples of groups (low, high);
     for a metric of decisions also ``AUC A`` and ``AUC B``.
 

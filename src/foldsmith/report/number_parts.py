@@ -24,7 +24,7 @@ _MOST = 20
 def number_scores(project: ProjectFolder, folds: pd.DataFrame, predictions: Array) -> pd.DataFrame:
     """Return a row per judged column with its scores out of fold.
 
-    Columns: target; weight in the metric; images, those that have it; the project's metric of this
+    Columns: target; weight in the metric; images, how many have it; the project's metric of this
     column alone, with its 95 % interval over groups (low, high); RMSE and MAE; R2.
 
     Args:
@@ -59,7 +59,7 @@ def compared_columns(
 ) -> pd.DataFrame:
     """Return a row per judged column with the scores of two runs, the largest gain of B first.
 
-    Columns: label (the column's name); images, those that have it; A and B, the metric of this
+    Columns: label (the column's name); images, how many have it; A and B, the metric of this
     column alone; gain of B over A (positive is better), with the 95 % interval of paired resamples
     of groups (low, high).
 
