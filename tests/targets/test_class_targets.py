@@ -128,8 +128,9 @@ def test_texts_are_read_written_and_read_again():
 
 def test_a_class_may_be_called_none():
     form = ClassTargets((("mark", ("none", "dot")), ("size", TEXTS["size"])))
-    table = pd.DataFrame({"mark": ["none", "nan"], "size": ["small", "large"]})
-    assert np.array_equal(form.read(table), [[0, 0], [np.nan, 1]], equal_nan=True)
+    table = pd.DataFrame({"mark": ["none", "nan", "none"], "size": ["small", "large", ""]})
+    expected = [[0, 0], [np.nan, 1], [0, np.nan]]
+    assert np.array_equal(form.read(table), expected, equal_nan=True)
     assert not form.wrong(table).any()
 
 

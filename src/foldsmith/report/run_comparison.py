@@ -168,9 +168,10 @@ def _common_metric(a: FinishedRun, b: FinishedRun) -> Metric:
     metric, other = a.project.metric, b.project.metric
     same = a.project.form.labels == b.project.form.labels
     if (metric.of_labels or metric.blocks is not None) and not same:
+        what = "labels" if metric.of_labels else "classes"
         raise ConfigError(
-            f"{a.project.source_files[0]} and {b.project.source_files[0]}: have other labels or "
-            "classes, or in another order; runs are compared by one metric of the same ones"
+            f"{a.project.source_files[0]} and {b.project.source_files[0]}: have other {what}, or "
+            f"in another order; runs are compared by one metric of the same {what}"
         )
     if not metric.same_judge(other):
         files = [run.project.source_files[0] for run in (a, b)]
