@@ -57,21 +57,22 @@ WANTED = {
 
 # Run with the environment of the parts, so that it sees what they will see.
 _LOOK = """
-import importlib, importlib.util, json, os, platform, sys
+import importlib, importlib.metadata, importlib.util, json, os, platform, sys
 found, broken = {}, {}
+quick = sys.argv[2] == "quick"
 for name in json.loads(sys.argv[1]):
     try:
-        # A rehearsal has no time to import all of them.
-        if sys.argv[2] == "quick" and name != "torch":
+        # A rehearsal has no time to import them, and no card.
+        if quick:
             if importlib.util.find_spec(name) is None:
                 raise ModuleNotFoundError(name)
-            found[name] = ""
+            found[name] = importlib.metadata.version(name) if name == "torch" else ""
         else:
             found[name] = str(getattr(importlib.import_module(name), "__version__", ""))
     except Exception as error:
         broken[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
 card = {}
-if "torch" in found:
+if "torch" in found and not quick:
     import torch
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
@@ -117,7 +118,7 @@ def environment_of(variables: dict[str, str], quick: bool) -> dict[str, Any]:
 
     Args:
         variables: The environment of the parts' processes.
-        quick: Look for the modules without importing them.
+        quick: Look for the modules without importing them, and for no card.
     """
     names = json.dumps([*NEEDED, *WANTED])
     result = subprocess.run(

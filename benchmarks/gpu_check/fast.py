@@ -52,6 +52,7 @@ class Scale:
         largest_batch: Where it ends.
         workers: Numbers of loader processes that are compared.
         rounds: How often each contender is measured.
+        profiled: Steps whose kernels are looked at.
     """
 
     images: int
@@ -60,6 +61,7 @@ class Scale:
     largest_batch: int
     workers: tuple[int, ...]
     rounds: int
+    profiled: int
 
 
 CARD = Scale(
@@ -76,9 +78,10 @@ CARD = Scale(
     2048,
     (2, 4, 8, 16),
     2,
+    10,
 )
 SMALL = Scale(
-    8, (("SimSiam", "test_resnet", 32), ("fine-tuning", "test_resnet", 32)), 2, 4, (0, 1), 1
+    8, (("SimSiam", "test_resnet", 32), ("fine-tuning", "test_resnet", 32)), 2, 4, (0, 1), 1, 1
 )
 
 
@@ -193,7 +196,7 @@ def measure_all(running: dict[str, Any], scale: Scale, clock: Clock, figures: Fi
         "augmentation", 30, lambda: augmentation(running, first, scale, workers, batches, figures)
     )
     attempt("prediction", 6, lambda: prediction(running[OURS], second, workers, batches, figures))
-    attempt("profile", 15, lambda: profile(running[OURS], first, workers, batches, figures))
+    attempt("profile", 15, lambda: profile(running[OURS], first, scale, workers, batches, figures))
     for each in others:
         attempt(title(each), 22, case(each))
     if failures:
@@ -289,9 +292,9 @@ def prediction(
 
 
 def profile(
-    ours: Any, case: Kind, workers: int, batches: dict[Kind, int], figures: Figures
+    ours: Any, case: Kind, scale: Scale, workers: int, batches: dict[Kind, int], figures: Figures
 ) -> None:
-    """Measure where the time goes: the parts of an epoch, and the kernels of ten steps."""
+    """Measure where the time goes: the parts of an epoch, and the kernels of some steps."""
     kind, backbone, size = case
     ours.begin((kind, size, batches[case], backbone), workers)
     shares = ours.ask("shares")
@@ -301,7 +304,7 @@ def profile(
         f"{title(case)}: "
         + ", ".join(f"{part} {seconds / whole:.0%}" for part, seconds in shares.items())
     )
-    found = ours.ask("profile", 10)
+    found = ours.ask("profile", scale.profiled)
     figures.add(what="profile", case=title(case), **found)
     if not found["steps"]:
         return

@@ -184,6 +184,11 @@ def _small(pretraining: str, begun: str, tuned: str, everything: str) -> dict[st
         f"{pretraining}:loader/train/num_workers": 0,
         f"{begun}:model/base_name": "test_resnet",
         f"{tuned}:loader/train/num_workers": 0,
+        # A figure takes longer than an epoch here: one for each training is enough.
+        f"{pretraining}:extensions/lr_curve": None,
+        f"{pretraining}:extensions/std_curve": None,
+        f"{tuned}:extensions/lr_curve": None,
+        f"{tuned}:extensions/metric_curve": None,
     }
 
 
