@@ -15,26 +15,37 @@ BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# pip compiles 23,000 modules one after the other; this does so on all cores. Some packages contain
+# files that are not for this Python.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
-.PHONY: demo test docs reference notebook survive lowest lint install bench bench-gpu gpu-check clean
+.PHONY: demo test docs reference notebook survive lowest lint style types install bench bench-gpu gpu-check clean
 
 install: $(STAMP)
 
 $(PACKAGE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e .
+	$(INSTALL) --no-compile -e .
+	$(COMPILE)
 	touch $@
 
-$(STAMP): $(PACKAGE)
-	$(INSTALL) -e ".[dev]"
-	touch $@
+# At once, not after the package alone: pip looks for the versions of all packages each time.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --no-compile -e ".[dev]"
+	$(COMPILE)
+	touch $(PACKAGE) $@
 
 demo: $(PACKAGE)
 	$(BIN)/python competitions/atmacup11/demo.py
 
-lint: $(STAMP)
+lint: style types
+
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
 	$(BIN)/mypy
 
 # Reads and writes files only; the variable silences an advertisement of the theme.
@@ -47,10 +58,12 @@ reference: $(STAMP)
 notebook: $(STAMP)
 	$(BIN)/python notebooks/execute.py
 
-# Two processes of one thread each: a module's tests stay in one, and share its fixtures. The longest
+# The types take one core for most of a minute, style and documentation the other. Then the tests, in
+# two processes of one thread each: a module's tests stay in one, and share its fixtures. The longest
 # modules come first (tests/conftest.py); tests marked slow are run by `make survive`. Compiled modules
 # are kept, also where the environment says otherwise: each process would compile foldsmith again.
-test: lint docs
+test: $(STAMP)
+	$(MAKE) --no-print-directory -j 2 types style docs
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
 survive: $(STAMP)
