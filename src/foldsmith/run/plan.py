@@ -4,6 +4,7 @@ import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from foldsmith.config import Checkpoint, Experiment
@@ -177,6 +178,15 @@ class _Experiments:
             except ConfigError as error:
                 self.problems += str(error).splitlines()
 
+    @cached_property
+    def _by_output(self) -> dict[Path, list[Experiment]]:
+        """The experiments by output folder, once all are loaded: a path is resolved slowly."""
+        found: dict[Path, list[Experiment]] = {}
+        for experiment in self.loaded:
+            if (output := output_of(experiment)) is not None:
+                found.setdefault(output.resolve(), []).append(experiment)
+        return found
+
     def making(self, folder: str) -> Experiment | None:
         """Return the experiment whose output folder this is.
 
@@ -184,11 +194,7 @@ class _Experiments:
             ConfigError: There are several.
         """
         wanted = self.project.path(folder).resolve()
-        found = [
-            experiment
-            for experiment in self.loaded
-            if (output := output_of(experiment)) is not None and output.resolve() == wanted
-        ]
+        found = self._by_output.get(wanted, [])
         if len(found) > 1:
             names = ", ".join(experiment.file.name for experiment in found)
             raise ConfigError(f"{wanted}: is the output folder of several experiments ({names})")
