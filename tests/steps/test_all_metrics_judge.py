@@ -11,6 +11,7 @@ import yaml
 from small_project import write_experiment
 from warm import foldsmith
 
+from foldsmith.blending import bootstrap
 from foldsmith.blending.candidates import candidates_of
 from foldsmith.blending.comparison import compare, recommend
 from foldsmith.blending.methods import how_optimised, restore_blend
@@ -103,7 +104,10 @@ CASES = [
 
 
 @pytest.mark.parametrize(("form", "name"), CASES)
-def test_blends_of_a_run_are_judged_by_it(form, name, request):
+def test_blends_of_a_run_are_judged_by_it(form, name, request, monkeypatch):
+    # A tenth of the draws: this test needs no exact interval.
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 100)
+    monkeypatch.setattr(bootstrap, "RESAMPLES_OF_WHOLES", 30)
     folder = request.getfixturevalue(form)
     judge_by(folder, form, name)
     project = ProjectFolder.open(folder)
