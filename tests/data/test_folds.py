@@ -172,3 +172,13 @@ def test_what_cannot_be_split_is_said(method, targets, groups, message):
     series = None if groups is None else pd.Series(groups)
     with pytest.raises(DataError, match=message):
         assign_folds(FoldSettings(method=method, n_splits=2), pd.Series(targets), series)
+
+
+def test_the_rarest_class_is_named_with_its_share_and_a_key_that_may_help():
+    hint = ClassSizes({"cat:": 39, "dog:": 52, "lynx:": 9}).imbalance(100)
+    assert hint is not None and "the rarest class, lynx, has 9 of 100 images (9.0%)" in hint
+    assert "class_weights: balanced" in hint
+    assert ClassSizes({"cat:": 39, "dog:": 48, "lynx:": 13}).imbalance(100) is None
+    assert ClassSizes({"red": 90, "blue": 10}, "labels").imbalance(100) is None
+    rare = ClassSizes({"red": 90, "blue": 9}, "labels").imbalance(100)
+    assert rare is not None and "the rarest label, blue, has 9 of 100 images (9.0%)" in rare

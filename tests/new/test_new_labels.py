@@ -49,6 +49,7 @@ def test_several_columns_are_labels(made, capsys):
     said = capsys.readouterr().out
     assert "target   a, b, as named" in said
     assert "labels   2 labels: a 12, b 8; 8 images without any" in said
+    assert "the rarest label" not in said
     assert "metric   F1(average=macro): several labels" in said
     assert (
         "sample   sample_submission.csv, found beside the tables: one column per label (2)" in said

@@ -248,6 +248,30 @@ class ClassSizes:
             f"{_named(ordered[:3])}; most: {_named(ordered[:-4:-1])})"
         )
 
+    def imbalance(self, n_images: int) -> str | None:
+        """Return a sentence on the rarest class and a key that may help it; None if none is rare.
+
+        A class is rare if another has more than four times its images; a label, if fewer than a
+        tenth of the images have it.
+
+        Args:
+            n_images: Number of images.
+        """
+        name, fewest = min(self.sizes.items(), key=lambda item: item[1])
+        most, one = max(self.sizes.values()), self._one
+        rare = 10 * fewest < n_images if one == "label" else 4 * fewest < most
+        if not rare:
+            return None
+        return (
+            f"the rarest {one}, {brief(name.removesuffix(':'))}, has {fewest:,} of {n_images:,} "
+            f"images ({fewest / n_images:.1%}): if rare {self.kind} are to count like others, try "
+            "class_weights: balanced in project.yml (docs: Weights and imbalance)"
+        )
+
+    @property
+    def _one(self) -> str:
+        return {"classes": "class", "labels": "label"}[self.kind]
+
     def warning(self, n_splits: int) -> str | None:
         """Return a sentence on classes with fewer images than there are folds; None without such.
 
@@ -260,7 +284,7 @@ class ClassSizes:
         if not small:
             return None
         more = f", and {len(small) - _LISTED:,} more" if len(small) > _LISTED else ""
-        one = {"classes": "class", "labels": "label"}[self.kind]
+        one = self._one
         have = f"{one} has" if len(small) == 1 else f"{self.kind} have"
         text = (
             f"{len(small):,} {have} fewer images than the {n_splits} folds, so that some folds "

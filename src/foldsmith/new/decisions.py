@@ -172,6 +172,9 @@ def choose_metric(named: Metric | None, target: Target, ordered: bool, column: s
         names = [f"{name}:" for name in target.labels_in_order]
         sizes = ClassSizes.of([f"{name}:" for name in target.labels], names)
         logger.info(f"images   {sizes.summary()}")
+        hint = None if ordered else sizes.imbalance(len(target.labels))
+        if hint is not None:
+            logger.info(f"note: {hint}")
     for note in target.notes:
         logger.info(f"note: {brief(column)}: {note}")
     why = ", as named" if named else ": numbers, a scale" if ordered else ": classes"

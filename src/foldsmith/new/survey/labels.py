@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.data.folds import assign_folds
+from foldsmith.data.folds import ClassSizes, assign_folds
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Source, like_group, target_rank
 from foldsmith.project.label_forms import LabelsInText, split_labels
@@ -86,6 +86,10 @@ class Labels:
         without = int((self.values.sum(axis=1) == 0).sum())
         images = counted(without, "image")
         yield f"labels   {len(self.names)} labels: {listed}{more}; {images} without any"
+        sizes = ClassSizes(dict(zip(self.names, counts.tolist(), strict=True)), "labels")
+        hint = sizes.imbalance(len(self.values))
+        if hint is not None:
+            yield f"note: {hint}"
         if self.column is not None:
             yield (
                 f"         (several per image, as {brief(repr(self.example))}; to take each "
