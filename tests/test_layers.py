@@ -26,8 +26,8 @@ LAYERS = (
 LEAVES = {
     *("targets.metrics", "targets.metric", "targets.metric_text", "targets.class_values"),
     *("targets.label_means", "targets.scores_of_values", "targets.scores_of_classes"),
-    *("targets.scores_of_labels", "targets.partial_areas"),
-    "targets.label_metrics",
+    *("targets.scores_of_labels", "targets.partial_areas", "targets.ranks", "targets.row_means"),
+    *("targets.label_metrics", "targets.calibrations"),
     *("targets.column_metrics", "targets.judged_columns", "targets.formulas"),
     *("targets.class_column_metrics", "targets.class_blocks"),
 }

@@ -11,8 +11,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from foldsmith.blending import stacking
 from foldsmith.blending.base import FittedOnSome, FittedWeights, Goal, Rows
 from foldsmith.blending.calibration import CalibratedBlend
+from foldsmith.blending.candidates import candidates_of
 from foldsmith.blending.greedy import greedy_weights
 from foldsmith.blending.methods import create_blend, restore_blend, with_fewer_trials
+from foldsmith.blending.stacks import without_stack
 from foldsmith.blending.weights import (
     best_member_weights,
     blend,
@@ -22,7 +24,7 @@ from foldsmith.blending.weights import (
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.errors import ConfigError, TrainingError
-from foldsmith.project.column_forms import OneNumber
+from foldsmith.project.column_forms import Classes, OneNumber
 from foldsmith.targets.metrics import METRICS, metric_named
 from foldsmith.targets.scores_of_values import rmse
 
@@ -213,3 +215,18 @@ def test_a_blend_of_the_members_with_a_say_is_the_blend(weights):
         if used.any():
             alone = one.only(used).predict(said.of_members(used))
             np.testing.assert_allclose(alone, one.predict(said), atol=1e-12)
+
+
+@pytest.mark.parametrize(("n_classes", "there"), [(50, True), (51, False)])
+def test_many_classes_have_no_stack_which_a_note_says(n_classes, there, caplog):
+    caplog.set_level("INFO", logger="foldsmith")
+    values = tuple(map(float, range(n_classes)))
+    names = tuple(f"kind{k}" for k in range(n_classes))
+    metric = metric_named("Accuracy").for_classes(values, unordered=True)
+    many = Goal(metric, Classes("kind", (0.0, n_classes - 1.0), values, names))
+    settings = SETTINGS.model_copy(update={"methods": ["mean", "stack"], "calibrate": "none"})
+    found = [candidate.name for candidate in candidates_of(["cls"], settings, many, 0)]
+    assert ("stack" in found) == there
+    assert ("stack is left out: with 51 classes" in caplog.text) != there
+    # Numbers have a stack, however many classes they would be.
+    assert without_stack(goal()) is None

@@ -1,6 +1,6 @@
 """The interface of blends: fitted on out-of-fold predictions, applied to other rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,8 +11,8 @@ from foldsmith.blending.weights import ALL_TOGETHER, Bound, blend
 from foldsmith.models.fitted_arrays import Arrays, prefixed
 from foldsmith.project import ProjectFolder
 from foldsmith.project.target_forms import TargetForm
-from foldsmith.targets.metric import column_means
 from foldsmith.targets.metrics import Metric
+from foldsmith.targets.row_means import column_means
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -30,18 +30,21 @@ class Rows:
             n_targets), or, where the metric needs them, class probabilities, shape (n_members, n,
             n_classes).
         features: Measurements of each image, shape (n, n_features), NaN where unknown.
+        weights: Weight of each image in the metric, for a fit, shape (n,); None for 1 each.
     """
 
     predictions: Array
     features: Array
+    weights: Array | None = None
 
     def take(self, rows: Mask) -> "Rows":
         """Return some of the rows; the mask has shape (n,)."""
-        return Rows(self.predictions[:, rows], self.features[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return Rows(self.predictions[:, rows], self.features[rows], weights)
 
     def of_members(self, members: Mask) -> "Rows":
         """Return all rows of some members; the mask has shape (n_members,)."""
-        return Rows(self.predictions[members], self.features)
+        return replace(self, predictions=self.predictions[members])
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,12 @@ class Goal:
         """
         return cls(metric or project.metric, project.form)
 
-    def scale_of(self, targets: Array) -> tuple[Bound, Bound]:
+    def scale_of(self, targets: Array, weights: Array | None = None) -> tuple[Bound, Bound]:
         """Return the target that a blend counts from, and the difference that it counts as 1.
 
         Args:
             targets: Targets of the rows to fit, shape (n,), or (n, n_targets).
+            weights: Weight of each row in the metric, shape (n,); None for 1 each.
 
         Returns:
             Their mean and standard deviation, which is 0 if all are equal; 0 and 1 for
@@ -83,12 +87,14 @@ class Goal:
         if self.metric.takes_probabilities or (self.raw and targets.ndim == 1):
             return 0.0, 1.0
         if targets.ndim == 2:
-            known = [column[~np.isnan(column)] for column in targets.T]
-            scales = [self.scale_of(values if len(values) else np.zeros(1)) for values in known]
+            scales = [self.scale_of(*known) for known in _known_columns(targets, weights)]
             origins, units = np.asarray(scales, dtype=np.float64).T
             return origins, units
         if targets.min() == targets.max():
             return float(targets[0]), 0.0
+        if weights is not None:
+            mean = np.average(targets, weights=weights)
+            return float(mean), float(np.sqrt(np.average((targets - mean) ** 2, weights=weights)))
         return float(targets.mean()), float(targets.std())
 
     @property
@@ -96,30 +102,41 @@ class Goal:
         """Lowest and highest value that a blend may have; for several numbers, those of each."""
         return (0.0, 1.0) if self.metric.takes_probabilities else self.form.bounds
 
-    def entries(self, predictions: Array, targets: Array) -> tuple[Array, Array, tuple[Any, Any]]:
+    def entries(
+        self, predictions: Array, targets: Array, weights: Array | None = None
+    ) -> tuple[Array, Array, tuple[Any, Any]]:
         """Return predictions, ideal predictions and bounds as least squares take them.
 
         In units that do not depend on those of the target, as are the tolerances of the solvers.
         For several numbers, each target that is present is a row, scaled by the square root of its
-        weight; for several class targets, each class of a target that is present.
+        weight; for several class targets, each class of a target that is present. So is each row by
+        its own weight.
 
         Args:
             predictions: Shape (n_members, n, ...).
             targets: Shape (n,), or (n, n_targets).
+            weights: Weight of each row in the metric, shape (n,); None for 1 each.
 
         Returns:
             Shapes (n_members, n_rows) and (n_rows,), and the lowest and highest ideal prediction:
             numbers, or of each row its own, shape (n_rows,).
         """
-        origin, unit = self.scale_of(targets)
-        ideal, weights = self.encoded(targets), self.form.output_weights
-        if weights is None:
+        origin, unit = self.scale_of(targets, weights)
+        of_rows = None if weights is None else np.sqrt(weights)
+        ideal, of_outputs = self.encoded(targets), self.form.output_weights
+        if of_outputs is None:
             flat = (predictions.reshape(len(predictions), -1) - origin) / unit
             low, high = ((bound - origin) / unit for bound in self.bounds)
-            return flat, (ideal.ravel() - origin) / unit, (low, high)
-        roots = np.sqrt(weights / weights.mean())
+            wanted = (ideal.ravel() - origin) / unit
+            if of_rows is None:
+                return flat, wanted, (low, high)
+            each = np.repeat(of_rows, len(wanted) // len(of_rows))
+            return flat * each, wanted * each, (low * each, high * each)
+        roots = np.sqrt(of_outputs / of_outputs.mean())
         # A target that is the same for all images is predicted as it is.
         factor = np.divide(roots, unit, out=np.zeros_like(roots), where=np.asarray(unit) != 0)
+        if of_rows is not None:
+            factor = of_rows[:, None] * factor
         seen = ~np.isnan(ideal)
         low, high = (
             np.broadcast_to((bound - origin) * factor, ideal.shape)[seen] for bound in self.bounds
@@ -127,12 +144,13 @@ class Goal:
         apart = (predictions - origin) * factor
         return apart[:, seen], ((ideal - origin) * factor)[seen], (low, high)
 
-    def mean(self, targets: Array) -> Array:
+    def mean(self, targets: Array, weights: Array | None = None) -> Array:
         """Return the mean ideal prediction, shape () or (n_outputs,), missing targets left out."""
         ideal = self.encoded(targets)
-        gaps = self.form.output_weights is not None
-        mean: Array = column_means(ideal) if gaps else ideal.mean(axis=0)
-        return mean
+        if self.form.output_weights is not None:
+            return column_means(ideal, weights)
+        mean: Array = ideal.mean(axis=0)
+        return mean if weights is None else np.average(ideal, axis=0, weights=weights)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -145,11 +163,12 @@ class Goal:
             return targets
         return self.form.encoded(targets)
 
-    def constant(self, targets: Array) -> Array:
+    def constant(self, targets: Array, weights: Array | None = None) -> Array:
         """Return the constant that a member has to beat.
 
         Args:
             targets: Shape (n,).
+            weights: Weight of each row in the metric, shape (n,); None for 1 each.
 
         Returns:
             Frequencies of classes or labels, shape (n_classes,), for a metric of probabilities; of
@@ -158,31 +177,35 @@ class Goal:
             quantiles of the targets, shape ().
         """
         if self.metric.takes_probabilities:
-            return self.mean(targets)
+            return self.mean(targets, weights)
         if self.metric.of_numbers:
             column = replace(self, metric=self.metric.for_column())
-            known = [values[~np.isnan(values)] for values in targets.T]
-            return np.stack([column.constant(v if len(v) else np.zeros(1)) for v in known])
-        values, counts = np.unique(targets, return_counts=True)
-        tried = [targets.mean(), np.median(targets), values[counts.argmax()]]
+            return np.stack([column.constant(*each) for each in _known_columns(targets, weights)])
+        values, place = np.unique(targets, return_inverse=True)
+        counts = np.bincount(place, weights)
+        tried = [float(self.mean(targets, weights)), np.median(targets), values[counts.argmax()]]
         # The mean has the lowest squared error.
         if not self.metric.least_squares:
             tried += [*np.quantile(targets, _QUANTILES)]
+        if weights is not None and not self.metric.least_squares:
+            shares = np.cumsum(counts) / counts.sum()
+            tried += [*values[np.searchsorted(shares, (0.5, *_QUANTILES))]]
         found = np.array(tried)
-        scores = [self.metric(np.full(len(targets), value), targets) for value in found]
+        scores = [self.metric(np.full(len(targets), value), targets, weights) for value in found]
         best: Array = found[self.metric.best(scores)]
         return best
 
-    def constant_score(self, targets: Array) -> float:
+    def constant_score(self, targets: Array, weights: Array | None = None) -> float:
         """Return the metric of :meth:`constant`, on the rows that it was taken from.
 
         It is a little too good, by one number fitted to n rows: no member that beats it is worse
         than a constant.
         """
-        constant = self.constant(targets)
-        return self.metric(np.broadcast_to(constant, (len(targets), *constant.shape)), targets)
+        constant = self.constant(targets, weights)
+        everywhere = np.broadcast_to(constant, (len(targets), *constant.shape))
+        return self.metric(everywhere, targets, weights)
 
-    def useful(self, predictions: Array, targets: Array) -> Mask:
+    def useful(self, predictions: Array, targets: Array, weights: Array | None = None) -> Mask:
         """Return which members are no worse than the constant, shape (n_members,).
 
         Labels are decided by thresholds that are not fitted yet; until then the AUC judges them.
@@ -190,10 +213,11 @@ class Goal:
         Args:
             predictions: Out of fold, shape (n_members, n) or (n_members, n, n_classes).
             targets: Shape (n,).
+            weights: Weight of each row in the metric, shape (n,); None for 1 each.
         """
         judge = self.form.screened_by(self.metric)
-        constant = replace(self, metric=judge).constant_score(targets)
-        gains = [judge.gain(judge(one, targets), constant) for one in predictions]
+        constant = replace(self, metric=judge).constant_score(targets, weights)
+        gains = [judge.gain(judge(one, targets, weights), constant) for one in predictions]
         useful: Mask = np.asarray(gains) >= 0
         return useful
 
@@ -206,6 +230,18 @@ class Goal:
         if not self.metric.takes_probabilities:
             return predictions
         return self.form.points(predictions)
+
+
+def _known_columns(targets: Array, weights: Array | None) -> Iterator[tuple[Array, Array | None]]:
+    """Yield the targets of each column that are not missing, and their weights; 0 without any."""
+    for column in targets.T:
+        seen = ~np.isnan(column)
+        if weights is not None:
+            seen &= weights > 0
+        if not seen.any():
+            yield np.zeros(1), None
+        else:
+            yield column[seen], None if weights is None else weights[seen]
 
 
 class FittedBlend(Protocol):
@@ -245,6 +281,10 @@ class Blend(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+
+    @property
+    def bends(self) -> bool:
+        """It bends the members' predictions by itself, so that a calibration adds nothing."""
 
     def fit(self, rows: Rows, targets: Array) -> FittedBlend:
         """Learn from rows and their targets, shape (n,)."""
@@ -304,21 +344,23 @@ class WeightedBlend:
     Attributes:
         name: Its name.
         goal: Objective of the blend.
-        choose: From (predictions, targets) to weights, shape (n_members,).
+        choose: From (rows, targets) to weights, shape (n_members,).
         fixed: The weights do not depend on the targets, and sum to 1.
     """
 
     name: str
     goal: Goal
-    choose: Callable[[Array, Array], Array]
+    choose: Callable[[Rows, Array], Array]
     fixed: bool = False
+
+    bends = False
 
     def fit(self, rows: Rows, targets: Array) -> FittedWeights:
         """Choose the weights; equal targets are predicted as they are."""
-        origin, unit = (0.0, 1.0) if self.fixed else self.goal.scale_of(targets)
+        origin, unit = (0.0, 1.0) if self.fixed else self.goal.scale_of(targets, rows.weights)
         weights = np.zeros(len(rows.predictions))
         if np.any(unit):
-            weights = self.choose(rows.predictions, targets)
+            weights = self.choose(rows, targets)
         return FittedWeights(weights, self.goal.bounds, origin, self.goal.form.sum_to_1)
 
 
@@ -344,13 +386,18 @@ class ScreenedBlend:
         """Name of the blend."""
         return self.blend.name
 
+    @property
+    def bends(self) -> bool:
+        """As the blend."""
+        return self.blend.bends
+
     def fit(self, rows: Rows, targets: Array) -> FittedBlend:
         """Leave out the worse members, and fit the blend on the others."""
         n_members = len(rows.predictions)
         among = np.isin(
             np.arange(n_members), range(n_members) if self.members is None else self.members
         )
-        useful = among & self.goal.useful(rows.predictions, targets)
+        useful = among & self.goal.useful(rows.predictions, targets, rows.weights)
         kept = useful if useful.any() else among
         return self.blend.fit(rows.of_members(kept), targets).among(kept)
 
@@ -402,9 +449,11 @@ class Constant:
     goal: Goal
     name: str = "constant"
 
+    bends = False
+
     def fit(self, rows: Rows, targets: Array) -> "FittedConstant":
         """Take the constant of the targets."""
-        return FittedConstant(self.goal.constant(targets))
+        return FittedConstant(self.goal.constant(targets, rows.weights))
 
 
 @dataclass(frozen=True)

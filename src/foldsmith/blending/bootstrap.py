@@ -1,6 +1,7 @@
 """How far a score would move with other images: the bootstrap over groups."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ def bootstrap(
     targets: Array,
     groups: npt.NDArray[np.int64],
     seed: int,
+    weights: Array | None = None,
 ) -> dict[str, Array]:
     """Return the metric of resampled groups, the same ones for all predictions.
 
@@ -37,17 +39,24 @@ def bootstrap(
         targets: Shape (n,).
         groups: Number of each row's group, 0 to n_groups - 1, shape (n,).
         seed: Seed of the draws.
+        weights: Weight of each row in the metric, at least 0, shape (n,); None for 1 each. Rows of
+            weight 0 are not drawn.
 
     Returns:
         Name -> float64, shape (:data:`RESAMPLES`,), fewer where the metric is no mean over rows.
     """
+    if weights is not None and not weights.all():
+        there = weights > 0
+        predictions = {name: predicted[there] for name, predicted in predictions.items()}
+        targets, weights = targets[there], weights[there]
+        groups = np.unique(groups[there], return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     n_groups = int(groups.max()) + 1
     sums = {}
     for name, predicted in predictions.items():
         rows = metric.rows(predicted, targets)
         if rows is not None:
-            sums[name] = _sums_of_groups(rows, groups, n_groups)
+            sums[name] = _sums_of_groups(rows, groups, n_groups, weights)
     found: dict[str, list[float]] = {name: [] for name in predictions}
     for _ in range(RESAMPLES if sums else RESAMPLES_OF_WHOLES):
         counts = np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups)
@@ -58,26 +67,31 @@ def bootstrap(
                 found[name].append(float(metric.from_mean(means)))
         else:
             drawn = np.repeat(np.arange(len(targets)), counts[groups])
+            of_drawn = None if weights is None else weights[drawn]
             for name, predicted in predictions.items():
-                found[name].append(metric(predicted[drawn], targets[drawn]))
+                found[name].append(metric(predicted[drawn], targets[drawn], of_drawn))
     return {name: np.asarray(values) for name, values in found.items()}
 
 
 def _sums_of_groups(
-    rows: Array, groups: npt.NDArray[np.int64], n_groups: int
-) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Return the sum of each group's values, and how many there are: shape (n_groups, ...).
+    rows: Array, groups: npt.NDArray[np.int64], n_groups: int, weights: Array | None
+) -> tuple[Array, npt.NDArray[Any]]:
+    """Return the sum of each group's values, and that of their weights: shape (n_groups, ...).
 
     Args:
         rows: Shape (n,), or (n, n_columns) with NaN for values that are not there.
         groups: Group of each row, shape (n,).
         n_groups: Number of groups.
+        weights: Weight of each row, shape (n,); None for 1 each.
     """
     if rows.ndim == 1:
-        sums: Array = np.bincount(groups, weights=rows, minlength=n_groups).astype(np.float64)
-        return sums, np.bincount(groups, minlength=n_groups)
+        values = rows if weights is None else rows * weights
+        sums: Array = np.bincount(groups, weights=values, minlength=n_groups).astype(np.float64)
+        return sums, np.bincount(groups, weights, minlength=n_groups)
     columns = [
-        _sums_of_groups(column[seen], groups[seen], n_groups)
+        _sums_of_groups(
+            column[seen], groups[seen], n_groups, None if weights is None else weights[seen]
+        )
         for column, seen in zip(rows.T, ~np.isnan(rows.T), strict=True)
     ]
     return np.stack([s for s, _ in columns], axis=1), np.stack([n for _, n in columns], axis=1)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from foldsmith.blending.base import Blend, FittedBlend, Goal, Mask, Rows
 from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, prefixed
+from foldsmith.targets.calibrations import calibration_problem
 from foldsmith.targets.decisions import Decider, decider_of
 from foldsmith.targets.metric import Metric
 
@@ -34,8 +35,10 @@ class CalibratedBlend:
     how: Literal["isotonic", "thresholds", "priors"]
     goal: Goal
 
+    bends = True
+
     def __post_init__(self) -> None:
-        problem = self.goal.metric.calibration_problem(self.how)
+        problem = calibration_problem(self.goal.metric, self.how)
         if problem is not None:
             raise ConfigError(f"ensemble/calibrate: {problem}")
 
@@ -44,21 +47,36 @@ class CalibratedBlend:
         """Both names."""
         return f"{self.blend.name}+{self.how}"
 
-    def fit(self, rows: Rows, targets: Array) -> "FittedDecisions | FittedCurve":
+    def fit(self, rows: Rows, targets: Array) -> "FittedDecisions | FittedCurve | FittedCurves":
         """Fit the blend, then its calibration."""
         fitted = self.blend.fit(rows, targets)
         blended = fitted.predict(rows)
         metric, decider = self.goal.metric, decider_of(self.goal.metric, self.how)
         if decider is not None:
-            return FittedDecisions(fitted, decider, decider.fit(blended, targets, metric), metric)
+            numbers = decider.fit(blended, targets, metric, rows.weights)
+            return FittedDecisions(fitted, decider, numbers, metric)
+        if targets.ndim == 1:
+            return FittedCurve(fitted, *self._curve(blended, targets, rows.weights))
+        columns = []
+        for k, wanted in enumerate(targets.T):
+            seen = ~np.isnan(wanted)
+            weights = None if rows.weights is None else rows.weights[seen]
+            # A target that no row has stays as the blend predicts it.
+            ends = np.asarray([each[k] for each in self.goal.form.bounds], np.float64)
+            known = self._curve(blended[seen, k], wanted[seen], weights) if seen.any() else None
+            columns.append((ends, ends) if known is None else known)
+        return FittedCurves(fitted, tuple(columns))
+
+    def _curve(self, blended: Array, targets: Array, weights: Array | None) -> tuple[Array, Array]:
+        """Return the points of the rising function of one column, before and after."""
         from sklearn.isotonic import IsotonicRegression
 
-        origin, unit = self.goal.scale_of(targets)
+        origin, unit = self.goal.scale_of(targets, weights)
         unit = unit or 1.0
         rising = IsotonicRegression(out_of_bounds="clip")
-        rising.fit((blended - origin) / unit, (targets - origin) / unit)
-        points = (rising.X_thresholds_, rising.y_thresholds_)
-        return FittedCurve(fitted, *(origin + unit * values for values in points))
+        rising.fit((blended - origin) / unit, (targets - origin) / unit, weights)
+        before, after = rising.X_thresholds_, rising.y_thresholds_
+        return origin + unit * before, origin + unit * after
 
 
 @dataclass(frozen=True)
@@ -143,3 +161,52 @@ class FittedCurve:
         """Return the blend's arrays and the points."""
         points = {"before": self.before, "after": self.after}
         return prefixed("blend", self.blend.arrays()) | points
+
+
+@dataclass(frozen=True)
+class FittedCurves:
+    """A fitted blend of several numbers, and a rising function for each of them.
+
+    Attributes:
+        blend: The blend.
+        curves: Points of each function, as ``before`` and ``after`` of :class:`FittedCurve`.
+    """
+
+    blend: FittedBlend
+    curves: tuple[tuple[Array, Array], ...]
+
+    @property
+    def with_facts(self) -> bool:
+        """As the blend."""
+        return self.blend.with_facts
+
+    def uses(self, n_members: int) -> Mask:
+        """Return the members that the blend uses."""
+        return self.blend.uses(n_members)
+
+    def among(self, members: Mask) -> "FittedCurves":
+        """Return it for rows of more members."""
+        return replace(self, blend=self.blend.among(members))
+
+    def only(self, used: Mask) -> "FittedCurves":
+        """Return it for rows of the members alone that the blend uses."""
+        return replace(self, blend=self.blend.only(used))
+
+    def predict(self, rows: Rows) -> Array:
+        """Return the calibrated predictions, shape (n, n_targets)."""
+        blended = self.blend.predict(rows).T
+        pairs = zip(blended, self.curves, strict=True)
+        return np.stack([np.interp(column, *curve) for column, curve in pairs], axis=1)
+
+    def arrays(self) -> Arrays:
+        """Return the blend's arrays and the points of each function."""
+        found: Arrays = {"n_curves": np.array(len(self.curves))}
+        for k, (before, after) in enumerate(self.curves):
+            found |= {f"before{k}": before, f"after{k}": after}
+        return prefixed("blend", self.blend.arrays()) | found
+
+    @classmethod
+    def restore(cls, blend: FittedBlend, arrays: Arrays) -> "FittedCurves":
+        """Return the curves that gave these arrays, over a blend."""
+        n_curves = range(int(arrays["n_curves"]))
+        return cls(blend, tuple((arrays[f"before{k}"], arrays[f"after{k}"]) for k in n_curves))

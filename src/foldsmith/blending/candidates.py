@@ -1,5 +1,6 @@
 """The blends that an ensemble compares with each other."""
 
+import logging
 from collections.abc import Sequence
 
 from foldsmith.blending.base import Goal
@@ -9,12 +10,16 @@ from foldsmith.blending.methods import (
     COMPLEXITY,
     COMPLEXITY_OF_CALIBRATION,
     COMPLEXITY_OF_TASK_AVERAGE,
+    STACK,
     average_blend,
     create_blend,
     with_fewer_trials,
 )
+from foldsmith.blending.stacks import without_stack
 from foldsmith.config import BlendMethod, EnsembleSettings
 from foldsmith.targets.tasks import short_names
+
+logger = logging.getLogger(__name__)
 
 # The plain mean of all members, which every other blend is compared with.
 BASELINE = "avg-all"
@@ -32,6 +37,11 @@ def candidates_of(
         goal: Objective of the blends.
         seed: Seed of Optuna and of the trees.
     """
+    reason = without_stack(goal)
+    if reason is not None and STACK in settings.methods:
+        logger.info(f"note: {reason}")
+        others = [method for method in settings.methods if method != STACK]
+        settings = settings.model_copy(update={"methods": others})
     found = []
     for task in dict.fromkeys((*short_names(), *tasks)):
         of_task = [k for k, one in enumerate(tasks) if one == task]
@@ -58,11 +68,9 @@ def candidates_of(
     how = goal.metric.calibration if calibrate == "auto" else calibrate
     if how != "none":
         for method in dict.fromkeys(settings.methods):
-            # Trees bend their predictions as they like already, and searches take too long. The
-            # stack of labels is no trees, and its probabilities need thresholds as others do.
-            bends = method == "stack" and not goal.metric.of_labels
-            if not bends and method != "optuna":
-                plain = create_blend(method, goal, settings, seed)
+            plain = create_blend(method, goal, settings, seed)
+            # Searches take too long.
+            if not plain.bends and method != "optuna":
                 calibrated = CalibratedBlend(plain, how, goal)
                 complexity = COMPLEXITY[method] + COMPLEXITY_OF_CALIBRATION
                 found.append(Candidate(calibrated.name, calibrated, calibrated, complexity))

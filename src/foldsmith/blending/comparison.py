@@ -96,6 +96,7 @@ def honest_scores(
     targets: Array,
     groups: npt.NDArray[np.int64],
     seed: int,
+    weights: Array | None = None,
 ) -> dict[str, CrossFittedScore]:
     """Score predictions, and compare each with one of them by a paired bootstrap over groups.
 
@@ -107,14 +108,10 @@ def honest_scores(
         targets: Shape (n,).
         groups: Number of each row's group, from 0 on, shape (n,).
         seed: Seed of the bootstrap.
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
     """
-    return _honest(
-        metric,
-        predictions,
-        baseline,
-        targets,
-        bootstrap(metric, predictions, targets, groups, seed),
-    )
+    drawn = bootstrap(metric, predictions, targets, groups, seed, weights)
+    return _honest(metric, predictions, baseline, targets, weights, drawn)
 
 
 def _honest(
@@ -122,9 +119,10 @@ def _honest(
     predictions: Mapping[str, Array],
     baseline: str,
     targets: Array,
+    weights: Array | None,
     drawn: Mapping[str, Array],
 ) -> dict[str, CrossFittedScore]:
-    scores = {name: metric(predicted, targets) for name, predicted in predictions.items()}
+    scores = {name: metric(predicted, targets, weights) for name, predicted in predictions.items()}
     return {
         name: CrossFittedScore(
             scores[name],
@@ -154,22 +152,22 @@ def compare(
         candidates: The ways.
         baseline: Name of the plain mean among them.
         goal: Objective of the blends.
-        rows: All labelled rows.
+        rows: All labelled rows, with their weights in the metric.
         targets: Shape (n,).
         folds: Fold of each row, shape (n,).
         groups: Number of each row's group, from 0 on, shape (n,).
         seed: Seed of the bootstrap.
     """
-    metric = goal.metric
+    metric, weights = goal.metric, rows.weights
     fitted = {c.name: c.blend.fit(rows, targets) for c in candidates}
     held_out = {
         c.name: cross_fitted(c.honest, rows, targets, folds) for c in candidates if c.honest
     }
-    drawn = bootstrap(metric, held_out, targets, groups, seed)
-    honest = _honest(metric, held_out, baseline, targets, drawn)
+    drawn = bootstrap(metric, held_out, targets, groups, seed, weights)
+    honest = _honest(metric, held_out, baseline, targets, weights, drawn)
     compared = [
         ComparedBlend(
-            *(c.name, blend, metric(blend.predict(rows), targets)),
+            *(c.name, blend, metric(blend.predict(rows), targets, weights)),
             honest=honest.get(c.name),
             cross_fitted=held_out.get(c.name),
             resampled=drawn.get(c.name),
@@ -182,15 +180,16 @@ def compare(
         return compared
     # Equal seeds give equal draws.
     mean = _mean_of([held_out[c.name] for c in best])
-    drawn_mean = bootstrap(metric, {MEAN_OF_BEST: mean}, targets, groups, seed)
+    drawn_mean = bootstrap(metric, {MEAN_OF_BEST: mean}, targets, groups, seed, weights)
     predictions = {baseline: held_out[baseline], MEAN_OF_BEST: mean}
     drawn_mean[baseline] = drawn[baseline]
+    scored = _honest(metric, predictions, baseline, targets, weights, drawn_mean)
     together = FittedMeanOfBlends(tuple(c.fitted for c in best))
     return [
         *compared,
         ComparedBlend(
-            *(MEAN_OF_BEST, together, metric(together.predict(rows), targets)),
-            honest=_honest(metric, predictions, baseline, targets, drawn_mean)[MEAN_OF_BEST],
+            *(MEAN_OF_BEST, together, metric(together.predict(rows), targets, weights)),
+            honest=scored[MEAN_OF_BEST],
             cross_fitted=mean,
             resampled=drawn_mean[MEAN_OF_BEST],
             complexity=max(c.complexity for c in best),

@@ -18,6 +18,7 @@ def greedy_weights(
     metric: Metric,
     rounds: int = 30,
     sum_to_1: Sequence[slice] = ALL_TOGETHER,
+    sample_weight: Array | None = None,
 ) -> Array:
     """Return the shares of members that were added one at a time, each the best to add.
 
@@ -34,6 +35,7 @@ def greedy_weights(
         metric: Metric of (predictions, targets).
         rounds: How many members are added after the first ones.
         sum_to_1: As for :func:`~foldsmith.blending.weights.blend`.
+        sample_weight: Weight of each row in the metric, shape (n,); None for 1 each.
 
     Returns:
         Shape (n_members,), multiples of 1 / (number of added members) that sum to 1. In
@@ -42,7 +44,8 @@ def greedy_weights(
 
     def value_of(counts: Array) -> float:
         shares = counts / counts.sum()
-        return metric(blend(predictions, shares, target_range, sum_to_1=sum_to_1), targets)
+        blended = blend(predictions, shares, target_range, sum_to_1=sum_to_1)
+        return metric(blended, targets, sample_weight)
 
     alone = np.eye(len(predictions))
     values = np.array([value_of(member) for member in alone])

@@ -34,10 +34,16 @@ class StackedLabels:
 
     name: str
 
+    # Its probabilities need thresholds as those of other blends do.
+    bends = False
+
     def fit(self, rows: Rows, targets: Array) -> "FittedStackedLabels":
         """Fit the regressions; the metric plays no part, and nothing is drawn."""
         logits = _logits(rows)
-        fitted = [_regression(logits[:, :, k].T, targets[:, k]) for k in range(targets.shape[1])]
+        fitted = [
+            _regression(logits[:, :, k].T, targets[:, k], rows.weights)
+            for k in range(targets.shape[1])
+        ]
         found = np.stack(fitted)
         return FittedStackedLabels(found[:, :-1], found[:, -1])
 
@@ -100,12 +106,13 @@ def _logits(rows: Rows) -> Array:
     return found
 
 
-def _regression(logits: Array, labels: Array) -> Array:
+def _regression(logits: Array, labels: Array, sample_weight: Array | None) -> Array:
     """Return the weights of the members and the intercept, shape (n_members + 1,).
 
     Args:
         logits: Shape (n, n_members).
         labels: 0 or 1, shape (n,).
+        sample_weight: Weight of each row, shape (n,); None for 1 each.
     """
     from scipy.optimize import minimize
     from scipy.special import expit
@@ -113,16 +120,18 @@ def _regression(logits: Array, labels: Array) -> Array:
     n_members = logits.shape[1]
     inputs = np.column_stack([logits, np.ones(len(logits))])
     mean = np.append(np.full(n_members, 1 / n_members), 0.0)
+    each = np.ones(len(logits)) if sample_weight is None else sample_weight
     penalty = np.append(np.full(n_members, _PENALTY), _PENALTY_OF_BIAS)
 
     def loss(found: Array) -> tuple[float, Array]:
         values, off = inputs @ found, found - mean
-        total = np.logaddexp(0, values).sum() - values @ labels + (penalty * off**2).sum() / 2
-        return float(total), inputs.T @ (expit(values) - labels) + penalty * off
+        rows = each @ np.logaddexp(0, values) - values @ (each * labels)
+        slope = inputs.T @ (each * (expit(values) - labels)) + penalty * off
+        return float(rows + (penalty * off**2).sum() / 2), slope
 
     def curvature(found: Array) -> Array:
-        spread = expit(inputs @ found)
-        matrix: Array = (inputs * (spread * (1 - spread))[:, None]).T @ inputs
+        share = expit(inputs @ found)
+        matrix: Array = (inputs * (each * share * (1 - share))[:, None]).T @ inputs
         return matrix + np.diag(penalty)
 
     solved: Any = minimize(loss, mean, jac=True, hess=curvature, method="trust-exact")

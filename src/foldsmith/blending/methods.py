@@ -13,13 +13,16 @@ from foldsmith.blending.base import (
     FittedOnSome,
     FittedWeights,
     Goal,
+    Rows,
     ScreenedBlend,
     WeightedBlend,
 )
-from foldsmith.blending.calibration import FittedCurve, FittedDecisions
+from foldsmith.blending.calibration import FittedCurve, FittedCurves, FittedDecisions
+from foldsmith.blending.column_stacking import FittedStackedColumns, goals_of_columns, parts_of
 from foldsmith.blending.greedy import greedy_weights
-from foldsmith.blending.label_stacking import FittedStackedLabels, StackedLabels
-from foldsmith.blending.stacking import FittedStack, StackedTrees
+from foldsmith.blending.label_stacking import FittedStackedLabels
+from foldsmith.blending.stacking import FittedStack
+from foldsmith.blending.stacks import stack_of
 from foldsmith.blending.weights import (
     best_member_weights,
     box_weights,
@@ -30,7 +33,6 @@ from foldsmith.blending.weights import (
     simplex_weights,
 )
 from foldsmith.config import BlendMethod, EnsembleSettings
-from foldsmith.errors import ConfigError
 from foldsmith.models.fitted_arrays import Arrays, part
 from foldsmith.targets.decisions import DECIDERS
 from foldsmith.targets.metric import Metric
@@ -40,6 +42,8 @@ Array = npt.NDArray[np.float64]
 # Blends with the lowest squared error; of the others, those that need a search follow the metric.
 LEAST_SQUARES: tuple[BlendMethod, ...] = ("box", "simplex", "nnls", "ridge")
 FOLLOWING: tuple[BlendMethod, ...] = ("best", "greedy", "optuna")
+# A model over the predictions of the members, and the facts of each image.
+STACK: BlendMethod = "stack"
 
 # How much a blend has to be fitted; of blends that are alike the simpler ones are preferred. A
 # plain mean takes nothing from the targets (but which members are worse than the constant), a
@@ -71,8 +75,8 @@ def average_blend(name: str, goal: Goal, members: Iterable[int] | None = None) -
     Members that are worse than the constant are left out.
     """
 
-    def choose(predictions: Array, targets: Array) -> Array:
-        return equal_weights(len(predictions))
+    def choose(rows: Rows, targets: Array) -> Array:
+        return equal_weights(len(rows.predictions))
 
     chosen = None if members is None else tuple(members)
     return ScreenedBlend(WeightedBlend(name, goal, choose, fixed=True), goal, chosen)
@@ -91,24 +95,18 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
         settings: Trials and step of Optuna.
         seed: Seed of Optuna and of the trees.
     """
-    if method == "stack":
-        if goal.metric.of_labels:
-            return ScreenedBlend(StackedLabels(method), goal)
-        if goal.metric.of_numbers or goal.form.block_sizes:
-            raise ConfigError(
-                "ensemble/methods: stack predicts one column, but the target is "
-                f"{goal.form.kind}; leave it out"
-            )
-        return ScreenedBlend(StackedTrees(method, goal, seed), goal)
+    if method == STACK:
+        return ScreenedBlend(stack_of(method, goal, seed), goal)
 
-    def choose(predictions: Array, targets: Array) -> Array:
-        origin, _ = goal.scale_of(targets)
-        flat, wanted, bounds = goal.entries(predictions, targets)
+    def choose(rows: Rows, targets: Array) -> Array:
+        predictions, of_rows = rows.predictions, rows.weights
+        origin, _ = goal.scale_of(targets, of_rows)
+        flat, wanted, bounds = goal.entries(predictions, targets, of_rows)
         match method:
             case "mean":
                 return equal_weights(len(predictions))
             case "best":
-                return best_member_weights(predictions, targets, goal.metric)
+                return best_member_weights(predictions, targets, goal.metric, of_rows)
             case "box":
                 return box_weights(flat, wanted, bounds)
             case "simplex":
@@ -119,7 +117,9 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
                 return ridge_weights(flat, wanted)
             case "greedy":
                 return greedy_weights(
-                    *(predictions, targets, goal.bounds, goal.metric), sum_to_1=goal.form.sum_to_1
+                    *(predictions, targets, goal.bounds, goal.metric),
+                    sum_to_1=goal.form.sum_to_1,
+                    sample_weight=of_rows,
                 )
             case _:
                 return search_weights(
@@ -132,6 +132,7 @@ def create_blend(method: BlendMethod, goal: Goal, settings: EnsembleSettings, se
                     goal.metric,
                     origin,
                     goal.form.sum_to_1,
+                    of_rows,
                 )
 
     return ScreenedBlend(WeightedBlend(method, goal, choose), goal)
@@ -180,6 +181,11 @@ def restore_blend(arrays: Arrays, goal: Goal) -> FittedBlend:
         if decider.key in arrays:
             blend = restore_blend(part(arrays, "blend"), goal)
             return FittedDecisions(blend, decider, arrays[decider.key], goal.metric)
+    if "n_columns" in arrays:
+        parts_and_goals = zip(parts_of(arrays), goals_of_columns(goal), strict=True)
+        return FittedStackedColumns(tuple(restore_blend(*each) for each in parts_and_goals))
+    if "n_curves" in arrays:
+        return FittedCurves.restore(restore_blend(part(arrays, "blend"), goal), arrays)
     if "before" in arrays:
         blend = restore_blend(part(arrays, "blend"), goal)
         return FittedCurve(blend, arrays["before"], arrays["after"])

@@ -45,21 +45,25 @@ class StackedTrees:
     goal: Goal
     seed: int
 
+    bends = True
+
     def fit(self, rows: Rows, targets: Array) -> "FittedStack | FittedConstant":
         """Grow the trees; the metric itself plays no part."""
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-        origin, unit = (float(each) for each in self.goal.scale_of(targets))
+        origin, unit = (float(each) for each in self.goal.scale_of(targets, rows.weights))
         if unit == 0:
             # Equal targets leave nothing to grow trees from.
             return FittedConstant(np.asarray(origin))
         inputs = _inputs(rows, origin, unit)
         if not self.goal.metric.takes_probabilities:
             trees = HistGradientBoostingRegressor(**_TREES, random_state=self.seed)
-            trees.fit(inputs, (targets - rows.predictions.mean(axis=0)) / unit)
+            off = (targets - rows.predictions.mean(axis=0)) / unit
+            trees.fit(inputs, off, rows.weights)
         else:
             trees = HistGradientBoostingClassifier(**_TREES, random_state=self.seed)
-            trees.fit(inputs, nearest(targets, self.goal.form.class_values))
+            classes = nearest(targets, self.goal.form.class_values)
+            trees.fit(inputs, classes, rows.weights)
         fitted = _as_arrays(trees, self.goal, origin, unit)
         _make_sure(fitted, trees, rows)
         return fitted

@@ -182,16 +182,20 @@ def ridge_weights(predictions: Array, targets: Array) -> Array:
     return weights
 
 
-def best_member_weights(predictions: Array, targets: Array, metric: Metric) -> Array:
+def best_member_weights(
+    predictions: Array, targets: Array, metric: Metric, sample_weight: Array | None = None
+) -> Array:
     """Return weight 1 for the member with the best metric, 0 for the others.
 
     Args:
         predictions: Shape (n_members, n) or (n_members, n, n_classes).
         targets: Shape (n,).
         metric: Metric of (predictions, targets).
+        sample_weight: Weight of each row in the metric, shape (n,); None for 1 each.
     """
     weights = np.zeros(len(predictions))
-    weights[metric.best([metric(member, targets) for member in predictions])] = 1.0
+    scores = [metric(member, targets, sample_weight) for member in predictions]
+    weights[metric.best(scores)] = 1.0
     return weights
 
 
@@ -205,6 +209,7 @@ def search_weights(
     metric: Metric = RMSE,
     origin: Bound = 0.0,
     sum_to_1: Sequence[slice] = ALL_TOGETHER,
+    sample_weight: Array | None = None,
 ) -> Array:
     """Search for the weights with the best metric, by Optuna's TPE.
 
@@ -223,6 +228,7 @@ def search_weights(
         metric: Metric of (predictions, targets).
         origin: As for :func:`blend`.
         sum_to_1: As for :func:`blend`.
+        sample_weight: Weight of each row in the metric, shape (n,); None for 1 each.
 
     Returns:
         Weights in 0..1, shape (n_members,); they are not made to sum to 1.
@@ -234,7 +240,8 @@ def search_weights(
 
     def objective(trial: optuna.Trial) -> float:
         weights = np.array([trial.suggest_float(name, 0.0, 1.0, step=step) for name in names])
-        return metric(blend(predictions, weights, target_range, origin, sum_to_1), targets)
+        blended = blend(predictions, weights, target_range, origin, sum_to_1)
+        return metric(blended, targets, sample_weight)
 
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed),

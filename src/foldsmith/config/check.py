@@ -31,6 +31,7 @@ from foldsmith.errors import ConfigError
 from foldsmith.project.class_weights import class_weights_problem
 from foldsmith.project.project_file import ProjectFolder
 from foldsmith.project.validation import validation_message
+from foldsmith.targets.calibrations import calibration_problem
 from foldsmith.utils.suggest import did_you_mean
 
 
@@ -95,7 +96,7 @@ def _tree_problems(
     if "ensemble/" in required:
         try:
             settings = EnsembleSettings.model_validate(tree.get("ensemble", {}))
-            problem = project.metric.calibration_problem(settings.calibrate)
+            problem = calibration_problem(project.metric, settings.calibrate)
             problems += [] if problem is None else [f"ensemble/calibrate: {problem}"]
         except ValidationError as error:
             problems += validation_message("ensemble", error, EnsembleSettings).splitlines()

@@ -186,8 +186,9 @@ class EnsembleSettings(BaseModel):
             ``optuna`` (in 0..1 each, a search by the project's metric).
         methods: Blends to compare with the plain mean: ``best`` (the best member), ``box``,
             ``simplex``, ``nnls`` (at least 0), ``ridge`` (shrunk towards the plain mean),
-            ``greedy`` (selection with replacement), ``stack`` (boosted trees; for labels a logistic
-            regression of each), ``optuna`` (whose cross-fitted searches take a tenth of
+            ``greedy`` (selection with replacement), ``stack`` (boosted trees, for several
+            numbers of each; for labels a logistic regression of each; left out with more than 50
+            classes), ``optuna`` (whose cross-fitted searches take a tenth of
             ``n_trials`` each).
         anytime: Blend the finished members anew whenever one of them ends, so that a submission
             exists early in a run; such a blend names the members that it waits for.

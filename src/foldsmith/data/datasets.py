@@ -125,6 +125,8 @@ class ImageDataset(Dataset[Batch | DrawnBatch]):
             training sets it.
         weights: Weight of each image in the loss, float32, shape (n,) or (n, n_labels), which a
             training sets; None for 1 each.
+        metric_weights: Weight of each image in the metric, float64, shape (n,), which a training
+            sets; None for 1 each.
         classes: Which classes or labels each image has, bool, shape (n, n_classes), for a sampler
             that balances them; None if the targets are no classes.
         drawing: Whether batches are :class:`DrawnBatch`, with the drawn numbers in the place of
@@ -163,6 +165,7 @@ class ImageDataset(Dataset[Batch | DrawnBatch]):
         self.targets = np.full(len(paths), np.nan) if targets is None else targets
         self.codes: npt.NDArray[Any] = self.targets
         self.weights: npt.NDArray[np.float32] | None = None
+        self.metric_weights: npt.NDArray[np.float64] | None = None
         self.classes: npt.NDArray[np.bool_] | None = None
         self.seed = seed
         self.drawing = False

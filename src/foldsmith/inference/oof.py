@@ -89,6 +89,7 @@ def score_table(
     labels: npt.NDArray[np.float64],
     loss: Loss,
     metric: Metric,
+    metric_weights: npt.NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
     """Score each fold and, in the last row, all out-of-fold predictions together.
 
@@ -97,6 +98,8 @@ def score_table(
         labels: Labels of the task for the train table, shape (n_train,).
         loss: Loss of (logits, encoded targets), or of (logits, encoded targets, weights).
         metric: Metric of the predictions.
+        metric_weights: Weight of each row of the train table in the metric, shape (n_train,); None
+            for 1 each.
 
     Returns:
         Columns fold, epoch, loss, metric; the last row's fold is ``oof``, its epoch empty.
@@ -118,11 +121,11 @@ def score_table(
 
     records: list[tuple[object, object, float, float]] = []
     for part in parts:
-        of_fold = score_logits(part.task, metric, part.logits, labels[part.rows])
+        judged = None if metric_weights is None else metric_weights[part.rows]
+        of_fold = score_logits(part.task, metric, part.logits, labels[part.rows], judged)
         records.append((part.fold, part.epoch, loss_of(part.rows), of_fold))
-    pooled = score_predictions(
-        parts[0].task, metric, oof_predictions(parts, len(labels)), logits, labels
-    )
+    predictions = oof_predictions(parts, len(labels))
+    pooled = score_predictions(parts[0].task, metric, predictions, logits, labels, metric_weights)
     records.append(("oof", None, loss_of(slice(None)), pooled))
     table = pd.DataFrame(records, columns=["fold", "epoch", "loss", "metric"])
     return table.astype({"epoch": "Int64"})

@@ -14,8 +14,9 @@ from foldsmith.project.target_forms import Lines, SeveralOutputs
 from foldsmith.targets.column_metrics import for_columns
 from foldsmith.targets.formulas import Formula
 from foldsmith.targets.judged_columns import JudgedColumns, with_derived
-from foldsmith.targets.metric import OF_NUMBERS, VALUES, column_means
+from foldsmith.targets.metric import OF_NUMBERS, VALUES
 from foldsmith.targets.metrics import METRICS_OF_NUMBERS, Metric
+from foldsmith.targets.row_means import column_means
 from foldsmith.utils.formatting import brief, counted, number_text
 
 Array = npt.NDArray[np.float64]

@@ -95,6 +95,9 @@ class ProjectSettings(BaseModel):
             experiments' ``globals/class_weights``: ``balanced`` (every class has the same sum of
             weights; for each label, the images with it and those without it), or a weight by name,
             as in ``{cat: 1, lynx: 5}``, 1 for others.
+        metric_weight_column: Column of the train table with the weight of each row in the metric,
+            as in a competition that weighs its rows; it may be ``sample_weight_column``. Scores,
+            intervals, thresholds, calibration and blends go by it. A row of weight 0 is not judged.
         sample_submission: CSV in ``data_dir`` whose columns the submissions take; without
             it they have the id and the target column.
         target_range: Lowest and highest possible target; predictions are clipped to it.
@@ -153,6 +156,7 @@ class ProjectSettings(BaseModel):
     group_column: str | None = None
     sample_weight_column: str | None = None
     class_weights: ClassWeights | None = None
+    metric_weight_column: str | None = None
     sample_submission: str | None = None
     target_range: tuple[float, float]
     target_ranges: dict[str, tuple[float, float]] = {}
@@ -410,7 +414,7 @@ class ProjectSettings(BaseModel):
             ("id_column", self.id_column),
             *targets,
             ("group_column", self.group_column),
-            ("sample_weight_column", self.sample_weight_column),
+            *_weight_columns(self),
         ]
         for key, column in columns:
             if column in _ADDED:
@@ -447,6 +451,13 @@ class ProjectSettings(BaseModel):
             raise ValueError("class_names: n_classes and target_range follow from them; leave out")
         if self.class_values or self.continuous:
             raise ValueError("class_names: have no order; leave out class_values and continuous")
+
+
+def _weight_columns(settings: ProjectSettings) -> list[tuple[str, str | None]]:
+    """Return key and column of the weights; of one column that has both only the first."""
+    learned, judged = settings.sample_weight_column, settings.metric_weight_column
+    found: list[tuple[str, str | None]] = [("sample_weight_column", learned)]
+    return found if learned == judged else [*found, ("metric_weight_column", judged)]
 
 
 def _hull(ranges: object) -> dict[str, tuple[float, float]]:

@@ -119,8 +119,7 @@ def read_train(project: ProjectFolder, with_bad: bool = False) -> pd.DataFrame:
     columns = [settings.id_column, *project.form.columns]
     if settings.group_column is not None:
         columns.append(settings.group_column)
-    if settings.sample_weight_column is not None:
-        columns.append(settings.sample_weight_column)
+    columns += weight_columns(project)
     table = read_table(
         path, columns, settings.id_column, number_columns=project.form.number_columns
     )
@@ -170,21 +169,34 @@ def _value_problems(project: ProjectFolder, path: Path, table: pd.DataFrame) -> 
     yield from _weight_problems(project, path, table)
 
 
+def weight_columns(project: ProjectFolder) -> list[str]:
+    """Return the columns of the train table with weights of rows, each once."""
+    settings = project.settings
+    named = (settings.sample_weight_column, settings.metric_weight_column)
+    return list(dict.fromkeys(name for name in named if name is not None))
+
+
 def _weight_problems(project: ProjectFolder, path: Path, table: pd.DataFrame) -> Iterable[str]:
-    column = project.settings.sample_weight_column
-    if column is None:
-        return
-    weights = numbers(table[column])
-    # NaN is no number either, and infinity would leave the others nothing.
-    wrong = ~((weights >= 0) & (weights < np.inf))
-    if wrong.any():
-        yield (
-            f"column {column}: {counted(int(wrong.sum()), 'weight is', 'weights are')} missing, "
-            f"negative or no number, such as {str(table[column][wrong].iloc[0])!r} "
-            f"({_lines(path, wrong)}); weights must be numbers of at least 0"
-        )
-    elif not (weights > 0).any():
-        yield f"column {column}: every weight is 0; one at least must be above 0"
+    for column in weight_columns(project):
+        weights = numbers(table[column])
+        # NaN is no number either, and infinity would leave the others nothing.
+        wrong = ~((weights >= 0) & (weights < np.inf))
+        if wrong.any():
+            yield (
+                f"column {column}: {counted(int(wrong.sum()), 'weight is', 'weights are')} "
+                f"missing, negative or no number, such as {str(table[column][wrong].iloc[0])!r} "
+                f"({_lines(path, wrong)}); weights must be numbers of at least 0"
+            )
+        elif not (weights > 0).any():
+            yield f"column {column}: every weight is 0; one at least must be above 0"
+        elif column == project.settings.metric_weight_column and FOLD_COLUMN in table:
+            judged = weights.groupby(table[FOLD_COLUMN]).max()
+            if (judged == 0).any():
+                yield (
+                    f"column {column}: every row of fold {(judged == 0).idxmax()} has the weight "
+                    "0, so that metric_weight_column leaves nothing of it to be judged; take "
+                    "fewer folds, or another folds/seed in project.yml"
+                )
 
 
 def _without_group(path: Path, empty: pd.Series) -> str:
@@ -270,8 +282,7 @@ def read_folds(project: ProjectFolder, meta_file: str | None) -> pd.DataFrame:
         )
         raise DataError(f"{path}: no such file; {remedy}")
     columns = [settings.id_column, *project.form.columns, FOLD_COLUMN]
-    if settings.sample_weight_column is not None:
-        columns.append(settings.sample_weight_column)
+    columns += weight_columns(project)
     as_number = [*project.form.number_columns, FOLD_COLUMN]
     table = read_table(path, columns, settings.id_column, number_columns=as_number)
     table = _without_bad(project, table)
@@ -346,6 +357,20 @@ def sample_weights_of(
     """Return the weight of each row, shape (n,); None without a ``sample_weight_column``."""
     column = project.settings.sample_weight_column
     return None if column is None else numbers(table[column]).to_numpy(np.float64, copy=True)
+
+
+def metric_weights_of(
+    project: ProjectFolder, table: pd.DataFrame
+) -> npt.NDArray[np.float64] | None:
+    """Return the weight of each row in the metric, with the mean 1, shape (n,).
+
+    None without a ``metric_weight_column``, or if all weights are equal.
+    """
+    column = project.settings.metric_weight_column
+    if column is None:
+        return None
+    weights = numbers(table[column]).to_numpy(np.float64, copy=True)
+    return None if np.ptp(weights) == 0 else weights / weights.mean()
 
 
 def group_column_of(project: ProjectFolder, table: pd.DataFrame) -> str | None:

@@ -133,6 +133,9 @@ def _texts_about(
     if constant is not None:
         same = "The constant, the same prediction for every image"
         texts.append(Text(f"{same}: {metric} {constant:.4f}."))
+    judged = project.settings.metric_weight_column
+    if judged is not None:
+        texts.append(Text(f"The metric weighs rows by the column {judged}."))
     weights = _weights_text(project, step.experiment)
     if weights:
         texts.append(Text(weights))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import FOLD_COLUMN, groups_of, image_paths
+from foldsmith.project.tables import FOLD_COLUMN, groups_of, image_paths, metric_weights_of
 from foldsmith.report.parts import Gallery, Part, table, thumbnail
 from foldsmith.targets.decisions import decider_of
 from foldsmith.targets.label_metrics import METRICS_OF_LABELS
@@ -42,25 +42,26 @@ def label_scores(project: ProjectFolder, folds: pd.DataFrame, probabilities: Arr
         probabilities: Out of fold, shape (n, n_labels).
     """
     metric, targets, groups = project.metric, project.form.read(folds), groups_of(project, folds)
+    weights = metric_weights_of(project, folds)
     alone_by = metric.of_one_label()
     fold_numbers = folds[FOLD_COLUMN].to_numpy(dtype=np.int64)
     decider, auc = decider_of(metric, metric.decision), METRICS_OF_LABELS["AUC"]
     decided, fitted = probabilities, None
     if decider is not None:
-        decided = decider.cross_fitted(probabilities, targets, fold_numbers, metric)
-        fitted = decider.fit(probabilities, targets, metric)
+        decided = decider.cross_fitted(probabilities, targets, fold_numbers, metric, weights)
+        fitted = decider.fit(probabilities, targets, metric, weights)
     rows = []
     for k, name in enumerate(project.form.labels):
         alone, truth = probabilities[:, k : k + 1], targets[:, k : k + 1]
         row: dict[str, object] = {"label": name, "images": int(truth.sum())}
-        row[alone_by.title] = alone_by(alone, truth)
+        row[alone_by.title] = alone_by(alone, truth, weights)
         if len(project.form.labels) <= _MOST_INTERVALS:
-            drawn = bootstrap(alone_by, {name: alone}, truth, groups, seed=0)[name]
+            drawn = bootstrap(alone_by, {name: alone}, truth, groups, 0, weights)[name]
             row["low"], row["high"] = interval(drawn)
         if metric.name != auc.name:
-            row[auc.name] = auc(alone, truth)
+            row[auc.name] = auc(alone, truth, weights)
         if fitted is not None:
-            row["with_threshold"] = alone_by(decided[:, k : k + 1], truth)
+            row["with_threshold"] = alone_by(decided[:, k : k + 1], truth, weights)
             row["threshold"] = float(fitted[k])
         there, said = targets[:, k] == 1, decided[:, k] >= DECIDED
         row["hits"] = int((there & said).sum())
@@ -76,6 +77,7 @@ def compared_labels(
     probabilities: Mapping[str, Array],
     targets: Array,
     groups: npt.NDArray[np.int64],
+    weights: Array | None = None,
 ) -> pd.DataFrame:
     """Return a row per label with the scores of two runs, the largest gain of the second first.
 
@@ -89,6 +91,7 @@ def compared_labels(
         probabilities: Those of A and B, shape (n, n_labels) each.
         targets: Shape (n, n_labels).
         groups: Number of each row's group, from 0 on, shape (n,).
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
     """
     auc, rows = METRICS_OF_LABELS["AUC"], []
     metric = metric.of_one_label()
@@ -96,13 +99,15 @@ def compared_labels(
         truth = targets[:, k : k + 1]
         alone = {run: values[:, k : k + 1] for run, values in probabilities.items()}
         row: dict[str, object] = {"label": name, "images": int(truth.sum())}
-        a, b = (metric(values, truth) for values in alone.values())
+        a, b = (metric(values, truth, weights) for values in alone.values())
         row |= {"A": a, "B": b, "gain": metric.gain(b, a)}
         if len(labels) <= _MOST_INTERVALS:
-            drawn = bootstrap(metric, alone, truth, groups, seed=0)
+            drawn = bootstrap(metric, alone, truth, groups, 0, weights)
             row["low"], row["high"] = interval(metric.gain(drawn["B"], drawn["A"]))
         if metric.decides:
-            row |= {f"{auc.name} {run}": auc(values, truth) for run, values in alone.items()}
+            row |= {
+                f"{auc.name} {run}": auc(values, truth, weights) for run, values in alone.items()
+            }
         rows.append(row)
     return pd.DataFrame(rows).sort_values("gain", ascending=False, kind="stable")
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import groups_of, image_paths
+from foldsmith.project.tables import groups_of, image_paths, metric_weights_of
 from foldsmith.report import figures
 from foldsmith.report.parts import Gallery, Part, picture, table, thumbnail
 from foldsmith.targets.metrics import MAE, RMSE, Metric
@@ -35,18 +35,20 @@ def number_scores(project: ProjectFolder, folds: pd.DataFrame, predictions: Arra
     metric, judged = project.metric.for_column(), project.metric.judged
     assert judged is not None, "a project of several numbers"
     targets, groups = judged.of(project.form.read(folds)), groups_of(project, folds)
+    weights = metric_weights_of(project, folds)
     predicted, rows = judged.of(predictions), []
     for k, name in enumerate(judged.names):
         seen = ~np.isnan(targets[:, k])
         wanted, found = targets[seen, k], predicted[seen, k]
         row: dict[str, object] = {"target": name, "weight": judged.weights[k]}
-        row |= {"images": int(seen.sum()), metric.title: metric(found, wanted)}
+        of_rows = None if weights is None else weights[seen]
+        row |= {"images": int(seen.sum()), metric.title: metric(found, wanted, of_rows)}
         if len(judged.names) <= _MOST:
             own_groups = np.unique(groups[seen], return_inverse=True)[1]
-            drawn = bootstrap(metric, {name: found}, wanted, own_groups, seed=0)[name]
+            drawn = bootstrap(metric, {name: found}, wanted, own_groups, 0, of_rows)[name]
             row["low"], row["high"] = interval(drawn)
         for other in (RMSE, MAE, project.metrics["R2"].for_column()):
-            row.setdefault(other.name, other(found, wanted))
+            row.setdefault(other.name, other(found, wanted, of_rows))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -56,6 +58,7 @@ def compared_columns(
     predictions: Mapping[str, Array],
     targets: Array,
     groups: npt.NDArray[np.int64],
+    weights: Array | None = None,
 ) -> pd.DataFrame:
     """Return a row per judged column with the scores of two runs, the largest gain of B first.
 
@@ -68,6 +71,7 @@ def compared_columns(
         predictions: Those of A and B, shape (n, n_targets) each.
         targets: Shape (n, n_targets).
         groups: Number of each row's group, from 0 on, shape (n,).
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
     """
     judged, alone = metric.judged, metric.for_column()
     assert judged is not None, "a metric of several numbers"
@@ -75,15 +79,16 @@ def compared_columns(
     rows = []
     for k, name in enumerate(judged.names):
         seen = ~np.isnan(truth[:, k])
+        of_rows = None if weights is None else weights[seen]
         if not seen.any():
             continue
         own = {run: values[seen, k] for run, values in of_runs.items()}
-        a, b = (alone(values, truth[seen, k]) for values in own.values())
+        a, b = (alone(values, truth[seen, k], of_rows) for values in own.values())
         row: dict[str, object] = {"label": name, "images": int(seen.sum()), "A": a, "B": b}
         row["gain"] = alone.gain(b, a)
         if len(judged.names) <= _MOST:
             own_groups = np.unique(groups[seen], return_inverse=True)[1]
-            drawn = bootstrap(alone, own, truth[seen, k], own_groups, seed=0)
+            drawn = bootstrap(alone, own, truth[seen, k], own_groups, 0, of_rows)
             row["low"], row["high"] = interval(alone.gain(drawn["B"], drawn["A"]))
         rows.append(row)
     return pd.DataFrame(rows).sort_values("gain", ascending=False, kind="stable")

@@ -15,6 +15,7 @@ from foldsmith.project.submission import read_submission
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     groups_of,
+    metric_weights_of,
     read_folds,
     read_table,
     read_test,
@@ -101,15 +102,16 @@ class Results:
         self._finished()
         table, targets, folds = self._truth()
         groups, seed = groups_of(self._project, table), self._experiment.globals.seed
+        weights = metric_weights_of(self._project, table)
         rows: list[dict[str, Any]] = []
         for member in self._read_members():
             metric, predicted = self._judged(member)
             if not self._is_ensemble:
-                rows += self._fold_scores(metric, predicted, targets, folds)
-            drawn = bootstrap(metric, {member.name: predicted}, targets, groups, seed)
+                rows += self._fold_scores(metric, predicted, targets, folds, weights)
+            drawn = bootstrap(metric, {member.name: predicted}, targets, groups, seed, weights)
             low, high = interval(drawn[member.name])
             row = {"name": member.name, "kind": "member", "low": low, "high": high}
-            rows.append(row | {"cross_fitted": metric(predicted, targets)})
+            rows.append(row | {"cross_fitted": metric(predicted, targets, weights)})
         frame = pd.DataFrame(rows)
         if self._is_ensemble:
             blends = blend_scores(self.folder).assign(kind="blend")
@@ -118,17 +120,27 @@ class Results:
         return frame.astype({"fold": "Int64", "epoch": "Int64", "submit": "boolean"})
 
     def _fold_scores(
-        self, metric: Metric, predicted: Array, targets: Array, folds: npt.NDArray[np.int64]
+        self,
+        metric: Metric,
+        predicted: Array,
+        targets: Array,
+        folds: npt.NDArray[np.int64],
+        weights: Array | None,
     ) -> list[dict[str, Any]]:
         """Return a row of :attr:`scores` for each fold."""
         epochs = self._epochs()
+
+        def score(held: npt.NDArray[np.bool_]) -> float:
+            of_fold = None if weights is None else weights[held]
+            return metric(predicted[held], targets[held], of_fold)
+
         return [
             {
                 "name": f"fold {fold}",
                 "kind": "fold",
                 "fold": fold,
                 "epoch": epochs.get(str(fold)),
-                "cross_fitted": metric(predicted[folds == fold], targets[folds == fold]),
+                "cross_fitted": score(folds == fold),
             }
             for fold in np.unique(folds)
         ]

@@ -11,12 +11,14 @@ from foldsmith.blending.bootstrap import resampled_units
 from foldsmith.blending.comparison import CrossFittedScore, honest_scores
 from foldsmith.errors import ConfigError, OutputError
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import groups_of, read_folds
+from foldsmith.project.tables import groups_of, metric_weights_of, read_folds
 from foldsmith.report.class_target_parts import compared_class_targets
 from foldsmith.report.finished_run import FinishedRun, OofPredictions
 from foldsmith.report.label_parts import compared_labels
 from foldsmith.report.number_parts import compared_columns
 from foldsmith.targets.metrics import Metric
+
+Array = npt.NDArray[np.float64]
 
 # Relative difference from which two targets of one image count as different.
 _SAME_TARGET = 1e-12
@@ -106,6 +108,9 @@ class RunComparison:
             found.append(f"compared on {n} shared images (A predicted {n_a}, B {n_b})")
         if not self.same_folds:
             found.append("the folds of A and B differ; each is scored out of its own folds")
+        weights = self.a.project.settings.metric_weight_column
+        if weights is not None:
+            found.append(f"the metric weighs rows by the column {weights}")
         own = self.a.project.metric.title
         if self.metric.title != own:
             found.append(f"compared by {self.metric.title}: one run has no probabilities for {own}")
@@ -129,21 +134,22 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> RunComparison:
     shared = _shared(a, b)
     judged = {name: each.judged_by(metric) for name, each in zip("AB", shared, strict=True)}
     targets, groups = shared[0].targets, _groups(a, shared[0].ids)
+    weights = _weights(a, b, shared[0].ids)
     seed, project = a.experiment.globals.seed, a.project
     goal = Goal.of_project(project, metric)
-    scores = honest_scores(metric, judged, "A", targets, groups, seed)
+    scores = honest_scores(metric, judged, "A", targets, groups, seed, weights)
     by_label = None
     if metric.of_numbers:
-        by_label = compared_columns(metric, judged, targets, groups)
+        by_label = compared_columns(metric, judged, targets, groups, weights)
     elif metric.blocks is not None:
         by_label = compared_class_targets(metric, judged, targets, groups)
     elif metric.of_labels:
-        by_label = compared_labels(metric, project.form.labels, judged, targets, groups)
+        by_label = compared_labels(metric, project.form.labels, judged, targets, groups, weights)
     return RunComparison(
         *(a, b, metric, shared),
         scores=(scores["A"], scores["B"]),
-        by_fold=_by_fold(metric, shared),
-        constant=goal.constant_score(targets),
+        by_fold=_by_fold(metric, shared, weights),
+        constant=goal.constant_score(targets, weights),
         resampled=resampled_units(groups),
         by_label=by_label,
     )
@@ -231,16 +237,57 @@ def _groups(run: FinishedRun, ids: list[str]) -> npt.NDArray[np.int64]:
     return np.unique(known, return_inverse=True)[1].astype(np.int64)
 
 
+def _weights(a: FinishedRun, b: FinishedRun, ids: list[str]) -> Array | None:
+    """Return the weight of each image in the metric, shape (n,); None for 1 each.
+
+    Raises:
+        OutputError: The projects weigh the images otherwise, or an image has no weight any more.
+    """
+    of_a, of_b = (_weights_of(run, ids) for run in (a, b))
+    differ = ~np.isclose(of_a, of_b, rtol=_SAME_TARGET, atol=0)
+    if differ.any():
+        raise OutputError(
+            f"{a.root} and {b.root}: metric_weight_column of their projects gives image "
+            f"{ids[int(differ.argmax())]} another weight in the metric: such runs cannot be "
+            "compared"
+        )
+    return None if np.ptp(of_a) == 0 else of_a
+
+
+def _weights_of(run: FinishedRun, ids: list[str]) -> Array:
+    table = read_folds(run.project, run.experiment.globals.meta_file)
+    weights = metric_weights_of(run.project, table)
+    if weights is None:
+        return np.ones(len(ids))
+    by_id = pd.Series(weights, index=table[run.project.settings.id_column])
+    found = by_id.reindex(ids).to_numpy(np.float64)
+    gone = np.isnan(found)
+    if gone.any():
+        raise OutputError(
+            f"{run.root}: image {ids[int(gone.argmax())]} is not in the fold table any more, so "
+            "that it has no weight in the metric; make the run again"
+        )
+    mean = float(found.mean())  # over the shared images alone
+    scaled: Array = np.divide(found, mean or 1.0, dtype=np.float64)
+    return scaled
+
+
 def _same_folds(a: OofPredictions, b: OofPredictions) -> bool:
     return bool((a.rows["fold"].to_numpy() == b.rows["fold"].to_numpy()).all())
 
 
-def _by_fold(metric: Metric, shared: tuple[OofPredictions, OofPredictions]) -> pd.DataFrame:
+def _by_fold(
+    metric: Metric, shared: tuple[OofPredictions, OofPredictions], weights: Array | None
+) -> pd.DataFrame:
     columns = {}
     for name, each in zip("AB", shared, strict=True):
         folds, judged = each.rows["fold"].to_numpy(), each.judged_by(metric)
         columns[name] = {
-            int(fold): metric(judged[folds == fold], each.targets[folds == fold])
+            int(fold): metric(
+                judged[folds == fold],
+                each.targets[folds == fold],
+                None if weights is None else weights[folds == fold],
+            )
             for fold in np.unique(folds)
         }
     table = pd.DataFrame(columns).sort_index()

@@ -26,7 +26,13 @@ from foldsmith.models.simple_models import (
     models_of_numbers,
 )
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import FOLD_COLUMN, groups_of, image_paths, targets_of
+from foldsmith.project.tables import (
+    FOLD_COLUMN,
+    groups_of,
+    image_paths,
+    metric_weights_of,
+    targets_of,
+)
 from foldsmith.steps.data_hashes import hash_folds, hash_images
 from foldsmith.steps.inputs.shared import metric_files
 from foldsmith.steps.manifest import Manifest
@@ -169,7 +175,11 @@ def scores_of(manifest: Manifest) -> ScoresToBeat | None:
 
 
 def scores_to_beat(
-    goal: Goal, baselines: SimpleBaselines, predictions: Array, targets: Array
+    goal: Goal,
+    baselines: SimpleBaselines,
+    predictions: Array,
+    targets: Array,
+    weights: Array | None = None,
 ) -> ScoresToBeat:
     """Compare a run with the constant and the best simple baseline, all on the same rows.
 
@@ -178,12 +188,15 @@ def scores_to_beat(
         baselines: The baselines.
         predictions: The run's predictions out of fold, shape (n,) or (n, n_classes).
         targets: Shape (n,).
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
     """
     metric, rows, best = goal.metric, baselines.rows, baselines.best
-    score, to_beat = metric(predictions[rows], targets[rows]), baselines.scores[best]
+    of_rows = None if weights is None else weights[rows]
+    score = metric(predictions[rows], targets[rows], of_rows)
+    to_beat = baselines.scores[best]
     return ScoresToBeat(
         metric=metric.title,
-        constant=goal.constant_score(targets[rows]),
+        constant=goal.constant_score(targets[rows], of_rows),
         baseline=best,
         baseline_score=to_beat,
         n_baselines=len(baselines.scores),
@@ -205,7 +218,7 @@ def _chosen(n: int) -> npt.NDArray[np.int64]:
 
 def _question(project: ProjectFolder, table: pd.DataFrame, hashes: FileHashes) -> dict[str, object]:
     """Return everything that the scores depend on."""
-    metric = project.metric
+    metric, weights = project.metric, metric_weights_of(project, table)
     return {
         "version": [_VERSION, version("scikit-learn")],
         "metric": metric.title,
@@ -219,6 +232,7 @@ def _question(project: ProjectFolder, table: pd.DataFrame, hashes: FileHashes) -
         "intensity": project.intensity_range,
         "folds": hash_folds(project, table),
         "targets": targets_of(project, table).tolist(),
+        **({} if weights is None else {"metric weights": weights.tolist()}),
         "groups": groups_of(project, table).tolist(),
         "images": hash_images(image_paths(project, table), hashes),
     }
@@ -236,6 +250,7 @@ def _compute(project: ProjectFolder, table: pd.DataFrame) -> dict[str, float]:
     """Fit all baselines; return their scores by name."""
     metric, goal = project.metric, Goal.of_project(project)
     targets, groups = targets_of(project, table), groups_of(project, table)
+    weights = metric_weights_of(project, table)
     folds, models = table[FOLD_COLUMN].to_numpy(dtype=np.int64), _models(goal)
 
     def read(path: Path) -> npt.NDArray[np.uint8]:
@@ -251,7 +266,9 @@ def _compute(project: ProjectFolder, table: pd.DataFrame) -> dict[str, float]:
                 (held, model.fit(features[~held], targets[~held], groups[~held], _SEED))
                 for held in (folds == fold for fold in np.unique(folds))
             ]
-            scores[f"{kind}, {name}"] = metric(_out_of_fold(goal, features, predicted), targets)
+            scores[f"{kind}, {name}"] = metric(
+                _out_of_fold(goal, features, predicted), targets, weights
+            )
     return scores
 
 

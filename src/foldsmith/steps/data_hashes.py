@@ -7,7 +7,13 @@ import pandas as pd
 
 from foldsmith.config import Experiment
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import FOLD_COLUMN, hash_columns, image_paths, readable_test
+from foldsmith.project.tables import (
+    FOLD_COLUMN,
+    hash_columns,
+    image_paths,
+    readable_test,
+    weight_columns,
+)
 from foldsmith.steps.manifest import Inputs
 from foldsmith.utils.hashing import FileHashes, hash_texts, hash_value
 from foldsmith.utils.memo import once
@@ -49,8 +55,13 @@ def intensity_range(project: ProjectFolder) -> Inputs:
 
 
 def learned_columns(project: ProjectFolder) -> list[str]:
-    """Return the columns that a training learns from: targets, and weights of the rows."""
-    weights = project.settings.sample_weight_column
+    """Return the columns that a training depends on: targets, and weights of the rows."""
+    return [*project.form.columns, *weight_columns(project)]
+
+
+def judged_columns(project: ProjectFolder) -> list[str]:
+    """Return the columns that scores depend on: targets, and weights of the rows in the metric."""
+    weights = project.settings.metric_weight_column
     return [*project.form.columns, *(() if weights is None else (weights,))]
 
 
@@ -85,7 +96,9 @@ def hash_auxiliary(
 
 def target_values(project: ProjectFolder) -> dict[str, Any]:
     """Return the metric and the form of the target, on which scores and blends depend."""
-    return {"metric": project.metric.title, **project.form.facts()}
+    weights = project.settings.metric_weight_column
+    of_rows = {} if weights is None else {"metric_weight_column": weights}
+    return {"metric": project.metric.title, **of_rows, **project.form.facts()}
 
 
 def learned_values(project: ProjectFolder) -> dict[str, Any]:

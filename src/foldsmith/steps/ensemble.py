@@ -22,6 +22,7 @@ from foldsmith.blending.comparison import (
 )
 from foldsmith.blending.methods import (
     COMPLEXITY_OF_CONSTANT,
+    STACK,
     how_optimised,
     with_fewer_trials,
 )
@@ -84,9 +85,7 @@ def ensemble(
     ``probabilities.csv``), ``weights.csv``, ``ensemble_scores.csv`` and ``blends.safetensors``
     (the fitted blends, for new images). Beside its score on the
     rows that it was fitted on, each blend gets a cross-fitted one: see
-    :func:`~foldsmith.blending.comparison.compare`. The cross-fitted predictions behind it are
-    kept in :data:`CROSS_FITTED`, for a metric of probabilities also in
-    :data:`CROSS_FITTED_PROBABILITIES`.
+    :func:`~foldsmith.blending.comparison.compare`.
 
     Args:
         project: The project.
@@ -140,12 +139,12 @@ def ensemble_experiment(
             seed=experiment.globals.seed,
             submit=blends.chosen,
             reason=blends.reason,
-            member_scores=[data.goal.metric(one, data.targets) for one in data.rows.predictions],
-            constant=data.goal.constant_score(data.targets),
+            member_scores=data.scores[1:],
+            constant=data.scores[0],
             worse_than_constant=data.useless,
             to_beat=None if to_beat is None else to_beat.facts(),
         )
-    _print_members(data.members, data.rows, data.targets, data.goal)
+    _print_members(data)
     _print_blends(blends.compared, data.goal.metric, data.groups, settings)
     _print_end(folder, settings, data, blends, waiting)
     if to_beat is not None:
@@ -190,6 +189,13 @@ class _Data:
     def useless(self) -> list[str]:
         """Names of the members that are no better than a constant prediction."""
         return [m.name for m, use in zip(self.members, self.useful, strict=True) if not use]
+
+    @property
+    def scores(self) -> list[float]:
+        """Metric of the same prediction for every image, and of each member out of fold."""
+        truth = self.targets, self.rows.weights
+        members = [self.goal.metric(one, *truth) for one in self.rows.predictions]
+        return [self.goal.constant_score(*truth), *members]
 
     @cached_property
     def unreadable(self) -> npt.NDArray[np.int64]:
@@ -246,12 +252,11 @@ def _read(experiment: Experiment, settings: EnsembleSettings) -> _Data:
     table, test = read_folds(project, experiment.globals.meta_file), read_test(project)
     members = read_members(project, settings, table, test)
     goal = replace(goal_of(project), raw=experiment.globals.target_scale == "none")
-    with_features = "stack" in settings.methods
-    rows, test_rows = rows_of(project, members, goal.metric, table, test, with_features)
-    targets = targets_of(project, table)
+    parts = project, members, goal.metric, table, test
+    rows, test_rows = rows_of(*parts, with_features=STACK in settings.methods)
+    targets, groups = targets_of(project, table), groups_of(project, table)
     folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-    useful = goal.useful(rows.predictions, targets)
-    groups = groups_of(project, table)
+    useful = goal.useful(rows.predictions, targets, rows.weights)
     return _Data(
         *(project, goal, members, table, test, rows, test_rows, targets, folds, groups, useful)
     )
@@ -278,7 +283,7 @@ def _blend(experiment: Experiment, settings: EnsembleSettings, data: _Data) -> _
         *(candidates, BASELINE, goal, data.rows, data.targets, data.folds, data.groups, seed)
     )
     chosen, reason = recommend(compared, BASELINE, goal.metric)
-    reason += _about_useless(data.useless, len(data.members), goal, data.targets)
+    reason += _about_useless(data)
     return _Blends(compared, chosen, reason)
 
 
@@ -290,7 +295,7 @@ def _to_beat(run: StepRun, data: _Data, blends: _Blends) -> ScoresToBeat | None:
         logger.warning(f"no simple baselines to compare with: {one_line(error)}")
         return None
     predicted = blends.cross_fitted[blends.chosen]
-    return scores_to_beat(data.goal, baselines, predicted, data.targets)
+    return scores_to_beat(data.goal, baselines, predicted, data.targets, data.rows.weights)
 
 
 def _tables_of(data: _Data, blends: _Blends) -> dict[str, pd.DataFrame]:
@@ -367,16 +372,16 @@ def _class_columns(id_column: str, labels: Sequence[str]) -> list[str]:
     return columns
 
 
-def _about_useless(useless: Sequence[str], n_members: int, goal: Goal, targets: Array) -> str:
+def _about_useless(data: _Data) -> str:
     """Return which members are worse than the constant, as the end of a sentence."""
-    if not useless:
+    if not data.useless:
         return ""
-    judge = goal.form.screened_by(goal.metric)
-    score = replace(goal, metric=judge).constant_score(targets)
+    judge = data.goal.form.screened_by(data.goal.metric)
+    score = replace(data.goal, metric=judge).constant_score(data.targets, data.rows.weights)
     constant = f"the constant ({judge.title} {score:.4f})"
-    if len(useless) == n_members:
+    if len(data.useless) == len(data.members):
         return f"; no member is better than {constant}: do not expect anything of this submission"
-    return f"; worse than {constant}, and so without a say in the blends: {', '.join(useless)}"
+    return f"; worse than {constant}, and so without a say in the blends: {', '.join(data.useless)}"
 
 
 def _blended(result: ComparedBlend, data: _Data) -> Array:
@@ -386,7 +391,7 @@ def _blended(result: ComparedBlend, data: _Data) -> Array:
         return np.empty(data.test_rows.predictions.shape[1:])
     blended = result.fitted.predict(data.test_rows)
     # Weights need not sum to 1: an image that cannot be read gets the mean whatever they are.
-    blended[data.unreadable] = data.goal.mean(data.targets)
+    blended[data.unreadable] = data.goal.mean(data.targets, data.rows.weights)
     return blended
 
 
@@ -422,16 +427,11 @@ def _score_table(compared: Sequence[ComparedBlend], chosen: str, metric: Metric)
     return pd.DataFrame(records, columns=columns)
 
 
-def _print_members(members: list[Member], rows: Rows, targets: Array, goal: Goal) -> None:
-    lines = [("constant", goal.constant_score(targets), True)]
-    useful = goal.useful(rows.predictions, targets)
-    lines += [
-        (member.name, goal.metric(predicted, targets), use)
-        for member, predicted, use in zip(members, rows.predictions, useful, strict=True)
-    ]
-    width = max(len(name) for name, _, _ in lines)
-    logger.info(f"OOF {goal.metric.title} (constant: the same prediction for every image)")
-    for name, value, use in lines:
+def _print_members(data: _Data) -> None:
+    names = ["constant", *(member.name for member in data.members)]
+    width = max(map(len, names))
+    logger.info(f"OOF {data.goal.metric.title} (constant: the same prediction for every image)")
+    for name, value, use in zip(names, data.scores, [True, *data.useful], strict=True):
         logger.info(f"{name:<{width}}  {value:.4f}{'' if use else '  worse than the constant'}")
 
 

@@ -21,6 +21,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
     FOLD_COLUMN,
     groups_of,
+    metric_weights_of,
     read_folds,
     read_test,
     readable_test,
@@ -224,7 +225,8 @@ def _results(
     """Score the heads, and predict the test images by all of them."""
     targets, readable = targets_of(project, table), readable_test(project, test)
     oof = [fold.oof for fold in folds]
-    scores = score_table(oof, targets, task.loss(), _metric_of(project, task))
+    weights = metric_weights_of(project, table)
+    scores = score_table(oof, targets, task.loss(), _metric_of(project, task), weights)
     of_readable = None
     if len(readable):
         of_readable = np.stack([fold.head.logits(test_features) for fold in folds])

@@ -12,7 +12,7 @@ import torch
 from foldsmith.config import Components, Context, Experiment
 from foldsmith.data.loader import ImageLoader
 from foldsmith.models.classifier import ImageModel
-from foldsmith.project.tables import FOLD_COLUMN, read_folds
+from foldsmith.project.tables import FOLD_COLUMN, metric_weights_of, read_folds
 from foldsmith.targets.column_scales import ScaleForm
 from foldsmith.targets.row_weights import training_weights
 from foldsmith.targets.scale_buffer import keep_scale
@@ -76,6 +76,9 @@ def build_fold(
     # The learned labels may be finer than the target in the datasets.
     for name in ("loader/train", "loader/val"):
         set_labels(components[name], of_fold, labels, weights)
+    of_rows, validated = metric_weights_of(experiment.project, table), components["loader/val"]
+    if of_rows is not None:
+        validated.dataset.metric_weights = of_rows[validated.dataset.rows]
     # Before the average and the optimizer are made.
     if of_fold.scale is not None:
         keep_scale(components["model"], of_fold.scale)

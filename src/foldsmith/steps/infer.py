@@ -23,7 +23,13 @@ from foldsmith.models.runtime import Runtime, create_runtime
 from foldsmith.models.snapshots import load_weights
 from foldsmith.models.threads import with_threads
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import FOLD_COLUMN, read_folds, read_test, readable_test
+from foldsmith.project.tables import (
+    FOLD_COLUMN,
+    metric_weights_of,
+    read_folds,
+    read_test,
+    readable_test,
+)
 from foldsmith.steps.checkpoint_choice import LABELS, Chosen, choose, inference_manifest
 from foldsmith.steps.data_hashes import hash_folds
 from foldsmith.steps.epoch_advice import more_epochs_may_help
@@ -296,7 +302,9 @@ def _results(
     project = experiment.project
     labels, readable = task.labels(project, table), readable_test(project, test)
     folds = folds.with_weights(experiment, table)
-    scores = _score(folds, root, snapshots, task, table, labels)
+    scores = _score(
+        *(folds, root, snapshots, task, table, labels), metric_weights_of(project, table)
+    )
     of_readable = _predict_test(experiment, folds) if len(readable) else None
     return results_of(folds.oof, task, labels, of_readable, readable, len(test), scores)
 
@@ -308,13 +316,15 @@ def _score(
     task: Task,
     table: pd.DataFrame,
     labels: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64] | None,
 ) -> pd.DataFrame:
     """Return the score table of :func:`infer`."""
     loss, metric = folds.components["loss"], folds.metric
-    scores = score_table(folds.oof, labels, loss, metric)
+    scores = score_table(folds.oof, labels, loss, metric, weights)
     # The last epoch was not chosen by its score: the difference is the selection gap.
     if folds.of_last_epoch:
-        of_last = score_table(folds.of_last_epoch, labels, loss, metric)["metric"].to_numpy()
+        scores_of_last = score_table(folds.of_last_epoch, labels, loss, metric, weights)
+        of_last = scores_of_last["metric"].to_numpy()
     else:
         of_last = logged_last(root, snapshots.chosen, scores["metric"].to_numpy())
     scores = with_selection_gap(scores, of_last, metric)
@@ -323,7 +333,7 @@ def _score(
     else:
         oof = oof_predictions(folds.oof, len(table))
     fold_numbers = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
-    return with_decisions(scores, oof, task.targets(labels), fold_numbers, metric)
+    return with_decisions(scores, oof, task.targets(labels), fold_numbers, metric, weights)
 
 
 def _predict_test(experiment: Experiment, folds: _Folds) -> npt.NDArray[np.float32]:

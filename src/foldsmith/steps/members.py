@@ -1,7 +1,7 @@
 """The members of an ensemble: predictions of finished experiments, read and checked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,13 @@ from foldsmith.data.image_table import COLUMNS, IMG_INFO
 from foldsmith.errors import OutputError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.submission import read_submission
-from foldsmith.project.tables import FOLD_COLUMN, hash_columns, read_table, read_test
+from foldsmith.project.tables import (
+    FOLD_COLUMN,
+    hash_columns,
+    metric_weights_of,
+    read_table,
+    read_test,
+)
 from foldsmith.steps.checkpoint_choice import (
     LABELS,
     inference_manifest,
@@ -169,7 +175,7 @@ def rows_of(
         points = [member.oof if part == "train" else member.test for member in members]
         facts = _image_facts(project, ids, part) if with_features else None
         found.append(blend_rows(metric, points, probabilities, facts))
-    return found[0], found[1]
+    return replace(found[0], weights=metric_weights_of(project, table)), found[1]
 
 
 def blend_rows(

@@ -11,7 +11,7 @@ import pandas as pd
 from foldsmith.blending.base import Goal
 from foldsmith.config.settings import Checkpoint
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import targets_of
+from foldsmith.project.tables import metric_weights_of, targets_of
 from foldsmith.steps.checkpoint_choice import Chosen, read_log
 from foldsmith.targets.decisions import decider_of
 from foldsmith.targets.metric import Decision, Metric
@@ -68,6 +68,7 @@ def with_decisions(
     targets: npt.NDArray[np.float64],
     folds: npt.NDArray[np.int64],
     metric: Metric,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
     """Append the score with decisions between classes that were fitted on the other folds.
 
@@ -78,11 +79,13 @@ def with_decisions(
         targets: Shape (n,).
         folds: Fold of each row, shape (n,).
         metric: The metric. The table stays as it is if it judges no decisions.
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
     """
     decider = decider_of(metric, metric.decision)
     if decider is None:
         return scores
-    value = metric(decider.cross_fitted(oof, targets, folds, metric), targets)
+    decided = decider.cross_fitted(oof, targets, folds, metric, weights)
+    value = metric(decided, targets, weights)
     row = pd.DataFrame({"fold": [metric.decision], "metric": [value]})
     return pd.concat([scores, row], ignore_index=True)
 
@@ -107,7 +110,8 @@ def constant_score(metric: Metric, project: ProjectFolder, table: pd.DataFrame) 
         project: The project.
         table: The fold table.
     """
-    return Goal.of_project(project, metric).constant_score(targets_of(project, table))
+    goal = Goal.of_project(project, metric)
+    return goal.constant_score(targets_of(project, table), metric_weights_of(project, table))
 
 
 def print_constant(metric: Metric, constant: float) -> None:

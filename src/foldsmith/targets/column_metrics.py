@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ def for_columns(metric: Metric, judged: JudgedColumns) -> Metric:
         judged: The columns.
     """
     if metric.needs == COLUMNS:
-        return replace(metric, function=partial(_of_all, metric.function, judged), judged=judged)
+        # Its signature stays, from which a metric learns whether rows may have weights.
+        function = update_wrapper(partial(_of_all, metric.function, judged), metric.function)
+        return replace(metric, function=function, judged=judged)
     rows = metric.row_function
     return replace(
         metric,
@@ -44,19 +46,22 @@ def for_columns(metric: Metric, judged: JudgedColumns) -> Metric:
     )
 
 
-def scores_of_columns(metric: Metric, predictions: Array, targets: Array) -> dict[str, float]:
+def scores_of_columns(
+    metric: Metric, predictions: Array, targets: Array, weights: Array | None = None
+) -> dict[str, float]:
     """Return the score of each judged column that has a target, by its name.
 
     Args:
         metric: A metric for several numbers.
         predictions: Shape (n, n_targets).
         targets: Shape (n, n_targets), NaN where one is missing.
+        weights: Weight of each row, shape (n,); None for 1 each.
     """
     assert metric.judged is not None, "a metric of columns"
     judge = metric.for_column()
     columns = zip(metric.judged.of(predictions).T, metric.judged.of(targets).T, strict=True)
     return {
-        name: judge(predicted[seen], wanted[seen])
+        name: judge(predicted[seen], wanted[seen], None if weights is None else weights[seen])
         for name, (predicted, wanted) in zip(metric.judged.names, columns, strict=True)
         if (seen := ~np.isnan(wanted)).any()
     }
@@ -81,15 +86,20 @@ def _mean_of_columns(
     judged: JudgedColumns,
     predictions: Array,
     targets: Array,
+    sample_weight: Array | None = None,
     **options: Any,
 ) -> float:
     """Return the weighted mean of a metric over the columns that have a target."""
     predicted, wanted = judged.of(predictions), judged.of(targets)
     seen = ~np.isnan(wanted)
     kept = np.flatnonzero(seen.any(axis=0)).tolist()
-    values = [
-        float(function(predicted[seen[:, k], k], wanted[seen[:, k], k], **options)) for k in kept
-    ]
+
+    def value(k: int) -> float:
+        rows = seen[:, k]
+        of_rows = {} if sample_weight is None else {"sample_weight": sample_weight[rows]}
+        return float(function(predicted[rows, k], wanted[rows, k], **of_rows, **options))
+
+    values = [value(k) for k in kept]
     return weighted_mean(values, [judged.weights[k] for k in kept])
 
 
@@ -120,19 +130,23 @@ def _of_all(
     )
 
 
-def global_r2(predictions: Array, targets: Array, weights: Array) -> float:
+def global_r2(
+    predictions: Array, targets: Array, weights: Array, *, sample_weight: Array | None = None
+) -> float:
     """Return the coefficient of determination of all numbers of all columns together.
 
     Args:
         predictions: Shape (n, n_columns).
         targets: Shape (n, n_columns), NaN where one is missing.
         weights: Weight of each number of a column, shape (n_columns,).
+        sample_weight: Weight of each row, shape (n,); None for 1 each.
 
     Returns:
         At most 1; 0 for the weighted mean of all targets, and if all targets are equal.
     """
     seen = ~np.isnan(targets)
-    weight = np.broadcast_to(weights, targets.shape)[seen]
+    of_rows = np.ones(len(targets)) if sample_weight is None else sample_weight
+    weight = (of_rows[:, None] * weights)[seen]
     truth = targets[seen]
     mean = math.fsum(weight * truth) / math.fsum(weight)
     spread = math.fsum(weight * (truth - mean) ** 2)

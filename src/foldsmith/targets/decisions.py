@@ -21,17 +21,22 @@ class Decider:
     Attributes:
         name: Row of a score table, and value of ``ensemble/calibrate``.
         key: Name of the fitted array in the file of a blend.
-        fit: From (predictions, targets, metric) to the fitted array.
+        fit: From (predictions, targets, metric, weights of the rows or None) to the fitted array.
         apply: From (predictions, fitted array, metric) to predictions that decide by it.
     """
 
     name: Decision
     key: str
-    fit: Callable[[Array, Array, Metric], Array]
+    fit: Callable[[Array, Array, Metric, Array | None], Array]
     apply: Callable[[Array, Array, Metric], Array]
 
     def cross_fitted(
-        self, predictions: Array, targets: Array, folds: npt.NDArray[np.int64], metric: Metric
+        self,
+        predictions: Array,
+        targets: Array,
+        folds: npt.NDArray[np.int64],
+        metric: Metric,
+        weights: Array | None = None,
     ) -> Array:
         """Return predictions of each fold, with numbers that were fitted on the other folds.
 
@@ -40,11 +45,13 @@ class Decider:
             targets: Their targets.
             folds: Fold of each row, shape (n,).
             metric: A metric of decisions.
+            weights: Weight of each row in the metric, shape (n,); None for 1 each.
         """
         found = np.empty_like(predictions)
         for fold in np.unique(folds):
             held = folds == fold
-            fitted = self.fit(predictions[~held], targets[~held], metric)
+            of_others = None if weights is None else weights[~held]
+            fitted = self.fit(predictions[~held], targets[~held], metric, of_others)
             found[held] = self.apply(predictions[held], fitted, metric)
         return found
 

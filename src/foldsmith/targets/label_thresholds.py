@@ -19,7 +19,9 @@ _CANDIDATES = 40
 _NEAREST = 1e-12
 
 
-def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) -> Array:
+def fit_label_thresholds(
+    probabilities: Array, labels: Array, metric: Metric, weights: Array | None = None
+) -> Array:
     """Find the threshold of each label with the best metric.
 
     Candidates lie just below probabilities of images with the label. First all labels get one
@@ -32,16 +34,17 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
         probabilities: Shape (n, n_labels).
         labels: 0 or 1, shape (n, n_labels).
         metric: A metric of decisions.
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
 
     Returns:
         In 0..1, shape (n_labels,). In sample they are never worse than 0.5 for all labels.
     """
     n_labels = probabilities.shape[1]
     cuts: Array = np.full(n_labels, 0.5)
-    best = metric(apply_label_thresholds(probabilities, cuts), labels)
+    best = metric(apply_label_thresholds(probabilities, cuts), labels, weights)
     for candidate in _candidates(probabilities.ravel(), labels.ravel()):
         common = np.full(n_labels, candidate)
-        value = metric(apply_label_thresholds(probabilities, common), labels)
+        value = metric(apply_label_thresholds(probabilities, common), labels, weights)
         if metric.gain(value, best) > 0:
             best, cuts = value, common
     moved = apply_label_thresholds(probabilities, cuts)
@@ -55,7 +58,7 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
             for candidate in by_label[k]:
                 tried = moved.copy()
                 tried[:, k] = apply_label_thresholds(probabilities[:, k], candidate)
-                value = metric(tried, labels)
+                value = metric(tried, labels, weights)
                 if metric.gain(value, found.get(k, (before, 0.0))[0]) > 0:
                     found[k] = value, candidate
         if not found:
@@ -63,7 +66,7 @@ def fit_label_thresholds(probabilities: Array, labels: Array, metric: Metric) ->
         together = cuts.copy()
         for k, (_, candidate) in found.items():
             together[k] = candidate
-        value = metric(apply_label_thresholds(probabilities, together), labels)
+        value = metric(apply_label_thresholds(probabilities, together), labels, weights)
         # Moves that help alone may harm together; then the best one alone counts.
         alone = [one for one, _ in found.values()]
         top = alone[metric.best(alone)]

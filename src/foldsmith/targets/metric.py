@@ -20,6 +20,7 @@ from foldsmith.targets.class_values import nearest
 from foldsmith.targets.judged_columns import JudgedColumns
 from foldsmith.targets.label_means import EQUAL, label_weights, label_weights_problem
 from foldsmith.targets.metric_text import KINDS, joined_metric, same_kind
+from foldsmith.targets.row_means import mean_of_rows, takes_sample_weight
 from foldsmith.utils.suggest import did_you_mean
 
 Array = npt.NDArray[np.float64]
@@ -94,7 +95,9 @@ class Metric:
             missing, and (n_columns,). For several class targets per image: ``class columns`` gets
             (blocks, probabilities, targets), a :class:`~foldsmith.targets.class_blocks.ClassBlocks`
             and float64, shapes (n, n_outputs) and (n, n_columns), the latter class numbers with
-            NaN where one is missing.
+            NaN where one is missing. If it has the keyword argument ``sample_weight``, it gets the
+            weights of the rows in a project with ``metric_weight_column``, float64, above 0, shape
+            (n,), or None.
         greater_is_better: Its direction.
         needs: ``values``, ``classes`` or ``probabilities``; ``labels`` or ``label probabilities``
             of several labels per image; ``columns`` of several numbers, for which one of ``values``
@@ -154,20 +157,27 @@ class Metric:
                 f"metric {self.name}: needs {self.needs!r}; must be one of {', '.join(known)}{hint}"
             )
 
-    def __call__(self, predictions: Array, targets: Array) -> float:
+    def __call__(self, predictions: Array, targets: Array, weights: Array | None = None) -> float:
         """Return the metric.
 
         Args:
             predictions: Shape (n,), or (n, n_classes) if the metric takes probabilities.
             targets: Target values, shape (n,); of several labels 0 and 1, shape (n, n_labels).
+            weights: Weight of each row, at least 0, some above it, shape (n,); None for 1 each. A
+                row of weight 0 counts as one that is not there.
 
         Raises:
-            ConfigError: There are not as many probabilities per row as classes, or the function
-                fails or returns no finite number.
+            ConfigError: There are not as many probabilities per row as classes, the function fails
+                or returns no finite number, or the metric cannot weigh rows.
         """
+        if weights is not None:
+            there = weights > 0
+            predictions, targets, weights = predictions[there], targets[there], weights[there]
+            if not len(targets):
+                raise ConfigError(f"metric {self.title}: every row has the weight 0")
         arguments = self._arguments(predictions, targets)
         try:
-            value = float(self.function(*arguments, **self._given()))
+            value = float(self._value(arguments, weights))
         except FoldsmithError:
             raise
         except Exception as error:
@@ -194,7 +204,7 @@ class Metric:
             return None
         try:
             values = self.row_function(*self._arguments(predictions, targets), **self._given())
-            mean = column_means(values) if self.by_column else values.mean()
+            mean = mean_of_rows(values)
             found, whole = float(self.from_mean(mean)), self(predictions, targets)
         except FoldsmithError:
             raise
@@ -210,6 +220,28 @@ class Metric:
                 f"{whole:g}; both must be the same metric (row_function: one value per row)"
             )
         return values
+
+    @property
+    def takes_weights(self) -> bool:
+        """Rows may have weights: it is a mean over rows, or its function takes them."""
+        if self.blocks is not None:
+            return False
+        if self.of_column is not None:
+            return self.of_column.takes_weights
+        return self.row_function is not None or takes_sample_weight(self.function)
+
+    def _value(self, arguments: tuple[Any, ...], weights: Array | None) -> Any:
+        given = self._given()
+        if weights is None:
+            return self.function(*arguments, **given)
+        if self.row_function is not None:
+            return self.from_mean(mean_of_rows(self.row_function(*arguments, **given), weights))
+        if not self.takes_weights:
+            raise ConfigError(
+                f"metric {self.title}: cannot weigh rows; give its function a keyword argument "
+                "sample_weight, or leave metric_weight_column out of project.yml"
+            )
+        return self.function(*arguments, **given, sample_weight=weights)
 
     @property
     def title(self) -> str:
@@ -353,28 +385,6 @@ class Metric:
             return self
         return default_metric(self.unordered).for_classes(self.class_values, self.unordered)
 
-    def calibration_problem(self, how: str) -> str | None:
-        """Return why blends of a project with this metric cannot be calibrated; None if they can.
-
-        Args:
-            how: ``auto``, ``none``, ``isotonic``, ``thresholds`` or ``priors``, as in
-                ``ensemble/calibrate``.
-        """
-        can_be, needed = {
-            "none": (True, ""),
-            "auto": (True, ""),
-            "isotonic": (not self.takes_probabilities, "a metric of point predictions"),
-            "thresholds": (
-                self.decision == "thresholds",
-                f"a metric of classes in an order, such as {_EXAMPLES}, or of labels",
-            ),
-            "priors": (
-                self.needs == CLASSES and self.takes_probabilities,
-                "a metric of decisions between classes without an order, such as F1",
-            ),
-        }[how]
-        return None if can_be else f"{how} needs {needed}; the project's is {self.title}"
-
     @property
     def decides(self) -> bool:
         """It judges decisions: one class for each image, or yes or no for each label."""
@@ -458,19 +468,6 @@ def _described(metric: Metric) -> tuple[Any, ...]:
         *(metric.class_values, metric.unordered, metric.labels, metric.judged, metric.blocks),
     )
 
-
-def column_means(values: Array) -> Array:
-    """Return the mean of each column, shape (n_columns,), without NaN; NaN for one of NaN alone."""
-    seen = ~np.isnan(values)
-    n = seen.sum(axis=0)
-    means: Array = np.where(
-        n > 0, np.where(seen, values, 0.0).sum(axis=0) / np.maximum(n, 1), np.nan
-    )
-    return means
-
-
-# Metrics of classes in an order, for an error.
-_EXAMPLES = "F1, QWK or Accuracy"
 
 # Limits of a share.
 UP_TO_1 = (0.0, 1.0)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from foldsmith.project import ProjectFolder
 from foldsmith.project.class_forms import ClassTargets
 from foldsmith.targets.class_blocks import ClassBlocks
-from foldsmith.targets.metric import column_means
+from foldsmith.targets.row_means import column_means
 from foldsmith.targets.task import Array, Explained, Logits, Task
 
 if TYPE_CHECKING:

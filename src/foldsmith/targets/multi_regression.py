@@ -17,7 +17,7 @@ from foldsmith.targets.column_scales import (
     forms_of,
     lines_of_columns,
 )
-from foldsmith.targets.metric import column_means
+from foldsmith.targets.row_means import column_means
 from foldsmith.targets.task import Array, Explained, Logits, Task
 
 if TYPE_CHECKING:

@@ -33,39 +33,48 @@ def beta_problem(_: int | None, *, beta: float) -> str | None:
     return "beta must be above 0" if beta <= 0 else None
 
 
-def roc_area(scores: Array, positive: Mask, max_fpr: float) -> float:
+def roc_area(scores: Array, positive: Mask, sample_weight: Array | None, max_fpr: float) -> float:
     """Return the area under the ROC curve up to a false positive rate, in 0..max_fpr.
 
     Args:
         scores: Shape (n,).
         positive: Which rows are positive, some but not all, shape (n,).
+        sample_weight: Weight of each row, shape (n,); None for 1 each.
         max_fpr: In 0..1, not 0.
     """
     order = np.argsort(-scores, kind="stable")
     ordered, there = scores[order], positive[order]
     # Rows with one score are ranked together.
     ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-    right = np.append(0, np.cumsum(there)[ends]) / there.sum()
-    wrong = np.append(0, np.cumsum(~there)[ends]) / (~there).sum()
+    found, missed = (
+        each if sample_weight is None else each * sample_weight[order] for each in (there, ~there)
+    )
+    right = np.append(0, np.cumsum(found)[ends]) / found.sum()
+    wrong = np.append(0, np.cumsum(missed)[ends]) / missed.sum()
     inside = wrong <= max_fpr
     height = np.interp(max_fpr, wrong, right)
     x, y = np.append(wrong[inside], max_fpr), np.append(right[inside], height)
     return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
 
 
-def _up_to(scores: Array, positive: Mask, max_fpr: float) -> float:
+def _up_to(scores: Array, positive: Mask, sample_weight: Array | None, max_fpr: float) -> float:
     lowest = max_fpr**2 / 2
-    return 0.5 + (roc_area(scores, positive, max_fpr) - lowest) / (max_fpr - lowest) / 2
+    area = roc_area(scores, positive, sample_weight, max_fpr)
+    return 0.5 + (area - lowest) / (max_fpr - lowest) / 2
 
 
-def _above(scores: Array, positive: Mask, min_tpr: float) -> float:
+def _above(scores: Array, positive: Mask, sample_weight: Array | None, min_tpr: float) -> float:
     # The curve mirrored: negative rows are found by low scores.
-    return roc_area(-scores, ~positive, 1 - min_tpr)
+    return roc_area(-scores, ~positive, sample_weight, 1 - min_tpr)
 
 
-def _probabilistic_f(scores: Array, positive: Mask, beta: float) -> float:
-    hits, weight = float(scores[positive].sum()), beta**2
-    both = weight * positive.sum() + scores.sum()
+def _probabilistic_f(
+    scores: Array, positive: Mask, sample_weight: Array | None, beta: float
+) -> float:
+    found = positive if sample_weight is None else positive * sample_weight
+    certain = scores if sample_weight is None else scores * sample_weight
+    hits, weight = float(certain[positive].sum()), beta**2
+    both = weight * found.sum() + certain.sum()
     return float((1 + weight) * hits / both) if both > 0 else 0.0
 
 
@@ -78,11 +87,12 @@ def _any(positive: Mask) -> bool:
 
 
 def _mean(
-    function: Callable[[Array, Mask], float],
+    function: Callable[[Array, Mask, Array | None], float],
     judged: Callable[[Mask], bool],
     probabilities: Array,
     labels: Labels | Mask,
     weights: Array | None,
+    sample_weight: Array | None,
     otherwise: float,
 ) -> float:
     """Return the mean over the columns that can be judged."""
@@ -90,7 +100,9 @@ def _mean(
     seen = np.array([judged(column) for column in positive.T])
     if not seen.any():
         return otherwise
-    found = [function(probabilities[:, k], positive[:, k]) for k in np.flatnonzero(seen)]
+    found = [
+        function(probabilities[:, k], positive[:, k], sample_weight) for k in np.flatnonzero(seen)
+    ]
     return weighted_mean(np.array(found), None if weights is None else weights[seen])
 
 
@@ -114,7 +126,12 @@ def of_classes(of_labels: Callable[..., float]) -> Callable[..., float]:
 
 
 def partial_auc(
-    probabilities: Array, labels: Labels | Mask, *, max_fpr: float, weights: Array | None = None
+    probabilities: Array,
+    labels: Labels | Mask,
+    *,
+    max_fpr: float,
+    weights: Array | None = None,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return the area under the ROC curve up to a false positive rate (McClish 1989).
 
@@ -125,16 +142,22 @@ def partial_auc(
         labels: 0 or 1, shape (n, n_labels).
         max_fpr: The highest false positive rate, above 0.
         weights: Weight of each label in the mean, by its name; ``equal`` for none.
+        sample_weight: Weight of each row.
 
     Returns:
         1 for the best order, 0.5 for chance.
     """
     area = partial(_up_to, max_fpr=max_fpr)
-    return _mean(area, _ranked, probabilities, labels, weights, 0.5)
+    return _mean(area, _ranked, probabilities, labels, weights, sample_weight, 0.5)
 
 
 def auc_above(
-    probabilities: Array, labels: Labels | Mask, *, min_tpr: float, weights: Array | None = None
+    probabilities: Array,
+    labels: Labels | Mask,
+    *,
+    min_tpr: float,
+    weights: Array | None = None,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return the area under the ROC curve that lies above a true positive rate (ISIC 2024).
 
@@ -145,16 +168,23 @@ def auc_above(
         labels: 0 or 1, shape (n, n_labels).
         min_tpr: The lowest true positive rate, below 1.
         weights: Weight of each label in the mean, by its name; ``equal`` for none.
+        sample_weight: Weight of each row.
 
     Returns:
         In 0..1 - min_tpr.
     """
     area = partial(_above, min_tpr=min_tpr)
-    return _mean(area, _ranked, probabilities, labels, weights, (1 - min_tpr) ** 2 / 2)
+    by_chance = (1 - min_tpr) ** 2 / 2
+    return _mean(area, _ranked, probabilities, labels, weights, sample_weight, by_chance)
 
 
 def probabilistic_f(
-    probabilities: Array, labels: Labels | Mask, *, beta: float, weights: Array | None = None
+    probabilities: Array,
+    labels: Labels | Mask,
+    *,
+    beta: float,
+    weights: Array | None = None,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return the probabilistic F score: probabilities count in the place of decisions (RSNA 2022).
 
@@ -165,6 +195,7 @@ def probabilistic_f(
         labels: 0 or 1, shape (n, n_labels).
         beta: Above 0; recall counts beta times as much as precision.
         weights: Weight of each label in the mean, by its name; ``equal`` for none.
+        sample_weight: Weight of each row.
     """
     score = partial(_probabilistic_f, beta=beta)
-    return _mean(score, _any, probabilities, labels, weights, 0.0)
+    return _mean(score, _any, probabilities, labels, weights, sample_weight, 0.0)

@@ -16,7 +16,9 @@ _CHANGES = np.exp(np.linspace(-1.5, 1.5, 21))
 _SWEEPS = 2
 
 
-def fit_priors(probabilities: Array, targets: Array, metric: Metric) -> Array:
+def fit_priors(
+    probabilities: Array, targets: Array, metric: Metric, weights: Array | None = None
+) -> Array:
     """Find factors of the probabilities whose most probable classes have the best metric.
 
     The most probable class is the best decision for the share of right ones alone. A metric that
@@ -28,6 +30,7 @@ def fit_priors(probabilities: Array, targets: Array, metric: Metric) -> Array:
         probabilities: Shape (n, n_classes).
         targets: Target values, shape (n,).
         metric: A metric of decisions, with its classes.
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
 
     Returns:
         Above 0, shape (n_classes,), with a mean of 1. In sample never worse than none.
@@ -35,9 +38,10 @@ def fit_priors(probabilities: Array, targets: Array, metric: Metric) -> Array:
     n_classes = probabilities.shape[1]
     classes = nearest(targets, metric.class_values)
     # As if each class had half an image more: one that these rows lack has a factor too.
-    frequencies = (np.bincount(classes, minlength=n_classes) + 0.5) / (len(classes) + n_classes / 2)
+    counts = np.bincount(classes, weights, minlength=n_classes)
+    frequencies = (counts + 0.5) / (counts.sum() + n_classes / 2)
     tried = [frequencies**-power for power in _POWERS]
-    values = [metric(probabilities * factors, targets) for factors in tried]
+    values = [metric(probabilities * factors, targets, weights) for factors in tried]
     chosen = metric.best(values)
     factors, best = tried[chosen], values[chosen]
     for _ in range(_SWEEPS if n_classes <= _MOST_CLASSES else 0):
@@ -46,7 +50,7 @@ def fit_priors(probabilities: Array, targets: Array, metric: Metric) -> Array:
             for change in _CHANGES:
                 moved = factors.copy()
                 moved[k] *= change
-                value = metric(probabilities * moved, targets)
+                value = metric(probabilities * moved, targets, weights)
                 if metric.gain(value, best) > 0:
                     best, factors = value, moved
         if best == before:

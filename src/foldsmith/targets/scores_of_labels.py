@@ -5,13 +5,14 @@ Decisions come as (decisions, labels), int64 of 0 and 1, shape (n, n_labels) eac
 counts, and the tests compare them with scikit-learn's. A label that is neither decided nor true in
 any row has no score, and is left out of an average; where nothing is decided and nothing is true,
 every decision is right.
+``sample_weight`` is as for classes: float64, above 0, shape (n,), or None.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 from foldsmith.targets.label_means import row_means, weighted_mean
-from foldsmith.targets.scores_of_classes import area_of_precision
+from foldsmith.targets.ranks import area_of_precision, ranked_areas
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -38,7 +39,14 @@ def f_beta_problem(_: int | None, *, beta: float, average: str) -> str | None:
     return "beta must be above 0" if beta <= 0 else average_problem(None, average=average)
 
 
-def f1(decisions: Labels, labels: Labels, *, average: str, weights: Array | None = None) -> float:
+def f1(
+    decisions: Labels,
+    labels: Labels,
+    *,
+    average: str,
+    weights: Array | None = None,
+    sample_weight: Array | None = None,
+) -> float:
     """Return the F1 score of decisions: the harmonic mean of precision and recall.
 
     Args:
@@ -47,12 +55,25 @@ def f1(decisions: Labels, labels: Labels, *, average: str, weights: Array | None
         average: ``macro`` (every label alike), ``weighted`` (by its number of images), ``micro``
             (of all decisions together) or ``samples`` (of each image, every image alike).
         weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
+        sample_weight: Weight of each row.
     """
-    return f_beta(decisions, labels, beta=1.0, average=average, weights=weights)
+    return f_beta(
+        *(decisions, labels),
+        beta=1.0,
+        average=average,
+        weights=weights,
+        sample_weight=sample_weight,
+    )
 
 
 def f_beta(
-    decisions: Labels, labels: Labels, *, beta: float, average: str, weights: Array | None = None
+    decisions: Labels,
+    labels: Labels,
+    *,
+    beta: float,
+    average: str,
+    weights: Array | None = None,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return the F-beta score of decisions: recall counts beta times as much as precision.
 
@@ -62,14 +83,21 @@ def f_beta(
         beta: Above 0; 2 favours recall, 0.5 precision.
         average: Over the labels, as for F1: ``macro``, ``weighted``, ``micro`` or ``samples``.
         weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
+        sample_weight: Weight of each row.
     """
     weight = beta**2
-    hits, decided, true = _counts(decisions, labels, average)
-    return _average((1 + weight) * hits, weight * true + decided, true, average, weights)
+    hits, decided, true = _counts(decisions, labels, average, sample_weight)
+    both = weight * true + decided
+    return _average((1 + weight) * hits, both, true, average, weights, sample_weight)
 
 
 def jaccard(
-    decisions: Labels, labels: Labels, *, average: str, weights: Array | None = None
+    decisions: Labels,
+    labels: Labels,
+    *,
+    average: str,
+    weights: Array | None = None,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return Jaccard's index: labels that are decided and true, over those decided or true.
 
@@ -78,9 +106,10 @@ def jaccard(
         labels: 0 or 1, shape (n, n_labels).
         average: Over the labels, as for F1: ``macro``, ``weighted``, ``micro`` or ``samples``.
         weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
+        sample_weight: Weight of each row.
     """
-    hits, decided, true = _counts(decisions, labels, average)
-    return _average(hits, decided + true - hits, true, average, weights)
+    hits, decided, true = _counts(decisions, labels, average, sample_weight)
+    return _average(hits, decided + true - hits, true, average, weights, sample_weight)
 
 
 def exact_accuracy(decisions: Labels, labels: Labels) -> float:
@@ -144,7 +173,12 @@ def brier_rows(probabilities: Array, labels: Labels, *, weights: Array | None = 
 
 
 def auc(
-    probabilities: Array, labels: Labels, *, average: str, weights: Array | None = None
+    probabilities: Array,
+    labels: Labels,
+    *,
+    average: str,
+    weights: Array | None = None,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return the area under the ROC curve.
 
@@ -155,25 +189,27 @@ def auc(
         labels: 0 or 1, shape (n, n_labels).
         average: ``macro`` (every label alike) or ``micro`` (all probabilities ranked together).
         weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
+        sample_weight: Weight of each row.
 
     Returns:
         In 0..1; 0.5 where no label can be ranked.
     """
-    from scipy.stats import rankdata
-
-    probabilities, labels = _ranked_as(average, probabilities, labels)
-    ranks = rankdata(probabilities, axis=0)
-    n_positive = labels.sum(axis=0).astype(np.float64)
-    pairs = n_positive * (len(labels) - n_positive)
-    won = (ranks * labels).sum(axis=0) - n_positive * (n_positive + 1) / 2
-    seen = pairs > 0
-    if not seen.any():
+    probabilities, labels, sample_weight = _ranked_as(average, probabilities, labels, sample_weight)
+    positive = labels == 1
+    found, _ = ranked_areas(probabilities, positive, sample_weight)
+    if not len(found):
         return 0.5
-    return weighted_mean(won[seen] / pairs[seen], None if weights is None else weights[seen])
+    seen = positive.any(axis=0) & ~positive.all(axis=0)
+    return weighted_mean(found, None if weights is None else weights[seen])
 
 
 def average_precision(
-    probabilities: Array, labels: Labels, *, average: str, weights: Array | None = None
+    probabilities: Array,
+    labels: Labels,
+    *,
+    average: str,
+    weights: Array | None = None,
+    sample_weight: Array | None = None,
 ) -> float:
     """Return the area under the precision-recall curve: the mean of precisions at each recall.
 
@@ -184,46 +220,64 @@ def average_precision(
         labels: 0 or 1, shape (n, n_labels).
         average: ``macro`` (every label alike) or ``micro`` (all probabilities ranked together).
         weights: Weight of each label in the mean, by its name (with ``macro``); ``equal`` for none.
+        sample_weight: Weight of each row.
 
     Returns:
         In 0..1; 0 where no row has a label.
     """
-    probabilities, labels = _ranked_as(average, probabilities, labels)
+    probabilities, labels, sample_weight = _ranked_as(average, probabilities, labels, sample_weight)
     positive = labels == 1
     seen = positive.any(axis=0)
-    found = [area_of_precision(probabilities[:, k], positive[:, k]) for k in np.flatnonzero(seen)]
+    found = [
+        area_of_precision(probabilities[:, k], positive[:, k], sample_weight)
+        for k in np.flatnonzero(seen)
+    ]
     if not found:
         return 0.0
     return weighted_mean(np.array(found), None if weights is None else weights[seen])
 
 
-def _ranked_as(average: str, probabilities: Array, labels: Labels) -> tuple[Array, Labels]:
-    """Return the columns to rank, one for each label or a single one of all."""
-    if average == "micro":
-        return probabilities.reshape(-1, 1), labels.reshape(-1, 1)
-    return probabilities, labels
+def _ranked_as(
+    average: str, probabilities: Array, labels: Labels, sample_weight: Array | None
+) -> tuple[Array, Labels, Array | None]:
+    """Return the columns to rank, one for each label or a single one of all, and their weights."""
+    if average != "micro":
+        return probabilities, labels, sample_weight
+    each = None if sample_weight is None else np.repeat(sample_weight, labels.shape[1])
+    return probabilities.reshape(-1, 1), labels.reshape(-1, 1), each
 
 
-def _counts(decisions: Labels, labels: Labels, average: str) -> tuple[Array, Array, Array]:
-    """Return how many decisions are hits, positive and truly positive.
+def _counts(
+    decisions: Labels, labels: Labels, average: str, sample_weight: Array | None
+) -> tuple[Array, Array, Array]:
+    """Return how many decisions are hits, positive and truly positive, or their weights' sums.
 
-    Of each row for ``samples``, shape (n,); of each label otherwise, shape (n_labels,).
+    Of each row for ``samples``, shape (n,), where its weight plays no part; of each label
+    otherwise, shape (n_labels,).
     """
-    axis = 1 if average == "samples" else 0
     found = ((decisions & labels), decisions, labels)
+    if average != "samples" and sample_weight is not None:
+        hits, decided, true = (sample_weight @ each for each in found)
+        return hits, decided, true
+    axis = 1 if average == "samples" else 0
     hits, decided, true = (each.sum(axis=axis).astype(np.float64) for each in found)
     return hits, decided, true
 
 
 def _average(
-    numerator: Array, denominator: Array, true: Array, average: str, weights: Array | None
+    numerator: Array,
+    denominator: Array,
+    true: Array,
+    average: str,
+    weights: Array | None,
+    sample_weight: Array | None,
 ) -> float:
     if average == "micro":
         return float(numerator.sum() / denominator.sum()) if denominator.any() else 1.0
     seen = denominator > 0
     ratios = np.divide(numerator, denominator, out=np.ones_like(denominator), where=seen)
     if average == "samples":
-        return float(ratios.mean())
+        return weighted_mean(ratios, sample_weight)
     if average == "weighted" and true.any():
         return weighted_mean(ratios, true)
     if not seen.any():

@@ -1,11 +1,15 @@
 """The computations of the metrics of numbers.
 
-All take (predictions, targets), float64, shape (n,) each. scikit-learn and scipy are imported when
-they are needed: they take half a second, and ``status`` and ``check`` need neither.
+All take (predictions, targets), float64, shape (n,) each. Metrics that are no means over rows also
+take ``sample_weight``, the weight of each row, float64, above 0, shape (n,); None for 1 each.
+scikit-learn and scipy are imported when they are needed: they take half a second, and ``status``
+and ``check`` need neither.
 """
 
 import numpy as np
 import numpy.typing as npt
+
+from foldsmith.targets.ranks import weighted_ranks
 
 Array = npt.NDArray[np.float64]
 
@@ -17,7 +21,9 @@ def rmse(predictions: Array, targets: Array) -> float:
     return float(root_mean_squared_error(targets, predictions))
 
 
-def normalised_rmse(predictions: Array, targets: Array) -> float:
+def normalised_rmse(
+    predictions: Array, targets: Array, *, sample_weight: Array | None = None
+) -> float:
     """Return the root mean squared error as a fraction of the targets' standard deviation.
 
     Returns:
@@ -25,8 +31,12 @@ def normalised_rmse(predictions: Array, targets: Array) -> float:
     """
     # As scikit-learn computes it, to the digit; its checks would take most of a bootstrap's time.
     squares = (targets - predictions) ** 2
-    error = float(np.sqrt(np.average(squares[:, None], axis=0)[0]))
-    deviation = float(np.std(targets))
+    error = float(np.sqrt(np.average(squares[:, None], axis=0, weights=sample_weight)[0]))
+    if sample_weight is None:
+        deviation = float(np.std(targets))
+    else:
+        off = targets - np.average(targets, weights=sample_weight)
+        deviation = float(np.sqrt(np.average(off**2, weights=sample_weight)))
     if deviation == 0 or np.ptp(targets) == 0:
         return float(error != 0)
     return error / deviation
@@ -50,14 +60,30 @@ def absolute(predictions: Array, targets: Array) -> Array:
     return off
 
 
-def median_absolute(predictions: Array, targets: Array) -> float:
+def median_absolute(
+    predictions: Array, targets: Array, *, sample_weight: Array | None = None
+) -> float:
     """Return the median absolute error."""
     from sklearn.metrics import median_absolute_error
 
+    if sample_weight is not None:
+        return _weighted_median(np.abs(predictions - targets), sample_weight)
     return float(median_absolute_error(targets, predictions))
 
 
-def r2(predictions: Array, targets: Array) -> float:
+def _weighted_median(values: Array, weights: Array) -> float:
+    """Return the mean of the values on both sides of half the weight: that of repeated rows."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order])
+    half = below[-1] / 2
+    # Sums of fractions may miss the half by rounding.
+    near = half * 1e-12
+    lower = np.searchsorted(below, half - near, side="left")
+    upper = np.searchsorted(below, half + near, side="right")
+    return float((values[order[lower]] + values[order[upper]]) / 2)
+
+
+def r2(predictions: Array, targets: Array, *, sample_weight: Array | None = None) -> float:
     """Return the coefficient of determination.
 
     Returns:
@@ -67,7 +93,7 @@ def r2(predictions: Array, targets: Array) -> float:
         return 0.0
     from sklearn.metrics import r2_score
 
-    return float(r2_score(targets, predictions))
+    return float(r2_score(targets, predictions, sample_weight=sample_weight))
 
 
 def rmsle(predictions: Array, targets: Array) -> float:
@@ -138,7 +164,7 @@ def quantile_problem(n_classes: int | None, *, quantile: float) -> str | None:
     return None if 0 < quantile < 1 else "quantile must be between 0 and 1"
 
 
-def pearson(predictions: Array, targets: Array) -> float:
+def pearson(predictions: Array, targets: Array, *, sample_weight: Array | None = None) -> float:
     """Return Pearson's correlation.
 
     Returns:
@@ -146,17 +172,24 @@ def pearson(predictions: Array, targets: Array) -> float:
     """
     if len(targets) < 2 or np.ptp(predictions) == 0 or np.ptp(targets) == 0:
         return 0.0
-    found = np.corrcoef(predictions, targets)[0, 1]
+    if sample_weight is None:
+        found = np.corrcoef(predictions, targets)[0, 1]
+    else:
+        spread = np.cov(predictions, targets, aweights=sample_weight, ddof=0)
+        found = spread[0, 1] / np.sqrt(spread[0, 0]) / np.sqrt(spread[1, 1])
     # Numbers so small that their squares are 0 differ, and have no spread.
     return float(found) if np.isfinite(found) else 0.0
 
 
-def spearman(predictions: Array, targets: Array) -> float:
+def spearman(predictions: Array, targets: Array, *, sample_weight: Array | None = None) -> float:
     """Return Spearman's correlation, Pearson's of the ranks.
 
     Returns:
         In -1..1; 0 if all predictions or all targets are equal.
     """
+    if sample_weight is not None:
+        ranks = (weighted_ranks(values, sample_weight) for values in (predictions, targets))
+        return pearson(*ranks, sample_weight=sample_weight)
     from scipy.stats import rankdata
 
     return pearson(rankdata(predictions), rankdata(targets))

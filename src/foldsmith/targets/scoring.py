@@ -82,6 +82,7 @@ def score_logits(
     metric: Metric,
     logits: npt.NDArray[np.float32],
     labels: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> float:
     """Return the metric of a task's predictions from logits.
 
@@ -90,11 +91,12 @@ def score_logits(
         metric: The metric.
         logits: Shape (n, n_outputs).
         labels: Labels of the task, shape (n,).
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
 
     Raises:
         ConfigError: As :func:`check_metric`.
     """
-    return score_predictions(task, metric, task.predict(logits), logits, labels)
+    return score_predictions(task, metric, task.predict(logits), logits, labels, weights)
 
 
 def score_predictions(
@@ -103,6 +105,7 @@ def score_predictions(
     predictions: npt.NDArray[np.float64],
     logits: npt.NDArray[np.float32],
     labels: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> float:
     """Return the metric of point predictions, or of probabilities where it needs these.
 
@@ -112,6 +115,7 @@ def score_predictions(
         predictions: Predictions from the logits, shape (n,).
         logits: Shape (n, n_outputs).
         labels: Labels of the task, shape (n,).
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
 
     Raises:
         ConfigError: As :func:`check_metric`.
@@ -119,5 +123,5 @@ def score_predictions(
     check_metric(task, metric)
     truth = task.targets(labels)
     if metric.takes_probabilities:
-        return metric(probabilities_of(task, logits), truth)
-    return metric(predictions, truth)
+        return metric(probabilities_of(task, logits), truth, weights)
+    return metric(predictions, truth, weights)

@@ -11,7 +11,9 @@ _SWEEPS = 3
 _CANDIDATES = 60
 
 
-def fit_thresholds(predictions: Array, targets: Array, metric: Metric) -> Array:
+def fit_thresholds(
+    predictions: Array, targets: Array, metric: Metric, weights: Array | None = None
+) -> Array:
     """Find the boundaries between classes with the best metric.
 
     Rounding to the nearest class is seldom the best for a kappa: predictions that were made for
@@ -22,6 +24,7 @@ def fit_thresholds(predictions: Array, targets: Array, metric: Metric) -> Array:
         predictions: Point predictions, shape (n,).
         targets: Target values, shape (n,).
         metric: A metric of classes, with its class values.
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
 
     Returns:
         Ascending, shape (n_classes - 1,). In sample never worse than the midpoints.
@@ -29,7 +32,7 @@ def fit_thresholds(predictions: Array, targets: Array, metric: Metric) -> Array:
     values = np.sort(np.asarray(metric.class_values))
     cuts: Array = (values[1:] + values[:-1]) / 2
     quantiles = np.unique(np.quantile(predictions, np.linspace(0.005, 0.995, _CANDIDATES)))
-    best = metric(apply_thresholds(predictions, cuts, metric), targets)
+    best = metric(apply_thresholds(predictions, cuts, metric), targets, weights)
     for _ in range(_SWEEPS):
         before = best
         for k in range(len(cuts)):
@@ -38,7 +41,7 @@ def fit_thresholds(predictions: Array, targets: Array, metric: Metric) -> Array:
             for candidate in quantiles[(quantiles > low) & (quantiles < high)]:
                 moved = cuts.copy()
                 moved[k] = candidate
-                value = metric(apply_thresholds(predictions, moved, metric), targets)
+                value = metric(apply_thresholds(predictions, moved, metric), targets, weights)
                 if metric.gain(value, best) > 0:
                     best, cuts = value, moved
         if best == before:

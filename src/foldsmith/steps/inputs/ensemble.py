@@ -11,7 +11,7 @@ from foldsmith.project.tables import (
     read_test,
     readable_test,
 )
-from foldsmith.steps.data_hashes import hash_folds, hash_sample, target_values
+from foldsmith.steps.data_hashes import hash_folds, hash_sample, judged_columns, target_values
 from foldsmith.steps.inputs.shared import TARGET_SCALE, check_preprocessed, metric_files
 from foldsmith.steps.manifest import Inputs
 from foldsmith.utils.flatten import flatten
@@ -21,7 +21,7 @@ from foldsmith.utils.hashing import FileHashes, hash_value
 def ensemble_inputs(
     experiment: Experiment, predictions: Mapping[str, str], hashes: FileHashes
 ) -> Inputs:
-    """Return the inputs of an ensemble. Blends ignore the weights of rows.
+    """Return the inputs of an ensemble. Blends ignore the weights of rows in losses.
 
     Args:
         experiment: The ensemble.
@@ -47,7 +47,7 @@ def ensemble_inputs(
         "files": files,
         "groups": hash_columns(table, [group]) if group else None,
         "fold assignment": hash_folds(project, table),
-        "targets": hash_columns(table, list(project.form.columns)),
+        "targets": hash_columns(table, judged_columns(project)),
         "test ids": hash_columns(test, [project.settings.id_column]),
         "unreadable": hash_value(readable_test(project, test).tolist()),
         "predictions": dict(predictions),

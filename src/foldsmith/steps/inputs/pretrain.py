@@ -12,7 +12,13 @@ from foldsmith.project.tables import (
     read_train,
 )
 from foldsmith.steps.config_used import values_used
-from foldsmith.steps.data_hashes import hash_all_images, hash_folds, intensity_range, target_values
+from foldsmith.steps.data_hashes import (
+    hash_all_images,
+    hash_folds,
+    intensity_range,
+    judged_columns,
+    target_values,
+)
 from foldsmith.steps.inputs.shared import (
     INFERENCE_ONLY,
     OF_TARGETS,
@@ -53,7 +59,7 @@ def pretrain_inputs(
             "metric": project.metric.for_points().title,
             **metric_files(project, hashes, project.metric.for_points()),
             "fold assignment": hash_folds(project, table),
-            "targets": hash_columns(table, list(project.form.columns)),
+            "targets": hash_columns(table, judged_columns(project)),
             "probed backbones": sorted(snapshot_epochs(experiment.globals)),
         }
     return inputs

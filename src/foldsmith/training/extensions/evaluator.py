@@ -66,7 +66,9 @@ class Evaluator(extension.Extension):
         weights = None if dataset.weights is None else torch.from_numpy(dataset.weights)
         weighted = with_weights(self.loss, weights is not None)
         loss = float(weighted(torch.from_numpy(logits), encoded, weights))
-        metric = score_logits(self.task, self.metric, logits, dataset.targets)
+        metric = score_logits(
+            self.task, self.metric, logits, dataset.targets, dataset.metric_weights
+        )
         ppe.reporting.report({"val/loss": loss, "val/metric": metric})
 
 

@@ -18,7 +18,7 @@ from foldsmith.inference.predict import predict_logits
 from foldsmith.inference.probes import effective_rank, knn_oof, ridge_oof
 from foldsmith.models.runtime import Runtime
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import FOLD_COLUMN, read_folds
+from foldsmith.project.tables import FOLD_COLUMN, metric_weights_of, read_folds
 from foldsmith.ssl.method import feature_std
 from foldsmith.training.extensions.snapshots import every_and_last
 from foldsmith.training.files import PROBES_FILE, TRAINING
@@ -89,7 +89,9 @@ class Probe(extension.Extension):
         self.metric = project.metric.for_points()
         self.target_range = project.target_range
         self.form = project.form
-        self.folds = read_folds(project, meta_file)[FOLD_COLUMN].to_numpy(dtype=np.int64)
+        table = read_folds(project, meta_file)
+        self.folds = table[FOLD_COLUMN].to_numpy(dtype=np.int64)
+        self.weights = metric_weights_of(project, table)
         self._records: list[dict[str, float]] = []
 
     def __call__(self, manager: extension.ExtensionsManagerProtocol) -> None:
@@ -113,8 +115,8 @@ class Probe(extension.Extension):
         if not self.form.unordered:
             ridge = ridge.clip(*self.target_range)
         scores = {
-            "knn": self.metric(knn, targets),
-            "ridge": self.metric(ridge, targets),
+            "knn": self.metric(knn, targets, self.weights),
+            "ridge": self.metric(ridge, targets, self.weights),
             "rank": effective_rank(exact),
             "std": float(feature_std(torch.from_numpy(features))),
         }
