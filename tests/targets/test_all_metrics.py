@@ -282,3 +282,9 @@ def test_every_line_of_the_documentation_names_a_metric():
         assert judge(text).title == text
     for text in found[len(METRICS) : -1]:
         assert metric_named(text, metrics=METRICS_OF_LABELS).title == text
+
+
+def test_pf1_of_nothing_at_all_is_0():
+    # So small a beta leaves only the predicted sum, which is 0 too.
+    metric = METRICS["pF1"].with_options({"beta": 1e-200}).for_classes((0.0, 1.0), unordered=True)
+    assert metric(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0.0, 1.0])) == 0

@@ -1,5 +1,7 @@
 """Parts of several numbers per image: formulas, metrics, scales, losses and heads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -282,3 +284,18 @@ def test_folds_do_not_depend_on_the_order_of_the_columns(order, seed):
     turned = SeveralNumbers(tuple(NAMES[k] for k in order), LIMITS)
     places = form.for_folds(targets), turned.for_folds(targets[:, list(order)])
     assert np.allclose(*places, atol=2e-6)
+
+
+def test_results_are_stale_by_every_setting_of_the_numbers():
+    total = (("total", parse_formula("a + b", ("a", "b"))),)
+    form = SeveralNumbers(("a", "b"), LIMITS[:2], (("a", 2.0),), total)
+    less = (("total", parse_formula("a - b", ("a", "b"))),)
+    for change in (
+        {"names": ("b", "a")},
+        {"limits": ((0.0, 1.0), (0.0, 2.0))},
+        {"given_weights": (("a", 3.0),)},
+        {"given_weights": ()},
+        {"formulas": less},
+        {"formulas": ()},
+    ):
+        assert replace(form, **change).facts() != form.facts(), change
