@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldsmith.data.folds import ClassSizes, assign_folds, own_folds, strata, torn_groups
+from foldsmith.data.folds import (
+    ClassSizes,
+    assign_folds,
+    few_groups_warning,
+    own_folds,
+    strata,
+    torn_groups,
+)
 from foldsmith.errors import DataError
 from foldsmith.project.settings import FoldSettings
 
@@ -80,6 +87,12 @@ def test_a_column_that_is_no_folds_is_refused(values, message):
 def test_groups_in_several_folds_are_named():
     assert torn_groups([0, 1, 1, 0], pd.Series(["b", "a", "a", "b"])) == []
     assert torn_groups([0, 1, 1, 0], pd.Series(["b", "b", "a", "a"])) == ["a", "b"]
+
+
+def test_a_score_of_few_groups_is_called_rough():
+    assert few_groups_warning(10) is None
+    assert few_groups_warning(9).startswith("only 9 groups: scores out of fold are rough")
+    assert few_groups_warning(1).startswith("only 1 group: ")
 
 
 def test_classes_are_counted_and_small_ones_named():

@@ -161,6 +161,7 @@ def test_a_table_with_any_column_names_becomes_a_project(tmp_path, numbered, cli
     assert "id       Bild Nr.: names 16 images" in said
     assert "target   Größe: cm #1: numbers, 16 values" in said
     assert "group    patient: 8 values" in said
+    assert "\nnote: only 8 groups: scores out of fold are rough" in said
     project, new_train, new_test = opened(tmp_path / "my: project")
     settings = project.settings
     assert settings.name == "my: project"

@@ -169,6 +169,20 @@ def test_classes_with_fewer_images_than_folds_are_said(make, capsys):
     assert (project.data_dir / PREPROCESS_MANIFEST).is_file()
 
 
+@pytest.mark.parametrize("n_groups", [6, 12])
+def test_few_groups_are_said(make, capsys, n_groups):
+    project = make(
+        {"label": labels(), "site": np.arange(N) % n_groups},
+        group_column="site",
+        folds={"method": "GroupKFold", "n_splits": 3},
+        **named(labels()),
+    )
+    preprocess(project)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: only 6 groups: scores") == (n_groups == 6)
+    assert ("only" in said) == (n_groups == 6)
+
+
 STRANGE = [
     "images",
     "groups",

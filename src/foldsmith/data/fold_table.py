@@ -6,7 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.data.folds import MAX_CLASSES, ClassSizes, assign_folds, own_folds, torn_groups
+from foldsmith.data.folds import (
+    MAX_CLASSES,
+    ClassSizes,
+    assign_folds,
+    few_groups_warning,
+    own_folds,
+    torn_groups,
+)
 from foldsmith.errors import DataError
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import (
@@ -212,6 +219,9 @@ def fold_warnings(project: ProjectFolder, table: pd.DataFrame) -> list[str]:
     column = project.settings.group_column
     if column is not None and column in table.columns:
         counts = table[column].value_counts()
+        few = few_groups_warning(len(counts))
+        if few is not None:
+            found.append(few)
         for name, count in counts[counts > 1].items():
             if str(name).strip().lower() in _LIKE_GAPS:
                 found.append(

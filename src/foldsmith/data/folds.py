@@ -22,7 +22,28 @@ _BINS = 10
 # Classes that a line names.
 _LISTED = 10
 
+# With fewer groups a score out of fold is rough.
+_FEW_GROUPS = 10
+
 Rows = npt.NDArray[np.int64]
+
+
+def few_groups_warning(n_groups: int) -> str | None:
+    """Return a sentence on scores of few groups; None if there are enough.
+
+    Images of a group err alike, so that a score is a mean of as many numbers as there are groups.
+    ``docs/stages.md`` has measurements of how far it is off.
+
+    Args:
+        n_groups: Number of groups of labelled images.
+    """
+    if n_groups >= _FEW_GROUPS:
+        return None
+    return (
+        f"only {counted(n_groups, 'group')}: scores out of fold are rough, often wrong by a tenth "
+        "or more, and do not tell similar models apart; images of further groups help more than "
+        "further images of these"
+    )
 
 
 def strata(

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from foldsmith.data.folds import ClassSizes
+from foldsmith.data.folds import ClassSizes, few_groups_warning
 from foldsmith.errors import DataError
 from foldsmith.new.survey.columns import Guess, Source, called_like_class
 from foldsmith.new.survey.labels import Labels
 from foldsmith.new.survey.targets import Target, is_text, may_be_ids
 from foldsmith.project.budget import WORDS, seconds_of
+from foldsmith.project.settings import FoldSettings
 from foldsmith.targets.metrics import METRICS, Metric, default_metric, names_of
 from foldsmith.utils.formatting import brief, counted
 
@@ -236,13 +237,25 @@ def choose_time(named: str | None, n_images: int) -> str:
     return time
 
 
-def say_folds(settings_text: str, why: str, target: Target, n_splits: int, classes: bool) -> None:
-    """Print how the images are split, why in fewer than five folds, and which classes are small."""
-    logger.info(f"folds    {settings_text}{f': {why}' if why else ''}")
+def say_folds(
+    settings: FoldSettings, why: str, target: Target, groups: pd.Series | None, classes: bool
+) -> None:
+    """Print how the images are split, and notes on few groups and small classes.
+
+    Args:
+        settings: How they are split.
+        why: Why in fewer than five folds; empty for none.
+        target: The target.
+        groups: Group of each image, if there are groups.
+        classes: The target has classes.
+    """
+    n_splits = settings.n_splits
+    logger.info(f"folds    {n_splits} by {settings.method}{f': {why}' if why else ''}")
+    notes = [] if groups is None else [few_groups_warning(groups.nunique())]
     if classes:
-        warning = ClassSizes.of(target.labels, target.labels_in_order).warning(n_splits)
-        if warning:
-            logger.info(f"note: {warning}")
+        notes.append(ClassSizes.of(target.labels, target.labels_in_order).warning(n_splits))
+    for note in filter(None, notes):
+        logger.info(f"note: {note}")
 
 
 def skip_rows(

@@ -165,8 +165,7 @@ def _choose_folds(
     groups = None if group_column is None else train.table[group_column]
     folds, why = choose_folds(target.values, groups, classes=not ordered)
     folds, why = _or_own_folds(train, folds, why)
-    n_splits = f"{folds.n_splits} by {folds.method}"
-    say_folds(n_splits, why, target, folds.n_splits, target.repeats or not ordered)
+    say_folds(folds, why, target, groups, target.repeats or not ordered)
     return folds
 
 
