@@ -218,8 +218,8 @@ def with_scores(*samples, complexities):
     return found
 
 
-def names_within_noise(found):
-    return [c.name for c in within_noise(found, goal().metric)]
+def names_within_noise(found, errors=1.0):
+    return [c.name for c in within_noise(found, goal().metric, errors)]
 
 
 def test_a_blend_that_is_clearly_worse_than_others_is_left_out():
@@ -237,6 +237,17 @@ def test_a_blend_that_is_clearly_worse_than_others_is_left_out():
     assert recommend(found[:2], "mean", goal().metric)[0] == "blend1"
     wide = with_scores(mean, top + 1.0, complexities=[0, 20])
     assert names_within_noise(wide) == ["blend1", "mean"]
+
+
+@pytest.mark.parametrize("errors", [0.5, 1.3, 1.8, 3.0])
+def test_noise_is_a_number_of_standard_errors(errors):
+    """A gain of so many standard errors is one unless noise is more of them."""
+    drawn = np.random.default_rng(0).normal(size=20_000)
+    best = np.full_like(drawn, 9.0)
+    found = with_scores(best + errors + drawn - drawn.mean(), best, complexities=[0, 1])
+    for noise in (0.6, 1.0, 1.6, 2.5, 4.0):
+        within = ["mean"] if errors < noise else []
+        assert names_within_noise(found, noise) == ["blend1", *within]
 
 
 @pytest.mark.parametrize("seed", range(5))
