@@ -21,7 +21,7 @@ from foldsmith.predictor.export import export
 from foldsmith.project import ProjectFolder
 from foldsmith.project.submission import read_submission, submission_table
 from foldsmith.project.tables import read_test, read_train
-from foldsmith.report.class_target_parts import class_target_scores
+from foldsmith.report.class_target_parts import class_target_scores, compared_class_targets
 
 N_TRAIN, N_TEST = 40, 8
 WEIGHTS = {"colour": 2.0}
@@ -63,6 +63,35 @@ def test_scores_are_weighted_means_over_the_targets(finished):
     mean = (2 * expected["colour"] + expected["size"]) / 3
     assert scores.loc["oof", "metric"] == pytest.approx(mean)
     assert mean > 0.8  # the constant has 0.39
+
+
+def test_tables_by_target_weigh_rows_like_the_metric(finished):
+    project = ProjectFolder.open(finished)
+    folds = pd.read_csv(finished / "input/train_skf-2fold.csv", dtype=str, keep_default_na=False)
+    rng, weights = np.random.default_rng(0), np.arange(N_TRAIN) % 4
+    blocks = project.metric.blocks
+    probabilities = [
+        np.concatenate([rng.dirichlet([1.0] * size, N_TRAIN) for size in blocks.sizes], axis=1)
+        for _ in "AB"
+    ]
+    again = np.repeat(np.arange(N_TRAIN), weights)
+
+    settings = project.settings.model_copy(update={"metric_weight_column": "w"})
+    weighted = ProjectFolder(finished, settings, trust=True)
+    found = class_target_scores(weighted, folds.assign(w=weights.astype(str)), probabilities[0])
+    expected = class_target_scores(project, folds.iloc[again], probabilities[0][again])
+    scores = ["BalancedAccuracy", "constant", "Accuracy", "LogLoss"]
+    np.testing.assert_allclose(found[scores], expected[scores])
+    plain = class_target_scores(project, folds, probabilities[0])
+    assert (found[scores] - plain[scores]).abs().to_numpy().sum() > 0.01
+
+    targets, runs = project.form.read(folds), dict(zip("AB", probabilities, strict=True))
+    groups = np.arange(N_TRAIN)
+    one = compared_class_targets(project.metric, runs, targets, groups, weights.astype(float))
+    repeated = {run: each[again] for run, each in runs.items()}
+    other = compared_class_targets(project.metric, repeated, targets[again], groups[again])
+    columns = ["A", "B", "gain", "low", "high"]
+    np.testing.assert_allclose(one[columns], other[columns])
 
 
 def test_submissions_and_predictions_have_all_targets(finished, cli):

@@ -11,6 +11,7 @@ from foldsmith.blending.label_stacking import StackedLabels
 from foldsmith.blending.methods import create_blend
 from foldsmith.config import EnsembleSettings
 from foldsmith.errors import ConfigError
+from foldsmith.project.class_forms import ClassTargets
 from foldsmith.project.column_forms import Classes, OneNumber
 from foldsmith.project.label_forms import LabelsInColumns
 from foldsmith.project.number_forms import SeveralNumbers
@@ -22,12 +23,18 @@ NUMBERS = SeveralNumbers(("a", "b"), ((0.0, 20.0),) * 2, (("b", 3.0),))
 LINE = OneNumber("target", (0.0, 3.0), VALUES)
 KINDS = Classes("kind", (0.0, 3.0), VALUES, ("k", "l", "m", "n"))
 BY_LABEL = LabelsInColumns(LABELS)
+COLUMNS = ClassTargets(
+    (("kind", ("k", "l", "m", "n")), ("size", ("s", "t", "u", "v"))), (("size", 3.0),)
+)
 
 
 def classes_of(name):
     metric = metric_named(name, VALUES)
     return metric if metric.needs_order else metric.for_classes(VALUES, unordered=True)
 
+
+# A metric of the probabilities of one column of classes.
+KINDS_LOSS = classes_of("LogLoss")
 
 # Every metric of the package, and options by which its computation differs.
 OPTIONS = ("F1(average=micro)", "F1(average=weighted)", "WeightedLogLoss(weights=[2, 1, 1, 5])")
@@ -39,6 +46,10 @@ ALL |= {
     for name in (*METRICS_OF_LABELS, *OF_LABELS, *OF_RANKS)
 }
 ALL |= {f"{name} of numbers": NUMBERS.judge(metric) for name, metric in NUMBERS.metrics.items()}
+ALL |= {
+    f"{name} of class targets": COLUMNS.judge(metric_named(name, metrics=COLUMNS.metrics))
+    for name in (*COLUMNS.metrics, "F1(average=micro)", "F1(average=weighted)")
+}
 
 
 def drawn(metric, seed):
@@ -47,6 +58,11 @@ def drawn(metric, seed):
     if metric.of_labels:
         probabilities = rng.uniform(size=(N, 3)).round(1)
         return probabilities, (probabilities + rng.normal(0, 0.4, (N, 3)) > 0.6).astype(float)
+    if metric.blocks is not None:
+        (first, one), (second, other) = (drawn(KINDS_LOSS, seed + 10 * k) for k in range(2))
+        targets = np.stack([one, other], axis=1)
+        targets[rng.random((N, 2)) < 0.2] = np.nan
+        return np.concatenate([first, second], axis=1), targets
     if metric.takes_probabilities:
         targets = rng.integers(0, 4, N)
         odds = np.exp(rng.normal(size=(N, 4)).round(1) + np.eye(4)[targets])

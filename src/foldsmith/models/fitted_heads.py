@@ -45,7 +45,9 @@ def fitted_standardiser(features: npt.NDArray[Any], weights: Targets | None = No
     fitted = standardiser()
     if weights is None:
         return fitted.fit(features)
-    return fitted.fit(features, standardscaler__sample_weight=weights)
+    # The weighted variance of a constant feature may be just below 0; its scale becomes 1.
+    with np.errstate(invalid="ignore"):
+        return fitted.fit(features, standardscaler__sample_weight=weights)
 
 
 def standardised(features: Features, mean: Targets, scale: Targets) -> Targets:

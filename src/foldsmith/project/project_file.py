@@ -98,10 +98,10 @@ class ProjectFolder:
                 f"{file}: metric: {name} is of an order that class_names do not have; take {known}"
             )
         if self.settings.metric_weight_column is not None and not metric.takes_weights:
-            remedy = "give its function a keyword argument sample_weight, or leave it out"
-            if metric.blocks is not None:
-                remedy = f"metrics of {self.form.kind} have no weights of rows; leave it out"
-            raise ConfigError(f"{file}: metric_weight_column: {name} cannot weigh rows; {remedy}")
+            raise ConfigError(
+                f"{file}: metric_weight_column: {name} cannot weigh rows; give its function a "
+                "keyword argument sample_weight, or leave it out"
+            )
         try:
             return metric.with_options(options).for_classes(self.class_values, unordered)
         except ConfigError as error:

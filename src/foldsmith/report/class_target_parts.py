@@ -8,12 +8,13 @@ import pandas as pd
 
 from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.project import ProjectFolder
-from foldsmith.project.tables import groups_of, image_paths
+from foldsmith.project.tables import groups_of, image_paths, metric_weights_of
 from foldsmith.report import figures
 from foldsmith.report.parts import Gallery, Part, picture, table, thumbnail
 from foldsmith.targets.class_column_metrics import column_metrics
 from foldsmith.targets.metric import Metric
 from foldsmith.targets.metrics import METRICS
+from foldsmith.targets.row_means import column_means
 
 Array = npt.NDArray[np.float64]
 
@@ -43,22 +44,23 @@ def class_target_scores(
     blocks = project.metric.blocks
     assert blocks is not None, "a project of several class targets"
     targets, groups = project.form.read(folds), groups_of(project, folds)
-    rows = []
+    weights, rows = metric_weights_of(project, folds), []
     for k, (name, metric) in enumerate(column_metrics(project.metric).items()):
         seen = ~np.isnan(targets[:, k])
         truth, found = targets[seen, k], blocks.of(probabilities)[k][seen]
-        frequencies = np.eye(blocks.sizes[k])[truth.astype(np.int64)].mean(axis=0)
+        of_rows = None if weights is None else weights[seen]
+        frequencies = column_means(np.eye(blocks.sizes[k])[truth.astype(np.int64)], of_rows)
         row: dict[str, object] = {"target": name, "weight": blocks.weights[k]}
         row |= {"classes": blocks.sizes[k], "images": int(seen.sum())}
-        row[metric.title] = metric(found, truth)
+        row[metric.title] = metric(found, truth, of_rows)
         if len(blocks.names) <= _MOST:
             own_groups = np.unique(groups[seen], return_inverse=True)[1]
-            drawn = bootstrap(metric, {name: found}, truth, own_groups, seed=0)[name]
+            drawn = bootstrap(metric, {name: found}, truth, own_groups, 0, of_rows)[name]
             row["low"], row["high"] = interval(drawn)
-        row["constant"] = metric(np.broadcast_to(frequencies, found.shape), truth)
+        row["constant"] = metric(np.broadcast_to(frequencies, found.shape), truth, of_rows)
         for other in (METRICS[each] for each in _OTHERS):
             judge = other.for_classes(metric.class_values, unordered=True)
-            row.setdefault(other.name, judge(found, truth))
+            row.setdefault(other.name, judge(found, truth, of_rows))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -68,6 +70,7 @@ def compared_class_targets(
     probabilities: Mapping[str, Array],
     targets: Array,
     groups: npt.NDArray[np.int64],
+    weights: Array | None = None,
 ) -> pd.DataFrame:
     """Return a row per target with the scores of two runs, the largest gain of B first.
 
@@ -80,6 +83,7 @@ def compared_class_targets(
         probabilities: Those of A and B, shape (n, n_outputs) each.
         targets: Class numbers, shape (n, n_columns), NaN where one is missing.
         groups: Number of each row's group, from 0 on, shape (n,).
+        weights: Weight of each row in the metric, shape (n,); None for 1 each.
     """
     blocks = metric.blocks
     assert blocks is not None, "a metric of several class targets"
@@ -89,12 +93,13 @@ def compared_class_targets(
         if not seen.any():
             continue
         own = {run: blocks.of(each)[k][seen] for run, each in probabilities.items()}
-        a, b = (alone(values, targets[seen, k]) for values in own.values())
+        of_rows = None if weights is None else weights[seen]
+        a, b = (alone(values, targets[seen, k], of_rows) for values in own.values())
         row: dict[str, object] = {"label": name, "images": int(seen.sum()), "A": a, "B": b}
         row["gain"] = alone.gain(b, a)
         if len(blocks.names) <= _MOST:
             own_groups = np.unique(groups[seen], return_inverse=True)[1]
-            drawn = bootstrap(alone, own, targets[seen, k], own_groups, seed=0)
+            drawn = bootstrap(alone, own, targets[seen, k], own_groups, 0, of_rows)
             row["low"], row["high"] = interval(alone.gain(drawn["B"], drawn["A"]))
         rows.append(row)
     return pd.DataFrame(rows).sort_values("gain", ascending=False, kind="stable")

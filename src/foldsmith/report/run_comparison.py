@@ -142,7 +142,7 @@ def compare_runs(a: FinishedRun, b: FinishedRun) -> RunComparison:
     if metric.of_numbers:
         by_label = compared_columns(metric, judged, targets, groups, weights)
     elif metric.blocks is not None:
-        by_label = compared_class_targets(metric, judged, targets, groups)
+        by_label = compared_class_targets(metric, judged, targets, groups, weights)
     elif metric.of_labels:
         by_label = compared_labels(metric, project.form.labels, judged, targets, groups, weights)
     return RunComparison(

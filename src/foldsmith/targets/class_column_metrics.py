@@ -5,7 +5,7 @@ A target that is missing (NaN) is in no score, whatever is predicted for it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,11 @@ def for_blocks(metric: Metric, blocks: ClassBlocks) -> Metric:
     """
     if metric.needs == CLASS_COLUMNS:
         rows = metric.row_function
+        # Its signature stays, from which a metric learns whether rows may have weights.
+        function = update_wrapper(partial(metric.function, blocks), metric.function)
         return replace(
             metric,
-            function=partial(metric.function, blocks),
+            function=function,
             row_function=None if rows is None else partial(rows, blocks),
             blocks=blocks,
         )
@@ -65,14 +67,20 @@ def column_metrics(metric: Metric) -> dict[str, Metric]:
 
 
 def _mean_of_columns(
-    metric: Metric, blocks: ClassBlocks, probabilities: Array, targets: Array, **options: Any
+    metric: Metric,
+    blocks: ClassBlocks,
+    probabilities: Array,
+    targets: Array,
+    sample_weight: Array | None = None,
+    **options: Any,
 ) -> float:
     """Return the weighted mean of a metric over the columns that have a target."""
     means = np.full(len(blocks.names), np.nan)
     for k, (judge, block) in enumerate(_judges(metric, blocks, probabilities, options)):
         seen = ~np.isnan(targets[:, k])
         if seen.any():
-            means[k] = judge(block[seen], targets[seen, k])
+            of_rows = None if sample_weight is None else sample_weight[seen]
+            means[k] = judge(block[seen], targets[seen, k], of_rows)
     return mean_over_columns(float, blocks.weights, means)
 
 

@@ -224,8 +224,6 @@ class Metric:
     @property
     def takes_weights(self) -> bool:
         """Rows may have weights: it is a mean over rows, or its function takes them."""
-        if self.blocks is not None:
-            return False
         if self.of_column is not None:
             return self.of_column.takes_weights
         return self.row_function is not None or takes_sample_weight(self.function)
