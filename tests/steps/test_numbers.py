@@ -300,6 +300,29 @@ def test_sample_submissions_have_columns_or_rows_per_target(tmp_path):
             assert float(chosen) == 2 * (numbers[1, 0] + numbers[1, 2])
 
 
+@pytest.mark.parametrize("names", [COLUMNS[::-1], NUMBERS])
+def test_joined_ids_may_leave_out_derived_columns(tmp_path, names):
+    numbers = numbers_of(N_TRAIN + N_TEST)[N_TRAIN:]
+    folder = make_numbers(tmp_path / "x", sample_submission="sample.csv")
+    pairs = [(k, name) for name in names for k in range(N_TEST)[::-1]]
+    sample = pd.DataFrame({"row": [f"{name}:{k + N_TRAIN}" for k, name in pairs], "value": 0})
+    sample.to_csv(folder / "input/sample.csv", index=False)
+    project = ProjectFolder.open(folder)
+    assert "joined as target:id in row" in submission_form(project, read_test(project)).title
+    made = submission_table(project, read_test(project), numbers)
+    of_image = {"around": 2 * (numbers[:, 0] + numbers[:, 2])}
+    of_image |= dict(zip(NUMBERS, numbers.T, strict=True))
+    assert made["row"].tolist() == sample["row"].tolist()
+    assert made["value"].astype(float).tolist() == [of_image[name][k] for k, name in pairs]
+    made.to_csv(folder / "made.csv", index=False)
+    again = read_submission(project, folder / "made.csv", read_test(project))
+    assert np.allclose(again, numbers)
+
+    sample.iloc[:-1].to_csv(folder / "input/sample.csv", index=False)
+    with pytest.raises(DataError, match="one for each id of the test table and target, but there"):
+        submission_form(ProjectFolder.open(folder), read_test(project))
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

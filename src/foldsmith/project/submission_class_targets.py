@@ -59,6 +59,7 @@ class JoinedTargets(JoinedIds):
     needs_probabilities = False
     suits = (CLASS_TARGETS,)
     output = ("target", "targets")
+    joined_with = "target"
     example = ("id,value", "a_colour,red", "a_shape,disc", "b_colour,red", "b_shape,disc")
 
     @property

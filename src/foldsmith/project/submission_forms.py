@@ -12,7 +12,7 @@ from foldsmith.project.submission_class_targets import JoinedTargets, LongTarget
 from foldsmith.project.submission_columns import ClassColumns, LabelColumns, NumberColumns
 from foldsmith.project.submission_ids import id_column_of
 from foldsmith.project.submission_one_column import OneColumn, RankedClasses, SecondClass
-from foldsmith.project.submission_rows import JoinedIds, LongClasses, LongNumbers
+from foldsmith.project.submission_rows import JoinedIds, JoinedNumbers, LongClasses, LongNumbers
 
 FORMS: tuple[type[SubmissionForm], ...] = (
     ClassColumns,
@@ -24,6 +24,7 @@ FORMS: tuple[type[SubmissionForm], ...] = (
     OneColumn,
     NumberColumns,
     LongNumbers,
+    JoinedNumbers,
     TargetColumns,
     LongTargets,
     JoinedTargets,
@@ -37,7 +38,7 @@ def form_of(sample: Sample) -> SubmissionForm:
         DataError: It has none of the forms, or its ids are not those of the test table.
     """
     # Before the ids are looked for: joined with labels they are none.
-    for joined in (JoinedIds, JoinedTargets):
+    for joined in (JoinedIds, JoinedNumbers, JoinedTargets):
         found = joined.recognise(sample)
         if found is not None:
             return found

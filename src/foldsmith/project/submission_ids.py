@@ -117,15 +117,17 @@ class Joined(NamedTuple):
     Attributes:
         separator: The text between them.
         label_first: The label stands before the id.
+        output: The word for a label: label or target.
     """
 
     separator: str
     label_first: bool
+    output: str = "label"
 
     @property
     def example(self) -> str:
         """The form, for people."""
-        parts = ("label", "id") if self.label_first else ("id", "label")
+        parts = (self.output, "id") if self.label_first else ("id", self.output)
         return self.separator.join(parts)
 
     def texts(self, ids: Sequence[str], label: str) -> list[str]:
@@ -135,7 +137,9 @@ class Joined(NamedTuple):
         return [f"{each}{self.separator}{label}" for each in ids]
 
 
-def joined_ids(texts: pd.Series, ids: Sequence[str], labels: Sequence[str]) -> Joined | None:
+def joined_ids(
+    texts: pd.Series, ids: Sequence[str], labels: Sequence[str], output: str = "label"
+) -> Joined | None:
     """Return how the ids of a sample submission are joined with labels; None if they are not.
 
     The first row decides: it must be an id of the test table and a label.
@@ -144,6 +148,7 @@ def joined_ids(texts: pd.Series, ids: Sequence[str], labels: Sequence[str]) -> J
         texts: A column of the sample.
         ids: Ids of the test table.
         labels: Names of the labels, classes or targets.
+        output: The word for one of them.
     """
     known = {*ids, *map(without_suffix, ids)}
     if not len(texts) or texts.iloc[0] in known:
@@ -153,9 +158,9 @@ def joined_ids(texts: pd.Series, ids: Sequence[str], labels: Sequence[str]) -> J
         for label in labels:
             before, after = f"{label}{separator}", f"{separator}{label}"
             if first.endswith(after) and first.removesuffix(after) in known:
-                return Joined(separator, label_first=False)
+                return Joined(separator, label_first=False, output=output)
             if first.startswith(before) and first.removeprefix(before) in known:
-                return Joined(separator, label_first=True)
+                return Joined(separator, label_first=True, output=output)
     return None
 
 
@@ -195,8 +200,9 @@ def rows_of_joined_ids(
     }
     if len(place) != len(spelled) * len(ids) * len(labels):
         raise DataError(
-            f"{path}: column {texts.name}: an id may be of two labels, as two of them joined as "
-            f"{joined.example} are equal; have a column per label, or a row per id and label"
+            f"{path}: column {texts.name}: an id may be of two {joined.output}s, as two of them "
+            f"joined as {joined.example} are equal; have a column per {joined.output}, or a row "
+            f"per id and {joined.output}"
         )
     found = texts.map(place)
     unknown, twice = np.flatnonzero(found.isna()), np.flatnonzero(found.duplicated())
@@ -214,7 +220,7 @@ def rows_of_joined_ids(
     if problem:
         raise DataError(
             f"{path}: column {texts.name}: has ids as {joined.example}, one for each id of "
-            f"{source} and label, but {problem}"
+            f"{source} and {joined.output}, but {problem}"
         )
     places = np.asarray(found, dtype=np.int64)
     return places % len(ids), places // len(ids)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from foldsmith.errors import DataError
 from foldsmith.project.csv_files import line_numbers
+from foldsmith.project.image_files import without_suffix
 from foldsmith.project.submission_base import (
     LABELS,
     NUMBERS,
@@ -139,6 +140,8 @@ class JoinedIds(LongForm):
     joined: Joined
 
     suits: ClassVar[tuple[str, ...]] = (ONE_COLUMN, LABELS)
+    # The word for what ids are joined with.
+    joined_with: ClassVar[str] = "label"
     example = ("id,p", "a_cat,0.5", "a_dog,0.5", "b_cat,0.5", "b_dog,0.5")
 
     @classmethod
@@ -147,19 +150,28 @@ class JoinedIds(LongForm):
         if len(sample.table.columns) != 2 or sample.kind not in cls.suits:
             return None
         for name in sample.table.columns:
-            joined = joined_ids(sample.table[name], sample.ids, sample.labels)
+            joined = joined_ids(sample.table[name], sample.ids, sample.labels, cls.joined_with)
             if joined is not None:
                 break
         else:
             return None
-        sample.needs_probabilities("a row for each id and class")
-        rows, classes = rows_of_joined_ids(
-            *(sample.path, sample.table[name], joined, sample.ids, sample.labels, sample.source)
+        if cls.needs_probabilities:
+            sample.needs_probabilities("a row for each id and class")
+        names = cls.named_by(sample, sample.table[name], joined)
+        rows, numbers = rows_of_joined_ids(
+            *(sample.path, sample.table[name], joined, sample.ids, names, sample.source)
         )
+        positions = np.array([sample.labels.index(each) for each in names], dtype=np.int64)
         value = next(other for other in sample.table.columns if other != name)
         return cls(
-            *(sample.table, name, rows, tuple(sample.labels), name, value, classes, joined),
+            *(sample.table, name, rows, tuple(sample.labels)),
+            *(name, value, positions[numbers], joined),
         )
+
+    @classmethod
+    def named_by(cls, sample: Sample, texts: pd.Series, joined: Joined) -> Sequence[str]:
+        """Return the outputs that each id must be joined with: all of them."""
+        return sample.labels
 
     @property
     def title(self) -> str:
@@ -206,4 +218,33 @@ class LongNumbers(LongForm):
         return (
             f"long: a row per id and target ({brief(self.name_column)}), its number in "
             f"{brief(self.column)}"
+        )
+
+
+@dataclass(frozen=True)
+class JoinedNumbers(JoinedIds):
+    """One row per id and target, both in one text such as ``a_width``, with the target's number."""
+
+    needs_probabilities = False
+    suits = (NUMBERS,)
+    output = ("target", "targets")
+    joined_with = "target"
+    example = ("id,value", "a_width,0", "a_height,0", "b_width,0", "b_height,0")
+
+    @classmethod
+    def named_by(cls, sample: Sample, texts: pd.Series, joined: Joined) -> Sequence[str]:
+        """Return the targets, and the derived columns that an id is joined with."""
+        there, ids = set(texts), [*sample.ids, *map(without_suffix, sample.ids)]
+        return [
+            name
+            for name in sample.labels
+            if name in sample.needed or not there.isdisjoint(joined.texts(ids, name))
+        ]
+
+    @property
+    def title(self) -> str:
+        """The form, for people."""
+        return (
+            f"long: a row per id and target, joined as {self.joined.example} in "
+            f"{brief(self.name_column)}, its number in {brief(self.column)}"
         )
