@@ -46,11 +46,14 @@ DESCRIPTORS = {
         ],
     },
 }
+# Also where the CPU only emulates it: ONNX Runtime has float32.
+BF16 = {"globals/amp_dtype": "bf16"}
 MEMBERS = {
     "100": EXPERIMENTS["100"] | QUICK | {"dataset/mixup": None},
-    "200": EXPERIMENTS["200"] | QUICK | {"globals/tta": "hflip"},
+    "200": EXPERIMENTS["200"] | QUICK | BF16 | {"globals/tta": "hflip"},
     # A backbone of random weights is one that only the file can know.
-    "300": {
+    "300": BF16
+    | {
         "import": "foldsmith:frozen_features.yml",
         "globals/output_root": "output/300",
         "model/base_name": "test_resnet",
