@@ -151,8 +151,12 @@ def test_a_run_is_judged_on_the_rows_of_the_baselines(bright, monkeypatch):
     assert judged.run_score == 0 and judged.beaten and not judged.warning
     assert judged.constant == goal.constant_score(targets[found.rows])
     assert "20 of 48 images" in judged.sentence
-    lost = scores_to_beat(goal, found, np.full(N, 255.0), targets)
+    mean = targets.mean()
+    lost = scores_to_beat(goal, found, mean + 0.05 * (targets - mean), targets)
     assert not lost.beaten and f"{found.scores[found.best]:.4f}" in lost.warning
+    # Then it loses to the constant, which is what counts.
+    useless = scores_to_beat(goal, found, np.full(N, 255.0), targets)
+    assert f"is not better than the constant ({useless.constant:.4f})" in useless.warning
 
 
 def test_an_ensemble_shows_them_and_warns_if_it_loses(tmp_path, cli):

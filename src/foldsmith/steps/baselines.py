@@ -122,6 +122,7 @@ class ScoresToBeat:
         n_rows: So many rows.
         n_labelled: Number of labelled images.
         beaten: Whether the run is better than the baseline.
+        beats_constant: Whether it is better than the constant.
     """
 
     metric: str
@@ -133,6 +134,7 @@ class ScoresToBeat:
     n_rows: int
     n_labelled: int
     beaten: bool
+    beats_constant: bool
 
     @property
     def title(self) -> str:
@@ -154,7 +156,14 @@ class ScoresToBeat:
 
     @property
     def warning(self) -> str:
-        """Sentence about a run that loses to the baseline; empty if it does not."""
+        """Sentence about a run that loses to the constant or the baseline; empty if to neither."""
+        if not self.beats_constant:
+            return (
+                f"this run ({self.metric} {self.run_score:.4f}) is not better than the constant "
+                f"({self.constant:.4f}), the same prediction for every image: out of fold it has "
+                "learned nothing of use; look at targets, groups and rare classes, or train for "
+                "longer"
+            )
         if self.beaten:
             return ""
         return (
@@ -193,10 +202,10 @@ def scores_to_beat(
     metric, rows, best = goal.metric, baselines.rows, baselines.best
     of_rows = None if weights is None else weights[rows]
     score = metric(predictions[rows], targets[rows], of_rows)
-    to_beat = baselines.scores[best]
+    to_beat, constant = baselines.scores[best], goal.constant_score(targets[rows], of_rows)
     return ScoresToBeat(
         metric=metric.title,
-        constant=goal.constant_score(targets[rows], of_rows),
+        constant=constant,
         baseline=best,
         baseline_score=to_beat,
         n_baselines=len(baselines.scores),
@@ -204,6 +213,7 @@ def scores_to_beat(
         n_rows=len(rows),
         n_labelled=len(targets),
         beaten=bool(metric.gain(score, to_beat) > 0),
+        beats_constant=bool(metric.gain(score, constant) > 0),
     )
 
 
