@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from foldsmith.new.timing.extrapolation import continued, seconds_at
@@ -26,6 +26,7 @@ class Machine:
         return seconds_at(self.prepared, first, full, for_s, clock=lambda: self.now)
 
 
+@example(0.0, 1e-9, 3, 63, 5, 1.0)
 @given(
     st.floats(0, 0.5), st.floats(1e-9, 1e-4), st.sampled_from([1, 2, 3]), st.integers(20, 100),
     st.integers(1, 500), st.floats(0.01, 2),

@@ -56,7 +56,9 @@ def continued(sizes: Sequence[int], seconds: Sequence[float], larger: int) -> fl
     for highest in range(1, _HIGHEST + 1):
         powers = np.arange(highest + 1)
         terms = tried[:, None] ** powers / times[:, None]
-        factors, _ = nnls(terms, np.ones(len(times)))
+        # Columns of one size: nnls does not always end where they differ by powers of ten.
+        sizes_of_terms = np.linalg.norm(terms, axis=0)
+        factors = nnls(terms / sizes_of_terms, np.ones(len(times)))[0] / sizes_of_terms
         if np.abs(terms @ factors - 1).max() <= _NOISE:
             break
     return float((larger / sizes[-1]) ** powers @ factors)
