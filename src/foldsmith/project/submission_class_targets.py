@@ -11,7 +11,7 @@ import pandas as pd
 
 from foldsmith.project.submission_base import CLASS_TARGETS
 from foldsmith.project.submission_columns import NumberColumns
-from foldsmith.project.submission_rows import JoinedIds, LongNumbers
+from foldsmith.project.submission_rows import JoinedIds, LongForm, LongNumbers
 from foldsmith.utils.formatting import brief
 
 
@@ -47,9 +47,7 @@ class LongTargets(LongNumbers):
 
     def read(self, table: pd.DataFrame, n_test: int) -> npt.NDArray[Any]:
         """Return the texts of the classes."""
-        found = np.full((n_test, len(self.labels)), "", dtype=object)
-        found[self.rows, self.positions] = table[self.column].to_numpy(dtype=object)
-        return found
+        return _texts(self, table, n_test)
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,11 @@ class JoinedTargets(JoinedIds):
 
     def read(self, table: pd.DataFrame, n_test: int) -> npt.NDArray[Any]:
         """Return the texts of the classes."""
-        found = np.full((n_test, len(self.labels)), "", dtype=object)
-        found[self.rows, self.positions] = table[self.column].to_numpy(dtype=object)
-        return found
+        return _texts(self, table, n_test)
+
+
+def _texts(form: LongForm, table: pd.DataFrame, n_test: int) -> npt.NDArray[Any]:
+    """Return the texts of a submission in rows, shape (n_test, n_targets)."""
+    found = np.full((n_test, len(form.labels)), "", dtype=object)
+    found[form.rows, form.positions] = table[form.column].to_numpy(dtype=object)
+    return found

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import groups_of, image_paths, metric_weights_of
 from foldsmith.report import figures
+from foldsmith.report.by_column import JudgedColumn
 from foldsmith.report.parts import Gallery, Part, picture, table, thumbnail
 from foldsmith.targets.class_column_metrics import column_metrics
 from foldsmith.targets.metric import Metric
@@ -46,21 +46,15 @@ def class_target_scores(
     targets, groups = project.form.read(folds), groups_of(project, folds)
     weights, rows = metric_weights_of(project, folds), []
     for k, (name, metric) in enumerate(column_metrics(project.metric).items()):
-        seen = ~np.isnan(targets[:, k])
-        truth, found = targets[seen, k], blocks.of(probabilities)[k][seen]
-        of_rows = None if weights is None else weights[seen]
-        frequencies = column_means(np.eye(blocks.sizes[k])[truth.astype(np.int64)], of_rows)
-        row: dict[str, object] = {"target": name, "weight": blocks.weights[k]}
-        row |= {"classes": blocks.sizes[k], "images": int(seen.sum())}
-        row[metric.title] = metric(found, truth, of_rows)
-        if len(blocks.names) <= _MOST:
-            own_groups = np.unique(groups[seen], return_inverse=True)[1]
-            drawn = bootstrap(metric, {name: found}, truth, own_groups, 0, of_rows)[name]
-            row["low"], row["high"] = interval(drawn)
-        row["constant"] = metric(np.broadcast_to(frequencies, found.shape), truth, of_rows)
+        column = JudgedColumn.of(name, metric, targets[:, k], groups, weights)
+        found, size = blocks.of(probabilities)[k], blocks.sizes[k]
+        frequencies = column_means(np.eye(size)[column.truth.astype(np.int64)], column.weights)
+        row: dict[str, object] = {"target": name, "weight": blocks.weights[k], "classes": size}
+        row |= column.scored(found, with_interval=len(blocks.names) <= _MOST)
+        row["constant"] = column.score(np.broadcast_to(frequencies, found.shape))
         for other in (METRICS[each] for each in _OTHERS):
             judge = other.for_classes(metric.class_values, unordered=True)
-            row.setdefault(other.name, judge(found, truth, of_rows))
+            row.setdefault(other.name, column.score(found, judge))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -87,21 +81,13 @@ def compared_class_targets(
     """
     blocks = metric.blocks
     assert blocks is not None, "a metric of several class targets"
+    blocks_of = {run: blocks.of(each) for run, each in probabilities.items()}
     rows = []
     for k, (name, alone) in enumerate(column_metrics(metric).items()):
-        seen = ~np.isnan(targets[:, k])
-        if not seen.any():
-            continue
-        own = {run: blocks.of(each)[k][seen] for run, each in probabilities.items()}
-        of_rows = None if weights is None else weights[seen]
-        a, b = (alone(values, targets[seen, k], of_rows) for values in own.values())
-        row: dict[str, object] = {"label": name, "images": int(seen.sum()), "A": a, "B": b}
-        row["gain"] = alone.gain(b, a)
-        if len(blocks.names) <= _MOST:
-            own_groups = np.unique(groups[seen], return_inverse=True)[1]
-            drawn = bootstrap(alone, own, targets[seen, k], own_groups, 0, of_rows)
-            row["low"], row["high"] = interval(alone.gain(drawn["B"], drawn["A"]))
-        rows.append(row)
+        column = JudgedColumn.of(name, alone, targets[:, k], groups, weights)
+        if column.seen.any():
+            own = {run: each[k] for run, each in blocks_of.items()}
+            rows.append(column.compared(own, with_interval=len(blocks.names) <= _MOST))
     return pd.DataFrame(rows).sort_values("gain", ascending=False, kind="stable")
 
 

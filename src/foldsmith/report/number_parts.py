@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldsmith.blending.bootstrap import bootstrap, interval
 from foldsmith.project import ProjectFolder
 from foldsmith.project.tables import groups_of, image_paths, metric_weights_of
 from foldsmith.report import figures
+from foldsmith.report.by_column import JudgedColumn
 from foldsmith.report.parts import Gallery, Part, picture, table, thumbnail
 from foldsmith.targets.metrics import MAE, RMSE, Metric
 
@@ -38,17 +38,11 @@ def number_scores(project: ProjectFolder, folds: pd.DataFrame, predictions: Arra
     weights = metric_weights_of(project, folds)
     predicted, rows = judged.of(predictions), []
     for k, name in enumerate(judged.names):
-        seen = ~np.isnan(targets[:, k])
-        wanted, found = targets[seen, k], predicted[seen, k]
+        column = JudgedColumn.of(name, metric, targets[:, k], groups, weights)
         row: dict[str, object] = {"target": name, "weight": judged.weights[k]}
-        of_rows = None if weights is None else weights[seen]
-        row |= {"images": int(seen.sum()), metric.title: metric(found, wanted, of_rows)}
-        if len(judged.names) <= _MOST:
-            own_groups = np.unique(groups[seen], return_inverse=True)[1]
-            drawn = bootstrap(metric, {name: found}, wanted, own_groups, 0, of_rows)[name]
-            row["low"], row["high"] = interval(drawn)
+        row |= column.scored(predicted[:, k], with_interval=len(judged.names) <= _MOST)
         for other in (RMSE, MAE, project.metrics["R2"].for_column()):
-            row.setdefault(other.name, other(found, wanted, of_rows))
+            row.setdefault(other.name, column.score(predicted[:, k], other))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -78,19 +72,10 @@ def compared_columns(
     of_runs, truth = {run: judged.of(each) for run, each in predictions.items()}, judged.of(targets)
     rows = []
     for k, name in enumerate(judged.names):
-        seen = ~np.isnan(truth[:, k])
-        of_rows = None if weights is None else weights[seen]
-        if not seen.any():
-            continue
-        own = {run: values[seen, k] for run, values in of_runs.items()}
-        a, b = (alone(values, truth[seen, k], of_rows) for values in own.values())
-        row: dict[str, object] = {"label": name, "images": int(seen.sum()), "A": a, "B": b}
-        row["gain"] = alone.gain(b, a)
-        if len(judged.names) <= _MOST:
-            own_groups = np.unique(groups[seen], return_inverse=True)[1]
-            drawn = bootstrap(alone, own, truth[seen, k], own_groups, 0, of_rows)
-            row["low"], row["high"] = interval(alone.gain(drawn["B"], drawn["A"]))
-        rows.append(row)
+        column = JudgedColumn.of(name, alone, truth[:, k], groups, weights)
+        if column.seen.any():
+            own = {run: values[:, k] for run, values in of_runs.items()}
+            rows.append(column.compared(own, with_interval=len(judged.names) <= _MOST))
     return pd.DataFrame(rows).sort_values("gain", ascending=False, kind="stable")
 
 
