@@ -319,7 +319,12 @@ class Compared:
 
     def within(self, errors: float = 1.0) -> list[str]:
         """Return the best blend and those within so many standard errors."""
-        return [c.name for c in within_noise(self.single, self.metric, errors)]
+        # Noise is one standard error of the resampled scores: spread them by so many.
+        spread = [
+            replace(c, resampled=c.honest.score + errors * (c.resampled - c.honest.score))
+            for c in self.single
+        ]
+        return [c.name for c in within_noise(spread, self.metric)]
 
     def within_more(self) -> list[str]:
         """Return the best blend and those within more standard errors if groups are few."""

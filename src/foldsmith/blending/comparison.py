@@ -198,9 +198,7 @@ def compare(
     ]
 
 
-def within_noise(
-    compared: Sequence[ComparedBlend], metric: Metric, errors: float = 1.0
-) -> list[ComparedBlend]:
+def within_noise(compared: Sequence[ComparedBlend], metric: Metric) -> list[ComparedBlend]:
     """Return the best blend out of fold, and the simpler ones that it may not be better than.
 
     Noise is one standard error of the difference: the middle 68 % of its paired resamples by
@@ -211,7 +209,6 @@ def within_noise(
     Args:
         compared: Results of all blends; those without an honest score are left out.
         metric: Metric of the scores.
-        errors: Another number of standard errors, to compare rules.
 
     Returns:
         The best one first, then the others in their order, each of the same predictions once;
@@ -225,11 +222,7 @@ def within_noise(
     found = [min((c for c in judged if _same(c, top)), key=lambda c: c.complexity)]
     for c in judged:
         alike = any(_same(c, other) for other in found)
-        if (
-            not alike
-            and c.complexity <= found[0].complexity
-            and not _beats(found[0], c, metric, errors)
-        ):
+        if not alike and c.complexity <= found[0].complexity and not _beats(found[0], c, metric):
             found.append(c)
     return found
 
@@ -298,10 +291,9 @@ def _gain_text(compared: ComparedBlend) -> str:
     return f"{compared.honest.gain:+.4f}, 95 % of resamples {low:+.4f} to {high:+.4f}"
 
 
-def _beats(one: ComparedBlend, other: ComparedBlend, metric: Metric, errors: float) -> bool:
-    """Return whether one is better than the other by more than so many standard errors."""
+def _beats(one: ComparedBlend, other: ComparedBlend, metric: Metric) -> bool:
+    """Return whether one is better than the other by more than a standard error."""
     if one.resampled is None or other.resampled is None or _gain(one) <= _gain(other):
         return False
-    low = float(np.quantile(metric.gain(one.resampled, other.resampled), _BELOW_ONE_ERROR))
-    gain = _gain(one) - _gain(other)
-    return low > (1 - 1 / errors) * gain
+    gains = metric.gain(one.resampled, other.resampled)
+    return bool(np.quantile(gains, _BELOW_ONE_ERROR) > 0)
