@@ -1,5 +1,6 @@
 # make demo   the whole job on generated images, in a few minutes
-# make test   what CI runs: lint, types, tests
+# make test   what CI runs: style, types, documentation, tests
+# make lint   style and types; `make style` and `make types` run one of them
 # make docs   the documentation site in build/site; a broken link fails
 # make reference   write the tables of the reference pages anew, from the code
 # make notebook    execute the notebook and keep its outputs

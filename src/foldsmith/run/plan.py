@@ -180,7 +180,7 @@ class _Experiments:
 
     @cached_property
     def _by_output(self) -> dict[Path, list[Experiment]]:
-        """The experiments by output folder, once all are loaded: a path is resolved slowly."""
+        """The experiments by resolved output folder, kept because resolving a path is slow."""
         found: dict[Path, list[Experiment]] = {}
         for experiment in self.loaded:
             if (output := output_of(experiment)) is not None:

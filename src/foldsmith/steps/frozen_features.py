@@ -13,15 +13,10 @@ from foldsmith.inference.oof import in_table_order
 from foldsmith.inference.predict import image_batches, predict_logits
 from foldsmith.models.learns_from_images import LEARNED, LearnsFromImages, write_learned
 from foldsmith.models.runtime import Runtime, create_runtime, seed_everything
-from foldsmith.project.tables import (
-    read_test,
-    readable_test,
-)
+from foldsmith.project.tables import read_test, readable_test
 from foldsmith.steps.inputs.predictions import features_inputs
 from foldsmith.steps.manifest import changed_outputs, differences, read_manifest
-from foldsmith.steps.output_folder import (
-    shown,
-)
+from foldsmith.steps.output_folder import shown
 from foldsmith.steps.step_run import StepRun
 from foldsmith.utils.atomic import write_npy
 

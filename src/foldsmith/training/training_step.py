@@ -33,5 +33,6 @@ class TrainingStep(Protocol):
         """Run after an optimizer step, for example to update averages of weights.
 
         Args:
-            progress: Share of the whole training's optimizer steps that are done, above 0..1.
+            progress: Fraction of the training's optimizer steps that are done, above 0 and at
+                most 1.
         """

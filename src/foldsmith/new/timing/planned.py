@@ -44,7 +44,7 @@ _NO_MIRRORS = "# No mirror images: they have other targets."
 
 _NOT_ENLARGED = "# Images are not enlarged."
 
-# Sizes of members without a training: the smallest, and the side of a cell of gradients.
+# Smallest image size of members without a training; sizes are multiples of a cell of gradients.
 _LEAST_SIDE, _CELL = 32, 4
 
 _TIME_LINE = re.compile(r"^time:.*$", re.MULTILINE)
@@ -98,7 +98,7 @@ class Measurements:
             images where these have other targets, and at sizes that enlarge no image.
         mirrors: The test of mirror images; None if there was none.
         mirror_images: The project's setting.
-        side: Size of the members that would have enlarged images; None if none would.
+        side: Image size of the members that would enlarge images at their own; None if none would.
     """
 
     facts: Facts
@@ -158,15 +158,15 @@ def _without_mirrors(project: ProjectFolder, files: Iterable[str], texts: Texts)
 def _not_enlarged(
     project: ProjectFolder, files: Mapping[str, str], texts: Texts, side: int
 ) -> Texts:
-    """Return the experiments, of which some see no image larger than a side.
+    """Return the experiments, with a smaller image size where a member would enlarge images.
 
     Enlarged images cost time and were worse or no better for these members (docs/recipe.md).
 
     Args:
         project: The project.
-        files: Their names and files.
+        files: Names of the members without a training, with their files.
         texts: All experiments of the recommended recipe.
-        side: Longest side of the project's images.
+        side: Largest size at which no image is enlarged.
     """
     found = dict(texts)
     for path, text in texts.items():
@@ -288,7 +288,7 @@ def plan_for(project: ProjectFolder, config: Path | str, time: str) -> ProjectFo
         )
         _refuse_changed(project, written)
         logger.info(f"a new plan for {time}: measuring this machine")
-        # Values by time are those of the new one.
+        # Experiments are read with their values for the new time.
         settings = project.settings.model_copy(update={"time": time})
         project = ProjectFolder(project.folder, settings, trust=True, remembered=False)
         planned_before = written[0].keys()

@@ -5,12 +5,7 @@ from typing import Any
 
 from foldsmith.config import Experiment
 from foldsmith.config.settings import HEAD_DECIDES
-from foldsmith.project.tables import (
-    group_column_of,
-    hash_columns,
-    read_folds,
-    read_test,
-)
+from foldsmith.project.tables import group_column_of, hash_columns, read_folds, read_test
 from foldsmith.steps.config_used import values_used
 from foldsmith.steps.data_hashes import (
     hash_all_images,

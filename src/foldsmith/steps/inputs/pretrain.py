@@ -5,12 +5,7 @@ from typing import Any
 
 from foldsmith.config import Experiment
 from foldsmith.config.backbones import snapshot_epochs
-from foldsmith.project.tables import (
-    hash_columns,
-    read_folds,
-    read_test,
-    read_train,
-)
+from foldsmith.project.tables import hash_columns, read_folds, read_test, read_train
 from foldsmith.steps.config_used import values_used
 from foldsmith.steps.data_hashes import (
     hash_all_images,

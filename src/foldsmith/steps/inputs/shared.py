@@ -32,14 +32,14 @@ def check_preprocessed(experiment: Experiment, hashes: FileHashes) -> None:
     """
     project = experiment.project
     manifest = read_manifest(project.data_dir / PREPROCESS_MANIFEST)
+    if manifest is None:
+        return
     names = [STATS_BY_DATA, IMG_INFO]
     if experiment.globals.meta_file is None:
         names.append(project.fold_table.name)
-    if manifest is None:
-        return
     for name in names:
         made, found = manifest.outputs.get(name), hashes.of(project.data_dir / name)
-        # A file that is gone is named by those who read it.
+        # The code that reads a file reports that it is missing.
         if made is not None and found not in (made, "missing"):
             raise DataError(
                 f"{project.data_dir / name}: was changed since preprocess wrote it; keep it under "
