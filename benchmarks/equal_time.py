@@ -44,7 +44,7 @@ from foldsmith.models.simple_features import SIMPLE_FEATURES, small_copy
 from foldsmith.models.simple_models import models_of_classes, models_of_numbers
 from foldsmith.project.tables import groups_of, image_paths, read_folds, read_test, targets_of
 from foldsmith.steps.manifest import MANIFEST, read_manifest
-from foldsmith.steps.output_folder import RESOLVED_CONFIG
+from foldsmith.steps.run_records import RESOLVED_CONFIG
 from foldsmith.targets.metrics import RMSE
 
 Array = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ from foldsmith.cli.completion import OTHERS, PRETRAININGS
 from foldsmith.config import Experiment
 from foldsmith.config.settings import MEMBERS, OTHER_TASKS
 from foldsmith.project import ProjectFolder
-from foldsmith.steps.output_folder import RESOLVED_CONFIG
+from foldsmith.steps.run_records import RESOLVED_CONFIG
 
 SLOW = {"torch", "numpy", "pandas", "cv2", "yaml", "pytorch_pfn_extras"}
 

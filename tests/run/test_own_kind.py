@@ -18,7 +18,7 @@ from foldsmith.project.tables import hash_columns, read_folds
 from foldsmith.steps.base import Step, StepKind
 from foldsmith.steps.cost import Trial
 from foldsmith.steps.manifest import MANIFEST
-from foldsmith.steps.output_folder import name_of
+from foldsmith.steps.run_records import name_of
 from foldsmith.utils.atomic import write_json
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.owned_files import OwnedFiles
@@ -45,7 +45,7 @@ class Tally(StepKind):
         }
 
     def run(self, step, plan, state, options, listen):
-        from foldsmith.steps.output_folder import save_sources
+        from foldsmith.steps.run_records import save_sources
         from foldsmith.steps.step_run import StepRun, held
 
         run, folder = StepRun.of(plan.project), step.folder

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-# Of steps/output_folder.py, which to import would take seconds.
+# Of steps/run_records.py, which to import would take seconds.
 _RESOLVED = "resolved_config.yml"
 
 # Values of ``globals/task`` for runs that predict nothing, and for all runs that are not

@@ -10,7 +10,8 @@ from foldsmith.predictor.export_folder import check_export_folder
 from foldsmith.predictor.files import write_predictor
 from foldsmith.predictor.predict import load
 from foldsmith.steps.kinds.registry import kind_of
-from foldsmith.steps.output_folder import open_run, read_resolved, shown
+from foldsmith.steps.output_folder import shown
+from foldsmith.steps.run_records import open_run, read_resolved
 
 logger = logging.getLogger(__name__)
 

@@ -35,8 +35,9 @@ from foldsmith.steps.inputs.shared import without_pretrained
 from foldsmith.steps.kinds.predictions import as_inferred
 from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
-from foldsmith.steps.output_folder import read_resolved, shown
+from foldsmith.steps.output_folder import shown
 from foldsmith.steps.registry import types_of
+from foldsmith.steps.run_records import read_resolved
 from foldsmith.targets.scale_buffer import task_kept
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task

@@ -23,7 +23,8 @@ from foldsmith.steps.ensemble import BLENDS
 from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest
 from foldsmith.steps.members import goal_of, member_hashes
-from foldsmith.steps.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
+from foldsmith.steps.output_folder import shown
+from foldsmith.steps.run_records import RESOLVED_CONFIG, open_run, read_resolved
 from foldsmith.utils.atomic import (
     recover_folder,
     remove_leftovers_of,

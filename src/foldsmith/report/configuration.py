@@ -7,7 +7,7 @@ import pandas as pd
 
 from foldsmith.report.parts import Table, table
 from foldsmith.steps.base import Step
-from foldsmith.steps.output_folder import RESOLVED_CONFIG
+from foldsmith.steps.run_records import RESOLVED_CONFIG
 from foldsmith.utils.yaml_io import read_yaml
 
 

@@ -28,7 +28,8 @@ from foldsmith.steps.ensemble import CROSS_FITTED, CROSS_FITTED_PROBABILITIES
 from foldsmith.steps.kinds.registry import kind_of
 from foldsmith.steps.manifest import MANIFEST, read_manifest, verified
 from foldsmith.steps.members import task_of
-from foldsmith.steps.output_folder import RESOLVED_CONFIG, open_run, read_resolved, shown
+from foldsmith.steps.output_folder import shown
+from foldsmith.steps.run_records import RESOLVED_CONFIG, open_run, read_resolved
 from foldsmith.steps.status import Status
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.hashing import FileHashes

@@ -45,7 +45,7 @@ from foldsmith.steps.checkpoint_choice import (
 )
 from foldsmith.steps.manifest import MANIFEST, Manifest, read_manifest, verified
 from foldsmith.steps.members import so_far
-from foldsmith.steps.output_folder import read_resolved
+from foldsmith.steps.run_records import read_resolved
 from foldsmith.steps.status import Status, StepState
 from foldsmith.utils.flatten import flatten
 from foldsmith.utils.formatting import counted

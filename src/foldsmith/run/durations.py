@@ -21,7 +21,7 @@ from foldsmith.run.resources import Request, requests_of
 from foldsmith.steps.base import Plan, Step
 from foldsmith.steps.cost import TRAINING_PASS, Costs, build_model
 from foldsmith.steps.manifest import UNFINISHED, read_manifest
-from foldsmith.steps.output_folder import read_resolved
+from foldsmith.steps.run_records import read_resolved
 from foldsmith.steps.status import StepState
 from foldsmith.utils.machine import cores_here
 

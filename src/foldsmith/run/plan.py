@@ -22,8 +22,8 @@ from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Plan, Planner, Step, StepKind
 from foldsmith.steps.kinds.preprocess import Preprocess
 from foldsmith.steps.kinds.registry import kind_of, names_until, resource_problems
-from foldsmith.steps.output_folder import RESOLVED_CONFIG, read_resolved
 from foldsmith.steps.registry import types_of
+from foldsmith.steps.run_records import RESOLVED_CONFIG, read_resolved
 from foldsmith.utils.hashing import FileHashes
 
 # An override for some experiments: "1*:globals/max_epoch=2"; the path before "=" has no colon.

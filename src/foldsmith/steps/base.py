@@ -19,7 +19,7 @@ from foldsmith.project import ProjectFolder
 from foldsmith.project.resources import Resources
 from foldsmith.steps.cost import TRAINING_PASS, Costs, ModelSize, Trial, same_speed
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, changed_outputs, differences
-from foldsmith.steps.output_folder import name_of
+from foldsmith.steps.run_records import name_of
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
@@ -70,7 +70,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """Name of the experiment, as :func:`~foldsmith.steps.output_folder.name_of`."""
+        """Name of the experiment, as :func:`~foldsmith.steps.run_records.name_of`."""
         return name_of(self.experiment) if self.experiment else ""
 
     @property

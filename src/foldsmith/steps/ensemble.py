@@ -52,8 +52,9 @@ from foldsmith.steps.members import (
     rows_of,
     so_far,
 )
-from foldsmith.steps.output_folder import RESOLVED_CONFIG, refuse_existing, save_sources, shown
+from foldsmith.steps.output_folder import refuse_existing, shown
 from foldsmith.steps.predictions import for_unreadable
+from foldsmith.steps.run_records import RESOLVED_CONFIG, save_sources
 from foldsmith.steps.step_run import StepRun, held
 from foldsmith.targets.metrics import Metric
 from foldsmith.utils.atomic import write_csv, write_npy

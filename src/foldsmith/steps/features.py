@@ -37,14 +37,9 @@ from foldsmith.steps.frozen_features import (
 )
 from foldsmith.steps.inputs.predictions import frozen_inputs
 from foldsmith.steps.oof_summary import constant_score, print_constant
-from foldsmith.steps.output_folder import (
-    RESOLVED_CONFIG,
-    Start,
-    refuse_existing,
-    save_sources,
-    shown,
-)
+from foldsmith.steps.output_folder import Start, refuse_existing, shown
 from foldsmith.steps.predictions import InferenceResults, results_of, write_results
+from foldsmith.steps.run_records import RESOLVED_CONFIG, save_sources
 from foldsmith.steps.step_run import StepRun, held
 from foldsmith.steps.trial_build import check_components
 from foldsmith.targets.column_scales import ScaleForm

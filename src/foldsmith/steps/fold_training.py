@@ -34,11 +34,10 @@ from foldsmith.steps.output_folder import (
     clean_up,
     decide,
     prepare,
-    restore_records,
-    save_sources,
     shown,
     start_in,
 )
+from foldsmith.steps.run_records import restore_records, save_sources
 from foldsmith.steps.status import Status
 from foldsmith.steps.step_run import StepRun
 from foldsmith.steps.training_run import Listener, TrainingRun

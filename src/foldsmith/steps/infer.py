@@ -47,13 +47,14 @@ from foldsmith.steps.oof_summary import (
     with_decisions,
     with_selection_gap,
 )
-from foldsmith.steps.output_folder import RESOLVED_CONFIG, save_sources, shown
+from foldsmith.steps.output_folder import shown
 from foldsmith.steps.predictions import (
     InferenceResults,
     for_unreadable,
     results_of,
     write_results,
 )
+from foldsmith.steps.run_records import RESOLVED_CONFIG, save_sources
 from foldsmith.steps.step_run import StepRun, held
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.scale_buffer import task_kept

@@ -30,7 +30,7 @@ from foldsmith.steps.checkpoint_choice import (
 )
 from foldsmith.steps.data_hashes import hash_folds
 from foldsmith.steps.manifest import Manifest, verified, why_unread
-from foldsmith.steps.output_folder import RESOLVED_CONFIG, read_resolved
+from foldsmith.steps.run_records import RESOLVED_CONFIG, read_resolved
 from foldsmith.targets.metrics import Metric
 from foldsmith.targets.task import Task
 from foldsmith.targets.tasks import create_task

@@ -9,7 +9,7 @@ from foldsmith.steps.cost import Costs
 from foldsmith.steps.inputs.ensemble import ensemble_inputs
 from foldsmith.steps.manifest import Inputs, Manifest, differences, read_manifest
 from foldsmith.steps.members import member_hashes, so_far
-from foldsmith.steps.output_folder import name_of
+from foldsmith.steps.run_records import name_of
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes

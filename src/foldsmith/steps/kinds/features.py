@@ -12,7 +12,7 @@ from foldsmith.steps.cost import Costs, Trial
 from foldsmith.steps.inputs.predictions import frozen_inputs
 from foldsmith.steps.kinds.predictions import PASSES, PredictionStep
 from foldsmith.steps.manifest import Inputs
-from foldsmith.steps.output_folder import name_of
+from foldsmith.steps.run_records import name_of
 from foldsmith.steps.status import StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes

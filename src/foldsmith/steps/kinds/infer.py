@@ -15,7 +15,7 @@ from foldsmith.steps.inputs.predictions import infer_inputs
 from foldsmith.steps.kinds.predictions import PASSES, PredictionStep
 from foldsmith.steps.kinds.train import SNAPSHOTS, Train
 from foldsmith.steps.manifest import MANIFEST, Inputs, read_manifest
-from foldsmith.steps.output_folder import name_of
+from foldsmith.steps.run_records import name_of
 from foldsmith.steps.status import StepState
 from foldsmith.targets.tasks import task_type
 from foldsmith.training.epoch_report import EpochReport

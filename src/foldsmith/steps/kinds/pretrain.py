@@ -13,7 +13,8 @@ from foldsmith.steps.inputs.pretrain import pretrain_inputs, without_probe
 from foldsmith.steps.kinds.preprocess import Preprocess
 from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import Inputs, Manifest
-from foldsmith.steps.output_folder import Start, is_record, name_of
+from foldsmith.steps.output_folder import Start
+from foldsmith.steps.run_records import is_record, name_of
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes
 

@@ -13,8 +13,9 @@ from foldsmith.steps.cost import Costs, ModelSize, Trial
 from foldsmith.steps.inputs.train import train_inputs
 from foldsmith.steps.kinds.training import Training, resume_bytes
 from foldsmith.steps.manifest import MANIFEST, Inputs, Manifest, differences, read_manifest
-from foldsmith.steps.output_folder import Start, is_record, name_of
+from foldsmith.steps.output_folder import Start
 from foldsmith.steps.registry import types_of
+from foldsmith.steps.run_records import is_record, name_of
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.utils.hashing import FileHashes

@@ -11,7 +11,8 @@ from foldsmith.config import Experiment
 from foldsmith.project import ProjectFolder
 from foldsmith.steps.base import Options, Plan, Step, StepKind
 from foldsmith.steps.manifest import Inputs, Manifest, changed_outputs
-from foldsmith.steps.output_folder import Start, is_record, state_of, tidy
+from foldsmith.steps.output_folder import Start, state_of, tidy
+from foldsmith.steps.run_records import is_record
 from foldsmith.steps.status import Status, StepState
 from foldsmith.training.epoch_report import EpochReport
 from foldsmith.training.files import PROGRESS_FILE
