@@ -85,4 +85,6 @@ def test_without_libyaml_the_same_value_or_error(text, monkeypatch):
 def test_nesting_without_end_is_one_line(opened):
     with pytest.raises(ConfigError, match=r"^here:1: .* nested more than 100 deep$"):
         parse_yaml(opened * 200_000, "here")
-    assert parse_yaml("[" * 99 + "]" * 99, "here")
+    with pytest.raises(ConfigError, match="nested"):
+        parse_yaml("[" * 101 + "]" * 101, "here")
+    assert parse_yaml("[" * 100 + "]" * 100, "here")

@@ -38,12 +38,12 @@ from foldsmith.utils.machine import cores_here
 TUNED = {"410": "exp_config/410.yml", "420": "exp_config/420.yml"}
 
 
-def make_data(folder, n=24, side=36):
+def make_data(folder, n=24, shape=(36, 36)):
     """Images whose brightness is the target, and their tables."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     for k in range(n + 6):
-        image = rng.integers(10 * (k % 12), 10 * (k % 12) + 60, (side, side, 3), np.uint8)
+        image = rng.integers(10 * (k % 12), 10 * (k % 12) + 60, (*shape, 3), np.uint8)
         cv2.imwrite(str(folder / f"images/{k:03}.png"), image)
     ids = [f"{k:03}" for k in range(n + 6)]
     values = [k % 12 + 0.5 for k in range(n)]
@@ -176,9 +176,11 @@ def test_another_time_adds_and_removes_experiments(mine):
     assert {file.stem for file in mine.path("exp_config").iterdir()} == names
 
 
-@pytest.mark.parametrize("side, sizes", [(36, (36, 36)), (9, (32, 32)), (150, (128, 152))])
-def test_members_without_a_training_see_no_enlarged_images(tmp_path, side, sizes):
-    new_project_of(tmp_path / "mine", make_data(tmp_path, side=side))
+@pytest.mark.parametrize(
+    "shape, sizes", [((20, 36), (36, 36)), ((9, 9), (32, 32)), ((150, 150), (128, 152))]
+)
+def test_members_without_a_training_see_no_enlarged_images(tmp_path, shape, sizes):
+    new_project_of(tmp_path / "mine", make_data(tmp_path, shape=shape))
 
     def size_of(project, name):
         file = project.path(f"exp_config/{name}.yml")
